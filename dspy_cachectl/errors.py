@@ -1,0 +1,142 @@
+"""The errors of this package.
+
+```
+CachectlError
+├── ConfigurationError        a setting, a phase or an argument that cannot be used
+├── MissingExtraError         an optional package is not installed
+├── CacheMissError            a replay had no stored answer for a call
+├── ReplayIncompleteError     a replay phase ended, and calls in it had missed
+└── StoreError                a store failed
+    ├── StoreUnavailableError     it could not be opened, read or written
+    ├── CorruptEntryError         an entry is damaged, or not one of ours
+    └── FormatVersionError        an entry was written by a newer version
+```
+
+None of them derives from `ValueError`, from an adapter error or from an LM error that DSPy retries: DSPy
+would retry it, fall back to another adapter, or turn it into an observation of an agent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class CachectlError(Exception):
+    """Base class of every error that this package raises on purpose."""
+
+
+class ConfigurationError(CachectlError):
+    """A setting, a phase or an argument that cannot be used; the message says what to write instead."""
+
+
+class MissingExtraError(CachectlError):
+    """An optional package is needed and not installed.
+
+    Attributes:
+        extra: The extra of `dspy-cachectl` that brings it.
+    """
+
+    def __init__(self, feature: str, *, extra: str, detail: str = "") -> None:
+        self.extra = extra
+        message = f"{feature} needs an optional package: pip install 'dspy-cachectl[{extra}]'"
+        super().__init__(f"{message}\n{detail}" if detail else message)
+
+
+class CacheMissError(CachectlError):
+    """A replay had no stored answer for a call, and replays never call.
+
+    Attributes:
+        key: The cache key of the call, or None where no key could be made.
+        model: The model that was asked for.
+        phase: The name of the phase.
+        nearest: The key of the nearest stored entry, or None.
+        differences: What differs between the call and that entry, one line each.
+        reason: Why there was no answer.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        key: str | None,
+        model: str,
+        phase: str,
+        nearest: str | None = None,
+        differences: Sequence[str] = (),
+    ) -> None:
+        self.reason = reason
+        self.key = key
+        self.model = model
+        self.phase = phase
+        self.nearest = nearest
+        self.differences = tuple(differences)
+        lines = [f"no stored answer for a call to {model!r} in the replay phase {phase!r}: {reason}"]
+        if key is not None:
+            lines.append(f"  key: {key}")
+        if nearest is not None:
+            lines.append(f"  nearest stored entry: {nearest}; what differs:")
+            lines.extend(f"    - {line}" for line in self.differences)
+        lines.append("  Record the answer first by running the program under a policy that stores (for example REUSE).")
+        super().__init__("\n".join(lines))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive a trip between processes: the message is rebuilt from the facts."""
+        facts = {
+            "key": self.key,
+            "model": self.model,
+            "phase": self.phase,
+            "nearest": self.nearest,
+            "differences": self.differences,
+        }
+        return (_rebuild_miss, (self.reason, facts))
+
+
+def _rebuild_miss(reason: str, facts: dict[str, object]) -> CacheMissError:
+    return CacheMissError(reason, **facts)  # type: ignore[arg-type]
+
+
+class ReplayIncompleteError(CachectlError):
+    """A replay phase ended, and some of its calls had found no stored answer.
+
+    DSPy turns an exception of a call into a score of 0.0 (`Evaluate`) or an observation (`ReAct`), so a miss
+    is raised once more where the user is looking: at the end of the phase.
+
+    Attributes:
+        phase: The name of the phase.
+        count: How many calls missed.
+        misses: The first of those misses.
+    """
+
+    def __init__(self, phase: str, count: int, misses: Sequence[CacheMissError]) -> None:
+        self.phase = phase
+        self.count = count
+        self.misses = tuple(misses)
+        calls = "call" if count == 1 else "calls"
+        lines = [f"{count} {calls} in the replay phase {phase!r} had no stored answer; no result of it can be trusted."]
+        lines.extend(str(miss) for miss in self.misses)
+        if count > len(self.misses):
+            lines.append(f"... and {count - len(self.misses)} more")
+        super().__init__("\n".join(lines))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive a trip between processes."""
+        return (ReplayIncompleteError, (self.phase, self.count, self.misses))
+
+
+class StoreError(CachectlError):
+    """A store failed. Stores raise this family and nothing else; the cause is kept."""
+
+
+class StoreUnavailableError(StoreError):
+    """A store could not be opened, read or written."""
+
+
+class CorruptEntryError(StoreError):
+    """An entry is damaged, or is not one that this package wrote."""
+
+
+class FormatVersionError(StoreError):
+    """An entry was written by a newer version of this package. It is neither read nor overwritten."""
