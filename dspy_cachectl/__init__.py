@@ -1,0 +1,119 @@
+"""The cache control plane for DSPy: one phase says what the cache does, every call inside it obeys.
+
+```python
+import dspy, dspy_cachectl as cachectl
+
+dspy.configure(lm=cachectl.LM("openai/gpt-4o-mini"))
+
+with cachectl.phase("compile"):  # served from the cache, stored in it
+    compiled = dspy.MIPROv2(metric=metric).compile(program, trainset=train)
+
+with cachectl.phase("eval") as run:  # every answer drawn afresh, and resumable as run.run_id
+    score = dspy.Evaluate(devset=dev, metric=metric, num_threads=8)(compiled)
+```
+
+Names are loaded when they are used: importing this package loads neither DSPy nor LiteLLM nor MLflow.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from dspy_cachectl._version import __version__
+
+if TYPE_CHECKING:
+    from dspy_cachectl._process import stats
+    from dspy_cachectl.auto import AutoPhase
+    from dspy_cachectl.cache import ManagedCache
+    from dspy_cachectl.config import configure
+    from dspy_cachectl.errors import (
+        CachectlError,
+        CacheMissError,
+        ConfigurationError,
+        CorruptEntryError,
+        FormatVersionError,
+        MissingExtraError,
+        ReplayIncompleteError,
+        StoreError,
+        StoreUnavailableError,
+    )
+    from dspy_cachectl.install import install, uninstall
+    from dspy_cachectl.ledger import Stats
+    from dspy_cachectl.lm import LM, wrap
+    from dspy_cachectl.phases import PhaseRun, carry, current_phase, last_phase, phase
+    from dspy_cachectl.policy import Policy
+    from dspy_cachectl.tracking import log_to_mlflow
+
+_HOMES = {
+    "AutoPhase": "auto",
+    "CacheMissError": "errors",
+    "CachectlError": "errors",
+    "ConfigurationError": "errors",
+    "CorruptEntryError": "errors",
+    "FormatVersionError": "errors",
+    "LM": "lm",
+    "ManagedCache": "cache",
+    "MissingExtraError": "errors",
+    "PhaseRun": "phases",
+    "Policy": "policy",
+    "ReplayIncompleteError": "errors",
+    "Stats": "ledger",
+    "StoreError": "errors",
+    "StoreUnavailableError": "errors",
+    "carry": "phases",
+    "configure": "config",
+    "current_phase": "phases",
+    "install": "install",
+    "last_phase": "phases",
+    "log_to_mlflow": "tracking",
+    "phase": "phases",
+    "stats": "_process",
+    "uninstall": "install",
+    "wrap": "lm",
+}
+
+__all__ = [
+    "LM",
+    "AutoPhase",
+    "CacheMissError",
+    "CachectlError",
+    "ConfigurationError",
+    "CorruptEntryError",
+    "FormatVersionError",
+    "ManagedCache",
+    "MissingExtraError",
+    "PhaseRun",
+    "Policy",
+    "ReplayIncompleteError",
+    "Stats",
+    "StoreError",
+    "StoreUnavailableError",
+    "__version__",
+    "carry",
+    "configure",
+    "current_phase",
+    "install",
+    "last_phase",
+    "log_to_mlflow",
+    "phase",
+    "stats",
+    "uninstall",
+    "wrap",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if home in {"auto", "phases"}:
+        # Phases rule the cache through what `install` registers with them.
+        importlib.import_module(f"{__name__}.install")
+    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,81 @@
+"""What this process shares: its ledger, its open phases, and what was already said. Strictly private."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from dspy_cachectl import config
+from dspy_cachectl.ledger import Ledger, Stats
+
+if TYPE_CHECKING:
+    from dspy_cachectl.phases import PhaseContext, PhaseRun
+
+logger = logging.getLogger("dspy_cachectl")
+
+_MOST_RESPONSE_IDS = 500_000
+
+
+class Process:
+    """The state that every thread of this process shares.
+
+    Attributes:
+        ledger: What happened to all calls.
+        runs: The phase runs that someone still holds, by token.
+        open_runs: The runs of fresh and replay phases whose blocks are open.
+        everywhere: The phases that hold for the whole process, innermost last.
+        last_run: The phase run that closed last.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.ledger = Ledger()
+        self.runs: weakref.WeakValueDictionary[str, PhaseRun] = weakref.WeakValueDictionary()
+        self.open_runs: list[PhaseRun] = []
+        self.everywhere: list[PhaseContext] = []
+        self.last_run: PhaseRun | None = None
+        self._said: set[str] = set()
+        self._response_ids: OrderedDict[tuple[str, str], str] = OrderedDict()
+
+    def say_once(self, topic: str, message: str) -> None:
+        """Log a warning, the first time that its topic comes up."""
+        with self.lock:
+            if topic in self._said:
+                return
+            self._said.add(topic)
+        logger.warning(message)
+
+    def given_before(self, request: str, response_id: str, key: str) -> bool:
+        """Tell whether the provider gave this response id to another draw of the same request. Remember it."""
+        with self.lock:
+            known = self._response_ids.setdefault((request, response_id), key)
+            if len(self._response_ids) > _MOST_RESPONSE_IDS:
+                self._response_ids.popitem(last=False)
+        return known != key
+
+
+state = Process()
+_undo: list[Callable[[], None]] = []
+
+
+def stats() -> Stats:
+    """Return what happened to all calls of this process so far."""
+    return state.ledger.snapshot()
+
+
+def on_reset(undo: Callable[[], None]) -> None:
+    """Register what has to be undone when the process state is reset."""
+    _undo.append(undo)
+
+
+def reset() -> None:
+    """Put everything back as at the start of the process: for tests."""
+    for undo in _undo:
+        undo()
+    config.reload()
+    # In place: other modules hold the object.
+    state.__init__()  # type: ignore[misc]

@@ -1,0 +1,139 @@
+"""What an answer says of itself: tokens, cost, the provider's ids, why it ended. Pure, over DSPy's two forms.
+
+DSPy's native engine caches a dictionary (`_dspy_format`), its LiteLLM engine the response object, and an
+embedder plain lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_NATIVE = "dspy-lm15-result-v1"
+
+
+@dataclass(frozen=True)
+class AnswerFacts:
+    """What is known of one answer.
+
+    Attributes:
+        requests: How many responses of the provider it is made of.
+        prompt_tokens: Tokens read, or None where the provider did not say.
+        completion_tokens: Tokens written, or None.
+        cost: US dollars, or None where the price is not known.
+        response_ids: The provider's ids, where it gave any.
+        empty: Whether there is nothing in it: no text, no tool call.
+        refused: Whether a content filter stopped it.
+        truncated: Whether it was cut at the token limit.
+    """
+
+    requests: int = 1
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost: float | None = None
+    response_ids: tuple[str, ...] = ()
+    empty: bool = False
+    refused: bool = False
+    truncated: bool = False
+
+    @property
+    def storable(self) -> bool:
+        """Whether it is worth keeping: an empty answer or a refusal would be served for ever."""
+        return not (self.empty or self.refused)
+
+
+def read(answer: Any, *, sampled: bool = True) -> AnswerFacts:
+    """Read the facts of an answer.
+
+    Args:
+        answer: What DSPy puts into its cache.
+        sampled: Whether it is an answer of a language model; other values are never empty.
+    """
+    if not sampled:
+        return AnswerFacts()
+    if isinstance(answer, Mapping) and answer.get("_dspy_format") == _NATIVE:
+        return _native(answer)
+    return _provider(answer)
+
+
+def _native(record: Mapping[str, Any]) -> AnswerFacts:
+    responses = record.get("responses") or []
+    raw = record.get("raw")
+    if not responses and raw is not None:
+        return _provider(raw, cost=record.get("cost"))
+    usage = record.get("usage") or {}
+    reasons = {response.get("finish_reason") for response in responses}
+    return AnswerFacts(
+        requests=max(len(responses), 1),
+        prompt_tokens=_count(usage, "prompt_tokens", "input_tokens"),
+        completion_tokens=_count(usage, "completion_tokens", "output_tokens"),
+        cost=_number(record.get("cost")),
+        response_ids=_ids(response.get("id") for response in responses),
+        empty=not any(_has_content(output) for output in record.get("outputs") or []),
+        refused="content_filter" in reasons,
+        truncated="length" in reasons,
+    )
+
+
+def _provider(response: Any, cost: Any = None) -> AnswerFacts:
+    usage = _field(response, "usage") or {}
+    hidden = getattr(response, "_hidden_params", None) or {}
+    choices = _field(response, "choices") or []
+    output = _field(response, "output") or []
+    reasons = {_field(choice, "finish_reason") for choice in choices}
+    incomplete = _field(_field(response, "incomplete_details"), "reason")
+    return AnswerFacts(
+        prompt_tokens=_count(usage, "prompt_tokens", "input_tokens"),
+        completion_tokens=_count(usage, "completion_tokens", "output_tokens"),
+        cost=_number(hidden.get("response_cost") if cost is None else cost),
+        response_ids=_ids([_field(response, "id")]),
+        empty=not (any(map(_choice_has_content, choices)) or any(map(_item_has_content, output))),
+        refused="content_filter" in reasons or incomplete == "content_filter",
+        truncated="length" in reasons or incomplete == "max_output_tokens",
+    )
+
+
+def _has_content(output: Any) -> bool:
+    if isinstance(output, Mapping):
+        return bool(output.get("tool_calls")) or _is_text(output.get("text"))
+    return _is_text(output)
+
+
+def _choice_has_content(choice: Any) -> bool:
+    message = _field(choice, "message")
+    if message is None:
+        return _is_text(_field(choice, "text"))
+    return bool(_field(message, "tool_calls")) or _is_text(_field(message, "content"))
+
+
+def _item_has_content(item: Any) -> bool:
+    if _field(item, "type") == "message":
+        return any(_is_text(_field(part, "text")) for part in _field(item, "content") or [])
+    return _field(item, "type") not in {"reasoning", None}
+
+
+def _is_text(value: Any) -> bool:
+    return (isinstance(value, str) and bool(value.strip())) or (value is not None and not isinstance(value, str))
+
+
+def _field(value: Any, name: str) -> Any:
+    if value is None:
+        return None
+    return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
+
+
+def _count(usage: Any, *names: str) -> int | None:
+    for name in names:
+        value = _field(usage, name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    return None
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _ids(values: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(value for value in values if isinstance(value, str) and value)

@@ -1,0 +1,384 @@
+"""One call on its way: what the policy decided for it, what became of it, and how it is counted.
+
+The LM opens a call and the cache, which DSPy asks in between, finds it in a context variable. A call of a plain
+`dspy.LM` or an embedder is opened by the cache itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import dspy
+
+from dspy_cachectl import draws, seam
+from dspy_cachectl._process import state
+from dspy_cachectl.answers import AnswerFacts
+from dspy_cachectl.errors import CacheMissError
+from dspy_cachectl.ledger import Row, Tally
+from dspy_cachectl.phases import Here, PhaseRun, here
+from dspy_cachectl.policy import Decision, Facts, Kind, Policy, decide
+from dspy_cachectl.records import Origin
+
+_CURRENT: contextvars.ContextVar[Call | None] = contextvars.ContextVar("dspy_cachectl_call", default=None)
+
+
+@dataclass(eq=False)
+class Call:
+    """One call on its way.
+
+    Attributes:
+        kind: What it asks for.
+        model: The model's name.
+        role: The LM's role, or None.
+        endpoint: The endpoint's identity, or None.
+        place: The phase that rules it.
+        policy: What the cache does for it.
+        decision: What that comes to.
+        request: What is asked, cleaned; None where it has no canonical form.
+        fingerprint: The hash of what is asked of whom, or None.
+        key: The key of its entry, or None.
+        version: The user's name for a version of the model, or None.
+        rollout_id: The rollout id in the key, or None.
+        ordinal: Which asking of this request it is within its run; None outside runs.
+        temperature: The temperature that is sent, or None.
+        cached: Whether DSPy will ask the cache.
+        parent: The call within which this one is made, or None.
+        awaited: Whether the cache's next question is this call's.
+        handed: The bytes of an entry that were found, or handed over by a leader.
+        coalesced: Whether `handed` comes from a leader that bought it.
+        entry: The bytes of the entry that answered it.
+        keep_stored: Whether the stored entry must not be overwritten.
+        outcome: How it was answered: a counter of `Tally`, or None while it is not.
+        tally: What is counted for it.
+        asked_at: When the provider was asked, on the monotonic clock; None before.
+        foreign: The keys of other calls that were made within this one and are not answered yet.
+    """
+
+    kind: Kind
+    model: str
+    role: str | None
+    endpoint: str | None
+    place: Here
+    policy: Policy
+    decision: Decision
+    request: dict[str, Any] | None
+    fingerprint: str | None
+    key: str | None
+    version: str | None = None
+    rollout_id: Any = None
+    ordinal: int | None = None
+    temperature: float | None = None
+    cached: bool = True
+    parent: Call | None = None
+    awaited: bool = False
+    handed: bytes | None = None
+    coalesced: bool = False
+    entry: bytes | None = None
+    keep_stored: bool = False
+    outcome: str | None = None
+    tally: Tally = field(default_factory=lambda: Tally(calls=1))
+    asked_at: float | None = None
+    foreign: set[str] = field(default_factory=set)
+
+    @property
+    def run(self) -> PhaseRun | None:
+        """The phase run it belongs to, or None."""
+        return self.place.run
+
+    @property
+    def coalesces(self) -> bool:
+        """Whether it may share the answer of an identical call in flight."""
+        if not (self.decision.coalesces and self.cached and self.key is not None):
+            return False
+        ancestor = self.parent
+        while ancestor is not None:
+            if ancestor.key == self.key:
+                return False
+            ancestor = ancestor.parent
+        return True
+
+    @property
+    def run_id(self) -> str | None:
+        """The run that it is a draw of, or None."""
+        return self.place.context.run_id if self.decision.from_run else None
+
+    def description(self) -> dict[str, Any]:
+        """Return what is asked, for people: what an entry keeps beside the answer."""
+        return {
+            "request": self.request or {"model": self.model},
+            "endpoint": self.endpoint,
+            "version": self.version,
+            "rollout_id": self.rollout_id,
+            "scope": dict(self.policy.scope) or None,
+        }
+
+    def served(self, origin: Origin) -> None:
+        """Note that a stored answer was served."""
+        if self.coalesced:
+            self.outcome = "coalesced"
+        elif self.decision.raises:
+            self.outcome = "replayed"
+        else:
+            self.outcome = "resumed" if self.decision.from_run else "reused"
+        self.tally.prompt_tokens_saved += origin.prompt_tokens or 0
+        self.tally.completion_tokens_saved += origin.completion_tokens or 0
+        self.tally.cost_saved += origin.cost or 0.0
+        self.tally.seconds_saved += origin.seconds
+        self._check_distinct(origin.response_ids)
+
+    def bought(self, facts: AnswerFacts, seconds: float) -> None:
+        """Note that the provider answered."""
+        if self.decision.reads and self.cached and self.key is not None:
+            self.outcome = "fresh"
+        else:
+            self.outcome = "refreshed" if self.decision.stores and self.cached and self.key else "uncacheable"
+        self.tally.requests += facts.requests
+        self.tally.prompt_tokens_spent += facts.prompt_tokens or 0
+        self.tally.completion_tokens_spent += facts.completion_tokens or 0
+        self.tally.cost_spent += facts.cost or 0.0
+        self.tally.unpriced += facts.cost is None and self.kind is not Kind.EMBEDDING
+        self.tally.seconds_spent += seconds
+        self.tally.truncated += facts.truncated
+        self.tally.unstored += not facts.storable
+        self._check_distinct(facts.response_ids)
+
+    def origin(self, facts: AnswerFacts, seconds: float) -> Origin:
+        """Return where its answer comes from."""
+        return Origin(
+            kind=self.kind.value,
+            model=self.model,
+            endpoint=self.endpoint,
+            phase=self.place.context.name,
+            role=self.role,
+            run_id=self.run_id,
+            rollout_id=self.rollout_id,
+            ordinal=self.ordinal,
+            temperature=self.temperature,
+            lent=self.decision.lent_temperature is not None,
+            created=time.time(),
+            seconds=seconds,
+            requests=facts.requests,
+            prompt_tokens=facts.prompt_tokens,
+            completion_tokens=facts.completion_tokens,
+            cost=facts.cost,
+            response_ids=facts.response_ids,
+            truncated=facts.truncated,
+        )
+
+    def seconds(self) -> float:
+        """Return how long the provider has taken so far."""
+        return 0.0 if self.asked_at is None else time.monotonic() - self.asked_at
+
+    def miss(self, reason: str, **nearest: Any) -> CacheMissError:
+        """Note that a replay has no answer, and return the error to raise."""
+        self.outcome = "missed"
+        error = CacheMissError(
+            reason, key=self.key, model=self.model, phase=self.place.context.name or "(replay)", **nearest
+        )
+        if self.run is not None:
+            self.run.missed(error)
+        return error
+
+    def record(self) -> None:
+        """Count it: in its phase, in the phases it strayed from, and in the process."""
+        if self.outcome is not None:
+            setattr(self.tally, self.outcome, getattr(self.tally, self.outcome) + 1)
+        place = self.place
+        self.tally.late += place.late
+        self.tally.stray += bool(place.stray_of)
+        row = Row(place.context.name, self.role, self.model)
+        state.ledger.record(row, self.tally)
+        if place.run is not None:
+            place.run.ledger.record(row, self.tally)
+        for run in place.stray_of:
+            if run is not place.run:
+                run.ledger.record(row, Tally(stray=1))
+        if place.stray_of:
+            names = ", ".join(repr(run.name) for run in place.stray_of)
+            state.say_once(
+                f"stray:{names}",
+                f"a call to {self.model!r} came from a thread that carries no phase while {names} is open elsewhere. "
+                "A bare thread pool does not carry DSPy's settings: open the phase with everywhere=True, or hand the "
+                "pool cachectl.carry(function). Such calls are counted as stray",
+            )
+
+    def _check_distinct(self, response_ids: tuple[str, ...]) -> None:
+        if self.fingerprint is None or self.key is None or self.coalesced:
+            return
+        for response_id in response_ids:
+            if state.given_before(self.fingerprint, response_id, self.key):
+                self.tally.not_distinct += 1
+                state.say_once(
+                    f"not-distinct:{self.endpoint}:{self.model}",
+                    f"{self.model!r} answered two draws with one response id ({response_id!r}): something on the way "
+                    "to the model caches by itself, so these draws are not distinct; they are counted as not_distinct. "
+                    "A LiteLLM proxy can be asked not to, with phase(..., bypass_proxy=True)",
+                )
+                return
+
+
+def open_lm_call(
+    lm: Any, prompt: Any, messages: Any, kwargs: dict[str, Any], *, asynchronous: bool
+) -> tuple[Call, Any, dict[str, Any]]:
+    """Decide what is done for a call of a governed LM.
+
+    Args:
+        lm: The LM, with `role`, `endpoint` and `version`.
+        prompt: As in `dspy.LM.__call__`; likewise the next two.
+        messages: The messages, or None.
+        kwargs: The call's options.
+        asynchronous: Whether it is `acall`.
+
+    Returns:
+        The call, and the prompt and options to go on with: with the rollout id and the temperature of its draw.
+    """
+    place = here()
+    policy = place.context.policy_for(lm.role)
+    typed = seam.is_typed(prompt, kwargs)
+    asked = (prompt if isinstance(prompt, dspy.lm15.Request) else kwargs["request"]).config if typed else None
+    temperature = kwargs.get("temperature", lm.kwargs.get("temperature")) if asked is None else asked.temperature
+    decision = decide(
+        policy, Facts(Kind.LM, temperature=temperature, model=lm.model, has_run=place.context.run_id is not None)
+    )
+    managed = seam.is_managed(lm, asynchronous=asynchronous)
+    if decision.raises and managed:
+        kwargs = {**kwargs, "cache": True}
+    if decision.lent_temperature is not None:
+        temperature = decision.lent_temperature
+        prompt, kwargs = _with_temperature(prompt, kwargs, temperature)
+    endpoint = lm.endpoint or seam.endpoint_of(lm.model, {**lm.kwargs, **kwargs}, getattr(lm, "_engine_spec", None))
+    call = Call(
+        kind=Kind.LM,
+        model=lm.model,
+        role=lm.role,
+        endpoint=endpoint,
+        place=place,
+        policy=policy,
+        decision=decision,
+        request=None,
+        fingerprint=None,
+        key=None,
+        version=lm.version,
+        temperature=temperature,
+        cached=seam.asks_cache(lm, kwargs, asynchronous=asynchronous),
+        parent=_CURRENT.get(),
+    )
+    call.tally.temperatures_lent += decision.lent_temperature is not None
+    own = kwargs.get("rollout_id", lm.kwargs.get("rollout_id"))
+    with contextlib.suppress(draws.UncacheableError):
+        # Without a canonical form there is no key: the call goes through, counted as uncacheable.
+        request = draws.clean_request(seam.request_of(lm, prompt, messages, kwargs, asynchronous=asynchronous))
+        call.fingerprint = draws.fingerprint(request, endpoint=endpoint, version=lm.version)
+        call.rollout_id = _rollout(call, own)
+        call.key = draws.cache_key(call.fingerprint, rollout_id=call.rollout_id, scope=policy.scope)
+        call.request = request
+    if managed and call.rollout_id is not None:
+        kwargs = {**kwargs, "rollout_id": call.rollout_id}
+    if place.context.bypass_proxy and decision.from_run and managed and not typed:
+        kwargs = {**kwargs, "extra_body": _without_proxy_cache(kwargs.get("extra_body", lm.kwargs.get("extra_body")))}
+    return call, prompt, kwargs
+
+
+def open_plain_call(request: Mapping[str, Any]) -> Call:
+    """Decide what is done for a call that only the cache sees: of a plain `dspy.LM`, or of an embedder."""
+    kind, shared = seam.cache_request(request)
+    place = here()
+    model = _model_of(shared)
+    policy = place.context.policy
+    decision = decide(policy, Facts(kind, model=model, has_run=place.context.run_id is not None))
+    call = Call(
+        kind=kind,
+        model=model,
+        role=None,
+        endpoint=seam.endpoint_of(model, shared),
+        place=place,
+        policy=policy,
+        decision=decision,
+        request=None,
+        fingerprint=None,
+        key=None,
+        temperature=shared.get("temperature"),
+    )
+    with contextlib.suppress(draws.UncacheableError):
+        cleaned = draws.clean_request(shared)
+        call.fingerprint = draws.fingerprint(cleaned, endpoint=call.endpoint)
+        own = shared.get("rollout_id")
+        # Only the cache sees this call, so it cannot tell two askings of a request apart: they share a draw.
+        call.rollout_id = (
+            draws.rollout_id(call.run_id, own=own, request=call.fingerprint) if call.run_id is not None else own
+        )
+        call.key = draws.cache_key(call.fingerprint, rollout_id=call.rollout_id, scope=policy.scope)
+        call.request = cleaned
+    return call
+
+
+def _model_of(request: Mapping[str, Any]) -> str:
+    model, typed = request.get("model"), request.get("request")
+    if isinstance(model, str):
+        return model
+    if isinstance(typed, dict):
+        return str(typed.get("model", "?"))
+    return str(getattr(model, "__name__", "(custom)"))
+
+
+@contextlib.contextmanager
+def under_way(call: Call) -> Iterator[None]:
+    """Make a call the one whose question the cache expects next."""
+    call.awaited = call.cached
+    token = _CURRENT.set(call)
+    try:
+        yield
+    finally:
+        call.awaited = False
+        _CURRENT.reset(token)
+
+
+@contextlib.contextmanager
+def settled(call: Call) -> Iterator[None]:
+    """Count a call when it has ended, however it ended."""
+    try:
+        yield
+    except CacheMissError:
+        call.outcome = "missed"
+        raise
+    except BaseException:
+        if call.outcome is None:
+            call.outcome = "failed"
+        raise
+    finally:
+        call.record()
+
+
+def current() -> Call | None:
+    """Return the call within which this code runs, or None."""
+    return _CURRENT.get()
+
+
+def _rollout(call: Call, own: Any) -> Any:
+    run_id, print_ = call.run_id, call.fingerprint
+    if run_id is None or print_ is None:
+        return own
+    run, unit = call.run, call.place.context.unit
+    call.ordinal = 0 if run is None else run.ordinals.next(unit=unit, own=own, request=print_)
+    return draws.rollout_id(run_id, own=own, unit=unit, request=print_, ordinal=call.ordinal)
+
+
+def _with_temperature(prompt: Any, kwargs: dict[str, Any], temperature: float) -> tuple[Any, dict[str, Any]]:
+    request = prompt if isinstance(prompt, dspy.lm15.Request) else kwargs.get("request")
+    if request is None:
+        return prompt, {**kwargs, "temperature": temperature}
+    request = dataclasses.replace(request, config=dataclasses.replace(request.config, temperature=temperature))
+    if isinstance(prompt, dspy.lm15.Request):
+        return request, kwargs
+    return prompt, {**kwargs, "request": request}
+
+
+def _without_proxy_cache(extra_body: Any) -> dict[str, Any]:
+    body = dict(extra_body or {})
+    return {**body, "cache": {**(body.get("cache") or {}), "no-cache": True}}

@@ -1,0 +1,207 @@
+"""Counting: how often each thing happened to a call, and what was paid, per phase, role and model.
+
+Pure bookkeeping; nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
+
+
+class Row(NamedTuple):
+    """What a tally is kept for."""
+
+    phase: str
+    role: str | None
+    model: str
+
+
+@dataclass
+class Tally:
+    """What happened to some calls.
+
+    Each call that ended is counted in exactly one of fresh, resumed, reused, coalesced, refreshed, replayed,
+    uncacheable, missed and failed.
+
+    Attributes:
+        calls: Calls of the program to an LM or an embedder.
+        requests: Responses bought from the provider. DSPy's own retries of failed attempts are not among them.
+        fresh: Calls answered by the provider, under a policy that would have read.
+        resumed: Calls served from this run's own stored draws.
+        reused: Calls served from the store, outside a run.
+        coalesced: Calls that joined an identical call in flight.
+        refreshed: Calls answered by the provider because the policy does not read.
+        replayed: Calls served in a replay phase.
+        uncacheable: Calls that no cache could serve or store: caching off, or a request without a key.
+        missed: Calls in a replay phase that had no stored answer.
+        failed: Calls that ended in an error.
+        expired: Stored answers that were passed over because they were too old.
+        truncated: Bought answers that were cut at the token limit (stored all the same).
+        unstored: Bought answers not worth keeping: empty, or stopped by a content filter.
+        failed_reads: Reads of a store that failed.
+        failed_writes: Writes to a store that failed, and answers that have no stored form.
+        temperatures_lent: Calls that were sent with a temperature lent by the phase.
+        not_distinct: Draws that came with a response id the provider had given before.
+        collapsed: Calls of a plain `dspy.LM` in a fresh phase that were served an equal call's draw.
+        stray: Calls from outside, while this fresh or replay phase was open elsewhere.
+        late: Calls that arrived after the phase had ended.
+        unpriced: Bought calls whose price is not known.
+        prompt_tokens_spent: Tokens read by the provider, paid for.
+        completion_tokens_spent: Tokens written by the provider, paid for.
+        prompt_tokens_saved: Tokens that serving from the store did not pay again.
+        completion_tokens_saved: The same, written.
+        cost_spent: US dollars paid.
+        cost_saved: US dollars that serving from the store did not pay again.
+        seconds_spent: Seconds that the provider took.
+        seconds_saved: Seconds that it had taken for the answers served from the store.
+    """
+
+    calls: int = 0
+    requests: int = 0
+    fresh: int = 0
+    resumed: int = 0
+    reused: int = 0
+    coalesced: int = 0
+    refreshed: int = 0
+    replayed: int = 0
+    uncacheable: int = 0
+    missed: int = 0
+    failed: int = 0
+    expired: int = 0
+    truncated: int = 0
+    unstored: int = 0
+    failed_reads: int = 0
+    failed_writes: int = 0
+    temperatures_lent: int = 0
+    not_distinct: int = 0
+    collapsed: int = 0
+    stray: int = 0
+    late: int = 0
+    unpriced: int = 0
+    prompt_tokens_spent: int = 0
+    completion_tokens_spent: int = 0
+    prompt_tokens_saved: int = 0
+    completion_tokens_saved: int = 0
+    cost_spent: float = 0.0
+    cost_saved: float = 0.0
+    seconds_spent: float = 0.0
+    seconds_saved: float = 0.0
+
+    def add(self, other: Tally) -> None:
+        """Add another tally to this one."""
+        for name in FIELDS:
+            amount = getattr(other, name)
+            if amount:
+                setattr(self, name, getattr(self, name) + amount)
+
+    @property
+    def served(self) -> int:
+        """Calls that cost nothing."""
+        return self.resumed + self.reused + self.coalesced + self.replayed
+
+    @property
+    def draws(self) -> int:
+        """Distinct draws: those bought and those resumed, without the ones the provider had given before."""
+        return self.fresh + self.resumed - self.not_distinct
+
+    @property
+    def tokens_spent(self) -> int:
+        """Tokens paid for, read and written."""
+        return self.prompt_tokens_spent + self.completion_tokens_spent
+
+    @property
+    def tokens_saved(self) -> int:
+        """Tokens not paid again, read and written."""
+        return self.prompt_tokens_saved + self.completion_tokens_saved
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return every counter, and the totals derived from them."""
+        counters = {name: getattr(self, name) for name in FIELDS}
+        return {**counters, "served": self.served, "tokens_spent": self.tokens_spent, "tokens_saved": self.tokens_saved}
+
+
+FIELDS = tuple(item.name for item in fields(Tally))
+
+_PLAIN = ("fresh", "resumed", "reused", "coalesced", "refreshed", "replayed", "uncacheable", "collapsed")
+_NOTABLE = ("missed", "failed", "expired", "truncated", "unstored", "failed_reads", "failed_writes")
+_MORE_NOTABLE = ("temperatures_lent", "not_distinct", "stray", "late", "unpriced")
+
+
+@dataclass(repr=False)
+class Stats(Tally):
+    """What happened, in all and row by row: a snapshot that no longer changes.
+
+    Attributes:
+        by: The tallies per phase, role and model, in the order in which they first occurred.
+    """
+
+    by: dict[Row, Tally] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, rows: Iterable[tuple[Row, Tally]]) -> Stats:
+        """Sum rows up."""
+        stats = cls()
+        for row, tally in rows:
+            kept = Tally()
+            kept.add(tally)
+            stats.by[row] = kept
+            stats.add(tally)
+        return stats
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return totals as plain data, and under `"by"` one dictionary for each phase, role and model."""
+        rows = [{**row._asdict(), **tally.as_dict()} for row, tally in self.by.items()]
+        return {**super().as_dict(), "by": rows}
+
+    def __repr__(self) -> str:
+        return f"<Stats: {self._line(self)}>"
+
+    def __str__(self) -> str:
+        lines = [self._line(self)]
+        if len(self.by) > 1:
+            for row, tally in self.by.items():
+                name = " · ".join(part for part in (row.phase, row.role, row.model) if part)
+                lines.append(f"  {name}: {self._line(tally)}")
+        return "\n".join(lines)
+
+    @staticmethod
+    def _line(tally: Tally) -> str:
+        parts = [f"{tally.calls} calls, {tally.requests} requests"]
+        parts += [f"{getattr(tally, name)} {name}" for name in _PLAIN if getattr(tally, name)]
+        parts += [
+            f"{getattr(tally, name)} {name.replace('_', ' ')}"
+            for name in (*_NOTABLE, *_MORE_NOTABLE)
+            if getattr(tally, name)
+        ]
+        for what, spent, saved, unit in (
+            ("tokens", tally.tokens_spent, tally.tokens_saved, "{:,}"),
+            ("cost", tally.cost_spent, tally.cost_saved, "${:.4g}"),
+            ("provider time", tally.seconds_spent, tally.seconds_saved, "{:.1f} s"),
+        ):
+            if spent or saved:
+                parts.append(f"{what} {unit.format(spent)} spent, {unit.format(saved)} saved")
+        return "; ".join(parts)
+
+
+class Ledger:
+    """Adds up what happened. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._rows: dict[Row, Tally] = {}
+
+    def record(self, row: Row, tally: Tally) -> None:
+        """Add what happened to the row."""
+        with self._lock:
+            kept = self._rows.get(row)
+            if kept is None:
+                kept = self._rows[row] = Tally()
+            kept.add(tally)
+
+    def snapshot(self) -> Stats:
+        """Return what was counted so far."""
+        with self._lock:
+            return Stats.of(self._rows.items())

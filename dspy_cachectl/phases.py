@@ -1,0 +1,380 @@
+"""Phases: named regions of a program with a policy.
+
+The phase travels in DSPy's own settings, because that is what `Evaluate`, `Parallel`, `asyncify` and the
+optimizers carry into their threads. What travels is a frozen value; counters and ordinals stay behind in the
+`PhaseRun`, found by its token.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import inspect
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
+
+import dspy
+
+from dspy_cachectl._process import state
+from dspy_cachectl.config import settings
+from dspy_cachectl.draws import Ordinals
+from dspy_cachectl.errors import CacheMissError, ConfigurationError, ReplayIncompleteError
+from dspy_cachectl.evaluations import Evaluation, EvaluationObserver
+from dspy_cachectl.ledger import Ledger, Stats
+from dspy_cachectl.policy import Policy
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+SETTING = "cachectl"
+"""The key in DSPy's settings under which the phase travels."""
+
+_KEPT_MISSES = 5
+
+
+@dataclass(frozen=True)
+class PhaseContext:
+    """What of a phase travels with the calls: frozen and picklable.
+
+    Attributes:
+        name: The phase's name.
+        policy: What the cache does.
+        token: Finds the `PhaseRun` in this process.
+        roles: The policies of the roles that are treated differently.
+        run_id: The run whose draws are made or served, or None.
+        unit: What is being evaluated (example and repeat), if known.
+        bypass_proxy: Whether a LiteLLM proxy is asked not to answer from its own cache.
+        automatic: Whether `AutoPhase` entered it.
+    """
+
+    name: str
+    policy: Policy
+    token: str = ""
+    roles: tuple[tuple[str, Policy], ...] = ()
+    run_id: str | None = None
+    unit: str | None = None
+    bypass_proxy: bool = False
+    automatic: bool = False
+
+    def policy_for(self, role: str | None) -> Policy:
+        """Return the policy for a role."""
+        return next((policy for name, policy in self.roles if name == role), self.policy)
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """Every policy that can rule a call in it."""
+        return (self.policy, *(policy for _, policy in self.roles))
+
+    @property
+    def guarded(self) -> bool:
+        """Whether calls from outside, while it is open, put its results in doubt."""
+        return self.policy.fresh or self.policy.replays
+
+
+class PhaseRun:
+    """One passage through a phase: its counters, its run id, what was evaluated in it.
+
+    Attributes:
+        name: The phase's name.
+        policy: What the cache does in it.
+        run_id: The identity of its fresh draws; pass it to `phase(..., run_id=...)` to resume. None where the
+            policy makes no draws of its own.
+        closed: Whether its block has ended.
+    """
+
+    def __init__(self, context: PhaseContext) -> None:
+        self.context = context
+        self.name = context.name
+        self.policy = context.policy
+        self.run_id = context.run_id
+        self.closed = False
+        self.ordinals = Ordinals()
+        self.ledger = Ledger()
+        self.observer = EvaluationObserver() if context.guarded else None
+        self._lock = threading.Lock()
+        self._misses: list[CacheMissError] = []
+        self._missed = 0
+
+    @property
+    def stats(self) -> Stats:
+        """What happened to its calls so far: a snapshot."""
+        return self.ledger.snapshot()
+
+    @property
+    def evaluations(self) -> list[Evaluation]:
+        """The evaluations that ran in it; noted in fresh and replay phases only."""
+        return self.observer.evaluations() if self.observer is not None else []
+
+    def missed(self, miss: CacheMissError) -> None:
+        """Keep a miss, to raise it again at the end."""
+        with self._lock:
+            self._missed += 1
+            if len(self._misses) < _KEPT_MISSES:
+                self._misses.append(miss)
+
+    @property
+    def explains_next_miss(self) -> bool:
+        """Whether the next miss is still among those that are kept; looking for the nearest entry takes time."""
+        return self._missed < _KEPT_MISSES
+
+    def incomplete(self) -> ReplayIncompleteError | None:
+        """Return the error that says what missed, or None where nothing did."""
+        with self._lock:
+            return ReplayIncompleteError(self.name, self._missed, self._misses) if self._missed else None
+
+    def __repr__(self) -> str:
+        run = f", run_id={self.run_id!r}" if self.run_id else ""
+        return f"<PhaseRun {self.name!r}{run}, {'closed' if self.closed else 'open'}: {self.stats!r}>"
+
+
+class phase:  # noqa: N801 - used as a word: with phase("eval")
+    """A named region of a program in which a policy rules the cache.
+
+    Works as a context manager, sync and async, and as a decorator of functions and coroutine functions. The
+    inner of two nested phases rules. The block inherits DSPy's settings as they are at its beginning: a
+    `dspy.configure()` inside it takes effect at its end.
+
+    Args:
+        name: The phase's name. `"compile"` and `"eval"` are known; others need a policy, here or configured.
+        policy: What the cache does. None: what is configured for the name.
+        run_id: Draw under this identity: stored draws of the run are served, and only the missing ones are
+            bought. None: a new one, where the policy draws afresh.
+        roles: The policies of the roles that are treated differently.
+        everywhere: Make this the process's default while it lasts, so that it also holds in threads that do
+            not carry DSPy's settings.
+        bypass_proxy: Ask a LiteLLM proxy not to answer from its own cache. It is sent with each call as
+            `extra_body={"cache": {"no-cache": True}}`.
+        **overrides: Fields of `Policy` that differ: `temperature`, `max_age`, `scope`, ...
+
+    Raises:
+        ConfigurationError: If the name is not known and has no policy, or an option cannot be used.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        policy: Policy | None = None,
+        *,
+        run_id: str | None = None,
+        roles: Mapping[str, Policy] | None = None,
+        everywhere: bool = False,
+        bypass_proxy: bool = False,
+        **overrides: Any,
+    ) -> None:
+        if not name:
+            raise ConfigurationError("a phase's name must not be empty")
+        configured, known_roles = (policy, {}) if policy is not None else settings().phase_policy(name)
+        if not isinstance(configured, Policy):
+            raise ConfigurationError(f"a phase's policy is a Policy such as Policy.REUSE, not {policy!r}")
+        for role, of_role in (roles or {}).items():
+            if not isinstance(of_role, Policy):
+                raise ConfigurationError(f"the policy of role {role!r} is a Policy, not {of_role!r}")
+        self._context = PhaseContext(
+            name=name,
+            policy=configured.with_overrides(**overrides),
+            roles=tuple(sorted({**known_roles, **(roles or {})}.items(), key=lambda item: item[0])),
+            run_id=_checked_run_id(run_id),
+            bypass_proxy=bypass_proxy,
+        )
+        self._everywhere = everywhere
+        self._opened: _Open | None = None
+        if run_id is not None and not any(one.fresh or one.replays for one in self._context.policies):
+            raise ConfigurationError(
+                f"phase {name!r} makes no draws of its own, so run_id={run_id!r} would have no effect; "
+                "use a fresh policy (Policy.FRESH) or replay one (Policy.REPLAY)"
+            )
+
+    def __enter__(self) -> PhaseRun:
+        if self._opened is not None:
+            raise ConfigurationError(f"this phase({self._context.name!r}) is open already; make a new one to nest")
+        self._opened = _Open(self._context, everywhere=self._everywhere)
+        return self._opened.run
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close(error)
+
+    async def __aenter__(self) -> PhaseRun:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+    def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
+        """Return the function, running in this phase each time it is called."""
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise ConfigurationError("a generator leaves its phase at the first value; open the phase inside it")
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+                with self._again():
+                    return await function(*args, **kwargs)
+
+            return run_async  # type: ignore[return-value]
+
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> T:
+            with self._again():
+                return function(*args, **kwargs)
+
+        return run
+
+    @property
+    def run(self) -> PhaseRun | None:
+        """The passage that is open, or None."""
+        return None if self._opened is None else self._opened.run
+
+    def automatic(self) -> None:
+        """Mark it as opened by no one's hand, before it is entered."""
+        self._context = replace(self._context, automatic=True)
+
+    def _again(self) -> phase:
+        # Each call of a decorated function is a passage of its own; they may overlap.
+        again = object.__new__(type(self))
+        again._context, again._everywhere, again._opened = self._context, self._everywhere, None
+        return again
+
+
+_PREPARATIONS: list[Callable[[PhaseContext], PhaseContext]] = []
+
+
+def prepare_phases_with(prepare: Callable[[PhaseContext], PhaseContext]) -> None:
+    """Register what happens to a phase before it opens: the cache makes sure that it is in place."""
+    _PREPARATIONS.append(prepare)
+
+
+class _Open:
+    """A phase that is entered. Strictly private."""
+
+    def __init__(self, context: PhaseContext, *, everywhere: bool) -> None:
+        run_id = context.run_id
+        if run_id is None and any(policy.fresh for policy in context.policies):
+            run_id = new_run_id(context.name)
+        context = replace(context, token=uuid.uuid4().hex, run_id=run_id)
+        for prepare in _PREPARATIONS:
+            context = prepare(context)
+        self.run = PhaseRun(context)
+        self._everywhere = everywhere
+        override: dict[str, Any] = {SETTING: context}
+        if self.run.observer is not None:
+            override["callbacks"] = [*(dspy.settings.get("callbacks") or []), self.run.observer]
+        self._entered: AbstractContextManager[None] = dspy.context(**override)
+        self._entered.__enter__()
+        with state.lock:
+            state.runs[context.token] = self.run
+            if context.guarded:
+                state.open_runs.append(self.run)
+            if everywhere:
+                state.everywhere.append(context)
+
+    def close(self, error: BaseException | None) -> None:
+        run = self.run
+        with state.lock:
+            run.closed = True
+            if run in state.open_runs:
+                state.open_runs.remove(run)
+            if self._everywhere and run.context in state.everywhere:
+                state.everywhere.remove(run.context)
+            state.last_run = run
+        self._entered.__exit__(None, None, None)
+        incomplete = run.incomplete()
+        # What interrupts the program goes through, and so does a miss that nobody swallowed.
+        if incomplete is not None and (
+            error is None or (isinstance(error, Exception) and not isinstance(error, CacheMissError))
+        ):
+            raise incomplete from error
+
+
+@dataclass(frozen=True)
+class Here:
+    """The phase that rules a call at this place.
+
+    Attributes:
+        context: The phase, or the process's default where there is none.
+        run: Its passage; None outside phases, or when nobody holds it any more.
+        stray_of: The guarded phases that are open elsewhere, when the call itself is in none.
+        late: Whether the call arrives after the phase's end.
+    """
+
+    context: PhaseContext
+    run: PhaseRun | None
+    stray_of: tuple[PhaseRun, ...] = ()
+    late: bool = False
+
+
+def here() -> Here:
+    """Return the phase that rules at this place."""
+    context: PhaseContext | None = dspy.settings.get(SETTING)
+    if context is None:
+        with state.lock:
+            context = state.everywhere[-1] if state.everywhere else None
+    if context is not None:
+        run = state.runs.get(context.token)
+        return Here(context, run, late=run is None or run.closed)
+    outside = PhaseContext(name="", policy=Policy.named(settings().policy))
+    if not state.open_runs:
+        return Here(outside, None)
+    with state.lock:
+        guarded = tuple(state.open_runs)
+    # A replay never calls, not even from a thread that its phase did not reach.
+    replay = next((run for run in reversed(guarded) if run.policy.replays), None)
+    if replay is not None:
+        return Here(replay.context, replay, stray_of=guarded)
+    return Here(outside, None, stray_of=guarded)
+
+
+def current_phase() -> PhaseRun | None:
+    """Return the passage through the phase that rules here, or None outside phases."""
+    found = here()
+    return None if found.stray_of else found.run
+
+
+def last_phase() -> PhaseRun | None:
+    """Return the passage that ended last in this process, or None."""
+    return state.last_run
+
+
+def carry(function: Callable[P, T]) -> Callable[P, T]:
+    """Return the function, running in the phase that rules here and now, whatever thread calls it.
+
+    For thread pools that do not carry DSPy's settings: `pool.submit(carry(program), question=...)`.
+    """
+    context = dspy.settings.get(SETTING)
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+            with dspy.context(**{SETTING: context}):
+                return await function(*args, **kwargs)
+
+        return run_async  # type: ignore[return-value]
+
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        with dspy.context(**{SETTING: context}):
+            return function(*args, **kwargs)
+
+    # A DSPy program is callable but is no function: it has no name to take over.
+    return functools.update_wrapper(run, function) if hasattr(function, "__name__") else run
+
+
+def new_run_id(name: str) -> str:
+    """Return a run id that nobody has used: the phase's name, the time, and chance."""
+    now = dt.datetime.now(dt.timezone.utc)
+    return f"{name}-{now:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
+
+
+def _checked_run_id(run_id: str | None) -> str | None:
+    if run_id is not None and not (run_id.strip() and run_id.isprintable()):
+        raise ConfigurationError(f"a run id is a printable text that is not empty, not {run_id!r}")
+    return run_id

@@ -1,0 +1,118 @@
+"""Everything that depends on how DSPy makes a call, in one place.
+
+DSPy 3.4 sends every call through `BaseLM.__call__` or `acall`, then `clients.execution`, which asks `dspy.cache`
+before it chooses an engine. DSPy 3.5 routes its adapters through `generate` and `agenerate`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import dspy
+import orjson
+from dspy.clients.execution import prepare
+from dspy.utils.dummies import DummyLM
+
+from dspy_cachectl.draws import clean_endpoint
+from dspy_cachectl.policy import Kind
+
+_COMPLETIONS = {"chat": "completion", "text": "text_completion", "responses": "responses_completion"}
+_EMBEDDINGS = "dspy.clients.embedding."
+
+
+def is_typed(prompt: Any, kwargs: Mapping[str, Any]) -> bool:
+    """Tell whether a call carries a `dspy.lm15.Request`."""
+    return isinstance(prompt, dspy.lm15.Request) or kwargs.get("request") is not None
+
+
+def request_of(
+    lm: dspy.BaseLM, prompt: Any, messages: Any, kwargs: Mapping[str, Any], *, asynchronous: bool
+) -> dict[str, Any]:
+    """Return the request that DSPy will look up for a call, in the form that sync and async share."""
+    if is_typed(prompt, kwargs):
+        call = prepare(lm, prompt, messages, dict(kwargs), asynchronous=asynchronous)
+        return {**_shared_form(call.key(lm, asynchronous)), "model": lm.model}
+    request = {
+        "_fn_identifier": f"dspy.clients.lm.litellm_{_COMPLETIONS.get(lm.model_type, lm.model_type)}",
+        "model": lm.model,
+        "messages": messages or [{"role": "user", "content": prompt}],
+        **lm.kwargs,
+        **kwargs,
+    }
+    if getattr(lm, "use_developer_role", False):
+        request["use_developer_role"] = True
+    return request
+
+
+def cache_request(request: Mapping[str, Any]) -> tuple[Kind, dict[str, Any]]:
+    """Return what a request in DSPy's cache asks for, and the request in the form that sync and async share."""
+    shared = _shared_form(request)
+    name = str(shared.get("_fn_identifier", ""))
+    if name.startswith(_EMBEDDINGS):
+        return Kind.EMBEDDING, shared
+    if name.startswith(("dspy.clients.lm.", "dspy.clients.lm15.")):
+        return Kind.PLAIN_LM, shared
+    return Kind.FUNCTION, shared
+
+
+def _shared_form(request: Mapping[str, Any]) -> dict[str, Any]:
+    name = str(request.get("_fn_identifier", ""))
+    shared = (
+        name.replace(".alitellm_", ".litellm_")
+        .replace("._cached_acompute_", "._cached_compute_")
+        .removesuffix(".async")
+    )
+    return {**request, "_fn_identifier": shared}
+
+
+def endpoint_of(model: str, options: Mapping[str, Any], engine: Any = None) -> str | None:
+    """Return the identity of the endpoint that a call goes to; None for the provider's own.
+
+    Args:
+        model: The model's name, whose prefix names the provider.
+        options: The call's options, the LM's own included.
+        engine: A custom engine, which owns its connection.
+    """
+    if engine is not None and not isinstance(engine, str):
+        return _engine_identity(engine)
+    url = options.get("api_base") or options.get("base_url")
+    if not url:
+        provider = (model.split("/", 1)[0] if "/" in model else "openai").upper()
+        url = os.environ.get(f"{provider}_API_BASE") or os.environ.get(f"{provider}_BASE_URL")
+    return clean_endpoint(None if url is None else str(url))
+
+
+def _engine_identity(engine: Any) -> str:
+    kind = type(engine)
+    name = f"engine:{kind.__module__}.{kind.__qualname__}"
+    dump = getattr(engine, "dump_state", None)
+    if not callable(dump):
+        return name
+    # By DSPy's contract the state is plain and holds no secret.
+    state = orjson.dumps(dump(), option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS, default=repr)
+    return f"{name}#{hashlib.sha256(state).hexdigest()[:16]}"
+
+
+def is_managed(lm: dspy.BaseLM, *, asynchronous: bool) -> bool:
+    """Tell whether DSPy runs an LM's calls itself; a legacy `forward` LM runs its own, without the cache."""
+    if not hasattr(lm, "_engine_spec"):
+        return False
+    base = DummyLM if isinstance(lm, DummyLM) else dspy.LM if isinstance(lm, dspy.LM) else None
+    if base is None:
+        return True
+    names = (
+        ("aforward", "forward") if asynchronous and base is DummyLM else ("aforward" if asynchronous else "forward",)
+    )
+    return all(name not in vars(lm) and getattr(type(lm), name) is getattr(base, name) for name in names)
+
+
+def asks_cache(lm: dspy.BaseLM, kwargs: Mapping[str, Any], *, asynchronous: bool) -> bool:
+    """Tell whether DSPy will ask its cache for this call."""
+    return bool(
+        kwargs.get("cache", lm.cache)
+        and getattr(lm, "_cache_responses", True)
+        and is_managed(lm, asynchronous=asynchronous)
+    )

@@ -1,0 +1,30 @@
+"""Which names hold secrets. What they hold is in no key, no entry, no record and no message."""
+
+from __future__ import annotations
+
+import re
+
+_SECRET_WORD = re.compile(
+    r"(?:^|[_\-.])(?:"
+    r"api[_\-]?key|apikey|authorization|bearer|password|passwd|secret|credentials?|cookie|private[_\-]?key|"
+    r"(?:secret[_\-])?access[_\-]?key(?:[_\-]id)?|"
+    r"(?:access|refresh|session|auth|id|ad|security|bearer|api|hf|csrf|xsrf)[_\-]?token"
+    r")(?:$|[_\-.])",
+    re.IGNORECASE,
+)
+_SECRET_NAMES = frozenset({"token", "auth", "key", "sig", "signature", "code"})
+_SECRET_IN_HEADER = ("key", "token", "auth", "secret", "cookie", "session", "credential", "password", "signature")
+
+
+def is_secret_name(name: str) -> bool:
+    """Tell whether an option of this name holds a secret (`api_key`, `aws_session_token`, ...).
+
+    `max_tokens`, `prompt_cache_key` and the like are not secrets.
+    """
+    return name.lower() == "token" or _SECRET_WORD.search(name) is not None
+
+
+def is_secret_header(name: str) -> bool:
+    """Tell whether an HTTP header or a parameter of a URL holds a secret. In doubt it does."""
+    lowered = name.lower()
+    return lowered in _SECRET_NAMES or any(word in lowered for word in _SECRET_IN_HEADER)

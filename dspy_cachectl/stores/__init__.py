@@ -1,0 +1,56 @@
+"""Where entries live: bytes and labels, and no meaning."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.stores.base import Label, Store
+from dspy_cachectl.stores.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Label", "MemoryStore", "Store", "folder_of", "open_stores"]
+
+
+def folder_of(location: str) -> Path | None:
+    """Return the folder that a store's location names, or None for a store in memory.
+
+    Raises:
+        ConfigurationError: If the location is of a kind that is not known.
+    """
+    from pathlib import Path
+
+    if location in {"memory", "memory:", "memory://"}:
+        return None
+    if "://" in location:
+        scheme, _, rest = location.partition("://")
+        if scheme != "file" or not rest:
+            raise ConfigurationError(
+                f"unknown store {location!r}: write a folder's path, 'file:///path' or 'memory://'"
+            )
+        location = rest
+    return Path(location).expanduser()
+
+
+def open_stores(location: str, *, memory_bytes: int, disk_bytes: int) -> list[Store]:
+    """Return the stores that a location names, nearest first. Nothing is opened before its first use.
+
+    Args:
+        location: A folder's path, or `memory://`.
+        memory_bytes: The budget of the memory in front, in bytes; 0 for none.
+        disk_bytes: The size at which the folder's oldest entries are removed, in bytes.
+
+    Raises:
+        ConfigurationError: If the location is of a kind that is not known.
+    """
+    folder = folder_of(location)
+    stores: list[Store] = []
+    if memory_bytes or folder is None:
+        stores.append(MemoryStore(memory_bytes))
+    if folder is not None:
+        from dspy_cachectl.stores.disk import DiskStore
+
+        stores.append(DiskStore(folder, max_bytes=disk_bytes))
+    return stores

@@ -1,0 +1,84 @@
+"""What a store is: keys to bytes, with a label each. It knows nothing of answers, phases or DSPy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+_SEPARATOR = "\x1f"
+
+
+@dataclass(frozen=True)
+class Label:
+    """What an entry is filed under, so that people can list, sum and clear without reading it.
+
+    Attributes:
+        kind: What it is an answer to, or `"run"` for the description of a run.
+        model: The model's name.
+        phase: The phase that bought it.
+        role: The LM's role, or "".
+        run_id: The run that it is a draw of, or "".
+    """
+
+    kind: str = ""
+    model: str = ""
+    phase: str = ""
+    role: str = ""
+    run_id: str = ""
+
+    def encode(self) -> str:
+        """Return one string that sorts by kind, then run, model, phase and role."""
+        parts = (self.kind, self.run_id, self.model, self.phase, self.role)
+        return _SEPARATOR.join(part.replace(_SEPARATOR, " ") for part in parts)
+
+    @classmethod
+    def decode(cls, text: str | None) -> Label:
+        """Return the label that `encode` made; an empty one for anything else."""
+        parts = (text or "").split(_SEPARATOR)
+        if len(parts) != 5:
+            return cls()
+        kind, run_id, model, phase, role = parts
+        return cls(kind=kind, model=model, phase=phase, role=role, run_id=run_id)
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Where entries live. Every method may raise the `StoreError` family, and nothing else."""
+
+    @property
+    def location(self) -> str:
+        """Where the entries are, as people would write it."""
+        ...
+
+    def get(self, key: str) -> bytes | None:
+        """Return the bytes kept under a key, or None."""
+        ...
+
+    def put(self, key: str, value: bytes, label: Label) -> None:
+        """Keep bytes under a key, in place of what was there. When it returns, other processes can read them."""
+        ...
+
+    def delete(self, key: str) -> bool:
+        """Remove a key. Tell whether it was there."""
+        ...
+
+    def keys(self, kind: str | None = None) -> Iterator[str]:
+        """Yield the keys, newest first; only those filed under a kind, where one is named."""
+        ...
+
+    def labels(self) -> dict[Label, int]:
+        """Return how many entries are filed under each label."""
+        ...
+
+    def bytes_used(self) -> int:
+        """Return how many bytes the entries take up."""
+        ...
+
+    def clear(self) -> int:
+        """Remove everything. Return how many entries there were."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections and files. The store may be used again, and opens them anew."""
+        ...

@@ -1,0 +1,69 @@
+"""What keeps a replay from calling, where DSPy does not ask its cache.
+
+A call with caching off, or of an LM that runs its own `forward`, never reaches `dspy.cache`. Every such call of
+DSPy goes through one function that chooses the engine, after the cache and before any provider, so that is where
+it is refused. Embedders with caching off have a function of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from dspy.clients import embedding, execution
+
+from dspy_cachectl import calls
+from dspy_cachectl._process import logger, state
+from dspy_cachectl.errors import CacheMissError
+from dspy_cachectl.ledger import Row, Tally
+from dspy_cachectl.phases import here
+
+_GUARDED = ((execution, "_engine"), (embedding, "_compute_embeddings"), (embedding, "_acompute_embeddings"))
+_ORIGINALS: dict[tuple[Any, str], Callable[..., Any]] = {}
+
+
+def guard() -> None:
+    """Put the guards in place. Does nothing where they are."""
+    for module, name in _GUARDED:
+        original = getattr(module, name, None)
+        if original is None:
+            logger.warning("this DSPy has no %s.%s: a replay cannot stop calls with caching off", module.__name__, name)
+        elif (module, name) not in _ORIGINALS:
+            _ORIGINALS[module, name] = original
+            setattr(module, name, _refusing(original))
+
+
+def unguard() -> None:
+    """Give DSPy its functions back."""
+    for (module, name), original in _ORIGINALS.items():
+        setattr(module, name, original)
+    _ORIGINALS.clear()
+
+
+def _refusing(original: Callable[..., Any]) -> Callable[..., Any]:
+    # The embedders' coroutine function is guarded before it makes its coroutine.
+    def guarded(subject: Any, *args: Any, **kwargs: Any) -> Any:
+        _refuse_in_replay(subject)
+        return original(subject, *args, **kwargs)
+
+    return guarded
+
+
+def _refuse_in_replay(subject: Any) -> None:
+    place = here()
+    if not place.context.policy_for(getattr(subject, "role", None)).replays:
+        return
+    if callable(subject) and not hasattr(subject, "model"):
+        return  # an embedder's own function: the user's code, not a provider
+    reason = "the call does not use DSPy's cache (cache=False, or an LM with its own forward)"
+    call = calls.current()
+    if call is not None and call.outcome is None:
+        raise call.miss(reason)
+    model = str(getattr(subject, "model", subject))
+    miss = CacheMissError(reason, key=None, model=model, phase=place.context.name or "(replay)")
+    row, tally = Row(place.context.name, None, model), Tally(calls=1, missed=1)
+    state.ledger.record(row, tally)
+    if place.run is not None:
+        place.run.ledger.record(row, tally)
+        place.run.missed(miss)
+    raise miss

@@ -1,0 +1,184 @@
+"""Plain values to JSON and back, exactly: what goes in comes out, and nothing is unpickled.
+
+JSON alone loses tuples, NaN, large integers, lone surrogates, bytes and arrays. Such values are tagged:
+`{"$": "tuple", "v": [...]}`. Responses of LiteLLM are kept as their fields, under a name from a fixed table;
+no module is ever imported because its name was stored.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import math
+import sys
+from typing import Any
+
+import orjson
+import pydantic
+
+from dspy_cachectl.errors import CorruptEntryError
+
+TAG = "$"
+_INT64 = range(-(2**63), 2**64)
+
+_RESPONSES = {
+    "ModelResponse": "litellm.types.utils",
+    "TextCompletionResponse": "litellm.types.utils",
+    "EmbeddingResponse": "litellm.types.utils",
+    "ResponsesAPIResponse": "litellm.types.llms.openai",
+}
+"""The response classes that DSPy's LiteLLM engine puts into the cache."""
+
+
+class UnstorableError(TypeError):
+    """A value has no stored form. The caller counts it and does without the entry."""
+
+
+def dumps(value: Any) -> tuple[bytes, bool]:
+    """Encode a value.
+
+    Args:
+        value: JSON types, tuples, sets, bytes, numbers of any size, NumPy arrays and LiteLLM's responses.
+
+    Returns:
+        The JSON, and whether it holds tags (`loads` then has to walk it).
+
+    Raises:
+        UnstorableError: If the value holds anything else.
+    """
+    encoder = _Encoder()
+    try:
+        return orjson.dumps(encoder.walk(value)), encoder.tagged
+    except RecursionError as error:
+        raise UnstorableError("the value is nested too deeply, or holds itself") from error
+
+
+def loads(data: bytes, *, tagged: bool) -> Any:
+    """Decode what `dumps` made.
+
+    Raises:
+        CorruptEntryError: If the data is not what `dumps` makes.
+    """
+    try:
+        value = orjson.loads(data)
+        return _untag(value) if tagged else value
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+        raise CorruptEntryError(f"the entry's value cannot be decoded: {error}") from error
+
+
+class _Encoder:
+    """One walk over a value. Strictly private."""
+
+    def __init__(self) -> None:
+        self.tagged = False
+
+    def walk(self, value: Any) -> Any:
+        # Exact types first: they are nearly all there is.
+        kind = type(value)
+        if kind is str:
+            return value if value.isascii() else self._text(value)
+        if value is None or kind is bool:
+            return value
+        if kind is int:
+            return value if value in _INT64 else self._tag("int", str(value))
+        if kind is float:
+            return value if math.isfinite(value) else self._tag("float", repr(value))
+        if kind is list:
+            return [self.walk(item) for item in value]
+        if isinstance(value, dict):
+            return self._mapping(value)
+        return self._other(value)
+
+    def _tag(self, name: str, value: Any, **more: Any) -> dict[str, Any]:
+        self.tagged = True
+        return {TAG: name, "v": value, **more}
+
+    def _text(self, value: str) -> Any:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return self._tag("str", _base64(value.encode("utf-8", "surrogatepass")))
+        return value
+
+    def _mapping(self, value: dict[Any, Any]) -> Any:
+        if TAG not in value and all(type(key) is str and key.isascii() for key in value):
+            return {key: self.walk(item) for key, item in value.items()}
+        return self._tag("map", [[self.walk(key), self.walk(item)] for key, item in value.items()])
+
+    def _other(self, value: Any) -> Any:
+        if isinstance(value, (tuple, set, frozenset)) and type(value) in {tuple, set, frozenset}:
+            return self._tag(type(value).__name__, [self.walk(item) for item in value])
+        if isinstance(value, (bytes, bytearray)):
+            return self._tag("bytes", _base64(bytes(value)))
+        if isinstance(value, pydantic.BaseModel):
+            return self._response(value)
+        numpy = sys.modules.get("numpy")
+        if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)) and not value.dtype.hasobject:
+            data = _base64(numpy.ascontiguousarray(value).tobytes())
+            name = "array" if isinstance(value, numpy.ndarray) else "scalar"
+            return self._tag(name, data, dtype=value.dtype.str, shape=list(value.shape))
+        raise UnstorableError(f"{type(value).__module__}.{type(value).__qualname__} has no stored form")
+
+    def _response(self, value: pydantic.BaseModel) -> Any:
+        kind = type(value)
+        if _RESPONSES.get(kind.__name__) != kind.__module__:
+            raise UnstorableError(f"{kind.__module__}.{kind.__qualname__} has no stored form")
+        cost = (getattr(value, "_hidden_params", None) or {}).get("response_cost")
+        # Of the hidden parameters only the cost is kept: the rest holds headers and addresses.
+        return self._tag("response", self.walk(value.model_dump()), of=kind.__name__, cost=self.walk(cost))
+
+
+def _untag(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_untag(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    tag = value.get(TAG)
+    if tag is None:
+        return {key: _untag(item) for key, item in value.items()}
+    if tag == "map":
+        return {_untag(key): _untag(item) for key, item in value["v"]}
+    if tag in {"tuple", "set", "frozenset"}:
+        make = {"tuple": tuple, "set": set, "frozenset": frozenset}[tag]
+        return make(_untag(item) for item in value["v"])
+    if tag == "response":
+        return _response(value["of"], _untag(value["v"]), _untag(value["cost"]))
+    if tag in {"array", "scalar"}:
+        return _array(value, scalar=tag == "scalar")
+    return _scalar(tag, value["v"])
+
+
+def _scalar(tag: str, value: str) -> Any:
+    if tag == "int":
+        return int(value)
+    if tag == "float":
+        return float(value)
+    if tag == "str":
+        return base64.b64decode(value).decode("utf-8", "surrogatepass")
+    if tag == "bytes":
+        return base64.b64decode(value)
+    raise CorruptEntryError(f"the entry holds a value of the unknown kind {tag!r}")
+
+
+def _array(value: dict[str, Any], *, scalar: bool) -> Any:
+    import numpy as np
+
+    dtype = np.dtype(value["dtype"])
+    if dtype.hasobject:
+        raise CorruptEntryError("the entry holds an array of objects, which is never stored")
+    array = np.frombuffer(base64.b64decode(value["v"]), dtype=dtype).reshape(value["shape"]).copy()
+    return array[()] if scalar else array
+
+
+def _response(name: str, fields: dict[str, Any], cost: Any) -> Any:
+    module = _RESPONSES.get(name)
+    if module is None:
+        raise CorruptEntryError(f"the entry holds a response of the unknown kind {name!r}")
+    response = getattr(importlib.import_module(module), name)(**fields)
+    hidden = getattr(response, "_hidden_params", None)
+    response._hidden_params = {**(hidden or {}), "response_cost": cost}  # noqa: SLF001 - where LiteLLM and DSPy keep the cost
+    return response
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
