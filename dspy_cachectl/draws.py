@@ -53,12 +53,18 @@ def clean_request(request: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         A new dictionary. Values are shared with the request and must not be changed.
+
+    Raises:
+        UncacheableError: If a value holds itself.
     """
     clean = {}
     for name, value in request.items():
         if value is None or name in _TRANSPORT or is_secret_name(name):
             continue
-        clean[name] = value if name in _CONTENT else _without_secrets(value, headers=name in _HEADERS)
+        try:
+            clean[name] = value if name in _CONTENT else _without_secrets(value, headers=name in _HEADERS)
+        except RecursionError as error:
+            raise UncacheableError(f"the option {name!r} has no canonical form: it holds itself") from error
     return clean
 
 

@@ -1,0 +1,51 @@
+"""Every knob of the endpoint, with its default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Config:
+    """How the endpoint answers.
+
+    Attributes:
+        seed: Another seed is another sequence of answers.
+        model: The one model that `GET /v1/models` names.
+        delay: Seconds before every answer.
+        chunk_delay: Seconds between two pieces of a streamed answer.
+        deterministic_at_zero: At temperature 0 every draw of a prompt is the first one.
+        fixed_id: Answer an identical request with the identical body, as a caching proxy does.
+        answers: Prompt substring -> texts; the k-th draw of a matching prompt takes the k-th, round and round.
+        gold: Question substring -> right answer, for `accuracy`. The longest match counts.
+        accuracy: Probability of the right answer where `gold` knows one; None switches it off.
+        gold_field: The output field that `gold` and `answers` fill; None is the prompt's last one.
+        call_tools: Answer a request that offers tools with a tool call, until a tool has replied.
+        react_steps: Tools that a ReAct program calls before it finishes.
+        dimensions: Length of an embedding, where the request names none.
+        log_limit: Requests that the log keeps, newest last.
+    """
+
+    seed: int = 0
+    model: str = "test-model"
+    delay: float = 0.0
+    chunk_delay: float = 0.0
+    deterministic_at_zero: bool = True
+    fixed_id: bool = False
+    answers: dict[str, list[str]] = field(default_factory=dict)
+    gold: dict[str, str] = field(default_factory=dict)
+    accuracy: float | None = None
+    gold_field: str | None = None
+    call_tools: bool = False
+    react_steps: int = 1
+    dimensions: int = 16
+    log_limit: int = 10_000
+
+    def changed(self, options: dict[str, Any]) -> Config:
+        """This configuration with `options` over it; a name that does not exist is a ValueError."""
+        known = {item.name for item in fields(self)}
+        unknown = sorted(set(options) - known)
+        if unknown:
+            raise ValueError(f"endpoint: no option {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        return replace(self, **options)
