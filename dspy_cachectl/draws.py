@@ -81,6 +81,7 @@ def _without_secrets(value: Any, *, headers: bool) -> Any:
     return value
 
 
+@lru_cache(maxsize=1024)
 def clean_endpoint(url: str | None) -> str | None:
     """Return the identity of an endpoint: its address without credentials, fragment and trailing slash."""
     if not url:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _SECRET_WORD = re.compile(
     r"(?:^|[_\-.])(?:"
@@ -16,6 +17,7 @@ _SECRET_NAMES = frozenset({"token", "auth", "key", "sig", "signature", "code"})
 _SECRET_IN_HEADER = ("key", "token", "auth", "secret", "cookie", "session", "credential", "password", "signature")
 
 
+@lru_cache(maxsize=4096)
 def is_secret_name(name: str) -> bool:
     """Tell whether an option of this name holds a secret (`api_key`, `aws_session_token`, ...).
 
