@@ -1,0 +1,175 @@
+"""What the demo shows: a progress bar while it plays, then a table and what can be read from it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from dspy_cachectl.demo.results import DemoResult, Row
+
+_UNWATCHED_WIDTH = 110
+
+
+class ActProgress:
+    """Says which act is on, and how many requests the model's server has got so far."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress = progress
+        self._task = task
+
+    def begin(self, title: str) -> None:
+        """Say what begins."""
+        self._progress.update(self._task, description=title)
+
+    def note_requests(self, requests: int) -> None:
+        """Say how many requests there were so far."""
+        self._progress.update(self._task, requests=requests)
+
+    def done(self) -> None:
+        """Say that an act has ended."""
+        self._progress.advance(self._task)
+
+
+def standard_console() -> Console:
+    """Return a console for standard output."""
+    # The stream is named: what the demo silences by redirecting standard output is not this.
+    watched = sys.stdout.isatty()
+    return Console(file=sys.stdout, highlight=False, width=None if watched else _UNWATCHED_WIDTH)
+
+
+@contextmanager
+def showing_progress(console: Console, acts: int) -> Iterator[ActProgress]:
+    """Show a progress bar while the block lasts."""
+    columns = (
+        SpinnerColumn(),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TextColumn("{task.fields[requests]} requests"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield ActProgress(progress, progress.add_task("", total=acts, requests=0))
+
+
+def show(result: DemoResult, console: Console) -> None:
+    """Print the table and its reading."""
+    console.print(_table(result))
+    console.print()
+    for paragraph in reading(result):
+        # Not as markup: "dspy-cachectl[mlflow]" holds square brackets.
+        console.print(f"• {paragraph}", markup=False)
+
+
+def _table(result: DemoResult) -> Table:
+    table = Table(
+        title=Text(f"{result.model}: is a review positive or negative? {result.examples} reviews"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("")
+    for name in ("requests", "served", "tokens", "seconds", "score %", "unreadable"):
+        table.add_column(name, justify="right")
+    for row in result.rows:
+        table.add_row(
+            row.title,
+            str(row.requests),
+            "-" if row.served is None else str(row.served),
+            f"{row.tokens:,}",
+            f"{row.seconds:.1f}",
+            _score(row),
+            str(row.unreadable) if row.labels else "-",
+        )
+    return table
+
+
+def reading(result: DemoResult) -> list[str]:
+    """Return what the table shows, one sentence or a few for each thing."""
+    paragraphs = [_compiling(result), _measuring(result), _plain(result), _gain(result), _resuming(result)]
+    return [*paragraphs, _tracking(result), _counting(result)]
+
+
+def _compiling(result: DemoResult) -> str:
+    first, again = result.row("compile"), result.row("compile-again")
+    return (
+        f"Compiling took {first.requests} requests; compiling again took {again.requests}, "
+        f"and {again.served} answers were served from the store."
+    )
+
+
+def _measuring(result: DemoResult) -> str:
+    runs = [result.row(key) for key in ("zero-shot", "eval-1", "eval-2")]
+    scores = ", ".join(_score(run) for run in runs)
+    calls = sum(run.lent for run in runs)
+    lent = f" The phase lent the temperature 1.0 to {calls} calls that had asked for 0 or for none." if calls else ""
+    return (
+        f"Three fresh evaluations of one program scored {scores}: each asked the model for every answer, and "
+        f"{runs[1].differing(runs[2])} of {result.examples} labels differ between the last two. "
+        f"That spread is what a single score hides.{lent}"
+    )
+
+
+def _plain(result: DemoResult) -> str:
+    first, second = result.row("plain-1"), result.row("plain-2")
+    return (
+        f"Plain DSPy, asked twice at the same temperature, made {first.requests} requests and then "
+        f"{second.requests}, and reported {_score(first)} and {_score(second)}: the second number is the first "
+        "one's answers read back from the cache, not a second measurement."
+    )
+
+
+def _gain(result: DemoResult) -> str:
+    before, after = result.row("zero-shot"), result.row("compiled")
+    said = (
+        f"Compiled, the program scored {_score(after)}, zero-shot {_score(before)}. The test set is tiny: one review "
+        f"is {100 / result.examples:.1f} points, so read no more into it than the direction."
+    )
+    if before.unreadable > after.unreadable:
+        said += (
+            f" Part of any gain is format repair: {before.unreadable} zero-shot answers were no label at all, "
+            f"{after.unreadable} of the compiled program's were."
+        )
+    else:
+        said += " Demonstrations also teach the format of an answer, not only the task."
+    return said
+
+
+def _resuming(result: DemoResult) -> str:
+    killed, resumed = result.row("killed"), result.row("resumed")
+    said = (
+        f"An evaluation was killed (SIGKILL) after {killed.requests} answers. Run again under the same run id, "
+        f"{resumed.served} answers were served and {resumed.requests} bought"
+    )
+    return f"{said}: nothing was paid twice." if killed.requests == resumed.served else f"{said}."
+
+
+def _tracking(result: DemoResult) -> str:
+    mlflow = result.mlflow
+    if mlflow.status == "logged":
+        where = f"; look at it with: mlflow ui --backend-store-uri {mlflow.tracking_uri}" if result.output else ""
+        return f"The compiled run was logged to MLflow, from the store, with no request made for it{where}."
+    return f"Nothing was logged to MLflow: {mlflow.status}{f' ({mlflow.reason})' if mlflow.reason else ''}."
+
+
+def _counting(result: DemoResult) -> str:
+    said = f"{result.requests} requests in {result.seconds:.0f} s, counted in front of the model's server. "
+    if not result.disagreements:
+        return f"{said}The package's own stats agree in every row that has them."
+    rows = "; ".join(f"{row.title}: {row.requests} counted, {row.counted} in the stats" for row in result.disagreements)
+    return f"{said}The package's own stats differ ({rows}): retries of failed requests are not in them."
+
+
+def _score(row: Row) -> str:
+    return "-" if row.score is None else f"{row.score:.1f}"

