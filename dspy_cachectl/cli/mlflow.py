@@ -1,0 +1,87 @@
+"""`dspy-cachectl mlflow`: what waits for a tracking server, and delivering it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dspy_cachectl.cli.output import console, plain, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+app = typer.Typer(
+    name="mlflow",
+    help="See and deliver the results that wait for an MLflow server.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.command("status")
+def show_status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show the results that wait in the outbox. Nothing is sent."""
+    from dspy_cachectl.tracking import status
+
+    waiting = status()
+    if as_json:
+        print_json([asdict(item) for item in waiting])
+    elif not waiting:
+        console().print("Nothing waits.")
+    else:
+        _print_table(
+            ("written", "record", "phase", "server", "run", "tries", "why it waits"),
+            (
+                (
+                    datetime.fromtimestamp(item.written).astimezone().strftime("%Y-%m-%d %H:%M"),
+                    item.uid[:8],
+                    item.phase or "-",
+                    item.tracking_uri or "-",
+                    item.run_id or "-",
+                    str(item.tries),
+                    f"being delivered by process {item.held_by}" if item.held_by else item.reason or "not tried yet",
+                )
+                for item in waiting
+            ),
+        )
+
+
+@app.command("sync")
+def deliver_all(
+    uri: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="Deliver everything to this server. Default: where each record was to go."),
+    ] = None,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="How long each record may take.")] = 30.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be delivered.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Deliver the results that wait in the outbox. Exits with 1 if some of them go on waiting."""
+    from dspy_cachectl.tracking import sync
+
+    deliveries = sync(timeout=timeout, uri=uri, dry_run=dry_run)
+    if as_json:
+        print_json([asdict(item) for item in deliveries])
+    elif not deliveries:
+        console().print("Nothing waits.")
+    else:
+        _print_table(
+            ("record", "status", "run", "reason"),
+            ((item.uid[:8], item.status, item.run_id or "-", item.reason or "-") for item in deliveries),
+        )
+    if not dry_run and any(item.status == "pending" for item in deliveries):
+        raise typer.Exit(1)
+
+
+def _print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(plain(cell), overflow="fold") for cell in row))
+    console().print(table)
