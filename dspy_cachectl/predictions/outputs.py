@@ -1,0 +1,165 @@
+"""What a program returned, as plain data, and the object again.
+
+No class is ever imported because a file names it: a pydantic object comes back through the types that the
+program's own signatures declare for the field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pydantic
+import pydantic_core
+
+from dspy_cachectl import values
+from dspy_cachectl.errors import CorruptEntryError
+from dspy_cachectl.predictions import stable
+
+_VALUE = "value"
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a program returned, as plain data.
+
+    Attributes:
+        fields: The fields of the prediction; of anything else, the field `value`.
+        typed: The fields that were objects, and are to come back as what the signature declares.
+        returns: `"prediction"`, `"example"` or `"value"`.
+        completions: All completions where there were several, by field.
+    """
+
+    fields: Mapping[str, Any]
+    typed: tuple[str, ...] = ()
+    returns: str = "prediction"
+    completions: Mapping[str, list[Any]] = field(default_factory=dict)
+
+    def beside(self) -> dict[str, Any]:
+        """Return what a stored row needs beside the fields, where it is not the usual."""
+        more = {"typed": list(self.typed), "completions": dict(self.completions)}
+        found: dict[str, Any] = {name: value for name, value in more.items() if value}
+        return found if self.returns == "prediction" else {**found, "returns": self.returns}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any], beside: Mapping[str, Any]) -> Output:
+        """Return the output that was stored."""
+        return cls(
+            fields=fields,
+            typed=tuple(beside.get("typed", ())),
+            returns=beside.get("returns", "prediction"),
+            completions=beside.get("completions", {}),
+        )
+
+
+def output_of(result: Any, program: Any = None) -> Output:
+    """Return what a program returned as plain data from which `restore` makes an equal object.
+
+    Args:
+        result: A `dspy.Prediction`, or whatever the program returns instead.
+        program: The program, for the types of its fields.
+
+    Raises:
+        values.UnstorableError: If a field cannot be kept; the message names it.
+    """
+    import dspy
+
+    if isinstance(result, dspy.Example):
+        kind = "prediction" if isinstance(result, dspy.Prediction) else "example"
+        fields, typed = _plain_fields(dict(result.items(include_dspy=True)), program)
+        return Output(fields, typed, kind, _completions(result))
+    fields, typed = _plain_fields({_VALUE: result}, program)
+    return Output(fields, typed, _VALUE)
+
+
+def restore(output: Output, program: Any = None) -> Any:
+    """Return what the program returned when `output_of` was called.
+
+    Raises:
+        CorruptEntryError: If a field does not fit the type that the program declares for it (any more).
+    """
+    import dspy
+
+    fields = dict(output.fields)
+    for name in output.typed:
+        fields[name] = _restored(name, fields[name], program)
+    if output.returns == _VALUE:
+        return fields[_VALUE]
+    if output.returns == "example":
+        return dspy.Example(**fields)
+    if output.completions:
+        prediction = dspy.Prediction.from_completions(dict(output.completions))
+        for name, value in fields.items():
+            prediction[name] = value
+        return prediction
+    return dspy.Prediction(**fields)
+
+
+def _plain_fields(fields: dict[str, Any], program: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
+    plain, typed = {}, []
+    for name, value in fields.items():
+        try:
+            values.dumps(value)
+        except values.UnstorableError as error:
+            plain[name] = _flattened(name, value, program, error)
+            typed.append(name)
+        else:
+            plain[name] = value
+    return plain, tuple(typed)
+
+
+def _flattened(name: str, value: Any, program: Any, error: values.UnstorableError) -> Any:
+    try:
+        plain = pydantic_core.to_jsonable_python(value)
+        values.dumps(plain)
+        same = stable.text(_restored(name, plain, program)) == stable.text(value)
+    except (ValueError, TypeError, CorruptEntryError, stable.UnstableError):
+        # pydantic raises a ValueError for what it has no JSON for.
+        same = False
+    if not same:
+        raise values.UnstorableError(
+            f"the field {name!r} of the prediction holds a {type(value).__qualname__}, which cannot be kept: {error}. "
+            "Return plain data, or declare the field with that type in a signature of the program"
+        ) from error
+    return plain
+
+
+def _restored(name: str, plain: Any, program: Any) -> Any:
+    problems = []
+    for annotation in _annotations(name, program):
+        try:
+            return pydantic.TypeAdapter(annotation).validate_python(plain)
+        except (pydantic.ValidationError, pydantic.errors.PydanticUserError) as error:
+            problems.append(str(error))
+    why = "; ".join(problems) or "no signature of the program declares it"
+    raise CorruptEntryError(f"the kept field {name!r} cannot be made into an object again: {why}")
+
+
+def _annotations(name: str, program: Any) -> Iterator[Any]:
+    """Yield the types that the program's signatures declare for a field; the last predictor's first."""
+    import dspy
+
+    if not isinstance(program, dspy.Module):
+        return
+    # Of all modules, not only of the predictors that may still be compiled.
+    modules = [module for _, module in program.named_sub_modules(dspy.Predict)]
+    signatures = [module.signature for module in modules]
+    for signature in reversed(signatures):
+        for fields in (signature.output_fields, signature.input_fields):
+            if name in fields:
+                yield fields[name].annotation
+
+
+def _completions(result: Any) -> dict[str, list[Any]]:
+    found = getattr(result, "_completions", None)
+    if found is None:
+        return {}
+    completions = {name: list(items) for name, items in found.items()}
+    if not completions or len(next(iter(completions.values()))) < 2:
+        return {}
+    try:
+        values.dumps(completions)
+    except values.UnstorableError:
+        return {}  # the first one is kept as the prediction's fields
+    return completions

@@ -1,0 +1,198 @@
+"""One answer of a program to one question, as a line of JSON and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dspy_cachectl import values
+from dspy_cachectl.errors import CorruptEntryError
+from dspy_cachectl.predictions.data import Unit
+from dspy_cachectl.predictions.outputs import Output
+from dspy_cachectl.secrets import is_secret_name, scrub
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a metric said of a prediction.
+
+    Attributes:
+        label_key: The `label_key` of the example that it was judged against.
+        score: The score, or None where the metric failed.
+        failed: Why the metric failed, or None.
+        details: What else the metric returned, such as its feedback.
+    """
+
+    label_key: str
+    score: float | None = None
+    failed: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a program gave no prediction.
+
+    Attributes:
+        kind: The error's class.
+        message: Its text, without secrets.
+    """
+
+    kind: str
+    message: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """Describe an error."""
+        return cls(kind=type(error).__qualname__, message=scrub(str(error)))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One answer of a program to one question.
+
+    Attributes:
+        example_key: Which question it answers; likewise `occurrence` (see `Unit`).
+        occurrence: See `Unit`.
+        repeat: Which of the repeats it is, from 0.
+        inputs: What was asked, to be read by people.
+        output: What the program returned, or None where it failed.
+        reference: What was expected, to be read by people.
+        scores: What metrics said of it, by `metric_fingerprint`.
+        draws: The draws that it is made of: rollout ids or keys of entries.
+        cost: US dollars, or None where the price is not known.
+        prompt_tokens: Tokens read, or None.
+        completion_tokens: Tokens written, or None.
+        seconds: How long the program took, or None.
+        error: Why there is no output, or None.
+        created: When the answer was drawn, in Unix seconds; 0 for now.
+    """
+
+    example_key: str
+    occurrence: int = 0
+    repeat: int = 0
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    output: Output | None = None
+    reference: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Score] = field(default_factory=dict)
+    draws: tuple[Any, ...] = ()
+    cost: float | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    seconds: float | None = None
+    error: Failure | None = None
+    created: float = 0.0
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """Which question and repeat it belongs to."""
+        return self.example_key, self.occurrence, self.repeat
+
+    def is_for(self, unit: Unit) -> bool:
+        """Tell whether it answers this question."""
+        return (self.example_key, self.occurrence) == (unit.example_key, unit.occurrence)
+
+
+def encode(row: Row) -> bytes:
+    """Return a row as one line of JSON, without a line break.
+
+    Raises:
+        values.UnstorableError: If it holds something that has no stored form.
+    """
+    plain: dict[str, Any] = {
+        "example_key": row.example_key,
+        "occurrence": row.occurrence,
+        "repeat": row.repeat,
+        "inputs": dict(row.inputs),
+        "prediction": None if row.output is None else row.output.fields,
+        "reference": dict(row.reference),
+        "scores": {name: vars(score) for name, score in row.scores.items()},
+        "draws": list(row.draws),
+        "cost": row.cost,
+        "prompt_tokens": row.prompt_tokens,
+        "completion_tokens": row.completion_tokens,
+        "seconds": row.seconds,
+        "error": None if row.error is None else {"kind": row.error.kind, "message": scrub(row.error.message)},
+        "created": row.created,
+    }
+    if row.output is not None:
+        plain.update(row.output.beside())
+    line, _ = values.dumps(plain)
+    return line
+
+
+def decode(line: bytes) -> Row:
+    """Return the row that `encode` made a line of.
+
+    Raises:
+        CorruptEntryError: If the line is damaged.
+    """
+    plain = values.loads(line, tagged=True)
+    try:
+        error, prediction = plain["error"], plain["prediction"]
+        return Row(
+            example_key=plain["example_key"],
+            occurrence=plain["occurrence"],
+            repeat=plain["repeat"],
+            inputs=plain["inputs"],
+            output=None if prediction is None else Output.from_dict(prediction, plain),
+            reference=plain["reference"],
+            scores={name: Score(**score) for name, score in plain["scores"].items()},
+            draws=tuple(plain["draws"]),
+            cost=plain["cost"],
+            prompt_tokens=plain["prompt_tokens"],
+            completion_tokens=plain["completion_tokens"],
+            seconds=plain["seconds"],
+            error=None if error is None else Failure(**error),
+            created=plain["created"],
+        )
+    except (KeyError, TypeError, AttributeError) as problem:
+        raise CorruptEntryError(f"a row of predictions is damaged: {problem!r}") from problem
+
+
+def merged(one: Row, other: Row) -> Row:
+    """Return what two records of the same answer say together; `other` is the later one.
+
+    An answer is worth more than an error. The scores of both are kept where they judge the same answer.
+    """
+    if (one.error is None) != (other.error is None):
+        return one if one.error is None else other
+    if _answer(one) != _answer(other):
+        return other
+    return replace(other, scores={**one.scores, **other.scores})
+
+
+def _answer(row: Row) -> bytes | None:
+    # As bytes: NaN is not equal to itself, and arrays do not compare.
+    return None if row.output is None else values.dumps([row.output.fields, row.output.beside()])[0]
+
+
+def readable(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of an example as they are shown in a file; what has no stored form is named by its class."""
+    return {str(name): _shown(value) for name, value in fields.items()}
+
+
+def _shown(value: Any) -> Any:
+    import pydantic_core
+
+    try:
+        values.dumps(value)
+    except values.UnstorableError:
+        return pydantic_core.to_jsonable_python(value, fallback=lambda other: f"<{type(other).__qualname__}>")
+    return value
+
+
+def without_secrets(value: Any) -> Any:
+    """Return plain data without options that hold secrets, and without secrets that texts show."""
+    if isinstance(value, Mapping):
+        return {
+            name: without_secrets(item)
+            for name, item in value.items()
+            if not (isinstance(name, str) and is_secret_name(name))
+        }
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, (list, tuple)):
+        return [without_secrets(item) for item in value]
+    return value

@@ -1,0 +1,244 @@
+"""One evaluation at work on a library: what is kept already, and what it adds."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from dspy_cachectl import values
+from dspy_cachectl._process import state
+from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, StoreError
+from dspy_cachectl.predictions import rows
+from dspy_cachectl.predictions.data import Unit
+from dspy_cachectl.predictions.index import RowIndex
+from dspy_cachectl.predictions.journal import Journal, rescored
+from dspy_cachectl.predictions.keys import SnapshotKey
+from dspy_cachectl.predictions.rows import Row, Score
+
+if TYPE_CHECKING:
+    from dspy_cachectl.predictions.library import Library
+
+Status = Literal["computed", "loaded", "extended"]
+
+
+class Session:
+    """The predictions of one run over one data set. Thread-safe; made by `Library.open`.
+
+    Used as a context manager: what was kept survives an exception, and a kill.
+
+    Attributes:
+        key: What the predictions depend on.
+        units: The questions, in the order of the data set.
+        run_id: The run that the predictions are draws of: draw the missing ones under it.
+        repeats: How many answers to each question are asked for.
+        status: `"loaded"` if every answer was there, `"extended"` if some were, `"computed"` if none was.
+        changes: In words, why answers are missing: what differs from the nearest predictions of the library.
+        path: Where the snapshot is, or will be.
+        using: The names of the files that the kept answers came from.
+        forced: Whether everything was to be drawn anew.
+        failed_writes: How many rows and scores could not be written to the disk.
+        unserialisable: How many rows hold something that has no stored form.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        key: SnapshotKey,
+        units: Sequence[Unit],
+        *,
+        run_id: str,
+        repeats: int,
+        index: RowIndex,
+        path: Path,
+        using: tuple[str, ...],
+        changes: list[str],
+        forced: bool,
+        is_finished: bool,
+    ) -> None:
+        self.key = key
+        self.units = units
+        self.run_id = run_id
+        self.repeats = repeats
+        self.changes = changes
+        self.path = path
+        self.using = using
+        self.forced = forced
+        self.failed_writes = 0
+        self.unserialisable = 0
+        self.kept_before = index.served(repeats)
+        self._library = library
+        self._index = index
+        self._lock = threading.Lock()
+        self._journal: Journal | None = None
+        self._is_finished = is_finished
+        self._changed = False
+        self._closed = False
+
+    @property
+    def status(self) -> Status:
+        """See the class. It says what was there when the session began."""
+        wanted = len(self.units) * self.repeats
+        return "computed" if not self.kept_before else "loaded" if self.kept_before >= wanted else "extended"
+
+    def saved(self, unit: Unit, repeat: int = 0) -> Row | None:
+        """Return the answer to a question, or None where it has to be computed. Errors count as not answered."""
+        encoded = self._index.get((unit.example_key, unit.occurrence, repeat))
+        if encoded is None:
+            return None
+        row = rows.decode(encoded)
+        return None if row.error is not None else row
+
+    def score(self, unit: Unit, repeat: int, metric: str) -> Score | None:
+        """Return what a metric said of an answer, or None where it never judged it against this label.
+
+        Args:
+            unit: The question.
+            repeat: Which of its answers.
+            metric: The `metric_fingerprint`.
+        """
+        row = self.saved(unit, repeat)
+        found = None if row is None else row.scores.get(metric)
+        return found if found is not None and found.label_key == unit.label_key else None
+
+    def missing(self) -> Iterator[tuple[Unit, int]]:
+        """Yield the questions and repeats without an answer, repeat by repeat."""
+        for repeat in range(self.repeats):
+            for unit in self.units:
+                if not self._index.is_answered((unit.example_key, unit.occurrence, repeat)):
+                    yield unit, repeat
+
+    def rows(self) -> Iterator[Row]:
+        """Yield all rows, failed ones too, in the order of the data set and of the repeats."""
+        return map(rows.decode, self._index.in_order())
+
+    def keep(self, row: Row) -> bool:
+        """Keep an answer. It is on the disk when this returns, unless that failed and was counted.
+
+        Returns:
+            Whether it could be kept. A row that has no stored form is counted, and is not.
+
+        Raises:
+            ConfigurationError: If it answers no question of the data set.
+        """
+        if not row.created:
+            row = replace(row, created=time.time())
+        try:
+            encoded = rows.encode(row)
+        except values.UnstorableError as error:
+            self.unserialisable += 1
+            state.say_once(
+                f"unserialisable:{self._library.root}",
+                f"a prediction cannot be kept and will be computed again: {error}. Others like it are only counted",
+            )
+            return False
+        if not self._index.put(encoded):
+            raise ConfigurationError(f"no question of the data set has the key {row.example_key!r}: pass units() of it")
+        self._write("add_row", encoded)
+        return True
+
+    def keep_score(
+        self,
+        unit: Unit,
+        repeat: int,
+        metric: str,
+        score: Score,
+        *,
+        reference: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Keep what a metric said of an answer that is kept.
+
+        Args:
+            unit: The question.
+            repeat: Which of its answers.
+            metric: The `metric_fingerprint`.
+            score: What the metric said, with the unit's `label_key`.
+            reference: What is expected now, where it differs from what the row says.
+
+        Returns:
+            Whether it could be kept: there is such an answer, and the score has a stored form.
+        """
+        place = (unit.example_key, unit.occurrence, repeat)
+        encoded = self._index.get(place)
+        if encoded is None:
+            return False
+        try:
+            scored = rescored(encoded, metric, score, reference)
+        except values.UnstorableError:
+            self.unserialisable += 1
+            return False
+        if scored != encoded:
+            self._index.replace(place, scored)
+            self._write("add_score", place, metric, score, reference)
+        return True
+
+    def finish(
+        self, metadata: Mapping[str, Any] | None = None, metrics: Mapping[str, Any] | None = None
+    ) -> Path | None:
+        """Write the snapshot: everything kept, and what other processes kept of the same run meanwhile.
+
+        Args:
+            metadata: More to say about the predictions: seconds, versions, tokens. Secrets are left out.
+            metrics: What was found: scores by name.
+
+        Returns:
+            The snapshot, or None where it could not be written; what was kept is in the journal then.
+        """
+        return self._save({**(metadata or {}), "complete": True}, metrics or {})
+
+    def close(self) -> None:
+        """Let go of the library. Answers of an evaluation that was not finished are kept as a part of a snapshot."""
+        if self._closed:
+            return
+        if self._changed:
+            self._save({"complete": False}, {})
+        self._closed = True
+        self._library.forget(self)
+        if self._journal is not None:
+            self._journal.close(remove=not self._changed)
+        self._index.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _write(self, what: str, *arguments: Any) -> None:
+        self._changed = True
+        try:
+            with self._lock:
+                if self._journal is None:
+                    self._journal = self._library.journal(self)
+            getattr(self._journal, what)(*arguments)
+        except StoreError as error:
+            self._failed(error)
+
+    def _save(self, metadata: Mapping[str, Any], metrics: Mapping[str, Any]) -> Path | None:
+        if self._is_finished and not self._changed and self.path.exists():
+            return self.path
+        try:
+            self._library.write(
+                self, self._index, rows.without_secrets(dict(metadata)), rows.without_secrets(dict(metrics))
+            )
+        except (StoreError, values.UnstorableError) as error:
+            self._failed(error)
+            return None
+        self._changed = False
+        self._is_finished = bool(metadata["complete"])
+        return self.path
+
+    def _failed(self, error: Exception) -> None:
+        self.failed_writes += 1
+        where = "set aside as damaged" if isinstance(error, CorruptEntryError) else "not written"
+        state.say_once(
+            f"predictions:{self._library.root}",
+            f"the predictions are {where}, and the evaluation goes on without: {error}. "
+            "Make room or name another folder; further failures are only counted",
+        )

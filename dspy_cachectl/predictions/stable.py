@@ -1,0 +1,185 @@
+"""The same value, the same text: in another process, on another day, in another order of a set.
+
+What goes into a hash must hold no memory address, no order that Python chose, and no value that only looks
+equal. A value that has no such text is an `UnstableError` which says where in the value it was found.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import hashlib
+import json
+import pathlib
+import re
+import sys
+import typing
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pydantic
+
+from dspy_cachectl.errors import CachectlError
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_DEEPEST = 100
+
+Fallback = Callable[[Any, str], Any]
+"""What to write for a value of a kind that is not known here: gets the value and where it is."""
+
+
+class UnstableError(CachectlError):
+    """A value cannot be told from others of its kind by what it holds.
+
+    Attributes:
+        path: Where in the value it was found.
+        kind: The class of what was found.
+    """
+
+    def __init__(self, path: str, kind: str, *, why: str = "has no stable form") -> None:
+        self.path = path
+        self.kind = kind
+        super().__init__(f"{path or 'the value'} is a {kind}, which {why}")
+
+
+def digest(value: Any, *, path: str = "", fallback: Fallback | None = None) -> str:
+    """Hash a value by what it holds.
+
+    Args:
+        value: JSON types, tuples, sets, bytes, dates, enumerations, dataclasses, pydantic objects, arrays,
+            `dspy.Example`s, classes, and collections of them.
+        path: How a message names the value.
+        fallback: What to write for other values; without it they are errors.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        UnstableError: If the value holds something that cannot be told apart.
+    """
+    return hashlib.sha256(text(value, path=path, fallback=fallback).encode()).hexdigest()
+
+
+def text(value: Any, *, path: str = "", fallback: Fallback | None = None) -> str:
+    """Return the canonical JSON that `digest` hashes. Arguments and errors are the same."""
+    return _dump(plain(value, path=path, fallback=fallback))
+
+
+def plain(value: Any, *, path: str = "", fallback: Fallback | None = None) -> Any:
+    """Return a value as JSON types that stand for it and for nothing else."""
+    return _Walk(fallback).walk(value, path, 0)
+
+
+def type_name(kind: Any) -> str:
+    """Return the full name of a class or function."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def without_addresses(shown: str) -> str:
+    """Return a `repr` without the memory addresses in it."""
+    return _ADDRESS.sub("", shown)
+
+
+def _dump(value: Any) -> str:
+    # Not orjson: it refuses large integers and lone surrogates, and writes NaN as null.
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+class _Walk:
+    """One walk over a value. Strictly private."""
+
+    def __init__(self, fallback: Fallback | None) -> None:
+        self._fallback = fallback
+
+    def walk(self, value: Any, path: str, depth: int) -> Any:
+        kind = type(value)
+        if value is None or kind in {str, bool, int, float}:
+            return value
+        if depth > _DEEPEST:
+            raise UnstableError(path, type_name(kind), why="is nested too deeply, or holds itself")
+        if kind is list:
+            return [self.walk(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
+        if isinstance(value, Mapping):
+            return self._mapping(value, path, depth)
+        return self._other(value, path, depth)
+
+    def _mapping(self, value: Mapping[Any, Any], path: str, depth: int) -> Any:
+        if all(type(key) is str and not key.startswith("$") for key in value):
+            return {key: self.walk(item, _joined(path, key), depth + 1) for key, item in value.items()}
+        pairs = [
+            [self.walk(key, f"{path} key", depth + 1), self.walk(item, _joined(path, str(key)), depth + 1)]
+            for key, item in value.items()
+        ]
+        return {"$map": sorted(pairs, key=_dump)}
+
+    def _other(self, value: Any, path: str, depth: int) -> Any:
+        kind = type(value)
+        if isinstance(value, enum.Enum):
+            return {"$enum": type_name(kind), "v": value.name}
+        if isinstance(value, (set, frozenset)):
+            return {"$set": sorted((self.walk(item, f"{path} item", depth + 1) for item in value), key=_dump)}
+        if isinstance(value, (tuple, list)):
+            items = [self.walk(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
+            return {"$tuple" if isinstance(value, tuple) else "$list": items}
+        if isinstance(value, (str, int, float)):
+            base = next(base for base in (str, int, float) if isinstance(value, base))
+            return {"$of": type_name(kind), "v": base(value)}
+        if (written := _written(value)) is not None:
+            return {f"${kind.__name__}": written}
+        if isinstance(value, type):
+            return _type(value)
+        if typing.get_origin(value) is not None:
+            return {"$annotation": without_addresses(repr(value))}
+        return self._object(value, path, depth)
+
+    def _object(self, value: Any, path: str, depth: int) -> Any:
+        kind = type(value)
+        if isinstance(value, pydantic.BaseModel):
+            fields = {name: getattr(value, name) for name in kind.model_fields} | (value.model_extra or {})
+            return {"$object": type_name(kind), "v": self.walk(fields, path, depth + 1)}
+        if dataclasses.is_dataclass(value):
+            fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+            return {"$object": type_name(kind), "v": self.walk(fields, path, depth + 1)}
+        dspy = sys.modules.get("dspy")
+        if dspy is not None and isinstance(value, dspy.Example):
+            return {"$example": self.walk(dict(value.items()), path, depth + 1)}
+        numpy = sys.modules.get("numpy")
+        if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)) and not value.dtype.hasobject:
+            data = hashlib.sha256(numpy.ascontiguousarray(value).tobytes()).hexdigest()
+            return {"$array": data, "dtype": value.dtype.str, "shape": list(value.shape)}
+        if self._fallback is not None:
+            return self._fallback(value, path)
+        raise UnstableError(path, type_name(kind))
+
+
+def _written(value: Any) -> str | None:
+    if isinstance(value, (dt.datetime, dt.date, dt.time)):
+        return value.isoformat()
+    if isinstance(value, dt.timedelta):
+        return f"{value.days} {value.seconds} {value.microseconds}"
+    if isinstance(value, (decimal.Decimal, uuid.UUID, complex)):
+        return str(value)
+    if isinstance(value, pathlib.PurePath):
+        return value.as_posix()
+    if isinstance(value, (bytes, bytearray)):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, (range, slice)):
+        return repr(value)
+    return None
+
+
+def _type(value: type) -> Any:
+    if issubclass(value, pydantic.BaseModel):
+        try:
+            return {"$type": type_name(value), "schema": value.model_json_schema()}
+        except pydantic.errors.PydanticUserError:
+            return {"$type": type_name(value)}  # it has fields that JSON has no words for
+    return {"$type": type_name(value)}
+
+
+def _joined(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key

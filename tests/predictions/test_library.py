@@ -1,0 +1,323 @@
+"""The library serves what is valid, computes what is missing, and says which of the two it was."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import dspy
+import pytest
+
+from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.predictions import Failure, Library, Output, Row, Score, units
+from dspy_cachectl.predictions.library import DAY
+from tests.predictions.support import METRIC, compute, evaluate, examples, fail, key_of, row
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Library:
+    return Library(tmp_path / "library")
+
+
+def test_first_evaluation_is_computed_and_the_second_loaded(library: Library) -> None:
+    """What was computed once is not computed again."""
+    first, second = evaluate(library, examples(10)), evaluate(library, examples(10))
+
+    assert ("computed", 10, []) == (first.status, first.computed, first.changes)
+    assert ("loaded", 0, []) == (second.status, second.computed, second.changes)
+    assert first.run_id == second.run_id
+    assert 1 == len(library.snapshots())
+
+
+def test_the_file_is_readable_json_of_three_parts(library: Library) -> None:
+    """A snapshot is `<model-slug>_<hash>.json` with metadata, predictions and metrics."""
+    session = evaluate(library, examples(3))
+
+    stored = json.loads(session.path.read_text())
+
+    assert ["metadata", "predictions", "metrics"] == list(stored)
+    assert ("openai-test", 16) == (
+        session.path.stem.rsplit("_", 1)[0],
+        len(session.path.stem.rsplit("_", 1)[1]),
+    )
+    assert [{"answer": "a"}] * 3 == [line["prediction"] for line in stored["predictions"]]
+    assert 1.0 == stored["metrics"]["score"]
+    assert session.run_id == stored["metadata"]["run_id"]
+
+
+def test_ten_new_questions_among_a_thousand_run_ten(library: Library) -> None:
+    """Only questions that are new or edited are computed, under the run of the others."""
+    data = examples(1000)
+    before = evaluate(library, data)
+
+    after = evaluate(library, [*data[:990], *examples(10, start=5000)])
+
+    assert ("extended", 10) == (after.status, after.computed)
+    assert before.run_id == after.run_id
+    assert ["data: 10 of 1000 questions are new or edited"] == after.changes
+
+
+def test_reordered_data_recompute_nothing(library: Library) -> None:
+    """The order of a data set is no part of it, and the rows come in the order that is asked for."""
+    data = examples(20)
+    evaluate(library, data)
+
+    with library.open(key_of(data[::-1]), units(data[::-1])) as session:
+        assert ("loaded", 0) == (session.status, compute(session))
+        assert [unit.example_key for unit in units(data[::-1])] == [one.example_key for one in session.rows()]
+
+
+def test_edited_label_only_needs_a_new_score(library: Library) -> None:
+    """A prediction does not depend on what is expected; its score does."""
+    data = examples(3)
+    evaluate(library, data)
+    edited = [data[0].copy(answer="another").with_inputs("question"), *data[1:]]
+    found = units(edited)
+
+    with library.open(key_of(edited), found) as session:
+        assert "loaded" == session.status
+        assert [None, 1.0, 1.0] == [
+            None if (score := session.score(unit, 0, METRIC)) is None else score.score for unit in found
+        ]
+        session.keep_score(found[0], 0, METRIC, Score(found[0].label_key, 0.5), reference={"answer": "another"})
+        session.finish()
+
+    with library.open(key_of(edited), found) as again:
+        assert Score(found[0].label_key, 0.5) == again.score(found[0], 0, METRIC)
+        assert {"answer": "another"} == again.saved(found[0]).reference
+
+
+def test_another_metric_has_no_scores_and_keeps_the_predictions(library: Library) -> None:
+    """A changed metric rescores what is kept."""
+    data = examples(3)
+    evaluate(library, data)
+
+    with library.open(key_of(data), units(data)) as session:
+        assert "loaded" == session.status
+        assert [None] * 3 == [session.score(unit, 0, "another metric") for unit in session.units]
+
+
+def test_from_three_repeats_to_five_computes_two(library: Library) -> None:
+    """More repeats keep those that are there."""
+    data = examples(4)
+    evaluate(library, data, repeats=3)
+
+    more = evaluate(library, data, repeats=5)
+
+    assert ("extended", 8) == (more.status, more.computed)
+    assert ["repeats: 8 more answers to questions that were asked before"] == more.changes
+
+
+def test_duplicate_questions_are_kept_apart(library: Library) -> None:
+    """The same question twice in a data set is two answers."""
+    data = [*examples(2), *examples(1)]
+    evaluate(library, data)
+
+    with library.open(key_of(data), units(data)) as session:
+        assert [0, 0, 1] == [unit.occurrence for unit in session.units]
+        assert 3 == len(list(session.rows()))
+        assert 0 == compute(session)
+
+
+def test_named_run_is_served_alone(library: Library) -> None:
+    """A session serves predictions of one run."""
+    data = examples(2)
+    first = evaluate(library, data, run_id="one")
+    other = evaluate(library, data, run_id="two")
+
+    assert (2, 2) == (first.computed, other.computed)
+    assert ["run: 'two' has no predictions; the newest are of 'one'"] == other.changes
+    assert ("loaded", "one") == ((again := evaluate(library, data, run_id="one")).status, again.run_id)
+    assert "two" == evaluate(library, data).run_id
+
+
+def test_forced_evaluation_draws_anew(library: Library) -> None:
+    """`force_recompute` serves nothing, under a run of its own, and is what is served from then on."""
+    data = examples(2)
+    first = evaluate(library, data)
+
+    forced = evaluate(library, data, force_recompute=True)
+
+    assert ("computed", 2) == (forced.status, forced.computed)
+    assert ["recomputed because it was asked for"] == forced.changes
+    assert first.run_id != forced.run_id
+    assert forced.run_id == evaluate(library, data).run_id
+
+
+def test_forced_evaluation_that_failed_is_continued_by_the_next(library: Library) -> None:
+    """What a cut evaluation had finished is never lost, and a complete one is preferred where nothing is forced."""
+    data = examples(5)
+    complete = evaluate(library, data)
+    cut = library.open(key_of(data), units(data), force_recompute=True)
+    with pytest.raises(KeyboardInterrupt):
+        fail(cut, KeyboardInterrupt(), after=3)
+
+    assert complete.run_id == evaluate(library, data).run_id
+    resumed = evaluate(library, data, force_recompute=True)
+    assert (cut.run_id, "extended", 2) == (resumed.run_id, resumed.status, resumed.computed)
+
+
+def test_answers_older_than_max_age_are_recomputed(library: Library) -> None:
+    """Thirty days by default, another limit where one is given, and the report says so."""
+    data = examples(2)
+    old = time.time() - 31 * DAY
+    with library.open(key_of(data), units(data)) as session:
+        for unit in session.units:
+            session.keep(row(unit, created=old))
+        snapshot = session.finish()
+    assert snapshot.exists()
+
+    assert "loaded" == library.open(key_of(data), units(data), max_age=40 * DAY).status
+    again = evaluate(library, data)
+
+    assert ("computed", ["age: the predictions are 31 days old, more than 30 days"]) == (again.status, again.changes)
+    assert session.run_id != again.run_id
+
+
+def test_failed_programs_are_tried_again(library: Library) -> None:
+    """An error is kept to be read, and never served as an answer."""
+    data = examples(2)
+    with library.open(key_of(data), units(data)) as session:
+        session.keep(row(session.units[0]))
+        session.keep(Row(session.units[1].example_key, error=Failure("TimeoutError", "it took too long")))
+        session.finish()
+
+    again = evaluate(library, data)
+
+    assert ("extended", 1) == (again.status, again.computed)
+
+
+def test_a_row_of_another_data_set_is_refused(library: Library) -> None:
+    """A row that answers none of the questions is a mistake, not a loss."""
+    data = examples(1)
+    with library.open(key_of(data), units(data)) as session, pytest.raises(ConfigurationError, match="no question"):
+        session.keep(row(units(examples(1, start=9))[0]))
+
+
+def test_unserialisable_row_is_counted(library: Library) -> None:
+    """What has no stored form is said, counted, and computed again."""
+    data = examples(2)
+    with library.open(key_of(data), units(data)) as session:
+        assert not session.keep(Row(session.units[0].example_key, output=Output({"answer": object()})))
+        session.keep(row(session.units[1]))
+        session.finish()
+
+    assert 1 == session.unserialisable
+    assert 1 == evaluate(library, data).computed
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_compressed_snapshots_are_served_alike(tmp_path: Path, compress: bool) -> None:
+    """`.json.zst` holds the same, and either is read whatever the library writes."""
+    library = Library(tmp_path, compress=compress)
+    evaluate(library, examples(50))
+
+    assert [".zst" if compress else ".json"] == [info.path.suffix for info in library.snapshots()]
+    assert "loaded" == evaluate(Library(tmp_path, compress=not compress), examples(50)).status
+    assert 1 == len(library.snapshots())
+
+
+def test_prune_removes_the_old_and_then_the_oldest(tmp_path: Path) -> None:
+    """The library stays within its size: what is over age goes, then the oldest, never what was just written."""
+    library = Library(tmp_path)
+    for days in (40, 25, 15, 5):
+        data = examples(5, start=100 * days)
+        with library.open(key_of(data), units(data)) as session:
+            for unit in session.units:
+                session.keep(row(unit, created=time.time() - days * DAY))
+            session.finish()
+    kept = [info.path for info in library.snapshots()]
+    assert 3 == len(kept)  # the first is older than 30 days and went when the second was written
+
+    small = Library(tmp_path, max_bytes=sum(info.bytes for info in library.snapshots()[:2]) + 1)
+    gone = small.prune()
+
+    assert [path for path in kept if path not in gone] == [info.path for info in small.snapshots()]
+    assert 1 == len(gone)
+    assert small.usage() <= small.max_bytes
+
+
+def test_prune_spares_what_a_live_session_uses(tmp_path: Path) -> None:
+    """A file that a session reads or writes stays until the session ends."""
+    library = Library(tmp_path, max_bytes=1)
+    data = examples(5)
+    evaluate(library, data)
+    other = Library(tmp_path, max_bytes=1)
+
+    with library.open(key_of(data), units(data), repeats=2) as session:
+        compute(session, at_most=1)
+        assert [] == other.prune()
+    assert [session.path] == other.prune()
+
+
+def test_clear_takes_a_pattern_or_a_function(library: Library) -> None:
+    """`clear` removes by model, run or file name, or by what a function says."""
+    data = examples(2)
+    evaluate(library, data, key=key_of(data, model="openai/one"))
+    evaluate(library, data, key=key_of(data, model="openai/two"))
+
+    assert 1 == len(library.clear("*/one"))
+    assert 0 == len(library.clear(lambda info: info.rows > 2))
+    assert 1 == len(library.clear())
+    assert [] == library.snapshots()
+
+
+def test_no_secret_is_in_any_file(tmp_path: Path) -> None:
+    """Keys of the LM, of the metadata and of error texts are nowhere in the folder."""
+    library = Library(tmp_path / "library")
+    secret = "sk-abcdefghijklmnopqrstuvwx"
+    data = examples(2)
+    options = {"api_key": secret, "api_base": f"http://user:{secret}@host/v1", "extra_headers": {"x-api-key": secret}}
+    with library.open(key_of(data, **options), units(data)) as session:
+        session.keep(row(session.units[0]))
+        session.keep(Row(session.units[1].example_key, error=Failure("AuthError", f"wrong key {secret}")))
+        journal = b"".join(path.read_bytes() for path in (tmp_path / "library" / ".journals").iterdir())
+        session.finish({"api_key": secret, "note": f"Bearer {secret}"}, {})
+
+    everything = journal + b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert secret.encode() not in everything
+    assert b"wrong key" in everything
+
+
+def test_sessions_keep_apart_what_threads_write(library: Library) -> None:
+    """A session may be used from many threads."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    data = examples(200)
+    with library.open(key_of(data), units(data)) as session, ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda unit: session.keep(row(unit)), session.units))
+        session.finish()
+
+    assert "loaded" == evaluate(library, data).status
+
+
+def test_a_model_is_added_alone(library: Library) -> None:
+    """Adding a model evaluates that model only; the report names what differs."""
+    data = examples(3)
+    evaluate(library, data, key=key_of(data, model="openai/one"))
+
+    added = evaluate(library, data, key=key_of(data, model="openai/two"))
+
+    assert (3, ["model: name 'openai/one' is now 'openai/two'"]) == (added.computed, added.changes)
+    assert "loaded" == evaluate(library, data, key=key_of(data, model="openai/one")).status
+
+
+def test_changes_name_program_and_generation(library: Library) -> None:
+    """In words: the instruction that changed, the temperature that changed."""
+    data = examples(1)
+    evaluate(library, data)
+    program = dspy.Predict(dspy.Signature("question -> answer", "Answer briefly."))
+
+    again = evaluate(library, data, key=key_of(data, program=program, temperature=0.5))
+
+    assert ["program: instructions of the program changed", "generation: temperature 1.0 is now 0.5"] == again.changes
+
+
+def test_empty_wishes_are_refused(library: Library, tmp_path: Path) -> None:
+    """No question, no repeat and no positive limit are configuration errors."""
+    with pytest.raises(ConfigurationError, match="at least one"):
+        library.open(key_of(examples(1)), [])
+    with pytest.raises(ConfigurationError, match="positive"):
+        Library(tmp_path, max_age=0)
+    assert not library.root.exists()

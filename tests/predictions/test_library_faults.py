@@ -1,0 +1,269 @@
+"""Kills, damage, full disks and other processes lose nothing, and are never trusted."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dspy_cachectl.errors import StoreUnavailableError
+from dspy_cachectl.predictions import Library, snapshot, units
+from dspy_cachectl.predictions.journal import Journal
+from tests.predictions.support import evaluate, examples, fail, key_of, row
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def start(script: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), *arguments],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+HALF = """
+    import sys
+    from dspy_cachectl.predictions import Library, units
+    from tests.predictions.support import compute, examples, key_of
+    data = examples(10)
+    session = Library(sys.argv[1]).open(key_of(data), units(data), run_id=sys.argv[2])
+    compute(session, at_most=7)
+    print("ready", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_killed_evaluation_keeps_every_finished_question(tmp_path: Path) -> None:
+    """After `kill -9` the next evaluation computes the rest, under the same run."""
+    child = start(HALF, str(tmp_path), "killed")
+    assert child.stdout is not None
+    assert "ready\n" == child.stdout.readline()
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    # A line that the kill cut in the middle.
+    [journal] = (tmp_path / ".journals").iterdir()
+    with journal.open("ab") as file:
+        file.write(b'{"crc":"0000')
+
+    again = evaluate(Library(tmp_path), examples(10))
+
+    assert ("killed", "extended", 3) == (again.run_id, again.status, again.computed)
+    assert [] == list((tmp_path / ".journals").iterdir())
+
+
+def test_journal_of_a_living_process_is_read_and_left_alone(tmp_path: Path) -> None:
+    """What another process has finished so far is served; its journal stays its own."""
+    child = start(HALF, str(tmp_path), "living")
+    assert child.stdout is not None
+    assert "ready\n" == child.stdout.readline()
+    try:
+        again = evaluate(Library(tmp_path), examples(10))
+        assert ("living", 3) == (again.run_id, again.computed)
+        assert 1 == len(list((tmp_path / ".journals").iterdir()))
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def test_two_processes_on_one_library_lose_nothing(tmp_path: Path) -> None:
+    """Each computes a half under the same run; the snapshot has both."""
+    script = """
+        import sys
+        from dspy_cachectl.predictions import Library, units
+        from tests.predictions.support import examples, key_of, row
+        data = examples(200)
+        with Library(sys.argv[1]).open(key_of(data), units(data), run_id="shared") as session:
+            print("open", flush=True)
+            sys.stdin.readline()
+            for unit in session.units[int(sys.argv[2])::2]:
+                session.keep(row(unit))
+            session.finish()
+    """
+    children = [start(script, str(tmp_path), str(half)) for half in (0, 1)]
+    for child in children:
+        assert child.stdout is not None
+        assert "open\n" == child.stdout.readline()
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("\n")
+        child.stdin.flush()
+    assert [0, 0] == [child.wait(60) for child in children]
+    for child in children:
+        child.communicate()
+
+    assert ("loaded", 0) == ((again := evaluate(Library(tmp_path), examples(200))).status, again.computed)
+    assert 1 == len(Library(tmp_path).snapshots())
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("where", ["start", "middle", "end", "cut"])
+def test_damaged_snapshot_is_set_aside_and_recomputed(
+    tmp_path: Path, where: str, compress: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A flipped bit or a cut file is never trusted and never fatal, and said once."""
+    library = Library(tmp_path, compress=compress)
+    path = evaluate(library, examples(30)).path
+    content = bytearray(path.read_bytes())
+    if where == "cut":
+        content = content[: len(content) * 2 // 3]
+    else:
+        content[{"start": 40, "middle": len(content) // 2, "end": len(content) - 12}[where]] ^= 4
+    path.write_bytes(content)
+
+    with caplog.at_level(logging.WARNING, "dspy_cachectl"):
+        again = evaluate(library, examples(30))
+        third = evaluate(library, examples(30))
+
+    assert (30, 0) == (again.computed, third.computed)
+    assert [f"{path.name}.damaged"] == [found.name for found in tmp_path.glob("*.damaged")]
+    assert 1 == len([one for one in caplog.records if "set aside" in one.message])
+
+
+def test_newer_format_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot of a newer version is neither read, nor set aside, nor written over."""
+    with monkeypatch.context() as newer:
+        newer.setattr(snapshot, "FORMAT_VERSION", 2)
+        path = evaluate(Library(tmp_path), examples(3)).path
+    before = path.read_bytes()
+
+    again = evaluate(Library(tmp_path), examples(3))
+
+    assert ("computed", 3) == (again.status, again.computed)
+    assert before == path.read_bytes()
+    assert 2 == len(list(tmp_path.glob("*.json")))
+
+
+def test_full_disk_does_not_end_the_evaluation(tmp_path: Path) -> None:
+    """Where nothing can be written any more the session goes on, warns once and counts."""
+    script = """
+        import json, logging, resource, sys
+        import dspy
+        from dspy_cachectl.predictions import Library, units
+        from tests.predictions.support import compute, examples, key_of
+        warnings = []
+        handler = logging.Handler(logging.WARNING)
+        handler.emit = lambda record: warnings.append(record.getMessage())
+        logging.getLogger("dspy_cachectl").addHandler(handler)
+        data = examples(50)
+        with Library(sys.argv[1]).open(key_of(data), units(data)) as session:
+            # No file of this process grows beyond it: what a full disk does.
+            resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))
+            computed = compute(session)
+            path = session.finish()
+            answers = len(list(session.rows()))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        print(json.dumps([computed, path, answers, session.failed_writes > 1, len(warnings)]))
+    """
+    pytest.importorskip("resource")
+    child = start(script, str(tmp_path))
+    output, _ = child.communicate(timeout=60)
+
+    assert [50, None, 50, True, 1] == json.loads(output.splitlines()[-1])
+    # The disk had room again when the session closed.
+    assert 0 == evaluate(Library(tmp_path), examples(50)).computed
+
+
+def test_folder_that_cannot_be_written_does_not_end_the_evaluation(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A library in the place of a file serves nothing, keeps nothing, and says so once."""
+    (tmp_path / "library").write_text("a file")
+
+    with caplog.at_level(logging.WARNING, "dspy_cachectl"):
+        session = evaluate(Library(tmp_path / "library"), examples(3))
+
+    assert ("computed", 3) == (session.status, session.computed)
+    assert session.failed_writes > 0
+    assert 1 == len(caplog.records)
+
+
+def test_read_only_library_still_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading writes nothing."""
+    library = Library(tmp_path)
+    evaluate(library, examples(3))
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise StoreUnavailableError("read-only")
+
+    monkeypatch.setattr(Journal, "__init__", refuse)
+    monkeypatch.setattr(Library, "write", refuse)
+    again = evaluate(library, examples(3))
+
+    assert ("loaded", 0) == (again.status, again.failed_writes)
+
+
+def test_damaged_journal_line_costs_that_line_alone(tmp_path: Path) -> None:
+    """Each line of a journal has its own checksum."""
+    child = start(HALF, str(tmp_path), "killed")
+    assert child.stdout is not None
+    child.stdout.readline()
+    child.kill()
+    child.communicate()
+    [journal] = (tmp_path / ".journals").iterdir()
+    lines = journal.read_bytes().splitlines(keepends=True)
+    lines[3] = lines[3].replace(b'"prediction":{"answer":"a"}', b'"prediction":{"answer":"b"}')
+    journal.write_bytes(b"".join(lines))
+
+    again = evaluate(Library(tmp_path), examples(10))
+
+    assert (4, "extended") == (again.computed, again.status)
+
+
+def test_journal_that_is_no_journal_is_set_aside(tmp_path: Path) -> None:
+    """Rubbish in the folder of journals is never fatal."""
+    (tmp_path / ".journals").mkdir()
+    (tmp_path / ".journals" / "journal-1-x.jsonl").write_bytes(b"rubbish\n")
+
+    assert 3 == evaluate(Library(tmp_path), examples(3)).computed
+    assert 0 == evaluate(Library(tmp_path), examples(3)).computed
+
+
+def test_exception_in_an_evaluation_keeps_what_was_finished(tmp_path: Path) -> None:
+    """An error of the caller's reaches the caller, and the answers stay."""
+    library, data = Library(tmp_path), examples(5)
+    session = library.open(key_of(data), units(data))
+    with pytest.raises(RuntimeError, match="mine"):
+        fail(session, RuntimeError("mine"), after=4)
+
+    assert [False] == [info.is_complete for info in library.snapshots()]
+    again = evaluate(library, data)
+    assert (session.run_id, 1) == (again.run_id, again.computed)
+    assert [True] == [info.is_complete for info in library.snapshots()]
+
+
+def test_lock_is_given_up_on_in_time(tmp_path: Path) -> None:
+    """Nobody waits for a lock without bound."""
+    from dspy_cachectl.predictions.locks import locked
+
+    with (
+        locked(tmp_path / ".lock"),
+        pytest.raises(StoreUnavailableError, match="held by another"),
+        locked(tmp_path / ".lock", patience=0.05),
+    ):
+        pass
+    with locked(tmp_path / ".lock", patience=0.05):
+        pass
+
+
+def test_half_written_snapshots_of_the_dead_are_removed(tmp_path: Path) -> None:
+    """A file that a kill left half written is taken away, and never read."""
+    library = Library(tmp_path)
+    session = evaluate(library, examples(2))
+    left = session.path.with_name(f".{session.path.name}.abc.tmp")
+    left.write_text("{")
+
+    assert [left] == library.prune()
+    assert "loaded" == evaluate(library, examples(2)).status
+    assert row(session.units[0]).example_key == session.units[0].example_key

@@ -1,0 +1,237 @@
+"""Rows and files come back as they went in, or are known to be damaged."""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import dspy
+import numpy as np
+import pydantic
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dspy_cachectl import values
+from dspy_cachectl.errors import CorruptEntryError
+from dspy_cachectl.predictions import Failure, Output, Row, Score, output_of, restore
+from dspy_cachectl.predictions.rows import decode, encode
+from dspy_cachectl.predictions.snapshot import open_snapshot, read_metadata, write_snapshot
+
+plain = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(codec=None))
+    | st.binary(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text(max_size=4) | st.just("$"), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+fields = st.dictionaries(st.text(max_size=5) | st.just("$"), plain, max_size=4)
+rows_ = st.builds(
+    Row,
+    example_key=st.text("0123456789abcdef", min_size=64, max_size=64),
+    occurrence=st.integers(0, 9),
+    repeat=st.integers(0, 9),
+    inputs=fields,
+    output=st.none() | st.builds(Output, fields, returns=st.sampled_from(["prediction", "value"])),
+    reference=fields,
+    scores=st.dictionaries(
+        st.text(max_size=5), st.builds(Score, st.text(max_size=5), st.none() | st.floats(allow_nan=False)), max_size=2
+    ),
+    draws=st.lists(plain, max_size=3).map(tuple),
+    cost=st.none() | st.floats(0, 1),
+    seconds=st.none() | st.floats(0, 1),
+    error=st.none() | st.builds(Failure, st.just("Error"), st.just("it failed")),
+    created=st.floats(0, 1e10),
+)
+
+
+@given(rows_)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_row_survives_the_trip(row: Row) -> None:
+    """Decoding what was encoded gives an equal row, on one line of strict JSON."""
+    line = encode(row)
+
+    assert row == decode(line)
+    assert b"\n" not in line
+    json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+@given(st.lists(rows_, max_size=5), fields, st.booleans())
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_file_survives_the_trip(tmp_path: Path, rows: list[Row], facts: dict[str, Any], compress: bool) -> None:
+    """Metadata, rows and metrics come back, compressed or not."""
+    facts = {name: value for name, value in facts.items() if name not in {"format", "file", "$"}}
+    path = tmp_path / ("x.json.zst" if compress else "x.json")
+    lines = [encode(row) for row in rows]
+
+    assert len(rows) == write_snapshot(path, facts, lines, facts)
+    with open_snapshot(path) as reader:
+        assert {**facts, "format": 1} == reader.metadata
+        assert lines == list(reader.rows())
+        assert facts == reader.metrics
+
+
+def test_nan_scores_survive() -> None:
+    """A score that is no number is kept as one."""
+    row = Row("e", scores={"m": Score("l", math.nan)})
+
+    assert math.isnan(decode(encode(row)).scores["m"].score)
+
+
+def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    """No single damaged byte of a file passes for whole."""
+    path = tmp_path / "x.json"
+    write_snapshot(path, {"a": 1}, [encode(Row("e", created=1.0)), encode(Row("f", created=2.0))], {"score": 0.5})
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(CorruptEntryError), open_snapshot(path) as reader:
+            list(reader.rows())
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(CorruptEntryError), open_snapshot(path) as reader:
+            list(reader.rows())
+
+
+def test_metadata_are_read_without_the_rows(tmp_path: Path) -> None:
+    """A file whose rows are damaged still says what it was."""
+    path = tmp_path / "x.json"
+    write_snapshot(path, {"model": "m"}, [encode(Row("e"))] * 3, {})
+    path.write_bytes(path.read_bytes()[:200])
+
+    assert "m" == read_metadata(path)["model"]
+
+
+def test_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+    """A snapshot is written wholly or not at all."""
+    path = tmp_path / "x.json"
+    write_snapshot(path, {}, [encode(Row("e"))], {})
+    before = path.read_bytes()
+
+    def broken() -> Any:
+        yield encode(Row("f"))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_snapshot(path, {}, broken(), {})
+    assert before == path.read_bytes()
+    assert [path] == list(tmp_path.iterdir())
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Person(pydantic.BaseModel):
+    name: str
+    born: dt.date
+
+
+class Extract(dspy.Signature):
+    """Find the people."""
+
+    text: str = dspy.InputField()
+    people: list[Person] = dspy.OutputField()
+    colour: Colour = dspy.OutputField()
+    when: dt.datetime = dspy.OutputField()
+    kind: Literal["a", "b"] = dspy.OutputField()
+
+
+def test_typed_fields_come_back_through_the_signature() -> None:
+    """Pydantic objects, enumerations and dates are kept as plain data and restored as what the program declares."""
+    program = dspy.ChainOfThought(Extract)
+    when = dt.datetime(2026, 1, 2, tzinfo=dt.timezone.utc)
+    prediction = dspy.Prediction(
+        people=[Person(name="Ada", born=dt.date(1815, 12, 10))], colour=Colour.RED, when=when, kind="a"
+    )
+
+    stored = decode(encode(Row("e", output=output_of(prediction, program)))).output
+
+    assert prediction == restore(stored, program)
+    assert [{"name": "Ada", "born": "1815-12-10"}] == stored.fields["people"]
+
+
+@pytest.mark.parametrize("value", [object(), dspy.Predict("a -> b"), Person(name="Ada", born=dt.date(1815, 12, 10))])
+def test_what_cannot_be_restored_is_refused(value: Any) -> None:
+    """A field that would come back as something else is an error that names it."""
+    with pytest.raises(values.UnstorableError, match="'answer'"):
+        output_of(dspy.Prediction(answer=value), dspy.Predict("question -> answer"))
+
+
+def test_field_that_fits_no_more_is_an_error() -> None:
+    """A stored object that the program's types refuse is never handed out as something else."""
+    stored = Output({"people": 3}, typed=("people",))
+    with pytest.raises(CorruptEntryError, match="'people'"):
+        restore(stored, dspy.Predict(Extract))
+
+
+@pytest.mark.parametrize("value", ["text", 3, None, {"a": (1, 2)}, [1.5], True])
+def test_other_results_are_kept(value: Any) -> None:
+    """A program need not return a Prediction."""
+    back = restore(decode(encode(Row("e", output=output_of(value)))).output)
+
+    assert value == back
+    assert type(value) is type(back)
+
+
+def test_examples_arrays_and_completions_are_kept() -> None:
+    """Examples stay examples, arrays arrays, and all completions of a prediction are there."""
+    several = dspy.Prediction.from_completions([{"a": "1"}, {"a": "2"}])
+
+    assert dspy.Example(a=1) == restore(output_of(dspy.Example(a=1)))
+    assert ["1", "2"] == restore(output_of(several)).completions.a
+    assert np.array_equal(np.arange(3), restore(decode(encode(Row("e", output=output_of(np.arange(3))))).output))
+
+
+def test_memory_stays_flat(tmp_path: Path) -> None:
+    """Eight times the rows take no more memory, whatever a session does with them."""
+    script = """
+import json, resource, sys, tracemalloc
+from dspy_cachectl.predictions import Library, Output, Row, SnapshotKey, Fingerprint, ModelIdentity, Unit
+count = int(sys.argv[2])
+key = SnapshotKey(ModelIdentity("m"), Fingerprint.of({}), {}, str(count))
+class Units:
+    def __len__(self): return count
+    def __iter__(self): return (self[i] for i in range(count))
+    def __getitem__(self, i): return Unit(f"{i:064x}", "l")
+library = Library(sys.argv[1])
+tracemalloc.start()
+for turn in range(2):
+    with library.open(key, Units()) as session:
+        for unit, repeat in session.missing():
+            session.keep(Row(unit.example_key, output=Output({"answer": "x" * 200})))
+        session.finish()
+        rows = sum(1 for _ in session.rows())
+assert (rows, session.status) == (count, "loaded")
+print(json.dumps([tracemalloc.get_traced_memory()[1], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+"""
+    peaks = []
+    for count in (1_000, 8_000):
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path / str(count)), str(count)],
+            cwd=Path(__file__).resolve().parents[2],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        peaks.append(json.loads(done.stdout.splitlines()[-1]))
+
+    # Holding 7,000 more rows of some 600 bytes would take over 4 MB more of Python's memory.
+    assert peaks[1][0] < peaks[0][0] + 1_000_000
+    # SQLite's page cache is bounded, and outside of Python's memory.
+    assert peaks[1][1] < peaks[0][1] * 1.3
