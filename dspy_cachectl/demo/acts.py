@@ -8,18 +8,22 @@ import io
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import dspy
 
 from dspy_cachectl.demo import task
 from dspy_cachectl.demo.failure import DemoError
-from dspy_cachectl.demo.results import MlflowOutcome, Row
+from dspy_cachectl.demo.results import MlflowOutcome, Row, Verdict
 from dspy_cachectl.demo.stage import Outcome, Stage
 from dspy_cachectl.demo.worker import Worker
+from dspy_cachectl.evaluation import Comparisons, EvalReport, compare, evaluate
 from dspy_cachectl.phases import phase
 from dspy_cachectl.policy import Policy
 
 HOLD_SECONDS = 300.0
+REPEATS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,52 @@ def log_to_mlflow(stage: Stage) -> Iterator[Row]:
         yield stage.row("mlflow", "the compiled run again, to MLflow", logged)
 
 
+def compare_programs(stage: Stage) -> Iterator[Row]:
+    """Evaluate both programs with three answers to each review, and ask whether one is better."""
+    if any(importlib.util.find_spec(name) is None for name in ("scipy", "statsmodels")):
+        stage.verdict = Verdict("none: pip install 'dspy-cachectl[stats]'")
+        return
+    reports: dict[str, EvalReport] = {}
+
+    def measured(name: str, program: dspy.Module) -> Outcome:
+        report = reports[name] = evaluate(
+            program,
+            stage.dev,
+            task.right_label,
+            repeats=REPEATS,
+            num_threads=stage.connection.threads,
+            predictions=stage.folder / "predictions",
+            display_progress=False,
+        )
+        counters = report.provenance.counters
+        found = task.Scored(100.0 * report.score, ())
+        return Outcome(
+            served=counters["served"], counted=counters["requests"], lent=counters["temperatures_lent"], found=found
+        )
+
+    for name, program in (("zero-shot", stage.zero_shot), ("compiled", _compiled(stage))):
+        yield stage.row(f"{name}-repeated", f"evaluate(), {name}: {REPEATS} repeats", partial(measured, name, program))
+    compared = compare(reports)
+    pair = compared["zero-shot", "compiled"]
+    stage.verdict = Verdict(
+        text=pair.verdict_text,
+        baseline=pair.result.baseline_mean,
+        candidate=pair.result.candidate_mean,
+        low=pair.interval.low,
+        high=pair.interval.high,
+        repeats=REPEATS,
+        plot=_plot(stage, compared),
+    )
+
+
+def _plot(stage: Stage, compared: Comparisons) -> Path | None:
+    if importlib.util.find_spec("matplotlib") is None:
+        return None
+    path = stage.folder / "comparison.png"
+    compared.plot(path)
+    return path
+
+
 ACTS = (
     Act("evaluating the zero-shot program", evaluate_zero_shot),
     Act("compiling", compile_once),
@@ -123,6 +173,7 @@ ACTS = (
     Act("evaluating the compiled program", evaluate_compiled),
     Act("killing an evaluation, and resuming it", kill_and_resume),
     Act("logging to MLflow", log_to_mlflow),
+    Act("comparing the two programs, with error bars", compare_programs),
 )
 
 

@@ -79,6 +79,7 @@ def play(options: Options, console: Console | None = None) -> DemoResult:
             examples=len(stage.dev),
             rows=tuple(rows),
             mlflow=stage.mlflow,
+            verdict=stage.verdict,
             seconds=time.monotonic() - began,
             output=folder if options.output is not None else None,
         )

@@ -98,7 +98,7 @@ def _table(result: DemoResult) -> Table:
 def reading(result: DemoResult) -> list[str]:
     """Return what the table shows, one sentence or a few for each thing."""
     paragraphs = [_compiling(result), _measuring(result), _plain(result), _gain(result), _resuming(result)]
-    return [*paragraphs, _tracking(result), _counting(result)]
+    return [*paragraphs, _tracking(result), _verdict(result), _counting(result)]
 
 
 def _compiling(result: DemoResult) -> str:
@@ -161,6 +161,18 @@ def _tracking(result: DemoResult) -> str:
         where = f"; look at it with: mlflow ui --backend-store-uri {mlflow.tracking_uri}" if result.output else ""
         return f"The compiled run was logged to MLflow, from the store, with no request made for it{where}."
     return f"Nothing was logged to MLflow: {mlflow.status}{f' ({mlflow.reason})' if mlflow.reason else ''}."
+
+
+def _verdict(result: DemoResult) -> str:
+    verdict = result.verdict
+    if verdict.baseline is None or verdict.candidate is None or verdict.low is None or verdict.high is None:
+        return f"No comparison with error bars: {verdict.text}."
+    said = (
+        f"With {verdict.repeats} answers to each review, paired review by review: compiled {verdict.candidate:.3f}, "
+        f"zero-shot {verdict.baseline:.3f}, difference {verdict.candidate - verdict.baseline:+.3f}, "
+        f"95% interval {verdict.low:+.3f} to {verdict.high:+.3f}. Verdict: {verdict.text}."
+    )
+    return f"{said} The picture is {verdict.plot}." if verdict.plot is not None and result.output else said
 
 
 def _counting(result: DemoResult) -> str:

@@ -64,6 +64,29 @@ class MlflowOutcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """How the compiled program compares with the zero-shot one.
+
+    Attributes:
+        text: BETTER, WORSE, NO DIFFERENCE OF SIZE d or INCONCLUSIVE; or why there is no verdict.
+        baseline: The zero-shot program's mean score, in [0, 1]; None without a verdict. Likewise the rest.
+        candidate: The compiled program's.
+        low: The lower end of the 95 % interval of the difference.
+        high: The upper end.
+        repeats: How many answers were drawn for each review, of each program.
+        plot: The picture of both, or None where it was not drawn.
+    """
+
+    text: str
+    baseline: float | None = None
+    candidate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    repeats: int = 0
+    plot: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DemoResult:
     """What a demo found.
 
@@ -72,6 +95,7 @@ class DemoResult:
         examples: How many reviews were evaluated each time.
         rows: The acts, in order.
         mlflow: What became of the results that were to be logged.
+        verdict: Whether the compiled program is better.
         seconds: How long the whole took.
         output: The folder with what the demo left behind; None if it was a temporary one.
     """
@@ -80,6 +104,7 @@ class DemoResult:
     examples: int
     rows: tuple[Row, ...]
     mlflow: MlflowOutcome
+    verdict: Verdict
     seconds: float
     output: Path | None = None
 
@@ -106,4 +131,7 @@ class DemoResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return {**asdict(self), "output": None if self.output is None else str(self.output)}
+        plain = asdict(self)
+        plain["output"] = None if self.output is None else str(self.output)
+        plain["verdict"]["plot"] = None if self.verdict.plot is None else self.verdict.plot.name
+        return plain

@@ -14,7 +14,7 @@ from dspy_cachectl.demo import task
 from dspy_cachectl.demo.connection import Connection
 from dspy_cachectl.demo.jobs import Job
 from dspy_cachectl.demo.relay import Relay
-from dspy_cachectl.demo.results import MlflowOutcome, Row
+from dspy_cachectl.demo.results import MlflowOutcome, Row, Verdict
 from dspy_cachectl.ledger import Stats
 
 
@@ -61,6 +61,7 @@ class Stage:
         compiled: The compiled program, from its act on.
         run_id: The run of the compiled program's evaluation, from its act on.
         mlflow: What became of the results that were to be logged.
+        verdict: Whether the compiled program is better, from the last act on.
     """
 
     relay: Relay
@@ -72,6 +73,7 @@ class Stage:
     compiled: dspy.Module | None = None
     run_id: str | None = None
     mlflow: MlflowOutcome = field(default_factory=lambda: MlflowOutcome("skipped"))
+    verdict: Verdict = field(default_factory=lambda: Verdict("skipped"))
 
     @property
     def compiled_file(self) -> Path:

@@ -53,6 +53,7 @@ def test_the_whole_story_on_the_local_model(tmp_path: Path) -> None:
     a_killed_evaluation_resumes(played)
     the_run_reaches_mlflow_without_a_request(played)
     own_stats_agree_with_the_count_outside(played)
+    the_verdict_has_error_bars(played)
     the_output_folder_holds_result_and_program(played, tmp_path)
 
 
@@ -107,6 +108,18 @@ def the_run_reaches_mlflow_without_a_request(played: DemoResult) -> None:
     assert played.mlflow.run_id is not None
     run = MlflowClient(played.mlflow.tracking_uri).get_run(played.mlflow.run_id)
     assert compiled.score in run.data.metrics.values()
+
+
+def the_verdict_has_error_bars(played: DemoResult) -> None:
+    """Both programs are drawn from three times a review, paired, judged, and drawn as a picture."""
+    assert (72, 72) == tuple(played.row(f"{name}-repeated").requests for name in ("zero-shot", "compiled"))
+    verdict = played.verdict
+    assert verdict.low is not None
+    assert verdict.high is not None
+    assert "BETTER" == verdict.text
+    assert 0.0 < verdict.low < verdict.high < 1.0
+    assert verdict.plot is not None
+    assert b"\x89PNG" == verdict.plot.read_bytes()[:4]
 
 
 def own_stats_agree_with_the_count_outside(played: DemoResult) -> None:

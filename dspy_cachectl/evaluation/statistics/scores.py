@@ -1,0 +1,264 @@
+"""The input of every statistic: which question got which scores, from which distinct draws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import SupportsFloat
+
+from dspy_cachectl.errors import ConfigurationError
+
+Score = SupportsFloat | None
+"""A score as a metric returns it: a float, an int, a bool, a NumPy scalar; None where the draw failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionScores:
+    """The scores of one question.
+
+    Attributes:
+        question: What identifies the question; equal in two tables means the same question.
+        scores: One score per distinct draw, shape (K_i,). A failed draw counts with the
+            failure score, usually 0.
+        failed: Whether each draw failed, shape (K_i,); empty means that none did.
+        cluster: The group of related questions that it belongs to (a passage, a repository), or None.
+
+    Raises:
+        ConfigurationError: No draws, a score that is NaN or infinite, or flags that do not match the scores.
+    """
+
+    question: str
+    scores: tuple[float, ...]
+    failed: tuple[bool, ...] = ()
+    cluster: Hashable | None = None
+
+    def __post_init__(self) -> None:
+        if not self.scores:
+            raise ConfigurationError(
+                f"question {self.question!r} has no draws; give None for a draw that failed, or leave it out"
+            )
+        if self.failed and len(self.failed) != len(self.scores):
+            raise ConfigurationError(
+                f"question {self.question!r} has {len(self.scores)} scores and {len(self.failed)} failure flags; "
+                "give one flag per score, or none at all"
+            )
+        if not all(map(math.isfinite, self.scores)):
+            draw = next(i for i, score in enumerate(self.scores) if not math.isfinite(score))
+            raise ConfigurationError(
+                f"the score of question {self.question!r}, draw {draw}, is {self.scores[draw]!r}; a score must be a "
+                "finite number. Give None for a draw whose metric failed"
+            )
+
+    @property
+    def mean(self) -> float:
+        """The mean over the draws, failures with the failure score."""
+        return math.fsum(self.scores) / len(self.scores)
+
+    @property
+    def variance(self) -> float | None:
+        """The sample variance over the draws (divisor K_i - 1), or None for a single draw."""
+        return sample_variance(self.scores) if len(self.scores) > 1 else None
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """The scores of an evaluation, question by question. Failed draws count as 0 unless left out.
+
+    Attributes:
+        questions: One row per question, shape (n,).
+
+    Raises:
+        ConfigurationError: No questions, two rows for one question, or clusters that some questions lack.
+    """
+
+    questions: tuple[QuestionScores, ...]
+
+    def __post_init__(self) -> None:
+        if not self.questions:
+            raise ConfigurationError("there are no questions to compute statistics of; evaluate at least one")
+        seen: set[str] = set()
+        for row in self.questions:
+            if row.question in seen:
+                raise ConfigurationError(
+                    f"question {row.question!r} has two rows; put its draws into one row, or name the rows apart"
+                )
+            seen.add(row.question)
+        missing = [row.question for row in self.questions if _is_missing(row.cluster)]
+        if missing and len(missing) < self.n:
+            shown = ", ".join(repr(name) for name in missing[:5]) + (", ..." if len(missing) > 5 else "")
+            raise ConfigurationError(
+                f"{len(missing)} of {self.n} questions have no cluster id ({shown}); "
+                "give every question one (its own where it stands alone), or none at all"
+            )
+
+    @classmethod
+    def of(
+        cls,
+        scores: Iterable[Score | Sequence[Score]],
+        *,
+        questions: Sequence[str] | None = None,
+        clusters: Sequence[Hashable] | None = None,
+        draws: Sequence[Sequence[Hashable]] | None = None,
+    ) -> ScoreTable:
+        """A table from plain scores.
+
+        Args:
+            scores: Per question its scores, shape (n, K_i), or one score per question, shape (n,). None marks
+                a draw that failed.
+            questions: What identifies each question, shape (n,); by default its position.
+            clusters: The cluster of each question, shape (n,), or None for questions that are independent.
+            draws: What identifies each draw within its question, shape (n, K_i). A draw that comes up twice
+                is a replay of the same answer and counts once, with the score it had first.
+
+        Raises:
+            ConfigurationError: Anything that is no finite score, shapes that do not match, missing cluster ids.
+        """
+        rows = [_as_row(row) for row in scores]
+        n = len(rows)
+        names = tuple(map(str, range(n))) if questions is None else tuple(questions)
+        groups: tuple[Hashable, ...] | None = None if clusters is None else tuple(clusters)
+        for what, size in (("question ids", len(names)), ("cluster ids", n if groups is None else len(groups))):
+            if size != n:
+                raise ConfigurationError(f"there are {n} questions and {size} {what}; give one per question")
+        if groups is not None and n and all(map(_is_missing, groups)):
+            raise ConfigurationError("no question has a cluster id; give one per question, or clusters=None")
+        if draws is not None:
+            rows = _distinct(rows, draws, names)
+        return cls(
+            tuple(
+                _question(name, row, None if groups is None else groups[i])
+                for i, (name, row) in enumerate(zip(names, rows, strict=True))
+            )
+        )
+
+    @property
+    def n(self) -> int:
+        """The number of questions."""
+        return len(self.questions)
+
+    @cached_property
+    def means(self) -> tuple[float, ...]:
+        """The mean score of each question over its draws, shape (n,)."""
+        return tuple(row.mean for row in self.questions)
+
+    @cached_property
+    def mean(self) -> float:
+        """The mean over the questions of their means: every question weighs the same."""
+        return math.fsum(self.means) / self.n
+
+    @cached_property
+    def draws(self) -> int:
+        """The number of distinct draws of all questions together."""
+        return sum(len(row.scores) for row in self.questions)
+
+    @cached_property
+    def failures(self) -> int:
+        """The number of draws that failed."""
+        return sum(sum(row.failed) for row in self.questions)
+
+    @cached_property
+    def repeats(self) -> float:
+        """The harmonic mean of the number of draws per question: the K of the variance formulas."""
+        return self.n / math.fsum(1.0 / len(row.scores) for row in self.questions)
+
+    @cached_property
+    def clusters(self) -> tuple[Hashable, ...] | None:
+        """The cluster of each question, shape (n,), or None where questions are independent."""
+        if _is_missing(self.questions[0].cluster):
+            return None
+        return tuple(row.cluster for row in self.questions)
+
+    @cached_property
+    def is_single(self) -> bool:
+        """Whether every question has exactly one draw."""
+        return all(len(row.scores) == 1 for row in self.questions)
+
+    @cached_property
+    def is_binary(self) -> bool:
+        """Whether every score is 0 or 1."""
+        return all({0.0, 1.0}.issuperset(row.scores) for row in self.questions)
+
+    @cached_property
+    def score_range(self) -> tuple[float, float]:
+        """(0, 1) where every score lies within it, else the lowest and the highest score seen."""
+        low = min(min(row.scores) for row in self.questions)
+        high = max(max(row.scores) for row in self.questions)
+        return (0.0, 1.0) if low >= 0.0 and high <= 1.0 else (low, high)
+
+    def without_failures(self) -> ScoreTable:
+        """The same table with failed draws left out, and with them the questions of which no draw is left.
+
+        Raises:
+            ConfigurationError: Every draw failed.
+        """
+        if not self.failures:
+            return self
+        kept = []
+        for row in self.questions:
+            flags = row.failed or (False,) * len(row.scores)
+            scores = tuple(score for score, failed in zip(row.scores, flags, strict=True) if not failed)
+            if scores:
+                kept.append(QuestionScores(row.question, scores, cluster=row.cluster))
+        if not kept:
+            raise ConfigurationError(
+                f"all {self.draws} draws failed, so no score is left without them; look at the failures first"
+            )
+        return ScoreTable(tuple(kept))
+
+
+def sample_variance(values: Sequence[float]) -> float:
+    """The unbiased variance of at least two values (divisor n - 1), by two passes."""
+    mean = math.fsum(values) / len(values)
+    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+
+
+def _as_row(row: Score | Sequence[Score]) -> list[Score]:
+    if isinstance(row, list):
+        return row
+    if row is None or isinstance(row, (bool, int, float, str)) or not isinstance(row, Iterable):
+        return [row]
+    return list(row)
+
+
+def _distinct(rows: list[list[Score]], draws: Sequence[Sequence[Hashable]], names: Sequence[str]) -> list[list[Score]]:
+    if len(draws) != len(rows):
+        raise ConfigurationError(
+            f"there are {len(rows)} questions and draw ids for {len(draws)}; give a row of ids each"
+        )
+    kept = []
+    for name, row, ids in zip(names, rows, draws, strict=True):
+        if len(ids) != len(row):
+            raise ConfigurationError(
+                f"question {name!r} has {len(row)} scores and {len(ids)} draw ids; give one id per score"
+            )
+        first: dict[Hashable, Score] = {}
+        for identity, score in zip(ids, row, strict=True):
+            first.setdefault(identity, score)
+        kept.append(list(first.values()))
+    return kept
+
+
+def _question(name: str, row: list[Score], cluster: Hashable | None) -> QuestionScores:
+    scores = tuple([_as_float(score, name, draw) for draw, score in enumerate(row)])
+    failed = tuple([score is None for score in row]) if any(score is None for score in row) else ()
+    return QuestionScores(name, scores, failed, cluster)
+
+
+def _as_float(score: Score, name: str, draw: int) -> float:
+    if score is None:
+        return 0.0
+    if not hasattr(score, "__float__"):
+        raise ConfigurationError(
+            f"the score of question {name!r}, draw {draw}, is {score!r}; a score must be a number, a bool, or None "
+            "for a draw that failed"
+        )
+    return float(score)
+
+
+def _is_missing(cluster: Hashable | None) -> bool:
+    # pandas writes a missing value as NaN, a CSV file as an empty field.
+    if isinstance(cluster, float):
+        return math.isnan(cluster)
+    return cluster is None or (isinstance(cluster, str) and not cluster)
