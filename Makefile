@@ -30,7 +30,7 @@ export LITELLM_LOCAL_MODEL_COST_MAP := True
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help test demo check install constraints clean
+.PHONY: help test demo bench check install constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r name what; do \
@@ -41,6 +41,9 @@ test: $(INSTALLED) $(WEIGHTS_INSTALLED) ## Run the tests (PYTEST_ARGS="-k draws"
 
 demo: $(INSTALLED) $(WEIGHTS_INSTALLED) ## Run the whole story on a real model, offline (DEMO_ARGS="--help" lists its options)
 	$(BIN)/dspy-cachectl demo $(DEMO_ARGS)
+
+bench: $(INSTALLED) ## Measure what the package costs, as ratios within one run
+	$(BIN)/python -m benchmarks
 
 check: $(INSTALLED) ## Lint, check the format, the types, the layers and the declared dependencies
 	$(BIN)/ruff check .

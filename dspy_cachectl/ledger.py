@@ -23,8 +23,8 @@ class Row(NamedTuple):
 class Tally:
     """What happened to some calls.
 
-    Each call that ended is counted in exactly one of fresh, resumed, reused, coalesced, refreshed, replayed,
-    uncacheable, missed and failed.
+    Each call that ended is counted in exactly one of fresh, resumed, reused, coalesced, collapsed, refreshed,
+    replayed, uncacheable, missed and failed.
 
     Attributes:
         calls: Calls of the program to an LM or an embedder.
@@ -92,15 +92,15 @@ class Tally:
 
     def add(self, other: Tally) -> None:
         """Add another tally to this one."""
-        for name in FIELDS:
-            amount = getattr(other, name)
-            if amount:
-                setattr(self, name, getattr(self, name) + amount)
+        mine = self.__dict__
+        for name, amount in other.__dict__.items():
+            if amount and name in _COUNTERS:
+                mine[name] += amount
 
     @property
     def served(self) -> int:
         """Calls that cost nothing."""
-        return self.resumed + self.reused + self.coalesced + self.replayed
+        return self.resumed + self.reused + self.coalesced + self.collapsed + self.replayed
 
     @property
     def draws(self) -> int:
@@ -124,6 +124,7 @@ class Tally:
 
 
 FIELDS = tuple(item.name for item in fields(Tally))
+_COUNTERS = frozenset(FIELDS)
 
 _PLAIN = ("fresh", "resumed", "reused", "coalesced", "refreshed", "replayed", "uncacheable", "collapsed")
 _NOTABLE = ("missed", "failed", "expired", "truncated", "unstored", "failed_reads", "failed_writes")

@@ -77,6 +77,7 @@ def endpoint(endpoint_process: Endpoint) -> Iterator[Endpoint]:
 def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Give every test its own store and DSPy cache, and take back what it configured."""
     monkeypatch.setenv("DSPY_CACHECTL_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("DSPY_CACHECTL_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("DSPY_CACHEDIR", str(tmp_path / "dspy"))
     # Before as well: the configuration is read again, now with this test's environment.
     _reset_cachectl()

@@ -75,10 +75,10 @@ def test_help_lists_every_command(tmp_path: Path) -> None:
     done = cachectl("--help", cwd=tmp_path)
     assert (0, "") == (done.returncode, done.stderr)
     listed = [line.split()[0] for line in done.stdout.partition("Commands:")[2].splitlines() if line.strip()]
-    assert ["path", "stats", "demo"] == listed
+    assert ["path", "stats", "demo", "mlflow"] == listed
 
 
-@pytest.mark.parametrize("command", ["path", "stats", "demo"])
+@pytest.mark.parametrize("command", ["path", "stats", "demo", "mlflow"])
 def test_every_command_has_help(command: str, tmp_path: Path) -> None:
     """Each command explains itself."""
     done = cachectl(command, "--help", cwd=tmp_path)
