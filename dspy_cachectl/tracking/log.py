@@ -1,0 +1,227 @@
+"""`log_to_mlflow()`: results go to the outbox first, and to the server within a limit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from dspy_cachectl.errors import ConfigurationError, MissingExtraError, StoreError
+from dspy_cachectl.tracking import delivery, push
+from dspy_cachectl.tracking.deadline import check_limit
+from dspy_cachectl.tracking.outbox import Outbox
+from dspy_cachectl.tracking.record import plain_text, without_credentials
+from dspy_cachectl.tracking.resolve import Target, resolve
+from dspy_cachectl.tracking.results import Results, Scored, records
+
+if TYPE_CHECKING:
+    from dspy.evaluate.evaluate import EvaluationResult
+
+    from dspy_cachectl.phases import PhaseRun
+    from dspy_cachectl.tracking.outbox import Entry
+    from dspy_cachectl.tracking.record import Record
+
+logger = logging.getLogger(__name__)
+
+SWITCH_VARIABLE = "DSPY_CACHECTL_MLFLOW"
+"""The environment variable that turns logging off, set to `off`, `0`, `false` or `no`."""
+
+_WORSE = ("logged", "disabled", "pending", "failed")
+
+LEAST_LIMIT = 1.0
+"""Seconds that a push gets even where importing MLflow has used up the limit."""
+
+
+@dataclass(frozen=True)
+class LogOutcome:
+    """What became of results that were to be logged. Where they make several records, it tells of the last.
+
+    Attributes:
+        status: `"logged"`: the server has them. `"pending"`: they wait in the outbox. `"disabled"`: logging is
+            turned off, and nothing was written. `"failed"`: neither the server nor the outbox took them.
+        uid: The record's identity in the outbox; None if there is no record.
+        run_id: The MLflow run that holds them or is meant to; None if it is not known yet.
+        reason: Why they are not logged; empty if they are.
+        seconds: How long it took.
+    """
+
+    status: Literal["logged", "pending", "disabled", "failed"]
+    uid: str | None
+    run_id: str | None
+    reason: str
+    seconds: float
+
+
+def log_to_mlflow(
+    run_or_result: PhaseRun | EvaluationResult,
+    *,
+    result: EvaluationResult | None = None,
+    run_id: str | None = None,
+    tracking_uri: str | None = None,
+    experiment: str | None = None,
+    timeout: float = 10.0,
+) -> LogOutcome:
+    """Log the score and the stats of a phase to MLflow, without ever hanging and without losing them.
+
+    The results are written to the outbox on disk, and then sent. If the server has not taken them within the
+    limit they wait there, a warning says so, and `dspy-cachectl mlflow sync` delivers them later. The run is the
+    one named, the one that was active when the evaluation began, the one active in this thread, the one in
+    `MLFLOW_RUN_ID`, or else a new one. No request is made to find it.
+
+    Args:
+        run_or_result: A phase: all of its evaluations are logged, as steps, and its stats. Or what
+            `dspy.Evaluate` returned: its score, and the stats of the phase that is open or was closed last.
+        result: With a phase: log this result in place of the phase's evaluations.
+        run_id: The MLflow run to log to.
+        tracking_uri: The server to log to. By default, the one that MLflow is set to.
+        experiment: The name of the experiment for a run of its own. It is created if there is none.
+        timeout: Seconds to wait for the server; with 0 the results only go to the outbox. Importing MLflow for
+            the first time counts too, but sending gets a second even if that took them all.
+
+    Returns:
+        What became of them.
+
+    Raises:
+        ConfigurationError: An argument cannot be used.
+    """
+    began = time.monotonic()
+    timeout = check_limit(timeout)
+    results = _results(run_or_result, result)
+    if os.environ.get(SWITCH_VARIABLE, "").strip().lower() in {"off", "0", "false", "no"}:
+        return LogOutcome("disabled", None, None, f"{SWITCH_VARIABLE} turns it off", time.monotonic() - began)
+    missing = _load()
+
+    def find(captured: str | None) -> Target:
+        return resolve(run_id=run_id, captured=captured, tracking_uri=tracking_uri, experiment=experiment)
+
+    # All records are safe on disk before the first request.
+    jobs = [(record, target, _put(record)) for record, target in records(results, find, _steps.first)]
+    outcomes: list[LogOutcome] = []
+    for record, target, entry in jobs:
+        if missing is None:
+            push.load(target.tracking_uri)
+        left = max(timeout - (time.monotonic() - began), 0.0 if outcomes else min(timeout, LEAST_LIMIT))
+        outcomes.append(_send(record, target, entry, limit=left, missing=missing))
+    worst = max(outcomes, key=lambda outcome: _WORSE.index(outcome.status))
+    last = outcomes[-1]
+    _warn(worst, results.phase)
+    return LogOutcome(worst.status, last.uid, last.run_id, worst.reason, time.monotonic() - began)
+
+
+class _Steps:
+    """Counts the steps that this process has logged to a run, so that a later evaluation has a later step."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._next: Counter[tuple[str | None, str]] = Counter()
+
+    def first(self, target: Target, count: int) -> int:
+        if target.run_id is None:
+            return 0
+        key = (target.tracking_uri, target.run_id)
+        with self._lock:
+            step = self._next[key]
+            self._next[key] += max(count, 1)
+        return step
+
+
+_steps = _Steps()
+
+
+def _results(run_or_result: Any, result: Any) -> Results:
+    from dspy_cachectl.phases import PhaseRun, current_phase, last_phase
+
+    now = time.time()
+    if isinstance(run_or_result, PhaseRun):
+        phase: PhaseRun | None = run_or_result
+    elif result is not None:
+        raise ConfigurationError("result= goes with a phase: log_to_mlflow(run, result=result)")
+    else:
+        phase, result = current_phase() or last_phase(), run_or_result
+    evaluations = [
+        Scored(item.score, item.n, item.metric, item.started, item.ended, item.mlflow_run_id, item.error)
+        for item in (phase.evaluations if phase is not None else ())
+        if item.ended is not None
+    ]
+    if result is not None:
+        evaluations = [_scored(result, evaluations, now)]
+    if phase is None:
+        return Results(None, None, None, None, evaluations, now)
+    return Results(phase.name, phase.policy.name, phase.run_id, phase.stats, evaluations, now)
+
+
+def _scored(result: Any, evaluations: list[Scored], now: float) -> Scored:
+    try:
+        score, n = float(result.score), len(result.results)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"log_to_mlflow takes a phase (`with phase('eval') as run`) or what dspy.Evaluate returned, "
+            f"not {type(result).__name__}"
+        ) from error
+    same = [item for item in evaluations if item.score == score and item.n == n]
+    if same:
+        return same[-1]
+    return Scored(score, n, None, now, now)
+
+
+def _load() -> MissingExtraError | None:
+    try:
+        push.load()
+    except MissingExtraError as error:
+        return error
+    return None
+
+
+def _put(record: Record) -> Entry | StoreError:
+    try:
+        return Outbox().put(record)
+    except StoreError as error:
+        return error
+
+
+def _send(
+    record: Record, target: Target, entry: Entry | StoreError, *, limit: float, missing: MissingExtraError | None
+) -> LogOutcome:
+    address = target.tracking_uri
+    if missing is not None or address is None:
+        reason = str(missing or "no tracking server is named")
+        return _not_sent(record, entry, reason)
+    if isinstance(entry, StoreError):
+        return _send_unwritten(record, address, entry, limit=limit)
+    sent = delivery.deliver(entry, record, tracking_uri=address, limit=limit)
+    status: Literal["logged", "pending"] = "logged" if sent.status == "delivered" else "pending"
+    return LogOutcome(status, record.uid, sent.run_id, sent.reason, 0.0)
+
+
+def _send_unwritten(record: Record, address: str, problem: StoreError, *, limit: float) -> LogOutcome:
+    bare = without_credentials(address)
+    try:
+        run_id = delivery.guard.run(lambda: push.push(record, tracking_uri=address), limit=limit, target=bare)
+    except Exception as error:  # noqa: BLE001 - whatever the server or its client does, the caller goes on
+        return _not_sent(record, problem, plain_text(error, longest=300))
+    logger.warning("the results of run %s could not be kept: %s", run_id, problem)
+    return LogOutcome("logged", record.uid, run_id, "", 0.0)
+
+
+def _not_sent(record: Record, entry: Entry | StoreError, reason: str) -> LogOutcome:
+    if isinstance(entry, StoreError):
+        return LogOutcome("failed", record.uid, record.run_id, f"{reason}; {entry}", 0.0)
+    return LogOutcome("pending", record.uid, record.run_id, reason, 0.0)
+
+
+def _warn(outcome: LogOutcome, phase: str | None) -> None:
+    what = f"the results of phase {phase!r}" if phase else "the results"
+    if outcome.status == "failed":
+        logger.warning("%s are lost to MLflow: %s", what, outcome.reason)
+    elif outcome.status == "pending":
+        logger.warning(
+            "MLflow does not have %s yet: %s. They wait in the outbox (%s); deliver them with "
+            "`dspy-cachectl mlflow sync` or dspy_cachectl.tracking.sync().",
+            what,
+            outcome.reason,
+            Outbox().root / "pending",
+        )

@@ -1,0 +1,147 @@
+"""What is to be delivered to a tracking server: a value with a JSON form, and without a secret.
+
+A record is complete: metrics carry their time and step, so delivering it twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from dspy_cachectl.errors import CorruptEntryError, FormatVersionError
+from dspy_cachectl.secrets import USERINFO, is_secret_header, is_secret_name, scrub
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+RECORD_VERSION = 1
+"""Raised when the meaning of a record changes. Older ones are read, newer ones are left alone."""
+
+UID_TAG = "dspy_cachectl.uid"
+"""The tag by which a run of our own is found again."""
+
+_LONGEST = {"tags": 8000, "params": 6000}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of a metric.
+
+    Attributes:
+        key: The metric's name.
+        value: A finite number.
+        timestamp: Milliseconds since 1970.
+        step: The step of the series.
+    """
+
+    key: str
+    value: float
+    timestamp: int
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Record:
+    """The results of one evaluation or phase.
+
+    Credentials are taken out of the tracking address, tags and params with the name of a secret are left out,
+    texts are scrubbed, and metrics that are not finite are dropped: what is built is what may be written.
+
+    Attributes:
+        uid: The record's identity, 32 hexadecimal digits.
+        started: When it began, in milliseconds since 1970.
+        ended: When it ended.
+        tracking_uri: Where it goes; None if that was not known.
+        run_id: The run it belongs to; None for a run of its own, found by its uid or created.
+        experiment_id: The experiment of a run of its own, if known by its id.
+        experiment: The same, if known by its name.
+        run_name: The name of a run of its own.
+        failed: Whether what is recorded ended in an error.
+        metrics: The values.
+        tags: Tags of the run.
+        params: Params, written to a run of its own only.
+    """
+
+    uid: str
+    started: int
+    ended: int
+    tracking_uri: str | None = None
+    run_id: str | None = None
+    experiment_id: str | None = None
+    experiment: str | None = None
+    run_name: str | None = None
+    failed: bool = False
+    metrics: tuple[Point, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.tracking_uri is not None:
+            object.__setattr__(self, "tracking_uri", without_credentials(self.tracking_uri))
+        object.__setattr__(self, "metrics", tuple(_finite(self.metrics)))
+        for name in ("tags", "params"):
+            object.__setattr__(self, name, _clean(getattr(self, name), longest=_LONGEST[name]))
+
+    def to_json(self) -> bytes:
+        """Return the record as JSON."""
+        plain = {item.name: getattr(self, item.name) for item in fields(self)}
+        plain["metrics"] = [[point.key, point.value, point.timestamp, point.step] for point in self.metrics]
+        return orjson.dumps({"version": RECORD_VERSION, **plain})
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Record:
+        """Read a record back.
+
+        Raises:
+            FormatVersionError: It was written by a newer version of this package.
+            CorruptEntryError: It is damaged, or no record.
+        """
+        try:
+            plain = orjson.loads(data)
+            version = plain.pop("version")
+        except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+            raise CorruptEntryError(f"not a record of results: {error}") from error
+        if isinstance(version, int) and version > RECORD_VERSION:
+            raise FormatVersionError(
+                f"a record of version {version} was written by a newer dspy-cachectl (this one reads up to "
+                f"{RECORD_VERSION}); upgrade to deliver it"
+            )
+        try:
+            metrics = tuple(
+                Point(str(key), float(value), int(at), int(step)) for key, value, at, step in plain["metrics"]
+            )
+            return cls(**{**plain, "metrics": metrics})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise CorruptEntryError(f"a record of results is damaged: {error}") from error
+
+
+def _finite(points: Iterable[Point]) -> Iterable[Point]:
+    return (point for point in points if math.isfinite(point.value))
+
+
+def _clean(pairs: Mapping[str, str], *, longest: int) -> dict[str, str]:
+    return {name: scrub(str(value))[:longest] for name, value in pairs.items() if not is_secret_name(name)}
+
+
+_PARAMETER = re.compile(r"[?&;](?P<name>[^=&;#\s]+)=[^&;#\s]*")
+
+
+def without_credentials(uri: str) -> str:
+    """Return an address without user, password and secret parameters.
+
+    `http://me:secret@host:5000/x` becomes `http://host:5000/x`; `databricks://profile` stays what it is.
+    """
+    bare = USERINFO.sub(r"\g<scheme>", uri)
+    kept = _PARAMETER.sub(lambda found: "" if is_secret_header(found["name"]) else found[0], bare)
+    # The first parameter may have gone: what follows it opens the query now.
+    return kept if "?" in kept or "?" not in bare else re.sub(r"[&;]", "?", kept, count=1)
+
+
+def plain_text(value: Any, *, longest: int = 500) -> str:
+    """Return a value's text, scrubbed and cut, for a message or a tag."""
+    text = scrub(" ".join(str(value).split()))
+    return text if len(text) <= longest else text[: longest - 1] + "…"

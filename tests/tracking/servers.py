@@ -1,0 +1,202 @@
+"""Tracking servers that fail, each in its own way, and a proxy that stops at a chosen request."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+
+@contextlib.contextmanager
+def hanging() -> Iterator[str]:
+    """Accepts connections and never says a word."""
+    with _listener() as listener:
+        kept: list[socket.socket] = []
+        threading.Thread(target=_accept, args=(listener, kept.append), daemon=True).start()
+        yield _url(listener)
+        _close(kept)
+
+
+@contextlib.contextmanager
+def black_hole() -> Iterator[str]:
+    """Does not even accept: its queue of connections is full, and further ones get no answer at all."""
+    with _listener(backlog=0) as listener:
+        fill = [socket.socket() for _ in range(4)]
+        for sock in fill:
+            sock.setblocking(False)
+            sock.connect_ex(listener.getsockname())
+        yield _url(listener)
+        _close(fill)
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[str]:
+    """A port where nobody listens, kept so that nobody else takes it."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield _url(bound)
+
+
+@contextlib.contextmanager
+def dripping() -> Iterator[str]:
+    """Answers at once, and then sends a byte a second."""
+
+    def drip(connection: socket.socket) -> None:
+        def send() -> None:
+            with contextlib.suppress(OSError), connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n")
+                while True:
+                    connection.sendall(b" ")
+                    time.sleep(1)
+
+        threading.Thread(target=send, daemon=True).start()
+
+    with _listener() as listener:
+        threading.Thread(target=_accept, args=(listener, drip), daemon=True).start()
+        yield _url(listener)
+
+
+@contextlib.contextmanager
+def answering(status: int, **headers: str) -> Iterator[str]:
+    """Answers everything with one status."""
+
+    class Handler(_Quiet):
+        def answer(self) -> None:
+            self.reply(status, b'{"error_code": "INTERNAL_ERROR", "message": "no"}', headers)
+
+    with _serve(Handler) as server:
+        yield _url(server.socket)
+
+
+class Proxy:
+    """Passes requests on to a real server, and can hold, repeat or refuse chosen ones.
+
+    Attributes:
+        url: Where it listens.
+        seen: The calls that came in, in their order (`runs/create`, ...).
+        holds: A call that is passed on, and whose answer is withheld until `let_go()`.
+        delays: A call that is not passed on until `let_go()`, as when a client's late retry gets through.
+        repeats: Calls that are passed on twice, as when a client gave up on the first and tried again.
+        stopped: Set when a call is being withheld or delayed.
+    """
+
+    def __init__(self, upstream: str) -> None:
+        self.upstream = upstream
+        self.url = ""
+        self.seen: list[str] = []
+        self.holds: str | None = None
+        self.delays: str | None = None
+        self.repeats: set[str] = set()
+        self.stopped = threading.Event()
+        self._let_go = threading.Event()
+
+    @classmethod
+    @contextlib.contextmanager
+    def to(cls, upstream: str) -> Iterator[Proxy]:
+        """Run one."""
+        proxy = cls(upstream)
+
+        class Handler(_Quiet):
+            def answer(self) -> None:
+                proxy._pass_on(self)
+
+        with _serve(Handler) as server:
+            proxy.url = _url(server.socket)
+            try:
+                yield proxy
+            finally:
+                proxy._let_go.set()
+
+    def let_go(self) -> None:
+        """Send the answers that were withheld."""
+        self._let_go.set()
+
+    def _pass_on(self, handler: _Quiet) -> None:
+        call = handler.path.partition("?")[0].removeprefix("/api/2.0/mlflow/")
+        self.seen.append(call)
+        body = handler.body()
+        if call == self.delays:
+            self.stopped.set()
+            self._let_go.wait()
+        status, data = self._ask(handler, body)
+        if call in self.repeats:
+            status, data = self._ask(handler, body)
+        if call == self.holds:
+            self.stopped.set()
+            self._let_go.wait()
+        handler.reply(status, data, {"Content-Type": "application/json"})
+
+    def _ask(self, handler: _Quiet, body: bytes) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(urlsplit(self.upstream).netloc, timeout=60)
+        with contextlib.closing(connection):
+            connection.request(handler.command, handler.path, body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+
+class _Quiet(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def answer(self) -> None:
+        raise NotImplementedError
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    do_POST = do_PATCH = do_DELETE = do_GET  # noqa: N815
+
+    def body(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def reply(self, status: int, data: bytes, headers: dict[str, str]) -> None:
+        with contextlib.suppress(OSError):
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(data))}.items():
+                self.send_header(name.replace("_", "-"), value)
+            self.end_headers()
+            self.wfile.write(data)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def _serve(handler: type[BaseHTTPRequestHandler]) -> Iterator[ThreadingHTTPServer]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    server.block_on_close = False
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextlib.contextmanager
+def _listener(backlog: int = 64) -> Iterator[socket.socket]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(backlog)
+        yield listener
+
+
+def _accept(listener: socket.socket, take: object) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            take(listener.accept()[0])  # type: ignore[operator]
+
+
+def _close(sockets: list[socket.socket]) -> None:
+    for sock in sockets:
+        sock.close()
+
+
+def _url(sock: socket.socket) -> str:
+    return f"http://127.0.0.1:{sock.getsockname()[1]}"

@@ -1,0 +1,103 @@
+"""Records: they come back as they went in, and hold no secret."""
+
+from __future__ import annotations
+
+import math
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dspy_cachectl.errors import CorruptEntryError, FormatVersionError
+from dspy_cachectl.tracking.record import RECORD_VERSION, Point, Record, scrub, without_credentials
+
+_names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
+
+
+@given(
+    points=st.lists(st.builds(Point, _names, st.floats(allow_nan=False), st.integers(0, 2**50), st.integers(0, 9))),
+    tags=st.dictionaries(_names, _names),
+    run_id=st.none() | _names,
+    failed=st.booleans(),
+)
+def test_a_record_comes_back_as_it_went_in(
+    points: list[Point], tags: dict[str, str], run_id: str | None, failed: bool
+) -> None:
+    """JSON and back is the same record."""
+    record = Record("a" * 32, 1, 2, "http://host", run_id, "3", "name", "eval", failed, tuple(points), tags, tags)
+    assert Record.from_json(record.to_json()) == record
+
+
+def test_metrics_that_are_not_finite_are_dropped() -> None:
+    """A server would refuse them or store something else."""
+    points = tuple(Point("m", value, 1) for value in (math.nan, math.inf, -math.inf, 1.5))
+    assert Record("u", 1, 2, metrics=points).metrics == (Point("m", 1.5, 1),)
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("http://me:se:cret@host:5000/x?a=1#f", "http://host:5000/x?a=1#f"),
+        ("https://token@host", "https://host"),
+        ("https://host/x?token=abc&a=1", "https://host/x?a=1"),
+        ("https://host/x?a=1&api_key=abc", "https://host/x?a=1"),
+        ("postgresql://me:p%40ss@db.example:5432/mlflow", "postgresql://db.example:5432/mlflow"),
+        ("mysql+pymysql://me:p@ss@db/mlflow?password=x", "mysql+pymysql://db/mlflow"),
+        ("databricks://My-Profile", "databricks://My-Profile"),
+        ("databricks", "databricks"),
+        ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
+    ],
+)
+def test_an_address_is_kept_without_what_opens_it(uri: str, expected: str) -> None:
+    """Users, passwords and secret parameters go; everything else stays."""
+    assert without_credentials(uri) == expected
+    assert Record("u", 1, 2, tracking_uri=uri).tracking_uri == expected
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "sk-proj-abcdefghijklmnop1234",
+        "dapi0123456789abcdef0123456789abcdef",
+        "hf_abcdefghijklmnopqrstuv",
+        "ghp_abcdefghijklmnopqrstuvwxyz0123456789",
+        "Authorization: Bearer abcdef123456",
+        "authorization='Basic dXNlcjpwYXNzd29yZA=='",
+        "{'api_key': 'hunter2hunter2'}",
+        "OPENAI_API_KEY=hunter2hunter2",
+        "token: hunter2hunter2",
+        "x-auth-token=hunter2hunter2",
+        "password=hunter2hunter2",
+        "http://me:hunter2hunter2@host/path",
+        "https://host/x?access_token=hunter2hunter2&a=1",
+    ],
+)
+def test_no_secret_stays_in_a_text(secret: str) -> None:
+    """Keys, tokens, headers and passwords that can be told by their look are taken out of tags and messages."""
+    text = scrub(f"before {secret} after")
+    for part in ("abcdef", "dXNlc", "hunter2", "0123456789"):
+        assert part not in text
+    assert text.startswith("before ")
+    assert text.endswith("after")
+
+
+@pytest.mark.parametrize("text", ["max_tokens=100", "the basic understanding", "prompt_tokens: 7", "eval/baseline"])
+def test_what_is_no_secret_stays(text: str) -> None:
+    """Ordinary words are left alone."""
+    assert scrub(text) == text
+
+
+def test_a_tag_with_the_name_of_a_secret_is_left_out() -> None:
+    """Whatever its value looks like."""
+    assert Record("u", 1, 2, tags={"api_key": "plain", "a": "b"}).tags == {"a": "b"}
+
+
+def test_a_newer_record_is_refused_and_a_damaged_one_said_to_be() -> None:
+    """Neither is guessed at."""
+    plain = orjson.loads(Record("u", 1, 2).to_json())
+    with pytest.raises(FormatVersionError, match="upgrade"):
+        Record.from_json(orjson.dumps({**plain, "version": RECORD_VERSION + 1}))
+    for damaged in (b"", b"[]", b"{}", b'{"version": 1}', Record("u", 1, 2).to_json()[:-9], b"\xff"):
+        with pytest.raises(CorruptEntryError):
+            Record.from_json(damaged)
