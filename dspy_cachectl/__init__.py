@@ -38,7 +38,8 @@ if TYPE_CHECKING:
         StoreError,
         StoreUnavailableError,
     )
-    from dspy_cachectl.install import install, uninstall
+    from dspy_cachectl.evaluation import Comparison, EvalReport, compare, evaluate
+    from dspy_cachectl.installation import install, uninstall
     from dspy_cachectl.ledger import Stats
     from dspy_cachectl.lm import LM, wrap
     from dspy_cachectl.phases import PhaseRun, carry, current_phase, last_phase, phase
@@ -49,8 +50,10 @@ _HOMES = {
     "AutoPhase": "auto",
     "CacheMissError": "errors",
     "CachectlError": "errors",
+    "Comparison": "evaluation",
     "ConfigurationError": "errors",
     "CorruptEntryError": "errors",
+    "EvalReport": "evaluation",
     "FormatVersionError": "errors",
     "LM": "lm",
     "ManagedCache": "cache",
@@ -62,14 +65,16 @@ _HOMES = {
     "StoreError": "errors",
     "StoreUnavailableError": "errors",
     "carry": "phases",
+    "compare": "evaluation",
     "configure": "config",
     "current_phase": "phases",
-    "install": "install",
+    "evaluate": "evaluation",
+    "install": "installation",
     "last_phase": "phases",
     "log_to_mlflow": "tracking",
     "phase": "phases",
     "stats": "_process",
-    "uninstall": "install",
+    "uninstall": "installation",
     "wrap": "lm",
 }
 
@@ -78,8 +83,10 @@ __all__ = [
     "AutoPhase",
     "CacheMissError",
     "CachectlError",
+    "Comparison",
     "ConfigurationError",
     "CorruptEntryError",
+    "EvalReport",
     "FormatVersionError",
     "ManagedCache",
     "MissingExtraError",
@@ -91,8 +98,10 @@ __all__ = [
     "StoreUnavailableError",
     "__version__",
     "carry",
+    "compare",
     "configure",
     "current_phase",
+    "evaluate",
     "install",
     "last_phase",
     "log_to_mlflow",
@@ -109,7 +118,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if home in {"auto", "phases"}:
         # Phases rule the cache through what `install` registers with them.
-        importlib.import_module(f"{__name__}.install")
+        importlib.import_module(f"{__name__}.installation")
     value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value

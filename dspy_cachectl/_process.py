@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dspy_cachectl")
 
+SETTING = "cachectl"
+"""The key in DSPy's settings under which the phase travels."""
+
 _MOST_RESPONSE_IDS = 500_000
 
 

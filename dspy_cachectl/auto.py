@@ -8,8 +8,8 @@ from typing import Any
 import dspy
 from dspy.utils.callback import BaseCallback
 
-from dspy_cachectl._process import logger
-from dspy_cachectl.phases import SETTING, PhaseContext, PhaseRun, phase
+from dspy_cachectl._process import SETTING, logger
+from dspy_cachectl.phases import PhaseContext, PhaseRun, phase
 
 
 class AutoPhase(BaseCallback):  # type: ignore[misc]

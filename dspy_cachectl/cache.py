@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from dspy.clients.cache import Cache
 
-from dspy_cachectl import answers, calls, draws, explain, phases, records
+from dspy_cachectl import answers, calls, draws, explain, opening, phases, records
 from dspy_cachectl._process import state
 from dspy_cachectl.calls import Call
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, FormatVersionError, StoreError
@@ -55,7 +55,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
         Raises:
             UncacheableError: If the request has no canonical form.
         """
-        key = calls.open_plain_call(request).key
+        key = opening.open_plain_call(request).key
         if key is None:
             raise draws.UncacheableError("the request has no canonical form")
         return key
@@ -70,7 +70,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
         if call is not None and call.awaited:
             call.awaited = False
             return self._look_up(call)
-        plain = calls.open_plain_call(request)
+        plain = opening.open_plain_call(request)
         try:
             answer = self._look_up(plain)
         finally:
@@ -79,7 +79,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
             if call is not None and plain.key is not None:
                 call.foreign.add(plain.key)
             self._note_asked(plain)
-        elif plain.decision.from_run and plain.outcome == "resumed":
+        elif plain.kind is Kind.PLAIN_LM and plain.outcome in {"resumed", "collapsed"}:
             self._say_plain(plain)
         return answer
 
@@ -95,7 +95,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
         plain: Call | None = None
         try:
             if call is None or call.outcome is not None or call.foreign or not call.cached:
-                plain = calls.open_plain_call(request)
+                plain = opening.open_plain_call(request)
                 if call is not None and call.outcome is None and call.cached and plain.key not in call.foreign:
                     plain = None
                 elif call is not None and plain.key is not None:
@@ -140,7 +140,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
     def _look_up(self, call: Call) -> Any:
         call.asked_at = time.monotonic()
         if call.key is None:
-            if call.decision.raises:
+            if call.decision.raises and not call.local:
                 raise call.miss("the request has no canonical form, so nothing can be stored for it")
             return None
         if not call.decision.reads:
@@ -171,9 +171,9 @@ class ManagedCache(Cache):  # type: ignore[misc]
         facts = answers.read(value, sampled=call.kind in {Kind.LM, Kind.PLAIN_LM})
         seconds = call.seconds()
         call.bought(facts, seconds)
+        origin = call.drawn = call.origin(facts, seconds)
         if not (call.decision.stores and facts.storable) or call.key is None:
             return
-        origin = call.origin(facts, seconds)
         try:
             data = records.encode(origin, value, draws.plain_text(call.description()))
         except UnstorableError as error:

@@ -1,28 +1,25 @@
 """One call on its way: what the policy decided for it, what became of it, and how it is counted.
 
-The LM opens a call and the cache, which DSPy asks in between, finds it in a context variable. A call of a plain
-`dspy.LM` or an embedder is opened by the cache itself.
+The LM opens a call (see `opening`) and the cache, which DSPy asks in between, finds it in a context variable. A call
+of a plain `dspy.LM` or an embedder is opened by the cache itself.
 """
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
-import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import dspy
-
-from dspy_cachectl import draws, seam
 from dspy_cachectl._process import state
 from dspy_cachectl.answers import AnswerFacts
 from dspy_cachectl.errors import CacheMissError
 from dspy_cachectl.ledger import Row, Tally
-from dspy_cachectl.phases import Here, PhaseRun, here
-from dspy_cachectl.policy import Decision, Facts, Kind, Policy, decide
+from dspy_cachectl.phases import Here, PhaseRun
+from dspy_cachectl.policy import Decision, Kind, Policy
 from dspy_cachectl.records import Origin
 
 _CURRENT: contextvars.ContextVar[Call | None] = contextvars.ContextVar("dspy_cachectl_call", default=None)
@@ -48,6 +45,7 @@ class Call:
         ordinal: Which asking of this request it is within its run; None outside runs.
         temperature: The temperature that is sent, or None.
         cached: Whether DSPy will ask the cache.
+        local: Whether a function of the program answers it, and no provider.
         parent: The call within which this one is made, or None.
         awaited: Whether the cache's next question is this call's.
         handed: The bytes of an entry that were found, or handed over by a leader.
@@ -58,6 +56,7 @@ class Call:
         tally: What is counted for it.
         asked_at: When the provider was asked, on the monotonic clock; None before.
         foreign: The keys of other calls that were made within this one and are not answered yet.
+        drawn: Where its answer comes from; None while it has none, or where nothing is known of it.
     """
 
     kind: Kind
@@ -75,6 +74,7 @@ class Call:
     ordinal: int | None = None
     temperature: float | None = None
     cached: bool = True
+    local: bool = False
     parent: Call | None = None
     awaited: bool = False
     handed: bytes | None = None
@@ -85,6 +85,7 @@ class Call:
     tally: Tally = field(default_factory=lambda: Tally(calls=1))
     asked_at: float | None = None
     foreign: set[str] = field(default_factory=set)
+    drawn: Origin | None = None
 
     @property
     def run(self) -> PhaseRun | None:
@@ -102,6 +103,16 @@ class Call:
                 return False
             ancestor = ancestor.parent
         return True
+
+    @property
+    def draw_id(self) -> str:
+        """What identifies the answer: the provider's ids of it, or the key where the provider gave none.
+
+        Two calls with one draw id have one answer, whether the store, a proxy or the provider repeated it.
+        """
+        if self.drawn is not None and self.drawn.response_ids and self.fingerprint is not None:
+            return f"{self.fingerprint[:16]}:{':'.join(self.drawn.response_ids)}"
+        return self.key or f"uncached:{uuid.uuid4().hex}"
 
     @property
     def run_id(self) -> str | None:
@@ -124,12 +135,15 @@ class Call:
             self.outcome = "coalesced"
         elif self.decision.raises:
             self.outcome = "replayed"
+        elif self.decision.from_run:
+            self.outcome = "collapsed" if self._handed_out_before() else "resumed"
         else:
-            self.outcome = "resumed" if self.decision.from_run else "reused"
+            self.outcome = "reused"
         self.tally.prompt_tokens_saved += origin.prompt_tokens or 0
         self.tally.completion_tokens_saved += origin.completion_tokens or 0
         self.tally.cost_saved += origin.cost or 0.0
         self.tally.seconds_saved += origin.seconds
+        self.drawn = origin
         self._check_distinct(origin.response_ids)
 
     def bought(self, facts: AnswerFacts, seconds: float) -> None:
@@ -138,7 +152,8 @@ class Call:
             self.outcome = "fresh"
         else:
             self.outcome = "refreshed" if self.decision.stores and self.cached and self.key else "uncacheable"
-        self.tally.requests += facts.requests
+        self._handed_out_before()
+        self.tally.requests += 0 if self.local else facts.requests
         self.tally.prompt_tokens_spent += facts.prompt_tokens or 0
         self.tally.completion_tokens_spent += facts.completion_tokens or 0
         self.tally.cost_spent += facts.cost or 0.0
@@ -196,6 +211,8 @@ class Call:
         state.ledger.record(row, self.tally)
         if place.run is not None:
             place.run.ledger.record(row, self.tally)
+            if place.run.on_call is not None:
+                place.run.on_call(self)
         for run in place.stray_of:
             if run is not place.run:
                 run.ledger.record(row, Tally(stray=1))
@@ -207,6 +224,12 @@ class Call:
                 "A bare thread pool does not carry DSPy's settings: open the phase with everywhere=True, or hand the "
                 "pool cachectl.carry(function). Such calls are counted as stray",
             )
+
+    def _handed_out_before(self) -> bool:
+        """Note that a plain LM's draw is handed out. Tell whether it was before, in this passage of the run."""
+        if self.kind is not Kind.PLAIN_LM or self.run is None or self.key is None or not self.decision.from_run:
+            return False
+        return self.run.ordinals.next(unit="handed out", own=None, request=self.key) > 0
 
     def _check_distinct(self, response_ids: tuple[str, ...]) -> None:
         if self.fingerprint is None or self.key is None or self.coalesced:
@@ -221,110 +244,6 @@ class Call:
                     "A LiteLLM proxy can be asked not to, with phase(..., bypass_proxy=True)",
                 )
                 return
-
-
-def open_lm_call(
-    lm: Any, prompt: Any, messages: Any, kwargs: dict[str, Any], *, asynchronous: bool
-) -> tuple[Call, Any, dict[str, Any]]:
-    """Decide what is done for a call of a governed LM.
-
-    Args:
-        lm: The LM, with `role`, `endpoint` and `version`.
-        prompt: As in `dspy.LM.__call__`; likewise the next two.
-        messages: The messages, or None.
-        kwargs: The call's options.
-        asynchronous: Whether it is `acall`.
-
-    Returns:
-        The call, and the prompt and options to go on with: with the rollout id and the temperature of its draw.
-    """
-    place = here()
-    policy = place.context.policy_for(lm.role)
-    typed = seam.is_typed(prompt, kwargs)
-    asked = (prompt if isinstance(prompt, dspy.lm15.Request) else kwargs["request"]).config if typed else None
-    temperature = kwargs.get("temperature", lm.kwargs.get("temperature")) if asked is None else asked.temperature
-    decision = decide(
-        policy, Facts(Kind.LM, temperature=temperature, model=lm.model, has_run=place.context.run_id is not None)
-    )
-    managed = seam.is_managed(lm, asynchronous=asynchronous)
-    if decision.raises and managed:
-        kwargs = {**kwargs, "cache": True}
-    if decision.lent_temperature is not None:
-        temperature = decision.lent_temperature
-        prompt, kwargs = _with_temperature(prompt, kwargs, temperature)
-    endpoint = lm.endpoint or seam.endpoint_of(lm.model, {**lm.kwargs, **kwargs}, getattr(lm, "_engine_spec", None))
-    call = Call(
-        kind=Kind.LM,
-        model=lm.model,
-        role=lm.role,
-        endpoint=endpoint,
-        place=place,
-        policy=policy,
-        decision=decision,
-        request=None,
-        fingerprint=None,
-        key=None,
-        version=lm.version,
-        temperature=temperature,
-        cached=seam.asks_cache(lm, kwargs, asynchronous=asynchronous),
-        parent=_CURRENT.get(),
-    )
-    call.tally.temperatures_lent += decision.lent_temperature is not None
-    own = kwargs.get("rollout_id", lm.kwargs.get("rollout_id"))
-    with contextlib.suppress(draws.UncacheableError):
-        # Without a canonical form there is no key: the call goes through, counted as uncacheable.
-        request = draws.clean_request(seam.request_of(lm, prompt, messages, kwargs, asynchronous=asynchronous))
-        call.fingerprint = draws.fingerprint(request, endpoint=endpoint, version=lm.version)
-        call.rollout_id = _rollout(call, own)
-        call.key = draws.cache_key(call.fingerprint, rollout_id=call.rollout_id, scope=policy.scope)
-        call.request = request
-    if managed and call.rollout_id is not None:
-        kwargs = {**kwargs, "rollout_id": call.rollout_id}
-    if place.context.bypass_proxy and decision.from_run and managed and not typed:
-        kwargs = {**kwargs, "extra_body": _without_proxy_cache(kwargs.get("extra_body", lm.kwargs.get("extra_body")))}
-    return call, prompt, kwargs
-
-
-def open_plain_call(request: Mapping[str, Any]) -> Call:
-    """Decide what is done for a call that only the cache sees: of a plain `dspy.LM`, or of an embedder."""
-    kind, shared = seam.cache_request(request)
-    place = here()
-    model = _model_of(shared)
-    policy = place.context.policy
-    decision = decide(policy, Facts(kind, model=model, has_run=place.context.run_id is not None))
-    call = Call(
-        kind=kind,
-        model=model,
-        role=None,
-        endpoint=seam.endpoint_of(model, shared),
-        place=place,
-        policy=policy,
-        decision=decision,
-        request=None,
-        fingerprint=None,
-        key=None,
-        temperature=shared.get("temperature"),
-    )
-    with contextlib.suppress(draws.UncacheableError):
-        cleaned = draws.clean_request(shared)
-        call.fingerprint = draws.fingerprint(cleaned, endpoint=call.endpoint)
-        own = shared.get("rollout_id")
-        # Only the cache sees this call, so it cannot tell two askings of a request apart: they share a draw.
-        call.rollout_id = (
-            draws.rollout_id(call.run_id, own=own, request=call.fingerprint) if call.run_id is not None else own
-        )
-        call.key = draws.cache_key(call.fingerprint, rollout_id=call.rollout_id, scope=policy.scope)
-        call.request = cleaned
-    return call
-
-
-def _model_of(request: Mapping[str, Any]) -> str:
-    model, typed = request.get("model"), request.get("request")
-    if isinstance(model, str):
-        return model
-    if isinstance(typed, dict):
-        return str(typed.get("model", "?"))
-    return str(getattr(model, "__name__", "(custom)"))
 
 
 @contextlib.contextmanager
@@ -358,27 +277,3 @@ def settled(call: Call) -> Iterator[None]:
 def current() -> Call | None:
     """Return the call within which this code runs, or None."""
     return _CURRENT.get()
-
-
-def _rollout(call: Call, own: Any) -> Any:
-    run_id, print_ = call.run_id, call.fingerprint
-    if run_id is None or print_ is None:
-        return own
-    run, unit = call.run, call.place.context.unit
-    call.ordinal = 0 if run is None else run.ordinals.next(unit=unit, own=own, request=print_)
-    return draws.rollout_id(run_id, own=own, unit=unit, request=print_, ordinal=call.ordinal)
-
-
-def _with_temperature(prompt: Any, kwargs: dict[str, Any], temperature: float) -> tuple[Any, dict[str, Any]]:
-    request = prompt if isinstance(prompt, dspy.lm15.Request) else kwargs.get("request")
-    if request is None:
-        return prompt, {**kwargs, "temperature": temperature}
-    request = dataclasses.replace(request, config=dataclasses.replace(request.config, temperature=temperature))
-    if isinstance(prompt, dspy.lm15.Request):
-        return request, kwargs
-    return prompt, {**kwargs, "request": request}
-
-
-def _without_proxy_cache(extra_body: Any) -> dict[str, Any]:
-    body = dict(extra_body or {})
-    return {**body, "cache": {**(body.get("cache") or {}), "no-cache": True}}

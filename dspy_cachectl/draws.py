@@ -62,9 +62,12 @@ def clean_request(request: Mapping[str, Any]) -> dict[str, Any]:
         if value is None or name in _TRANSPORT or is_secret_name(name):
             continue
         try:
-            clean[name] = value if name in _CONTENT else _without_secrets(value, headers=name in _HEADERS)
+            kept = value if name in _CONTENT else _without_secrets(value, headers=name in _HEADERS)
         except RecursionError as error:
             raise UncacheableError(f"the option {name!r} has no canonical form: it holds itself") from error
+        # Headers that held nothing but secrets say nothing.
+        if kept or not isinstance(kept, dict) or name in _CONTENT:
+            clean[name] = kept
     return clean
 
 
@@ -212,6 +215,9 @@ def _schema(model: type[pydantic.BaseModel]) -> orjson.Fragment:
 
 @lru_cache(maxsize=1024)
 def _callable_text(value: Any) -> str:
+    if inspect.ismethod(value) or getattr(value, "__closure__", None):
+        # One source, many functions: two models' `encode` would share their vectors.
+        raise TypeError(f"{value!r} depends on more than its source, so its results cannot be told apart")
     try:
         return f"<source:{inspect.getsource(value)}>"
     except (TypeError, OSError):

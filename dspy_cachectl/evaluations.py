@@ -44,6 +44,10 @@ class EvaluationObserver(BaseCallback):  # type: ignore[misc]
         self._lock = threading.Lock()
         self._found: dict[str, Evaluation] = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # DSPy's settings are pickled with their callbacks; what was noted stays with the phase.
+        return EvaluationObserver, ()
+
     def evaluations(self) -> list[Evaluation]:
         """Return what was noted, in the order in which the evaluations began."""
         with self._lock:

@@ -15,13 +15,14 @@ import dspy
 from dspy.clients.base_lm import LM_CLASS_STATE_KEY
 from dspy.utils.dummies import DummyLM
 
-from dspy_cachectl import calls, seam
+from dspy_cachectl import calls, opening, seam
 from dspy_cachectl._process import state
 from dspy_cachectl.answers import AnswerFacts
 from dspy_cachectl.calls import Call
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.flight import Flights
-from dspy_cachectl.install import ensure_installed, installed
+from dspy_cachectl.installation import ensure_installed, installed
+from dspy_cachectl.pickling import Remake, state_of
 
 M = TypeVar("M")
 
@@ -44,7 +45,7 @@ class Governed:
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Answer as `dspy.LM` does, under the policy of the phase."""
-        call, prompt, kwargs = calls.open_lm_call(self, prompt, messages, kwargs, asynchronous=False)
+        call, prompt, kwargs = opening.open_lm_call(self, prompt, messages, kwargs, asynchronous=False)
         if messages is not None:
             kwargs["messages"] = messages
         parent = functools.partial(super().__call__, prompt, **kwargs)  # type: ignore[misc]
@@ -59,7 +60,7 @@ class Governed:
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Answer as `dspy.LM.acall` does, under the policy of the phase."""
-        call, prompt, kwargs = calls.open_lm_call(self, prompt, messages, kwargs, asynchronous=True)
+        call, prompt, kwargs = opening.open_lm_call(self, prompt, messages, kwargs, asynchronous=True)
         if messages is not None:
             kwargs["messages"] = messages
         parent = functools.partial(super().acall, prompt, **kwargs)  # type: ignore[misc]
@@ -128,6 +129,12 @@ class LM(Governed, dspy.LM):  # type: ignore[misc]
         _name(self, role=role, endpoint=endpoint, version=version)
         ensure_installed()
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # A subclass is somebody's own, and pickled as such.
+        if type(self) is not LM:
+            return super().__reduce_ex__(protocol)
+        return Remake(_rebuild_ours), (dspy.LM,), state_of(self)
+
 
 def wrap(lm: M, *, role: str | None = None, endpoint: str | None = None, version: str | None = None) -> M:
     """Return a copy of an LM that obeys the phase. The LM itself is left as it is.
@@ -189,13 +196,15 @@ def _governed_class(kind: type) -> type:
 
 def _reduce(self: Any, protocol: Any) -> tuple[Any, ...]:  # noqa: ARG001 - the protocol's signature
     kind = next(cls for cls in type(self).__mro__ if not issubclass(cls, Governed))
-    getstate = getattr(self, "__getstate__", None)  # every object has it from Python 3.11 on
-    held = getstate() if getstate is not None else self.__dict__
-    return _rebuild, (kind,), held
+    return Remake(_rebuild), (kind,), state_of(self)
 
 
 def _rebuild(kind: type) -> Any:
     return object.__new__(_governed_class(kind))
+
+
+def _rebuild_ours(_: type) -> Any:
+    return object.__new__(LM)
 
 
 def _name(lm: Any, **names: Any) -> None:

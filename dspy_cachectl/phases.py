@@ -7,12 +7,13 @@ optimizers carry into their threads. What travels is a frozen value; counters an
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import functools
 import inspect
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -20,19 +21,17 @@ from typing import Any, ParamSpec, TypeVar
 
 import dspy
 
-from dspy_cachectl._process import state
+from dspy_cachectl._process import SETTING, state
 from dspy_cachectl.config import settings
 from dspy_cachectl.draws import Ordinals
 from dspy_cachectl.errors import CacheMissError, ConfigurationError, ReplayIncompleteError
 from dspy_cachectl.evaluations import Evaluation, EvaluationObserver
 from dspy_cachectl.ledger import Ledger, Stats
 from dspy_cachectl.policy import Policy
+from dspy_cachectl.units import MARKER
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-SETTING = "cachectl"
-"""The key in DSPy's settings under which the phase travels."""
 
 _KEPT_MISSES = 5
 
@@ -47,7 +46,7 @@ class PhaseContext:
         token: Finds the `PhaseRun` in this process.
         roles: The policies of the roles that are treated differently.
         run_id: The run whose draws are made or served, or None.
-        unit: What is being evaluated (example and repeat), if known.
+        unit: What the draws are numbered within: an example and its repeat, or else the outermost call of a module.
         bypass_proxy: Whether a LiteLLM proxy is asked not to answer from its own cache.
         automatic: Whether `AutoPhase` entered it.
     """
@@ -73,7 +72,7 @@ class PhaseContext:
     @property
     def guarded(self) -> bool:
         """Whether calls from outside, while it is open, put its results in doubt."""
-        return self.policy.fresh or self.policy.replays
+        return any(policy.fresh or policy.replays for policy in self.policies)
 
 
 class PhaseRun:
@@ -85,6 +84,7 @@ class PhaseRun:
         run_id: The identity of its fresh draws; pass it to `phase(..., run_id=...)` to resume. None where the
             policy makes no draws of its own.
         closed: Whether its block has ended.
+        on_call: Called with each `Call` of it that has ended, in the thread that made it; None for nobody.
     """
 
     def __init__(self, context: PhaseContext) -> None:
@@ -96,6 +96,7 @@ class PhaseRun:
         self.ordinals = Ordinals()
         self.ledger = Ledger()
         self.observer = EvaluationObserver() if context.guarded else None
+        self.on_call: Callable[[Any], None] | None = None
         self._lock = threading.Lock()
         self._misses: list[CacheMissError] = []
         self._missed = 0
@@ -148,7 +149,7 @@ class phase:  # noqa: N801 - used as a word: with phase("eval")
         everywhere: Make this the process's default while it lasts, so that it also holds in threads that do
             not carry DSPy's settings.
         bypass_proxy: Ask a LiteLLM proxy not to answer from its own cache. It is sent with each call as
-            `extra_body={"cache": {"no-cache": True}}`.
+            `extra_body={"cache": {"no-cache": True}}`, for which DSPy's `auto` engine chooses LiteLLM.
         **overrides: Fields of `Policy` that differ: `temperature`, `max_age`, `scope`, ...
 
     Raises:
@@ -231,6 +232,11 @@ class phase:  # noqa: N801 - used as a word: with phase("eval")
         return run
 
     @property
+    def context(self) -> PhaseContext:
+        """What it will make travel with the calls, but for what is known at its opening."""
+        return self._context
+
+    @property
     def run(self) -> PhaseRun | None:
         """The passage that is open, or None."""
         return None if self._opened is None else self._opened.run
@@ -268,7 +274,7 @@ class _Open:
         self._everywhere = everywhere
         override: dict[str, Any] = {SETTING: context}
         if self.run.observer is not None:
-            override["callbacks"] = [*(dspy.settings.get("callbacks") or []), self.run.observer]
+            override["callbacks"] = [*(dspy.settings.get("callbacks") or []), MARKER, self.run.observer]
         self._entered: AbstractContextManager[None] = dspy.context(**override)
         self._entered.__enter__()
         with state.lock:
@@ -328,10 +334,21 @@ def here() -> Here:
     with state.lock:
         guarded = tuple(state.open_runs)
     # A replay never calls, not even from a thread that its phase did not reach.
-    replay = next((run for run in reversed(guarded) if run.policy.replays), None)
+    replay = next((run for run in reversed(guarded) if any(one.replays for one in run.context.policies)), None)
     if replay is not None:
         return Here(replay.context, replay, stray_of=guarded)
     return Here(outside, None, stray_of=guarded)
+
+
+@contextlib.contextmanager
+def unit(name: str) -> Iterator[None]:
+    """Make the draws in this block those of one unit (an example and a repeat): their ordinals begin at 0."""
+    context: PhaseContext | None = dspy.settings.get(SETTING)
+    if context is None:
+        yield
+        return
+    with dspy.context(**{SETTING: replace(context, unit=name)}):
+        yield
 
 
 def current_phase() -> PhaseRun | None:

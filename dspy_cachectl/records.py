@@ -31,7 +31,7 @@ from dspy_cachectl.errors import CorruptEntryError, FormatVersionError
 
 FORMAT_VERSION = 1
 _MAGIC = b"CCTL"
-_HEADER = struct.Struct(">4sIBBHIII")
+_HEADER = struct.Struct(">9xB2xIII")
 _CHECKED_FROM = 8
 
 _TAGGED = 1
@@ -108,11 +108,11 @@ def encode(origin: Origin, answer: Any, request: bytes = b"") -> bytes:
         The bytes of the entry.
 
     Raises:
-        values.UnstorableError: If the answer holds something that has no stored form.
+        values.UnstorableError: If the answer, or its origin, holds something that has no stored form.
     """
     body, tagged = values.dumps(answer)
     flags = _TAGGED if tagged else 0
-    blocks = [orjson.dumps(asdict(origin), default=_plain_rollout), body, request]
+    blocks = [_origin_block(origin), body, request]
     for index, above in ((1, _PACK_ANSWER_ABOVE), (2, _PACK_REQUEST_ABOVE)):
         if len(blocks[index]) > above:
             blocks[index] = _compressor().compress(blocks[index])
@@ -153,16 +153,21 @@ def decode_request(data: bytes) -> dict[str, Any]:
 
 
 def _open(data: bytes) -> tuple[int, tuple[bytes, bytes, bytes]]:
-    if len(data) < _HEADER.size or data[:4] != _MAGIC:
+    if len(data) <= _CHECKED_FROM or data[:4] != _MAGIC:
         raise CorruptEntryError("the bytes are not an entry of this package, or are cut short")
-    _, crc, version, flags, _, *lengths = _HEADER.unpack_from(data)
-    if zlib.crc32(memoryview(data)[_CHECKED_FROM:]) != crc:
+    version = data[_CHECKED_FROM]
+    if zlib.crc32(memoryview(data)[_CHECKED_FROM:]) != int.from_bytes(data[4:8], "big"):
         raise CorruptEntryError("the entry's checksum does not match; it is damaged")
+    if version < 1:
+        raise CorruptEntryError("the entry has no format version, so this package did not write it")
     if version > FORMAT_VERSION:
         raise FormatVersionError(
             f"the entry has format version {version}; this dspy-cachectl reads up to {FORMAT_VERSION}. "
             "Upgrade dspy-cachectl to read it; it is left as it is"
         )
+    if len(data) < _HEADER.size:
+        raise CorruptEntryError("the entry is cut short")
+    flags, *lengths = _HEADER.unpack_from(data)
     if _HEADER.size + sum(lengths) != len(data):
         raise CorruptEntryError("the entry's blocks do not add up to its length")
     first, second = _HEADER.size + lengths[0], _HEADER.size + lengths[0] + lengths[1]
@@ -179,6 +184,13 @@ def _unpack(block: bytes, flags: int, index: int) -> bytes:
         return _decompressor().decompress(block, max_output_size=size)
     except zstandard.ZstdError as error:
         raise CorruptEntryError(f"a block of the entry cannot be decompressed: {error}") from error
+
+
+def _origin_block(origin: Origin) -> bytes:
+    try:
+        return orjson.dumps(asdict(origin), default=_plain_rollout)
+    except TypeError as error:
+        raise values.UnstorableError(f"where the answer came from cannot be written as JSON: {error}") from error
 
 
 def _origin(block: bytes) -> Origin:

@@ -22,6 +22,9 @@ from dspy_cachectl.policy import Kind
 _COMPLETIONS = {"chat": "completion", "text": "text_completion", "responses": "responses_completion"}
 _EMBEDDINGS = "dspy.clients.embedding."
 
+ENDPOINT = "_cachectl_endpoint"
+"""The field under which a plain LM's request in the cache names its endpoint (see `endpoints`)."""
+
 
 def is_typed(prompt: Any, kwargs: Mapping[str, Any]) -> bool:
     """Tell whether a call carries a `dspy.lm15.Request`."""
@@ -34,7 +37,7 @@ def request_of(
     """Return the request that DSPy will look up for a call, in the form that sync and async share."""
     if is_typed(prompt, kwargs):
         call = prepare(lm, prompt, messages, dict(kwargs), asynchronous=asynchronous)
-        return {**_shared_form(call.key(lm, asynchronous)), "model": lm.model}
+        return {"model": lm.model, **_shared_form(call.key(lm, asynchronous))}
     request = {
         "_fn_identifier": f"dspy.clients.lm.litellm_{_COMPLETIONS.get(lm.model_type, lm.model_type)}",
         "model": lm.model,
@@ -52,10 +55,24 @@ def cache_request(request: Mapping[str, Any]) -> tuple[Kind, dict[str, Any]]:
     shared = _shared_form(request)
     name = str(shared.get("_fn_identifier", ""))
     if name.startswith(_EMBEDDINGS):
+        # `request_cache` knows arguments by their position only.
+        for position, argument in enumerate(("model", "batch_inputs")):
+            if f"positional_arg_{position}" in shared:
+                shared[argument] = shared.pop(f"positional_arg_{position}")
         return Kind.EMBEDDING, shared
     if name.startswith(("dspy.clients.lm.", "dspy.clients.lm15.")):
         return Kind.PLAIN_LM, shared
     return Kind.FUNCTION, shared
+
+
+def model_of(request: Mapping[str, Any]) -> str:
+    """Return the name of the model that a request in DSPy's cache is for."""
+    model, typed = request.get("model"), request.get("request")
+    if isinstance(model, str):
+        return model
+    if isinstance(typed, dict):
+        return str(typed.get("model", "?"))
+    return str(getattr(model, "__name__", "(custom)"))
 
 
 def _shared_form(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,7 +82,7 @@ def _shared_form(request: Mapping[str, Any]) -> dict[str, Any]:
         .replace("._cached_acompute_", "._cached_compute_")
         .removesuffix(".async")
     )
-    return {**request, "_fn_identifier": shared}
+    return {**{field: value for field, value in request.items() if field != ENDPOINT}, "_fn_identifier": shared}
 
 
 def endpoint_of(model: str, options: Mapping[str, Any], engine: Any = None) -> str | None:

@@ -30,3 +30,25 @@ def is_secret_header(name: str) -> bool:
     """Tell whether an HTTP header or a parameter of a URL holds a secret. In doubt it does."""
     lowered = name.lower()
     return lowered in _SECRET_NAMES or any(word in lowered for word in _SECRET_IN_HEADER)
+
+
+USERINFO = re.compile(r"(?P<scheme>\b[a-zA-Z][\w+.\-]*://)[^/?#\s]*@")
+"""User and password in an address, with what stands before them."""
+
+_HIDDEN = "[removed]"
+_SECRETS_IN_TEXT = (
+    re.compile(r"(?i)(?P<keep>\b(?:bearer\s+(?=[\w\-.~+/=]{6})|basic\s+(?=[\w\-.~+/=]{16})))[\w\-.~+/=]+"),
+    re.compile(
+        r"(?i)(?P<keep>(?:api[_\-]?key|authorization|password|passwd|secret|[_\-]token(?!s)|\btoken(?!s))[\w\-]*"
+        r"[\"']?\s*[=:]\s*[\"']?)(?!\s)(?:(?:bearer|basic)\s+)?[^\s\"',;&}]+"
+    ),
+    re.compile(r"(?P<keep>)\b(?:sk|pk|rk|hf|gh[pousr]|gsk|xai|xox[abp]|nvapi|dapi|AKIA|AIza)[\-_]?[\w\-]{16,}"),
+)
+
+
+def scrub(text: str) -> str:
+    """Return a text without the secrets that can be told by their look: credentials in addresses, keys, tokens."""
+    text = USERINFO.sub(r"\g<scheme>", text)
+    for pattern in _SECRETS_IN_TEXT:
+        text = pattern.sub(lambda found: found["keep"] + _HIDDEN, text)
+    return text

@@ -13,10 +13,10 @@ from typing import Any
 from dspy.clients import embedding, execution
 
 from dspy_cachectl import calls
-from dspy_cachectl._process import logger, state
-from dspy_cachectl.errors import CacheMissError
-from dspy_cachectl.ledger import Row, Tally
+from dspy_cachectl._process import logger
+from dspy_cachectl.calls import Call
 from dspy_cachectl.phases import here
+from dspy_cachectl.policy import Facts, Kind, decide
 
 _GUARDED = ((execution, "_engine"), (embedding, "_compute_embeddings"), (embedding, "_acompute_embeddings"))
 _ORIGINALS: dict[tuple[Any, str], Callable[..., Any]] = {}
@@ -51,7 +51,8 @@ def _refusing(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _refuse_in_replay(subject: Any) -> None:
     place = here()
-    if not place.context.policy_for(getattr(subject, "role", None)).replays:
+    policy = place.context.policy_for(getattr(subject, "role", None))
+    if not policy.replays:
         return
     if callable(subject) and not hasattr(subject, "model"):
         return  # an embedder's own function: the user's code, not a provider
@@ -59,11 +60,19 @@ def _refuse_in_replay(subject: Any) -> None:
     call = calls.current()
     if call is not None and call.outcome is None:
         raise call.miss(reason)
+    kind = Kind.PLAIN_LM if hasattr(subject, "model") else Kind.EMBEDDING
     model = str(getattr(subject, "model", subject))
-    miss = CacheMissError(reason, key=None, model=model, phase=place.context.name or "(replay)")
-    row, tally = Row(place.context.name, None, model), Tally(calls=1, missed=1)
-    state.ledger.record(row, tally)
-    if place.run is not None:
-        place.run.ledger.record(row, tally)
-        place.run.missed(miss)
-    raise miss
+    refused = Call(
+        kind=kind,
+        model=model,
+        role=getattr(subject, "role", None),
+        endpoint=None,
+        place=place,
+        policy=policy,
+        decision=decide(policy, Facts(kind, model=model)),
+        request=None,
+        fingerprint=None,
+        key=None,
+    )
+    with calls.settled(refused):
+        raise refused.miss(reason)

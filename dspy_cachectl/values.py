@@ -20,6 +20,8 @@ from dspy_cachectl.errors import CorruptEntryError
 
 TAG = "$"
 _INT64 = range(-(2**63), 2**64)
+_ARRAY_KINDS = "biufcmMSU"
+"""NumPy's kinds of elements that are numbers, times or text of a fixed length."""
 
 _RESPONSES = {
     "ModelResponse": "litellm.types.utils",
@@ -48,9 +50,13 @@ def dumps(value: Any) -> tuple[bytes, bool]:
     """
     encoder = _Encoder()
     try:
-        return orjson.dumps(encoder.walk(value)), encoder.tagged
+        plain = encoder.walk(value)
     except RecursionError as error:
         raise UnstorableError("the value is nested too deeply, or holds itself") from error
+    try:
+        return orjson.dumps(plain), encoder.tagged
+    except TypeError as error:  # it is all JSON, so only its depth can be wrong
+        raise UnstorableError(f"the value cannot be written as JSON: {error}") from error
 
 
 def loads(data: bytes, *, tagged: bool) -> Any:
@@ -62,7 +68,7 @@ def loads(data: bytes, *, tagged: bool) -> Any:
     try:
         value = orjson.loads(data)
         return _untag(value) if tagged else value
-    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise CorruptEntryError(f"the entry's value cannot be decoded: {error}") from error
 
 
@@ -80,7 +86,7 @@ class _Encoder:
         if value is None or kind is bool:
             return value
         if kind is int:
-            return value if value in _INT64 else self._tag("int", str(value))
+            return value if value in _INT64 else self._tag("int", hex(value))  # decimal has a limit in Python
         if kind is float:
             return value if math.isfinite(value) else self._tag("float", repr(value))
         if kind is list:
@@ -108,16 +114,24 @@ class _Encoder:
     def _other(self, value: Any) -> Any:
         if isinstance(value, (tuple, set, frozenset)) and type(value) in {tuple, set, frozenset}:
             return self._tag(type(value).__name__, [self.walk(item) for item in value])
-        if isinstance(value, (bytes, bytearray)):
-            return self._tag("bytes", _base64(bytes(value)))
+        if type(value) in {bytes, bytearray}:
+            return self._tag(type(value).__name__, _base64(value))
         if isinstance(value, pydantic.BaseModel):
             return self._response(value)
         numpy = sys.modules.get("numpy")
-        if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)) and not value.dtype.hasobject:
-            data = _base64(numpy.ascontiguousarray(value).tobytes())
-            name = "array" if isinstance(value, numpy.ndarray) else "scalar"
-            return self._tag(name, data, dtype=value.dtype.str, shape=list(value.shape))
+        # Subclasses of arrays carry more than their numbers: a mask, names of fields.
+        if numpy is not None and (type(value) is numpy.ndarray or isinstance(value, numpy.generic)):
+            return self._array(value)
         raise UnstorableError(f"{type(value).__module__}.{type(value).__qualname__} has no stored form")
+
+    def _array(self, value: Any) -> Any:
+        # Of the other kinds of elements the bytes are pointers, or `dtype.str` leaves out what they mean.
+        if value.dtype.kind not in _ARRAY_KINDS:
+            raise UnstorableError(f"an array of {value.dtype} has no stored form")
+        name = "scalar" if isinstance(value, sys.modules["numpy"].generic) else "array"
+        if isinstance(value, (str, bytes)) and value[-1:] in {"\0", b"\0"}:
+            raise UnstorableError("NumPy drops the zeros at the end of a text")
+        return self._tag(name, _base64(value.tobytes()), dtype=value.dtype.str, shape=list(value.shape))
 
     def _response(self, value: pydantic.BaseModel) -> Any:
         kind = type(value)
@@ -150,13 +164,13 @@ def _untag(value: Any) -> Any:
 
 def _scalar(tag: str, value: str) -> Any:
     if tag == "int":
-        return int(value)
+        return int(value, 16)
     if tag == "float":
         return float(value)
     if tag == "str":
         return base64.b64decode(value).decode("utf-8", "surrogatepass")
-    if tag == "bytes":
-        return base64.b64decode(value)
+    if tag in {"bytes", "bytearray"}:
+        return {"bytes": bytes, "bytearray": bytearray}[tag](base64.b64decode(value))
     raise CorruptEntryError(f"the entry holds a value of the unknown kind {tag!r}")
 
 
@@ -164,9 +178,9 @@ def _array(value: dict[str, Any], *, scalar: bool) -> Any:
     import numpy as np
 
     dtype = np.dtype(value["dtype"])
-    if dtype.hasobject:
-        raise CorruptEntryError("the entry holds an array of objects, which is never stored")
-    array = np.frombuffer(base64.b64decode(value["v"]), dtype=dtype).reshape(value["shape"]).copy()
+    if dtype.kind not in _ARRAY_KINDS:
+        raise CorruptEntryError(f"the entry holds an array of {dtype}, which is never stored")
+    array = np.ndarray(value["shape"], dtype, base64.b64decode(value["v"])).copy()
     return array[()] if scalar else array
 
 
@@ -175,10 +189,9 @@ def _response(name: str, fields: dict[str, Any], cost: Any) -> Any:
     if module is None:
         raise CorruptEntryError(f"the entry holds a response of the unknown kind {name!r}")
     response = getattr(importlib.import_module(module), name)(**fields)
-    hidden = getattr(response, "_hidden_params", None)
-    response._hidden_params = {**(hidden or {}), "response_cost": cost}  # noqa: SLF001 - where LiteLLM and DSPy keep the cost
+    response._hidden_params = {"response_cost": cost}  # noqa: SLF001 - where LiteLLM and DSPy keep the cost
     return response
 
 
-def _base64(data: bytes) -> str:
+def _base64(data: bytes | bytearray) -> str:
     return base64.b64encode(data).decode("ascii")

@@ -1,85 +1,28 @@
-"""Entries in one folder, kept by diskcache over SQLite, and never unpickled.
-
-diskcache brings the file format, eviction, and safe writing by many processes. Three things are set right here:
-it may not unpickle, it may not wait for a locked database without bound, and its errors are translated.
-"""
+"""Entries in one folder, kept by diskcache over SQLite, and never unpickled."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import diskcache
 
-from dspy_cachectl.errors import CorruptEntryError, StoreUnavailableError
+from dspy_cachectl.errors import StoreError, StoreUnavailableError
 from dspy_cachectl.stores.base import Label
-from dspy_cachectl.stores.reader import DATABASE, FolderReader, check_filename
+from dspy_cachectl.stores.folder import Folder
+from dspy_cachectl.stores.forks import inside_sqlite, tell_after_fork
+from dspy_cachectl.stores.reader import DATABASE, FolderReader, MissingFileError, unavailable
 
-_MODE_RAW, _MODE_FILE = 1, 2
-_NEVER_PICKLE = "pickle is never used here"
+_REST_FACTOR = 10
+"""After a failed opening the next is tried when ten times as long has passed: failing takes a tenth of the time."""
 
-
-class _BytesDisk(diskcache.Disk):  # type: ignore[misc]
-    """Keeps strings to bytes and refuses everything else. A planted pickle does not run."""
-
-    def put(self, key: Any) -> tuple[str, bool]:
-        if type(key) is not str:
-            raise TypeError(f"a key is a string, not {type(key).__name__}: {_NEVER_PICKLE}")
-        return key, True
-
-    def get(self, key: Any, raw: bool) -> str:
-        if not raw or not isinstance(key, str):
-            raise CorruptEntryError(f"the store holds a key that is not text; {_NEVER_PICKLE}")
-        return key
-
-    def store(self, value: Any, read: bool, key: Any = diskcache.UNKNOWN) -> tuple[int, int, str | None, Any]:
-        if type(value) is not bytes or read:
-            raise TypeError(f"a value is bytes, not {type(value).__name__}: {_NEVER_PICKLE}")
-        stored: tuple[int, int, str | None, Any] = super().store(value, read=False, key=key)
-        return stored
-
-    def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> bytes:
-        if mode == _MODE_RAW and isinstance(value, bytes):
-            return value
-        if mode == _MODE_FILE and filename is not None:
-            check_filename(filename)
-            fetched: bytes = super().fetch(mode, filename, value, read=False)
-            return fetched
-        raise CorruptEntryError(f"the store holds an entry of a kind that is never written; {_NEVER_PICKLE}")
-
-    def remove(self, file_path: str) -> None:
-        check_filename(file_path)
-        super().remove(file_path)
-
-
-class _Folder(diskcache.Cache):  # type: ignore[misc]
-    """A diskcache that gives up on a locked database after `patience` seconds, also while it opens."""
-
-    def __init__(self, directory: str, *, patience: float, **settings: Any) -> None:
-        self.patience = patience
-        super().__init__(directory, timeout=patience, **settings)
-
-    @property
-    def _sql_retry(self) -> Any:
-        execute = self._sql
-        give_up = time.monotonic() + self.patience
-
-        def retry(statement: str, *args: Any) -> Any:
-            while True:
-                try:
-                    return execute(statement, *args)
-                except sqlite3.OperationalError as error:
-                    if "locked" not in str(error) or time.monotonic() > give_up:
-                        raise
-                    time.sleep(0.005)
-
-        return retry
+_INHERITED: list[Folder] = []
+"""A forked child may neither use nor close its parent's connections, so they are kept as they are."""
 
 
 class DiskStore:
@@ -90,7 +33,7 @@ class DiskStore:
     Args:
         path: The folder. It is made, for this user alone, at the first write.
         max_bytes: When the folder grows beyond it, the entries stored first are removed. In bytes.
-        patience: How long a write waits for a database that another process has locked, in seconds.
+        patience: How long a read or write waits for a database that another process has locked, in seconds.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, max_bytes: int = 30 * 10**9, patience: float = 5.0) -> None:
@@ -98,9 +41,11 @@ class DiskStore:
         self.max_bytes = max_bytes
         self.patience = patience
         self._lock = threading.Lock()
-        self._folder: _Folder | None = None
+        self._folder: Folder | None = None
         self._opened: tuple[int, int] | None = None
-        self._reader = FolderReader(self.path)
+        self._failure: tuple[StoreUnavailableError, float] | None = None
+        self._reader = FolderReader(self.path, patience=patience)
+        tell_after_fork(self)
 
     @property
     def location(self) -> str:
@@ -111,15 +56,16 @@ class DiskStore:
         """Return the bytes kept under a key, or None."""
         if self._folder is None and not (self.path / DATABASE).exists():
             return None
-        try:
-            folder = self._open()
-        except StoreUnavailableError as error:
+        folder = self._open_if_possible()
+        if folder is None:
             # A folder on a read-only disk still has answers to give.
-            if self._folder is None and (found := self._read_only(key, error)) is not None:
-                return found
-            raise
+            return self._reader.get(key)
         with self._translated("read"):
-            value: bytes | None = folder.get(key, retry=False)
+            try:
+                value: bytes | None = folder.get(key, retry=False)
+            except MissingFileError:
+                # Another process may have replaced the entry, and its file, between the two looks.
+                value = folder.get(key, retry=False)
             return value
 
     def put(self, key: str, value: bytes, label: Label) -> None:
@@ -160,34 +106,50 @@ class DiskStore:
             with self._translated("close"):
                 folder.close()
 
-    def _open(self) -> _Folder:
+    def after_fork(self) -> None:
+        """Open everything anew in the child."""
+        self._lock = threading.Lock()
+        if self._folder is not None:
+            _INHERITED.append(self._folder)
+        self._folder = self._opened = self._failure = None
+
+    def _open_if_possible(self) -> Folder | None:
+        try:
+            return self._open()
+        except StoreUnavailableError:
+            if self._failure is None:
+                raise  # it could be opened, and was deleted
+            return None
+
+    def _open(self) -> Folder:
         folder = self._folder
         if folder is not None and self._identity() == self._opened:
             return folder
         with self._lock:
-            if self._folder is not None and self._identity() == self._opened:
-                return self._folder
-            deleted = self._folder is not None
-            self._folder = None
-            if deleted:
-                self._opened = None
+            if self._folder is not None:
+                if self._identity() == self._opened:
+                    return self._folder
+                self._folder = self._opened = None
                 raise StoreUnavailableError(
                     f"the store's folder {self.path} was deleted or replaced while in use; it is opened anew"
                 )
-            with self._translated("open"):
-                self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-                folder = _Folder(
-                    str(self.path),
-                    patience=self.patience,
-                    disk=_BytesDisk,
-                    size_limit=self.max_bytes,
-                    eviction_policy="least-recently-stored",
-                    statistics=0,
-                    tag_index=1,
-                )
-            self._opened = self._identity()
-            self._folder = folder
-            return folder
+            if self._failure is not None and time.monotonic() < self._failure[1]:
+                # Whoever waited for the lock must not wait once more for what just failed.
+                raise StoreUnavailableError(str(self._failure[0])) from self._failure[0].__cause__
+            started = time.monotonic()
+            try:
+                self._folder = self._opening()
+            except StoreUnavailableError as error:
+                now = time.monotonic()
+                self._failure = error, now + _REST_FACTOR * (now - started)
+                raise
+            self._opened, self._failure = self._identity(), None
+            return self._folder
+
+    def _opening(self) -> Folder:
+        with self._translated("open"):
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return Folder(str(self.path), max_bytes=self.max_bytes, patience=self.patience)
 
     def _identity(self) -> tuple[int, int] | None:
         # SQLite goes on writing to a deleted file without a word, so the file is looked at by name.
@@ -197,22 +159,17 @@ class DiskStore:
             return None
         return found.st_dev, found.st_ino
 
-    def _read_only(self, key: str, error: StoreUnavailableError) -> bytes | None:
-        try:
-            return self._reader.get(key)
-        except CorruptEntryError:
-            raise
-        except StoreUnavailableError:
-            raise error from error.__cause__
-
     @contextlib.contextmanager
     def _translated(self, doing: str) -> Iterator[None]:
         try:
-            yield
+            with inside_sqlite:
+                yield
+        except StoreError:
+            raise
         except diskcache.Timeout as error:
             self._unavailable(doing, f"another process kept its database locked for {self.patience:g} s", error)
-        except (sqlite3.Error, OSError, ValueError, AssertionError) as error:
-            self._unavailable(doing, str(error), error)
+        except Exception as error:  # noqa: BLE001 - what a damaged database makes diskcache raise has no bounds
+            self._unavailable(doing, unavailable(error), error)
 
     def _unavailable(self, doing: str, why: str, error: BaseException) -> NoReturn:
         raise StoreUnavailableError(f"could not {doing} the store {self.path}: {why}") from error

@@ -7,6 +7,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator
 
 from dspy_cachectl.stores.base import Label
+from dspy_cachectl.stores.forks import tell_after_fork
 
 _OVERHEAD = 300
 """Bytes that Python takes for an entry beside its key and value."""
@@ -26,6 +27,7 @@ class MemoryStore:
         self._lock = threading.Lock()
         self._entries: OrderedDict[str, tuple[bytes, Label]] = OrderedDict()
         self._bytes = 0
+        tell_after_fork(self)
 
     @property
     def location(self) -> str:
@@ -83,6 +85,10 @@ class MemoryStore:
 
     def close(self) -> None:
         """Nothing is held open; the entries stay."""
+
+    def after_fork(self) -> None:
+        """Go on in the child with what the parent had."""
+        self._lock = threading.Lock()
 
     def _remove(self, key: str) -> bool:
         kept = self._entries.pop(key, None)

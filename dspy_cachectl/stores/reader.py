@@ -15,20 +15,58 @@ from typing import Any
 
 from dspy_cachectl.errors import CorruptEntryError, StoreUnavailableError
 from dspy_cachectl.stores.base import Label
+from dspy_cachectl.stores.forks import inside_sqlite
 
 DATABASE = "cache.db"
 _FILENAME = re.compile(r"[0-9a-f]{2}[/\\][0-9a-f]{2}[/\\][0-9a-f]{28}\.val")
 _PAGE = 1000
+_RAW, _FILE = 1, 2
+"""diskcache's modes of a value: in the table, and in a file. Its others hold text and pickles."""
+_NO_LOCK_FILE = ("unable to open", "readonly", "disk I/O error", "is full")
+"""What SQLite says where it cannot make the file that readers and writers lock: the disk is read-only, or full."""
 
 
-def check_filename(filename: str) -> None:
-    """Refuse a file name that diskcache would not have made: it could point outside the folder.
+class MissingFileError(CorruptEntryError):
+    """The file that the table names for a value is not there."""
+
+
+def is_filename(name: str) -> bool:
+    """Tell whether diskcache would have made this name of a value's file. Any other could point outside the folder."""
+    return _FILENAME.fullmatch(name) is not None
+
+
+def read_value(folder: Path, mode: Any, filename: Any, value: Any) -> bytes:
+    """Return the value that a row of the table keeps.
+
+    Args:
+        folder: The store's folder.
+        mode: The row's `mode`; likewise the next two.
+        filename: The value's file, relative to the folder, or None.
+        value: The value in the table, or None.
 
     Raises:
-        CorruptEntryError: If the name is not of diskcache's form.
+        CorruptEntryError: If it is of a kind that is never written, or its file is missing.
+        StoreUnavailableError: If its file cannot be read.
     """
-    if _FILENAME.fullmatch(filename) is None:
+    if mode == _RAW and isinstance(value, bytes):
+        return value
+    if mode != _FILE or not isinstance(filename, str):
+        raise CorruptEntryError("the store holds an entry of a kind that is never written; it is not unpickled")
+    if not is_filename(filename):
         raise CorruptEntryError(f"the store names the file {filename!r}, which is not one that it writes")
+    try:
+        return (folder / filename).read_bytes()
+    except FileNotFoundError as error:
+        raise MissingFileError(f"the store names the file {filename!r}, which is missing") from error
+    except OSError as error:
+        raise StoreUnavailableError(f"could not read {folder / filename}: {error}") from error
+
+
+def unavailable(error: BaseException) -> str:
+    """Say in a message why a store failed, and what to do where its database is damaged."""
+    if type(error) is sqlite3.DatabaseError:
+        return f"{error}. Its database is damaged; remove the folder, or restore it, to use it again"
+    return str(error) or type(error).__name__
 
 
 class FolderReader:
@@ -36,10 +74,12 @@ class FolderReader:
 
     Args:
         path: The folder. It may be missing; then there is nothing in it.
+        patience: How long it waits for a database that another process has locked, in seconds.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, patience: float = 2.0) -> None:
+        self.path = path.absolute()
+        self.patience = patience
 
     def get(self, key: str) -> bytes | None:
         """Return the bytes kept under a key, or None.
@@ -48,32 +88,21 @@ class FolderReader:
             CorruptEntryError: If what is kept is not bytes.
             StoreUnavailableError: If the folder cannot be read.
         """
-        query = "SELECT mode, filename, value FROM Cache WHERE key = ? AND raw = 1"
-        rows = self._rows(query, (key,))
-        if not rows:
-            return None
-        mode, filename, value = rows[0]
-        if mode == 1 and isinstance(value, bytes):
-            return value
-        if mode != 2 or not isinstance(filename, str):
-            raise CorruptEntryError("the store holds an entry of a kind that is never written; it is not unpickled")
-        check_filename(filename)
-        try:
-            return (self.path / filename).read_bytes()
-        except OSError as error:
-            raise StoreUnavailableError(f"could not read {self.path / filename}: {error}") from error
+        rows = self._rows("SELECT mode, filename, value FROM Cache WHERE key = ? AND raw = 1", (key,))
+        return read_value(self.path, *rows[0]) if rows else None
 
     def keys(self, kind: str | None = None) -> Iterator[str]:
         """Yield the keys, newest first; only those filed under a kind, where one is named."""
-        below: int | None = None
+        stored: float | None = None
+        rowid: int | None = None
         while True:
             rows = self._rows(
-                "SELECT rowid, key FROM Cache WHERE (? IS NULL OR rowid < ?) AND (? IS NULL OR tag >= ? AND tag < ?)"
-                " AND typeof(key) = 'text' ORDER BY rowid DESC LIMIT ?",
-                (below, below, kind, f"{kind}\x1f", f"{kind}\x20", _PAGE),
+                "SELECT store_time, rowid, key FROM Cache"
+                " WHERE (? IS NULL OR (store_time, rowid) < (?, ?)) AND (? IS NULL OR tag >= ? AND tag < ?)"
+                " AND typeof(key) = 'text' ORDER BY store_time DESC, rowid DESC LIMIT ?",
+                (rowid, stored, rowid, kind, f"{kind}\x1f", f"{kind}\x20", _PAGE),
             )
-            for rowid, key in rows:
-                below = rowid
+            for stored, rowid, key in rows:  # noqa: B007 - the last row is where the next page begins
                 yield key
             if len(rows) < _PAGE:
                 return
@@ -100,19 +129,26 @@ class FolderReader:
             return []
         address = (self.path / DATABASE).as_uri()
         try:
-            return _query(f"{address}?mode=ro", query, parameters)
+            return self._query(f"{address}?mode=ro", query, parameters)
         except sqlite3.OperationalError as error:
-            if "unable to open" not in str(error) and "readonly" not in str(error):
-                raise StoreUnavailableError(f"could not read the store {self.path}: {error}") from error
-        except sqlite3.Error as error:
-            raise StoreUnavailableError(f"could not read the store {self.path}: {error}") from error
+            if "no such table" in str(error):
+                return []  # made this moment, and not filled yet
+            if not any(reason in str(error) for reason in _NO_LOCK_FILE):
+                raise self._error(error) from error
+        except (sqlite3.Error, ValueError) as error:
+            raise self._error(error) from error
         try:
-            # On a read-only disk SQLite cannot keep its lock file; nobody else can write there either.
-            return _query(f"{address}?mode=ro&immutable=1", query, parameters)
+            # Where SQLite cannot keep its lock file nobody else can write either, so it is read without one.
+            return self._query(f"{address}?mode=ro&immutable=1", query, parameters)
         except sqlite3.Error as error:
-            raise StoreUnavailableError(f"could not read the store {self.path}: {error}") from error
+            raise self._error(error) from error
 
+    def _query(self, address: str, query: str, parameters: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        with (
+            inside_sqlite,
+            contextlib.closing(sqlite3.connect(address, uri=True, timeout=self.patience)) as connection,
+        ):
+            return connection.execute(query, parameters).fetchall()
 
-def _query(address: str, query: str, parameters: tuple[object, ...]) -> list[tuple[Any, ...]]:
-    with contextlib.closing(sqlite3.connect(address, uri=True, timeout=2.0)) as connection:
-        return connection.execute(query, parameters).fetchall()
+    def _error(self, error: Exception) -> StoreUnavailableError:
+        return StoreUnavailableError(f"could not read the store {self.path}: {unavailable(error)}")

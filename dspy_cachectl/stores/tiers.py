@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,17 +19,19 @@ _REST = 30.0
 
 Into = Literal["all", "memory", "behind"]
 
-OnFault = Callable[[str, StoreError], None]
+Doing = Literal["read", "write"]
+
+OnFault = Callable[[Doing, StoreError], None]
 
 
 @dataclass
 class _Tier:
     store: Store
-    rests_until: float = 0.0
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    # Apart, because a store that cannot be written for a while may have answers to give all the same.
+    rests_until: dict[Doing, float] = field(default_factory=lambda: {"read": 0.0, "write": 0.0})
 
-    def run(self, action: Callable[[], bytes | None]) -> bytes | None:
-        if time.monotonic() < self.rests_until:
+    def run(self, doing: Doing, action: Callable[[], bytes | None]) -> bytes | None:
+        if time.monotonic() < self.rests_until[doing]:
             raise StoreUnavailableError(
                 f"the store {self.store.location} is set aside for a while after a slow failure"
             )
@@ -39,8 +40,7 @@ class _Tier:
             return action()
         except StoreUnavailableError:
             if time.monotonic() - started > _SLOW:
-                with self.lock:
-                    self.rests_until = time.monotonic() + _REST
+                self.rests_until[doing] = time.monotonic() + _REST
             raise
 
 
@@ -71,7 +71,7 @@ class Tiers:
         """Return the bytes that the nearest store keeps under a key, or None; the ones before it are filled."""
         for index, tier in enumerate(self._tiers):
             try:
-                value = tier.run(lambda tier=tier: tier.store.get(key))  # type: ignore[misc]
+                value = tier.run("read", lambda tier=tier: tier.store.get(key))  # type: ignore[misc]
             except StoreError as error:
                 self._on_fault("read", error)
                 continue
@@ -86,7 +86,7 @@ class Tiers:
             if into != "all" and isinstance(tier.store, MemoryStore) != (into == "memory"):
                 continue
             try:
-                tier.run(lambda tier=tier: tier.store.put(key, value, label))  # type: ignore[misc]
+                tier.run("write", lambda tier=tier: tier.store.put(key, value, label))  # type: ignore[misc]
             except StoreError as error:
                 self._on_fault("write", error)
 
@@ -116,6 +116,6 @@ class Tiers:
     def _fill(self, tiers: Sequence[_Tier], key: str, value: bytes) -> None:
         for tier in tiers:
             try:
-                tier.run(lambda tier=tier: tier.store.put(key, value, Label()))  # type: ignore[misc]
+                tier.run("write", lambda tier=tier: tier.store.put(key, value, Label()))  # type: ignore[misc]
             except StoreError as error:
                 self._on_fault("write", error)

@@ -1,0 +1,155 @@
+"""Opening a call: what the policy decides for it, which draw it is, and what it is sent with.
+
+The LM opens its own calls. A call of a plain `dspy.LM` or an embedder is opened by the cache, which is all that
+sees it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import dspy
+
+from dspy_cachectl import calls, draws, seam
+from dspy_cachectl._process import state
+from dspy_cachectl.calls import Call
+from dspy_cachectl.phases import here
+from dspy_cachectl.policy import Facts, Kind, decide
+
+
+def open_lm_call(
+    lm: Any, prompt: Any, messages: Any, kwargs: dict[str, Any], *, asynchronous: bool
+) -> tuple[Call, Any, dict[str, Any]]:
+    """Decide what is done for a call of a governed LM.
+
+    Args:
+        lm: The LM, with `role`, `endpoint` and `version`.
+        prompt: As in `dspy.LM.__call__`; likewise the next two.
+        messages: The messages, or None.
+        kwargs: The call's options.
+        asynchronous: Whether it is `acall`.
+
+    Returns:
+        The call, and the prompt and options to go on with: with the rollout id and the temperature of its draw.
+    """
+    place = here()
+    policy = place.context.policy_for(lm.role)
+    typed = seam.is_typed(prompt, kwargs)
+    asked = (prompt if isinstance(prompt, dspy.lm15.Request) else kwargs["request"]).config if typed else None
+    temperature = kwargs.get("temperature", lm.kwargs.get("temperature")) if asked is None else asked.temperature
+    decision = decide(
+        policy, Facts(Kind.LM, temperature=temperature, model=lm.model, has_run=place.context.run_id is not None)
+    )
+    managed = seam.is_managed(lm, asynchronous=asynchronous)
+    if decision.raises and managed:
+        kwargs = {**kwargs, "cache": True}
+    if decision.lent_temperature is not None:
+        temperature = decision.lent_temperature
+        prompt, kwargs = _with_temperature(prompt, kwargs, temperature)
+    endpoint = lm.endpoint or seam.endpoint_of(lm.model, {**lm.kwargs, **kwargs}, getattr(lm, "_engine_spec", None))
+    call = Call(
+        kind=Kind.LM,
+        model=lm.model,
+        role=lm.role,
+        endpoint=endpoint,
+        place=place,
+        policy=policy,
+        decision=decision,
+        request=None,
+        fingerprint=None,
+        key=None,
+        version=lm.version,
+        temperature=temperature,
+        cached=seam.asks_cache(lm, kwargs, asynchronous=asynchronous),
+        parent=calls.current(),
+    )
+    call.tally.temperatures_lent += decision.lent_temperature is not None
+    own = kwargs.get("rollout_id", lm.kwargs.get("rollout_id"))
+    with contextlib.suppress(draws.UncacheableError):
+        # Without a canonical form there is no key: the call goes through, counted as uncacheable.
+        request = draws.clean_request(seam.request_of(lm, prompt, messages, kwargs, asynchronous=asynchronous))
+        call.fingerprint = draws.fingerprint(request, endpoint=endpoint, version=lm.version)
+        call.rollout_id = _rollout(call, own)
+        call.key = draws.cache_key(call.fingerprint, rollout_id=call.rollout_id, scope=policy.scope)
+        call.request = request
+    if managed and call.rollout_id is not None:
+        kwargs = {**kwargs, "rollout_id": call.rollout_id}
+    if place.context.bypass_proxy and decision.from_run:
+        kwargs = _bypassing(lm, kwargs, typed=typed, managed=managed)
+    return call, prompt, kwargs
+
+
+def open_plain_call(request: Mapping[str, Any]) -> Call:
+    """Decide what is done for a call that only the cache sees: of a plain `dspy.LM`, or of an embedder."""
+    kind, shared = seam.cache_request(request)
+    place = here()
+    policy = place.context.policy
+    if kind is Kind.EMBEDDING and not policy.replays:
+        # DSPy's retriever embeds in a thread of its own; what does not vary puts no result in doubt.
+        place = dataclasses.replace(place, stray_of=())
+    model = seam.model_of(shared)
+    decision = decide(policy, Facts(kind, model=model, has_run=place.context.run_id is not None))
+    call = Call(
+        kind=kind,
+        model=model,
+        role=None,
+        endpoint=request[seam.ENDPOINT] if seam.ENDPOINT in request else seam.endpoint_of(model, shared),
+        place=place,
+        policy=policy,
+        decision=decision,
+        request=None,
+        fingerprint=None,
+        key=None,
+        temperature=shared.get("temperature"),
+        local=kind is Kind.EMBEDDING and callable(shared.get("model")),
+    )
+    with contextlib.suppress(draws.UncacheableError):
+        cleaned = draws.clean_request(shared)
+        call.fingerprint = draws.fingerprint(cleaned, endpoint=call.endpoint)
+        own = shared.get("rollout_id")
+        # Only the cache sees this call, so it cannot tell two askings of a request apart: they share a draw.
+        call.rollout_id = (
+            draws.rollout_id(call.run_id, own=own, request=call.fingerprint) if call.run_id is not None else own
+        )
+        call.key = draws.cache_key(call.fingerprint, rollout_id=call.rollout_id, scope=policy.scope)
+        call.request = cleaned
+    return call
+
+
+def _rollout(call: Call, own: Any) -> Any:
+    run_id, print_ = call.run_id, call.fingerprint
+    if run_id is None or print_ is None:
+        return own
+    run, unit = call.run, call.place.context.unit
+    call.ordinal = 0 if run is None else run.ordinals.next(unit=unit, own=own, request=print_)
+    return draws.rollout_id(run_id, own=own, unit=unit, request=print_, ordinal=call.ordinal)
+
+
+def _with_temperature(prompt: Any, kwargs: dict[str, Any], temperature: float) -> tuple[Any, dict[str, Any]]:
+    request = prompt if isinstance(prompt, dspy.lm15.Request) else kwargs.get("request")
+    if request is None:
+        return prompt, {**kwargs, "temperature": temperature}
+    request = dataclasses.replace(request, config=dataclasses.replace(request.config, temperature=temperature))
+    if isinstance(prompt, dspy.lm15.Request):
+        return request, kwargs
+    return prompt, {**kwargs, "request": request}
+
+
+def _bypassing(lm: Any, kwargs: dict[str, Any], *, typed: bool, managed: bool) -> dict[str, Any]:
+    engine = getattr(lm, "_engine_spec", None)
+    if managed and not typed and isinstance(engine, str) and engine != "lm15":
+        return {**kwargs, "extra_body": _without_proxy_cache(kwargs.get("extra_body", lm.kwargs.get("extra_body")))}
+    state.say_once(
+        f"bypass:{lm.model}",
+        f"bypass_proxy has no effect on {lm.model!r}: a typed Request, DSPy's native engine by name and an engine of "
+        "one's own cannot carry it. Ask with messages, through engine='auto' or 'litellm'",
+    )
+    return kwargs
+
+
+def _without_proxy_cache(extra_body: Any) -> dict[str, Any]:
+    body = dict(extra_body or {})
+    return {**body, "cache": {**(body.get("cache") or {}), "no-cache": True}}

@@ -1,0 +1,209 @@
+"""diskcache, made safe for answers that were paid for.
+
+diskcache brings the file format, eviction, and writing by many processes. Set right here: it may not unpickle, it
+follows no file name that it did not make, it waits for a locked database in turn and not without bound, and a
+failure keeps its reason and leaves no file behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import diskcache
+
+from dspy_cachectl.errors import CorruptEntryError
+from dspy_cachectl.stores.reader import is_filename, read_value
+
+_NEVER_PICKLE = "pickle is never used here"
+_LARGEST_WAL = 8 * 1024 * 1024
+_MOST_REMOVED = 500
+"""How many entries one write removes at most: a limit that was lowered must not hold it up for minutes."""
+_LARGEST_ROW = 256 * 1024
+"""From this size on a value is a file of its own. A smaller file would take a fifth more than it holds."""
+_SQLITE_PAGE = 4096
+_LOCK_FILE = 32 * 1024
+
+
+class BytesDisk(diskcache.Disk):  # type: ignore[misc]
+    """Keeps strings to bytes and refuses everything else. A planted pickle does not run."""
+
+    def put(self, key: Any) -> tuple[str, bool]:
+        """Return the key as it is kept."""
+        if type(key) is not str:
+            raise TypeError(f"a key is a string, not {type(key).__name__}: {_NEVER_PICKLE}")
+        return key, True
+
+    def get(self, key: Any, raw: bool) -> str:
+        """Return the key as it was given."""
+        if not raw or not isinstance(key, str):
+            raise CorruptEntryError(f"the store holds a key that is not text; {_NEVER_PICKLE}")
+        return key
+
+    def store(self, value: Any, read: bool, key: Any = diskcache.UNKNOWN) -> tuple[int, int, str | None, Any]:
+        """Return a value as the table keeps it; a large one is written to a file."""
+        if type(value) is not bytes or read:
+            raise TypeError(f"a value is bytes, not {type(value).__name__}: {_NEVER_PICKLE}")
+        stored: tuple[int, int, str | None, Any] = super().store(value, read=False, key=key)
+        return stored
+
+    def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> bytes:  # noqa: ARG002 - diskcache's
+        """Return a value that the table keeps."""
+        return read_value(Path(self._directory), mode, filename, value)
+
+    def remove(self, file_path: str) -> None:
+        """Remove a value's file. A file that diskcache would not have made is left alone: it is not the store's."""
+        if not is_filename(file_path):
+            return
+        path = Path(self._directory, file_path)
+        # Another process may remove the same file, or use the directory. diskcache's own way goes on upward, and
+        # would remove the store's folder and those above it where they are empty.
+        with contextlib.suppress(OSError):
+            path.unlink()
+        for folder in (path.parent, path.parent.parent):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+    def _write(self, full_path: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super()._write(full_path, *args, **kwargs)
+        except OSError:
+            with contextlib.suppress(OSError):
+                Path(full_path).unlink()
+            raise
+
+
+class Folder(diskcache.Cache):  # type: ignore[misc]
+    """A diskcache in a folder.
+
+    Args:
+        directory: The folder.
+        max_bytes: What its files may take up together, in bytes, the write-ahead log included.
+        patience: After how many seconds of a locked database a read or write gives up.
+    """
+
+    def __init__(self, directory: str, *, max_bytes: int, patience: float) -> None:
+        self.patience = patience
+        self._turn = threading.Lock()
+        wal = min(_LARGEST_WAL, max_bytes // 4)
+        super().__init__(
+            directory,
+            timeout=patience,
+            disk=BytesDisk,
+            disk_min_file_size=min(_LARGEST_ROW, max(wal, _SQLITE_PAGE)),
+            size_limit=max_bytes - wal - _LOCK_FILE,
+            eviction_policy="least-recently-stored",
+            statistics=0,
+            tag_index=1,
+            # It grows beyond this by the writes that are under way, so it gets half of its room.
+            sqlite_wal_autocheckpoint=max(wal // 2 // _SQLITE_PAGE, 1),
+            sqlite_journal_size_limit=wal,
+        )
+
+    @property
+    def _sql(self) -> Callable[..., Any]:
+        # diskcache itself retries for 60 seconds wherever it opens a database or a connection; `Timeout` ends that.
+        execute = self._con.execute
+        give_up = time.monotonic() + self.patience
+
+        def run(statement: str, *args: Any) -> Any:
+            try:
+                return execute(statement, *args)
+            except sqlite3.OperationalError as error:
+                if _is_locked(error) and time.monotonic() >= give_up:
+                    raise diskcache.Timeout from error
+                raise
+
+        return run
+
+    def _cull(
+        self,
+        now: float,  # noqa: ARG002 - diskcache's signature
+        sql: Callable[..., Any],
+        cleanup: Callable[[str | None], None],
+        limit: int | None = None,  # noqa: ARG002
+    ) -> None:
+        """Remove what was stored first until the rest fits. diskcache removes ten at once, however large they are."""
+        for _ in range(_MOST_REMOVED):
+            if self._bytes_kept(sql) <= self.size_limit:
+                return
+            rows = sql("SELECT rowid, filename FROM Cache ORDER BY store_time, rowid LIMIT 1").fetchall()
+            for rowid, filename in rows:
+                sql("DELETE FROM Cache WHERE rowid = ?", (rowid,))
+                cleanup(filename)
+            if not rows:
+                return
+
+    def _bytes_kept(self, sql: Callable[..., Any]) -> int:
+        pages, free = (sql(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
+        in_files = sql("SELECT value FROM Settings WHERE key = 'size'").fetchone()[0]
+        return int((pages - free) * self._page_size + in_files)
+
+    @contextlib.contextmanager
+    def _transact(
+        self,
+        retry: bool = False,  # noqa: ARG002 - diskcache's signature
+        filename: str | None = None,
+    ) -> Iterator[tuple[Callable[..., Any], Callable[[str | None], None]]]:
+        replaced: list[str | None] = []
+        try:
+            with self._in_turn() as connection:
+                try:
+                    yield connection.execute, replaced.append
+                    connection.execute("COMMIT")
+                except BaseException:
+                    if connection.in_transaction:  # SQLite may have rolled back by itself
+                        connection.execute("ROLLBACK")
+                    raise
+        except BaseException:
+            if filename is not None:
+                self._disk.remove(filename)
+            raise
+        for name in replaced:
+            if name is not None:
+                self._disk.remove(name)
+
+    @contextlib.contextmanager
+    def _in_turn(self) -> Iterator[sqlite3.Connection]:
+        """Begin to write. Of this process one thread tries at a time, and it tries often.
+
+        SQLite's own waiting sleeps longer the longer it has waited, so that whoever was unlucky stays so: with
+        eight busy processes a write took seconds.
+        """
+        give_up = time.monotonic() + self.patience
+        if not self._turn.acquire(timeout=self.patience):
+            raise diskcache.Timeout
+        try:
+            connection: sqlite3.Connection = self._con
+            connection.execute("PRAGMA busy_timeout = 0")
+            try:
+                _begin(connection, give_up)
+            finally:
+                connection.execute(f"PRAGMA busy_timeout = {int(self.patience * 1000)}")
+            yield connection
+        finally:
+            self._turn.release()
+
+
+def _begin(connection: sqlite3.Connection, give_up: float) -> None:
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if not _is_locked(error):
+                raise
+            if time.monotonic() >= give_up:
+                raise diskcache.Timeout from error
+            time.sleep(random.uniform(0.0005, 0.002))  # noqa: S311 - no secret; only out of step with the others
+        else:
+            return
+
+
+def _is_locked(error: sqlite3.OperationalError) -> bool:
+    return "locked" in str(error)

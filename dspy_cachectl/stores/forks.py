@@ -1,0 +1,72 @@
+"""Stores across a fork.
+
+What another thread holds at the moment of a fork stays held in the child for ever: a store's lock, or one inside
+SQLite. So a fork waits until no thread is inside SQLite, and the stores renew their locks in the child.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import weakref
+from typing import Protocol
+
+_LONGEST_WAIT = 10.0
+"""How long a fork waits for threads that are inside SQLite, in seconds."""
+
+
+class _Gate:
+    """Lets any number of threads in, and none while the process forks. A thread enters it once at a time."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._inside = 0
+        self._forking = 0
+
+    def __enter__(self) -> None:
+        with self._changed:
+            while self._forking:
+                self._changed.wait()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._inside -= 1
+            if self._forking:
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        with self._changed:
+            self._forking += 1
+            self._changed.wait_for(lambda: self._inside == 0, _LONGEST_WAIT)
+
+    def open(self) -> None:
+        with self._changed:
+            self._forking -= 1
+            self._changed.notify_all()
+
+
+class _Forked(Protocol):
+    def after_fork(self) -> None: ...
+
+
+inside_sqlite = _Gate()
+"""Around every use of SQLite: `with inside_sqlite: ...`."""
+
+_FORKED: weakref.WeakSet[_Forked] = weakref.WeakSet()
+
+
+def tell_after_fork(store: _Forked) -> None:
+    """Call the store's `after_fork` in every child that is forked while the store lives."""
+    _FORKED.add(store)
+
+
+def _in_child() -> None:
+    inside_sqlite.__init__()  # type: ignore[misc] # in place: other modules hold the object
+    for store in list(_FORKED):
+        store.after_fork()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(before=inside_sqlite.close, after_in_parent=inside_sqlite.open, after_in_child=_in_child)

@@ -1,0 +1,170 @@
+"""What every store promises. The tests of a store derive from `StoreContract` and say how to make one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from dspy_cachectl.errors import StoreError
+from dspy_cachectl.stores import Label, Store
+
+COMPILED = Label(kind="lm", model="openai/gpt-4o-mini", phase="compile", role="generator")
+DRAWN = Label(kind="lm", model="openai/gpt-4o-mini", phase="eval", role="judge", run_id="run-1")
+VECTOR = Label(kind="embedding", model="openai/text-embedding-3-small", phase="compile")
+
+
+class StoreContract:
+    """The promises; each is kept by every store."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Store:
+        raise NotImplementedError
+
+    def test_is_a_store(self, store: Store) -> None:
+        """It has the methods that the rest of the package uses."""
+        assert isinstance(store, Store)
+        assert isinstance(store.location, str)
+
+    @pytest.mark.parametrize("size", [0, 1, 2000, 40_000, 1_500_000])
+    def test_gives_back_what_was_put(self, store: Store, size: int) -> None:
+        """A value of any size comes back byte by byte."""
+        value = bytes(at % 251 for at in range(size))
+
+        store.put("key", value, COMPILED)
+
+        assert value == store.get("key")
+
+    def test_knows_nothing_of_other_keys(self, store: Store) -> None:
+        """A key is found under its exact spelling only."""
+        store.put("run:baseline", b"1", COMPILED)
+
+        assert [None] * 4 == [store.get(key) for key in ("run:Baseline", "run:baseline ", "run:%", "run_baseline")]
+
+    @pytest.mark.parametrize("key", ["a'b", 'a"b', "run:größe ☃", "x" * 5000, " "])
+    def test_takes_any_text_as_key(self, store: Store, key: str) -> None:
+        """A key may hold quotes, any script, and thousands of characters."""
+        store.put(key, b"value", COMPILED)
+
+        assert b"value" == store.get(key)
+        assert [key] == list(store.keys())
+
+    def test_a_second_put_takes_the_place_of_the_first(self, store: Store) -> None:
+        """There is one entry for a key, with the value and the label that it was put with last."""
+        store.put("key", b"long" * 100_000, COMPILED)
+        store.put("key", b"new", DRAWN)
+
+        assert b"new" == store.get("key")
+        assert {DRAWN: 1} == store.labels()
+
+    def test_delete_tells_whether_it_was_there(self, store: Store) -> None:
+        """A deleted key is gone; deleting it again is no error."""
+        store.put("key", b"value", COMPILED)
+
+        assert [True, False] == [store.delete("key"), store.delete("key")]
+        assert store.get("key") is None
+        assert {} == store.labels()
+
+    def test_keys_come_newest_first(self, store: Store) -> None:
+        """What was put last comes first, also where it took the place of something older."""
+        for key in ("a", "b", "c"):
+            store.put(key, b"value", COMPILED)
+        store.put("a", b"again", COMPILED)
+
+        assert ["a", "c", "b"] == list(store.keys())
+
+    def test_keys_of_one_kind(self, store: Store) -> None:
+        """Where a kind is named, only the keys filed under it come, and not those of a kind that begins alike."""
+        longer = Label(kind="lm-batch")
+        for key, label in {"a": COMPILED, "b": VECTOR, "c": DRAWN, "d": longer, "e": Label()}.items():
+            store.put(key, b"value", label)
+
+        assert ["c", "a"] == list(store.keys("lm"))
+        assert ["b"] == list(store.keys("embedding"))
+        assert [] == list(store.keys("run"))
+        assert ["e", "d", "c", "b", "a"] == list(store.keys())
+
+    def test_labels_are_counted(self, store: Store) -> None:
+        """How many entries there are under each label, without reading them."""
+        for at in range(5):
+            store.put(f"compiled-{at}", b"value", COMPILED)
+        store.put("drawn", b"value", DRAWN)
+
+        assert {COMPILED: 5, DRAWN: 1} == store.labels()
+
+    def test_clear_removes_everything(self, store: Store) -> None:
+        """After clearing there is nothing, and it says how much there was."""
+        for at in range(120):
+            store.put(f"key-{at}", b"value" * (70_000 if at == 0 else 1), COMPILED)
+
+        assert 120 == store.clear()
+        assert 0 == store.clear()
+        assert [] == list(store.keys())
+        assert store.get("key-0") is None
+
+    def test_says_how_much_room_it_takes(self, store: Store) -> None:
+        """It counts the values at least, and gives their room back with them."""
+        store.put("small", b"value", COMPILED)
+        before = store.bytes_used()
+
+        store.put("large", bytes(1_000_000), COMPILED)
+        with_large = store.bytes_used()
+        store.delete("large")
+
+        assert with_large - before >= 1_000_000
+        assert with_large - store.bytes_used() >= 900_000
+
+    def test_works_after_close(self, store: Store) -> None:
+        """Closing lets go of files; the next use opens them again."""
+        store.close()
+        store.put("key", b"value", COMPILED)
+        store.close()
+        store.close()
+
+        assert b"value" == store.get("key")
+
+    def test_many_threads(self, store: Store) -> None:
+        """What many threads put at once is all there, and each reads what it put."""
+
+        def work(thread: int) -> list[str]:
+            wrong = []
+            for at in range(40):
+                key, value = f"{thread}-{at}", f"value {thread} {at}".encode() * 20
+                store.put(key, value, COMPILED)
+                if store.get(key) != value:
+                    wrong.append(key)
+            return wrong
+
+        assert [] == in_threads(16, work)
+        assert {COMPILED: 640} == store.labels()
+
+    def test_many_threads_on_one_key(self, store: Store) -> None:
+        """A reader sees one whole value or another, never a mixture or nothing, also where values are large."""
+        values = {bytes([letter]) * size for letter in b"abcd" for size in (10, 400_000)}
+        ordered = sorted(values)
+        store.put("key", ordered[0], COMPILED)
+
+        def work(thread: int) -> list[object]:
+            if thread % 2:
+                for at in range(15):
+                    store.put("key", ordered[(thread + at) % len(ordered)], COMPILED)
+                return []
+            return [type(seen) for seen in (store.get("key") for _ in range(60)) if seen not in values]
+
+        assert [] == in_threads(8, work)
+        assert {COMPILED: 1} == store.labels()
+
+
+def in_threads(count: int, work: Callable[[int], list[object]] | Callable[[int], list[str]]) -> list[object]:
+    """Run `work` with 0, 1, ... in as many threads at once; what they returned, joined, errors of stores included."""
+
+    def guarded(thread: int) -> list[object]:
+        try:
+            return list(work(thread))
+        except StoreError as error:
+            return [error]
+
+    with ThreadPoolExecutor(count) as pool:
+        return [item for found in pool.map(guarded, range(count)) for item in found]

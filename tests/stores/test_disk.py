@@ -1,0 +1,153 @@
+"""The store in a folder: the contract, and what only a folder promises."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from dspy_cachectl.stores import Label
+from dspy_cachectl.stores.disk import DiskStore
+from tests.stores.contract import COMPILED, DRAWN, VECTOR, StoreContract
+
+
+class TestContract(StoreContract):
+    """The store in a folder keeps the contract."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> DiskStore:
+        return DiskStore(tmp_path / "entries")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "entries"
+
+
+def test_reading_makes_no_folder(folder: Path) -> None:
+    """Asking a store that is not there finds nothing, and leaves nothing behind."""
+    store = DiskStore(folder)
+
+    assert store.get("key") is None
+    assert [] == list(store.keys())
+    assert {} == store.labels()
+    assert 0 == store.bytes_used()
+    store.close()
+    assert not folder.exists()
+
+
+def test_reading_makes_nothing_in_an_empty_folder(folder: Path) -> None:
+    """A folder without a store in it stays as it is until something is put."""
+    folder.mkdir()
+
+    assert DiskStore(folder).get("key") is None
+
+    assert [] == list(folder.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+def test_the_folder_is_for_its_user_alone(folder: Path) -> None:
+    """Answers may be private: a folder that the store makes can be entered by nobody else."""
+    before = os.umask(0o022)
+    try:
+        DiskStore(folder).put("key", b"value", COMPILED)
+    finally:
+        os.umask(before)
+
+    assert 0o700 == stat.S_IMODE(folder.stat().st_mode)
+
+
+def test_another_reader_sees_at_once_what_was_put(folder: Path) -> None:
+    """When `put` returns, others can read it."""
+    ours, theirs = DiskStore(folder), DiskStore(folder)
+    for at in range(20):
+        ours.put(f"key-{at}", b"%d" % at, COMPILED)
+
+        assert b"%d" % at == theirs.get(f"key-{at}")
+
+
+def test_entries_outlive_the_store(folder: Path) -> None:
+    """What was put is there for the next one who opens the folder, the large values too."""
+    first = DiskStore(folder)
+    first.put("small", b"value", COMPILED)
+    first.put("large", bytes(600_000), DRAWN)
+    first.close()
+
+    again = DiskStore(folder)
+
+    assert b"value" == again.get("small")
+    assert bytes(600_000) == again.get("large")
+    assert {COMPILED: 1, DRAWN: 1} == again.labels()
+
+
+def test_labels_agree_with_the_table(folder: Path) -> None:
+    """The counts are those of SQLite itself, read without this package."""
+    store = DiskStore(folder)
+    labels = [COMPILED, DRAWN, VECTOR, Label(kind="run", phase="eval", run_id="run-1"), Label()]
+    for at in range(100):
+        store.put(f"key-{at}", b"value", labels[at % 7 % 5])
+    for at in range(0, 100, 9):
+        store.delete(f"key-{at}")
+
+    with sqlite3.connect(folder / "cache.db") as plain:
+        counted = plain.execute("SELECT tag, COUNT(*) FROM Cache GROUP BY tag").fetchall()
+    assert {label.encode(): count for label, count in store.labels().items()} == dict(counted)
+    assert 5 == len(counted)
+
+
+def test_no_value_is_left_behind(folder: Path) -> None:
+    """The file of a large value goes when the value is replaced, deleted or cleared."""
+    store = DiskStore(folder)
+    store.put("replaced", bytes(600_000), COMPILED)
+    store.put("deleted", bytes(600_000), COMPILED)
+    store.put("cleared", bytes(600_000), COMPILED)
+    assert 3 == len(list(folder.rglob("*.val")))
+
+    store.put("replaced", b"small", COMPILED)
+    store.delete("deleted")
+    assert 1 == len(list(folder.rglob("*.val")))
+
+    store.clear()
+    assert ["cache.db", "cache.db-shm", "cache.db-wal"] == sorted(path.name for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize(("size", "count"), [(2_000, 1_500), (30_000, 200), (300_000, 30)])
+def test_the_folder_stays_within_its_limit(folder: Path, size: int, count: int) -> None:
+    """All files of the folder together take up no more than the limit, and what was put last is kept."""
+    limit = 2 * 1024 * 1024
+    store = DiskStore(folder, max_bytes=limit)
+
+    for at in range(count):
+        store.put(f"key-{at}", os.urandom(size), COMPILED)
+        if at % 50 == 0:
+            assert room(folder) < 1.1 * limit
+
+    assert room(folder) < 1.1 * limit
+    kept = list(store.keys())
+    assert 0.3 * limit < len(kept) * size
+    assert [f"key-{count - 1 - at}" for at in range(len(kept))] == kept
+
+
+def test_a_smaller_limit_holds_for_what_is_there(folder: Path) -> None:
+    """A store opened with a smaller limit comes down to it as it is used."""
+    large = DiskStore(folder)
+    for at in range(1000):
+        large.put(f"old-{at}", os.urandom(4000), COMPILED)
+    large.close()
+
+    limit = 2 * 1024 * 1024
+    small = DiskStore(folder, max_bytes=limit)
+    for at in range(120):
+        small.put(f"new-{at}", os.urandom(4000), COMPILED)
+
+    assert room(folder) < 1.1 * limit
+    assert "new-119" == next(small.keys())
+
+
+def room(folder: Path) -> int:
+    """The bytes that a folder takes up on its disk, directories included."""
+    return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))

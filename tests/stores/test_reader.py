@@ -1,0 +1,116 @@
+"""Reading a folder without writing to it."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from dspy_cachectl.errors import StoreUnavailableError
+from dspy_cachectl.stores.disk import DiskStore
+from dspy_cachectl.stores.reader import FolderReader
+from tests.stores.contract import COMPILED, DRAWN, VECTOR
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "entries"
+
+
+@pytest.fixture
+def store(folder: Path) -> DiskStore:
+    return DiskStore(folder)
+
+
+def test_reads_what_the_store_wrote(store: DiskStore, folder: Path) -> None:
+    """It gives the same bytes, keys and labels as the store, which may be in use."""
+    store.put("small", b"value", COMPILED)
+    store.put("large", bytes(600_000), DRAWN)
+    reader = FolderReader(folder)
+
+    assert [b"value", bytes(600_000), None] == [reader.get(key) for key in ("small", "large", "other")]
+    assert ["large", "small"] == list(reader.keys())
+    assert store.labels() == reader.labels()
+
+
+def test_writes_nothing(store: DiskStore, folder: Path, tmp_path: Path) -> None:
+    """A closed folder looks the same after reading as before."""
+    store.put("key", b"value", COMPILED)
+    store.close()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    reader = FolderReader(folder)
+    assert b"value" == reader.get("key")
+    assert {COMPILED: 1} == reader.labels()
+
+    after = {path.name: path.read_bytes() for path in folder.iterdir() if path.name == "cache.db"}
+    assert {"cache.db": before["cache.db"]} == after
+
+
+def test_keys_come_newest_first_over_many_pages(store: DiskStore, folder: Path) -> None:
+    """Listing is done page by page, in one order, each key once."""
+    for at in range(2300):
+        store.put(f"key-{at}", b"", VECTOR if at % 3 else COMPILED)
+
+    assert [f"key-{at}" for at in reversed(range(2300))] == list(FolderReader(folder).keys())
+    assert [f"key-{at}" for at in reversed(range(0, 2300, 3))] == list(FolderReader(folder).keys("lm"))
+
+
+def test_keys_of_one_moment_all_come(store: DiskStore, folder: Path) -> None:
+    """Entries stored within the clock's resolution do not hide one another at the end of a page."""
+    for at in range(2100):
+        store.put(f"key-{at}", b"", COMPILED)
+    with sqlite3.connect(folder / "cache.db") as plain:
+        plain.execute("UPDATE Cache SET store_time = 1.0")
+
+    assert [f"key-{at}" for at in reversed(range(2100))] == list(FolderReader(folder).keys())
+
+
+def test_a_missing_folder_is_empty_and_stays_missing(folder: Path) -> None:
+    """There is nothing in a folder that is not there."""
+    reader = FolderReader(folder)
+
+    assert reader.get("key") is None
+    assert [] == list(reader.keys())
+    assert {} == reader.labels()
+    assert 0 == reader.bytes_used()
+    assert not folder.exists()
+
+
+def test_a_database_that_is_only_just_made_is_empty(folder: Path) -> None:
+    """Between the making of the file and of its tables, and after a crash there, nothing is stored."""
+    folder.mkdir()
+    (folder / "cache.db").touch()
+
+    assert FolderReader(folder).get("key") is None
+    assert {} == FolderReader(folder).labels()
+    assert 0 == FolderReader(folder).bytes_used()
+
+
+def test_a_file_that_is_no_database_is_an_error(folder: Path) -> None:
+    """It is not taken for an empty store: the message says what is wrong and what to do."""
+    folder.mkdir()
+    (folder / "cache.db").write_text("this is a text, and quite a long one " * 40)
+
+    with pytest.raises(StoreUnavailableError, match=r"not a database.*remove the folder"):
+        FolderReader(folder).labels()
+
+
+def test_entries_of_a_writer_that_never_closed_are_read(store: DiskStore, folder: Path, tmp_path: Path) -> None:
+    """A copy of the folder of a running or killed writer holds its latest entries, in the write-ahead log."""
+    store.put("key", b"value", COMPILED)
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    assert (copy / "cache.db-wal").stat().st_size > 0
+
+    assert b"value" == FolderReader(copy).get("key")
+
+
+@pytest.mark.parametrize("name", ["with space", "per%20cent", "quest?ion", "ha#sh", "größe"])
+def test_any_name_of_a_folder(tmp_path: Path, name: str) -> None:
+    """The folder's name may hold characters that mean something in an address."""
+    DiskStore(tmp_path / name).put("key", b"value", COMPILED)
+
+    assert {COMPILED: 1} == FolderReader(tmp_path / name).labels()
