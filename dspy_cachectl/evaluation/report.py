@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -229,14 +230,14 @@ class EvalReport:
         }
 
     def summary(self) -> dict[str, Any]:
-        """Return the numbers that people ask for, as plain data."""
+        """Return the numbers that people ask for, as plain data; None for what is infinite or unknown."""
         interval = self.interval
         return {
             "score": self.score,
-            "standard_error": self.standard_error,
+            "standard_error": _finite(self.standard_error),
             "interval": {
-                "low": interval.low,
-                "high": interval.high,
+                "low": _finite(interval.low),
+                "high": _finite(interval.high),
                 "level": interval.level,
                 "method": interval.method,
             },
@@ -250,7 +251,7 @@ class EvalReport:
             "variance_between": self.variance.between,
             "advice": self.variance.advice.sentence,
             "clusters": self.clusters,
-            "design_effect": self.design_effect,
+            "design_effect": _finite(self.design_effect),
         }
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -336,3 +337,7 @@ def _distinct(draws: Sequence[DrawResult]) -> list[DrawResult]:
 def _identities(draws: Sequence[DrawResult]) -> list[str]:
     # An answer of which no draw is known is nobody's replay.
     return [draw.draw or f"#{number}" for number, draw in enumerate(draws)]
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

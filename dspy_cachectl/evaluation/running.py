@@ -13,6 +13,7 @@ from typing import Any
 
 import dspy
 
+from dspy_cachectl._process import SETTING
 from dspy_cachectl._version import __version__
 from dspy_cachectl.errors import CachectlError, ConfigurationError, MissingExtraError
 from dspy_cachectl.evaluation.draws import DrawLog, UnitLog
@@ -23,7 +24,7 @@ from dspy_cachectl.evaluation.report import EvalReport
 from dspy_cachectl.evaluation.results import DrawResult, Provenance, QuestionResult
 from dspy_cachectl.evaluation.saved import Predictions, Saved, output_hash
 from dspy_cachectl.lm import Governed, wrap
-from dspy_cachectl.phases import SETTING, PhaseContext, PhaseRun, phase, unit
+from dspy_cachectl.phases import PhaseContext, PhaseRun, phase, unit
 from dspy_cachectl.predictions import (
     SnapshotKey,
     Unit,

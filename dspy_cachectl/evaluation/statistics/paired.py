@@ -223,10 +223,10 @@ def correlation(first: Sequence[float], second: Sequence[float]) -> float | None
     n = len(first)
     if n < 2:
         return None
-    x = [value - math.fsum(first) / n for value in first]
-    y = [value - math.fsum(second) / n for value in second]
     if len(set(first)) == 1 or len(set(second)) == 1:
         return None
+    centre, other = math.fsum(first) / n, math.fsum(second) / n
+    x, y = [value - centre for value in first], [value - other for value in second]
     spread = math.sqrt(math.fsum(u * u for u in x)) * math.sqrt(math.fsum(v * v for v in y))
     if spread == 0.0:
         return None

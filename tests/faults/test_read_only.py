@@ -1,0 +1,137 @@
+"""A folder that cannot be written: its answers are served, new ones reach the program, and it is counted and said."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import dspy_cachectl as cachectl
+from dspy_cachectl.stores import Label
+from dspy_cachectl.stores.disk import DiskStore
+from tests.conftest import Finished
+from tests.faults.disks import read_only
+from tests.faults.support import NEW, OLD, Scene, first
+
+
+def test_stored_answers_are_served(scene: Scene, tmp_path: Path) -> None:
+    """A process that begins on a read-only folder makes requests for new questions only."""
+    scene.ask(OLD)
+    cachectl.uninstall()
+
+    with read_only(scene.folder, tmp_path / "view") as view:
+        scene.folder = view
+        scene.install()
+        with scene.endpoint.counting() as seen:
+            assert first(OLD + NEW) == scene.ask(OLD + NEW)
+
+        assert 2 == seen.requests
+        assert (2, 2, 0) == (scene.served, scene.stats.failed_writes, scene.stats.failed_reads)
+        assert ["write"] == scene.warnings
+        cachectl.uninstall()
+
+
+def test_memory_takes_over(scene: Scene, tmp_path: Path) -> None:
+    """With memory in front, what could not be written is bought once and served as long as the process lives."""
+    scene.ask(OLD)
+    cachectl.uninstall()
+
+    with read_only(scene.folder, tmp_path / "view") as view:
+        scene.folder = view
+        scene.install(memory=True)
+        scene.ask(OLD + NEW)
+        with scene.endpoint.counting() as seen:
+            assert first(OLD + NEW) == scene.ask(OLD + NEW)
+
+        assert 0 == seen.requests
+        assert ["write"] == scene.warnings
+        cachectl.uninstall()
+
+
+def test_entries_of_a_killed_writer_are_served(scene: Scene, tmp_path: Path) -> None:
+    """What a writer left in its write-ahead log is read from a read-only disk as well."""
+    scene.ask(OLD)
+    left = tmp_path / "left"
+    shutil.copytree(scene.folder, left)
+    assert (left / "cache.db-wal").stat().st_size > 0
+    cachectl.uninstall()
+
+    with read_only(left, tmp_path / "view") as view:
+        scene.folder = view
+        scene.install()
+        with scene.endpoint.counting() as seen:
+            assert first(OLD) == scene.ask(OLD)
+
+        assert (0, 2) == (seen.requests, scene.served)
+        cachectl.uninstall()
+
+
+def test_a_folder_that_cannot_be_made(scene: Scene, tmp_path: Path) -> None:
+    """Where the store's folder cannot even be made, the program runs as without a cache."""
+    parent = tmp_path / "parent"
+    parent.mkdir()
+    with read_only(parent, tmp_path / "view") as view:
+        scene.folder = view / "entries"
+        scene.install()
+        with scene.endpoint.counting() as seen:
+            assert first(OLD) == scene.ask(OLD)
+
+        described = scene.name == "eval"  # a run's own description is an entry as well
+        assert 2 == seen.requests
+        assert (2, 0) == (scene.stats.failed_writes, scene.stats.failed_reads)
+        assert cachectl.stats().failed_writes == 2 + described
+        assert ["write"] == scene.warnings
+        cachectl.uninstall()
+
+
+def test_a_file_where_the_folder_should_be(scene: Scene) -> None:
+    """A path that is no folder is a store that cannot be used, and no crash."""
+    scene.folder.write_text("a file")
+    with scene.endpoint.counting() as seen:
+        assert first(OLD) == scene.ask(OLD)
+
+    assert 2 == seen.requests
+    assert 2 == scene.stats.failed_writes
+    assert ["write"] == scene.warnings
+    assert "a file" == scene.folder.read_text()
+
+
+AS_NOBODY = """
+    import os, sys
+    from dspy_cachectl.errors import StoreUnavailableError
+    from dspy_cachectl.stores import Label
+    from dspy_cachectl.stores.disk import DiskStore
+
+    store = DiskStore(sys.argv[1])
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+    assert [b"value", None] == [store.get("key"), store.get("other")]
+    assert ["key"] == list(store.keys())
+    try:
+        store.put("other", b"value", Label())
+    except StoreUnavailableError as error:
+        assert "readonly" in str(error), error
+    else:
+        raise AssertionError("it was written")
+    assert b"value" == store.get("key")
+"""
+
+
+def test_another_users_folder(tmp_path: Path, child: Callable[..., Finished]) -> None:
+    """A user whom permission bits let read and not write reads what another user stored, and is told why not more."""
+    store = DiskStore(tmp_path / "entries")
+    store.put("key", b"value", Label())
+    store.close()
+    for path in [store.path, *store.path.iterdir()]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    # pytest's own folders let nobody else in.
+    for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        path.chmod(0o755)
+    try:
+        child(AS_NOBODY, str(store.path))
+    finally:
+        for path in (tmp_path.parent, tmp_path.parent.parent):
+            path.chmod(0o700)
+        store.path.chmod(0o700)
