@@ -21,6 +21,9 @@ from dspy_cachectl.stores.reader import DATABASE, FolderReader, MissingFileError
 _REST_FACTOR = 10
 """After a failed opening the next is tried when ten times as long has passed: failing takes a tenth of the time."""
 
+_LOOKS = 5
+"""How often a value is looked for whose file is gone."""
+
 _INHERITED: list[Folder] = []
 """A forked child may neither use nor close its parent's connections, so they are kept as they are."""
 
@@ -61,12 +64,11 @@ class DiskStore:
             # A folder on a read-only disk still has answers to give.
             return self._reader.get(key)
         with self._translated("read"):
-            try:
-                value: bytes | None = folder.get(key, retry=False)
-            except MissingFileError:
-                # Another process may have replaced the entry, and its file, between the two looks.
-                value = folder.get(key, retry=False)
-            return value
+            for _ in range(_LOOKS - 1):
+                # Another process may replace an entry, and its file, between a look at the table and one at the file.
+                with contextlib.suppress(MissingFileError):
+                    return _bytes_of(folder, key)
+            return _bytes_of(folder, key)
 
     def put(self, key: str, value: bytes, label: Label) -> None:
         """Keep bytes under a key, in place of what was there."""
@@ -173,3 +175,8 @@ class DiskStore:
 
     def _unavailable(self, doing: str, why: str, error: BaseException) -> NoReturn:
         raise StoreUnavailableError(f"could not {doing} the store {self.path}: {why}") from error
+
+
+def _bytes_of(folder: Folder, key: str) -> bytes | None:
+    value: bytes | None = folder.get(key, retry=False)
+    return value

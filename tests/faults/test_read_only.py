@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -119,19 +120,17 @@ AS_NOBODY = """
 """
 
 
-def test_another_users_folder(tmp_path: Path, child: Callable[..., Finished]) -> None:
+def test_another_users_folder(child: Callable[..., Finished]) -> None:
     """A user whom permission bits let read and not write reads what another user stored, and is told why not more."""
-    store = DiskStore(tmp_path / "entries")
-    store.put("key", b"value", Label())
-    store.close()
-    for path in [store.path, *store.path.iterdir()]:
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    # pytest's own folders let nobody else in.
-    for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        path.chmod(0o755)
-    try:
-        child(AS_NOBODY, str(store.path))
-    finally:
-        for path in (tmp_path.parent, tmp_path.parent.parent):
-            path.chmod(0o700)
-        store.path.chmod(0o700)
+    # Not in pytest's folders, which let nobody else in.
+    with tempfile.TemporaryDirectory() as public:
+        Path(public).chmod(0o755)
+        store = DiskStore(Path(public) / "entries")
+        store.put("key", b"value", Label())
+        store.close()
+        for path in [store.path, *store.path.iterdir()]:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        try:
+            child(AS_NOBODY, str(store.path))
+        finally:
+            store.path.chmod(0o700)

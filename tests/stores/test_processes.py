@@ -74,7 +74,7 @@ def test_writers_opening_a_new_folder_at_once(tmp_path: Path) -> None:
 
 
 FORKING = """
-    import os, sqlite3, sys, threading, warnings
+    import os, signal, sqlite3, sys, threading, warnings
 
     warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads: what is tested here
     from dspy_cachectl.stores import Label, MemoryStore
@@ -110,6 +110,7 @@ FORKING = """
         pid = os.fork()
         if pid == 0:
             status = 1
+            signal.alarm(60)  # a child that hangs ends, and is found below
             try:
                 child(number)
                 status = 0
