@@ -198,12 +198,17 @@ def _origin(block: bytes) -> Origin:
         facts = orjson.loads(block)
         known = {name: facts[name] for name in _ORIGIN_FIELDS if name in facts}
         known["response_ids"] = tuple(known.get("response_ids", ()))
+        for name in _NUMBERS:
+            # They are added up far from here, where a text would raise.
+            if not isinstance(known.get(name, 0), (int, float, type(None))):
+                raise CorruptEntryError(f"the entry's origin says {known[name]!r} for {name}, which is no number")
         return Origin(**known)
     except (ValueError, TypeError, AttributeError) as error:
         raise CorruptEntryError(f"the entry's origin cannot be decoded: {error}") from error
 
 
 _ORIGIN_FIELDS = tuple(field.name for field in fields(Origin))
+_NUMBERS = ("created", "seconds", "requests", "prompt_tokens", "completion_tokens", "cost")
 
 
 def _plain_rollout(value: Any) -> str:

@@ -7,6 +7,7 @@ import os
 import random
 import struct
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -173,3 +174,10 @@ def test_an_origin_without_a_stored_form_is_an_unstorable_entry(origin: Origin) 
 def test_a_rollout_id_of_any_kind_is_recognisable() -> None:
     """A program may choose any value; it is kept as people would read it."""
     assert "frozenset({1})" == decode_origin(encode(Origin("lm", "m", rollout_id=frozenset({1})), "a")).rollout_id
+
+
+@pytest.mark.parametrize("name", ["created", "seconds", "requests", "prompt_tokens", "completion_tokens", "cost"])
+def test_an_origin_with_a_text_for_a_number_is_damage(name: str) -> None:
+    """What is added up has to be a number, whoever wrote the entry."""
+    with pytest.raises(CorruptEntryError, match=f"'x' for {name}"):
+        decode(encode(replace(ORIGIN, **{name: "x"}), "answer"))
