@@ -57,7 +57,7 @@ class DiskStore:
 
     def get(self, key: str) -> bytes | None:
         """Return the bytes kept under a key, or None."""
-        if self._folder is None and not (self.path / DATABASE).exists():
+        if self._folder is None and not self._reader.exists():
             return None
         folder = self._open_if_possible()
         if folder is None:

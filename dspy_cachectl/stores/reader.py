@@ -81,6 +81,17 @@ class FolderReader:
         self.path = path.absolute()
         self.patience = patience
 
+    def exists(self) -> bool:
+        """Tell whether there is a store in the folder.
+
+        Raises:
+            StoreUnavailableError: If the folder may not be looked into.
+        """
+        try:
+            return (self.path / DATABASE).exists()
+        except OSError as error:
+            raise StoreUnavailableError(f"could not look into the store {self.path}: {error}") from error
+
     def get(self, key: str) -> bytes | None:
         """Return the bytes kept under a key, or None.
 
@@ -119,13 +130,17 @@ class FolderReader:
         """Return how many bytes the files of the folder take up."""
         total = 0
         for name in (DATABASE, f"{DATABASE}-wal"):
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 total += (self.path / name).stat().st_size
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise StoreUnavailableError(f"could not look into the store {self.path}: {error}") from error
         rows = self._rows("SELECT value FROM Settings WHERE key = 'size'")
         return total + (int(rows[0][0]) if rows else 0)
 
     def _rows(self, query: str, parameters: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
-        if not (self.path / DATABASE).exists():
+        if not self.exists():
             return []
         address = (self.path / DATABASE).as_uri()
         try:

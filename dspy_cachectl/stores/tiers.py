@@ -37,11 +37,20 @@ class _Tier:
             )
         started = time.monotonic()
         try:
-            return action()
+            return self._asked(action)
         except StoreUnavailableError:
             if time.monotonic() - started > _SLOW:
                 self.rests_until[doing] = time.monotonic() + _REST
             raise
+
+    def _asked(self, action: Callable[[], bytes | None]) -> bytes | None:
+        try:
+            return action()
+        except StoreError:
+            raise
+        except Exception as error:
+            # Somebody's own store may raise anything; a paid answer does not depend on its manners.
+            raise StoreUnavailableError(f"the store {self.store.location} failed: {error!r}") from error
 
 
 class Tiers:

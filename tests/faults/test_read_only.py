@@ -120,6 +120,35 @@ AS_NOBODY = """
 """
 
 
+LOOKS_INTO = """
+    import os, sys
+    from pathlib import Path
+
+    from dspy_cachectl.errors import StoreUnavailableError
+    from dspy_cachectl.stores.disk import DiskStore
+
+    store = DiskStore(Path(sys.argv[1]))
+    os.setgid(65534)
+    os.setuid(65534)
+    for question in (lambda: store.get("key"), store.labels, store.bytes_used):
+        try:
+            question()
+        except StoreUnavailableError as error:
+            assert "could not look into" in str(error), error
+        else:
+            raise AssertionError("the folder was looked into")
+"""
+
+
+def test_a_folder_that_may_not_be_looked_into(child: Callable[..., Finished]) -> None:
+    """What the system says about it is a StoreError, as every fault of a store is."""
+    with tempfile.TemporaryDirectory() as private:
+        store = DiskStore(Path(private) / "entries")
+        store.put("key", b"value", Label())
+        store.close()
+        child(LOOKS_INTO, str(store.path))
+
+
 def test_another_users_folder(child: Callable[..., Finished]) -> None:
     """A user whom permission bits let read and not write reads what another user stored, and is told why not more."""
     # Not in pytest's folders, which let nobody else in.

@@ -30,7 +30,7 @@ class Broken(MemoryStore):
     def __init__(self, clock: Clock) -> None:
         super().__init__()
         self.clock = clock
-        self.error: StoreError | None = None
+        self.error: Exception | None = None
         self.seconds = 0.0
         self.asked = 0
 
@@ -166,6 +166,15 @@ def test_a_fault_of_one_is_reported_and_the_others_go_on(
 
     name = type(error).__name__
     assert [("write", name), ("read", name), ("write", name), ("read", name)] == faults
+
+
+def test_a_store_without_manners_is_a_fault_like_any_other(broken: Broken, faults: Faults) -> None:
+    """What somebody's own store raises never reaches a call."""
+    broken.error = RuntimeError("a bug")
+    both = Tiers([broken], on_fault=faults.note)
+    both.put("key", b"value", Label())
+    assert None is both.get("key")
+    assert [("write", "StoreUnavailableError"), ("read", "StoreUnavailableError")] == faults
 
 
 def test_a_slow_failure_sets_a_store_aside(broken: Broken, clock: Clock, faults: Faults) -> None:
