@@ -27,6 +27,7 @@ class Comparison:
         shared_draws: How many draws both rest on; their luck is one.
         warnings: What stands in the way of trusting the comparison, in words.
         unpaired: The beginning of each question that only one of them has, by what identifies it.
+        reports: The baseline's report and the candidate's.
     """
 
     baseline: str
@@ -37,6 +38,7 @@ class Comparison:
     shared_draws: int = 0
     warnings: tuple[str, ...] = ()
     unpaired: Mapping[str, str] = field(default_factory=dict)
+    reports: tuple[EvalReport, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def difference(self) -> float:
@@ -215,6 +217,7 @@ def compare_two(
             for question in report.questions
             if question.question in alone
         },
+        reports=(baseline, candidate),
     )
 
 

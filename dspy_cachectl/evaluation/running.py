@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.util import find_spec
+from types import NoneType
 from typing import Any
 
 import dspy
@@ -36,6 +38,8 @@ from dspy_cachectl.predictions import (
     units,
 )
 
+logger = logging.getLogger(__name__)
+
 _PREVIEW = 80
 
 
@@ -57,6 +61,7 @@ def evaluate(
     failure_score: float = 0.0,
     level: float = 0.95,
     name: str | None = None,
+    mlflow: bool | str | None = None,
 ) -> EvalReport:
     """Evaluate a program with `dspy.Evaluate`, in `phase("eval")`, each repeat with draws of its own.
 
@@ -84,6 +89,9 @@ def evaluate(
         failure_score: What an answer counts for where the program or the metric failed.
         level: The nominal coverage of the intervals.
         name: What the report is called. None: the program's class.
+        mlflow: Whether to log the report to MLflow: True for the run that autolog opened for it, the active one, or
+            one of its own (see `log_to_mlflow`); or the id of a run. A server that is away costs 10 seconds at most,
+            and the report waits in the outbox.
 
     Returns:
         The report.
@@ -97,6 +105,8 @@ def evaluate(
         raise MissingExtraError("evaluate()", extra="stats")  # before anything is paid for
     if repeats < 1:
         raise ConfigurationError(f"repeats must be 1 or more, not {repeats!r}")
+    if not isinstance(mlflow, (bool, str, NoneType)):
+        raise ConfigurationError(f"mlflow is True, False or the id of a run, not {mlflow!r}")
     check_metric(metric)
     questions = units(devset)
     groups = _clusters(clusters, devset)
@@ -144,7 +154,11 @@ def evaluate(
                 baseline=baseline,
             )
             path = saved.finish(report)
-    return report if path is None else _with_path(report, str(path))
+    if path is not None:
+        report = _with_path(report, str(path))
+    if mlflow:
+        _log_to_mlflow(report, run, None if mlflow is True else mlflow)
+    return report
 
 
 @dataclass
@@ -359,6 +373,16 @@ def _provenance(job: _Job, key: SnapshotKey, run: PhaseRun, saved: Saved, second
         created=time.time(),
         versions={"dspy-cachectl": __version__, "dspy": version("dspy"), "litellm": version("litellm")},
     )
+
+
+def _log_to_mlflow(report: EvalReport, run: PhaseRun, mlflow_run: str | None) -> None:
+    from dspy_cachectl.tracking.log import log_report
+
+    seen = dict.fromkeys(item.mlflow_run_id for item in run.evaluations if item.mlflow_run_id is not None)
+    try:
+        log_report(report, run_id=mlflow_run, seen=tuple(seen))
+    except Exception as error:  # noqa: BLE001 - the report is paid for, and reaches the caller whatever MLflow does
+        logger.warning("the report %r could not be logged to MLflow: %r", report.name, error)
 
 
 def _with_path(report: EvalReport, path: str) -> EvalReport:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from dspy_cachectl.errors import StoreError
 from dspy_cachectl.tracking import push
 from dspy_cachectl.tracking.deadline import CircuitOpenError, DeadlineError, Guard, check_limit
-from dspy_cachectl.tracking.outbox import Outbox
+from dspy_cachectl.tracking.outbox import ARTIFACTS, Outbox
 from dspy_cachectl.tracking.record import plain_text, without_credentials
 from dspy_cachectl.tracking.resolve import absolute, default_uri
 
@@ -143,7 +143,12 @@ def deliver(
         # The part after the push is here and not below, so that a push that ends late still counts.
         try:
             run_id = push.push(
-                record, tracking_uri=tracking_uri, elsewhere=elsewhere, extra_tags=extra_tags, still_ours=claim.holds
+                record,
+                tracking_uri=tracking_uri,
+                elsewhere=elsewhere,
+                extra_tags=extra_tags,
+                still_ours=claim.holds,
+                files=entry.folder / ARTIFACTS,
             )
         except push.ClaimLostError as lost:
             receipt = entry.receipt()

@@ -11,16 +11,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError, StoreError
-from dspy_cachectl.tracking import delivery, push
+from dspy_cachectl.tracking import delivery, push, reports
 from dspy_cachectl.tracking.deadline import check_limit
 from dspy_cachectl.tracking.outbox import Outbox
 from dspy_cachectl.tracking.record import plain_text, without_credentials
+from dspy_cachectl.tracking.reports import Parcel
 from dspy_cachectl.tracking.resolve import Target, resolve
 from dspy_cachectl.tracking.results import Results, Scored, records
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from dspy.evaluate.evaluate import EvaluationResult
 
+    from dspy_cachectl.evaluation import Comparison, Comparisons, EvalReport
     from dspy_cachectl.phases import PhaseRun
     from dspy_cachectl.tracking.outbox import Entry
     from dspy_cachectl.tracking.record import Record
@@ -57,7 +61,7 @@ class LogOutcome:
 
 
 def log_to_mlflow(
-    run_or_result: PhaseRun | EvaluationResult,
+    run_or_result: PhaseRun | EvaluationResult | EvalReport | Comparison | Comparisons,
     *,
     result: EvaluationResult | None = None,
     run_id: str | None = None,
@@ -65,7 +69,7 @@ def log_to_mlflow(
     experiment: str | None = None,
     timeout: float = 10.0,
 ) -> LogOutcome:
-    """Log the score and the stats of a phase to MLflow, without ever hanging and without losing them.
+    """Log results to MLflow, without ever hanging and without losing them.
 
     The results are written to the outbox on disk, and then sent. If the server has not taken them within the
     limit they wait there, a warning says so, and `dspy-cachectl mlflow sync` delivers them later. The run is the
@@ -74,7 +78,9 @@ def log_to_mlflow(
 
     Args:
         run_or_result: A phase: all of its evaluations are logged, as steps, and its stats. Or what
-            `dspy.Evaluate` returned: its score, and the stats of the phase that is open or was closed last.
+            `dspy.Evaluate` returned: its score, and the stats of the phase that is open or was closed last. Or a
+            report, with its repeats as steps; or a comparison, whose run becomes the parent of the runs of the
+            reports that it compares, where they are in the same experiment and have no parent yet.
         result: With a phase: log this result in place of the phase's evaluations.
         run_id: The MLflow run to log to.
         tracking_uri: The server to log to. By default, the one that MLflow is set to.
@@ -90,25 +96,90 @@ def log_to_mlflow(
     """
     began = time.monotonic()
     timeout = check_limit(timeout)
-    results = _results(run_or_result, result)
-    if os.environ.get(SWITCH_VARIABLE, "").strip().lower() in {"off", "0", "false", "no"}:
-        return LogOutcome("disabled", None, None, f"{SWITCH_VARIABLE} turns it off", time.monotonic() - began)
-    missing = _load()
 
     def find(captured: str | None) -> Target:
         return resolve(run_id=run_id, captured=captured, tracking_uri=tracking_uri, experiment=experiment)
 
+    value: Any = run_or_result
+    kind = reports.evaluation_type(value)
+    if kind is None:
+        results = _results(value, result)
+        what = f"the results of phase {results.phase!r}" if results.phase else "the results"
+        return _log(
+            lambda: [Parcel(record, target) for record, target in records(results, find, _steps.first)],
+            what=what,
+            timeout=timeout,
+            began=began,
+        )
+    if result is not None:
+        raise ConfigurationError("result= goes with a phase: log_to_mlflow(run, result=result)")
+    if kind == "report":
+        return _log_report(value, find, seen=(), timeout=timeout, began=began)
+    return _log_comparisons(value, find, timeout=timeout, began=began)
+
+
+def log_report(
+    report: EvalReport, *, run_id: str | None = None, seen: Sequence[str] = (), timeout: float = 10.0
+) -> LogOutcome:
+    """Log a report whose evaluations ran while MLflow runs were active.
+
+    Args:
+        report: The report.
+        run_id: The MLflow run to log to.
+        seen: The runs that were active when its evaluations began, each once. A single one is the report's; of
+            several, as autolog opens them for the repeats, the report's run becomes the parent.
+        timeout: As for `log_to_mlflow`.
+
+    Returns:
+        What became of it.
+    """
+    return _log_report(
+        report,
+        lambda captured: resolve(run_id=run_id, captured=captured),
+        seen=seen,
+        timeout=timeout,
+        began=time.monotonic(),
+    )
+
+
+def _log_report(
+    report: EvalReport, find: Callable[[str | None], Target], *, seen: Sequence[str], timeout: float, began: float
+) -> LogOutcome:
+    def parcels() -> list[Parcel]:
+        target = find(seen[0] if len(seen) == 1 else None)
+        children = seen if len(seen) > 1 else ()
+        step = _steps.first(target, report.repeats)
+        return [reports.of_report(report, target, first_step=step, children=children)]
+
+    return _log(parcels, what=f"the report {report.name!r}", timeout=timeout, began=began)
+
+
+def _log_comparisons(
+    compared: Comparison | Comparisons, find: Callable[[str | None], Target], *, timeout: float, began: float
+) -> LogOutcome:
+    def parcels() -> list[Parcel]:
+        target = find(None)
+        pairs = len(getattr(compared, "pairs", (compared,)))
+        return [reports.of_comparisons(compared, target, first_step=_steps.first(target, pairs))]
+
+    return _log(parcels, what="the comparison", timeout=timeout, began=began)
+
+
+def _log(make: Callable[[], list[Parcel]], *, what: str, timeout: float, began: float) -> LogOutcome:
+    if os.environ.get(SWITCH_VARIABLE, "").strip().lower() in {"off", "0", "false", "no"}:
+        return LogOutcome("disabled", None, None, f"{SWITCH_VARIABLE} turns it off", time.monotonic() - began)
+    missing = _load()
     # All records are safe on disk before the first request.
-    jobs = [(record, target, _put(record)) for record, target in records(results, find, _steps.first)]
+    jobs = [(parcel, _put(parcel)) for parcel in make()]
     outcomes: list[LogOutcome] = []
-    for record, target, entry in jobs:
+    for parcel, entry in jobs:
         if missing is None:
-            push.load(target.tracking_uri)
+            push.load(parcel.target.tracking_uri)
         left = max(timeout - (time.monotonic() - began), 0.0 if outcomes else min(timeout, LEAST_LIMIT))
-        outcomes.append(_send(record, target, entry, limit=left, missing=missing))
+        outcomes.append(_send(parcel.record, parcel.target, entry, limit=left, missing=missing))
     worst = max(outcomes, key=lambda outcome: _WORSE.index(outcome.status))
     last = outcomes[-1]
-    _warn(worst, results.phase)
+    _warn(worst, what)
     return LogOutcome(worst.status, last.uid, last.run_id, worst.reason, time.monotonic() - began)
 
 
@@ -159,8 +230,8 @@ def _scored(result: Any, evaluations: list[Scored], now: float) -> Scored:
         score, n = float(result.score), len(result.results)
     except (AttributeError, TypeError, ValueError) as error:
         raise ConfigurationError(
-            f"log_to_mlflow takes a phase (`with phase('eval') as run`) or what dspy.Evaluate returned, "
-            f"not {type(result).__name__}"
+            f"log_to_mlflow takes a phase (`with phase('eval') as run`), a report or a comparison of evaluate(), or "
+            f"what dspy.Evaluate returned, not {type(result).__name__}"
         ) from error
     same = [item for item in evaluations if item.score == score and item.n == n]
     if same:
@@ -176,9 +247,9 @@ def _load() -> MissingExtraError | None:
     return None
 
 
-def _put(record: Record) -> Entry | StoreError:
+def _put(parcel: Parcel) -> Entry | StoreError:
     try:
-        return Outbox().put(record)
+        return Outbox().put(parcel.record, parcel.files)
     except StoreError as error:
         return error
 
@@ -203,7 +274,8 @@ def _send_unwritten(record: Record, address: str, problem: StoreError, *, limit:
         run_id = delivery.guard.run(lambda: push.push(record, tracking_uri=address), limit=limit, target=bare)
     except Exception as error:  # noqa: BLE001 - whatever the server or its client does, the caller goes on
         return _not_sent(record, problem, plain_text(error, longest=300))
-    logger.warning("the results of run %s could not be kept: %s", run_id, problem)
+    without = ", and its files are not logged" if record.artifacts else ""
+    logger.warning("the results of run %s could not be kept%s: %s", run_id, without, problem)
     return LogOutcome("logged", record.uid, run_id, "", 0.0)
 
 
@@ -213,8 +285,7 @@ def _not_sent(record: Record, entry: Entry | StoreError, reason: str) -> LogOutc
     return LogOutcome("pending", record.uid, record.run_id, reason, 0.0)
 
 
-def _warn(outcome: LogOutcome, phase: str | None) -> None:
-    what = f"the results of phase {phase!r}" if phase else "the results"
+def _warn(outcome: LogOutcome, what: str) -> None:
     if outcome.status == "failed":
         logger.warning("%s are lost to MLflow: %s", what, outcome.reason)
     elif outcome.status == "pending":

@@ -5,6 +5,7 @@
   new/<uid>/             being written; nobody reads it
   pending/<uid>/
     record.json          what is to be delivered
+    artifacts/           the files that go with it
     failure.json         why the last try failed
     free                 or held-<host>-<pid>-<time>-<token>: who is delivering it
   done/<uid>/            the record, and receipt.json: where it went
@@ -32,13 +33,16 @@ from dspy_cachectl.tracking import claims
 from dspy_cachectl.tracking.record import Record, plain_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 STATE_VARIABLE = "DSPY_CACHECTL_STATE"
 """The environment variable that names the folder for what has to survive a process."""
 
 KEEP_DONE = 30 * 24 * 3600.0
 """Seconds for which delivered records are kept."""
+
+ARTIFACTS = "artifacts"
+"""The folder of a record's files, beside it."""
 
 _KEEP_UNFINISHED = 24 * 3600.0
 
@@ -77,8 +81,12 @@ class Outbox:
     def __init__(self, state: Path | None = None) -> None:
         self.root = (state or state_dir()) / "mlflow"
 
-    def put(self, record: Record) -> Entry:
-        """Write a record, wholly or not at all. It has reached the disk when this returns.
+    def put(self, record: Record, files: Mapping[str, bytes] | None = None) -> Entry:
+        """Write a record with its files, wholly or not at all. It has reached the disk when this returns.
+
+        Args:
+            record: The record.
+            files: The content of its artifacts, by their path in the run.
 
         Raises:
             StoreUnavailableError: It could not be written.
@@ -88,6 +96,11 @@ class Outbox:
         try:
             for folder in (new, pending):
                 _make_private(folder)
+            for name, data in (files or {}).items():
+                path = new / ARTIFACTS / name
+                _make_private(path.parent)
+                _write(path, data)
+                _sync_folder(path.parent)
             _write(new / "record.json", record.to_json())
             _write(new / claims.FREE, b"")
             _sync_folder(new)

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from dspy_cachectl.errors import CachectlError, MissingExtraError
+from dspy_cachectl.tracking.attachments import attach, find_run
 from dspy_cachectl.tracking.record import UID_TAG, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from types import ModuleType
 
 logger = logging.getLogger(__name__)
@@ -98,6 +100,7 @@ def push(
     elsewhere: bool = False,
     extra_tags: dict[str, str] | None = None,
     still_ours: Callable[[], bool] = lambda: True,
+    files: Path | None = None,
 ) -> str:
     """Deliver a record. It may take as long as the server likes: call it through a guard.
 
@@ -108,6 +111,7 @@ def push(
             is replaced by one of the record's own, and experiments are told by their name only.
         extra_tags: Tags to add to the record's.
         still_ours: Asked before each change; False ends the delivery.
+        files: The folder with the record's artifacts; None where they could not be kept, and are left out.
 
     Returns:
         The id of the run that holds the results now.
@@ -122,13 +126,14 @@ def push(
     tags = {**record.tags, **(extra_tags or {})}
     run_id = record.run_id
     own = run_id is None
-    if run_id is not None and elsewhere and not _exists(client, run_id):
+    if run_id is not None and elsewhere and find_run(client, run_id) is None:
         tags[_MEANT_FOR_TAG] = run_id
         own = True
     if run_id is None or own:
         run_id = _own_run(client, record, elsewhere=elsewhere, still_ours=still_ours)
     _check(still_ours)
     _log(client, run_id, record, tags=tags, params=record.params if own else {})
+    attach(client, run_id, record, files=files, check=lambda: _check(still_ours))
     if own:
         _check(still_ours)
         _terminate(client, run_id, record)
@@ -209,17 +214,6 @@ def _experiment(client: Any, record: Record, *, elsewhere: bool, still_ours: Cal
                     raise
         return str(found.experiment_id)
     return record.experiment_id if record.experiment_id is not None and not elsewhere else "0"
-
-
-def _exists(client: Any, run_id: str) -> bool:
-    exceptions = importlib.import_module("mlflow.exceptions")
-    try:
-        client.get_run(run_id)
-    except exceptions.MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return False
-        raise
-    return True
 
 
 def _log(client: Any, run_id: str, record: Record, *, tags: dict[str, str], params: Any) -> None:

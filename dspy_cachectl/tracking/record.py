@@ -18,13 +18,17 @@ from dspy_cachectl.secrets import USERINFO, is_secret_header, is_secret_name, sc
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 """Raised when the meaning of a record changes. Older ones are read, newer ones are left alone."""
 
 UID_TAG = "dspy_cachectl.uid"
 """The tag by which a run of our own is found again."""
 
+REPORT_TAG = "dspy_cachectl.report"
+"""The tag by which a comparison finds the runs of the reports that it compares."""
+
 _LONGEST = {"tags": 8000, "params": 6000}
+_LISTS = ("artifacts", "tables", "children", "compares")  # since version 2
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,21 @@ class Point:
     value: float
     timestamp: int
     step: int = 0
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The questions that a score is about, as an input of a run.
+
+    Attributes:
+        name: Its name.
+        digest: What tells its content from any other, 36 characters at most.
+        questions: How many questions it has.
+    """
+
+    name: str
+    digest: str
+    questions: int
 
 
 @dataclass(frozen=True)
@@ -64,6 +83,11 @@ class Record:
         metrics: The values.
         tags: Tags of the run.
         params: Params, written to a run of its own only.
+        artifacts: The files that wait beside the record, by their path in the run.
+        tables: Those of them that `mlflow.load_table` is to find.
+        dataset: The data set, as an input of the run.
+        children: Runs that are shown below this one, where they are not below another.
+        compares: The digests of the reports that this compares: their runs are shown below this one too.
     """
 
     uid: str
@@ -78,6 +102,11 @@ class Record:
     metrics: tuple[Point, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, str] = field(default_factory=dict)
+    artifacts: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+    dataset: Dataset | None = None
+    children: tuple[str, ...] = ()
+    compares: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.tracking_uri is not None:
@@ -114,7 +143,9 @@ class Record:
             metrics = tuple(
                 Point(str(key), float(value), int(at), int(step)) for key, value, at, step in plain["metrics"]
             )
-            return cls(**{**plain, "metrics": metrics})
+            lists = {name: tuple(map(str, plain.get(name, ()))) for name in _LISTS}
+            dataset = plain.get("dataset")
+            return cls(**{**plain, **lists, "metrics": metrics, "dataset": Dataset(**dataset) if dataset else None})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CorruptEntryError(f"a record of results is damaged: {error}") from error
 

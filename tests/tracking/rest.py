@@ -26,6 +26,11 @@ class Rest:
         )
         return [Run(run) for run in found.get("runs", [])]
 
+    def all_runs(self, experiment: str = "0") -> list[Run]:
+        """Every run of an experiment."""
+        found = self._ask("runs/search", {"experiment_ids": [experiment], "max_results": 1000})
+        return [Run(run) for run in found.get("runs", [])]
+
     def run(self, run_id: str) -> Run:
         """One run."""
         return Run(self._ask(f"runs/get?run_id={run_id}")["run"])
@@ -42,6 +47,19 @@ class Rest:
     def create_run(self, experiment_id: str = "0") -> str:
         """A run of somebody else's."""
         return str(self._ask("runs/create", {"experiment_id": experiment_id})["run"]["info"]["run_id"])
+
+    def artifacts(self, run_id: str, folder: str = "dspy_cachectl") -> list[str]:
+        """The paths of a run's files in a folder."""
+        found = self._ask(f"artifacts/list?run_id={run_id}&path={folder}")
+        return sorted(item["path"] for item in found.get("files", []))
+
+    def download(self, run: Run, path: str) -> bytes:
+        """The content of a run's file."""
+        folder = run["info"]["artifact_uri"].removeprefix("mlflow-artifacts:/")
+        with urllib.request.urlopen(
+            f"{self.url}/api/2.0/mlflow-artifacts/artifacts/{folder}/{path}", timeout=30
+        ) as answer:
+            return bytes(answer.read())
 
     def _ask(self, call: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         request = urllib.request.Request(
@@ -67,6 +85,14 @@ class Run(dict[str, Any]):
     @property
     def metrics(self) -> dict[str, float]:
         return {m["key"]: m["value"] for m in self["data"].get("metrics", [])}
+
+    @property
+    def inputs(self) -> list[tuple[str, str, dict[str, str]]]:
+        """The data sets that went in, as (name, digest, tags)."""
+        return [
+            (item["dataset"]["name"], item["dataset"]["digest"], {t["key"]: t["value"] for t in item.get("tags", [])})
+            for item in self["inputs"].get("dataset_inputs", [])
+        ]
 
     @property
     def tags(self) -> dict[str, str]:

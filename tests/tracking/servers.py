@@ -79,7 +79,7 @@ class Proxy:
 
     Attributes:
         url: Where it listens.
-        seen: The calls that came in, in their order (`runs/create`, ...).
+        seen: The calls that came in, in their order (`runs/create`, ..., and `upload` for a file).
         holds: A call that is passed on, and whose answer is withheld until `let_go()`.
         delays: A call that is not passed on until `let_go()`, as when a client's late retry gets through.
         repeats: Calls that are passed on twice, as when a client gave up on the first and tried again.
@@ -119,6 +119,8 @@ class Proxy:
 
     def _pass_on(self, handler: _Quiet) -> None:
         call = handler.path.partition("?")[0].removeprefix("/api/2.0/mlflow/")
+        if call.startswith("/api/2.0/mlflow-artifacts/"):
+            call = "upload"
         self.seen.append(call)
         body = handler.body()
         if call == self.delays:
@@ -149,7 +151,7 @@ class _Quiet(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.answer()
 
-    do_POST = do_PATCH = do_DELETE = do_GET  # noqa: N815
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815
 
     def body(self) -> bytes:
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))

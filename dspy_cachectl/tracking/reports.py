@@ -1,0 +1,349 @@
+"""What is logged of reports and comparisons, and under which names. Pure, but for the uid and the figures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sys
+import tempfile
+import time
+import uuid
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from dspy_cachectl._version import __version__
+from dspy_cachectl.errors import ConfigurationError, MissingExtraError
+from dspy_cachectl.ledger import FIELDS
+from dspy_cachectl.secrets import scrub
+from dspy_cachectl.tracking.record import REPORT_TAG, Dataset, Point, Record
+from dspy_cachectl.tracking.results import PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from dspy_cachectl.evaluation import Comparison, Comparisons, EvalReport
+    from dspy_cachectl.tracking.resolve import Target
+
+logger = logging.getLogger(__name__)
+
+_COSTS = {"unpriced"} | {
+    f"{what}_{how}"
+    for what in ("cost", "prompt_tokens", "completion_tokens", "tokens", "seconds")
+    for how in ("spent", "saved")
+}
+"""The counters that are logged as costs; the others tell of the cache."""
+
+_DRAWN = ("draw", "output", "loaded", "requests", "tokens", "cost", "seconds", "oldest", "newest")
+_ROW = ("question", "preview", "cluster", "repeat", "score", "failed", *_DRAWN)
+"""The columns of the table with a row a draw."""
+
+_PROVENANCE_TAGS = {
+    "cache_run_id": "run_id",
+    "phase": "phase",
+    "policy": "policy",
+    "model": "model",
+    "model_version": "version",
+    "endpoint": "endpoint",
+    "program_sha": "program",
+    "devset_digest": "data",
+    "metric": "metric",
+    "metric_sha": "metric_hash",
+    "predictions": "predictions",
+    "snapshot": "snapshot",
+}
+"""Tags, by the field of the provenance that they show."""
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A record with its files and its destination.
+
+    Attributes:
+        record: The record.
+        target: Where it goes.
+        files: The content of its artifacts, by their path in the run.
+    """
+
+    record: Record
+    target: Target
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def evaluation_type(value: Any) -> str | None:
+    """Tell what of an evaluation this is: `"report"`, `"comparison"`, `"comparisons"`, or None."""
+    evaluation = sys.modules.get("dspy_cachectl.evaluation")
+    if evaluation is None:
+        return None  # nobody can have one
+    kinds = {"EvalReport": "report", "Comparison": "comparison", "Comparisons": "comparisons"}
+    return next((kind for name, kind in kinds.items() if isinstance(value, getattr(evaluation, name))), None)
+
+
+def digest(report: EvalReport) -> str:
+    """Return what tells a report from any other, whatever it is called."""
+    made = json.dumps(asdict(report.provenance), sort_keys=True, default=str)
+    # The results are frozen values of texts and numbers, of which the plain text is as good and many times as fast.
+    return hashlib.sha256(f"{made}{report.questions!r}".encode()).hexdigest()[:32]
+
+
+def of_report(report: EvalReport, target: Target, *, first_step: int = 0, children: Sequence[str] = ()) -> Parcel:
+    """Return what is delivered of a report: each repeat is a step, and the totals stand at the last one.
+
+    Args:
+        report: The report.
+        target: Where it goes.
+        first_step: The step of its first repeat.
+        children: Runs that are shown below its own.
+    """
+    made = report.provenance
+    uid, ended = uuid.uuid4().hex, _ms(made.created)
+    last_step = first_step + report.repeats - 1
+    points = [Point(f"{PREFIX}/{key}", value, ended, last_step) for key, value in _report_metrics(report)]
+    points += [
+        Point(f"{PREFIX}/score/repeat", value, ended, first_step + repeat)
+        for repeat, value in enumerate(_score_by_repeat(report))
+    ]
+    tags = {
+        "version": __version__,
+        "kind": "eval",
+        "name": report.name,
+        "interval": f"{report.interval.method}, level {report.level:g}",
+        "caveats": "; ".join(report.interval.caveats) or None,
+        "advice": report.variance.advice.sentence,
+        "changes": "; ".join(made.changes) or None,
+        **{name: getattr(made, source) for name, source in _PROVENANCE_TAGS.items()},
+    }
+    comparison = _comparison(report)
+    if comparison is not None:
+        points += [Point(f"{PREFIX}/delta/{key}", value, ended, last_step) for key, value in _delta_metrics(comparison)]
+        tags |= {"baseline": comparison.baseline, "verdict": comparison.verdict_text}
+    params = {
+        "repeats": report.repeats,
+        "level": report.level,
+        "temperature": made.temperature,
+        "temperature_lent": made.temperature_lent,
+        **{f"versions.{name}": version for name, version in made.versions.items()},
+    }
+    table = _artifact("rows", uid)
+    files = {table: _table(_ROW, _rows(report)), **_figure(report, uid)}
+    return _parcel(
+        Record(
+            uid=uid,
+            started=_ms(made.created - made.seconds),
+            ended=ended,
+            tracking_uri=target.tracking_uri,
+            run_id=target.run_id,
+            experiment_id=target.experiment_id,
+            experiment=target.experiment,
+            run_name=report.name,
+            metrics=tuple(points),
+            tags={**_named(tags), REPORT_TAG: digest(report)},
+            params=_named(params),
+            artifacts=(*files, _artifact("record", uid)),
+            tables=(table,),
+            dataset=Dataset("devset", made.data[:36], report.n),
+            children=tuple(children),
+        ),
+        target,
+        files,
+    )
+
+
+def of_comparisons(compared: Comparison | Comparisons, target: Target, *, first_step: int = 0) -> Parcel:
+    """Return what is delivered of a comparison: each pair is a step, in the order of the table."""
+    comparisons = _as_comparisons(compared)
+    uid, now = uuid.uuid4().hex, _ms(time.time())
+    points = [
+        Point(f"{PREFIX}/delta/{key}", value, now, first_step + number)
+        for number, pair in enumerate(comparisons.pairs)
+        for key, value in _delta_metrics(pair)
+    ]
+    tags = {
+        "version": __version__,
+        "kind": "compare",
+        "verdict": "; ".join(map(_verdict, comparisons.pairs)),
+        "warnings": "; ".join(warning for pair in comparisons.pairs for warning in pair.warnings) or None,
+    }
+    if comparisons.reports:
+        last_step = first_step + len(comparisons.pairs) - 1
+        points.append(Point(f"{PREFIX}/delta/selection_bias", comparisons.selection_bias, now, last_step))
+        tags["best"] = comparisons.best
+    if len(comparisons.pairs) == 1:
+        (pair,) = comparisons.pairs
+        tags |= {"baseline": pair.baseline, "candidate": pair.candidate, "verdict": pair.verdict_text}
+    table = _artifact("compare", uid)
+    pairs = [_pair_row(pair) for pair in comparisons.pairs]
+    files = {table: _table(list(pairs[0]), (list(pair.values()) for pair in pairs))}
+    if comparisons.reports:
+        files |= _figure(comparisons, uid)
+    names = list(dict.fromkeys(name for pair in comparisons.pairs for name in (pair.baseline, pair.candidate)))
+    return _parcel(
+        Record(
+            uid=uid,
+            started=now,
+            ended=now,
+            tracking_uri=target.tracking_uri,
+            run_id=target.run_id,
+            experiment_id=target.experiment_id,
+            experiment=target.experiment,
+            run_name=" against ".join(reversed(names)) if len(names) == 2 else f"comparison of {len(names)}",
+            metrics=tuple(points),
+            tags=_named(tags),
+            artifacts=(*files, _artifact("record", uid)),
+            tables=(table,),
+            compares=tuple(digest(report) for report in comparisons.reports),
+        ),
+        target,
+        files,
+    )
+
+
+def _parcel(record: Record, target: Target, files: Mapping[str, bytes]) -> Parcel:
+    return Parcel(record, target, {**files, _artifact("record", record.uid): record.to_json()})
+
+
+def _report_metrics(report: EvalReport) -> Iterator[tuple[str, float]]:
+    score, variance, counters = report.estimate, report.variance, report.provenance.counters
+    found = {
+        "score/mean": report.score,
+        "score/se": report.standard_error,
+        "score/ci_low": report.interval.low,
+        "score/ci_high": report.interval.high,
+        "score/n": report.n,
+        "score/k": report.repeats,
+        "score/k_eff": report.distinct.effective,
+        "score/distinct_draws": report.distinct.distinct,
+        "score/failures": report.failures,
+        "score/without_failures": score.mean_without_failures,
+        "score/clusters": report.clusters,
+        "score/design_effect": report.design_effect,
+        "score/flip_rate": report.flip_rate,
+        "score/consistency": report.consistency,
+        "var/within": variance.within,
+        "var/between": variance.between,
+        "var/share_within": variance.share_within,
+        "var/limit_se": variance.limit_error,
+        "cost/wall_s": report.provenance.seconds,
+        **_ledger(counters),
+    }
+    yield from _present(found)
+
+
+def _ledger(counters: Mapping[str, Any]) -> dict[str, float]:
+    found = {
+        # Dollars are what cost/spent is in.
+        f"cost/{name.removeprefix('cost_')}" if name in _COSTS else f"cache/{name}": float(counters[name])
+        for name in (*FIELDS, "served", "tokens_spent", "tokens_saved")
+        if name in counters
+    }
+    if found.get("cache/calls") and "cache/served" in found:
+        found["cache/hit_rate"] = found["cache/served"] / found["cache/calls"]
+    return found
+
+
+def _delta_metrics(pair: Comparison) -> Iterator[tuple[str, float]]:
+    result = pair.result
+    found = {
+        "mean": result.difference,
+        "se": result.error.value,
+        "ci_low": result.interval.low,
+        "ci_high": result.interval.high,
+        "p": result.p_value,
+        "p_adjusted": pair.adjusted_p_value,
+        "mde": result.minimal_detectable_effect,
+        "n": result.n,
+        "wins": result.wins,
+        "ties": result.ties,
+        "losses": result.losses,
+        "correlation": result.correlation,
+        "baseline_mean": result.baseline_mean,
+        "candidate_mean": result.candidate_mean,
+        "shared_draws": pair.shared_draws,
+    }
+    yield from _present(found)
+
+
+def _present(values: Mapping[str, float | None]) -> Iterator[tuple[str, float]]:
+    return ((key, float(value)) for key, value in values.items() if value is not None)
+
+
+def _score_by_repeat(report: EvalReport) -> list[float]:
+    return [
+        sum(scores) / len(scores)
+        for repeat in range(report.repeats)
+        if (scores := [question.draws[repeat].score for question in report.questions if repeat < len(question.draws)])
+    ]
+
+
+def _comparison(report: EvalReport) -> Comparison | None:
+    try:
+        return report.comparison
+    except ConfigurationError as error:  # the baseline is about other questions; the score stands without it
+        logger.warning("%r is logged without its baseline: %s", report.name, error)
+        return None
+
+
+def _as_comparisons(compared: Comparison | Comparisons) -> Comparisons:
+    from dspy_cachectl.evaluation import Comparison, Comparisons
+
+    return Comparisons(compared.reports, (compared,)) if isinstance(compared, Comparison) else compared
+
+
+def _verdict(pair: Comparison) -> str:
+    return f"{pair.candidate} against {pair.baseline}: {pair.verdict_text} ({pair.difference:+.4g})"
+
+
+def _rows(report: EvalReport) -> Iterator[list[Any]]:
+    for question in report.questions:
+        about = [question.question, scrub(question.preview), question.cluster]
+        for repeat, draw in enumerate(question.draws):
+            failed = None if draw.failed is None else scrub(draw.failed)
+            yield [*about, repeat, draw.score, failed, *(getattr(draw, name) for name in _DRAWN)]
+
+
+def _pair_row(pair: Comparison) -> dict[str, Any]:
+    plain = pair.as_dict()
+    interval = plain.pop("interval")
+    plain |= {"ci_low": interval["low"], "ci_high": interval["high"], "interval": interval["method"]}
+    lists = {name: "; ".join(map(scrub, value)) for name, value in plain.items() if isinstance(value, list)}
+    return {**plain, **lists}
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    """Return a table as `mlflow.load_table` reads it: the columns' names, and the rows without them."""
+    data = [[_utf8(value) for value in row] for row in rows]
+    return orjson.dumps({"columns": columns, "data": data}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _utf8(value: Any) -> Any:
+    # Half of a surrogate pair has no UTF-8.
+    return value if not isinstance(value, str) else value.encode("utf-8", "backslashreplace").decode()
+
+
+def _figure(drawn: EvalReport | Comparisons, uid: str) -> dict[str, bytes]:
+    name = _artifact("plot", uid, "png")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "plot.png"
+            drawn.plot(path)
+            return {name: path.read_bytes()}
+    except MissingExtraError as error:
+        logger.debug("no figure is logged: %s", error)
+    except Exception as error:  # noqa: BLE001 - a figure is not worth a result
+        logger.warning("no figure is logged, it cannot be drawn: %r", error)
+    return {}
+
+
+def _artifact(what: str, uid: str, ending: str = "json") -> str:
+    return f"{PREFIX}/{what}_{uid[:8]}.{ending}"
+
+
+def _named(values: Mapping[str, Any]) -> dict[str, str]:
+    return {f"{PREFIX}.{name}": str(value) for name, value in values.items() if value is not None}
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)

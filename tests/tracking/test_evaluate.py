@@ -1,0 +1,171 @@
+"""`evaluate(..., mlflow=...)` on a real server: the report is in its run, whatever opened it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dspy
+import mlflow
+import pytest
+
+import dspy_cachectl as cachectl
+from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.tracking import reports
+from dspy_cachectl.tracking.outbox import Outbox
+from tests.endpoint import Endpoint
+from tests.tracking import servers
+from tests.tracking.rest import Rest, Run
+
+
+class Echo(dspy.Module):
+    def forward(self, question: str) -> dspy.Prediction:
+        return dspy.Prediction(answer=question)
+
+
+def _is_even(example: Any, prediction: Any, trace: Any = None) -> bool:
+    return int(prediction.answer) % 2 == 0
+
+
+def _evaluate(program: Any, n: int = 6, **options: Any) -> cachectl.EvalReport:
+    devset = [dspy.Example(question=str(number)).with_inputs("question") for number in range(n)]
+    return cachectl.evaluate(
+        program, devset, _is_even, display_progress=False, predictions=False, num_threads=2, **options
+    )
+
+
+@pytest.fixture
+def program(state: Path, server: Rest, lm: Callable[..., cachectl.LM], endpoint: Endpoint, tmp_path: Path) -> Any:
+    """A program whose answers are a number each, and MLflow set to the server."""
+    endpoint.configure(answers={"question": ["2", "4", "5", "6"]})
+    dspy.configure(lm=lm())
+    mlflow.set_tracking_uri(server.url)
+    yield dspy.Predict("question -> answer")
+    while mlflow.active_run() is not None:
+        mlflow.end_run()
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def autolog(program: Any) -> Any:
+    """MLflow's own logging of evaluations."""
+    mlflow.dspy.autolog(log_traces=False, log_traces_from_eval=False, log_evals=True)
+    yield
+    mlflow.dspy.autolog(disable=True)
+
+
+def _only(server: Rest, outbox: Outbox) -> Run:
+    (done,) = outbox.done()
+    return server.run(done.receipt()["run_id"])
+
+
+def test_a_report_gets_a_run_of_its_own(server: Rest, outbox: Outbox, program: Any) -> None:
+    """What `evaluate` returned is what the server has; the ledger is the evaluation's own."""
+    report = _evaluate(program, repeats=2, mlflow=True)
+    found = _only(server, outbox)
+    assert found.status == "FINISHED"
+    assert found.metrics["dspy_cachectl/score/mean"] == report.score
+    assert found.metrics["dspy_cachectl/cache/requests"] == 12.0 == report.provenance.counters["requests"]
+    assert found.tags["dspy_cachectl.cache_run_id"] == report.run_id
+
+
+def test_without_being_asked_nothing_is_logged(outbox: Outbox, program: Any) -> None:
+    """Nothing is even written."""
+    _evaluate(program)
+    assert [*outbox.pending(), *outbox.done()] == []
+
+
+def test_a_report_goes_to_the_run_that_autolog_opened(
+    server: Rest, outbox: Outbox, program: Any, autolog: None
+) -> None:
+    """Beside autolog's own metric and table, which stay."""
+    report = _evaluate(program, mlflow=True)
+    found = _only(server, outbox)
+    assert found.metrics["dspy_cachectl/score/mean"] == report.score
+    assert found.metrics["eval"] == pytest.approx(100 * report.score)
+    assert not any(name.startswith("dspy_cachectl") for name in found.params)
+    for table in ("result_table.json", f"dspy_cachectl/rows_{found.tags['dspy_cachectl.uid'][:8]}.json"):
+        assert len(mlflow.load_table(table, run_ids=[found.id])) == 6
+
+
+def test_the_runs_of_the_repeats_are_below_the_report(
+    server: Rest, outbox: Outbox, program: Any, autolog: None
+) -> None:
+    """Autolog opens a run for each repeat: the report's own run is their parent."""
+    before = {run.id for run in server.all_runs()}
+    _evaluate(program, repeats=3, mlflow=True)
+    found = _only(server, outbox)
+    children = [run for run in server.all_runs() if run.id not in before and run.id != found.id]
+    assert [run.tags.get("mlflow.parentRunId") for run in children] == [found.id] * 3
+
+
+def test_a_report_goes_to_the_active_run(server: Rest, outbox: Outbox, program: Any) -> None:
+    """And leaves it open."""
+    with mlflow.start_run() as active:
+        _evaluate(program, repeats=2, mlflow=True)
+        found = _only(server, outbox)
+        assert (found.id, found.status) == (active.info.run_id, "RUNNING")
+
+
+def test_a_report_goes_to_the_run_of_the_environment(
+    server: Rest, outbox: Outbox, program: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`MLFLOW_RUN_ID` is whoever started the process."""
+    named = server.create_run()
+    monkeypatch.setenv("MLFLOW_RUN_ID", named)
+    _evaluate(program, mlflow=True)
+    assert _only(server, outbox).id == named
+
+
+def test_a_report_goes_to_the_run_that_is_named(server: Rest, outbox: Outbox, program: Any) -> None:
+    """Rather than to the active one."""
+    named = server.create_run()
+    with mlflow.start_run():
+        _evaluate(program, mlflow=named)
+    assert _only(server, outbox).id == named
+
+
+def test_a_server_that_is_away_costs_no_report(outbox: Outbox, program: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """The report is returned, and waits in the outbox."""
+    with servers.refusing() as nobody, caplog.at_level(logging.WARNING, logger="dspy_cachectl"):
+        mlflow.set_tracking_uri(nobody)
+        report = _evaluate(program, mlflow=True)
+    assert report.n == 6
+    assert len(outbox.pending()) == 1
+    assert "mlflow sync" in caplog.text
+
+
+def test_a_fault_of_ours_costs_no_report(
+    program: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is paid for: whatever goes wrong after it is a warning."""
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(reports, "of_report", broken)
+    with caplog.at_level(logging.WARNING, logger="dspy_cachectl"):
+        assert _evaluate(program, mlflow=True).n == 6
+    assert "could not be logged to MLflow: RuntimeError('no')" in caplog.text
+
+
+def test_something_that_is_no_run_is_refused(program: Any, endpoint: Endpoint) -> None:
+    """Before anything is paid for."""
+    with pytest.raises(ConfigurationError, match="the id of a run, not 7"):
+        _evaluate(program, mlflow=7)
+    assert endpoint.requests == 0
+
+
+def test_an_evaluation_of_a_thousand_questions_is_one_batch(server: Rest, outbox: Outbox, program: Any) -> None:
+    """No request a question: a run of its own takes thirteen at most, whatever is in it."""
+    with servers.Proxy.to(server.url) as proxy:
+        mlflow.set_tracking_uri(proxy.url)
+        _evaluate(Echo(), n=1000, mlflow=True)
+    assert proxy.seen.count("runs/log-batch") == 1
+    assert len(proxy.seen) <= 13
+    found = _only(server, outbox)
+    assert found.metrics["dspy_cachectl/score/mean"] == 0.5
+    table = mlflow.load_table(f"dspy_cachectl/rows_{found.tags['dspy_cachectl.uid'][:8]}.json", run_ids=[found.id])
+    assert len(table) == 1000

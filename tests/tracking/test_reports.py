@@ -1,0 +1,327 @@
+"""Reports and comparisons on a real server: numbers, tables, figures, inputs and nested runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import orjson
+import pytest
+from mlflow.tracking._tracking_service import utils
+
+from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.evaluation import EvalReport, compare
+from dspy_cachectl.tracking import delivery, log_to_mlflow, sync
+from dspy_cachectl.tracking.outbox import Outbox
+from dspy_cachectl.tracking.record import Record
+from dspy_cachectl.tracking.reports import digest
+from tests.evaluation.made_up import BOUGHT, report
+from tests.tracking import servers
+from tests.tracking.rest import Rest, Run
+
+
+@pytest.fixture(autouse=True)
+def _mlflow(state: Path, server: Rest) -> Any:
+    mlflow.set_tracking_uri(server.url)
+    yield
+    while mlflow.active_run() is not None:
+        mlflow.end_run()
+    mlflow.set_tracking_uri(None)
+
+
+def _run_of(server: Rest, uid: str | None) -> Run:
+    (found,) = server.runs_of(str(uid))
+    return found
+
+
+def _metrics(run: Run) -> dict[str, float]:
+    return {name.removeprefix("dspy_cachectl/"): value for name, value in run.metrics.items()}
+
+
+def test_a_report_is_a_run_with_its_error_bars(server: Rest, outbox: Outbox) -> None:
+    """Score, error, interval, variance, ledger and provenance are in one finished run of its own."""
+    made = report([(1, 0), (1, 1), (0, 0), (1, 0), (None, 1)], name="answers")
+    outcome = log_to_mlflow(made)
+
+    found = _run_of(server, outcome.uid)
+    assert (found.id, found.status) == (outcome.run_id, "FINISHED")
+    assert found["info"]["run_name"] == "answers"
+    assert (found["info"]["start_time"], found["info"]["end_time"]) == (
+        int((BOUGHT + 100.0 - 12.3) * 1000),
+        int((BOUGHT + 100.0) * 1000),
+    )
+    expected = {
+        "score/mean": made.score,
+        "score/se": made.standard_error,
+        "score/ci_low": made.interval.low,
+        "score/ci_high": made.interval.high,
+        "score/n": 5.0,
+        "score/k": 2.0,
+        "score/k_eff": made.distinct.effective,
+        "score/failures": 1.0,
+        "score/flip_rate": made.flip_rate,
+        "var/within": made.variance.within,
+        "var/between": made.variance.between,
+        "cache/calls": 14.0,
+        "cache/fresh": 9.0,
+        "cache/resumed": 3.0,
+        "cost/spent": 0.0123,
+        "cost/saved": 0.001,
+        "cost/tokens_spent": 12345.0,
+        "cost/seconds_spent": 40.0,
+        "cost/unpriced": 1.0,
+        "cost/wall_s": 12.3,
+    }
+    metrics = _metrics(found)
+    assert expected == {name: metrics[name] for name in expected}
+    tags = {
+        "kind": "eval",
+        "name": "answers",
+        "phase": "eval",
+        "policy": "FRESH",
+        "cache_run_id": "run-7",
+        "model": "openai/gpt-4o-mini",
+        "program_sha": "a1" * 32,
+        "devset_digest": "b2" * 32,
+        "metric": "exact_match",
+        "report": digest(made),
+    }
+    assert tags == {name: found.tags[f"dspy_cachectl.{name}"] for name in tags}
+    assert found.params["dspy_cachectl.repeats"] == "2"
+    assert found.params["dspy_cachectl.versions.dspy"] == "3.4.1"
+    assert found.inputs == [("devset", ("b2" * 32)[:36], {"mlflow.data.context": "eval"})]
+    assert outbox.pending() == []
+
+
+def test_repeats_are_steps(server: Rest) -> None:
+    """Each repeat's own score is a step, and the totals stand at the last one."""
+    outcome = log_to_mlflow(report([(1, 0, 1), (1, 1, 0), (0, 0, 0), (1, 0, 0)]))
+    steps = server.history(str(outcome.run_id), "dspy_cachectl/score/repeat")
+    assert sorted((step, value) for step, value, _ in steps) == [(0, 0.75), (1, 0.25), (2, 0.25)]
+    assert [step for step, _, _ in server.history(str(outcome.run_id), "dspy_cachectl/score/mean")] == [2]
+
+
+def test_the_table_has_a_row_a_draw(server: Rest) -> None:
+    """`mlflow.load_table` reads it, and it says what each score is and what it was made of."""
+    outcome = log_to_mlflow(report([(1, 0), (None, 1)], preview="api_key=sk-verysecretverysecret {}\ud800"))
+    found = _run_of(server, outcome.uid)
+    name = f"dspy_cachectl/rows_{str(outcome.uid)[:8]}.json"
+    table = mlflow.load_table(name, run_ids=[found.id])
+    assert list(table["score"]) == [1.0, 0.0, 0.0, 1.0]
+    assert list(table["repeat"]) == [0, 1, 0, 1]
+    assert list(table["question"]) == ["question-0", "question-0", "question-1", "question-1"]
+    assert table["failed"][2] == "the metric raised KeyError: 'answer'"
+    assert "verysecret" not in server.download(found, name).decode()
+
+
+def test_figure_and_record_are_there(server: Rest) -> None:
+    """The figure is a PNG, and the record is the one that was delivered."""
+    pytest.importorskip("matplotlib")
+    outcome = log_to_mlflow(report([1, 0, 1]))
+    found, short = _run_of(server, outcome.uid), str(outcome.uid)[:8]
+    expected = [f"dspy_cachectl/{name}" for name in (f"plot_{short}.png", f"record_{short}.json", f"rows_{short}.json")]
+    assert server.artifacts(found.id) == expected
+    assert server.download(found, expected[0]).startswith(b"\x89PNG")
+    assert Record.from_json(server.download(found, expected[1])).uid == outcome.uid
+
+
+def test_two_reports_in_a_run_of_the_user(server: Rest) -> None:
+    """Both are there, one after the other; the user's table, params and status stay what they were."""
+    with mlflow.start_run() as active:
+        mlflow.log_table({"a": [1]}, "mine.json")
+        outcomes = [log_to_mlflow(report(scores)) for scores in ([1, 1, 0], [1, 0, 0])]
+        found = server.run(active.info.run_id)
+    assert found.status == "RUNNING"
+    assert found.params == {}
+    steps = sorted((step, value) for step, value, _ in server.history(found.id, "dspy_cachectl/score/mean"))
+    assert steps == [(0, 2 / 3), (1, 1 / 3)]
+    tables = [f"dspy_cachectl/rows_{str(outcome.uid)[:8]}.json" for outcome in outcomes]
+    listed = [table["path"] for table in json.loads(found.tags["mlflow.loggedArtifacts"])]
+    assert sorted(listed) == sorted(["mine.json", *tables])
+    assert list(mlflow.load_table(tables[1], run_ids=[found.id])["score"]) == [1.0, 0.0, 0.0]
+
+
+def test_a_comparison_is_the_parent_of_what_it_compares(server: Rest) -> None:
+    """Its run holds difference and verdict; the runs of the two reports, loaded from a file or not, are below it."""
+    old, new = report([0, 0, 1, 0, 0, 1] * 5, name="old"), report([1, 1, 1, 0, 1, 1] * 5, name="new")
+    children = [log_to_mlflow(made).run_id for made in (old, new)]
+    comparison = old.compare(new)
+    outcome = log_to_mlflow(comparison)
+
+    found = _run_of(server, outcome.uid)
+    assert [server.run(str(child)).tags.get("mlflow.parentRunId") for child in children] == [found.id] * 2
+    metrics = _metrics(found)
+    expected = {
+        "delta/mean": 0.5,
+        "delta/se": comparison.result.error.value,
+        "delta/ci_low": comparison.interval.low,
+        "delta/ci_high": comparison.interval.high,
+        "delta/p": comparison.p_value,
+        "delta/wins": 15.0,
+        "delta/losses": 0.0,
+    }
+    assert {name: pytest.approx(value) for name, value in expected.items()} == {
+        name: metrics[name] for name in expected
+    }
+    assert found.tags["dspy_cachectl.kind"] == "compare"
+    assert found.tags["dspy_cachectl.verdict"] == comparison.verdict_text
+    assert (found.tags["dspy_cachectl.baseline"], found.tags["dspy_cachectl.candidate"]) == ("old", "new")
+    table = mlflow.load_table(f"dspy_cachectl/compare_{str(outcome.uid)[:8]}.json", run_ids=[found.id])
+    assert list(table["difference"]) == [0.5]
+
+
+def test_a_parent_is_not_taken_away(server: Rest) -> None:
+    """A run that has a parent keeps it when its report is compared again."""
+    old, new = report([0, 0, 1], name="old"), report([1, 1, 1], name="new")
+    child = str(log_to_mlflow(new).run_id)
+    first, _ = log_to_mlflow(old.compare(new)), log_to_mlflow(new.compare(old))
+    assert server.run(child).tags["mlflow.parentRunId"] == first.run_id
+
+
+def test_a_comparison_in_the_run_of_its_reports_is_no_parent_of_itself(server: Rest) -> None:
+    """Everything in one run of the user's leaves that run at the top."""
+    old, new = report([0, 0, 1], name="old"), report([1, 1, 1], name="new")
+    with mlflow.start_run() as active:
+        for result in (old, new, old.compare(new)):
+            log_to_mlflow(result)
+    found = server.run(active.info.run_id)
+    assert "mlflow.parentRunId" not in found.tags
+    assert _metrics(found)["delta/mean"] == pytest.approx(2 / 3)
+
+
+def test_several_reports_are_compared_in_one_run(server: Rest) -> None:
+    """Each pair is a step and a row; every report's run is below it."""
+    made = {
+        name: report(scores, name=name) for name, scores in {"a": [0, 0, 1], "b": [1, 0, 1], "c": [1, 1, 1]}.items()
+    }
+    children = [str(log_to_mlflow(one).run_id) for one in made.values()]
+    compared = compare(made)
+    outcome = log_to_mlflow(compared)
+    found = _run_of(server, outcome.uid)
+    assert {server.run(child).tags.get("mlflow.parentRunId") for child in children} == {found.id}
+    history = sorted((step, value) for step, value, _ in server.history(found.id, "dspy_cachectl/delta/mean"))
+    assert history == [(step, pytest.approx(pair.difference)) for step, pair in enumerate(compared.pairs)]
+    assert found.tags["dspy_cachectl.best"] == "c"
+    table = mlflow.load_table(f"dspy_cachectl/compare_{str(outcome.uid)[:8]}.json", run_ids=[found.id])
+    assert list(zip(table["baseline"], table["candidate"], strict=True)) == [("a", "b"), ("a", "c"), ("b", "c")]
+
+
+def test_a_report_with_a_baseline_says_the_difference(server: Rest) -> None:
+    """What `evaluate(baseline=...)` compares is in the report's own run."""
+    from dataclasses import replace
+
+    old, new = report([0, 0, 1], name="old"), report([1, 1, 1], name="new")
+    found = _run_of(server, log_to_mlflow(replace(new, baseline=old)).uid)
+    assert _metrics(found)["delta/mean"] == pytest.approx(2 / 3)
+    assert found.tags["dspy_cachectl.baseline"] == "old"
+
+
+def test_a_baseline_of_other_questions_does_not_stop_the_score(server: Rest, caplog: pytest.LogCaptureFixture) -> None:
+    """The score is logged, and a warning says that there is nothing to compare."""
+    from dataclasses import replace
+
+    old, new = report([0, 1], questions=["x", "y"], name="old"), report([1, 1], name="new")
+    with caplog.at_level(logging.WARNING, logger="dspy_cachectl"):
+        found = _run_of(server, log_to_mlflow(replace(new, baseline=old)).uid)
+    assert _metrics(found)["score/mean"] == 1.0
+    assert "without its baseline" in caplog.text
+
+
+def test_what_waited_is_delivered_with_its_files_once(server: Rest, outbox: Outbox) -> None:
+    """The server was away: report and comparison wait on disk with their files, and two syncs make each one run."""
+    old, new = report([0, 0, 1], name="old"), report([1, 1, 1], name="new")
+    with servers.refusing() as nobody:
+        waiting = [log_to_mlflow(made, tracking_uri=nobody) for made in (old, new, old.compare(new))]
+    assert [outcome.status for outcome in waiting] == ["pending"] * 3
+    for entry in outbox.pending():
+        assert all((entry.folder / "artifacts" / name).is_file() for name in entry.read().artifacts)
+    assert [item.status for item in sync(uri=server.url)] == ["delivered"] * 3
+    assert sync(uri=server.url) == []
+    first, second, parent = (_run_of(server, outcome.uid) for outcome in waiting)
+    assert any(path.endswith(f"rows_{str(waiting[0].uid)[:8]}.json") for path in server.artifacts(first.id))
+    assert {run.tags["mlflow.parentRunId"] for run in (first, second)} == {parent.id}
+
+
+def test_delivering_twice_changes_nothing(server: Rest, outbox: Outbox) -> None:
+    """The same record again: the same points, inputs, files and table, once each."""
+    outcome = log_to_mlflow(report([1, 0, 1]))
+    before = _run_of(server, outcome.uid)
+    (done,) = outbox.done()
+    (outbox.root / "done" / done.uid).rename(outbox.root / "pending" / done.uid)
+    assert [item.status for item in sync(uri=server.url)] == ["delivered"]
+    after = _run_of(server, outcome.uid)
+    for run in (before, after):
+        run["data"]["tags"] = [t for t in run["data"]["tags"] if t["key"] != "dspy_cachectl.synced_at"]
+    assert after == before
+    assert len(server.history(after.id, "dspy_cachectl/score/mean")) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "passed_on"),
+    [("runs/log-inputs", "before"), ("upload", "before"), ("upload", "after"), ("runs/set-tag", "after")],
+)
+def test_a_push_that_was_given_up_does_not_come_back(server: Rest, outbox: Outbox, call: str, passed_on: str) -> None:
+    """Its thread hangs among the files, a sync delivers, the thread wakes up: one run, with everything once."""
+    with servers.Proxy.to(server.url) as proxy:
+        proxy.holds, proxy.delays = (call, None) if passed_on == "before" else (None, call)
+        given_up = log_to_mlflow(report([1, 0, 1]), tracking_uri=proxy.url, timeout=1.0)
+        assert proxy.stopped.wait(30)
+        (flight,) = delivery.guard._flights
+        # MLflow remembers a run's artifact store for the process, and with it the address of the proxy.
+        utils._artifact_repos_cache.clear()
+        (done,) = sync(uri=server.url)
+        proxy.let_go()
+        assert flight.ended.wait(60)
+    assert (given_up.status, done.status) == ("pending", "delivered")
+    found = _run_of(server, given_up.uid)
+    assert (found.id, found.status) == (done.run_id, "FINISHED")
+    assert len(found.inputs) == 1
+    assert len(server.artifacts(found.id)) == len(list((outbox.root / "done" / done.uid).glob("artifacts/*/*")))
+    assert len(json.loads(found.tags["mlflow.loggedArtifacts"])) == 1
+
+
+def test_a_thousand_questions_cost_as_many_requests_as_three(server: Rest) -> None:
+    """One batch, one input, three files: the number of requests does not depend on what is in them."""
+    seen = []
+    for scores in ([1, 0, 1], [number % 3 > 0 for number in range(1000)]):
+        made = report([float(score) for score in scores])
+        with servers.Proxy.to(server.url) as proxy:
+            assert log_to_mlflow(made, tracking_uri=proxy.url, timeout=60.0).status == "logged"
+        seen.append(proxy.seen)
+    assert seen[0] == seen[1]
+    own_run = ["runs/search", "runs/create", "runs/search", "runs/log-batch"]
+    assert seen[0][:4] == own_run
+    assert sorted(seen[0][4:]) == sorted(
+        ["runs/log-inputs", "runs/get", "upload", "upload", "upload", "runs/get", "runs/set-tag", "runs/update"]
+    )
+
+
+def test_without_matplotlib_the_rest_is_logged(server: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A figure is an extra, and no reason to warn."""
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    outcome = log_to_mlflow(report([1, 0, 1]))
+    assert outcome.status == "logged"
+    assert not any(path.endswith(".png") for path in server.artifacts(str(outcome.run_id)))
+
+
+def test_a_report_is_recognised_whatever_it_is_called(tmp_path: Path) -> None:
+    """Its digest survives saving and renaming, and tells it from another one."""
+    made = report([1, 0, None], name="a")
+    assert digest(EvalReport.load(made.save(tmp_path / "a.json"))) == digest(made)
+    assert digest(report([1, 0, 1], name="a")) != digest(made)
+
+
+def test_a_record_of_the_first_version_still_loads() -> None:
+    """What an older release left in the outbox is delivered by this one."""
+    plain = orjson.loads(Record("a" * 32, 1, 2, tags={"x": "y"}).to_json())
+    old = {k: v for k, v in plain.items() if k not in ("artifacts", "tables", "dataset", "children", "compares")}
+    assert Record.from_json(orjson.dumps({**old, "version": 1})) == Record("a" * 32, 1, 2, tags={"x": "y"})
+
+
+def test_a_report_takes_no_result(state: Path) -> None:
+    """`result=` is for phases."""
+    with pytest.raises(ConfigurationError, match="goes with a phase"):
+        log_to_mlflow(report([1, 0]), result=object())  # type: ignore[arg-type]
