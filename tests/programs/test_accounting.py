@@ -50,10 +50,11 @@ class TestUsage:
         dspy.configure(lm=lm(engine=engine), track_usage=True)
         endpoint.hold()
         barrier = threading.Barrier(4)
+        program = qa()  # made here: Python 3.11 cannot parse in several threads at once
 
         def ask() -> Any:
             barrier.wait()
-            return qa()(question="Q?")
+            return program(question="Q?")
 
         with cachectl.phase("compile") as run, ThreadPoolExecutor(4) as pool:
             futures = [pool.submit(cachectl.carry(ask)) for _ in range(4)]

@@ -63,9 +63,10 @@ class TestStrays:
     def test_everywhere(self, endpoint: Endpoint, lm: MakeLM, caplog: pytest.LogCaptureFixture) -> None:
         """everywhere=True holds in bare threads, while it lasts."""
         asked = lm()
+        program = qa_with(asked)
         with cachectl.phase("eval", everywhere=True) as run:
             in_threads(lambda: asked("hello"), 4)
-            in_threads(lambda: evaluate(qa_with(asked), examples(1), threads=2), 2)
+            in_threads(lambda: evaluate(program, examples(1), threads=2), 2)
         assert endpoint.requests == 6
         assert_counted(run.stats, fresh=6, stray=0)
         in_threads(lambda: asked("hello"), 2)
@@ -105,11 +106,16 @@ class TestStrays:
     def test_roles_are_guarded_too(self, endpoint: Endpoint, lm: MakeLM) -> None:
         """A role that is replayed is not called from a bare thread either."""
         asked = lm(role="generator")
+
+        def ask() -> None:
+            with pytest.raises(cachectl.CacheMissError):
+                asked("hello")
+
         with (
             pytest.raises(cachectl.ReplayIncompleteError),
             cachectl.phase("compile", roles={"generator": Policy.REPLAY}) as run,
         ):
-            in_threads(lambda: pytest.raises(cachectl.CacheMissError, asked, "hello"))
+            in_threads(ask)
         assert endpoint.requests == 0
         assert (run.stats.missed, run.stats.stray) == (2, 2)
 
@@ -240,9 +246,7 @@ class TestSettings:
         qa()(question="Q?")
         assert ["first", "second"] == [request["body"]["model"] for request in endpoint.log()]
 
-    def test_configure_cache_inside(
-        self, endpoint: Endpoint, lm: MakeLM, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_configure_cache_inside(self, endpoint: Endpoint, lm: MakeLM, caplog: pytest.LogCaptureFixture) -> None:
         """A cache that DSPy was given in between is noticed at the next phase, said once, and replaced."""
         asked = lm()
         with cachectl.phase("eval", run_id="first"):

@@ -55,9 +55,8 @@ class TestNoticed:
             import os
             import dspy_cachectl as cachectl
 
-            lm = cachectl.LM(
-                "openai/test-model", api_base=os.environ["ENDPOINT_URL"], api_key="k", temperature=1.0, engine={engine!r}
-            )
+            url = os.environ["ENDPOINT_URL"]
+            lm = cachectl.LM("openai/test-model", api_base=url, api_key="k", temperature=1.0, engine={engine!r})
             with cachectl.phase("eval", run_id="proxied"):
                 lm("hello")
         """)
@@ -94,9 +93,7 @@ class TestBypassed:
 
     @pytest.mark.parametrize("engine", ENGINES)
     @pytest.mark.parametrize("asynchronous", [False, True])
-    async def test_said_with_every_draw(
-        self, endpoint: Endpoint, lm: MakeLM, engine: str, asynchronous: bool
-    ) -> None:
+    async def test_said_with_every_draw(self, endpoint: Endpoint, lm: MakeLM, engine: str, asynchronous: bool) -> None:
         """Every fresh draw carries it, and nothing else does."""
         asked = lm(temperature=1.0, engine=engine)
 
@@ -145,7 +142,7 @@ class TestBypassed:
     ) -> None:
         """What cannot carry it is asked as ever, and that is said once."""
         asked = {
-            "typed": lambda: lm(),
+            "typed": lm,
             "native": lambda: lm(engine="lm15"),
             "own engine": lambda: lm("own/model", engine=OwnEngine(endpoint.url), api_base=None, api_key=None),
         }[how]()
