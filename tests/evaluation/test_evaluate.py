@@ -11,7 +11,6 @@ import dspy
 import pytest
 
 import dspy_cachectl as cachectl
-from tests.conftest import Finished
 from tests.endpoint import Endpoint
 
 MakeLM = Callable[..., cachectl.LM]
@@ -155,12 +154,13 @@ def test_one_more_model_asks_that_model_only(program: dspy.Module, lm: MakeLM, e
     run(program, questions(6))
     with dspy.context(lm=lm("openai/other-model")):
         run(program, questions(6))
-    assert {"test-model": 6, "other-model": 6} == _models(endpoint)
+    assert {"test-model": 6, "other-model": 6} == models_asked(endpoint)
     run(program, questions(6))
     assert 12 == endpoint.requests
 
 
-def _models(endpoint: Endpoint) -> dict[str, int]:
+def models_asked(endpoint: Endpoint) -> dict[str, int]:
+    """How many requests each model got."""
     counts: dict[str, int] = {}
     for request in endpoint.log():
         model = request["body"]["model"]
@@ -382,52 +382,3 @@ def test_rows_are_read_from_the_snapshot(program: dspy.Module) -> None:
     data = json.loads(Path(report.path or "").read_text())
     assert {"metadata", "predictions", "metrics"} == set(data)
     assert "sk-test-secret" not in json.dumps(data)
-
-
-CHILD = """
-    import os, sys, json
-    import dspy, dspy_cachectl as cachectl
-
-    count, model, repeats, change = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
-    dspy.configure(lm=cachectl.LM(model, api_base=os.environ["ENDPOINT_URL"], api_key="sk-test-secret"))
-    devset = [dspy.Example(question=f"question {n} ?", answer="yes").with_inputs("question") for n in range(count)]
-
-    def exact(example, prediction, trace=None):
-        return example.answer == prediction.answer
-
-    def length(example, prediction, trace=None):
-        return len(prediction.answer) / 100
-
-    report = cachectl.evaluate(dspy.Predict("question -> answer"), devset, length if change == "metric" else exact,
-                               repeats=repeats, predictions="library", display_progress=False, num_threads=16)
-    print(json.dumps({"score": report.score, "status": report.provenance.predictions, "run": report.run_id}))
-"""
-
-
-def test_a_new_process_computes_only_what_changed(child: Callable[..., Finished], endpoint: Endpoint) -> None:
-    """1,000 questions: again in a new process, 0 requests; one more model: only that one; another metric: 0."""
-    first = child(CHILD, "1000", "openai/a", "1", "-").data
-    assert 1000 == endpoint.requests
-    again = child(CHILD, "1000", "openai/a", "1", "-").data
-    assert (1000, first["score"], "loaded") == (endpoint.requests, again["score"], again["status"])
-    child(CHILD, "1000", "openai/b", "1", "-")
-    assert {"a": 1000, "b": 1000} == _models(endpoint)
-    child(CHILD, "1000", "openai/a", "1", "metric")
-    assert 2000 == endpoint.requests
-
-
-def test_a_killed_evaluation_goes_on_where_it_was(child: Callable[..., Finished], endpoint: Endpoint) -> None:
-    """SIGKILL half way: what was answered and kept is not asked again, without a run id being given."""
-    endpoint.configure(delay=0.02)
-    killer = CHILD.replace("def length", "answered = []\n\n    def _unused").replace(
-        "return example.answer == prediction.answer",
-        "answered.append(1)\n        if len(answered) == 100: os.kill(os.getpid(), 9)\n"
-        "        return example.answer == prediction.answer",
-    )
-    finished = child(killer.replace("length if", "exact if"), "200", "openai/a", "1", "-", check=False)
-    assert -9 == finished.returncode
-    asked = endpoint.requests
-    assert 100 <= asked < 200
-    child(CHILD, "200", "openai/a", "1", "-")
-    # The 16 calls in the air may be asked again, and nothing else.
-    assert 200 <= endpoint.requests <= 200 + 16
