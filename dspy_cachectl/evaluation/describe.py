@@ -253,7 +253,10 @@ def _predictions(made: Provenance, price: Price) -> str:
     if made.predictions == "off":
         return "off: computed, and not kept"
     where = f" ({made.snapshot})" if made.snapshot else ""
-    return f"{made.predictions}: {price.loaded:,} of {plural(price.answers, 'answer')} loaded{where}"
+    said = f"{made.predictions}: {price.loaded:,} of {plural(price.answers, 'answer')} loaded{where}"
+    if made.library_bytes is None or made.library_limit is None:
+        return said
+    return f"{said}; the library takes {made.library_bytes / 1e6:,.1f} MB of {made.library_limit / 1e6:,.0f} MB"
 
 
 def _calls(counters: Mapping[str, Any]) -> str:

@@ -80,6 +80,8 @@ class Provenance:
         seconds: How long the evaluation took, in wall seconds.
         created: When it ended, in Unix seconds.
         versions: The versions of the packages.
+        library_bytes: How many bytes the library of predictions takes up, or None where nothing is kept.
+        library_limit: How many it may take up.
     """
 
     run_id: str | None
@@ -102,3 +104,5 @@ class Provenance:
     seconds: float
     created: float
     versions: Mapping[str, str] = field(default_factory=dict)
+    library_bytes: int | None = None
+    library_limit: int | None = None

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from types import NoneType
@@ -155,7 +155,7 @@ def evaluate(
             )
             path = saved.finish(report)
     if path is not None:
-        report = _with_path(report, str(path))
+        report = _with_library(report, str(path), saved)
     if mlflow:
         _log_to_mlflow(report, run, None if mlflow is True else mlflow)
     return report
@@ -260,8 +260,6 @@ class _Evaluation:
         return scored
 
     def _note(self, number: int, repeat: int, result: DrawResult, scored: Scored) -> None:
-        from dataclasses import replace
-
         done = replace(result, score=scored.score, failed=scored.failed)
         with self._lock:
             first = self._results[number][repeat] is None
@@ -385,7 +383,7 @@ def _log_to_mlflow(report: EvalReport, run: PhaseRun, mlflow_run: str | None) ->
         logger.warning("the report %r could not be logged to MLflow: %r", report.name, error)
 
 
-def _with_path(report: EvalReport, path: str) -> EvalReport:
-    from dataclasses import replace
-
-    return replace(report, path=path)
+def _with_library(report: EvalReport, path: str, saved: Saved) -> EvalReport:
+    used, limit = saved.room()
+    provenance = replace(report.provenance, library_bytes=used, library_limit=limit)
+    return replace(report, path=path, provenance=provenance)

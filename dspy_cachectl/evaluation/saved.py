@@ -41,10 +41,12 @@ class Saved:
     Args:
         session: The library's session; None where nothing is kept.
         program: The program, for the types of its fields.
+        library: The library; None where nothing is kept.
     """
 
-    def __init__(self, session: Session | None, program: Any) -> None:
+    def __init__(self, session: Session | None, program: Any, library: Library | None = None) -> None:
         self._session = session
+        self._library = library
         self._program = program
         self._lock = threading.Lock()
         self.unsaved = 0
@@ -71,7 +73,7 @@ class Saved:
         with library.open(
             key, units, repeats=repeats, run_id=run_id, max_age=max_age, force_recompute=force
         ) as session:
-            yield cls(session, program)
+            yield cls(session, program, library)
 
     @property
     def run_id(self) -> str | None:
@@ -171,6 +173,10 @@ class Saved:
             "versions": dict(provenance.versions),
         }
         return self._session.finish(metadata, {provenance.metric: report.summary()})
+
+    def room(self) -> tuple[int | None, int | None]:
+        """Return how many bytes the library takes up, and how many it may; (None, None) where nothing is kept."""
+        return (None, None) if self._library is None else (self._library.usage(), self._library.max_bytes)
 
     def _count_unsaved(self, error: Exception) -> None:
         from dspy_cachectl._process import state
