@@ -63,7 +63,7 @@ def open_lm_call(
         key=None,
         version=lm.version,
         temperature=temperature,
-        cached=seam.asks_cache(lm, kwargs, asynchronous=asynchronous),
+        cached=seam.asks_cache(lm, kwargs, managed=managed),
         parent=calls.current(),
     )
     call.tally.temperatures_lent += decision.lent_temperature is not None

@@ -319,16 +319,21 @@ class Here:
     late: bool = False
 
 
+@functools.lru_cache(maxsize=8)
+def _outside(policy: str) -> PhaseContext:
+    return PhaseContext(name="", policy=Policy.named(policy))
+
+
 def here() -> Here:
     """Return the phase that rules at this place."""
     context: PhaseContext | None = dspy.settings.get(SETTING)
-    if context is None:
+    if context is None and state.everywhere:
         with state.lock:
             context = state.everywhere[-1] if state.everywhere else None
     if context is not None:
         run = state.runs.get(context.token)
         return Here(context, run, late=run is None or run.closed)
-    outside = PhaseContext(name="", policy=Policy.named(settings().policy))
+    outside = _outside(settings().policy)
     if not state.open_runs:
         return Here(outside, None)
     with state.lock:
@@ -344,10 +349,7 @@ def here() -> Here:
 def unit(name: str) -> Iterator[None]:
     """Make the draws in this block those of one unit (an example and a repeat): their ordinals begin at 0."""
     context: PhaseContext | None = dspy.settings.get(SETTING)
-    if context is None:
-        yield
-        return
-    with dspy.context(**{SETTING: replace(context, unit=name)}):
+    with dspy.context(**({} if context is None else {SETTING: replace(context, unit=name)})):
         yield
 
 

@@ -126,10 +126,6 @@ def is_managed(lm: dspy.BaseLM, *, asynchronous: bool) -> bool:
     return all(name not in vars(lm) and getattr(type(lm), name) is getattr(base, name) for name in names)
 
 
-def asks_cache(lm: dspy.BaseLM, kwargs: Mapping[str, Any], *, asynchronous: bool) -> bool:
-    """Tell whether DSPy will ask its cache for this call."""
-    return bool(
-        kwargs.get("cache", lm.cache)
-        and getattr(lm, "_cache_responses", True)
-        and is_managed(lm, asynchronous=asynchronous)
-    )
+def asks_cache(lm: dspy.BaseLM, kwargs: Mapping[str, Any], *, managed: bool) -> bool:
+    """Tell whether DSPy will ask its cache for a call of an LM that is, or is not, `is_managed`."""
+    return bool(managed and kwargs.get("cache", lm.cache) and getattr(lm, "_cache_responses", True))

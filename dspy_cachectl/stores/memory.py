@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dspy_cachectl.stores.base import Label
 from dspy_cachectl.stores.forks import tell_after_fork
 
-_OVERHEAD = 300
+_OVERHEAD = 400
 """Bytes that Python takes for an entry beside its key and value."""
 
 
