@@ -63,12 +63,12 @@ def loads(data: bytes, *, tagged: bool) -> Any:
     """Decode what `dumps` made.
 
     Raises:
-        CorruptEntryError: If the data is not what `dumps` makes.
+        CorruptEntryError: If the data is not what `dumps` makes, or a package that it needs is not installed here.
     """
     try:
         value = orjson.loads(data)
         return _untag(value) if tagged else value
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, ImportError) as error:
         raise CorruptEntryError(f"the entry's value cannot be decoded: {error}") from error
 
 

@@ -205,3 +205,11 @@ def test_no_module_is_imported_by_a_stored_name(name: Any) -> None:
     with pytest.raises(CorruptEntryError):
         loads(orjson.dumps({"$": "response", "v": {}, "of": name, "cost": None}), tagged=True)
     assert loaded == set(sys.modules)
+
+
+def test_an_array_where_numpy_is_missing_is_a_store_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that a machine with NumPy filled costs a machine without it a hit, and no call."""
+    data, tagged = dumps(np.arange(3))
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    with pytest.raises(CorruptEntryError, match="numpy"):
+        loads(data, tagged=tagged)
