@@ -46,7 +46,7 @@ def test_metrics_that_are_not_finite_are_dropped() -> None:
         ("mysql+pymysql://me:p@ss@db/mlflow?password=x", "mysql+pymysql://db/mlflow"),
         ("databricks://My-Profile", "databricks://My-Profile"),
         ("databricks", "databricks"),
-        ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
+        ("sqlite:////data/me@work/mlflow.db", "sqlite:////data/me@work/mlflow.db"),
     ],
 )
 def test_an_address_is_kept_without_what_opens_it(uri: str, expected: str) -> None:
