@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from dspy_cachectl.installation import install, uninstall
     from dspy_cachectl.ledger import Stats
     from dspy_cachectl.lm import LM, wrap
-    from dspy_cachectl.phases import PhaseRun, carry, current_phase, last_phase, phase
+    from dspy_cachectl.phases import PhaseRun, phase
+    from dspy_cachectl.places import carry, current_phase, last_phase
     from dspy_cachectl.policy import Policy
     from dspy_cachectl.tracking import log_to_mlflow
 
@@ -64,13 +65,13 @@ _HOMES = {
     "Stats": "ledger",
     "StoreError": "errors",
     "StoreUnavailableError": "errors",
-    "carry": "phases",
+    "carry": "places",
     "compare": "evaluation",
     "configure": "config",
-    "current_phase": "phases",
+    "current_phase": "places",
     "evaluate": "evaluation",
     "install": "installation",
-    "last_phase": "phases",
+    "last_phase": "places",
     "log_to_mlflow": "tracking",
     "phase": "phases",
     "protect_mlflow": "tracking",
@@ -118,7 +119,7 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if home in {"auto", "phases"}:
+    if home in {"auto", "phases", "places"}:
         # Phases rule the cache through what `install` registers with them.
         importlib.import_module(f"{__name__}.installation")
     value = getattr(importlib.import_module(f"{__name__}.{home}"), name)

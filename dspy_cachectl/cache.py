@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from dspy.clients.cache import Cache
 
-from dspy_cachectl import answers, calls, draws, explain, opening, phases, records
+from dspy_cachectl import answers, calls, draws, explain, opening, places, records
 from dspy_cachectl._process import state
 from dspy_cachectl.calls import Call
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, FormatVersionError, StoreError
@@ -239,7 +239,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
         if call is not None:
             call.tally.add(tally)
         else:
-            place = phases.here()
+            place = places.here()
             row = Row(place.context.name, None, "")
             state.ledger.record(row, tally)
             if place.run is not None:

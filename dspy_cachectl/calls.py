@@ -18,7 +18,8 @@ from dspy_cachectl._process import state
 from dspy_cachectl.answers import AnswerFacts
 from dspy_cachectl.errors import CacheMissError
 from dspy_cachectl.ledger import Row, Tally
-from dspy_cachectl.phases import Here, PhaseRun
+from dspy_cachectl.phases import PhaseRun
+from dspy_cachectl.places import Here
 from dspy_cachectl.policy import Decision, Kind, Policy
 from dspy_cachectl.records import Origin
 

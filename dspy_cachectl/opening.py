@@ -16,7 +16,7 @@ import dspy
 from dspy_cachectl import calls, draws, seam
 from dspy_cachectl._process import state
 from dspy_cachectl.calls import Call
-from dspy_cachectl.phases import here
+from dspy_cachectl.places import here
 from dspy_cachectl.policy import Facts, Kind, decide
 
 

@@ -15,7 +15,7 @@ from dspy.clients import embedding, execution
 from dspy_cachectl import calls
 from dspy_cachectl._process import logger
 from dspy_cachectl.calls import Call
-from dspy_cachectl.phases import here
+from dspy_cachectl.places import here
 from dspy_cachectl.policy import Facts, Kind, decide
 
 _GUARDED = ((execution, "_engine"), (embedding, "_compute_embeddings"), (embedding, "_acompute_embeddings"))

@@ -26,7 +26,8 @@ from dspy_cachectl.evaluation.report import EvalReport
 from dspy_cachectl.evaluation.results import DrawResult, Provenance, QuestionResult
 from dspy_cachectl.evaluation.saved import Predictions, Saved, output_hash
 from dspy_cachectl.lm import Governed, wrap
-from dspy_cachectl.phases import PhaseContext, PhaseRun, phase, unit
+from dspy_cachectl.phases import PhaseContext, PhaseRun, phase
+from dspy_cachectl.places import unit
 from dspy_cachectl.predictions import (
     SnapshotKey,
     Unit,

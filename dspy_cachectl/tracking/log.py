@@ -204,7 +204,8 @@ _steps = _Steps()
 
 
 def _results(run_or_result: Any, result: Any) -> Results:
-    from dspy_cachectl.phases import PhaseRun, current_phase, last_phase
+    from dspy_cachectl.phases import PhaseRun
+    from dspy_cachectl.places import current_phase, last_phase
 
     now = time.time()
     if isinstance(run_or_result, PhaseRun):

@@ -1,0 +1,105 @@
+"""Where a call is made: which phase rules there, and how a phase is carried to where DSPy does not carry it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ParamSpec, TypeVar
+
+import dspy
+
+from dspy_cachectl._process import SETTING, state
+from dspy_cachectl.config import settings
+from dspy_cachectl.phases import PhaseContext, PhaseRun
+from dspy_cachectl.policy import Policy
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Here:
+    """The phase that rules a call at this place.
+
+    Attributes:
+        context: The phase, or the process's default where there is none.
+        run: Its passage; None outside phases, or when nobody holds it any more.
+        stray_of: The guarded phases that are open elsewhere, when the call itself is in none.
+        late: Whether the call arrives after the phase's end.
+    """
+
+    context: PhaseContext
+    run: PhaseRun | None
+    stray_of: tuple[PhaseRun, ...] = ()
+    late: bool = False
+
+
+@functools.lru_cache(maxsize=8)
+def _outside(policy: str) -> PhaseContext:
+    return PhaseContext(name="", policy=Policy.named(policy))
+
+
+def here() -> Here:
+    """Return the phase that rules at this place."""
+    context: PhaseContext | None = dspy.settings.get(SETTING)
+    if context is None and state.everywhere:
+        with state.lock:
+            context = state.everywhere[-1] if state.everywhere else None
+    if context is not None:
+        run = state.runs.get(context.token)
+        return Here(context, run, late=run is None or run.closed)
+    outside = _outside(settings().policy)
+    if not state.open_runs:
+        return Here(outside, None)
+    with state.lock:
+        guarded = tuple(state.open_runs)
+    # A replay never calls, not even from a thread that its phase did not reach.
+    replay = next((run for run in reversed(guarded) if any(one.replays for one in run.context.policies)), None)
+    if replay is not None:
+        return Here(replay.context, replay, stray_of=guarded)
+    return Here(outside, None, stray_of=guarded)
+
+
+@contextlib.contextmanager
+def unit(name: str) -> Iterator[None]:
+    """Make the draws in this block those of one unit (an example and a repeat): their ordinals begin at 0."""
+    context: PhaseContext | None = dspy.settings.get(SETTING)
+    with dspy.context(**({} if context is None else {SETTING: replace(context, unit=name)})):
+        yield
+
+
+def current_phase() -> PhaseRun | None:
+    """Return the passage through the phase that rules here, or None outside phases."""
+    found = here()
+    return None if found.stray_of else found.run
+
+
+def last_phase() -> PhaseRun | None:
+    """Return the passage that ended last in this process, or None."""
+    return state.last_run
+
+
+def carry(function: Callable[P, T]) -> Callable[P, T]:
+    """Return the function, running in the phase that rules here and now, whatever thread calls it.
+
+    For thread pools that do not carry DSPy's settings: `pool.submit(carry(program), question=...)`.
+    """
+    context = dspy.settings.get(SETTING)
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+            with dspy.context(**{SETTING: context}):
+                return await function(*args, **kwargs)
+
+        return run_async  # type: ignore[return-value]
+
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        with dspy.context(**{SETTING: context}):
+            return function(*args, **kwargs)
+
+    # A DSPy program is callable but is no function: it has no name to take over.
+    return functools.update_wrapper(run, function) if hasattr(function, "__name__") else run
