@@ -51,7 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, Endpoint() as endpoint:
         os.environ["DSPY_CACHEDIR"] = str(Path(folder) / "dspy")
         os.environ["DSPY_CACHECTL_STORE"] = str(Path(folder) / "store")
-        for row in (*_hits(endpoint.url), *_evaluations(endpoint, Path(folder))):
+        for row in (*_hits(endpoint.url), *_evaluations(endpoint, Path(folder)), *_commands(Path(folder))):
             table.add_row(*row)
     Console().print(table)
 
@@ -113,6 +113,16 @@ def _evaluations(endpoint: object, folder: Path) -> list[tuple[str, ...]]:
             f"the first time ({asked} requests of {DELAY * 1000:.0f} ms)",
             first,
         )
+    ]
+
+
+def _commands(folder: Path) -> list[tuple[str, ...]]:
+    """Commands on a store of a million entries, start included, against the same on an empty one."""
+    from benchmarks.million import ENTRIES, timed_commands
+
+    return [
+        _row(f"dspy-cachectl {' '.join(command)}, {ENTRIES:,} entries", full, "an empty store", empty)
+        for command, full, empty in timed_commands(folder)
     ]
 
 

@@ -45,12 +45,15 @@ if TYPE_CHECKING:
     from dspy_cachectl.phases import PhaseRun, phase
     from dspy_cachectl.places import carry, current_phase, last_phase
     from dspy_cachectl.policy import Policy
+    from dspy_cachectl.replay import Cassette, cassette
     from dspy_cachectl.tracking import log_to_mlflow
+    from dspy_cachectl.tracking.callbacks import mlflow_callbacks
 
 _HOMES = {
     "AutoPhase": "auto",
     "CacheMissError": "errors",
     "CachectlError": "errors",
+    "Cassette": "replay",
     "Comparison": "evaluation",
     "ConfigurationError": "errors",
     "CorruptEntryError": "errors",
@@ -66,6 +69,7 @@ _HOMES = {
     "StoreError": "errors",
     "StoreUnavailableError": "errors",
     "carry": "places",
+    "cassette": "replay",
     "compare": "evaluation",
     "configure": "config",
     "current_phase": "places",
@@ -73,6 +77,7 @@ _HOMES = {
     "install": "installation",
     "last_phase": "places",
     "log_to_mlflow": "tracking",
+    "mlflow_callbacks": "tracking.callbacks",
     "phase": "phases",
     "protect_mlflow": "tracking",
     "stats": "_process",
@@ -85,6 +90,7 @@ __all__ = [
     "AutoPhase",
     "CacheMissError",
     "CachectlError",
+    "Cassette",
     "Comparison",
     "ConfigurationError",
     "CorruptEntryError",
@@ -100,6 +106,7 @@ __all__ = [
     "StoreUnavailableError",
     "__version__",
     "carry",
+    "cassette",
     "compare",
     "configure",
     "current_phase",
@@ -107,6 +114,7 @@ __all__ = [
     "install",
     "last_phase",
     "log_to_mlflow",
+    "mlflow_callbacks",
     "phase",
     "protect_mlflow",
     "stats",
@@ -119,7 +127,7 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if home in {"auto", "phases", "places"}:
+    if home in {"auto", "phases", "places", "replay"}:
         # Phases rule the cache through what `install` registers with them.
         importlib.import_module(f"{__name__}.installation")
     value = getattr(importlib.import_module(f"{__name__}.{home}"), name)

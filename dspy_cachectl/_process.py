@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,13 +15,19 @@ from dspy_cachectl.ledger import Ledger, Stats
 
 if TYPE_CHECKING:
     from dspy_cachectl.phases import PhaseContext, PhaseRun
+    from dspy_cachectl.tape import Tape
+    from dspy_cachectl.usage import Usage
 
 logger = logging.getLogger("dspy_cachectl")
 
 SETTING = "cachectl"
 """The key in DSPy's settings under which the phase travels."""
 
+STARTED = time.time()
+"""When this process began, as far as this package is concerned, in Unix seconds."""
+
 _MOST_RESPONSE_IDS = 500_000
+_MOST_UNSTORED = 10_000
 
 
 class Process:
@@ -32,6 +39,9 @@ class Process:
         open_runs: The runs of fresh and replay phases whose blocks are open.
         everywhere: The phases that hold for the whole process, innermost last.
         last_run: The phase run that closed last.
+        unstored: Why answers that were bought are not stored, by the key of what was asked.
+        tapes: The tapes of the cassettes that are open, by token.
+        usage: Adds up how the store in use is used; None where no store is.
     """
 
     def __init__(self) -> None:
@@ -41,6 +51,9 @@ class Process:
         self.open_runs: list[PhaseRun] = []
         self.everywhere: list[PhaseContext] = []
         self.last_run: PhaseRun | None = None
+        self.tapes: dict[str, Tape] = {}
+        self.usage: Usage | None = None
+        self.unstored: OrderedDict[str, str] = OrderedDict()
         self._said: set[str] = set()
         self._response_ids: OrderedDict[tuple[str, str], str] = OrderedDict()
 
@@ -51,6 +64,15 @@ class Process:
                 return
             self._said.add(topic)
         logger.warning(message)
+
+    def note_unstored(self, asked: str | None, why: str) -> None:
+        """Remember why an answer that was bought is not stored, to explain a miss."""
+        if asked is None:
+            return
+        with self.lock:
+            self.unstored[asked] = why
+            if len(self.unstored) > _MOST_UNSTORED:
+                self.unstored.popitem(last=False)
 
     def given_before(self, request: str, response_id: str, key: str) -> bool:
         """Tell whether the provider gave this response id to another draw of the same request. Remember it."""

@@ -77,4 +77,4 @@ class AutoPhase(BaseCallback):  # type: ignore[misc]
 
 def _ruling() -> PhaseContext | None:
     ruling: PhaseContext | None = dspy.settings.get(SETTING)
-    return ruling
+    return None if ruling is not None and ruling.is_cassette else ruling

@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from dspy.utils.callback_context import ACTIVE_CALL_ID
+
+from dspy_cachectl import scopes
 from dspy_cachectl._process import state
 from dspy_cachectl.answers import AnswerFacts
 from dspy_cachectl.errors import CacheMissError
@@ -22,8 +25,14 @@ from dspy_cachectl.phases import PhaseRun
 from dspy_cachectl.places import Here
 from dspy_cachectl.policy import Decision, Kind, Policy
 from dspy_cachectl.records import Origin
+from dspy_cachectl.tape import Tape
+
+_SERVED = frozenset({"resumed", "reused", "coalesced", "collapsed", "replayed"})
 
 _CURRENT: contextvars.ContextVar[Call | None] = contextvars.ContextVar("dspy_cachectl_call", default=None)
+
+WATCHED: dict[str, Call | None] = {}
+"""What is known of the LM calls that somebody wants to know of, by DSPy's id of the call."""
 
 
 @dataclass(eq=False)
@@ -41,8 +50,10 @@ class Call:
         request: What is asked, cleaned; None where it has no canonical form.
         fingerprint: The hash of what is asked of whom, or None.
         key: The key of its entry, or None.
+        asked: The key of what is asked, whichever draw of it this is; or None.
         version: The user's name for a version of the model, or None.
         rollout_id: The rollout id in the key, or None.
+        own: The rollout id that the program chose, which that of a draw encloses; or None.
         ordinal: Which asking of this request it is within its run; None outside runs.
         temperature: The temperature that is sent, or None.
         cached: Whether DSPy will ask the cache.
@@ -70,8 +81,10 @@ class Call:
     request: dict[str, Any] | None
     fingerprint: str | None
     key: str | None
+    asked: str | None = None
     version: str | None = None
     rollout_id: Any = None
+    own: Any = None
     ordinal: int | None = None
     temperature: float | None = None
     cached: bool = True
@@ -87,6 +100,11 @@ class Call:
     asked_at: float | None = None
     foreign: set[str] = field(default_factory=set)
     drawn: Origin | None = None
+
+    @property
+    def tape(self) -> Tape | None:
+        """The tape of the cassette that it is within, or None."""
+        return self.place.tape
 
     @property
     def run(self) -> PhaseRun | None:
@@ -128,6 +146,7 @@ class Call:
             "version": self.version,
             "rollout_id": self.rollout_id,
             "scope": dict(self.policy.scope) or None,
+            **({} if self.own is None or self.run_id is None else {"own_rollout_id": self.own}),
         }
 
     def served(self, origin: Origin) -> None:
@@ -194,11 +213,19 @@ class Call:
     def miss(self, reason: str, **nearest: Any) -> CacheMissError:
         """Note that a replay has no answer, and return the error to raise."""
         self.outcome = "missed"
+        tape = self.tape
         error = CacheMissError(
-            reason, key=self.key, model=self.model, phase=self.place.context.name or "(replay)", **nearest
+            reason,
+            key=self.key,
+            model=self.model,
+            phase=self.place.context.name or "(replay)",
+            cassette=None if tape is None else tape.name,
+            **nearest,
         )
         if self.run is not None:
             self.run.missed(error)
+        if tape is not None:
+            tape.missed(error)
         return error
 
     def record(self) -> None:
@@ -210,6 +237,14 @@ class Call:
         self.tally.stray += bool(place.stray_of)
         row = Row(place.context.name, self.role, self.model)
         state.ledger.record(row, self.tally)
+        scopes.record(row, self.tally)
+        if WATCHED and self.kind is Kind.PLAIN_LM and (call_id := ACTIVE_CALL_ID.get()) in WATCHED:
+            WATCHED[call_id] = self
+        if place.tape is not None:
+            place.tape.ledger.record(row, self.tally)
+        elif state.usage is not None:
+            used = (self.kind.value, self.model, place.context.name, self.role or "", self.run_id or "")
+            state.usage.record(used, self.tally, self.key if self.outcome in _SERVED else None)
         if place.run is not None:
             place.run.ledger.record(row, self.tally)
             if place.run.on_call is not None:

@@ -51,6 +51,7 @@ class Settings(BaseSettings):
         disk_bytes: The size at which the folder's oldest entries are removed, in bytes.
         policy: The preset that holds outside any phase.
         phases: What phases do, by name.
+        force_recompute: Whether no answer is served that is older than the process, and `evaluate()` draws anew.
     """
 
     model_config = SettingsConfigDict(
@@ -67,6 +68,7 @@ class Settings(BaseSettings):
     disk_bytes: int = Field(default=30 * 10**9, gt=0)
     policy: str = "REUSE"
     phases: dict[str, PhaseSettings] = Field(default_factory=dict)
+    force_recompute: bool = False
 
     @classmethod
     def settings_customise_sources(
@@ -151,7 +153,8 @@ def configure(**changes: Any) -> Configured:
     """Change settings for this process, over what pyproject.toml and the environment say.
 
     Args:
-        **changes: Fields of `Settings`: `store`, `memory_bytes`, `disk_bytes`, `policy`, `phases`.
+        **changes: Fields of `Settings`: `store`, `memory_bytes`, `disk_bytes`, `policy`, `phases`,
+            `force_recompute`.
 
     Returns:
         A context manager that undoes the change; it may be ignored.

@@ -138,6 +138,24 @@ def cache_key(print_: str, *, rollout_id: object = None, scope: tuple[tuple[str,
     return hashlib.sha256(_canonical([KEY_VERSION, print_, rollout_id, scope])).hexdigest()
 
 
+def described_key(description: Mapping[str, Any], *, rollout_id: object = None) -> str | None:
+    """Return the key of what is described beside an entry; None where it has none.
+
+    Args:
+        description: What was asked: `request`, `endpoint`, `version` and `scope`.
+        rollout_id: The rollout of the draw.
+    """
+    request, scope = description.get("request"), description.get("scope")
+    if not isinstance(request, Mapping):
+        return None
+    try:
+        print_ = fingerprint(request, endpoint=description.get("endpoint"), version=description.get("version"))
+        pairs = tuple(sorted(scope.items())) if isinstance(scope, Mapping) else ()
+        return cache_key(print_, rollout_id=rollout_id, scope=pairs)
+    except (UncacheableError, TypeError):
+        return None
+
+
 def rollout_id(run_id: str, *, own: object = None, unit: str | None = None, request: str = "", ordinal: int = 0) -> int:
     """Derive the rollout id of a fresh draw.
 

@@ -55,6 +55,8 @@ class CacheMissError(CachectlError):
         nearest: The key of the nearest stored entry, or None.
         differences: What differs between the call and that entry, one line each.
         reason: Why there was no answer.
+        cassette: The cassette that was replayed, or None for a store.
+        explanation: All of that as text, without advice.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class CacheMissError(CachectlError):
         key: str | None,
         model: str,
         phase: str,
+        cassette: str | None = None,
         nearest: str | None = None,
         differences: Sequence[str] = (),
     ) -> None:
@@ -71,16 +74,23 @@ class CacheMissError(CachectlError):
         self.key = key
         self.model = model
         self.phase = phase
+        self.cassette = cassette
         self.nearest = nearest
         self.differences = tuple(differences)
-        lines = [f"no stored answer for a call to {model!r} in the replay phase {phase!r}: {reason}"]
+        where = f"the replay phase {phase!r}" if cassette is None else f"the cassette {cassette} (phase {phase!r})"
+        lines = [f"no stored answer for a call to {model!r} in {where}: {reason}"]
         if key is not None:
             lines.append(f"  key: {key}")
         if nearest is not None:
             lines.append(f"  nearest stored entry: {nearest}; what differs:")
             lines.extend(f"    - {line}" for line in self.differences)
-        lines.append("  Record the answer first by running the program under a policy that stores (for example REUSE).")
-        super().__init__("\n".join(lines))
+        self.explanation = "\n".join(lines)
+        advice = (
+            "  Record the answer first by running the program under a policy that stores (for example REUSE)."
+            if cassette is None
+            else '  Record what is missing with mode="new", or everything anew with mode="all".'
+        )
+        super().__init__(f"{self.explanation}\n{advice}")
 
     def __reduce__(self) -> tuple[object, ...]:
         """Survive a trip between processes: the message is rebuilt from the facts."""
@@ -88,6 +98,7 @@ class CacheMissError(CachectlError):
             "key": self.key,
             "model": self.model,
             "phase": self.phase,
+            "cassette": self.cassette,
             "nearest": self.nearest,
             "differences": self.differences,
         }

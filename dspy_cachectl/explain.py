@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 _SHOWN = 60
+_KEPT_WORDS = 12
+"""Of a longer stretch of equal words only the two ends are shown."""
+_MOST_WORDS = 5_000
+"""Comparing word by word takes time that grows with the square of the length."""
+
+Names = tuple[str, str]
+_ASKED: Names = ("asked", "stored")
 
 
-def differences(asked: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
+def differences(asked: Mapping[str, Any], stored: Mapping[str, Any], *, names: Names = _ASKED) -> list[str]:
     """Say what differs between what was asked and what is stored, most telling first.
 
     Args:
         asked: A description of a request: `endpoint`, `version`, `rollout_id`, `scope` and `request`.
         stored: The same of a stored entry.
+        names: What the two are called.
 
     Returns:
         One line a difference; empty where there is none.
@@ -22,13 +32,55 @@ def differences(asked: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str
     lines: list[str] = []
     wanted, kept = _request(asked), _request(stored)
     if wanted.get("model") != kept.get("model"):
-        lines.append(f"model: asked {wanted.get('model')!r}, stored {kept.get('model')!r}")
-    lines += _fields(asked, stored, ("endpoint", "version", "scope"))
-    lines += _fields(wanted, kept, sorted((wanted.keys() | kept.keys()) - {"model", "messages"}))
-    lines += _messages(wanted.get("messages"), kept.get("messages"))
+        lines.append(f"model: {names[0]} {wanted.get('model')!r}, {names[1]} {kept.get('model')!r}")
+    lines += fields(asked, stored, ("endpoint", "version", "scope"), names=names)
+    lines += fields(wanted, kept, sorted((wanted.keys() | kept.keys()) - {"model", "messages"}), names=names)
+    lines += _messages(wanted.get("messages"), kept.get("messages"), names)
     if asked.get("rollout_id") != stored.get("rollout_id"):
-        lines.append(f"draw: asked for {_draw(asked.get('rollout_id'))}, stored {_draw(stored.get('rollout_id'))}")
+        first = "asked for" if names == _ASKED else names[0]
+        one, other = _draw(asked.get("rollout_id")), _draw(stored.get("rollout_id"))
+        lines.append(f"draw: {first} {one}, {names[1]} {other}")
     return lines
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of words in two texts.
+
+    Attributes:
+        of: Whether both texts have it, or which one; `cut` for equal words that are left out.
+        text: The words.
+    """
+
+    of: Literal["both", "first", "second", "cut"]
+    text: str
+
+
+def word_diff(first: str, second: str) -> list[Span]:
+    """Return two texts as one, word by word: what both have, and what only one has.
+
+    White space belongs to the word before it, so that nothing is lost but long stretches of equal words.
+    """
+    one, other = (re.findall(r"\s*\S+\s*|\s+", text) for text in (first, second))
+    if max(len(one), len(other)) > _MOST_WORDS:
+        return [Span("first", first), Span("second", second)]
+    spans: list[Span] = []
+    for kind, a, b, c, d in difflib.SequenceMatcher(a=one, b=other, autojunk=False).get_opcodes():
+        if kind == "equal":
+            spans += _equal(one[a:b], begins=a == 0, ends=b == len(one))
+            continue
+        spans += [Span(of, "".join(words)) for of, words in (("first", one[a:b]), ("second", other[c:d])) if words]  # type: ignore[arg-type]
+    return spans
+
+
+def _equal(words: list[str], *, begins: bool, ends: bool) -> list[Span]:
+    if len(words) <= 2 * _KEPT_WORDS:
+        return [Span("both", "".join(words))]
+    head = [] if begins else words[:_KEPT_WORDS]
+    tail = [] if ends else words[-_KEPT_WORDS:]
+    left_out = len(words) - len(head) - len(tail)
+    spans = [Span("both", "".join(head)), Span("cut", f"{left_out} equal words"), Span("both", "".join(tail))]
+    return [span for span in spans if span.text]
 
 
 def similarity(asked: Mapping[str, Any], stored: Mapping[str, Any]) -> float:
@@ -42,10 +94,20 @@ def similarity(asked: Mapping[str, Any], stored: Mapping[str, Any]) -> float:
     return 0.7 * shared + 0.2 * same_model + 0.1 * same
 
 
-def _fields(asked: Mapping[str, Any], stored: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+def fields(
+    asked: Mapping[str, Any], stored: Mapping[str, Any], wanted: Iterable[str], *, names: Names = _ASKED
+) -> list[str]:
+    """Say which fields of two mappings differ, one line each.
+
+    Args:
+        asked: The first.
+        stored: The second.
+        wanted: The fields to look at.
+        names: What the two are called.
+    """
     return [
-        f"{name}: asked {_short(asked.get(name))}, stored {_short(stored.get(name))}"
-        for name in names
+        f"{name}: {names[0]} {_short(asked.get(name))}, {names[1]} {_short(stored.get(name))}"
+        for name in wanted
         if asked.get(name) != stored.get(name)
     ]
 
@@ -55,25 +117,26 @@ def _request(description: Mapping[str, Any]) -> Mapping[str, Any]:
     return request if isinstance(request, Mapping) else {}
 
 
-def _messages(asked: Any, stored: Any) -> list[str]:
+def _messages(asked: Any, stored: Any, names: Names) -> list[str]:
     wanted, kept = asked or [], stored or []
     if not isinstance(wanted, list) or not isinstance(kept, list):
-        return [] if wanted == kept else [f"messages: asked {_short(wanted)}, stored {_short(kept)}"]
+        return [] if wanted == kept else [f"messages: {names[0]} {_short(wanted)}, {names[1]} {_short(kept)}"]
     lines = []
     if len(wanted) != len(kept):
-        lines.append(f"messages: asked with {len(wanted)}, stored with {len(kept)}")
+        lines.append(f"messages: {names[0]} with {len(wanted)}, {names[1]} with {len(kept)}")
     for index, (one, other) in enumerate(zip(wanted, kept, strict=False)):
         if one != other:
-            lines.append(f"message {index} ({_role(one)}): {_words(_content(one), _content(other))}")
+            lines.append(f"message {index} ({_role(one)}): {_words(_content(one), _content(other), names)}")
     return lines
 
 
-def _words(asked: str, stored: str) -> str:
+def _words(asked: str, stored: str, names: Names) -> str:
     one, other = asked.split(), stored.split()
     for kind, a, b, c, d in difflib.SequenceMatcher(a=one, b=other, autojunk=False).get_opcodes():
         if kind != "equal":
             before = " ".join(one[max(a - 3, 0) : a])
-            return f"after {_short(before)}: asked {_short(' '.join(one[a:b]))}, stored {_short(' '.join(other[c:d]))}"
+            mine, theirs = _short(" ".join(one[a:b])), _short(" ".join(other[c:d]))
+            return f"after {_short(before)}: {names[0]} {mine}, {names[1]} {theirs}"
     return "the white space or the parts differ"
 
 

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import dspy
 from dspy.clients.cache import Cache
 
-from dspy_cachectl import _process, endpoints, records, strict
+from dspy_cachectl import _process, endpoints, records, runs, strict
 from dspy_cachectl._process import state
 from dspy_cachectl.cache import ManagedCache
 from dspy_cachectl.config import Settings, settings, settings_version
 from dspy_cachectl.errors import ConfigurationError, StoreError
-from dspy_cachectl.phases import PhaseContext, prepare_phases_with
+from dspy_cachectl.phases import (
+    PhaseContext,
+    PhaseRun,
+    arrange_callbacks_with,
+    finish_phases_with,
+    prepare_phases_with,
+)
 from dspy_cachectl.policy import Policy
-from dspy_cachectl.stores import Label, Store, open_stores
-
-RUN_KIND = "run"
+from dspy_cachectl.stores import Store, open_stores
+from dspy_cachectl.usage import Usage
 
 
 @dataclass
@@ -78,6 +84,7 @@ def uninstall() -> None:
                     del dspy.cache  # DSPy builds its own at the next use
                 else:
                     dspy.cache = _installed.before
+        _stop_counting()
         _installed.cache.tiers.close()
         _installed.cache, _installed.before, _installed.explicit = None, None, False
         strict.unguard()
@@ -121,9 +128,18 @@ def _put(cache: ManagedCache) -> None:
         if not isinstance(found, ManagedCache):
             _installed.before = found
         dspy.cache = cache
+    if _installed.cache is not cache:
+        _stop_counting()
+        state.usage = Usage(cache.tiers, on_fault=cache.note_fault)
     _installed.cache = cache
     strict.guard()
     endpoints.name_endpoints()
+
+
+def _stop_counting() -> None:
+    usage, state.usage = state.usage, None
+    if usage is not None:
+        usage.flush(ended=True)
 
 
 def _prepare(context: PhaseContext) -> PhaseContext:
@@ -136,41 +152,47 @@ def _prepare(context: PhaseContext) -> PhaseContext:
                 "another package; call cachectl.install() to replace it"
             )
         return context
-    if context.run_id is None:
-        return context
+    if context.run_id is None or context.cassette:
+        return context  # a tape knows its runs
     drawn_at = _run_temperature(cache, context.run_id)
     policy = context.policy
     if policy.replays and policy.temperature is None:
         return replace(context, policy=replace(policy, temperature=drawn_at))
-    if policy.fresh and policy.stores:
+    if _is_described(context):
         if drawn_at is not None and drawn_at != policy.temperature:
             state.say_once(
                 f"run-temperature:{context.run_id}",
                 f"run {context.run_id!r} was drawn with the temperature {drawn_at:g} lent, and now "
                 f"{policy.temperature!r} is: its stored draws do not answer these calls",
             )
-        _describe_run(cache, context)
+        runs.note_opening(
+            cache.tiers,
+            context.run_id,
+            phase=context.name,
+            policy=policy.name,
+            temperature=policy.temperature,
+            token=context.token,
+        )
     return context
 
 
-def _describe_run(cache: ManagedCache, context: PhaseContext) -> None:
-    key = _run_key(context.run_id or "")
-    if cache.tiers.get(key) is None:
-        origin = records.Origin(
-            kind=RUN_KIND,
-            model="",
-            phase=context.name,
-            run_id=context.run_id,
-            temperature=context.policy.temperature,
-            created=time.time(),
-        )
-        label = Label(kind=RUN_KIND, phase=context.name, run_id=context.run_id or "")
-        cache.tiers.put(key, records.encode(origin, {"policy": context.policy.name}), label)
+def _finish(run: PhaseRun, error: BaseException | None) -> None:
+    """At the end of a phase: its run is complete if nothing failed, and the statistics of use are kept."""
+    cache = installed()
+    context = run.context
+    if cache is not None and error is None and context.run_id is not None and _is_described(context):
+        runs.note_end(cache.tiers, context.run_id, token=context.token, tally=run.stats)
+    if state.usage is not None:
+        state.usage.flush()
+
+
+def _is_described(context: PhaseContext) -> bool:
+    return context.policy.fresh and context.policy.stores and not context.cassette
 
 
 def _run_temperature(cache: ManagedCache, run_id: str) -> float | None:
     """Return the temperature that a run's draws were lent; None where none was, or the run is not known."""
-    data = cache.tiers.get(_run_key(run_id))
+    data = cache.tiers.get(runs.run_key(run_id))
     if data is None:
         return None
     try:
@@ -180,10 +202,6 @@ def _run_temperature(cache: ManagedCache, run_id: str) -> float | None:
         return None
 
 
-def _run_key(run_id: str) -> str:
-    return f"run:{run_id}"
-
-
 def store_path() -> Path | None:
     """Return the folder of the store in use, or of the configured one; None for a store in memory."""
     from dspy_cachectl.stores import folder_of
@@ -191,5 +209,16 @@ def store_path() -> Path | None:
     return folder_of(settings().store)
 
 
+def _arrange(callbacks: list[Any]) -> list[Any]:
+    """Where MLflow traces, put those around its callback who say in the traces what became of each call."""
+    if "mlflow" not in sys.modules:
+        return callbacks
+    from dspy_cachectl import spans  # it needs the LMs, and they need this module
+
+    return spans.around(callbacks)
+
+
 prepare_phases_with(_prepare)
+finish_phases_with(_finish)
+arrange_callbacks_with(_arrange)
 _process.on_reset(uninstall)

@@ -166,7 +166,7 @@ def wrap(lm: M, *, role: str | None = None, endpoint: str | None = None, version
     if isinstance(wrapped, DummyLM) and wrapped.endpoint is None:
         # Two of them with different answers have the same name, and DSPy leaves them out of its cache.
         wrapped._cache_responses = True  # noqa: SLF001
-        endpoint = endpoint or f"dummy:{uuid.uuid4().hex}"
+        endpoint = endpoint or f"{seam.UNNAMED}{uuid.uuid4().hex}"
     given = {"role": role, "endpoint": endpoint, "version": version}
     _name(wrapped, **{name: value for name, value in given.items() if value is not None})
     if not seam.is_managed(wrapped, asynchronous=False):
@@ -232,4 +232,7 @@ def _handed(call: Call) -> tuple[bytes, bool] | None:
 def _answered(call: Call, result: Any) -> Any:
     if call.outcome is None:
         call.bought(AnswerFacts(), call.seconds())
+    if call.tape is not None and call.decision.stores:
+        # The calls that follow from it ask what they will ask in a replay.
+        return call.tape.clean.outputs(result)
     return result

@@ -16,8 +16,9 @@ import dspy
 from dspy_cachectl import calls, draws, seam
 from dspy_cachectl._process import state
 from dspy_cachectl.calls import Call
-from dspy_cachectl.places import here
-from dspy_cachectl.policy import Facts, Kind, decide
+from dspy_cachectl.places import Here, here
+from dspy_cachectl.policy import Decision, Facts, Kind, Policy, decide
+from dspy_cachectl.tape import DRAWN, UNCACHED_RUN
 
 
 def open_lm_call(
@@ -36,20 +37,23 @@ def open_lm_call(
         The call, and the prompt and options to go on with: with the rollout id and the temperature of its draw.
     """
     place = here()
+    managed = seam.is_managed(lm, asynchronous=asynchronous)
+    if place.tape is not None and managed:
+        place, kwargs = _on_tape(place, lm, kwargs)
     policy = place.context.policy_for(lm.role)
     typed = seam.is_typed(prompt, kwargs)
     asked = (prompt if isinstance(prompt, dspy.lm15.Request) else kwargs["request"]).config if typed else None
     temperature = kwargs.get("temperature", lm.kwargs.get("temperature")) if asked is None else asked.temperature
-    decision = decide(
-        policy, Facts(Kind.LM, temperature=temperature, model=lm.model, has_run=place.context.run_id is not None)
-    )
-    managed = seam.is_managed(lm, asynchronous=asynchronous)
+    facts = Facts(Kind.LM, temperature=temperature, model=lm.model, has_run=place.context.run_id is not None)
+    decision = _decided(place, policy, facts)
     if decision.raises and managed:
         kwargs = {**kwargs, "cache": True}
     if decision.lent_temperature is not None:
         temperature = decision.lent_temperature
         prompt, kwargs = _with_temperature(prompt, kwargs, temperature)
     endpoint = lm.endpoint or seam.endpoint_of(lm.model, {**lm.kwargs, **kwargs}, getattr(lm, "_engine_spec", None))
+    if place.tape is not None and (lm.endpoint is None or lm.endpoint.startswith(seam.UNNAMED)):
+        endpoint = place.tape.endpoint(lm.model, endpoint)
     call = Call(
         kind=Kind.LM,
         model=lm.model,
@@ -72,8 +76,9 @@ def open_lm_call(
         # Without a canonical form there is no key: the call goes through, counted as uncacheable.
         request = draws.clean_request(seam.request_of(lm, prompt, messages, kwargs, asynchronous=asynchronous))
         call.fingerprint = draws.fingerprint(request, endpoint=endpoint, version=lm.version)
-        call.rollout_id = _rollout(call, own)
+        call.own, call.rollout_id = own, _rollout(call, own)
         call.key = draws.cache_key(call.fingerprint, rollout_id=call.rollout_id, scope=policy.scope)
+        call.asked = draws.cache_key(call.fingerprint, rollout_id=own, scope=policy.scope)
         call.request = request
     if managed and call.rollout_id is not None:
         kwargs = {**kwargs, "rollout_id": call.rollout_id}
@@ -91,12 +96,16 @@ def open_plain_call(request: Mapping[str, Any]) -> Call:
         # DSPy's retriever embeds in a thread of its own; what does not vary puts no result in doubt.
         place = dataclasses.replace(place, stray_of=())
     model = seam.model_of(shared)
-    decision = decide(policy, Facts(kind, model=model, has_run=place.context.run_id is not None))
+    decision = _decided(place, policy, Facts(kind, model=model, has_run=place.context.run_id is not None))
+    endpoint = request[seam.ENDPOINT] if seam.ENDPOINT in request else seam.endpoint_of(model, shared)
+    if place.tape is not None:
+        place.tape.clean.learn(request)
+        endpoint = place.tape.endpoint(model, endpoint)
     call = Call(
         kind=kind,
         model=model,
         role=None,
-        endpoint=request[seam.ENDPOINT] if seam.ENDPOINT in request else seam.endpoint_of(model, shared),
+        endpoint=endpoint,
         place=place,
         policy=policy,
         decision=decision,
@@ -109,14 +118,31 @@ def open_plain_call(request: Mapping[str, Any]) -> Call:
     with contextlib.suppress(draws.UncacheableError):
         cleaned = draws.clean_request(shared)
         call.fingerprint = draws.fingerprint(cleaned, endpoint=call.endpoint)
-        own = shared.get("rollout_id")
+        own = call.own = shared.get("rollout_id")
         # Only the cache sees this call, so it cannot tell two askings of a request apart: they share a draw.
         call.rollout_id = (
             draws.rollout_id(call.run_id, own=own, request=call.fingerprint) if call.run_id is not None else own
         )
         call.key = draws.cache_key(call.fingerprint, rollout_id=call.rollout_id, scope=policy.scope)
+        call.asked = draws.cache_key(call.fingerprint, rollout_id=own, scope=policy.scope)
         call.request = cleaned
     return call
+
+
+def _decided(place: Here, policy: Policy, facts: Facts) -> Decision:
+    decision = decide(policy, facts)
+    return decision if place.tape is None else place.tape.decide(decision)
+
+
+def _on_tape(place: Here, lm: Any, kwargs: dict[str, Any]) -> tuple[Here, dict[str, Any]]:
+    """Record a call, or serve it, also where its caching is off: then each call is a draw of its own."""
+    tape = place.tape
+    assert tape is not None  # noqa: S101 - for the type checker
+    tape.clean.learn({**lm.kwargs, **kwargs})
+    if kwargs.get("cache", lm.cache) or place.context.policy_for(lm.role).fresh:
+        return place, {**kwargs, "cache": True}
+    context = dataclasses.replace(place.context, policy=DRAWN, roles=(), run_id=UNCACHED_RUN)
+    return dataclasses.replace(place, context=context), {**kwargs, "cache": True}
 
 
 def _rollout(call: Call, own: Any) -> Any:
@@ -124,7 +150,11 @@ def _rollout(call: Call, own: Any) -> Any:
     if run_id is None or print_ is None:
         return own
     run, unit = call.run, call.place.context.unit
-    call.ordinal = 0 if run is None else run.ordinals.next(unit=unit, own=own, request=print_)
+    if call.tape is not None and run_id == UNCACHED_RUN:
+        # Not of the passage through a phase: the next one must not be served these draws.
+        call.ordinal = call.tape.ordinals.next(unit=unit, own=own, request=print_)
+    else:
+        call.ordinal = 0 if run is None else run.ordinals.next(unit=unit, own=own, request=print_)
     return draws.rollout_id(run_id, own=own, unit=unit, request=print_, ordinal=call.ordinal)
 
 

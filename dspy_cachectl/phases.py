@@ -27,6 +27,8 @@ from dspy_cachectl.errors import CacheMissError, ConfigurationError, ReplayIncom
 from dspy_cachectl.evaluations import Evaluation, EvaluationObserver
 from dspy_cachectl.ledger import Ledger, Stats
 from dspy_cachectl.policy import Policy
+from dspy_cachectl.seam import settings_overridden
+from dspy_cachectl.tape import RUN, Tape
 from dspy_cachectl.units import MARKER
 
 P = ParamSpec("P")
@@ -48,6 +50,7 @@ class PhaseContext:
         unit: What the draws are numbered within: an example and its repeat, or else the outermost call of a module.
         bypass_proxy: Whether a LiteLLM proxy is asked not to answer from its own cache.
         automatic: Whether `AutoPhase` entered it.
+        cassette: Finds the tape of the cassette that it is within, in this process; empty outside one.
     """
 
     name: str
@@ -58,10 +61,16 @@ class PhaseContext:
     unit: str | None = None
     bypass_proxy: bool = False
     automatic: bool = False
+    cassette: str = ""
 
     def policy_for(self, role: str | None) -> Policy:
         """Return the policy for a role."""
         return next((policy for name, policy in self.roles if name == role), self.policy)
+
+    @property
+    def is_cassette(self) -> bool:
+        """Whether nobody opened it but a cassette."""
+        return bool(self.cassette) and self.run_id == RUN
 
     @property
     def policies(self) -> tuple[Policy, ...]:
@@ -136,8 +145,8 @@ class phase:  # noqa: N801 - used as a word: with phase("eval")
     """A named region of a program in which a policy rules the cache.
 
     Works as a context manager, sync and async, and as a decorator of functions and coroutine functions. The
-    inner of two nested phases rules. The block inherits DSPy's settings as they are at its beginning: a
-    `dspy.configure()` inside it takes effect at its end.
+    inner of two nested phases rules. A `dspy.configure()` inside it takes effect at once, but for `callbacks`: a
+    fresh or replay phase adds its own to those that it finds.
 
     Args:
         name: The phase's name. `"compile"` and `"eval"` are known; others need a policy, here or configured.
@@ -244,6 +253,10 @@ class phase:  # noqa: N801 - used as a word: with phase("eval")
         """Mark it as opened by no one's hand, before it is entered."""
         self._context = replace(self._context, automatic=True)
 
+    def within(self, cassette: str) -> None:
+        """Make it the phase that a cassette opens, before it is entered. Its tape is found under this token."""
+        self._context = replace(self._context, cassette=cassette, run_id=RUN)
+
     def _again(self) -> phase:
         # Each call of a decorated function is a passage of its own; they may overlap.
         again = object.__new__(type(self))
@@ -259,22 +272,46 @@ def prepare_phases_with(prepare: Callable[[PhaseContext], PhaseContext]) -> None
     _PREPARATIONS.append(prepare)
 
 
+_FINISHES: list[Callable[[PhaseRun, BaseException | None], None]] = []
+
+
+def finish_phases_with(finish: Callable[[PhaseRun, BaseException | None], None]) -> None:
+    """Register what happens after a phase, given its passage and the error that ended it or None. It must not raise."""
+    _FINISHES.append(finish)
+
+
+_ARRANGEMENTS: list[Callable[[list[Any]], list[Any]]] = []
+
+
+def arrange_callbacks_with(arrange: Callable[[list[Any]], list[Any]]) -> None:
+    """Register who stands among DSPy's callbacks in every phase: what shows its calls in the traces of MLflow."""
+    _ARRANGEMENTS.append(arrange)
+
+
 class _Open:
     """A phase that is entered. Strictly private."""
 
     def __init__(self, context: PhaseContext, *, everywhere: bool) -> None:
-        run_id = context.run_id
-        if run_id is None and any(policy.fresh for policy in context.policies):
-            run_id = new_run_id(context.name)
-        context = replace(context, token=uuid.uuid4().hex, run_id=run_id)
+        outer = ruling()
+        cassette = context.cassette or (outer.cassette if outer is not None else "")
+        context = replace(context, token=uuid.uuid4().hex, cassette=cassette)
+        tape = state.tapes.get(cassette)
+        if tape is not None:
+            context = _on_tape(context, tape)
+        elif context.run_id is None and any(policy.fresh for policy in context.policies):
+            context = replace(context, run_id=new_run_id(context.name))
         for prepare in _PREPARATIONS:
             context = prepare(context)
         self.run = PhaseRun(context)
         self._everywhere = everywhere
         override: dict[str, Any] = {SETTING: context}
+        before: list[Any] = dspy.settings.get("callbacks") or []
+        callbacks = functools.reduce(lambda found, arrange: arrange(found), _ARRANGEMENTS, before)
         if self.run.observer is not None:
-            override["callbacks"] = [*(dspy.settings.get("callbacks") or []), MARKER, self.run.observer]
-        self._entered: AbstractContextManager[None] = dspy.context(**override)
+            callbacks = [*callbacks, MARKER, self.run.observer]
+        if callbacks is not before:
+            override["callbacks"] = callbacks
+        self._entered: AbstractContextManager[None] = settings_overridden(**override)
         self._entered.__enter__()
         with state.lock:
             state.runs[context.token] = self.run
@@ -291,14 +328,45 @@ class _Open:
                 state.open_runs.remove(run)
             if self._everywhere and run.context in state.everywhere:
                 state.everywhere.remove(run.context)
-            state.last_run = run
+            if not run.context.is_cassette:
+                state.last_run = run
         self._entered.__exit__(None, None, None)
         incomplete = run.incomplete()
+        for finish in _FINISHES:
+            finish(run, error or incomplete)
         # What interrupts the program goes through, and so does a miss that nobody swallowed.
         if incomplete is not None and (
             error is None or (isinstance(error, Exception) and not isinstance(error, CacheMissError))
         ):
             raise incomplete from error
+
+
+def ruling() -> PhaseContext | None:
+    """Return the phase that was opened around this place, or for the whole process, or None."""
+    context: PhaseContext | None = dspy.settings.get(SETTING)
+    if context is None and state.everywhere:
+        with state.lock:
+            context = state.everywhere[-1] if state.everywhere else None
+    return context
+
+
+def _on_tape(context: PhaseContext, tape: Tape) -> PhaseContext:
+    if not context.is_cassette:
+        tape.policies[context.name] = context.policy.name
+    context = replace(
+        context,
+        policy=tape.policy(context.policy),
+        roles=tuple((role, tape.policy(policy)) for role, policy in context.roles),
+    )
+    if context.run_id is None and any(policy.fresh for policy in context.policies):
+        context = replace(context, run_id=tape.next_run(context.name))
+    if context.run_id is None:
+        return context
+    if context.policy.replays and context.policy.temperature is None:
+        drawn_at = tape.temperatures.get(context.run_id)
+        return replace(context, policy=replace(context.policy, temperature=drawn_at))
+    tape.temperatures.setdefault(context.run_id, context.policy.temperature)
+    return context
 
 
 def new_run_id(name: str) -> str:

@@ -13,8 +13,9 @@ import dspy
 
 from dspy_cachectl._process import SETTING, state
 from dspy_cachectl.config import settings
-from dspy_cachectl.phases import PhaseContext, PhaseRun
+from dspy_cachectl.phases import PhaseContext, PhaseRun, ruling
 from dspy_cachectl.policy import Policy
+from dspy_cachectl.tape import Tape
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,12 +30,18 @@ class Here:
         run: Its passage; None outside phases, or when nobody holds it any more.
         stray_of: The guarded phases that are open elsewhere, when the call itself is in none.
         late: Whether the call arrives after the phase's end.
+        tape: The tape of the cassette that it is within, or None.
     """
 
     context: PhaseContext
     run: PhaseRun | None
     stray_of: tuple[PhaseRun, ...] = ()
     late: bool = False
+    tape: Tape | None = None
+
+    def replays(self, role: str | None) -> bool:
+        """Tell whether no call of a role reaches a provider here."""
+        return self.context.policy_for(role).replays or (self.tape is not None and self.tape.replays)
 
 
 @functools.lru_cache(maxsize=8)
@@ -44,13 +51,10 @@ def _outside(policy: str) -> PhaseContext:
 
 def here() -> Here:
     """Return the phase that rules at this place."""
-    context: PhaseContext | None = dspy.settings.get(SETTING)
-    if context is None and state.everywhere:
-        with state.lock:
-            context = state.everywhere[-1] if state.everywhere else None
+    context = ruling()
     if context is not None:
         run = state.runs.get(context.token)
-        return Here(context, run, late=run is None or run.closed)
+        return Here(context, run, late=run is None or run.closed, tape=state.tapes.get(context.cassette))
     outside = _outside(settings().policy)
     if not state.open_runs:
         return Here(outside, None)
@@ -74,7 +78,7 @@ def unit(name: str) -> Iterator[None]:
 def current_phase() -> PhaseRun | None:
     """Return the passage through the phase that rules here, or None outside phases."""
     found = here()
-    return None if found.stray_of else found.run
+    return None if found.stray_of or found.context.is_cassette else found.run
 
 
 def last_phase() -> PhaseRun | None:

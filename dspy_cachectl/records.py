@@ -111,8 +111,12 @@ def encode(origin: Origin, answer: Any, request: bytes = b"") -> bytes:
         values.UnstorableError: If the answer, or its origin, holds something that has no stored form.
     """
     body, tagged = values.dumps(answer)
+    return _pack(_origin_block(origin), body, request, tagged=tagged)
+
+
+def _pack(*contents: bytes, tagged: bool) -> bytes:
     flags = _TAGGED if tagged else 0
-    blocks = [_origin_block(origin), body, request]
+    blocks = list(contents)
     for index, above in ((1, _PACK_ANSWER_ABOVE), (2, _PACK_REQUEST_ABOVE)):
         if len(blocks[index]) > above:
             blocks[index] = _compressor().compress(blocks[index])
@@ -150,6 +154,34 @@ def decode_request(data: bytes) -> dict[str, Any]:
     if not isinstance(request, dict):
         raise CorruptEntryError("the entry's request is not a mapping")
     return request
+
+
+def take_apart(data: bytes) -> tuple[dict[str, Any], Any, bool, dict[str, Any]]:
+    """Return the blocks of an entry as JSON values, for cassettes: origin, answer, whether that is tagged, request.
+
+    The answer is in its stored form (see `values`). Raises as `decode` does.
+    """
+    flags, blocks = _open(data)
+    try:
+        origin, answer = (orjson.loads(_unpack(blocks[index], flags, index)) for index in (0, 1))
+    except ValueError as error:
+        raise CorruptEntryError(f"the entry cannot be decoded: {error}") from error
+    return origin, answer, bool(flags & _TAGGED), decode_request(data)
+
+
+def as_facts(origin: Origin) -> dict[str, Any]:
+    """Return an origin as `put_together` takes it."""
+    return asdict(origin)
+
+
+def put_together(origin: dict[str, Any], answer: Any, *, tagged: bool, request: dict[str, Any]) -> bytes:
+    """Return the entry that `take_apart` took apart.
+
+    Raises:
+        CorruptEntryError: If the origin is not one.
+    """
+    block = _origin_block(_origin(orjson.dumps(origin)))
+    return _pack(block, orjson.dumps(answer), orjson.dumps(request) if request else b"", tagged=tagged)
 
 
 def _open(data: bytes) -> tuple[int, tuple[bytes, bytes, bytes]]:

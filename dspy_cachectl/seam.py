@@ -6,14 +6,16 @@ before it chooses an engine. DSPy 3.5 routes its adapters through `generate` and
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dspy
 import orjson
 from dspy.clients.execution import prepare
+from dspy.dsp.utils.settings import thread_local_overrides
 from dspy.utils.dummies import DummyLM
 
 from dspy_cachectl.draws import clean_endpoint
@@ -24,6 +26,24 @@ _EMBEDDINGS = "dspy.clients.embedding."
 
 ENDPOINT = "_cachectl_endpoint"
 """The field under which a plain LM's request in the cache names its endpoint (see `endpoints`)."""
+
+UNNAMED = "dummy:"
+"""How the endpoint of an LM begins that has none but has to be told from others of its name."""
+
+
+@contextlib.contextmanager
+def settings_overridden(**overrides: Any) -> Iterator[None]:
+    """Override DSPy's settings in a block, and wherever DSPy carries them, as `dspy.context` does.
+
+    That takes a copy of all settings, so that a `dspy.configure()` in its block has no effect before its end. Only
+    what is named here is overridden.
+    """
+    own = thread_local_overrides.get()
+    token = thread_local_overrides.set(type(own)({**own, **overrides}))
+    try:
+        yield
+    finally:
+        thread_local_overrides.reset(token)
 
 
 def is_typed(prompt: Any, kwargs: Mapping[str, Any]) -> bool:
@@ -63,6 +83,14 @@ def cache_request(request: Mapping[str, Any]) -> tuple[Kind, dict[str, Any]]:
     if name.startswith(("dspy.clients.lm.", "dspy.clients.lm15.")):
         return Kind.PLAIN_LM, shared
     return Kind.FUNCTION, shared
+
+
+def as_dspy_asks(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a request in the managed cache as DSPy's own cache would be asked it (see `endpoints`)."""
+    asked = {field: value for field, value in request.items() if field != ENDPOINT}
+    if ENDPOINT in request and str(request.get("_fn_identifier", "")).startswith("dspy.clients.lm15."):
+        del asked["model"]
+    return asked
 
 
 def model_of(request: Mapping[str, Any]) -> str:

@@ -35,14 +35,16 @@ def is_secret_header(name: str) -> bool:
 USERINFO = re.compile(r"(?P<scheme>\b[a-zA-Z][\w+.\-]*://)[^/?#\s]*@")
 """User and password in an address, with what stands before them."""
 
-_HIDDEN = "[removed]"
+HIDDEN = "[removed]"
+"""What stands where a secret was."""
+
+_KEYS = re.compile(r"\b(?:sk|pk|rk|hf|gh[pousr]|gsk|xai|xox[abp]|nvapi|dapi|AKIA|AIza)[\-_]?[\w\-]{16,}")
 _SECRETS_IN_TEXT = (
     re.compile(r"(?i)(?P<keep>\b(?:bearer\s+(?=[\w\-.~+/=]{6})|basic\s+(?=[\w\-.~+/=]{16})))[\w\-.~+/=]+"),
     re.compile(
         r"(?i)(?P<keep>(?:api[_\-]?key|authorization|password|passwd|secret|[_\-]token(?!s)|\btoken(?!s))[\w\-]*"
         r"[\"']?\s*[=:]\s*[\"']?)(?!\s)(?:(?:bearer|basic)\s+)?[^\s\"',;&}]+"
     ),
-    re.compile(r"(?P<keep>)\b(?:sk|pk|rk|hf|gh[pousr]|gsk|xai|xox[abp]|nvapi|dapi|AKIA|AIza)[\-_]?[\w\-]{16,}"),
 )
 
 
@@ -50,5 +52,10 @@ def scrub(text: str) -> str:
     """Return a text without the secrets that can be told by their look: credentials in addresses, keys, tokens."""
     text = USERINFO.sub(r"\g<scheme>", text)
     for pattern in _SECRETS_IN_TEXT:
-        text = pattern.sub(lambda found: found["keep"] + _HIDDEN, text)
-    return text
+        text = pattern.sub(lambda found: found["keep"] + HIDDEN, text)
+    return scrub_keys(text)
+
+
+def scrub_keys(text: str) -> str:
+    """Return a text without what has the form of a well-known provider's key."""
+    return _KEYS.sub(HIDDEN, text)

@@ -13,9 +13,9 @@ from typing import Any
 from dspy.clients import embedding, execution
 
 from dspy_cachectl import calls
-from dspy_cachectl._process import logger
+from dspy_cachectl._process import logger, state
 from dspy_cachectl.calls import Call
-from dspy_cachectl.places import here
+from dspy_cachectl.places import Here, here
 from dspy_cachectl.policy import Facts, Kind, decide
 
 _GUARDED = ((execution, "_engine"), (embedding, "_compute_embeddings"), (embedding, "_acompute_embeddings"))
@@ -43,17 +43,30 @@ def unguard() -> None:
 def _refusing(original: Callable[..., Any]) -> Callable[..., Any]:
     # The embedders' coroutine function is guarded before it makes its coroutine.
     def guarded(subject: Any, *args: Any, **kwargs: Any) -> Any:
-        _refuse_in_replay(subject)
+        place = here()
+        if place.replays(getattr(subject, "role", None)):
+            _refuse(subject, place)
+        elif place.tape is not None and not _asks_cache(args, kwargs):
+            state.say_once(
+                f"unrecorded:{subject}",
+                f"a call of {getattr(subject, 'model', subject)!r} is not recorded in {place.tape.name}, and will be "
+                "refused in its replay: it does not use DSPy's cache (cache=False, or an LM with its own forward). "
+                "Use cachectl.LM or wrap(lm), which are recorded either way",
+            )
         return original(subject, *args, **kwargs)
 
     return guarded
 
 
-def _refuse_in_replay(subject: Any) -> None:
-    place = here()
-    policy = place.context.policy_for(getattr(subject, "role", None))
-    if not policy.replays:
-        return
+def _asks_cache(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    call = calls.current()
+    if call is not None:
+        return call.cached
+    prepared = args[0] if args else None
+    return bool(getattr(prepared, "cache", kwargs.get("caching", True)))
+
+
+def _refuse(subject: Any, place: Here) -> None:
     if callable(subject) and not hasattr(subject, "model"):
         return  # an embedder's own function: the user's code, not a provider
     reason = "the call does not use DSPy's cache (cache=False, or an LM with its own forward)"
@@ -62,14 +75,15 @@ def _refuse_in_replay(subject: Any) -> None:
         raise call.miss(reason)
     kind = Kind.PLAIN_LM if hasattr(subject, "model") else Kind.EMBEDDING
     model = str(getattr(subject, "model", subject))
+    role = getattr(subject, "role", None)
     refused = Call(
         kind=kind,
         model=model,
-        role=getattr(subject, "role", None),
+        role=role,
         endpoint=None,
         place=place,
-        policy=policy,
-        decision=decide(policy, Facts(kind, model=model)),
+        policy=place.context.policy_for(role),
+        decision=decide(place.context.policy_for(role), Facts(kind, model=model)),
         request=None,
         fingerprint=None,
         key=None,

@@ -23,7 +23,7 @@ _INT64 = range(-(2**63), 2**64)
 _ARRAY_KINDS = "biufcmMSU"
 """NumPy's kinds of elements that are numbers, times or text of a fixed length."""
 
-_RESPONSES = {
+RESPONSE_CLASSES = {
     "ModelResponse": "litellm.types.utils",
     "TextCompletionResponse": "litellm.types.utils",
     "EmbeddingResponse": "litellm.types.utils",
@@ -72,6 +72,55 @@ def loads(data: bytes, *, tagged: bool) -> Any:
         raise CorruptEntryError(f"the entry's value cannot be decoded: {error}") from error
 
 
+def readable(value: Any) -> Any:
+    """Return a value in its stored form as plain JSON for people, without what it is an object of.
+
+    Unlike `loads` it imports nothing: a response is its fields, and of an array there are its type and shape.
+    """
+    if isinstance(value, list):
+        return [readable(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    tag, held = value.get(TAG), value.get("v")
+    if tag is None:
+        return {key: readable(item) for key, item in value.items()}
+    if tag in {"tuple", "set", "frozenset", "response"}:
+        return readable(held)
+    if tag == "map" and isinstance(held, list):
+        return {str(readable(key)): readable(item) for key, item in held}
+    if tag in {"array", "scalar"}:
+        return f"<{tag} {value.get('dtype')} {value.get('shape')}>"
+    found = _scalar(str(tag), str(held))
+    if isinstance(found, str):
+        # Half of a pair of surrogates can be neither printed nor written as JSON.
+        return found.encode("utf-8", "backslashreplace").decode()
+    return found if isinstance(found, int) else repr(found)
+
+
+def check(value: Any) -> None:
+    """Check that a value in its stored form is one that `loads` makes something of. Nothing is imported for it.
+
+    Raises:
+        CorruptEntryError: If it is not.
+    """
+    try:
+        readable(value)
+        _check_responses(value)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CorruptEntryError(f"the entry's value cannot be decoded: {error}") from error
+
+
+def _check_responses(value: Any) -> None:
+    if isinstance(value, list):
+        for item in value:
+            _check_responses(item)
+    elif isinstance(value, dict):
+        if value.get(TAG) == "response" and (value.get("of") not in RESPONSE_CLASSES or "cost" not in value):
+            raise CorruptEntryError(f"the entry holds a response of the unknown kind {value.get('of')!r}")
+        for item in value.values():
+            _check_responses(item)
+
+
 class _Encoder:
     """One walk over a value. Strictly private."""
 
@@ -100,11 +149,9 @@ class _Encoder:
         return {TAG: name, "v": value, **more}
 
     def _text(self, value: str) -> Any:
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return self._tag("str", _base64(value.encode("utf-8", "surrogatepass")))
-        return value
+        written = dumped_text(value)
+        self.tagged = self.tagged or written is not value
+        return written
 
     def _mapping(self, value: dict[Any, Any]) -> Any:
         if TAG not in value and all(type(key) is str and key.isascii() for key in value):
@@ -135,7 +182,7 @@ class _Encoder:
 
     def _response(self, value: pydantic.BaseModel) -> Any:
         kind = type(value)
-        if _RESPONSES.get(kind.__name__) != kind.__module__:
+        if RESPONSE_CLASSES.get(kind.__name__) != kind.__module__:
             raise UnstorableError(f"{kind.__module__}.{kind.__qualname__} has no stored form")
         cost = (getattr(value, "_hidden_params", None) or {}).get("response_cost")
         # Of the hidden parameters only the cost is kept: the rest holds headers and addresses.
@@ -168,7 +215,7 @@ def _scalar(tag: str, value: str) -> Any:
     if tag == "float":
         return float(value)
     if tag == "str":
-        return base64.b64decode(value).decode("utf-8", "surrogatepass")
+        return loaded_text(value)
     if tag in {"bytes", "bytearray"}:
         return {"bytes": bytes, "bytearray": bytearray}[tag](base64.b64decode(value))
     raise CorruptEntryError(f"the entry holds a value of the unknown kind {tag!r}")
@@ -185,12 +232,26 @@ def _array(value: dict[str, Any], *, scalar: bool) -> Any:
 
 
 def _response(name: str, fields: dict[str, Any], cost: Any) -> Any:
-    module = _RESPONSES.get(name)
+    module = RESPONSE_CLASSES.get(name)
     if module is None:
         raise CorruptEntryError(f"the entry holds a response of the unknown kind {name!r}")
     response = getattr(importlib.import_module(module), name)(**fields)
     response._hidden_params = {"response_cost": cost}  # noqa: SLF001 - where LiteLLM and DSPy keep the cost
     return response
+
+
+def dumped_text(value: str) -> Any:
+    """Return what stands for a text in JSON: the text itself, or tagged where it holds half of a character."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return {TAG: "str", "v": _base64(value.encode("utf-8", "surrogatepass"))}
+    return value
+
+
+def loaded_text(encoded: str) -> str:
+    """Return the text that is tagged in `dumped_text`. Raises ValueError where it is none."""
+    return base64.b64decode(encoded).decode("utf-8", "surrogatepass")
 
 
 def _base64(data: bytes | bytearray) -> str:

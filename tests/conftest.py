@@ -22,6 +22,8 @@ from tests.endpoint import Endpoint
 if TYPE_CHECKING:
     import dspy_cachectl
 
+pytest_plugins = ["pytester"]
+
 _ROOT = Path(__file__).resolve().parents[1]
 # DSPy reads this once, at import, as the default folder of `configure_cache`.
 _CACHE_DIR = tempfile.mkdtemp(prefix="dspy-cachectl-tests-")

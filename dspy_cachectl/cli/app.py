@@ -1,16 +1,35 @@
 """The commands put together, and how a command ends.
 
-Exit codes: 0 done, 1 failed, 2 the command was not given as it has to be.
+Exit codes: 0 done, 1 failed, 2 the command was not given as it has to be, 3 `verify` found damage.
 """
 
+import io
 import os
 import sys
 from typing import Annotated, NoReturn
 
 import typer
 
-from dspy_cachectl.cli import demo, mlflow, path, stats
+from dspy_cachectl.cli import (
+    clear,
+    config,
+    demo,
+    doctor,
+    exchange,
+    explain,
+    ls,
+    mlflow,
+    path,
+    predictions,
+    prune,
+    run,
+    runs,
+    show,
+    stats,
+    verify,
+)
 from dspy_cachectl.cli.location import Location
+from dspy_cachectl.cli.output import plain_lines
 from dspy_cachectl.errors import CachectlError
 
 FAILED = 1
@@ -34,7 +53,7 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def options(
     context: typer.Context,
     *,
@@ -49,19 +68,49 @@ def options(
     version: Annotated[  # noqa: ARG001 - its callback has acted already
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
+    list_cache: Annotated[bool, typer.Option("--list-cache", help="The same as `ls`.")] = False,
+    clear_cache: Annotated[bool, typer.Option("--clear-cache", help="The same as `clear --all`.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --clear-cache: do not ask.")] = False,
 ) -> None:
     """See and manage the answers that dspy-cachectl keeps."""
     context.obj = Location(store)
+    if context.invoked_subcommand is None:
+        if list_cache == clear_cache:
+            context.fail("name a command, or one of --list-cache and --clear-cache")
+        if list_cache:
+            ls.list_store(context)
+        else:
+            clear.clear_entries(context, everything=True, yes=yes)
+    elif list_cache or clear_cache or yes:
+        flag = "--list-cache" if list_cache else "--clear-cache" if clear_cache else "--yes"
+        raise typer.BadParameter("it stands without a command", param_hint=flag)
 
 
 app.command("path")(path.show_path)
-app.command("stats")(stats.show_stats)
+app.command("ls")(ls.list_store)
+app.command("show")(show.show_entry)
+app.command("diff")(show.show_difference)
+app.command("stats", cls=stats.WithOptionalFile)(stats.show_stats)
+app.add_typer(runs.app)
+app.command("clear")(clear.clear_entries)
+app.command("prune")(prune.prune_entries)
+app.command("verify")(verify.verify_store)
+app.command("export")(exchange.export_entries)
+app.command("import")(exchange.import_entries)
+app.command("doctor")(doctor.check_surroundings)
+app.add_typer(config.app)
+app.add_typer(predictions.app)
+app.command("explain")(explain.explain_miss)
+app.command("run", context_settings={"allow_interspersed_args": False})(run.run_script)
 app.command("demo")(demo.run_demo)
 app.add_typer(mlflow.app)
 
 
 def main() -> NoReturn:
     """Run the command line and leave with its exit code. An error of this package is one message, not a trace."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal of another script is no reason to fail.
+        sys.stdout.reconfigure(errors="backslashreplace")
     code: int | str | None
     try:
         app(prog_name="dspy-cachectl")
@@ -69,7 +118,7 @@ def main() -> NoReturn:
     except SystemExit as end:
         code = end.code
     except CachectlError as error:
-        print(f"dspy-cachectl: {error}", file=sys.stderr)
+        print(f"dspy-cachectl: {plain_lines(str(error))}", file=sys.stderr)
         code = FAILED
     try:
         sys.stdout.flush()

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from dspy_cachectl.cli.output import console, plain, print_json
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from dspy_cachectl.cli.output import console, print_json, print_table
 
 app = typer.Typer(
     name="mlflow",
@@ -32,7 +29,7 @@ def show_status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
     elif not waiting:
         console().print("Nothing waits.")
     else:
-        _print_table(
+        print_table(
             ("written", "record", "phase", "server", "run", "tries", "why it waits"),
             (
                 (
@@ -68,20 +65,9 @@ def deliver_all(
     elif not deliveries:
         console().print("Nothing waits.")
     else:
-        _print_table(
+        print_table(
             ("record", "status", "run", "reason"),
             ((item.uid[:8], item.status, item.run_id or "-", item.reason or "-") for item in deliveries),
         )
     if not dry_run and any(item.status == "pending" for item in deliveries):
         raise typer.Exit(1)
-
-
-def _print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        table.add_row(*(Text(plain(cell), overflow="fold") for cell in row))
-    console().print(table)

@@ -1,11 +1,20 @@
 """How commands print: JSON for programs, tables for people, and no stored text that could steer a terminal."""
 
+import itertools
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
+
+_ROWS = 500
+"""After so many rows a table begins anew, so that a long one is printed as it is read."""
+_LEAST = 16
+"""How much room is left at least for a column that is cut."""
+_UNITS = (("w", 7 * 86400), ("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
 def plain(text: str) -> str:
@@ -15,9 +24,34 @@ def plain(text: str) -> str:
     )
 
 
+def plain_lines(text: str) -> str:
+    """Return text as `plain` does, with its lines and its tabs."""
+    return "\n".join(plain(line.replace("\t", "    ")) for line in text.split("\n"))
+
+
+def age_text(seconds: float) -> str:
+    """Return an age in its largest unit, such as `5m`. An age from the future, of another clock, is none."""
+    for unit, length in _UNITS:
+        if seconds >= 2 * length or unit == "s":
+            return f"{max(seconds, 0) / length:.0f}{unit}"
+    raise AssertionError
+
+
 def print_json(data: Any) -> None:
     """Print data as JSON, in ASCII so that it survives any pipe and any terminal."""
     print(json.dumps(data, indent=2))
+
+
+def print_json_lines(items: Iterable[Any]) -> None:
+    """Print one JSON array, each item on a line of its own as soon as it is there."""
+    left = iter(items)
+    # Nothing is begun before it is known that there is something to be read.
+    first = list(itertools.islice(left, 1))
+    print("[", end="")
+    for number, item in enumerate(itertools.chain(first, left)):
+        print("," if number else "")
+        print(json.dumps(item), end="")
+    print("\n]")
 
 
 def console() -> "Console":
@@ -25,3 +59,73 @@ def console() -> "Console":
     from rich.console import Console
 
     return Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
+
+
+def print_table(
+    columns: Iterable[str],
+    rows: Iterable[Iterable[str]],
+    *,
+    right: Collection[str] = (),
+    whole: Collection[str] = (),
+    cut: str | None = None,
+) -> None:
+    """Print a table. Cells are text of any kind, and are shown as they are; one that is too long is folded.
+
+    Args:
+        columns: The titles.
+        rows: The cells; read and printed bit by bit.
+        right: The columns of numbers, which are not folded: a part of a number is another number.
+        whole: Other columns that are not folded.
+        cut: The column that gets the room that the others leave, its cells cut to it.
+    """
+    titles = tuple(columns)
+    for some in _batches(rows):
+        _print_rows(titles, some, right=right, whole={*right, *whole}, cut=cut)
+
+
+def _print_rows(
+    titles: tuple[str, ...],
+    rows: list[tuple[str, ...]],
+    *,
+    right: Collection[str],
+    whole: Collection[str],
+    cut: str | None,
+) -> None:
+    from rich import box
+    from rich.cells import cell_len
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console()
+    cells = [tuple(plain(cell) for cell in row) for row in rows]
+    widths = {title: max([cell_len(title), *(cell_len(row[at]) for row in cells)]) for at, title in enumerate(titles)}
+    left = out.width - sum(width for title, width in widths.items() if title != cut) - 2 * len(titles)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for title, width in widths.items():
+        if title == cut:
+            table.add_column(title, no_wrap=True, width=min(max(left, _LEAST), width))
+        else:
+            justify: Literal["left", "right"] = "right" if title in right else "left"
+            table.add_column(title, justify=justify, min_width=width if title in whole else None)
+    for row in cells:
+        overflows: Iterator[Literal["ellipsis", "fold"]] = ("ellipsis" if title == cut else "fold" for title in titles)
+        table.add_row(*(Text(cell, overflow=overflow) for cell, overflow in zip(row, overflows, strict=True)))
+    out.print(table)
+
+
+def _batches(rows: Iterable[Iterable[str]]) -> Iterator[list[tuple[str, ...]]]:
+    left = map(tuple, rows)
+    yield list(itertools.islice(left, _ROWS))
+    while some := list(itertools.islice(left, _ROWS)):
+        yield some
+
+
+def styled(*parts: tuple[str, str]) -> "Text":
+    """Return text in several styles. The text is shown as it is, line by line.
+
+    Args:
+        parts: The pieces, each with its style.
+    """
+    from rich.text import Text
+
+    return Text.assemble(*((plain_lines(text), style) for text, style in parts))

@@ -17,6 +17,7 @@ import dspy
 
 from dspy_cachectl._process import SETTING
 from dspy_cachectl._version import __version__
+from dspy_cachectl.config import settings as configured
 from dspy_cachectl.errors import CachectlError, ConfigurationError, MissingExtraError
 from dspy_cachectl.evaluation.draws import DrawLog, UnitLog
 from dspy_cachectl.evaluation.metrics import Scored, check_metric, metric_name, score_with
@@ -25,9 +26,10 @@ from dspy_cachectl.evaluation.progress import EvaluationProgress
 from dspy_cachectl.evaluation.report import EvalReport
 from dspy_cachectl.evaluation.results import DrawResult, Provenance, QuestionResult
 from dspy_cachectl.evaluation.saved import Predictions, Saved, output_hash
+from dspy_cachectl.evaluations import REPORTED
 from dspy_cachectl.lm import Governed, wrap
 from dspy_cachectl.phases import PhaseContext, PhaseRun, phase
-from dspy_cachectl.places import unit
+from dspy_cachectl.places import here, unit
 from dspy_cachectl.predictions import (
     SnapshotKey,
     Unit,
@@ -38,6 +40,7 @@ from dspy_cachectl.predictions import (
     program_fingerprint,
     units,
 )
+from dspy_cachectl.spans import forget_last_trace
 
 logger = logging.getLogger(__name__)
 
@@ -81,9 +84,9 @@ def evaluate(
         clusters: What each question belongs to, where questions are not independent: one id a question, the name
             of an example's field, or a function of the example.
         baseline: A report to compare with; see `EvalReport.comparison`.
-        predictions: Where predictions are kept: True for `outputs/cache/predictions`, a folder, a `Library`, or
-            False for nowhere.
-        force_recompute: Draw everything afresh, whatever is kept.
+        predictions: Where predictions are kept: True for `outputs/cache/predictions` (and nowhere inside a
+            cassette), a folder, a `Library`, or False for nowhere.
+        force_recompute: Draw everything afresh, whatever is kept; so does the setting of that name.
         max_age: Seconds after which kept predictions are not served. None: the library's limit, 30 days.
         display_progress: Whether to show a progress bar.
         max_errors: As for `dspy.Evaluate`: after so many failures of the program it gives up.
@@ -109,6 +112,8 @@ def evaluate(
     if not isinstance(mlflow, (bool, str, NoneType)):
         raise ConfigurationError(f"mlflow is True, False or the id of a run, not {mlflow!r}")
     check_metric(metric)
+    if predictions is True and here().tape is not None:
+        predictions = False  # a cassette records calls, and kept predictions make none
     questions = units(devset)
     groups = _clusters(clusters, devset)
     program, settings = _governed(program)
@@ -121,6 +126,7 @@ def evaluate(
             questions=questions,
             failure_score=failure_score,
             name=name or type(program).__name__,
+            reported=bool(mlflow),
         )
         opening, chosen_run = _opening(run_id)
         key = _key(program, questions, opening)
@@ -132,7 +138,7 @@ def evaluate(
             repeats=repeats,
             run_id=chosen_run,
             max_age=max_age,
-            force=force_recompute,
+            force=force_recompute or configured().force_recompute,
         ) as saved:
             began = time.time()
             with (
@@ -173,6 +179,7 @@ class _Job:
     questions: Sequence[Unit]
     failure_score: float
     name: str
+    reported: bool
     log: DrawLog = field(default_factory=DrawLog)
 
 
@@ -211,12 +218,13 @@ class _Evaluation:
             max_errors=max_errors,
             failure_score=job.failure_score,
             display_progress=False,
-        )(under_evaluation(job.program, answer))
+        )(under_evaluation(job.program, answer), callback_metadata={REPORTED: True} if job.reported else None)
 
     def _answer(self, number: int, repeat: int, run: Callable[[], Any]) -> tuple[Any, DrawResult]:
         question = self.job.questions[number]
         kept = self.saved.prediction(question, repeat)
         if kept is not None:
+            forget_last_trace()
             return kept
         unit_name = _unit_name(question, repeat)
         try:
@@ -334,7 +342,7 @@ def _governed(program: Any) -> tuple[Any, AbstractContextManager[Any]]:
 def _opening(run_id: str | None) -> tuple[PhaseContext, str | None]:
     """Return the phase to evaluate in, and the run to draw under: an open fresh or replay phase holds."""
     ruling: PhaseContext | None = dspy.settings.get(SETTING)
-    if ruling is not None and ruling.guarded:
+    if ruling is not None and ruling.guarded and not ruling.is_cassette:
         return ruling, run_id or ruling.run_id
     return phase("eval").context, run_id
 
@@ -377,9 +385,8 @@ def _provenance(job: _Job, key: SnapshotKey, run: PhaseRun, saved: Saved, second
 def _log_to_mlflow(report: EvalReport, run: PhaseRun, mlflow_run: str | None) -> None:
     from dspy_cachectl.tracking.log import log_report
 
-    seen = dict.fromkeys(item.mlflow_run_id for item in run.evaluations if item.mlflow_run_id is not None)
     try:
-        log_report(report, run_id=mlflow_run, seen=tuple(seen))
+        log_report(report, run.evaluations, run_id=mlflow_run)
     except Exception as error:  # noqa: BLE001 - the report is paid for, and reaches the caller whatever MLflow does
         logger.warning("the report %r could not be logged to MLflow: %r", report.name, error)
 

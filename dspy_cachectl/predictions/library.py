@@ -131,6 +131,12 @@ class Library:
         with locks.locked(self.root / LOCK):
             return self._prune(keep=set())
 
+    def expired(self) -> list[Path]:
+        """Return what `prune` would remove. Nothing is changed."""
+        shelf = Shelf(self.root, sets_aside=False)
+        infos = {info.path: info for info in shelf.snapshots()}
+        return self._over_limits(infos, self._in_use(shelf), remove=False)
+
     def clear(self, selector: Selector = "*") -> list[Path]:
         """Remove snapshots. Return what went. A file that a living session uses stays.
 
@@ -244,9 +250,9 @@ class Library:
             index.close()
         return True
 
-    def _in_use(self) -> set[str]:
+    def _in_use(self, shelf: Shelf | None = None) -> set[str]:
         mine = {name for session in self._sessions for name in (*session.using, session.path.name)}
-        return self._shelf.in_use() | mine
+        return (shelf or self._shelf).in_use() | mine
 
     def _prune(self, *, keep: set[str]) -> list[Path]:
         used = self._in_use() | keep
@@ -256,6 +262,10 @@ class Library:
         stale += [path for path in half if time.time() - path.stat().st_mtime > _UNFINISHED]
         gone = self._shelf.remove(stale)
         infos = {info.path: info for info in self._shelf.snapshots()}
+        return gone + self._over_limits(infos, used, remove=True)
+
+    def _over_limits(self, infos: dict[Path, SnapshotInfo], used: set[str], *, remove: bool) -> list[Path]:
+        gone = []
         removable = []
         for path, size, written in self._shelf.all_files():
             is_ours = path in infos or path.name.endswith(DAMAGED)
@@ -266,7 +276,7 @@ class Library:
         total = self.usage()
         for age, size, path in removable:
             if age > self.max_age or total > self.max_bytes:
-                removed = self._shelf.remove([path])
+                removed = self._shelf.remove([path]) if remove else [path]
                 gone += removed
                 total -= size * len(removed)
         return gone

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from dspy_cachectl import draws, seam
+from dspy_cachectl import draws
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.predictions import sources, stable
 from dspy_cachectl.predictions.checkpoints import ContentHashes
@@ -112,6 +112,8 @@ def _is_list(value: Any) -> bool:
 
 
 def _identity(lm: Any, hashes: ContentHashes, others: tuple[tuple[str, ModelIdentity], ...]) -> ModelIdentity:
+    from dspy_cachectl import seam  # it imports dspy, which listing snapshots does without
+
     model = str(getattr(lm, "model", None) or type(lm).__name__)
     options = getattr(lm, "kwargs", None) or {}
     engine = getattr(lm, "_engine_spec", None)

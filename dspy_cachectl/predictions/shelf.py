@@ -64,15 +64,17 @@ class Shelf:
 
     Args:
         root: The folder.
+        sets_aside: Whether damaged files are given another name; otherwise they are only left out.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, sets_aside: bool = True) -> None:
         self.root = root
+        self._sets_aside = sets_aside
         self._distrusted: set[Path] = set()
 
     def snapshots(self) -> list[SnapshotInfo]:
         """Return the snapshots that can be read, the newest first."""
-        found = (self._info(path) for path in self._files())
+        found = (self._info(path) for path in self.files())
         return sorted((info for info in found if info is not None), key=lambda info: -info.saved)
 
     def journals(self) -> list[SnapshotInfo]:
@@ -99,6 +101,10 @@ class Shelf:
 
     def set_aside(self, path: Path, error: CorruptEntryError) -> None:
         """Take a damaged file out of use, and say so once. It is kept beside for people to look at."""
+        if not self._sets_aside:
+            self._distrusted.add(path)
+            _say(path, f"{error}; it is left out")
+            return
         aside = path.with_name(path.name + DAMAGED)
         try:
             path.replace(aside)
@@ -136,7 +142,8 @@ class Shelf:
             for name in (*info.metadata.get("using", ()), info.metadata.get("file", ""))
         }
 
-    def _files(self) -> Iterator[Path]:
+    def files(self) -> Iterator[Path]:
+        """Yield the files that have the name of a snapshot."""
         for pattern in (f"*{snapshot.PLAIN}", f"*{snapshot.PACKED}"):
             for path in self.root.glob(pattern):
                 if not path.name.startswith(".") and path not in self._distrusted:

@@ -5,13 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.stores.base import Label, Store
+from dspy_cachectl.stores.base import DSPY_KIND, RUN_KIND, USAGE_KIND, Label, Store, dspy_key
 from dspy_cachectl.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Label", "MemoryStore", "Store", "folder_of", "open_stores"]
+__all__ = [
+    "DSPY_KIND",
+    "RUN_KIND",
+    "USAGE_KIND",
+    "Label",
+    "MemoryStore",
+    "Store",
+    "dspy_key",
+    "folder_of",
+    "open_stores",
+]
 
 
 def folder_of(location: str) -> Path | None:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 _SEPARATOR = "\x1f"
+
+RUN_KIND, USAGE_KIND = "run", "usage"
+"""The kinds of what a store keeps about itself: the descriptions of runs, and how its entries were used."""
+
+
+DSPY_KIND = "dspy"
+"""The kind of the answers that come out of DSPy's own cache and were not asked for yet."""
+
+
+def dspy_key(key: str) -> str:
+    """Return the key of an answer that DSPy's own cache keeps under a key."""
+    return f"{DSPY_KIND}:{key}"
 
 
 @dataclass(frozen=True)
@@ -14,7 +26,7 @@ class Label:
     """What an entry is filed under, so that people can list, sum and clear without reading it.
 
     Attributes:
-        kind: What it is an answer to, or `"run"` for the description of a run.
+        kind: What it is an answer to; or `RUN_KIND` or `USAGE_KIND`, for what is no answer.
         model: The model's name.
         phase: The phase that bought it.
         role: The LM's role, or "".
@@ -26,6 +38,11 @@ class Label:
     phase: str = ""
     role: str = ""
     run_id: str = ""
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether it is an answer that is filed under it, and not what the store keeps about itself."""
+        return self.kind not in {RUN_KIND, USAGE_KIND}
 
     def encode(self) -> str:
         """Return one string that sorts by kind, then run, model, phase and role."""
@@ -69,6 +86,10 @@ class Store(Protocol):
 
     def labels(self) -> dict[Label, int]:
         """Return how many entries are filed under each label."""
+        ...
+
+    def note_served(self, counts: Mapping[str, int]) -> None:
+        """Note beside entries that they were served: how often each key since the last time. All at once."""
         ...
 
     def bytes_used(self) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -82,6 +83,23 @@ class DiskStore:
         with self._translated("write"):
             return bool(folder.delete(key, retry=False))
 
+    def delete_many(self, keys: Sequence[str], *, stored_before: float = math.inf) -> int:
+        """Remove keys and their values' files in one transaction. Return how many were there.
+
+        Args:
+            keys: The keys, few enough that other processes can wait for the transaction.
+            stored_before: Leave alone what was stored since, in Unix seconds.
+        """
+        folder = self._open()
+        with self._translated("write"):
+            return folder.delete_many(keys, stored_before)
+
+    def shrink(self) -> None:
+        """Give the disk back what deleted entries took up, as far as other processes let it. It never waits long."""
+        folder = self._open()
+        with self._translated("write"):
+            folder.shrink()
+
     def keys(self, kind: str | None = None) -> Iterator[str]:
         """Yield the keys, newest first; only those filed under a kind, where one is named."""
         return self._reader.keys(kind)
@@ -89,6 +107,12 @@ class DiskStore:
     def labels(self) -> dict[Label, int]:
         """Return how many entries are filed under each label."""
         return self._reader.labels()
+
+    def note_served(self, counts: Mapping[str, int]) -> None:
+        """Note beside entries that they were served, in one transaction. Keys that are not there are passed over."""
+        folder = self._open()
+        with self._translated("write"):
+            folder.note_served(counts)
 
     def bytes_used(self) -> int:
         """Return how many bytes the folder takes up, its database included."""

@@ -12,7 +12,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ _LARGEST_ROW = 256 * 1024
 """From this size on a value is a file of its own. A smaller file would take a fifth more than it holds."""
 _SQLITE_PAGE = 4096
 _LOCK_FILE = 32 * 1024
+_POLITE = 100
+"""For how many milliseconds the log's writing back waits for other processes; the next writer does it as well."""
 
 
 class BytesDisk(diskcache.Disk):  # type: ignore[misc]
@@ -105,6 +107,41 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
             sqlite_wal_autocheckpoint=max(wal // 2 // _SQLITE_PAGE, 1),
             sqlite_journal_size_limit=wal,
         )
+
+    def note_served(self, counts: Mapping[str, int]) -> None:
+        """Add to how often entries were served, in the columns that diskcache has for it."""
+        now = time.time()
+        rows = [(count, now, key) for key, count in counts.items()]
+        with self._transact():
+            self._con.executemany(
+                "UPDATE Cache SET access_count = access_count + ?, access_time = ? WHERE key = ? AND raw = 1", rows
+            )
+
+    def delete_many(self, keys: Sequence[str], stored_before: float) -> int:
+        """Remove rows with their files, in one transaction; not those that were stored since a time."""
+        count = 0
+        with self._transact() as (sql, cleanup):
+            for key in keys:
+                found = sql(
+                    # As bytes: what somebody planted need not be text.
+                    "SELECT rowid, CAST(filename AS BLOB) FROM Cache WHERE key = ? AND raw = 1"
+                    " AND CAST(coalesce(store_time, 0) AS REAL) < ?",
+                    (key, stored_before),
+                ).fetchone()
+                if found is not None:
+                    sql("DELETE FROM Cache WHERE rowid = ?", found[:1])
+                    cleanup(found[1].decode("utf-8", "replace") if found[1] is not None else None)
+                    count += 1
+        return count
+
+    def shrink(self) -> None:
+        """Write the log back and cut it. SQLite cuts the database too: diskcache makes it so (auto_vacuum)."""
+        connection: sqlite3.Connection = self._con
+        connection.execute(f"PRAGMA busy_timeout = {_POLITE}")
+        try:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {int(self.patience * 1000)}")
 
     @property
     def _sql(self) -> Callable[..., Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from dspy_cachectl.stores.base import Label
 from dspy_cachectl.stores.forks import tell_after_fork
@@ -70,6 +70,9 @@ class MemoryStore:
         """Return how many entries are filed under each label."""
         with self._lock:
             return dict(Counter(label for _, label in self._entries.values()))
+
+    def note_served(self, counts: Mapping[str, int]) -> None:
+        """Nothing is noted: what memory keeps is gone before anybody looks."""
 
     def bytes_used(self) -> int:
         """Return how many bytes the entries take up, Python's own included."""

@@ -62,6 +62,11 @@ def read_value(folder: Path, mode: Any, filename: Any, value: Any) -> bytes:
         raise StoreUnavailableError(f"could not read {folder / filename}: {error}") from error
 
 
+def as_text(data: bytes) -> str:
+    """Return a text of the table. What somebody planted need not be UTF-8, and must not hide all the rest."""
+    return data.decode("utf-8", "replace")
+
+
 def unavailable(error: BaseException) -> str:
     """Say in a message why a store failed, and what to do where its database is damaged."""
     if type(error) is sqlite3.DatabaseError:
@@ -99,19 +104,22 @@ class FolderReader:
             CorruptEntryError: If what is kept is not bytes.
             StoreUnavailableError: If the folder cannot be read.
         """
-        rows = self._rows("SELECT mode, filename, value FROM Cache WHERE key = ? AND raw = 1", (key,))
+        rows = self.query("SELECT mode, filename, value FROM Cache WHERE key = ? AND raw = 1", (key,))
         return read_value(self.path, *rows[0]) if rows else None
 
     def keys(self, kind: str | None = None) -> Iterator[str]:
         """Yield the keys, newest first; only those filed under a kind, where one is named."""
+        # Answers are most of a table, which is walked; what a store keeps about itself is little, and looked up.
+        tag = "tag" if kind is not None and not Label(kind=kind).is_answer else "+tag"
+        tagged = "" if kind is None else f" AND {tag} >= ? AND {tag} < ?"
+        parameters = () if kind is None else (f"{kind}\x1f", f"{kind}\x20")
         stored: float | None = None
         rowid: int | None = None
         while True:
-            rows = self._rows(
-                "SELECT store_time, rowid, key FROM Cache"
-                " WHERE (? IS NULL OR (store_time, rowid) < (?, ?)) AND (? IS NULL OR tag >= ? AND tag < ?)"
-                " AND typeof(key) = 'text' ORDER BY store_time DESC, rowid DESC LIMIT ?",
-                (rowid, stored, rowid, kind, f"{kind}\x1f", f"{kind}\x20", _PAGE),
+            rows = self.query(
+                f"SELECT store_time, rowid, key FROM Cache WHERE typeof(key) = 'text'{tagged}"  # noqa: S608 - no values
+                " AND (? IS NULL OR (store_time, rowid) < (?, ?)) ORDER BY store_time DESC, rowid DESC LIMIT ?",
+                (*parameters, rowid, stored, rowid, _PAGE),
             )
             for stored, rowid, key in rows:  # noqa: B007 - the last row is where the next page begins
                 yield key
@@ -121,9 +129,17 @@ class FolderReader:
     def labels(self) -> dict[Label, int]:
         """Return how many entries are filed under each label."""
         counts: dict[Label, int] = {}
-        for tag, count in self._rows("SELECT tag, COUNT(*) FROM Cache GROUP BY tag"):
-            label = Label.decode(tag if isinstance(tag, str) else None)
+        for tag, count in self.tags().items():
+            label = Label.decode(tag)
             counts[label] = counts.get(label, 0) + count
+        return counts
+
+    def tags(self) -> dict[str | None, int]:
+        """Return how many entries have each tag, as labels are written in the table; None is no text."""
+        counts: dict[str | None, int] = {}
+        for tag, count in self.query("SELECT tag, COUNT(*) FROM Cache GROUP BY tag"):
+            name = tag if isinstance(tag, str) else None
+            counts[name] = counts.get(name, 0) + count
         return counts
 
     def bytes_used(self) -> int:
@@ -136,10 +152,15 @@ class FolderReader:
                 continue
             except OSError as error:
                 raise StoreUnavailableError(f"could not look into the store {self.path}: {error}") from error
-        rows = self._rows("SELECT value FROM Settings WHERE key = 'size'")
+        rows = self.query("SELECT value FROM Settings WHERE key = 'size'")
         return total + (int(rows[0][0]) if rows else 0)
 
-    def _rows(self, query: str, parameters: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+    def query(self, query: str, parameters: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        """Return what a query finds in diskcache's tables; nothing where there is no store.
+
+        Raises:
+            StoreUnavailableError: If the folder cannot be read.
+        """
         if not self.exists():
             return []
         address = (self.path / DATABASE).as_uri()
@@ -163,6 +184,7 @@ class FolderReader:
             inside_sqlite,
             contextlib.closing(sqlite3.connect(address, uri=True, timeout=self.patience)) as connection,
         ):
+            connection.text_factory = as_text
             return connection.execute(query, parameters).fetchall()
 
     def _error(self, error: Exception) -> StoreUnavailableError:

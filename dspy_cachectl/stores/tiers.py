@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -66,6 +66,13 @@ class Tiers:
         self._tiers = [_Tier(store) for store in stores]
         self._on_fault = on_fault
 
+    def behind(self, *, on_fault: OnFault) -> Tiers:
+        """Return the stores behind the memory, as tiers that are set aside together with these."""
+        others = Tiers((), on_fault=on_fault)
+        others._tiers = [tier for tier in self._tiers if not isinstance(tier.store, MemoryStore)]
+        others.stores = tuple(tier.store for tier in others._tiers)
+        return others
+
     @property
     def location(self) -> str:
         """The stores' locations."""
@@ -76,9 +83,16 @@ class Tiers:
         first = self.stores[0] if self.stores else None
         return first.get(key) if isinstance(first, MemoryStore) else None
 
-    def get(self, key: str) -> bytes | None:
-        """Return the bytes that the nearest store keeps under a key, or None; the ones before it are filled."""
+    def get(self, key: str, *, behind: bool = False) -> bytes | None:
+        """Return the bytes that the nearest store keeps under a key, or None; the ones before it are filled.
+
+        Args:
+            key: The key.
+            behind: Do not ask the memory, where what another process has written since is not to be seen.
+        """
         for index, tier in enumerate(self._tiers):
+            if behind and isinstance(tier.store, MemoryStore) and len(self._tiers) > 1:
+                continue
             try:
                 value = tier.run("read", lambda tier=tier: tier.store.get(key))  # type: ignore[misc]
             except StoreError as error:
@@ -110,6 +124,24 @@ class Tiers:
                         yield key
             except StoreError as error:
                 self._on_fault("read", error)
+
+    def labels(self) -> set[Label]:
+        """Return what entries are filed under in any of the stores."""
+        found: set[Label] = set()
+        for store in self.stores:
+            try:
+                found.update(store.labels())
+            except StoreError as error:
+                self._on_fault("read", error)
+        return found
+
+    def note_served(self, counts: Mapping[str, int]) -> None:
+        """Note in every store how often its entries were served."""
+        for tier in self._tiers:
+            try:
+                tier.run("write", lambda tier=tier: tier.store.note_served(counts))  # type: ignore[misc]
+            except StoreError as error:
+                self._on_fault("write", error)
 
     def clear_memory(self) -> None:
         """Forget what is kept in memory; the other stores keep it."""

@@ -5,9 +5,11 @@ Doing it twice leaves the server as doing it once: files are overwritten, the re
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import logging
+import threading
 from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.tracking.record import REPORT_TAG
@@ -27,10 +29,19 @@ PARENT_TAG = "mlflow.parentRunId"
 """What makes a run appear below another one."""
 
 _LONGEST_TAG = 8000
+_NAMING_WAIT = 5.0
 _SOURCE = json.dumps({"tags": {"mlflow.source.name": "dspy-cachectl"}})
 
 
-def attach(client: Any, run_id: str, record: Record, *, files: Path | None, check: Callable[[], None]) -> None:
+def attach(
+    client: Any,
+    run_id: str,
+    record: Record,
+    *,
+    files: Path | None,
+    check: Callable[[], None],
+    model_id: str | None = None,
+) -> None:
     """Add to a run what a record has beside its numbers. Where it has nothing, no request is made.
 
     Args:
@@ -39,22 +50,20 @@ def attach(client: Any, run_id: str, record: Record, *, files: Path | None, chec
         record: The record.
         files: The folder with its artifacts, or None where there is none.
         check: Called before each change; raises where the record is no longer ours to deliver.
+        model_id: The model that was evaluated, or None.
 
     Raises:
         Exception: Whatever MLflow or `check` raises.
     """
-    if record.dataset is not None:
+    inputs = _inputs(record, model_id)
+    if inputs:
         check()
-        client.log_inputs(run_id, datasets=[_input(record.dataset)])
+        client.log_inputs(run_id, **inputs)
     if record.artifacts and files is not None:
-        check()
-        try:
-            client.log_artifacts(run_id, str(files))
-        except Exception:
-            check()  # the folder moves away when somebody else has delivered the record
-            raise
+        _upload(client, run_id, files, check)
         if record.tables:
-            _name_tables(client, run_id, record, check)
+            with _naming(run_id):
+                _name_tables(client, run_id, record, check)
     for child in _children(client, run_id, record):
         if child.info.run_id != run_id and PARENT_TAG not in child.data.tags:
             check()
@@ -76,6 +85,26 @@ def find_run(client: Any, run_id: str) -> Any | None:
         raise
 
 
+def _upload(client: Any, run_id: str, files: Path, check: Callable[[], None]) -> None:
+    try:
+        # One by one: `log_artifacts` has an executor upload to some stores, and exit waits for an executor's threads.
+        for path in sorted(path for path in files.rglob("*") if path.is_file()):
+            check()
+            client.log_artifact(run_id, str(path), path.parent.relative_to(files).as_posix())
+    except Exception:
+        check()  # the folder moves away when somebody else has delivered the record
+        raise
+
+
+def _inputs(record: Record, model_id: str | None) -> dict[str, list[Any]]:
+    inputs: dict[str, list[Any]] = {}
+    if record.dataset is not None:
+        inputs["datasets"] = [_input(record.dataset)]
+    if model_id is not None:
+        inputs["models"] = [importlib.import_module("mlflow.entities").LoggedModelInput(model_id)]
+    return inputs
+
+
 def _input(dataset: Dataset) -> Any:
     entities = importlib.import_module("mlflow.entities")
     return entities.DatasetInput(
@@ -88,6 +117,24 @@ def _input(dataset: Dataset) -> Any:
         ),
         [entities.InputTag("mlflow.data.context", "eval")],
     )
+
+
+_naming_lock = threading.Lock()
+_named: dict[str, threading.Lock] = {}
+
+
+@contextlib.contextmanager
+def _naming(run_id: str) -> Iterator[None]:
+    """Let the threads of this process add to a run's tables one after the other: each reads the list and writes it."""
+    with _naming_lock:
+        lock = _named.setdefault(run_id, threading.Lock())
+    # Not for ever: the one before may hang.
+    held = lock.acquire(timeout=_NAMING_WAIT)
+    try:
+        yield
+    finally:
+        if held:
+            lock.release()
 
 
 def _name_tables(client: Any, run_id: str, record: Record, check: Callable[[], None]) -> None:

@@ -82,13 +82,14 @@ class Guard:
         self._flights: set[_Flight[Any]] = set()
         self._registered = False
 
-    def run(self, function: Callable[[], T], *, limit: float, target: str) -> T:
+    def run(self, function: Callable[[], T], *, limit: float, target: str, trips: bool = True) -> T:
         """Run a function and return its result, or give up when the limit has passed.
 
         Args:
             function: What to run. It runs in another thread, without the caller's context variables.
             limit: Seconds to wait. With 0 the function is not started, and the circuit stays as it is.
             target: What the function talks to. A time-out opens the circuit of this target.
+            trips: False where the limit is so short that a time-out says nothing about the target.
 
         Returns:
             What the function returned.
@@ -108,7 +109,8 @@ class Guard:
         try:
             value, error = flight.outcome.get(timeout=min(limit, threading.TIMEOUT_MAX))
         except queue.Empty:
-            self.open_circuit(target)
+            if trips:
+                self.open_circuit(target)
             raise DeadlineError(f"{target} did not answer within {limit:.3g} s") from None
         if error is not None:
             raise error

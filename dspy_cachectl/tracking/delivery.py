@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Literal
@@ -11,18 +12,28 @@ from typing import TYPE_CHECKING, Literal
 from dspy_cachectl.errors import StoreError
 from dspy_cachectl.tracking import push
 from dspy_cachectl.tracking.deadline import CircuitOpenError, DeadlineError, Guard, check_limit
-from dspy_cachectl.tracking.outbox import ARTIFACTS, Outbox
+from dspy_cachectl.tracking.feedback import FeedbackLeftError
+from dspy_cachectl.tracking.outbox import ARTIFACTS, Entry, Outbox
 from dspy_cachectl.tracking.record import plain_text, without_credentials
 from dspy_cachectl.tracking.resolve import absolute, default_uri
 
 if TYPE_CHECKING:
-    from dspy_cachectl.tracking.outbox import Entry
+    from dspy_cachectl.tracking.claims import Claim
     from dspy_cachectl.tracking.record import Record
 
 logger = logging.getLogger(__name__)
 
 guard = Guard()
 """The process's guard: circuits are shared by all that is delivered in it."""
+
+SHARE = 0.8
+"""The share of a limit for which feedback is sent, so that it stops before it is taken for a server that hangs."""
+
+LEAST_LEFT = 0.5
+"""Seconds of a limit without which no further record is begun."""
+
+MOST_TRIES = 3
+"""Failed tries after which a record is only delivered by `sync`."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +131,7 @@ def deliver(
     tracking_uri: str,
     limit: float,
     extra_tags: dict[str, str] | None = None,
+    trips: bool = True,
 ) -> Delivery:
     """Deliver one record within a limit. Faults of the server are not raised; they are the delivery's reason.
 
@@ -129,15 +141,17 @@ def deliver(
         tracking_uri: Where to, with credentials. MLflow has been loaded for it.
         limit: Seconds.
         extra_tags: Tags to add.
+        trips: Whether a server that does not answer in time is left alone for a while.
 
     Returns:
         What became of it.
     """
-    claim = entry.claim()
+    claim = _claim(entry, record)
     if claim is None:
         return Delivery(entry.uid, "busy", record.run_id, str(push.ClaimLostError()))
     bare = without_credentials(tracking_uri)
     elsewhere = record.tracking_uri is not None and record.tracking_uri != bare
+    until = time.monotonic() + limit * SHARE
 
     def job() -> str:
         # The part after the push is here and not below, so that a push that ends late still counts.
@@ -149,6 +163,7 @@ def deliver(
                 extra_tags=extra_tags,
                 still_ours=claim.holds,
                 files=entry.folder / ARTIFACTS,
+                until=until,
             )
         except push.ClaimLostError as lost:
             receipt = entry.receipt()
@@ -163,7 +178,7 @@ def deliver(
             claim.release()
 
     try:
-        run_id = guard.run(job, limit=limit, target=bare)
+        run_id = guard.run(job, limit=limit, target=bare, trips=trips)
     except push.ClaimLostError as error:
         return Delivery(entry.uid, "busy", record.run_id, str(error))
     except CircuitOpenError as error:
@@ -171,12 +186,76 @@ def deliver(
         return Delivery(entry.uid, "pending", record.run_id, str(error))
     except Exception as error:  # noqa: BLE001 - whatever the server or its client does, the caller goes on
         claim.release()
-        if isinstance(error, push.UnreachableError) and error.slow:
+        if trips and isinstance(error, push.UnreachableError) and error.slow:
             guard.open_circuit(bare)
         reason = _reason(error)
         _note(entry, reason)
         return Delivery(entry.uid, "pending", record.run_id, reason)
-    return Delivery(entry.uid, "delivered", run_id)
+    return Delivery(entry.uid, "delivered", run_id or None)
+
+
+class _Claims:
+    """Several claims as one. Strictly private."""
+
+    def __init__(self, claims: list[Claim]) -> None:
+        self._claims = claims
+
+    def holds(self) -> bool:
+        return all(claim.holds() for claim in self._claims)
+
+    def release(self) -> None:
+        for claim in self._claims:
+            claim.release()
+
+
+def _claim(entry: Entry, record: Record) -> Claim | _Claims | None:
+    mine = entry.claim()
+    owner = Entry(entry.root, record.owner) if record.owner is not None else None
+    if mine is None or owner is None or not owner.waits:
+        return mine
+    # Whoever delivers either of them may have to create the run that both are for.
+    others = owner.claim()
+    if others is None:
+        mine.release()
+        return None
+    return _Claims([mine, others])
+
+
+def deliver_waiting(tracking_uri: str, *, limit: float) -> None:
+    """Deliver what waits for a server that has just taken something, the oldest first, as far as a limit allows.
+
+    What has failed several times is left to `sync`, or a record that its server will never take would cost every
+    call a try.
+
+    Args:
+        tracking_uri: The server, with credentials. MLflow has been loaded for it.
+        limit: Seconds for all of them.
+    """
+    until = time.monotonic() + limit
+    bare = without_credentials(tracking_uri)
+    try:
+        entries = Outbox().pending()
+    except StoreError as error:
+        logger.warning("what else waits is not delivered: %s", error)
+        return
+    for entry in entries:
+        left = until - time.monotonic()
+        if left < LEAST_LEFT:
+            return
+        failure = entry.failure()
+        if failure is not None and failure.tries >= MOST_TRIES:
+            continue
+        try:
+            record = entry.read()
+        except StoreError:
+            continue  # `status` and `sync` say why
+        address = _usable_uri(record, None)
+        if address is not None and without_credentials(address) == bare:
+            deliver(entry, record, tracking_uri=tracking_uri, limit=left, extra_tags=_late_tags(), trips=False)
+
+
+def _late_tags() -> dict[str, str]:
+    return {"dspy_cachectl.synced_at": datetime.now(timezone.utc).isoformat(timespec="seconds")}
 
 
 def _sync_one(entry: Entry, *, uri: str | None, timeout: float, given_up: set[str]) -> Delivery:
@@ -194,8 +273,7 @@ def _sync_one(entry: Entry, *, uri: str | None, timeout: float, given_up: set[st
         return Delivery(entry.uid, "pending", record.run_id, f"{bare} did not answer for an earlier record")
     push.load(address)
     guard.close_circuit(bare)
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    delivery = deliver(entry, record, tracking_uri=address, limit=timeout, extra_tags={"dspy_cachectl.synced_at": now})
+    delivery = deliver(entry, record, tracking_uri=address, limit=timeout, extra_tags=_late_tags())
     if guard.cooling(bare) > 0:
         given_up.add(bare)
     return delivery
@@ -246,7 +324,11 @@ def _describe(entry: Entry) -> Waiting | None:
 
 def _reason(error: Exception) -> str:
     text = plain_text(error, longest=300)
-    return text if isinstance(error, (DeadlineError, push.UnreachableError)) else f"{type(error).__name__}: {text}"
+    return (
+        text
+        if isinstance(error, (DeadlineError, FeedbackLeftError, push.UnreachableError))
+        else f"{type(error).__name__}: {text}"
+    )
 
 
 def _note(entry: Entry, reason: str) -> None:

@@ -7,17 +7,18 @@ import os
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary
 
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError, StoreError
-from dspy_cachectl.tracking import delivery, push, reports
+from dspy_cachectl.tracking import delivery, push, reports, results
 from dspy_cachectl.tracking.deadline import check_limit
 from dspy_cachectl.tracking.outbox import Outbox
+from dspy_cachectl.tracking.parcels import Parcel
 from dspy_cachectl.tracking.record import plain_text, without_credentials
-from dspy_cachectl.tracking.reports import Parcel
 from dspy_cachectl.tracking.resolve import Target, resolve
-from dspy_cachectl.tracking.results import Results, Scored, records
+from dspy_cachectl.tracking.results import Results, Scored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from dspy.evaluate.evaluate import EvaluationResult
 
     from dspy_cachectl.evaluation import Comparison, Comparisons, EvalReport
+    from dspy_cachectl.evaluations import Evaluation
     from dspy_cachectl.phases import PhaseRun
     from dspy_cachectl.tracking.outbox import Entry
     from dspy_cachectl.tracking.record import Record
@@ -72,9 +74,10 @@ def log_to_mlflow(
     """Log results to MLflow, without ever hanging and without losing them.
 
     The results are written to the outbox on disk, and then sent. If the server has not taken them within the
-    limit they wait there, a warning says so, and `dspy-cachectl mlflow sync` delivers them later. The run is the
-    one named, the one that was active when the evaluation began, the one active in this thread, the one in
-    `MLFLOW_RUN_ID`, or else a new one. No request is made to find it.
+    limit they wait there, a warning says so, and `dspy-cachectl mlflow sync` delivers them later; so do the next
+    results that the server takes, with what is left of their own limit. The run is the one named, the one that
+    was active when the evaluation began, the one active in this thread, the one in `MLFLOW_RUN_ID`, or else a
+    new one. No request is made to find it.
 
     Args:
         run_or_result: A phase: all of its evaluations are logged, as steps, and its stats. Or what
@@ -103,31 +106,24 @@ def log_to_mlflow(
     value: Any = run_or_result
     kind = reports.evaluation_type(value)
     if kind is None:
-        results = _results(value, result)
-        what = f"the results of phase {results.phase!r}" if results.phase else "the results"
-        return _log(
-            lambda: [Parcel(record, target) for record, target in records(results, find, _steps.first)],
-            what=what,
-            timeout=timeout,
-            began=began,
-        )
+        return _log_results(_results(value, result), find, of=value, timeout=timeout, began=began)
     if result is not None:
         raise ConfigurationError("result= goes with a phase: log_to_mlflow(run, result=result)")
     if kind == "report":
-        return _log_report(value, find, seen=(), timeout=timeout, began=began)
+        return _log_report(value, find, evaluations=(), timeout=timeout, began=began)
     return _log_comparisons(value, find, timeout=timeout, began=began)
 
 
 def log_report(
-    report: EvalReport, *, run_id: str | None = None, seen: Sequence[str] = (), timeout: float = 10.0
+    report: EvalReport, evaluations: Sequence[Evaluation], *, run_id: str | None = None, timeout: float = 10.0
 ) -> LogOutcome:
-    """Log a report whose evaluations ran while MLflow runs were active.
+    """Log a report, knowing of the evaluations that it was made of.
 
     Args:
         report: The report.
+        evaluations: Its evaluations, a repeat each. Where they ran in one MLflow run, it is the report's; of several,
+            as autolog opens them for the repeats, the report's run becomes the parent.
         run_id: The MLflow run to log to.
-        seen: The runs that were active when its evaluations began, each once. A single one is the report's; of
-            several, as autolog opens them for the repeats, the report's run becomes the parent.
         timeout: As for `log_to_mlflow`.
 
     Returns:
@@ -136,20 +132,57 @@ def log_report(
     return _log_report(
         report,
         lambda captured: resolve(run_id=run_id, captured=captured),
-        seen=seen,
+        evaluations=evaluations,
         timeout=timeout,
         began=time.monotonic(),
     )
 
 
-def _log_report(
-    report: EvalReport, find: Callable[[str | None], Target], *, seen: Sequence[str], timeout: float, began: float
+def log_results(found: Results, *, timeout: float) -> LogOutcome:
+    """Log what is known of an evaluation that has just ended, or of a compile.
+
+    Args:
+        found: What is known.
+        timeout: As for `log_to_mlflow`.
+
+    Returns:
+        What became of it.
+    """
+    return _log_results(
+        found, lambda captured: resolve(captured=captured), of=None, timeout=timeout, began=time.monotonic()
+    )
+
+
+def _log_results(
+    found: Results, find: Callable[[str | None], Target], *, of: Any, timeout: float, began: float
 ) -> LogOutcome:
+    def parcels() -> list[Parcel]:
+        made = [_owners.owned(parcel, of) for parcel in results.parcels(found, find, _steps.first)]
+        for parcel in list(made):
+            here = [item for item in found.evaluations if find(item.mlflow_run_id).run_id == parcel.target.run_id]
+            made += results.feedback(parcel.record, parcel.target, here, now=found.now)
+        return made
+
+    what = f"the results of phase {found.phase!r}" if found.phase else "the results"
+    return _log(parcels, what=what, timeout=timeout, began=began)
+
+
+def _log_report(
+    report: EvalReport,
+    find: Callable[[str | None], Target],
+    *,
+    evaluations: Sequence[Evaluation],
+    timeout: float,
+    began: float,
+) -> LogOutcome:
+    seen = list(dict.fromkeys(item.mlflow_run_id for item in evaluations if item.mlflow_run_id is not None))
+
     def parcels() -> list[Parcel]:
         target = find(seen[0] if len(seen) == 1 else None)
         children = seen if len(seen) > 1 else ()
         step = _steps.first(target, report.repeats)
-        return [reports.of_report(report, target, first_step=step, children=children)]
+        parcel = reports.of_report(report, target, first_step=step, children=children)
+        return [parcel, *results.feedback(parcel.record, target, evaluations, now=time.time())]
 
     return _log(parcels, what=f"the report {report.name!r}", timeout=timeout, began=began)
 
@@ -172,14 +205,23 @@ def _log(make: Callable[[], list[Parcel]], *, what: str, timeout: float, began: 
     # All records are safe on disk before the first request.
     jobs = [(parcel, _put(parcel)) for parcel in make()]
     outcomes: list[LogOutcome] = []
+    left_over: list[LogOutcome] = []
     for parcel, entry in jobs:
         if missing is None:
             push.load(parcel.target.tracking_uri)
         left = max(timeout - (time.monotonic() - began), 0.0 if outcomes else min(timeout, LEAST_LIMIT))
-        outcomes.append(_send(parcel.record, parcel.target, entry, limit=left, missing=missing))
+        if parcel.record.feedback and any(outcome.status != "logged" for outcome in outcomes):
+            continue  # it waits with the results that it is about
+        outcome = _send(parcel.record, parcel.target, entry, limit=left, missing=missing)
+        (left_over if parcel.record.feedback else outcomes).append(outcome)
     worst = max(outcomes, key=lambda outcome: _WORSE.index(outcome.status))
     last = outcomes[-1]
     _warn(worst, what)
+    for outcome in left_over:
+        _warn(outcome, f"all the feedback on {what}")
+    address = jobs[-1][0].target.tracking_uri
+    if address is not None and all(outcome.status == "logged" for outcome in (worst, *left_over)):
+        delivery.deliver_waiting(address, limit=timeout - (time.monotonic() - began))
     return LogOutcome(worst.status, last.uid, last.run_id, worst.reason, time.monotonic() - began)
 
 
@@ -203,6 +245,33 @@ class _Steps:
 _steps = _Steps()
 
 
+class _Owners:
+    """Remembers the runs that were made for a phase, so that logging it again makes no other."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._uids: WeakKeyDictionary[Any, dict[tuple[str | None, ...], str]] = WeakKeyDictionary()
+
+    def owned(self, parcel: Parcel, of: Any) -> Parcel:
+        """Return the parcel of a phase, bound for the run that an earlier one of it made."""
+        target = parcel.target
+        if target.run_id is not None or not isinstance(of, _phase_run()):
+            return parcel
+        key = (target.tracking_uri, target.experiment_id, target.experiment)
+        with self._lock:
+            owner = self._uids.setdefault(of, {}).setdefault(key, parcel.record.uid)
+        return parcel if owner == parcel.record.uid else replace(parcel, record=replace(parcel.record, owner=owner))
+
+
+_owners = _Owners()
+
+
+def _phase_run() -> type:
+    from dspy_cachectl.phases import PhaseRun
+
+    return PhaseRun
+
+
 def _results(run_or_result: Any, result: Any) -> Results:
     from dspy_cachectl.phases import PhaseRun
     from dspy_cachectl.places import current_phase, last_phase
@@ -215,9 +284,7 @@ def _results(run_or_result: Any, result: Any) -> Results:
     else:
         phase, result = current_phase() or last_phase(), run_or_result
     evaluations = [
-        Scored(item.score, item.n, item.metric, item.started, item.ended, item.mlflow_run_id, item.error)
-        for item in (phase.evaluations if phase is not None else ())
-        if item.ended is not None
+        Scored.of(item) for item in (phase.evaluations if phase is not None else ()) if item.ended is not None
     ]
     if result is not None:
         evaluations = [_scored(result, evaluations, now)]

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 import socket
 import urllib.request
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from dspy_cachectl.errors import CachectlError, MissingExtraError
+from dspy_cachectl.tracking import feedback, models
 from dspy_cachectl.tracking.attachments import attach, find_run
-from dspy_cachectl.tracking.record import UID_TAG, Record
+from dspy_cachectl.tracking.record import UID_TAG, Point, Record, without_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,9 +31,11 @@ PREFLIGHT = 2.0
 
 _MEANT_FOR_TAG = "dspy_cachectl.meant_for_run"
 
+_MOST_OF_A_MODEL = 100
+
 _NEEDED = ("mlflow.tracking", "mlflow.entities", "mlflow.exceptions")
 _IMPORTED_LATER = {
-    "": ("mlflow.tracking.request_header.registry", "netrc"),
+    "": ("mlflow.tracking.request_header.registry", "mlflow.tracing.client", "netrc"),
     "database": (
         "mlflow.store.tracking.sqlalchemy_store",
         "mlflow.store.workspace_aware_mixin",
@@ -101,6 +105,7 @@ def push(
     extra_tags: dict[str, str] | None = None,
     still_ours: Callable[[], bool] = lambda: True,
     files: Path | None = None,
+    until: float = math.inf,
 ) -> str:
     """Deliver a record. It may take as long as the server likes: call it through a guard.
 
@@ -112,19 +117,23 @@ def push(
         extra_tags: Tags to add to the record's.
         still_ours: Asked before each change; False ends the delivery.
         files: The folder with the record's artifacts; None where they could not be kept, and are left out.
+        until: When to stop sending feedback, on the monotonic clock.
 
     Returns:
-        The id of the run that holds the results now.
+        The id of the run that holds the results now; empty for feedback whose traces are in no run.
 
     Raises:
         UnreachableError: Nobody listens at the address.
         ClaimLostError: `still_ours` said so.
+        FeedbackLeftError: There is feedback that could not be logged yet.
         Exception: Whatever MLflow raises.
     """
     preflight(tracking_uri)
     client = _client(tracking_uri)
     tags = {**record.tags, **(extra_tags or {})}
     run_id = record.run_id
+    if record.feedback:
+        return _judge(client, record, tracking_uri, elsewhere=elsewhere, until=until, still_ours=still_ours)
     own = run_id is None
     if run_id is not None and elsewhere and find_run(client, run_id) is None:
         tags[_MEANT_FOR_TAG] = run_id
@@ -132,12 +141,45 @@ def push(
     if run_id is None or own:
         run_id = _own_run(client, record, elsewhere=elsewhere, still_ours=still_ours)
     _check(still_ours)
-    _log(client, run_id, record, tags=tags, params=record.params if own else {})
-    attach(client, run_id, record, files=files, check=lambda: _check(still_ours))
+    model_id = None
+    if record.model is not None:
+        model_id = models.model_id(
+            client,
+            record.model,
+            experiment_id=client.get_run(run_id).info.experiment_id,
+            run_id=run_id,
+            server=without_credentials(tracking_uri),
+            check=lambda: _check(still_ours),
+        )
+        _check(still_ours)
+    _log(client, run_id, record, tags=tags, params=record.params if own else {}, model_id=model_id)
+    attach(client, run_id, record, files=files, check=lambda: _check(still_ours), model_id=model_id)
     if own:
         _check(still_ours)
         _terminate(client, run_id, record)
     return run_id
+
+
+def _judge(
+    client: Any, record: Record, tracking_uri: str, *, elsewhere: bool, until: float, still_ours: Callable[[], bool]
+) -> str:
+    run_id = record.run_id
+    if run_id is None and record.owner is not None:
+        experiment_id = _experiment(client, record, elsewhere=elsewhere, still_ours=still_ours)
+        found = _runs_of(client, _places(client, record, experiment_id, elsewhere=elsewhere), record)
+        if not found:
+            raise feedback.FeedbackLeftError("the run that the feedback belongs to is not there yet")
+        run_id = found[0]
+    feedback.deliver(
+        client,
+        record,
+        tracking_uri=tracking_uri,
+        run_id=run_id,
+        until=until,
+        patient=feedback.is_patient(record, elsewhere=elsewhere),
+        check=lambda: _check(still_ours),
+    )
+    return run_id or ""
 
 
 def discard(run_id: str, *, tracking_uri: str) -> None:
@@ -174,22 +216,40 @@ def _client(tracking_uri: str) -> Any:
 
 def _own_run(client: Any, record: Record, *, elsewhere: bool, still_ours: Callable[[], bool]) -> str:
     experiment_id = _experiment(client, record, elsewhere=elsewhere, still_ours=still_ours)
-    found = _runs_of(client, experiment_id, record)
+    found = _runs_of(client, _places(client, record, experiment_id, elsewhere=elsewhere), record)
     if found:
         return _only(client, found, still_ours)
     _check(still_ours)
-    tags = {UID_TAG: record.uid, "mlflow.source.name": "dspy-cachectl"}
+    tags = {UID_TAG: record.owner or record.uid, "mlflow.source.name": "dspy-cachectl"}
     run = client.create_run(experiment_id, start_time=record.started, tags=tags, run_name=record.run_name)
     if not still_ours():
         raise ClaimLostError(run.info.run_id)
     # A request that was given up on may have reached the server all the same, now or in an earlier try.
-    created = {run.info.run_id, *_runs_of(client, experiment_id, record)}
-    return _only(client, sorted(created), still_ours)
+    found = _runs_of(client, [experiment_id], record)
+    return _only(client, list(dict.fromkeys([*found, run.info.run_id])), still_ours)
 
 
-def _runs_of(client: Any, experiment_id: str, record: Record) -> list[str]:
-    runs = client.search_runs([experiment_id], filter_string=f"tags.`{UID_TAG}` = '{record.uid}'", max_results=100)
-    return sorted(run.info.run_id for run in runs)
+def _places(client: Any, record: Record, experiment_id: str, *, elsewhere: bool) -> list[str]:
+    other = record.experiment_id
+    if not elsewhere or other is None or other == experiment_id:
+        return [experiment_id]
+    # It may be the same server under another address, and an earlier try has left a run there.
+    exceptions = importlib.import_module("mlflow.exceptions")
+    try:
+        client.get_experiment(other)
+    except exceptions.MlflowException as error:
+        if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED", "INVALID_PARAMETER_VALUE"}:
+            return [experiment_id]
+        raise
+    return [experiment_id, other]
+
+
+def _runs_of(client: Any, experiments: list[str], record: Record) -> list[str]:
+    runs = client.search_runs(
+        experiments, filter_string=f"tags.`{UID_TAG}` = '{record.owner or record.uid}'", max_results=100
+    )
+    # The first one is kept: one with results, as another record of the same run may have left them there.
+    return [run.info.run_id for run in sorted(runs, key=lambda run: (not run.data.metrics, run.info.run_id))]
 
 
 def _only(client: Any, run_ids: list[str], still_ours: Callable[[], bool]) -> str:
@@ -216,14 +276,27 @@ def _experiment(client: Any, record: Record, *, elsewhere: bool, still_ours: Cal
     return record.experiment_id if record.experiment_id is not None and not elsewhere else "0"
 
 
-def _log(client: Any, run_id: str, record: Record, *, tags: dict[str, str], params: Any) -> None:
+def _log(client: Any, run_id: str, record: Record, *, tags: dict[str, str], params: Any, model_id: str | None) -> None:
     entities = importlib.import_module("mlflow.entities")
+    of_model = {} if model_id is None else {"model_id": model_id}  # older clients do not know the argument
+    linked = _linked(record)
     client.log_batch(  # one request; the client itself keeps to the server's limits by making it several
         run_id,
-        metrics=[entities.Metric(point.key, point.value, point.timestamp, point.step) for point in record.metrics],
+        metrics=[
+            entities.Metric(
+                point.key, point.value, point.timestamp, point.step, **(of_model if point in linked else {})
+            )
+            for point in record.metrics
+        ],
         params=[entities.Param(key, value) for key, value in params.items()],
-        tags=[entities.RunTag(key, value) for key, value in {**tags, UID_TAG: record.uid}.items()],
+        tags=[entities.RunTag(key, value) for key, value in {**tags, UID_TAG: record.owner or record.uid}.items()],
     )
+
+
+def _linked(record: Record) -> set[Point]:
+    # MLflow refuses for ever a batch that comes twice with more points of a model than this.
+    last = {point.key: point for point in sorted(record.metrics, key=lambda point: point.step)}
+    return set(list(last.values())[:_MOST_OF_A_MODEL])
 
 
 def _terminate(client: Any, run_id: str, record: Record) -> None:

@@ -18,7 +18,7 @@ from dspy_cachectl.secrets import USERINFO, is_secret_header, is_secret_name, sc
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-RECORD_VERSION = 2
+RECORD_VERSION = 3
 """Raised when the meaning of a record changes. Older ones are read, newer ones are left alone."""
 
 UID_TAG = "dspy_cachectl.uid"
@@ -28,6 +28,10 @@ REPORT_TAG = "dspy_cachectl.report"
 """The tag by which a comparison finds the runs of the reports that it compares."""
 
 _LONGEST = {"tags": 8000, "params": 6000}
+_LONGEST_NAME = 250
+_LONGEST_MODEL_VALUE = 250
+_LONGEST_TEXT = 4000
+_NOT_IN_NAMES = re.compile(r"[/:.%\"'\s]+")  # of models
 _LISTS = ("artifacts", "tables", "children", "compares")  # since version 2
 
 
@@ -64,6 +68,51 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class Model:
+    """The program that was evaluated, as a model of MLflow whose artifacts are kept elsewhere: nowhere, in fact.
+
+    Attributes:
+        name: Its name, without what MLflow refuses in one.
+        identity: What tells it from any other. In an experiment there is one model of it, however often it is logged.
+        params: What it is made of.
+        tags: The same, as tags.
+    """
+
+    name: str
+    identity: str
+    params: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", _NOT_IN_NAMES.sub("-", scrub(self.name))[:_LONGEST_NAME] or "program")
+        for name in ("tags", "params"):
+            object.__setattr__(self, name, _clean(getattr(self, name), longest=_LONGEST_MODEL_VALUE))
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What a metric said about the answers of one evaluation, for the traces of these answers.
+
+    Attributes:
+        metric: The metric's name.
+        evaluation: The value of the tag that the traces have.
+        experiment_id: The experiment that they are in.
+        linked: Whether they belong to the run already.
+        values: For each trace its id, the value and what the metric said beside it, or None.
+    """
+
+    metric: str
+    evaluation: str
+    experiment_id: str
+    linked: bool
+    values: tuple[tuple[str, float | bool | str, str | None], ...]
+
+    def __post_init__(self) -> None:
+        plain = ((trace, *map(_said, (value, why))) for trace, value, why in self.values)
+        object.__setattr__(self, "values", tuple(plain))
+
+
+@dataclass(frozen=True)
 class Record:
     """The results of one evaluation or phase.
 
@@ -88,6 +137,9 @@ class Record:
         dataset: The data set, as an input of the run.
         children: Runs that are shown below this one, where they are not below another.
         compares: The digests of the reports that this compares: their runs are shown below this one too.
+        owner: The uid by which a run of its own is found, where that is another record's; None for its own.
+        model: The program that was evaluated.
+        feedback: What the metric said about each answer. A record with feedback holds nothing else.
     """
 
     uid: str
@@ -107,10 +159,15 @@ class Record:
     dataset: Dataset | None = None
     children: tuple[str, ...] = ()
     compares: tuple[str, ...] = ()
+    owner: str | None = None
+    model: Model | None = None
+    feedback: tuple[Feedback, ...] = ()
 
     def __post_init__(self) -> None:
         if self.tracking_uri is not None:
             object.__setattr__(self, "tracking_uri", without_credentials(self.tracking_uri))
+        if self.run_name is not None:
+            object.__setattr__(self, "run_name", scrub(self.run_name))
         object.__setattr__(self, "metrics", tuple(_finite(self.metrics)))
         for name in ("tags", "params"):
             object.__setattr__(self, name, _clean(getattr(self, name), longest=_LONGEST[name]))
@@ -144,10 +201,28 @@ class Record:
                 Point(str(key), float(value), int(at), int(step)) for key, value, at, step in plain["metrics"]
             )
             lists = {name: tuple(map(str, plain.get(name, ()))) for name in _LISTS}
-            dataset = plain.get("dataset")
-            return cls(**{**plain, **lists, "metrics": metrics, "dataset": Dataset(**dataset) if dataset else None})
+            dataset, model = plain.get("dataset"), plain.get("model")
+            return cls(
+                **{
+                    **plain,
+                    **lists,
+                    "metrics": metrics,
+                    "dataset": Dataset(**dataset) if dataset else None,
+                    "model": Model(**model) if model else None,
+                    "feedback": tuple(
+                        Feedback(**{**group, "values": tuple(tuple(row) for row in group["values"])})
+                        for group in plain.get("feedback", ())
+                    ),
+                }
+            )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CorruptEntryError(f"a record of results is damaged: {error}") from error
+
+
+def _said(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # a number that JSON does not have
+    return plain_text(value, longest=_LONGEST_TEXT) if isinstance(value, str) else value
 
 
 def _finite(points: Iterable[Point]) -> Iterable[Point]:

@@ -9,21 +9,19 @@ import sys
 import tempfile
 import time
 import uuid
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import orjson
 
 from dspy_cachectl._version import __version__
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError
 from dspy_cachectl.ledger import FIELDS
 from dspy_cachectl.secrets import scrub
-from dspy_cachectl.tracking.record import REPORT_TAG, Dataset, Point, Record
-from dspy_cachectl.tracking.results import PREFIX
+from dspy_cachectl.tracking.parcels import PREFIX, Parcel, artifact, ledger_table, milliseconds, named, table
+from dspy_cachectl.tracking.record import REPORT_TAG, Dataset, Model, Point, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from dspy_cachectl.evaluation import Comparison, Comparisons, EvalReport
     from dspy_cachectl.tracking.resolve import Target
@@ -58,21 +56,6 @@ _PROVENANCE_TAGS = {
 """Tags, by the field of the provenance that they show."""
 
 
-@dataclass(frozen=True)
-class Parcel:
-    """A record with its files and its destination.
-
-    Attributes:
-        record: The record.
-        target: Where it goes.
-        files: The content of its artifacts, by their path in the run.
-    """
-
-    record: Record
-    target: Target
-    files: Mapping[str, bytes] = field(default_factory=dict)
-
-
 def evaluation_type(value: Any) -> str | None:
     """Tell what of an evaluation this is: `"report"`, `"comparison"`, `"comparisons"`, or None."""
     evaluation = sys.modules.get("dspy_cachectl.evaluation")
@@ -99,7 +82,7 @@ def of_report(report: EvalReport, target: Target, *, first_step: int = 0, childr
         children: Runs that are shown below its own.
     """
     made = report.provenance
-    uid, ended = uuid.uuid4().hex, _ms(made.created)
+    uid, ended = uuid.uuid4().hex, milliseconds(made.created)
     last_step = first_step + report.repeats - 1
     points = [Point(f"{PREFIX}/{key}", value, ended, last_step) for key, value in _report_metrics(report)]
     points += [
@@ -127,12 +110,13 @@ def of_report(report: EvalReport, target: Target, *, first_step: int = 0, childr
         "temperature_lent": made.temperature_lent,
         **{f"versions.{name}": version for name, version in made.versions.items()},
     }
-    table = _artifact("rows", uid)
-    files = {table: _table(_ROW, _rows(report)), **_figure(report, uid)}
+    rows = artifact("rows", uid)
+    ledger = ledger_table(uid, made.counters.get("by", ()))
+    files = {rows: table(_ROW, _rows(report)), **ledger, **_figure(report, uid)}
     return _parcel(
         Record(
             uid=uid,
-            started=_ms(made.created - made.seconds),
+            started=milliseconds(made.created - made.seconds),
             ended=ended,
             tracking_uri=target.tracking_uri,
             run_id=target.run_id,
@@ -140,12 +124,13 @@ def of_report(report: EvalReport, target: Target, *, first_step: int = 0, childr
             experiment=target.experiment,
             run_name=report.name,
             metrics=tuple(points),
-            tags={**_named(tags), REPORT_TAG: digest(report)},
-            params=_named(params),
-            artifacts=(*files, _artifact("record", uid)),
-            tables=(table,),
+            tags={**named(tags), REPORT_TAG: digest(report)},
+            params=named(params),
+            artifacts=(*files, artifact("record", uid)),
+            tables=(rows, *ledger),
             dataset=Dataset("devset", made.data[:36], report.n),
             children=tuple(children),
+            model=_model(report),
         ),
         target,
         files,
@@ -155,7 +140,7 @@ def of_report(report: EvalReport, target: Target, *, first_step: int = 0, childr
 def of_comparisons(compared: Comparison | Comparisons, target: Target, *, first_step: int = 0) -> Parcel:
     """Return what is delivered of a comparison: each pair is a step, in the order of the table."""
     comparisons = _as_comparisons(compared)
-    uid, now = uuid.uuid4().hex, _ms(time.time())
+    uid, now = uuid.uuid4().hex, milliseconds(time.time())
     points = [
         Point(f"{PREFIX}/delta/{key}", value, now, first_step + number)
         for number, pair in enumerate(comparisons.pairs)
@@ -174,9 +159,9 @@ def of_comparisons(compared: Comparison | Comparisons, target: Target, *, first_
     if len(comparisons.pairs) == 1:
         (pair,) = comparisons.pairs
         tags |= {"baseline": pair.baseline, "candidate": pair.candidate, "verdict": pair.verdict_text}
-    table = _artifact("compare", uid)
+    compared_pairs = artifact("compare", uid)
     pairs = [_pair_row(pair) for pair in comparisons.pairs]
-    files = {table: _table(list(pairs[0]), (list(pair.values()) for pair in pairs))}
+    files = {compared_pairs: table(list(pairs[0]), (list(pair.values()) for pair in pairs))}
     if comparisons.reports:
         files |= _figure(comparisons, uid)
     names = list(dict.fromkeys(name for pair in comparisons.pairs for name in (pair.baseline, pair.candidate)))
@@ -191,9 +176,9 @@ def of_comparisons(compared: Comparison | Comparisons, target: Target, *, first_
             experiment=target.experiment,
             run_name=" against ".join(reversed(names)) if len(names) == 2 else f"comparison of {len(names)}",
             metrics=tuple(points),
-            tags=_named(tags),
-            artifacts=(*files, _artifact("record", uid)),
-            tables=(table,),
+            tags=named(tags),
+            artifacts=(*files, artifact("record", uid)),
+            tables=(compared_pairs,),
             compares=tuple(digest(report) for report in comparisons.reports),
         ),
         target,
@@ -202,7 +187,26 @@ def of_comparisons(compared: Comparison | Comparisons, target: Target, *, first_
 
 
 def _parcel(record: Record, target: Target, files: Mapping[str, bytes]) -> Parcel:
-    return Parcel(record, target, {**files, _artifact("record", record.uid): record.to_json()})
+    return Parcel(record, target, {**files, artifact("record", record.uid): record.to_json()})
+
+
+def _model(report: EvalReport) -> Model:
+    made = report.provenance
+    facts = {
+        "program_sha": made.program,
+        "model": made.model,
+        "model_version": made.version,
+        "endpoint": made.endpoint,
+        "temperature": made.temperature,
+    }
+    return program_model(report.name, facts)
+
+
+def program_model(name: str, facts: Mapping[str, Any]) -> Model:
+    """Return the model of a program, given what tells it from others."""
+    known = named(facts)
+    identity = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]
+    return Model(name, identity, params=known)
 
 
 def _report_metrics(report: EvalReport) -> Iterator[tuple[str, float]]:
@@ -312,19 +316,8 @@ def _pair_row(pair: Comparison) -> dict[str, Any]:
     return {**plain, **lists}
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
-    """Return a table as `mlflow.load_table` reads it: the columns' names, and the rows without them."""
-    data = [[_utf8(value) for value in row] for row in rows]
-    return orjson.dumps({"columns": columns, "data": data}, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def _utf8(value: Any) -> Any:
-    # Half of a surrogate pair has no UTF-8.
-    return value if not isinstance(value, str) else value.encode("utf-8", "backslashreplace").decode()
-
-
 def _figure(drawn: EvalReport | Comparisons, uid: str) -> dict[str, bytes]:
-    name = _artifact("plot", uid, "png")
+    name = artifact("plot", uid, "png")
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "plot.png"
@@ -335,15 +328,3 @@ def _figure(drawn: EvalReport | Comparisons, uid: str) -> dict[str, bytes]:
     except Exception as error:  # noqa: BLE001 - a figure is not worth a result
         logger.warning("no figure is logged, it cannot be drawn: %r", error)
     return {}
-
-
-def _artifact(what: str, uid: str, ending: str = "json") -> str:
-    return f"{PREFIX}/{what}_{uid[:8]}.{ending}"
-
-
-def _named(values: Mapping[str, Any]) -> dict[str, str]:
-    return {f"{PREFIX}.{name}": str(value) for name, value in values.items() if value is not None}
-
-
-def _ms(seconds: float) -> int:
-    return int(seconds * 1000)

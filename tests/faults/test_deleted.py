@@ -56,7 +56,8 @@ def test_deleted_before_a_write(scene: Scene) -> None:
         put = DiskStore.put
 
         def deleting(store: DiskStore, key: str, value: bytes, label: Label) -> None:
-            shutil.rmtree(store.path, ignore_errors=True)
+            if label.is_answer:
+                shutil.rmtree(store.path, ignore_errors=True)
             put(store, key, value, label)
 
         patched.setattr(DiskStore, "put", deleting)

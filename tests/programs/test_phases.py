@@ -238,13 +238,15 @@ class TestSettings:
     """What DSPy's settings do inside a phase."""
 
     def test_configure_inside(self, endpoint: Endpoint, lm: MakeLM) -> None:
-        """`dspy.configure` inside a block is masked until its end, as with any `dspy.context`."""
+        """`dspy.configure` takes effect inside a block, and in DSPy's threads there, and stays after it."""
         dspy.configure(lm=lm("openai/first"))
-        with cachectl.phase("eval"):
+        with cachectl.phase("eval") as run:
             dspy.configure(lm=lm("openai/second"))
             qa()(question="Q?")
+            dspy.Parallel(num_threads=2, disable_progress_bar=True)([(qa(), {"question": "Q?"})] * 2)
         qa()(question="Q?")
-        assert ["first", "second"] == [request["body"]["model"] for request in endpoint.log()]
+        assert ["second"] * 4 == [request["body"]["model"] for request in endpoint.log()]
+        assert 3 == run.stats.fresh
 
     def test_configure_cache_inside(self, endpoint: Endpoint, lm: MakeLM, caplog: pytest.LogCaptureFixture) -> None:
         """A cache that DSPy was given in between is noticed at the next phase, said once, and replaced."""

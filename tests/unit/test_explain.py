@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dspy_cachectl.explain import differences, similarity
+from dspy_cachectl.explain import Span, differences, similarity, word_diff
 
 BASE = {
     "request": {
@@ -60,3 +60,56 @@ def test_the_nearest_is_the_one_with_most_in_common() -> None:
     other = _with(messages=[{"role": "user", "content": "Translate this text into Latin"}])
     assert similarity(BASE, word) > similarity(BASE, other)
     assert similarity(BASE, word) > similarity(BASE, {**word, "request": {**word["request"], "model": "n"}})  # type: ignore[dict-item]
+
+
+def test_two_entries_have_names_of_their_own() -> None:
+    """Of two stored entries neither is the one that is asked for."""
+    changed = _with(model="n", rollout_id=7, messages=[{"role": "user", "content": "What is the capital of Spain ?"}])
+    assert [
+        "model: first 'm', second 'n'",
+        "message 0 (user): after 'the capital of': first 'France', second 'Spain'",
+        "draw: first the plain draw, second rollout 7",
+    ] == differences(BASE, changed, names=("first", "second"))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "spans"),
+    [
+        ("", "", []),
+        ("a b", "a b", [("both", "a b")]),
+        ("a b c", "a x c", [("both", "a "), ("first", "b "), ("second", "x "), ("both", "c")]),
+        ("", "new", [("second", "new")]),
+        ("a\n\nb", "a b", [("first", "a\n\n"), ("second", "a "), ("both", "b")]),
+        (
+            "w " * 40 + "x",
+            "w " * 40 + "y",
+            [("cut", "28 equal words"), ("both", "w " * 12), ("first", "x"), ("second", "y")],
+        ),
+        (
+            "x " + "w " * 40,
+            "y " + "w " * 40,
+            [("first", "x "), ("second", "y "), ("both", "w " * 12), ("cut", "28 equal words")],
+        ),
+        (
+            "x " + "w " * 40 + "x",
+            "y " + "w " * 40 + "y",
+            [
+                ("first", "x "),
+                ("second", "y "),
+                ("both", "w " * 12),
+                ("cut", "16 equal words"),
+                ("both", "w " * 12),
+                ("first", "x"),
+                ("second", "y"),
+            ],
+        ),
+    ],
+)
+def test_words_that_differ(first: str, second: str, spans: list[tuple[str, str]]) -> None:
+    """Two texts are one, word by word; of a long stretch of equal words only the ends are kept."""
+    assert [Span(of, text) for of, text in spans] == word_diff(first, second)  # type: ignore[arg-type]
+
+
+def test_texts_too_long_to_compare_are_given_whole() -> None:
+    """Comparing them word by word would take minutes."""
+    assert [Span("first", "a " * 6000), Span("second", "b")] == word_diff("a " * 6000, "b")

@@ -1,0 +1,129 @@
+"""`dspy-cachectl verify`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dspy_cachectl.cli.consent import DryRun, Yes, agreed, must_be_able_to_ask, progress
+from dspy_cachectl.cli.options import AsJson
+from dspy_cachectl.cli.output import console, plain, print_json, print_table
+from dspy_cachectl.cli.removing import counted
+
+if TYPE_CHECKING:
+    from dspy_cachectl.manage.repair import Repaired
+    from dspy_cachectl.manage.verification import Report
+
+DAMAGED = 3
+_SHOWN = 100
+
+
+def verify_store(
+    context: typer.Context,
+    *,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Move what is damaged to <store>.quarantine; nothing is destroyed.")
+    ] = False,
+    predictions: Annotated[
+        Path | None,
+        typer.Option("--predictions", metavar="FOLDER", help="Check this folder of kept predictions, too."),
+    ] = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check the database, every entry and every file. Exits with 3 if something is damaged, also after --repair.
+
+    Entries of a newer version are named, and are no damage.
+    """
+    from dspy_cachectl.manage import verification
+    from dspy_cachectl.manage.repair import Repaired
+    from dspy_cachectl.manage.repair import repair as mend
+
+    if repair:
+        must_be_able_to_ask(yes=yes, dry_run=dry_run)
+    folder: Path = context.obj.folder()
+    with progress("Checking") as advance:
+        found = verification.verify(folder, predictions=predictions, advance=advance)
+    if not as_json:
+        _print_report(folder, found)
+    done, left = Repaired(), found
+    if repair and found.damage and not dry_run:
+        if not agreed(f"Move aside what is damaged ({len(found.damage):,})?", yes=yes):
+            raise typer.Exit(DAMAGED)
+        with progress("Repairing") as advance:
+            done, left = mend(folder, found, predictions=predictions, advance=advance)
+        if not as_json:
+            _print_repair(done, left)
+    if as_json:
+        print_json(_as_data(folder, found, done if repair and not dry_run else None, left))
+    if left.damage:
+        raise typer.Exit(DAMAGED)
+
+
+def _as_data(folder: Path, found: Report, done: Repaired | None, left: Report) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "store": str(folder),
+        "exists": found.exists,
+        "entries": found.entries,
+        "files": found.files,
+        "clean": not found.damage,
+        "flaws": [_flaw(flaw) for flaw in found.flaws],
+    }
+    if done is not None:
+        data["repair"] = {
+            "quarantine": None if done.quarantine is None else str(done.quarantine),
+            "rows": done.rows,
+            "files": done.files,
+            "kept": done.kept,
+            "problems": done.problems,
+            "left": [_flaw(flaw) for flaw in left.damage],
+        }
+    return data
+
+
+def _flaw(flaw: Any) -> dict[str, Any]:
+    return {"kind": flaw.kind, "where": flaw.where, "message": flaw.message, "damage": flaw.is_damage}
+
+
+def _print_report(folder: Path, found: Report) -> None:
+    from rich.text import Text
+
+    from dspy_cachectl.manage.verification import FLAWS
+
+    out = console()
+    out.print(Text(plain(str(folder))), soft_wrap=True)
+    if not found.exists:
+        out.print("Nothing is stored yet.")
+    else:
+        out.print(f"Looked at {counted(found.entries, 'row', 'rows')} and {counted(found.files, 'file', 'files')}.")
+    if found.flaws:
+        print_table(("flaw", "where", "what"), ((flaw.kind, flaw.where, flaw.message) for flaw in found.flaws[:_SHOWN]))
+        if len(found.flaws) > _SHOWN:
+            out.print(f"... and {len(found.flaws) - _SHOWN:,} more; --json prints all.")
+    counts = Counter(flaw.kind for flaw in found.flaws)
+    for kind, meaning in FLAWS.items():
+        if counts[kind]:
+            out.print(f"{counts[kind]:,} {kind}: {meaning}", soft_wrap=True)
+    if not found.damage:
+        out.print("Nothing is damaged.")
+
+
+def _print_repair(done: Repaired, left: Report) -> None:
+    from rich.text import Text
+
+    out = console()
+    moved = f"Moved {counted(done.rows, 'row', 'rows')} and {counted(done.files, 'file', 'files')} aside"
+    where = f", to {plain(str(done.quarantine))}" if done.quarantine is not None else ""
+    out.print(Text(f"{moved}{where}."), soft_wrap=True)
+    if done.kept is not None:
+        out.print(f"Built the database anew with the {counted(done.kept, 'row', 'rows')} that can be read.")
+    for problem in done.problems:
+        out.print(Text(f"Not done: {problem}."), soft_wrap=True)
+    if left.damage:
+        out.print(f"{counted(len(left.damage), 'flaw is', 'flaws are')} left.")
+    else:
+        out.print("Nothing is damaged now.")

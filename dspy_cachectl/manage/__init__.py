@@ -1,0 +1,4 @@
+"""Looking at a store and taking care of it: what the commands do, without how they print.
+
+Nothing here imports dspy, litellm or mlflow: a command has to answer at once.
+"""

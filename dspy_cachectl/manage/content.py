@@ -1,0 +1,165 @@
+"""What was asked and answered, as people read it. Pure, over what an entry keeps; nothing of a provider is imported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dspy_cachectl.values import readable
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a request or an answer.
+
+    Attributes:
+        title: Whose it is, or what: `user`, `text`, `tool call search`.
+        text: What it says.
+    """
+
+    title: str
+    text: str
+
+
+def messages(description: Mapping[str, Any]) -> list[Part]:
+    """Return the messages of a request by role; of a request without messages, its texts.
+
+    Args:
+        description: What an entry keeps of its request (`records.decode_request`).
+    """
+    request = _mapping(description.get("request"))
+    found = request.get("messages")
+    if found is None:
+        found = _mapping(request.get("request")).get("messages")
+    if isinstance(found, list):
+        return [part for message in found for part in _message(_mapping(message))]
+    for name in ("prompt", "batch_inputs", "input", "request"):
+        if request.get(name) is not None:
+            return [Part(name, _text(request[name]))]
+    return []
+
+
+def options(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a request asked for beside its messages: its options, and what else is in its key."""
+    request = _mapping(description.get("request"))
+    said = {"messages", "prompt", "batch_inputs", "input", "_fn_identifier", "model"}
+    found = {name: value for name, value in request.items() if name not in said}
+    found |= {name: description.get(name) for name in ("version", "scope")}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def opening(description: Mapping[str, Any], *, length: int) -> str:
+    """Return the beginning of what was asked, in one line: of the last message, since the first are often alike."""
+    parts = messages(description)
+    line = " ".join(parts[-1].text[: 8 * length].split()) if parts else ""
+    return line if len(line) <= length else f"{line[: length - 1]}…"
+
+
+def answer(stored: Any) -> list[Part]:
+    """Return the pieces of an answer.
+
+    Args:
+        stored: The answer in its stored form (`records.take_apart`).
+    """
+    value = readable(stored)
+    if isinstance(value, Mapping) and isinstance(value.get("outputs"), list) and value["outputs"]:
+        return [part for output in value["outputs"] for part in _output(output)]
+    found = value.get("raw") if isinstance(value, Mapping) and value.get("raw") is not None else value
+    parts = list(_response(found)) if isinstance(found, Mapping) else []
+    return parts or [Part("value", _text(value))]
+
+
+def _message(message: Mapping[str, Any]) -> Iterator[Part]:
+    role = str(message.get("role", "?"))
+    content = message.get("content", message.get("parts"))
+    if content is not None:
+        yield Part(role, _text(content))
+    for call in _list(message.get("tool_calls")):
+        yield _tool_call(call)
+
+
+def _output(output: Any) -> Iterator[Part]:
+    if not isinstance(output, Mapping):
+        yield _answered(output)
+        return
+    if output.get("reasoning_content"):
+        yield Part("reasoning", _text(output["reasoning_content"]))
+    if output.get("text") is not None:
+        yield _answered(output["text"])
+    for call in _list(output.get("tool_calls")):
+        yield _tool_call(call)
+    if not {"text", "tool_calls"} & output.keys():
+        yield Part("value", _text(output))
+
+
+def _response(response: Mapping[str, Any]) -> Iterator[Part]:
+    for choice in _list(response.get("choices")):
+        message = _mapping(_mapping(choice).get("message"))
+        if message.get("reasoning_content"):
+            yield Part("reasoning", _text(message["reasoning_content"]))
+        text = message.get("content", _mapping(choice).get("text"))
+        if text is not None:
+            yield _answered(text)
+        for call in _list(message.get("tool_calls")):
+            yield _tool_call(call)
+    for item in map(_mapping, _list(response.get("output"))):
+        if item.get("type") == "message":
+            yield _answered(_text(item.get("content")))
+        elif item.get("type") == "function_call":
+            yield _tool_call(item)
+        elif item:
+            yield Part(str(item.get("type", "value")), _text(item.get("summary") or item))
+
+
+def _tool_call(call: Any) -> Part:
+    function = _mapping(_mapping(call).get("function")) or _mapping(call)
+    arguments = function.get("arguments", function.get("input"))
+    return Part(f"tool call {function.get('name', '?')}", _indented(arguments) or _text(arguments))
+
+
+def _answered(text: Any) -> Part:
+    structured = _indented(text)
+    return Part("text", _text(text)) if structured is None else Part("structured", structured)
+
+
+def _indented(text: Any) -> str | None:
+    if isinstance(text, str):
+        if not text.lstrip().startswith(("{", "[")):
+            return None
+        try:
+            text = json.loads(text)
+        except ValueError:
+            return None
+    return json.dumps(text, indent=2, ensure_ascii=False) if isinstance(text, (dict, list)) else None
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and value and all(isinstance(item, (str, Mapping)) for item in value):
+        return "\n".join(_piece(item) for item in value)
+    return json.dumps(value, indent=None, ensure_ascii=False)
+
+
+def _piece(item: Any) -> str:
+    if isinstance(item, str):
+        return item
+    text = item.get("text")
+    if isinstance(text, str):
+        return text
+    # A picture is a megabyte of letters.
+    return f"[{item.get('type', 'part')}: {_cut(json.dumps(item, ensure_ascii=False), 120)}]"
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]}… ({len(text):,} characters)"
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

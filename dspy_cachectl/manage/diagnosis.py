@@ -1,0 +1,331 @@
+"""Whether everything around a store is as it has to be, and what to do where it is not. Without importing dspy.
+
+Each check is a function of its own that returns what it found. A new one is a function, and its name in `CHECKS`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from dspy_cachectl.errors import CachectlError, StoreError
+from dspy_cachectl.manage.repair import quarantine_of
+from dspy_cachectl.stores.reader import DATABASE, FolderReader
+
+Level = Literal["ok", "warning", "error"]
+
+COMPROMISED = {"litellm": frozenset({"1.82.7", "1.82.8", "1.107.0"})}
+"""Releases that steal credentials."""
+
+_SHOWN = ("dspy-cachectl", "dspy", "litellm", "diskcache", "mlflow")
+_OPTIONAL = frozenset({"mlflow"})
+_LARGE_LOG = 64 * 1024 * 1024
+_LITTLE_ROOM = 200 * 1000**2
+_LONG = 24 * 3600.0
+_REMOTE = frozenset(
+    {"9p", "afs", "beegfs", "ceph", "cifs", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "smb3", "smbfs"}
+)
+_REMOTE_FUSE = ("fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.gcsfuse", "fuse.glusterfs")
+_REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*(?:\[[^]]*\])?\s*\(?([^;)]*)")
+_BOUND = re.compile(r"(>=|<=|==|!=|~=|<|>)\s*([0-9][0-9.]*)")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found.
+
+    Attributes:
+        name: What was checked.
+        level: Whether it is as it has to be.
+        message: What was found.
+        remedy: What to do about it, or "".
+    """
+
+    name: str
+    level: Level
+    message: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What is looked at.
+
+    Attributes:
+        folder: Returns the store's folder, or raises what keeps it from being told.
+        timeout: How long a tracking server may take to answer, in seconds.
+    """
+
+    folder: Callable[[], Path]
+    timeout: float = 3.0
+
+
+Check = Callable[[Surroundings], Iterator[Finding]]
+
+
+def diagnose(around: Surroundings) -> list[Finding]:
+    """Run all checks. One that fails itself is an error among the findings."""
+    found: list[Finding] = []
+    for check in CHECKS:
+        name = check.__name__.removeprefix("check_").replace("_", " ")
+        try:
+            found.extend(check(around))
+        except CachectlError as error:
+            found.append(Finding(name, "error", str(error)))
+        except Exception as error:  # noqa: BLE001 - whatever is wrong here, the other checks are worth having
+            found.append(Finding(name, "error", f"could not be checked: {error!r}"))
+    return found
+
+
+def check_versions(_: Surroundings) -> Iterator[Finding]:
+    """Look at what is installed."""
+    yield Finding("python", "ok", platform.python_version())
+    for name in _SHOWN:
+        version = _version(name)
+        if version is None:
+            level: Level = "ok" if name in _OPTIONAL else "error"
+            remedy = "" if name in _OPTIONAL else f"pip install {name}"
+            yield Finding(name, level, "not installed", remedy)
+        elif version in COMPROMISED.get(name, ()):
+            yield Finding(
+                name,
+                "error",
+                f"{version} is a compromised release",
+                f"pip install --upgrade {name}, and replace every key that this environment could see",
+            )
+        elif not _fits(version, wanted := _wanted(name)):
+            yield Finding(name, "warning", f"{version}, and {wanted} is supported", f"pip install '{name}{wanted}'")
+        else:
+            yield Finding(name, "ok", version)
+
+
+def check_configuration(_: Surroundings) -> Iterator[Finding]:
+    """Read the configuration."""
+    from dspy_cachectl.config import settings
+
+    try:
+        settings()
+    except CachectlError as error:
+        yield Finding("configuration", "error", str(error), "`dspy-cachectl config show` names where it comes from")
+    else:
+        yield Finding("configuration", "ok", "readable")
+
+
+def check_caches(around: Surroundings) -> Iterator[Finding]:
+    """Tell which cache a program gets."""
+    own = Path(os.environ.get("DSPY_CACHEDIR") or Path.home() / ".dspy_cache").expanduser().absolute()
+    folder = around.folder()
+    if own == folder or own in folder.parents or folder in own.parents:
+        yield Finding(
+            "dspy.cache",
+            "error",
+            f"DSPy's own cache {own} and the store {folder} lie within one another; DSPy's holds pickles",
+            "give one of them another folder: DSPY_CACHEDIR, or DSPY_CACHECTL_STORE",
+        )
+    else:
+        yield Finding(
+            "dspy.cache",
+            "ok",
+            "the managed cache once a program uses cachectl.LM, wrap, phase or install(); "
+            f"DSPy's own ({own}) in programs that do not",
+        )
+
+
+def check_store(around: Surroundings) -> Iterator[Finding]:
+    """Look at the store's folder and database."""
+    folder = around.folder()
+    reader = FolderReader(folder)
+    if not reader.exists():
+        parent = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+        if os.access(parent, os.W_OK):
+            yield Finding("store", "ok", f"{folder} is not there yet, and can be made")
+        else:
+            yield Finding("store", "error", f"{folder} cannot be made", "name another folder in DSPY_CACHECTL_STORE")
+        return
+    yield from _database(reader)
+    for path in (folder, folder / DATABASE):
+        if not os.access(path, os.W_OK):
+            yield Finding(
+                "store", "warning", f"{path} cannot be written: its answers are served, new ones are not kept",
+                "give this user the right to write, or name another folder in DSPY_CACHECTL_STORE",
+            )  # fmt: skip
+            break
+    log = folder / f"{DATABASE}-wal"
+    size = log.stat().st_size if log.exists() else 0
+    if size > _LARGE_LOG:
+        yield Finding(
+            "store log",
+            "warning",
+            f"the write-ahead log has {size:,} bytes",
+            "a process has been reading for long; it is written back when that ends",
+        )
+    quarantine = quarantine_of(folder)
+    if quarantine.exists():
+        yield Finding(
+            "quarantine",
+            "warning",
+            f"{quarantine} holds what `verify --repair` has moved aside",
+            "look at it, and remove it",
+        )
+
+
+def check_disk(around: Surroundings) -> Iterator[Finding]:
+    """Look at the disk that the store is on."""
+    from dspy_cachectl.config import settings
+
+    folder = around.folder()
+    there = next((path for path in (folder, *folder.parents) if path.exists()), Path.cwd())
+    free = shutil.disk_usage(there).free
+    reader = FolderReader(folder)
+    wanted = settings().disk_bytes - (reader.bytes_used() if reader.exists() else 0)
+    if free < _LITTLE_ROOM:
+        yield Finding("disk", "error", f"{free:,} bytes are free", "make room, or `dspy-cachectl prune --max-size`")
+    elif free < wanted:
+        yield Finding(
+            "disk",
+            "warning",
+            f"{free:,} bytes are free, and the store may grow by {wanted:,}",
+            "lower disk_bytes, or make room",
+        )
+    else:
+        yield Finding("disk", "ok", f"{free:,} bytes are free")
+    kind = _file_system(there)
+    if kind is not None and (kind in _REMOTE or kind.startswith(_REMOTE_FUSE)):
+        yield Finding(
+            "file system",
+            "warning",
+            f"{folder} is on {kind}, and SQLite needs locks that network disks often do not keep",
+            "keep the store on a local disk",
+        )
+    elif kind is not None:
+        yield Finding("file system", "ok", kind)
+
+
+def check_outbox(_: Surroundings) -> Iterator[Finding]:
+    """Look at what waits for a tracking server."""
+    from dspy_cachectl.tracking.outbox import Outbox
+
+    waiting = Outbox().pending()
+    if not waiting:
+        yield Finding("outbox", "ok", "nothing waits")
+        return
+    age = time.time() - min(entry.written for entry in waiting)
+    yield Finding(
+        "outbox",
+        "warning" if age > _LONG else "ok",
+        f"{len(waiting):,} waiting for an MLflow server, the first for {age / 3600:.1f} h",
+        "`dspy-cachectl mlflow status` says why; `dspy-cachectl mlflow sync` delivers",
+    )
+
+
+def check_mlflow(around: Surroundings) -> Iterator[Finding]:
+    """Ask the configured tracking server, within a limit."""
+    from dspy_cachectl.manage.reachability import reach
+    from dspy_cachectl.tracking.resolve import default_uri
+
+    uri = default_uri(sys.modules.get("mlflow"))
+    if uri is None:
+        yield Finding("mlflow server", "ok", "none is configured in MLFLOW_TRACKING_URI")
+        return
+    shown, problem = reach(uri, limit=around.timeout)
+    if problem is None:
+        yield Finding("mlflow server", "ok", f"{shown} answers")
+    else:
+        yield Finding(
+            "mlflow server",
+            "warning",
+            f"{shown}: {problem}",
+            "start it, or correct MLFLOW_TRACKING_URI; results wait in the outbox until then",
+        )
+
+
+CHECKS: tuple[Check, ...] = (
+    check_versions,
+    check_configuration,
+    check_caches,
+    check_store,
+    check_disk,
+    check_outbox,
+    check_mlflow,
+)
+
+
+def _database(reader: FolderReader) -> Iterator[Finding]:
+    repair = "`dspy-cachectl verify --repair` keeps what can be read"
+    try:
+        found = [str(row[0]) for row in reader.query("PRAGMA quick_check(5)")]
+        entries = sum(count for label, count in reader.labels().items() if label.is_answer)
+        size = reader.bytes_used()
+    except StoreError as error:
+        yield Finding("store", "error", str(error), repair)
+        return
+    if found != ["ok"]:
+        yield Finding("store", "error", f"its database is damaged: {'; '.join(found)}", repair)
+    else:
+        yield Finding("store", "ok", f"{reader.path}: {entries:,} entries, {size:,} bytes")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _wanted(name: str) -> str:
+    """Return which versions of a package this one asks for, as it is installed."""
+    try:
+        lines = metadata.requires("dspy-cachectl") or []
+    except metadata.PackageNotFoundError:
+        return ""
+    for line in lines:
+        found = _REQUIREMENT.match(line)
+        if found is not None and found[1].lower() == name:
+            return found[2].strip()
+    return ""
+
+
+def _fits(version: str, wanted: str) -> bool:
+    """Tell whether a release is among those wanted; the numbers of it are looked at, and nothing behind them."""
+    mine = _numbers(version)
+    compare = {
+        ">=": mine.__ge__,
+        "<=": mine.__le__,
+        "<": mine.__lt__,
+        ">": mine.__gt__,
+        "==": mine.__eq__,
+        "!=": mine.__ne__,
+        "~=": mine.__ge__,
+    }
+    return all(compare[sign](_numbers(bound)) for sign, bound in _BOUND.findall(wanted))
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    found = re.match(r"\d+(?:\.\d+)*", version)
+    parts = [int(part) for part in found[0].split(".")] if found else []
+    return tuple([*parts, 0, 0, 0][:4])
+
+
+def _file_system(path: Path) -> str | None:
+    """Return the kind of file system that a path is on, where the system tells."""
+    try:
+        lines = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    best, kind = "", None
+    where = str(path.resolve())
+    for line in lines:
+        _, point, name, *_ = line.split(" ")
+        point = point.replace("\\040", " ")
+        if (where == point or where.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
+            best, kind = point, name
+    return kind

@@ -1,0 +1,282 @@
+"""Answers from store to store, in files: a selection of a store as a cassette, and cassettes into a store.
+
+A store's key holds the address of the model's server, and that of a cassette that was recorded as one does not. What
+comes from a store therefore keeps its key, and of a recording it is made anew out of the request that lies beside it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dspy_cachectl import draws, records, runs, values
+from dspy_cachectl.cleaning import Cleaner, Redact
+from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, FormatVersionError, StoreError
+from dspy_cachectl.manage.removal import Advance, matching
+from dspy_cachectl.manage.selection import Selection
+from dspy_cachectl.replay import files
+from dspy_cachectl.stores import Label, Store
+from dspy_cachectl.stores.reader import FolderReader
+from dspy_cachectl.stores.tiers import Tiers
+from dspy_cachectl.tape import RUN, UNCACHED_RUN, Recording
+
+_KEY = re.compile(r"[0-9a-f]{64}")
+_NUMBERED = re.compile(r"endpoint-\d+")
+_SHOWN_DAMAGE = 20
+_PASSAGE = "imported"
+
+DAMAGED = "damaged"
+NEWER = "of a newer version of this package"
+NOT_KEYED = "not filed under a key of a request"
+CHANGED = "recorded without their requests, or these were cleaned since: their keys cannot be made"
+OTHER_ENDPOINT = "of a second server of a model, whose address no cassette keeps"
+FURTHER = "further draws of a request outside phases; a store keeps one of them"
+UNCACHED = "answers to calls that asked not to be cached"
+OF_RUNS = "draws of runs: they belong to the server's address that they were recorded with"
+
+
+@dataclass
+class Exported:
+    """What was written to a file.
+
+    Attributes:
+        entries: How many answers.
+        models: How many of each model.
+        left_out: How many were left out, by reason.
+        bytes: How large the file is; 0 where none was written.
+    """
+
+    entries: int = 0
+    models: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    bytes: int = 0
+
+
+@dataclass
+class Imported:
+    """What was put into a store.
+
+    Attributes:
+        added: How many answers are new to it.
+        replaced: How many took the place of another answer under their key.
+        kept: How many were left out, since there is an answer under their key.
+        left_out: How many were left out, by reason.
+        damage: What is wrong with the first of the damaged lines.
+    """
+
+    added: int = 0
+    replaced: int = 0
+    kept: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    damage: list[str] = field(default_factory=list)
+
+
+def export(
+    reader: FolderReader,
+    selection: Selection,
+    path: Path,
+    *,
+    redact: Redact | None = None,
+    force: bool = False,
+    advance: Advance | None = None,
+) -> Exported:
+    """Write the answers of a selection to a cassette. Nothing is written where there are none.
+
+    Their texts are cleaned of secrets. A draw is filed under what was asked as well, so that the cassette serves it
+    to a run of another name.
+
+    Args:
+        reader: The store.
+        selection: Which entries.
+        path: The file; compressed where its name ends in `.zst`.
+        redact: Applied to each text of requests and answers.
+        force: Whether a file that is there may be replaced.
+        advance: Told how many entries have been written, and of how many.
+
+    Raises:
+        ConfigurationError: If the file is there, or the user's function fails.
+        StoreUnavailableError: If the store cannot be read, the file not be written, or it would be too large.
+    """
+    if path.exists() and not force:
+        raise ConfigurationError(f"{path} is there already; name another file, or add --force to replace it")
+    cleaner = Cleaner(redact)
+    done, recordings = Exported(), []
+    keys = [row.key for row in matching(reader, selection, now=time.time()) if row.label.is_answer]
+    for number, key in enumerate(sorted(keys), start=1):
+        recording = _recording(reader, key, cleaner, done.left_out)
+        if recording is not None:
+            recordings.append(recording)
+            done.models[records.decode_origin(recording.data).model] += 1
+        if advance is not None and not number % 100:
+            advance(number, len(keys))
+    done.entries = len(recordings)
+    if recordings:
+        files.write(path, recordings, files.Header.of_now({}, keys="store"))
+        done.bytes = path.stat().st_size
+    return done
+
+
+def import_file(
+    store: Store,
+    path: Path,
+    *,
+    endpoint: str | None = None,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    advance: Advance | None = None,
+) -> Imported:
+    """Put the answers of a cassette into a store. Each line is checked by itself; a damaged one is left out.
+
+    Args:
+        store: The store.
+        path: The file.
+        endpoint: The address of the server that a recording's calls are made to; None for the provider's own.
+        overwrite: Whether answers in the store are replaced.
+        dry_run: Whether only to count.
+        advance: Told how many lines have been read, and of how many.
+
+    Raises:
+        CorruptEntryError: If the file as a whole is no cassette; then nothing is imported.
+        FormatVersionError: If a newer version of this package wrote it.
+        StoreUnavailableError: If the file cannot be read, or the store not be written.
+    """
+    done = Imported()
+    header: files.Header | None = None
+    seen: set[str] = set()
+    lent: dict[str, records.Origin] = {}
+    # Read twice: what cannot be read to its end is not imported by half.
+    total = sum(1 for _ in files.read_lines(path, largest=None))
+    for number, line in files.read_lines(path, largest=None):
+        if header is None:
+            header = files.read_header(line, path)
+            continue
+        try:
+            found = _entry(files.from_line(line), header, endpoint=draws.clean_endpoint(endpoint))
+        except StoreError as error:
+            done.left_out[NEWER if isinstance(error, FormatVersionError) else DAMAGED] += 1
+            if len(done.damage) < _SHOWN_DAMAGE:
+                done.damage.append(f"{path}, line {number}: {error}")
+            continue
+        if advance is not None and not number % 100:
+            advance(number, total)
+        if isinstance(found, str):
+            done.left_out[found] += 1
+            continue
+        key, data = found
+        if key in seen:
+            done.left_out[FURTHER] += 1
+            continue
+        seen.add(key)
+        origin = records.decode_origin(data)
+        if origin.run_id is not None and (origin.run_id not in lent or origin.lent):
+            lent[origin.run_id] = origin
+        _put(store, key, data, origin, done, overwrite=overwrite, dry_run=dry_run)
+    if header is None:
+        raise CorruptEntryError(f"{path} is empty; a cassette begins with a header")
+    if not dry_run:
+        _describe_runs(store, lent)
+    return done
+
+
+def _recording(reader: FolderReader, key: str, cleaner: Cleaner, left_out: Counter[str]) -> Recording | None:
+    if not _KEY.fullmatch(key):
+        left_out[NOT_KEYED] += 1
+        return None
+    try:
+        data = reader.get(key)
+        if data is None:
+            return None  # removed meanwhile
+        origin, answer, _, description = records.take_apart(data)
+        values.check(answer)
+    except FormatVersionError:
+        left_out[NEWER] += 1
+        return None
+    except CorruptEntryError:
+        left_out[DAMAGED] += 1
+        return None
+    asked = _asked(description, origin.get("run_id"))
+    # Where the request says nothing of the key, the entry is found by its key alone.
+    belongs = asked is not None and draws.described_key(description, rollout_id=description.get("rollout_id")) == key
+    try:
+        return Recording(key, asked if belongs and asked is not None else key, cleaner.entry(data))
+    except StoreError:
+        raise
+    except Exception as error:
+        raise ConfigurationError(f"the function of --redact-with failed: {error!r}. Nothing was written") from error
+
+
+def _entry(recording: Recording, header: files.Header, *, endpoint: str | None) -> tuple[str, bytes] | str:
+    """Return the key and the bytes under which a store keeps a recording, or why it does not."""
+    origin, answer, tagged, description = records.take_apart(recording.data)
+    values.check(answer)
+    if header.keys == "store":
+        if description and draws.described_key(description, rollout_id=description.get("rollout_id")) != recording.key:
+            description = {**description, "cleaned": True}  # its key cannot be made of it any more
+    else:
+        placed = _placed(recording, origin, description, endpoint)
+        if isinstance(placed, str):
+            return placed
+        key, origin, description = placed
+        recording = Recording(key, key, recording.data)
+    return recording.key, records.put_together(origin, answer, tagged=tagged, request=description)
+
+
+def _placed(
+    recording: Recording, origin: dict[str, Any], description: dict[str, Any], endpoint: str | None
+) -> tuple[str, dict[str, Any], dict[str, Any]] | str:
+    run_id, where = origin.get("run_id"), description.get("endpoint")
+    if _asked(description, run_id) != recording.asked:
+        return CHANGED
+    if isinstance(where, str) and _NUMBERED.fullmatch(where):
+        return OTHER_ENDPOINT
+    if run_id == UNCACHED_RUN:
+        return UNCACHED
+    there = endpoint if where is None else where
+    placed = {**description, "endpoint": there}
+    if run_id is not None and run_id != RUN:
+        return OF_RUNS if there != where else (recording.key, origin, description)
+    own = placed.pop("own_rollout_id", None) if run_id is not None else placed.get("rollout_id")
+    placed["rollout_id"] = own
+    key = draws.described_key(placed, rollout_id=own)
+    if key is None:
+        return CHANGED
+    return key, {**origin, "endpoint": there, "run_id": None, "rollout_id": own, "ordinal": None}, placed
+
+
+def _put(
+    store: Store, key: str, data: bytes, origin: records.Origin, done: Imported, *, overwrite: bool, dry_run: bool
+) -> None:
+    there = store.get(key) is not None
+    if there and not overwrite:
+        done.kept += 1
+        return
+    done.replaced += there
+    done.added += not there
+    if not dry_run:
+        label = Label(origin.kind, origin.model, origin.phase, origin.role or "", origin.run_id or "")
+        store.put(key, data, label)
+
+
+def _describe_runs(store: Store, drawn: Mapping[str, records.Origin]) -> None:
+    """Say which temperature the runs were lent: without it their replays would ask for other draws."""
+
+    def fail(_: str, error: StoreError) -> None:
+        raise error
+
+    tiers = Tiers([store], on_fault=fail)
+    for run_id, origin in drawn.items():
+        if store.get(runs.run_key(run_id)) is None:
+            temperature = origin.temperature if origin.lent else None
+            runs.note_opening(tiers, run_id, phase=origin.phase, policy=None, temperature=temperature, token=_PASSAGE)
+
+
+def _asked(description: Mapping[str, Any], run_id: Any) -> str | None:
+    """Return the key of what was asked, whichever draw of it this is; None where that cannot be told."""
+    return draws.described_key(
+        description, rollout_id=description.get("rollout_id" if run_id is None else "own_rollout_id")
+    )

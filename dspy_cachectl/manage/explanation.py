@@ -1,0 +1,152 @@
+"""Why a request was, or would be, bought: the nearest one that is stored, and what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import orjson
+
+from dspy_cachectl import draws, explain
+from dspy_cachectl.errors import ConfigurationError, StoreError
+from dspy_cachectl.manage import entries
+from dspy_cachectl.nearest import Nearest, nearest
+from dspy_cachectl.stores import Label
+from dspy_cachectl.stores.listing import Rows, read_rows, row_numbers
+from dspy_cachectl.stores.reader import FolderReader
+
+MOST_SEARCHED = 50_000
+"""Among how many entries, the newest ones, the nearest is looked for."""
+
+_REPORTED_EVERY = 500
+
+_CHAT = "dspy.clients.lm.litellm_completion"
+_DESCRIBED = ("request", "endpoint", "version", "rollout_id", "scope")
+
+Advance = Callable[[int, int], None]
+
+
+def _unwatched(_done: int, _total: int) -> None:
+    """Show nothing."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a request was, or would be, bought.
+
+    Attributes:
+        key: Its key.
+        stored: Whether its answer is stored under this key.
+        reason: Why no other stored answer serves it; or that one does.
+        nearest: The key of the nearest entry, or None.
+        differences: What differs from that entry, one line each.
+        searched: Among how many entries the nearest was looked for.
+    """
+
+    key: str
+    stored: bool
+    reason: str
+    nearest: str | None = None
+    differences: tuple[str, ...] = ()
+    searched: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self)
+
+
+def explain_entry(reader: FolderReader, prefix: str, *, advance: Advance = _unwatched) -> Explanation:
+    """Say why the answer of an entry was bought, though others were stored before.
+
+    Args:
+        reader: Reads the store.
+        prefix: What the entry's key begins with.
+        advance: Called with how many entries were looked at, and with how many there are.
+
+    Raises:
+        ConfigurationError: If not exactly one key begins with that.
+        StoreError: If the entry is damaged, or the store cannot be read.
+    """
+    row, decoded = entries.find(reader, prefix)
+    shown = decoded()
+    if not shown.description:
+        raise ConfigurationError(f"the entry {row.key} keeps no request, so there is nothing to compare")
+    found, searched = _nearest(reader, shown.description, row.label, before=row.stored, advance=advance)
+    if found is None:
+        return Explanation(row.key, True, "nothing like it was stored before it", searched=searched)
+    return _explained(row.key, True, shown.description, found, searched, run_id=shown.origin.run_id)
+
+
+def explain_request(reader: FolderReader, request: Mapping[str, Any], *, advance: Advance = _unwatched) -> Explanation:
+    """Say whether the answer to a request is stored, outside runs, and what is nearest to it where it is not.
+
+    Args:
+        reader: Reads the store.
+        request: What would be asked: `model`, `messages` and options, as DSPy gives them to an LM; or a description
+            as `show --json` prints it under `request`.
+        advance: Called with how many entries were looked at, and with how many there are.
+
+    Raises:
+        ConfigurationError: If it is no request.
+        StoreError: If the store cannot be read.
+    """
+    asked = _description(request)
+    key = draws.described_key(asked, rollout_id=asked["rollout_id"])
+    if key is None:
+        raise ConfigurationError("the request has no key: something in it has no canonical form")
+    if reader.get(key) is not None:
+        return Explanation(key, True, "it is stored: a phase that reuses answers serves it")
+    label = Label(kind="lm", model=str(asked["request"].get("model", "")))
+    found, searched = _nearest(reader, asked, label, before=None, advance=advance)
+    if found is None:
+        return Explanation(key, False, "nothing like it is stored", searched=searched)
+    return _explained(key, False, asked, found, searched, run_id=None)
+
+
+def _explained(
+    key: str, stored: bool, asked: Mapping[str, Any], found: Nearest, searched: int, *, run_id: str | None
+) -> Explanation:
+    return Explanation(
+        key=key,
+        stored=stored,
+        reason=found.reason(asked, run_id),
+        nearest=found.key,
+        differences=tuple(explain.differences(asked, found.description)),
+        searched=searched,
+    )
+
+
+def _nearest(
+    reader: FolderReader, asked: Mapping[str, Any], label: Label, *, before: float | None, advance: Advance
+) -> tuple[Nearest | None, int]:
+    # An entry of the same model is nearer than any other; only where there is none are the others looked at.
+    for same in (lambda one: one.is_answer and one.model == label.model, lambda one: one.is_answer):
+        numbers = row_numbers(reader, Rows(same, before=before), limit=MOST_SEARCHED)
+        if not numbers:
+            continue
+        return nearest(asked, _entries(reader, numbers, advance)), len(numbers)
+    return None, 0
+
+
+def _entries(reader: FolderReader, numbers: Sequence[int], advance: Advance) -> Iterator[tuple[str, bytes]]:
+    for done, (row, value) in enumerate(read_rows(reader, numbers)):
+        if done % _REPORTED_EVERY == 0:
+            advance(done, len(numbers))
+        try:
+            yield row.key, value()
+        except StoreError:
+            continue  # a damaged entry is nobody's nearest; `verify` finds it
+
+
+def _description(request: Mapping[str, Any]) -> dict[str, Any]:
+    inner = request.get("request")
+    described: Mapping[str, Any] = request if isinstance(inner, dict) else {"request": request}
+    asked: dict[str, Any] = {name: described.get(name) for name in _DESCRIBED}
+    of_lm: dict[str, Any] = {"_fn_identifier": _CHAT, **asked["request"]}
+    if not isinstance(of_lm.get("model"), str):
+        raise ConfigurationError('a request names its model: {"model": "openai/gpt-4o-mini", "messages": [...]}')
+    if asked["endpoint"] is None:
+        asked["endpoint"] = draws.clean_endpoint(of_lm.get("api_base") or of_lm.get("base_url"))
+    asked["request"] = orjson.loads(draws.plain_text(draws.clean_request(of_lm)))
+    return asked

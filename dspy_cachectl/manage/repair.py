@@ -1,0 +1,280 @@
+"""Mending a store: what is damaged is moved aside, beside the store, and nothing is destroyed.
+
+```
+<store>.quarantine/<time>/
+  flaws.json        what was found, and why it was moved
+  rows.db           the damaged rows, in a table like the store's
+  files/ab/cd/...   the damaged files, and those that no row named
+  database/         the database as it was, where it had to be built anew
+```
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dspy_cachectl.errors import StoreError, StoreUnavailableError
+from dspy_cachectl.manage.removal import Advance
+from dspy_cachectl.manage.verification import DATABASE_FLAW, ORPHAN, SNAPSHOT, SUMS, Flaw, Report, verify
+from dspy_cachectl.stores.folder import Folder
+from dspy_cachectl.stores.forks import inside_sqlite
+from dspy_cachectl.stores.reader import DATABASE, as_text
+
+_COLUMNS = "rowid, key, raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, value"
+_PATIENCE = 5.0
+_BATCH = 100
+_MOST_FAILURES = 20_000
+"""After so many failed looks without a row in between the rest of a damaged table is given up."""
+_ROUNDS = 3
+"""How often it is looked again for what is damaged: rows and files come to light when the database is whole."""
+
+
+@dataclass
+class Repaired:
+    """What was done.
+
+    Attributes:
+        quarantine: Where what was damaged is now; None where nothing had to be moved.
+        rows: How many rows were moved there.
+        files: How many files.
+        kept: How many rows of a damaged database could be read and were kept; None where it was not damaged.
+        problems: What could not be done, in words.
+        flaws: What was found and mended.
+    """
+
+    quarantine: Path | None = None
+    rows: int = 0
+    files: int = 0
+    kept: int | None = None
+    problems: list[str] = field(default_factory=list)
+    flaws: list[dict[str, str]] = field(default_factory=list)
+
+
+def quarantine_of(folder: Path) -> Path:
+    """Return the folder beside a store where its damaged parts go."""
+    return folder.with_name(f"{folder.name}.quarantine")
+
+
+def repair(
+    folder: Path, found: Report, *, predictions: Path | None = None, advance: Advance | None = None
+) -> tuple[Repaired, Report]:
+    """Move damaged rows and files aside, and build the database anew where it is damaged itself.
+
+    A row that was written anew since it was checked is left alone.
+
+    Args:
+        folder: The store's folder.
+        found: What `verify` found.
+        predictions: The folder of kept predictions that was checked, or None.
+        advance: Told how many rows were looked at, and of how many.
+
+    Returns:
+        What was done, and what another look finds now.
+
+    Raises:
+        StoreUnavailableError: If the store or the quarantine cannot be written.
+    """
+    done, report = Repaired(), found
+    for _ in range(_ROUNDS):
+        if not report.damage or done.problems:
+            break
+        with _translated(folder):
+            _mend(folder, report.damage, done)
+        report = verify(folder, predictions=predictions, advance=advance)
+    return done, report
+
+
+def _mend(folder: Path, flaws: Sequence[Flaw], done: Repaired) -> None:
+    if any(flaw.kind not in {SNAPSHOT, SUMS} for flaw in flaws):
+        done.quarantine = done.quarantine or _made(quarantine_of(folder))
+        done.flaws += [{"kind": flaw.kind, "where": flaw.where, "message": flaw.message} for flaw in flaws]
+        (done.quarantine / "flaws.json").write_text(json.dumps(done.flaws, indent=2), encoding="ascii")
+    _set_snapshots_aside([flaw for flaw in flaws if flaw.kind == SNAPSHOT], done)
+    if any(flaw.kind == DATABASE_FLAW for flaw in flaws):
+        _rebuild(folder, done)
+        return  # its rows have other numbers now; what is damaged in them is found by another look
+    _move_rows(folder, [flaw for flaw in flaws if flaw.place is not None], done)
+    for flaw in flaws:
+        if flaw.kind == ORPHAN and flaw.path is not None:
+            _move_file(folder, flaw.path, done)
+    if any(flaw.kind == SUMS for flaw in flaws):
+        _add_up(folder)
+
+
+def _made(quarantine: Path) -> Path:
+    quarantine.mkdir(mode=0o700, exist_ok=True)
+    made = quarantine / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
+    made.mkdir(mode=0o700)
+    return made
+
+
+def _move_rows(folder: Path, flaws: Sequence[Flaw], done: Repaired) -> None:
+    if not flaws or done.quarantine is None:
+        return
+    with _connected(folder / DATABASE) as store:
+        store.execute("ATTACH ? AS aside", (str(done.quarantine / "rows.db"),))
+        store.execute(f"CREATE TABLE IF NOT EXISTS aside.Cache ({_COLUMNS})")
+        for start in range(0, len(flaws), _BATCH):
+            for flaw in _move_some(store, flaws[start : start + _BATCH]):
+                done.rows += 1
+                if flaw.path is not None:
+                    _move_file(folder, flaw.path, done)
+
+
+def _move_some(store: sqlite3.Connection, flaws: Sequence[Flaw]) -> list[Flaw]:
+    moved = []
+    places = [flaw.place for flaw in flaws if flaw.place is not None]
+    # First all are there, then they are here no more: of two databases SQLite does not write both or none.
+    with _transaction(store, "BEGIN"):
+        for place in places:
+            store.execute(f"INSERT INTO aside.Cache SELECT {_COLUMNS} FROM main.Cache WHERE rowid = ?", (place.rowid,))  # noqa: S608
+    with _transaction(store, "BEGIN IMMEDIATE"):
+        for flaw, place in zip(flaws, places, strict=True):
+            query = "SELECT store_time, filename FROM main.Cache WHERE rowid = ?"
+            if store.execute(query, (place.rowid,)).fetchone() == (place.stored, place.filename):
+                store.execute("DELETE FROM main.Cache WHERE rowid = ?", (place.rowid,))
+                moved.append(flaw)
+    return moved
+
+
+@contextlib.contextmanager
+def _transaction(store: sqlite3.Connection, begin: str) -> Iterator[None]:
+    store.execute(begin)
+    try:
+        yield
+        store.execute("COMMIT")
+    except BaseException:
+        if store.in_transaction:
+            store.execute("ROLLBACK")
+        raise
+
+
+def _move_file(folder: Path, path: Path, done: Repaired) -> None:
+    assert done.quarantine is not None  # noqa: S101 - for the type checker
+    target = done.quarantine / "files" / path.relative_to(folder)
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):  # whoever wrote the row anew removed it
+        _move(path, target)
+        done.files += 1
+
+
+def _move(path: Path, target: Path) -> None:
+    try:
+        path.rename(target)
+    except OSError:
+        shutil.copy2(path, target, follow_symlinks=False)  # it is on another disk
+        path.unlink()
+
+
+def _add_up(folder: Path) -> None:
+    with _connected(folder / DATABASE) as store, _transaction(store, "BEGIN IMMEDIATE"):
+        store.execute("UPDATE Settings SET value = (SELECT COUNT(*) FROM Cache) WHERE key = 'count'")
+        store.execute("UPDATE Settings SET value = (SELECT coalesce(SUM(size), 0) FROM Cache) WHERE key = 'size'")
+
+
+def _set_snapshots_aside(flaws: Sequence[Flaw], done: Repaired) -> None:
+    from dspy_cachectl.errors import CorruptEntryError
+    from dspy_cachectl.predictions.shelf import Shelf
+
+    for flaw in flaws:
+        if flaw.path is not None:
+            Shelf(flaw.path.parent).set_aside(flaw.path, CorruptEntryError(flaw.message))
+            done.files += 1
+
+
+def _rebuild(folder: Path, done: Repaired) -> None:
+    """Put a new database with all rows that can be read in the place of a damaged one, which is kept."""
+    assert done.quarantine is not None  # noqa: S101 - for the type checker
+    kept = done.quarantine / "database"
+    kept.mkdir(mode=0o700, exist_ok=True)
+    for name in (DATABASE, f"{DATABASE}-wal"):
+        with contextlib.suppress(FileNotFoundError):
+            # Before anybody opens it for writing: SQLite would play the log into it.
+            shutil.copy2(folder / name, kept / name)
+            done.files += 1
+    if _is_in_use(folder / DATABASE):
+        done.problems.append("the damaged database is in use; stop the programs that use it, and try again")
+        return
+    new = folder / f".new-{uuid.uuid4().hex[:8]}"
+    try:
+        made = Folder(str(new), max_bytes=2**62, patience=_PATIENCE)
+        made.close()
+        with _connected(new / DATABASE) as target:
+            _copy_readable_rows(folder / DATABASE, target)
+            done.kept = target.execute("SELECT COUNT(*) FROM Cache").fetchone()[0]
+            target.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        # SQLite would play the old log into the new database.
+        for name in (f"{DATABASE}-wal", f"{DATABASE}-shm"):
+            (folder / name).unlink(missing_ok=True)
+        os.replace(new / DATABASE, folder / DATABASE)  # noqa: PTH105 - nobody finds a folder without a database
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _is_in_use(database: Path) -> bool:
+    try:
+        with _connected(database, patience=0.5) as connection:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute("BEGIN EXCLUSIVE")
+            connection.execute("ROLLBACK")
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            return True
+        raise
+    except sqlite3.DatabaseError:
+        return False  # too damaged to be used by anybody
+    return False
+
+
+def _copy_readable_rows(damaged: Path, target: sqlite3.Connection) -> None:
+    """Copy what can be read of a damaged table: a span of rows that cannot is looked at in halves."""
+    copy = f"INSERT OR IGNORE INTO main.Cache SELECT {_COLUMNS} FROM old.Cache NOT INDEXED WHERE rowid BETWEEN ? AND ?"  # noqa: S608
+    try:
+        target.execute("PRAGMA writable_schema = ON")  # so that SQLite reads a file that was cut, too
+        target.execute("ATTACH ? AS old", (f"{damaged.absolute().as_uri()}?mode=ro",))
+    except sqlite3.DatabaseError:
+        return  # it is no database any more
+    # The first rows in small spans: they are most of what there is.
+    spans = [(0, 0), *((2**power, 2 ** (power + 1) - 1) for power in range(62)), (2**62, 2**63 - 1), (-(2**63), -1)]
+    failures = 0
+    while spans and failures < _MOST_FAILURES:
+        low, high = spans.pop(0)
+        try:
+            if target.execute(copy, (low, high)).rowcount:
+                failures = 0
+        except sqlite3.DatabaseError:
+            failures += 1
+            if low < high:
+                middle = (low + high) // 2
+                spans[:0] = [(low, middle), (middle + 1, high)]
+    target.execute("DETACH old")
+
+
+@contextlib.contextmanager
+def _connected(path: Path, *, patience: float = _PATIENCE) -> Iterator[sqlite3.Connection]:
+    address = f"{path.absolute().as_uri()}?mode=rw"
+    with (
+        inside_sqlite,
+        contextlib.closing(sqlite3.connect(address, uri=True, timeout=patience, isolation_level=None)) as connection,
+    ):
+        connection.text_factory = as_text
+        yield connection
+
+
+@contextlib.contextmanager
+def _translated(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except StoreError:
+        raise
+    except (OSError, sqlite3.Error) as error:
+        raise StoreUnavailableError(f"could not repair the store {folder}: {error}") from error

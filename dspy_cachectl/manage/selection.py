@@ -1,0 +1,111 @@
+"""Which entries a command is about: by what they are filed under, by age, and by what was asked."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.stores import Label
+
+_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?")
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which entries are meant: those that fit in every respect that is named.
+
+    Names are exact, or patterns with `*`, `?` and `[...]`. An empty name, or `-`, means the entries that have none.
+
+    Attributes:
+        models: Models, any of them; likewise the next four. Empty: all.
+        phases: Phases.
+        runs: Run ids.
+        roles: Roles.
+        kinds: Kinds. Empty: answers, and not what the store keeps about itself (`Label.is_answer`); `*` is all.
+        older_than: Only entries stored longer ago than this, in seconds.
+        newer_than: Only entries stored less long ago than this, in seconds.
+        text: Only entries whose request contains this text, in whatever case.
+    """
+
+    models: tuple[str, ...] = ()
+    phases: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    older_than: float | None = None
+    newer_than: float | None = None
+    text: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is named, so that every answer is meant."""
+        return self == EVERYTHING
+
+    def matches(self, label: Label) -> bool:
+        """Tell whether entries filed under a label may be meant. Age and text are not in a label."""
+        return (
+            (_fits(label.kind, self.kinds) if self.kinds else label.is_answer)
+            and _fits(label.model, self.models)
+            and _fits(label.phase, self.phases)
+            and _fits(label.run_id, self.runs)
+            and _fits(label.role, self.roles)
+        )
+
+    def window(self, now: float) -> tuple[float, float]:
+        """Return the times between which entries were stored: after the first and before the second.
+
+        Args:
+            now: The time from which ages are counted, in Unix seconds; the next two are too.
+        """
+        after = -math.inf if self.newer_than is None else now - self.newer_than
+        before = math.inf if self.older_than is None else now - self.older_than
+        return after, before
+
+
+EVERYTHING = Selection()
+"""Every answer."""
+
+
+def parse_age(text: str) -> float:
+    """Return an age that people write, `90s`, `15m`, `24h`, `7d` or `2w`, in seconds.
+
+    Raises:
+        ConfigurationError: If it is written in another way.
+    """
+    found = _AGE.fullmatch(text.strip().lower())
+    if found is None:
+        raise ConfigurationError(
+            f"{text!r} is no age: write a number and a unit (s, m, h, d or w), such as 90s, 15m, 24h, 7d or 2w"
+        )
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def parse_size(text: str) -> int:
+    """Return a size that people write, `500MB`, `10GB`, `1.5GiB` or `1000000`, in bytes.
+
+    Raises:
+        ConfigurationError: If it is written in another way, or is nothing.
+    """
+    found = _SIZE.fullmatch(text.strip().lower())
+    size = 0 if found is None else int(float(found[1]) * (1024 if found[3] else 1000) ** _POWERS[found[2]])
+    if not size:
+        raise ConfigurationError(f"{text!r} is no size: write a number and a unit, such as 500MB, 10GB or 1.5GiB")
+    return size
+
+
+def _fits(name: str, wanted: Iterable[str]) -> bool:
+    wanted = tuple(wanted)
+    return not wanted or any(_is(name, one) for one in wanted)
+
+
+def _is(name: str, wanted: str) -> bool:
+    if wanted in {"", "-"}:
+        return not name
+    return name == wanted or fnmatchcase(name, wanted)

@@ -1,0 +1,292 @@
+"""The kept predictions in a folder: which there are, what is in one, and what two differ in. Without dspy.
+
+Looking changes nothing: a damaged file is named and left where it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dspy_cachectl import values
+from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, StoreUnavailableError
+from dspy_cachectl.predictions import Library, SnapshotInfo, snapshot
+from dspy_cachectl.predictions.keys import differences
+from dspy_cachectl.predictions.rows import Row, decode
+from dspy_cachectl.predictions.shelf import Shelf
+
+_TAIL = 256 * 1024
+_METRICS = b'\n"metrics": '
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A snapshot in a list.
+
+    Attributes:
+        name: The name of its file.
+        program: The class of the program, or its hash's beginning where that is DSPy's own.
+        program_hash: The program's fingerprint.
+        model: The model's name.
+        dataset: The hash of the data.
+        rows: How many predictions it has.
+        questions: How many questions they answer.
+        repeats: How many predictions of each were asked for.
+        bytes: Its size.
+        age: Seconds since its oldest prediction was made.
+        saved: When it was written, in Unix seconds.
+        is_complete: Whether its evaluation came to its end.
+        run_id: The run that the predictions are draws of.
+        phase: The phase, or "".
+        scores: The score by metric, where it is known.
+    """
+
+    name: str
+    program: str
+    program_hash: str
+    model: str
+    dataset: str
+    rows: int
+    questions: int
+    repeats: int
+    bytes: int
+    age: float
+    saved: float
+    is_complete: bool
+    run_id: str
+    phase: str
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A question of which two snapshots say different things.
+
+    Attributes:
+        question: Its inputs.
+        repeat: Which of the repeats.
+        before: The fields of the first snapshot's prediction; None where it has none.
+        after: The second's.
+        scores: The scores of both, by metric's fingerprint, where they differ.
+    """
+
+    question: dict[str, Any]
+    repeat: int
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    scores: dict[str, tuple[float | None, float | None]]
+
+
+@dataclass
+class Difference:
+    """What two snapshots differ in.
+
+    Attributes:
+        identity: What the predictions depend on and differs, in words: model, data, program, generation.
+        same: How many predictions are alike.
+        changed: Those that are not.
+        only_before: How many questions only the first answers.
+        only_after: How many only the second.
+    """
+
+    identity: list[str]
+    same: int = 0
+    changed: list[Changed] = field(default_factory=list)
+    only_before: int = 0
+    only_after: int = 0
+
+
+def library_at(root: Path) -> Library:
+    """Return the library in a folder. Nothing is made.
+
+    Raises:
+        StoreUnavailableError: If the path is no folder.
+    """
+    if root.exists() and not root.is_dir():
+        raise StoreUnavailableError(f"{str(root)!r} is a file; name the folder of the kept predictions")
+    return Library(root)
+
+
+def infos(root: Path) -> list[SnapshotInfo]:
+    """Return the snapshots in a folder, the newest first; none where there is no folder."""
+    return Shelf(library_at(root).root, sets_aside=False).snapshots()
+
+
+def kept(info: SnapshotInfo) -> Kept:
+    """Return what a list says of a snapshot."""
+    key, metadata = info.key, info.metadata
+    sources = [name.partition(":")[2] for name in key.program.parts if name.startswith("source:")]
+    return Kept(
+        name=info.path.name,
+        program=sources[0] if sources else key.program.hash[:12],
+        program_hash=key.program.hash,
+        model=key.model.model,
+        dataset=key.dataset,
+        rows=info.rows,
+        questions=int(metadata.get("questions", 0)),
+        repeats=int(metadata.get("repeats", 1)),
+        bytes=info.bytes,
+        age=info.age,
+        saved=info.saved,
+        is_complete=info.is_complete,
+        run_id=info.run_id,
+        phase=str(metadata.get("phase") or ""),
+        scores=_scores(metrics_of(info.path)),
+    )
+
+
+def find(root: Path, name: str) -> SnapshotInfo:
+    """Return the snapshot of a name: its file's, its run's, or the beginning of either or of the file's hash.
+
+    Raises:
+        ConfigurationError: If there is none, or several.
+    """
+    there = infos(root)
+    exact = [info for info in there if name in {info.path.name, info.run_id}]
+    begins = [
+        info
+        for info in there
+        if any(text.startswith(name) for text in (info.path.name, info.run_id, info.path.name.rpartition("_")[2]))
+    ]
+    found = exact or (begins if name else [])
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(repr(info.path.name) for info in (found or there)[:10])
+    if found:
+        raise ConfigurationError(f"{name!r} may be any of {names}; write more of the name")
+    known = f"there are {names}" if there else "there is none at all"
+    raise ConfigurationError(f"no snapshot in {str(root)!r} is called {name!r}; {known}")
+
+
+def read_rows(info: SnapshotInfo) -> list[Row]:
+    """Return all rows of a snapshot, checked.
+
+    Raises:
+        CorruptEntryError: If it is damaged.
+        StoreUnavailableError: If it cannot be read.
+    """
+    with snapshot.open_snapshot(info.path) as reader:
+        return [decode(line) for line in reader.rows()]
+
+
+def metrics_of(path: Path) -> dict[str, Any]:
+    """Return the metrics of a snapshot, without reading all of it where it is not compressed; {} if it is damaged."""
+    with contextlib.suppress(CorruptEntryError, StoreUnavailableError, OSError):
+        if path.name.endswith(snapshot.PACKED):
+            with snapshot.open_snapshot(path) as reader:
+                for _ in reader.rows():
+                    pass
+                return reader.metrics
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL))
+            tail = file.read()
+        found = values.loads(tail[tail.rindex(_METRICS) + len(_METRICS) : -len(b"\n}\n")], tagged=True)
+        return {name: value for name, value in found.items() if name != "file"}
+    return {}
+
+
+def diff(one: SnapshotInfo, other: SnapshotInfo) -> Difference:
+    """Say what two snapshots differ in.
+
+    Raises:
+        StoreError: If one of them cannot be read.
+    """
+    identity = differences(one.key, other.key)
+    if one.key.dataset != other.key.dataset:
+        identity.append(f"data: {one.key.dataset[:12]} is now {other.key.dataset[:12]}")
+    if one.run_id != other.run_id:
+        identity.append(f"run: {one.run_id!r} is now {other.run_id!r}")
+    before, after = ({row.place: row for row in read_rows(info)} for info in (one, other))
+    found = Difference(identity)
+    found.only_before = sum(place not in after for place in before)
+    found.only_after = sum(place not in before for place in after)
+    for place, old in before.items():
+        new = after.get(place)
+        if new is None:
+            continue
+        fields = [None if row.output is None else dict(row.output.fields) for row in (old, new)]
+        scores = _changed_scores(old, new)
+        if scores or _text(fields[0]) != _text(fields[1]):
+            found.changed.append(Changed(dict(old.inputs), old.repeat, fields[0], fields[1], scores))
+        else:
+            found.same += 1
+    return found
+
+
+def expired(root: Path) -> list[Path]:
+    """Return what `prune_snapshots` would remove."""
+    return library_at(root).expired()
+
+
+def prune_snapshots(root: Path) -> list[Path]:
+    """Remove snapshots by the library's own rule: too old, or over its size. Return what went.
+
+    Raises:
+        StoreUnavailableError: If the folder cannot be written.
+    """
+    return library_at(root).prune()
+
+
+def clear_snapshots(root: Path, names: Sequence[str]) -> list[Path]:
+    """Remove snapshots by the names of their files. What a living evaluation uses stays. Return what went.
+
+    Raises:
+        StoreUnavailableError: If the folder cannot be written.
+    """
+    wanted = set(names)
+    return library_at(root).clear(lambda info: info.path.name in wanted)
+
+
+def damaged(root: Path) -> Iterator[tuple[Path, Exception]]:
+    """Read every snapshot in a folder to its end, and yield those that cannot be, with the reason."""
+    for path in Shelf(library_at(root).root).files():
+        try:
+            with snapshot.open_snapshot(path) as reader:
+                for line in reader.rows():
+                    decode(line)
+        except Exception as error:  # noqa: BLE001 - the caller tells damage from what cannot be read
+            yield path, error
+
+
+def as_data(row: Row) -> dict[str, Any]:
+    """Return a row as JSON types, as far as it has them; the rest as text."""
+    plain = {**asdict(row), "output": None if row.output is None else dict(row.output.fields)}
+    return {name: jsonable(value) for name, value in plain.items()}
+
+
+def jsonable(value: Any) -> Any:
+    """Return a value as JSON types; what is none of them as text."""
+    if isinstance(value, dict):
+        return {str(name): jsonable(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no such number
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def _scores(metrics: dict[str, Any]) -> dict[str, float]:
+    found = {}
+    for name, value in metrics.items():
+        score = value.get("score") if isinstance(value, dict) else value
+        if isinstance(score, (int, float)) and not isinstance(score, bool):
+            found[name] = float(score)
+    return found
+
+
+def _changed_scores(old: Row, new: Row) -> dict[str, tuple[float | None, float | None]]:
+    found = {}
+    for metric in sorted({*old.scores, *new.scores}):
+        pair = tuple(row.scores[metric].score if metric in row.scores else None for row in (old, new))
+        if pair[0] != pair[1]:
+            found[metric] = (pair[0], pair[1])
+    return found
+
+
+def _text(value: Any) -> bytes:
+    # As bytes: NaN is not equal to itself, and arrays do not compare.
+    return values.dumps(value)[0]

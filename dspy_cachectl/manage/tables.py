@@ -1,0 +1,114 @@
+"""Kept predictions as a table for other programs: CSV, or Parquet through pandas."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dspy_cachectl.errors import ConfigurationError, MissingExtraError, StoreUnavailableError
+from dspy_cachectl.manage.snapshots import jsonable
+from dspy_cachectl.predictions.rows import Row
+
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+_PLAIN = (
+    "example_key",
+    "occurrence",
+    "repeat",
+    "cost",
+    "prompt_tokens",
+    "completion_tokens",
+    "seconds",
+    "created",
+)
+
+
+def export(rows: Sequence[Row], target: Path, *, raw: bool = False, force: bool = False) -> None:
+    """Write rows to a file, wholly or not at all: CSV, or Parquet where its name ends so.
+
+    Args:
+        rows: The rows.
+        target: The file, ending in `.csv` or `.parquet`.
+        raw: Leave cells of a CSV as they are that a spreadsheet would take for a formula. Otherwise they get an
+            apostrophe in front, which spreadsheets do not show.
+        force: Write over a file that is there.
+
+    Raises:
+        ConfigurationError: If the name has another ending, or the file is there.
+        MissingExtraError: If pandas, or what it writes Parquet with, is not installed.
+        StoreUnavailableError: If the file cannot be written.
+    """
+    ending = target.suffix.lower()
+    if ending not in {".csv", ".parquet"}:
+        raise ConfigurationError(f"cannot tell the format of {str(target)!r}: end its name in .csv or .parquet")
+    if target.exists() and not force:
+        raise ConfigurationError(f"{str(target)!r} is there already; add --force to write over it")
+    table = [_cells(row) for row in rows]
+    columns = list(dict.fromkeys(name for cells in table for name in cells)) or list(_PLAIN)
+    data = _csv(table, columns, raw=raw) if ending == ".csv" else _parquet(table, columns)
+    new = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        new.write_bytes(data)
+        os.replace(new, target)  # noqa: PTH105 - said in one breath with what it undoes
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise StoreUnavailableError(f"could not write {str(target)!r}: {error}") from error
+
+
+def _cells(row: Row) -> dict[str, Any]:
+    cells: dict[str, Any] = {name: getattr(row, name) for name in _PLAIN[:3]}
+    for part, fields in (("inputs", row.inputs), ("prediction", row.output.fields if row.output else {})):
+        cells.update({f"{part}.{name}": _scalar(value) for name, value in fields.items()})
+    cells.update({f"reference.{name}": _scalar(value) for name, value in row.reference.items()})
+    for metric, score in sorted(row.scores.items()):
+        cells[f"score.{metric[:12]}"] = score.score
+    cells["error"] = None if row.error is None else f"{row.error.kind}: {row.error.message}"
+    cells.update({name: getattr(row, name) for name in _PLAIN[3:]})
+    cells["draws"] = json.dumps(jsonable(row.draws), ensure_ascii=False)
+    return cells
+
+
+def _scalar(value: Any) -> Any:
+    plain = jsonable(value)
+    return json.dumps(plain, ensure_ascii=False) if isinstance(plain, (dict, list)) else plain
+
+
+def _csv(table: list[dict[str, Any]], columns: list[str], *, raw: bool) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow([_harmless(name, raw=raw) for name in columns])
+    for cells in table:
+        writer.writerow([_harmless(cells.get(name), raw=raw) for name in columns])
+    return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _harmless(value: Any, *, raw: bool) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) and not raw else value
+
+
+def _parquet(table: list[dict[str, Any]], columns: list[str]) -> bytes:
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise MissingExtraError("writing Parquet", extra="pandas", detail=str(error)) from error
+    data = {name: _alike([cells.get(name) for cells in table]) for name in columns}
+    buffer = io.BytesIO()
+    try:
+        pd.DataFrame(data).to_parquet(buffer, index=False)
+    except ImportError as error:
+        detail = f"pandas needs an engine for Parquet: pip install pyarrow\n{error}"
+        raise MissingExtraError("writing Parquet", extra="pandas", detail=detail) from error
+    return buffer.getvalue()
+
+
+def _alike(column: list[Any]) -> list[Any]:
+    """Return a column of one type: numbers where all are, texts otherwise."""
+    kinds = {type(value) for value in column if value is not None}
+    if kinds <= {bool} or kinds <= {int, float}:
+        return column
+    return [value if isinstance(value, str) or value is None else json.dumps(value) for value in column]

@@ -1,0 +1,335 @@
+"""`cassette`: record the calls of a block into a file, and replay them from it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import inspect
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar, get_args
+
+from dspy_cachectl._process import logger, state
+from dspy_cachectl.cleaning import Cleaner, Redact
+from dspy_cachectl.errors import CacheMissError, ConfigurationError, ReplayIncompleteError, StoreUnavailableError
+from dspy_cachectl.ledger import Stats
+from dspy_cachectl.phases import phase
+from dspy_cachectl.policy import Policy
+from dspy_cachectl.predictions.locks import locked
+from dspy_cachectl.replay import files, partial
+from dspy_cachectl.tape import DRAWN, Mode, Recording, Tape
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_SHOWN_MISSES = 5
+
+_READ: dict[Path, tuple[tuple[int, int, int], files.CassetteFile]] = {}
+"""What scopes opened last: which version of the file, and what is in it."""
+
+_MOST_READ = 2
+
+
+class Cassette:
+    """A cassette that is, or was, open.
+
+    Attributes:
+        path: Its file.
+        mode: What was asked for.
+        tape: What it serves and records.
+    """
+
+    def __init__(self, path: Path, mode: Mode, tape: Tape) -> None:
+        self.path = path
+        self.mode = mode
+        self.tape = tape
+
+    @property
+    def stats(self) -> Stats:
+        """What happened to the calls within it, of all phases: a snapshot."""
+        return self.tape.ledger.snapshot()
+
+    @property
+    def recorded(self) -> int:
+        """How many answers were recorded."""
+        return len(self.tape.recorded)
+
+    @property
+    def unused(self) -> list[str]:
+        """The keys of what was on it and was not asked for."""
+        return self.tape.unused
+
+    @property
+    def misses(self) -> list[CacheMissError]:
+        """The calls that it had no answer for."""
+        return self.tape.misses
+
+    def __repr__(self) -> str:
+        return f"<Cassette {str(self.path)!r}, {self.mode}: {self.stats!r}>"
+
+
+class cassette:  # noqa: N801 - used as a word: with cassette("tests/answers.jsonl")
+    """Record the calls of a block into a file, or replay them from it: no provider, no key, no cost.
+
+    Works as a context manager, sync and async, and as a decorator of functions and coroutine functions. While it is
+    open it takes the place of the store, in every thread. Phases may be opened inside it; each draw that was recorded
+    is replayed where it belongs, and several draws of one request in their order. Outside phases each call is
+    recorded by itself.
+
+    Modes:
+
+    - `"replay"`: no call reaches a provider. One without a recording raises `CacheMissError`, and once more, as
+      `ReplayIncompleteError`, when the block ends.
+    - `"record"`: record, where there is no file yet; replay it where there is one.
+    - `"new"`: replay what is recorded, and record what is not.
+    - `"all"`: ask for everything anew, in place of what was recorded. What is not asked for stays.
+
+    Args:
+        path: The file: JSON lines, compressed where it ends in `.zst`.
+        mode: See above.
+        redact: Applied to each text of requests and answers before it is written. The program is given the redacted
+            answer as well while it is recorded, so that a replay goes the same way; this needs `LM` or `wrap()`.
+
+    Raises:
+        ConfigurationError: If the mode is not known, or there is no file to replay.
+        StoreError: If the file cannot be read or written, or is damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], mode: Mode = "replay", *, redact: Redact | None = None) -> None:
+        if mode not in get_args(Mode):
+            known = ", ".join(repr(name) for name in get_args(Mode))
+            raise ConfigurationError(f"a cassette's mode is one of {known}, not {mode!r}")
+        if redact is not None and not callable(redact):
+            raise ConfigurationError(f"redact= takes a function from text to text, not {redact!r}")
+        self._path = Path(path)
+        self._mode: Mode = mode
+        self._redact = redact
+        self._opened: OpenCassette | None = None
+
+    def __enter__(self) -> Cassette:
+        if self._opened is not None:
+            raise ConfigurationError(f"this cassette({str(self._path)!r}) is open already; make a new one to nest")
+        self._opened = OpenCassette(self._path, self._mode, self._redact)
+        return self._opened.cassette
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close(error)
+            opened.raise_misses(error)
+
+    async def __aenter__(self) -> Cassette:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+    def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
+        """Return the function, running in this cassette each time it is called."""
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise ConfigurationError("a generator leaves its cassette at the first value; open the cassette inside it")
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+                with cassette(self._path, self._mode, redact=self._redact):
+                    return await function(*args, **kwargs)
+
+            return run_async  # type: ignore[return-value]
+
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> T:
+            with cassette(self._path, self._mode, redact=self._redact):
+                return function(*args, **kwargs)
+
+        return run
+
+
+class OpenCassette:
+    """A cassette that is entered: what `cassette` and the pytest plugin work with.
+
+    Several scopes may share a file: each has its own recordings there, which it alone replays, adds to and replaces.
+    A scope's file may be missing, since the scope may make no call, and is not made before the first recording.
+
+    Args:
+        path: The file.
+        mode: See `cassette`. In a scope, `"record"` records where the scope has no recordings yet.
+        redact: See `cassette`.
+        scope: Whose recordings these are; empty for the whole file. A scope without recordings of its own replays
+            those that are nobody's.
+
+    Raises:
+        ConfigurationError: If there is no file to replay.
+        StoreError: If the file cannot be read or written, or is damaged.
+
+    Attributes:
+        cassette: The cassette, to look at.
+        others: The recordings of the file, whosever they are, when it was opened.
+    """
+
+    def __init__(self, path: Path, mode: Mode, redact: Redact | None = None, *, scope: str = "") -> None:
+        # A recording that was cut short is gone on with.
+        goes_on = mode != "replay" and _take_over(path, scope)
+        before = _shared(path) if scope else _there(path, mode)
+        self.others: Mapping[str, Recording] = before.recordings if before is not None else {}
+        scopes = {recording.scope for recording in self.others.values()}
+        is_there = before is not None and (not scope or scope in scopes or "" in scopes)
+        replays = mode == "replay" or (mode == "record" and is_there and not goes_on)
+        if replays and scope not in scopes and "" in scopes:
+            scope = ""
+        of_a_store = before is not None and before.header.keys == "store"
+        self._journal = None if replays else partial.Journal(path)
+        self._token = uuid.uuid4().hex
+        try:
+            tape = Tape(
+                str(path),
+                self.others.values(),
+                mode="replay" if replays else "all" if mode == "all" else "new",
+                clean=Cleaner(redact),
+                portable=not of_a_store,
+                on_recorded=None if self._journal is None else self._journal.append,
+                scope=scope,
+            )
+            self.cassette = Cassette(path, mode, tape)
+            state.tapes[self._token] = tape
+            # In a store one answer serves every equal call outside phases.
+            self._phase = phase("cassette", Policy.REUSE if of_a_store else DRAWN, everywhere=True)
+            self._phase.within(self._token)
+            self._phase.__enter__()
+        except BaseException:
+            state.tapes.pop(self._token, None)
+            if self._journal is not None:
+                self._journal.close(keep=False)
+            raise
+
+    def close(self, error: BaseException | None = None, *, forget: Collection[str] = ()) -> None:
+        """Leave it, and save what was recorded.
+
+        Args:
+            error: What ended it.
+            forget: The keys of recordings to remove from the file.
+
+        Raises:
+            ConfigurationError: If an answer could not be recorded; what could is saved.
+            StoreError: If the file cannot be written.
+        """
+        tape = self.cassette.tape
+        unsaved = True
+        try:
+            # The misses of its own phase are among the tape's.
+            with contextlib.suppress(ReplayIncompleteError):
+                self._phase.__exit__(None, None, None)
+            # A straggler neither reaches the provider nor finds the store.
+            state.tapes[self._token] = Tape(f"{tape.name}, which is closed", mode="replay", clean=tape.clean)
+            if self._journal is not None and (tape.recorded or forget or not tape.scope):
+                save(self.cassette.path, tape.recorded, tape.policies, forget=forget)
+            unsaved = False
+        finally:
+            if self._journal is not None:
+                self._journal.close(keep=unsaved)
+        if tape.unkept and (error is None or isinstance(error, Exception)):
+            raise ConfigurationError(
+                f"{len(tape.unkept)} answers are not in the cassette {tape.name}, and its replay would miss them: "
+                f"{tape.unkept[0]!r}"
+            ) from tape.unkept[0]
+
+    def raise_misses(self, error: BaseException | None) -> None:
+        """Raise what it had no answer for once more, unless the program was ended by that, or is interrupted.
+
+        Raises:
+            ReplayIncompleteError: If there was no answer to a call.
+        """
+        misses = self.cassette.misses
+        seen = error is not None and (
+            not isinstance(error, Exception) or isinstance(error, (CacheMissError, ReplayIncompleteError))
+        )
+        if misses and not seen:
+            raise ReplayIncompleteError(self.cassette.tape.name, len(misses), misses[:_SHOWN_MISSES]) from error
+
+
+def save(
+    path: Path, recorded: Mapping[str, Recording], phases: Mapping[str, str], *, forget: Collection[str] = ()
+) -> bool:
+    """Add recordings to a cassette's file. Others may do so at the same time.
+
+    Args:
+        path: The file.
+        recorded: The recordings, by key.
+        phases: The policies of the phases that were recorded, by name.
+        forget: The keys of recordings to remove.
+
+    Returns:
+        Whether the file changed.
+
+    Raises:
+        StoreError: If it cannot be read or written.
+    """
+    if not recorded and not forget and path.exists():
+        return False
+    with locked(_lock_of(path)):
+        before = files.read(path) if path.exists() else None
+        there = {key: one for key, one in before.recordings.items() if key not in forget} if before is not None else {}
+        known = dict(before.header.phases) if before is not None else {}
+        keys = before.header.keys if before is not None else "cassette"
+        header = files.Header.of_now({**known, **phases}, keys=keys)
+        return files.write(path, {**there, **recorded}.values(), header, before=before)
+
+
+def _there(path: Path, mode: Mode) -> files.CassetteFile | None:
+    if path.exists():
+        return files.read(path)
+    if mode == "replay":
+        raise ConfigurationError(
+            f"there is no cassette {path} to replay; record it first, with "
+            f'cachectl.cassette({str(path)!r}, mode="record")'
+        )
+    return None
+
+
+def _shared(path: Path) -> files.CassetteFile | None:
+    """Return a file that many scopes open, one after the other, as it was read last where it is still the same."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreUnavailableError(f"the cassette {path} cannot be read: {error}") from error
+    version = (found.st_mtime_ns, found.st_size, found.st_ino)
+    if path not in _READ or _READ[path][0] != version:
+        if len(_READ) >= _MOST_READ:
+            _READ.clear()
+        _READ[path] = version, files.read(path)
+    return _READ[path][1]
+
+
+def _take_over(path: Path, scope: str) -> bool:
+    """Add to a cassette what a killed process had recorded for it. Tell whether there was anything.
+
+    A scope leaves the others' alone: when they open it, they have to know that theirs was cut short.
+    """
+    found = False
+    for journal, recordings in partial.left_behind(path).items():
+        if scope and any(recording.scope != scope for recording in recordings):
+            continue
+        if recordings:
+            found = True
+            logger.warning("%d answers of a recording of %s that was killed are added to it", len(recordings), path)
+            save(path, {recording.key: recording for recording in recordings}, {})
+        journal.unlink(missing_ok=True)
+    return found
+
+
+def _lock_of(path: Path) -> Path:
+    # Not beside the cassette, which is in version control.
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    return Path(tempfile.gettempdir()) / f"dspy-cachectl-{user}" / f"{name}.lock"

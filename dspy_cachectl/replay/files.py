@@ -1,0 +1,369 @@
+"""A cassette as a file: JSON lines, a header and then one recording a line, sorted; compressed where it ends in .zst.
+
+Whoever has the file may change it, so nothing in it is trusted: lines and files have limits, a key is checked, and
+what a line says is data and never the name of a file or of code.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import platform
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+import zstandard
+
+from dspy_cachectl import records
+from dspy_cachectl._version import __version__
+from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreUnavailableError
+from dspy_cachectl.tape import Recording
+from dspy_cachectl.values import UnstorableError
+
+FORMAT = 1
+LARGEST_LINE = 64 * 1024 * 1024
+LARGEST_FILE = 512 * 1024 * 1024
+"""Limits of what is read, in bytes, after decompression."""
+
+_MOST_BLANK_LINES = 1000
+_LARGEST_WINDOW = 2**27
+_LONGEST_FRAME_HEADER = 18
+_KEY = re.compile(r"[0-9a-f]{64}")
+_VOLATILE = frozenset(
+    {"created", "created_at", "completed_at", "id", "item_id", "response_ids", "seconds", "system_fingerprint"}
+)
+"""What differs between two recordings of the same answer."""
+
+_WHOLE = frozenset({"args", "arguments", "input"})
+"""What a tool is called with: an answer with another `id` in there is another answer."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """The first line of a cassette.
+
+    Attributes:
+        cassette: The version of the format.
+        recorded: When it was last written with other recordings, in UTC.
+        dspy_cachectl: The version of this package; likewise the next three.
+        dspy: The version of DSPy.
+        litellm: The version of LiteLLM.
+        python: The version of Python.
+        phases: The policies of the phases that were recorded, by name.
+        keys: `"cassette"` where it was recorded as one, `"store"` where it was exported from a store.
+    """
+
+    cassette: int = FORMAT
+    keys: str = "cassette"
+    recorded: str = ""
+    dspy_cachectl: str = __version__
+    dspy: str = ""
+    litellm: str = ""
+    python: str = ""
+    phases: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of_now(cls, phases: Mapping[str, str], *, keys: str = "cassette") -> Header:
+        """Return the header of a cassette that is written here and now."""
+        return cls(
+            keys=keys,
+            recorded=dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            dspy=_version("dspy"),
+            litellm=_version("litellm"),
+            python=platform.python_version(),
+            phases=dict(sorted(phases.items())),
+        )
+
+
+@dataclass(frozen=True)
+class CassetteFile:
+    """What a cassette's file holds.
+
+    Attributes:
+        header: Its header.
+        recordings: Its recordings, by key.
+        lines: Its lines as they are written, by key.
+    """
+
+    header: Header
+    recordings: Mapping[str, Recording]
+    lines: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def read(path: Path) -> CassetteFile:
+    """Read a cassette.
+
+    Raises:
+        StoreUnavailableError: If the file cannot be read.
+        CorruptEntryError: If it is not a cassette, or damaged; the message names the line.
+        FormatVersionError: If a newer version of this package wrote it.
+    """
+    recordings: dict[str, Recording] = {}
+    lines: dict[str, bytes] = {}
+    header: Header | None = None
+    for number, line in read_lines(path):
+        if header is None:
+            header = read_header(line, path)
+            continue
+        try:
+            recording = from_line(line)
+        except CorruptEntryError as error:
+            raise CorruptEntryError(f"{path}, line {number}: {error}. Restore the file, or record it anew") from error
+        recordings[recording.key], lines[recording.key] = recording, line
+    if header is None:
+        raise CorruptEntryError(f"{path} is empty; a cassette begins with a header. Delete it to record it anew")
+    return CassetteFile(header, recordings, lines)
+
+
+def write(path: Path, recordings: Iterable[Recording], header: Header, *, before: CassetteFile | None = None) -> bool:
+    """Write a cassette in place of what is there. Nobody sees half of it.
+
+    A recording whose answer is the same as before keeps its line, and a cassette with the same lines its header: what
+    version control shows is what changed.
+
+    Args:
+        path: The file; its folder is made where it is missing.
+        recordings: What is to be in it.
+        header: Its header, if anything in it changed.
+        before: What is there now.
+
+    Returns:
+        Whether anything changed.
+
+    Raises:
+        StoreUnavailableError: If it cannot be written, or would be larger than what is read.
+    """
+    kept = before.lines if before is not None else {}
+    lines: dict[str, bytes] = {}
+    for recording in recordings:
+        line, old = to_line(recording), kept.get(recording.key)
+        lines[recording.key] = old if old is not None and _is_same(old, line) else line
+    if before is not None and lines == kept:
+        return False
+    content = b"".join(
+        line + b"\n" for line in [orjson.dumps(asdict(header)), *sorted(lines.values(), key=_place_in_file)]
+    )
+    if len(content) > LARGEST_FILE:
+        raise StoreUnavailableError(
+            f"the cassette {path} would be {len(content)} bytes long, and no more than {LARGEST_FILE} are read; "
+            "make several of it"
+        )
+    if path.suffix == ".zst":
+        content = zstandard.ZstdCompressor(level=9).compress(content)
+    replace_file(path, content)
+    return True
+
+
+def to_line(recording: Recording) -> bytes:
+    """Return a recording as a line of JSON, without its end.
+
+    Raises:
+        UnstorableError: If the line is longer than what is read.
+    """
+    origin, answer, tagged, request = records.take_apart(recording.data)
+    defaults = {item.name: item.default for item in fields(records.Origin)}
+    line = {
+        **({"scope": recording.scope} if recording.scope else {}),
+        "key": recording.key,
+        "asked": recording.asked,
+        "origin": {name: value for name, value in origin.items() if value != defaults.get(name) and value != []},
+        "request": request,
+        "answer": answer,
+        **({"tagged": True} if tagged else {}),
+    }
+    written = orjson.dumps(line)
+    if len(written) > LARGEST_LINE:
+        raise UnstorableError(f"an answer of {len(written)} bytes is too large for a cassette; {LARGEST_LINE} fit in")
+    return written
+
+
+def from_line(line: bytes) -> Recording:
+    """Return the recording that a line holds.
+
+    Raises:
+        CorruptEntryError: If it holds none.
+    """
+    try:
+        parts = orjson.loads(line)
+    except ValueError as error:
+        raise CorruptEntryError(f"the line is not JSON: {error}") from error
+    if not isinstance(parts, dict) or not {"key", "asked", "origin", "answer"} <= parts.keys():
+        raise CorruptEntryError("the line is no recording: it needs key, asked, origin and answer")
+    key, asked, request = parts["key"], parts["asked"], parts.get("request") or {}
+    scope = parts.get("scope", "")
+    for name, value in (("key", key), ("asked", asked)):
+        if not (isinstance(value, str) and _KEY.fullmatch(value)):
+            raise CorruptEntryError(f"its {name} is not 64 hexadecimal digits")
+    if not isinstance(parts["origin"], dict) or not isinstance(request, dict):
+        raise CorruptEntryError("its origin and its request have to be objects")
+    if not isinstance(scope, str):
+        raise CorruptEntryError("its scope is no text")
+    tagged = parts.get("tagged") is True
+    try:
+        data = records.put_together(parts["origin"], parts["answer"], tagged=tagged, request=request)
+    except TypeError as error:  # it was JSON, so only its depth can be wrong
+        raise CorruptEntryError(f"it is nested too deeply: {error}") from error
+    return Recording(key, asked, data, scope)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file in place of what is there, whole or not at all.
+
+    Raises:
+        StoreUnavailableError: If it cannot be written.
+    """
+    new = path.with_name(f".{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # What lies there is a killed process's, or a link that somebody planted.
+        new.unlink(missing_ok=True)
+        try:
+            with new.open("xb") as file:
+                file.write(content)
+            new.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                new.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise StoreUnavailableError(f"the cassette {path} cannot be written: {error}") from error
+
+
+def _place_in_file(line: bytes) -> tuple[str, ...]:
+    # Recordings of like requests stay together: a changed prompt moves its line no further than need be.
+    parts = orjson.loads(line)
+    origin, request = parts["origin"], parts["request"]
+    content = orjson.dumps(request.get("request"), option=orjson.OPT_SORT_KEYS).decode()
+    ordinal = origin.get("ordinal")
+    return (
+        parts.get("scope", ""),
+        str(origin.get("kind", "")),
+        str(origin.get("model", "")),
+        content,
+        str(origin.get("run_id") or ""),
+        f"{ordinal:09d}" if isinstance(ordinal, int) else "",
+        parts["key"],
+    )
+
+
+def _is_same(line: bytes, other: bytes) -> bool:
+    return bool(_lasting(orjson.loads(line)) == _lasting(orjson.loads(other)))
+
+
+def _lasting(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            name: item if name in _WHOLE else _lasting(item) for name, item in value.items() if name not in _VOLATILE
+        }
+    if isinstance(value, list):
+        return [_lasting(item) for item in value]
+    return value
+
+
+def read_header(line: bytes, path: Path) -> Header:
+    """Return the header that is a cassette's first line.
+
+    Raises:
+        CorruptEntryError: If it is none.
+        FormatVersionError: If a newer version of this package wrote it.
+    """
+    try:
+        facts = orjson.loads(line)
+        version = facts["cassette"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptEntryError(f"{path} is not a cassette: its first line is no header") from error
+    if type(version) is not int or version < 1:
+        raise CorruptEntryError(f"{path} is not a cassette: it claims the format {version!r}")
+    if version > FORMAT:
+        raise FormatVersionError(
+            f"{path} has the cassette format {version}; this dspy-cachectl reads up to {FORMAT}. "
+            "Upgrade dspy-cachectl to read it; it is left as it is"
+        )
+    phases = facts.get("phases", {})
+    texts = [facts.get(item.name, "") for item in fields(Header) if item.name not in {"cassette", "phases"}]
+    if isinstance(phases, dict):
+        texts += phases.values()
+    if not isinstance(phases, dict) or not all(isinstance(text, str) for text in texts):
+        raise CorruptEntryError(f"{path} is not a cassette: what its header says is no text where it has to be one")
+    known = {item.name for item in fields(Header)}
+    return Header(**{name: value for name, value in facts.items() if name in known})
+
+
+def read_lines(path: Path, *, largest: int | None = LARGEST_FILE) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a cassette with their numbers, from 1, and without their ends; blank ones are passed over.
+
+    Args:
+        path: The file.
+        largest: How long all lines may be together, in bytes; None for no limit.
+
+    Raises:
+        StoreUnavailableError: If the file cannot be read.
+        CorruptEntryError: If a line or the whole is too long to be a cassette's, or cannot be decompressed.
+    """
+    total = blank = number = 0
+    try:
+        with _opened(path) as file:
+            while line := file.readline(LARGEST_LINE + 1):
+                number += 1
+                total += len(line)
+                if len(line) > LARGEST_LINE:
+                    raise CorruptEntryError(
+                        f"{path}, line {number}: the line is longer than {LARGEST_LINE} bytes; no recording is"
+                    )
+                if largest is not None and total > largest:
+                    raise CorruptEntryError(
+                        f"{path}, line {number}: the file is longer than {largest} bytes, which is more than is read "
+                        "as a cassette. Make several of it"
+                    )
+                if line.strip():
+                    yield number, line.rstrip(b"\r\n")
+                    continue
+                blank += 1
+                if blank > _MOST_BLANK_LINES:
+                    raise CorruptEntryError(f"{path}, line {number}: it is blank, as many before it; no cassette is")
+        if total < _claimed(path):
+            # The decompressor takes the end of the file for the end of what is in it.
+            raise CorruptEntryError(f"{path}, line {number}: the file was cut short. Restore it, or record it anew")
+    except OSError as error:
+        raise StoreUnavailableError(f"the cassette {path} cannot be read: {error}") from error
+    except zstandard.ZstdError as error:
+        raise CorruptEntryError(f"the cassette {path} cannot be decompressed: {error}") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    with ExitStack() as stack:
+        file: IO[bytes] = stack.enter_context(path.open("rb"))
+        if path.suffix == ".zst":
+            decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
+            reader = stack.enter_context(decompressor.stream_reader(file, read_across_frames=True))
+            file = stack.enter_context(io.BufferedReader(reader))
+        yield file
+
+
+def _claimed(path: Path) -> int:
+    """Return how many bytes a compressed file says it holds; 0 where it says nothing."""
+    if path.suffix != ".zst":
+        return 0
+    with path.open("rb") as file:
+        try:
+            return max(zstandard.frame_content_size(file.read(_LONGEST_FRAME_HEADER)), 0)
+        except zstandard.ZstdError:
+            return 0
+
+
+def _version(package: str) -> str:
+    # Of the module where it is imported: looking into the installed files takes longer.
+    module = sys.modules.get(package)
+    known = getattr(module, "__version__", None)
+    try:
+        return known if isinstance(known, str) else metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""

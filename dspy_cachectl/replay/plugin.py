@@ -1,0 +1,285 @@
+"""The pytest plugin: tests that replay cassettes. It does nothing, and loads nothing, until a test asks for it.
+
+The cassette of a test is opened with the first fixture that is the test's own, and closed after the last of them: a
+fixture that outlives the test has a cassette of its own, which does not depend on the test that came first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import uuid
+from collections import defaultdict
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dspy_cachectl.errors import CachectlError
+from dspy_cachectl.replay import plans
+from dspy_cachectl.replay.failures import Failure
+from dspy_cachectl.replay.plans import Options, Plan
+from dspy_cachectl.replay.summary import Note, Summary
+
+if TYPE_CHECKING:
+    from dspy_cachectl.replay import Cassette
+    from dspy_cachectl.replay.recorder import Recorder
+    from dspy_cachectl.tape import Recording
+
+_NOTES = "dspy_cachectl_notes"
+_SESSION = "dspy_cachectl_session"
+_PLAN = pytest.StashKey[Plan | None]()
+_OPEN = pytest.StashKey["Recorder"]()
+_PASSED = pytest.StashKey[bool]()
+_FAILURE = pytest.StashKey[Failure]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options."""
+    group = parser.getgroup("cachectl", "cassettes of dspy-cachectl")
+    group.addoption(
+        "--cachectl",
+        choices=plans.MODES,
+        metavar="MODE",
+        help="what every test that has a cassette does with calls: "
+        "replay (never call), record (where a test has no recordings yet), new (record what is missing), "
+        "all (record everything anew), off (no cassettes: calls go through)",
+    )
+    group.addoption(
+        "--cachectl-strict", action="store_true", help="fail the session if a cassette has recordings that are not used"
+    )
+    parser.addini("cachectl_mode", "the mode of tests whose marker names none", default="replay")
+    parser.addini("cachectl_folder", "the folder of cassettes beside each test file", default="cassettes")
+    parser.addini("cachectl_all", "whether every test has a cassette, marked or not", type="bool", default=False)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker, and put the hooks in place."""
+    config.addinivalue_line(
+        "markers",
+        f"{plans.MARKER}(cassette=None, mode=None, redact=None): replay the LM calls of the test from a cassette",
+    )
+    config.pluginmanager.register(_Plugin(config), "dspy_cachectl_hooks")
+
+
+@pytest.fixture
+def cachectl_cassette(request: pytest.FixtureRequest) -> Cassette | None:
+    """The cassette that is open in this test, a `dspy_cachectl.Cassette`; None with `--cachectl=off`."""
+    recorder = request.node.stash.get(_OPEN, None)
+    return None if recorder is None else recorder.cassette
+
+
+class _Plugin:
+    """What happens in one session. Strictly private."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._options = Options.of(config)
+        self._summary = Summary()
+        self._notes: list[Note] = []
+        self._item: pytest.Item | None = None
+        self._asking: list[pytest.Item] = []
+        self._collected: dict[Path, plans.Collected] = defaultdict(plans.Collected)
+        self._looked_through: set[Path] = set()
+        self._failed_fixtures: dict[tuple[str, object], Failure] = {}
+        inputs: dict[str, Any] = getattr(config, "workerinput", {})
+        self._is_worker = bool(inputs)
+        self._session = Path(inputs.get(_SESSION, "") or Path(tempfile.gettempdir()) / f"dspy-cachectl-{uuid.uuid4()}")
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        node.workerinput[_SESSION] = str(self._session)
+
+    def pytest_unconfigure(self) -> None:
+        if not self._is_worker and self._session.exists():
+            shutil.rmtree(self._session, ignore_errors=True)
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        self._collected[item.path].add(item)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._asking = [item for item in session.items if plans.asks(item, self._options)]
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        self._item = item
+        try:
+            return (yield)
+        finally:
+            self._item = None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        # Before any fixture: one that is shared must not fail for the marker of the test that came first.
+        try:
+            item.stash[_PLAN] = plans.of_test(item, self._options)
+        except CachectlError as error:
+            raise _unusable(item, error) from None
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+    ) -> Generator[None, object, object]:
+        item = self._item
+        if item is None or not self._asking:
+            return (yield)
+        try:
+            if fixturedef.scope == "function":
+                self._open(item)
+                return (yield)
+            return (yield from self._set_up(fixturedef, request.node, item))
+        except (Exception, pytest.fail.Exception) as error:
+            if fixturedef.cached_result is None or fixturedef.cached_result[2] is None:
+                # It is this plugin's, which pytest has to know as the fixture's result: it goes to the next test too.
+                key = fixturedef.cache_key(request)  # type: ignore[arg-type]  # it is what pytest hands it
+                fixturedef.cached_result = (None, key, (error, error.__traceback__))
+            raise
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
+        if not self._asking:
+            return (yield)
+        self._open(item)
+        recorder = item.stash.get(_OPEN, None)
+        if recorder is not None:
+            recorder.ensure_in_place()
+        try:
+            result = yield
+        except (KeyboardInterrupt, SystemExit, pytest.exit.Exception):
+            raise
+        except BaseException as error:
+            failure = self._failure(item, error)
+            if failure is None:
+                raise
+            raise failure.exception from None
+        failure = self._failure(item, None)
+        if failure is not None:
+            raise failure.exception
+        return result
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        if call.when == "setup" and self._asking and not report.passed:
+            self._failure(item, call.excinfo.value if call.excinfo is not None else None)
+        failure = item.stash.get(_FAILURE, None)
+        if failure is not None and call.when != "teardown" and call.excinfo is not None:
+            failure.rule(report, call.excinfo.value)
+        if call.when == "call":
+            item.stash[_PASSED] = report.passed
+        if self._notes:
+            # A worker's report takes them to where the summary is printed.
+            vars(report)[_NOTES], self._notes = [note.as_data() for note in self._notes], []
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for data in vars(report).get(_NOTES, ()):
+            self._summary.add(Note.of_data(data))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        strict = self._config.getoption("cachectl_strict") and not self._is_worker
+        if strict and self._summary.unused and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for note in self._notes:  # of a test that was interrupted
+            self._summary.add(note)
+        names = {path: os.path.relpath(path, self._options.invoked) for path in self._summary.unused}
+        lines = self._summary.lines(names)
+        if lines:
+            terminalreporter.section("cassettes")
+            for line in lines:
+                terminalreporter.line(line)
+
+    def _open(self, item: pytest.Item) -> None:
+        """Open the cassette of a test, if it has one and it is not open."""
+        if _OPEN in item.stash:
+            return
+        plan = item.stash.get(_PLAN, None)
+        if plan is None:
+            return
+        from dspy_cachectl.replay.recorder import Recorder
+
+        try:
+            recorder = Recorder(plan, plan.mode)
+        except CachectlError as error:
+            raise _unusable(item, error) from None
+        item.stash[_OPEN] = recorder
+        item.stash[_PASSED] = False
+        if _FAILURE in item.stash:  # of an earlier attempt
+            del item.stash[_FAILURE]
+        item.addfinalizer(lambda: self._close(item, recorder))
+
+    def _close(self, item: pytest.Item, recorder: Recorder) -> None:
+        del item.stash[_OPEN]
+        self._finish(item, recorder, whole=item.stash[_PASSED], left=self._left(item, recorder))
+        told = item.stash.get(_FAILURE, None)
+        misses = recorder.cassette.misses[0 if told is None else told.told :]
+        if misses:
+            raise Failure.of(recorder, misses).exception
+
+    def _left(self, item: pytest.Item, recorder: Recorder) -> list[Recording]:
+        """Return the recordings of tests that are no more, once for each file, where all tests were collected."""
+        plan = recorder.plan
+        parts = any("::" in argument for argument in self._config.args) or self._config.getoption("lf", False)
+        if parts or (plan.mode != "all" and plan.path in self._looked_through):
+            return []
+        self._looked_through.add(plan.path)
+        collected = self._collected[item.path]
+        return recorder.left_by(lambda scope: collected.knows(scope, plan.module))
+
+    def _set_up(
+        self, fixturedef: pytest.FixtureDef[Any], node: plans.Node, item: pytest.Item
+    ) -> Generator[None, object, object]:
+        """Set up a fixture that outlives the test, in a cassette of its own if it has one."""
+        plan = plans.of_fixture(fixturedef, node, item, self._asking, self._options)
+        if plan is None:
+            return (yield)
+        from dspy_cachectl.replay.recorder import Recorder, turn
+
+        fixture = (fixturedef.argname, node)
+        self._failed_fixtures.pop(fixture, None)
+        with contextlib.ExitStack() as stack:
+            try:
+                recorder = Recorder(plan, stack.enter_context(turn(plan, self._session)), aside=True)
+            except CachectlError as error:
+                raise _unusable(item, error) from None
+            whole = False
+            try:
+                result = yield
+                whole = True
+            finally:
+                if recorder.cassette.misses:
+                    # Not raised here: pytest would give the fixture to the next test all the same.
+                    self._failed_fixtures[fixture] = Failure.of(recorder, recorder.cassette.misses)
+                self._finish(item, recorder, whole=whole, left=[])
+            return result
+
+    def _finish(self, item: pytest.Item, recorder: Recorder, *, whole: bool, left: list[Recording]) -> None:
+        try:
+            self._notes.append(recorder.close(whole=whole, left=left))
+        except CachectlError as error:
+            raise _unusable(item, error) from error
+
+    def _failure(self, item: pytest.Item, error: BaseException | None) -> Failure | None:
+        """Return the failure of a test, or one of its fixtures, that made calls which are not recorded."""
+        recorder = item.stash.get(_OPEN, None)
+        found = None
+        if recorder is not None and recorder.cassette.misses:
+            found = Failure.of(recorder, recorder.cassette.misses, error, item.path)
+        for (name, node), failure in self._failed_fixtures.items():
+            if found is None and name in getattr(item, "fixturenames", ()) and node in item.listchain():
+                found = failure
+        if found is not None:
+            item.stash[_FAILURE] = found
+        return found
+
+
+def _unusable(item: pytest.Item, error: CachectlError) -> BaseException:
+    return pytest.fail.Exception(f"{item.nodeid}: {error}", pytrace=False)

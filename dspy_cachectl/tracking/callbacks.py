@@ -1,0 +1,171 @@
+"""A pair of DSPy callbacks that log every evaluation by itself, with its ledger, into the MLflow run that it is in."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import dspy
+
+from dspy_cachectl import evaluations, scopes
+from dspy_cachectl.evaluations import REPORTED, Evaluation, EvaluationObserver
+from dspy_cachectl.places import current_phase
+from dspy_cachectl.predictions import (
+    hash_of_units,
+    metric_fingerprint,
+    model_identity,
+    program_fingerprint,
+    units,
+)
+from dspy_cachectl.spans import SpanHead, SpanTail, hide_secrets
+from dspy_cachectl.tracking.deadline import check_limit
+from dspy_cachectl.tracking.log import log_results
+from dspy_cachectl.tracking.record import Dataset
+from dspy_cachectl.tracking.reports import program_model
+from dspy_cachectl.tracking.results import Results, Scored
+
+if TYPE_CHECKING:
+    from dspy_cachectl.scopes import Scope
+
+logger = logging.getLogger(__name__)
+
+
+def mlflow_callbacks(*, timeout: float = 10.0) -> tuple[SpanHead, EvaluationLogger]:
+    """Return two callbacks that log evaluations by themselves: `head` before autolog's callback, `tail` after it.
+
+    ```python
+    mlflow.dspy.autolog(log_evals=True)
+    head, tail = cachectl.mlflow_callbacks()
+    dspy.configure(callbacks=[head, *dspy.settings.callbacks, tail])
+    ```
+
+    Each evaluation's score, counters and provenance go into the run that autolog opened for it, the one that is
+    active, or one of its own. An evaluation inside a compile, or inside another evaluation, is logged where it has a
+    run of its own; a compile's counters go into the run that is active. What `evaluate(..., mlflow=True)` logs is left
+    to it.
+
+    Args:
+        timeout: Seconds that each evaluation waits for the server at its end. What it has not taken then waits in the
+            outbox.
+
+    Raises:
+        ConfigurationError: The timeout is not a number of seconds.
+    """
+    hide_secrets()
+    return SpanHead(), EvaluationLogger(timeout=timeout)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """What is known of an evaluation when it begins. Strictly private."""
+
+    facts: dict[str, str | None]
+    name: str
+    inner: bool
+
+
+class EvaluationLogger(EvaluationObserver, SpanTail):
+    """The tail: it logs each evaluation when it has ended.
+
+    Args:
+        timeout: Seconds that an evaluation waits for the server.
+    """
+
+    def __init__(self, *, timeout: float = 10.0) -> None:
+        super().__init__()
+        self._timeout = check_limit(timeout)
+        self._begun: dict[str, _Begun] = {}
+        self._compiles: dict[str, Scope] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return functools.partial(EvaluationLogger, timeout=self._timeout), ()
+
+    def on_evaluate_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """Note what is evaluated, before it runs."""
+        super().on_evaluate_start(call_id, instance, inputs)
+        metadata = inputs.get("callback_metadata") or {}
+        if not (metadata.get("disable_logging") or metadata.get(REPORTED)):
+            program = inputs.get("program")
+            self._begun[call_id] = _Begun(
+                _facts(program, inputs.get("devset") or instance.devset, inputs.get("metric") or instance.metric),
+                type(program).__name__,
+                scopes.opened(call_id).parent is not None,
+            )
+
+    def on_evaluate_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:
+        """Log how it went."""
+        parent = scopes.current()
+        super().on_evaluate_end(call_id, outputs, exception)
+        with self._lock:
+            ended = self._found.pop(call_id, None)
+        begun = self._begun.pop(call_id, None)
+        if ended is None or begun is None:
+            return
+        if begun.inner and (ended.mlflow_run_id is None or (parent and ended.mlflow_run_id == parent.mlflow_run)):
+            return  # it is a part of what it is in
+        self._log(_results(ended, begun))
+
+    def on_compile_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """Note that a compile began."""
+        super().on_compile_start(call_id, instance, inputs)
+        scope = scopes.opened(call_id)
+        if scope.parent is None:
+            self._compiles[call_id] = scope
+
+    def on_compile_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:
+        """Log what a compile has cost, where it has a run."""
+        run = evaluations.active_mlflow_run()
+        self._leave(call_id, outputs, exception)
+        scope = self._compiles.pop(call_id, None)
+        if scope is None or run is None:
+            return
+        phase, stats = current_phase(), scope.ledger.snapshot()
+        name, policy, run_id = (phase.name, phase.policy.name, phase.run_id) if phase else (None, None, None)
+        self._log(Results(name, policy, run_id, stats, [], time.time(), kind="compile"))
+
+    def _log(self, results: Results) -> None:
+        try:
+            log_results(results, timeout=self._timeout)
+        except Exception as error:  # noqa: BLE001 - an evaluation is paid for, and goes on whatever MLflow does
+            logger.warning("an evaluation could not be logged to MLflow: %r", error)
+
+
+def _results(ended: Evaluation, begun: _Begun) -> Results:
+    phase = current_phase()
+    facts = begun.facts
+    digest = facts.get("devset_digest")
+    known = {name: facts.get(name) for name in ("program_sha", "model", "model_version", "endpoint", "temperature")}
+    return Results(
+        phase=phase.name if phase else None,
+        policy=phase.policy.name if phase else None,
+        cache_run_id=phase.run_id if phase else None,
+        stats=ended.stats,
+        evaluations=[Scored.of(ended)],
+        now=time.time(),
+        facts={name: value for name, value in facts.items() if name != "temperature"},
+        model=program_model(begun.name, known) if facts.get("program_sha") else None,
+        dataset=Dataset("devset", digest[:36], ended.n) if digest else None,
+    )
+
+
+def _facts(program: Any, devset: Any, metric: Any) -> dict[str, str | None]:
+    """Return what tells program, model, data and metric from others, as `evaluate()` says it."""
+    try:
+        lm = dspy.settings.lm
+        identity = model_identity(lm, program=program)
+        temperature = lm.kwargs.get("temperature") if isinstance(lm, dspy.BaseLM) else None
+        return {
+            "program_sha": program_fingerprint(program).hash,
+            "model": identity.model,
+            "model_version": identity.checkpoint or identity.version,
+            "endpoint": identity.endpoint,
+            "temperature": None if temperature is None else str(temperature),
+            "devset_digest": hash_of_units(units(devset)),
+            "metric_sha": metric_fingerprint(evaluations.unwrapped(metric)),
+        }
+    except Exception as error:  # noqa: BLE001 - without them the score stands all the same
+        logger.warning("an evaluation is logged without its provenance: %r", error)
+        return {}
