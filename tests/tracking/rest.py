@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 
 class Rest:
-    """Reads one server."""
+    """Reads one server.
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    Attributes:
+        url: Where it listens.
+        pid: Its process, which leads a group of its own.
+        folder: Where it keeps everything.
+    """
+
+    def __init__(self, url: str, *, pid: int, folder: Path) -> None:
+        self.url, self.pid, self.folder = url, pid, folder
 
     def runs_of(self, uid: str, *, experiments: tuple[str, ...] = ("0",), deleted: bool = False) -> list[Run]:
         """Every run that carries this uid; deleted ones only if they are asked for."""
@@ -44,6 +51,10 @@ class Rest:
         """The id of an experiment."""
         return str(self._ask(f"experiments/get-by-name?experiment_name={name}")["experiment"]["experiment_id"])
 
+    def create_experiment(self, name: str) -> str:
+        """An experiment, by its id."""
+        return str(self._ask("experiments/create", {"name": name})["experiment_id"])
+
     def create_run(self, experiment_id: str = "0") -> str:
         """A run of somebody else's."""
         return str(self._ask("runs/create", {"experiment_id": experiment_id})["run"]["info"]["run_id"])
@@ -61,14 +72,75 @@ class Rest:
         ) as answer:
             return bytes(answer.read())
 
-    def _ask(self, call: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def traces(self, experiment: str) -> list[Trace]:
+        """Every trace of an experiment, with its spans."""
+        place = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment}}
+        infos: list[dict[str, Any]] = []
+        token = None
+        while token != "":
+            page = {"locations": [place], "max_results": 500, **({} if token is None else {"page_token": token})}
+            found = self._ask("traces/search", page, version="3.0")
+            infos += found.get("traces", [])
+            token = found.get("next_page_token", "")
+        return [
+            Trace(info, self._ask(f"traces/get?trace_id={info['trace_id']}", version="3.0")["trace"]["spans"])
+            for info in infos
+        ]
+
+    def traces_of_run(self, experiment: str, run_id: str) -> set[str]:
+        """The ids of the traces that are shown with a run."""
+        place = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment}}
+        body = {"locations": [place], "max_results": 500, "filter": f"attributes.run_id = '{run_id}'"}
+        return {info["trace_id"] for info in self._ask("traces/search", body, version="3.0").get("traces", [])}
+
+    def models(self, experiment: str = "0") -> list[dict[str, Any]]:
+        """Every model of an experiment."""
+        body = {"experiment_ids": [experiment], "max_results": 50}
+        return list(self._ask("logged-models/search", body).get("models", []))
+
+    def _ask(self, call: str, body: dict[str, Any] | None = None, *, version: str = "2.0") -> dict[str, Any]:
         request = urllib.request.Request(
-            f"{self.url}/api/2.0/mlflow/{call}",
+            f"{self.url}/api/{version}/mlflow/{call}",
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
             return dict(json.load(answer))
+
+
+class Trace:
+    """A trace, as the server tells it.
+
+    Attributes:
+        id: Its id.
+        metadata: Its metadata.
+        tags: Its tags.
+        feedback: What was said about it, as (name, value), the later one twice if it was said twice.
+        spans: The attributes of its spans, by the span's name and in their order.
+    """
+
+    def __init__(self, info: dict[str, Any], spans: list[dict[str, Any]]) -> None:
+        self.id = str(info["trace_id"])
+        self.metadata: dict[str, str] = info.get("trace_metadata", {})
+        self.tags: dict[str, str] = info.get("tags", {})
+        self.feedback = sorted(
+            (one["assessment_name"], one["feedback"].get("value")) for one in info.get("assessments", [])
+        )
+        self.spans = [
+            (span["name"], {item["key"]: _plain(item.get("value", {})) for item in span["attributes"]})
+            for span in spans
+        ]
+
+    @property
+    def calls(self) -> list[dict[str, Any]]:
+        """The attributes of the spans of LM calls."""
+        return [attributes for _, attributes in self.spans if "mlflow.llm.model" in attributes]
+
+
+def _plain(value: dict[str, Any]) -> Any:
+    if "kvlist_value" in value:
+        return {item["key"]: _plain(item.get("value", {})) for item in value["kvlist_value"].get("values", [])}
+    return next(iter(value.values()), None)
 
 
 class Run(dict[str, Any]):

@@ -7,7 +7,7 @@ import http.client
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -48,12 +48,9 @@ def dripping() -> Iterator[str]:
 
     def drip(connection: socket.socket) -> None:
         def send() -> None:
-            with contextlib.suppress(OSError), connection:
+            with connection:
                 connection.recv(65536)
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n")
-                while True:
-                    connection.sendall(b" ")
-                    time.sleep(1)
+                _drip(connection)
 
         threading.Thread(target=send, daemon=True).start()
 
@@ -80,10 +77,16 @@ class Proxy:
     Attributes:
         url: Where it listens.
         seen: The calls that came in, in their order (`runs/create`, ..., and `upload` for a file).
-        holds: A call that is passed on, and whose answer is withheld until `let_go()`.
+        holds: A call that is passed on, and whose answer is withheld until `let_go()`. `upload:2` is the second of
+            that name; so it is for the others.
         delays: A call that is not passed on until `let_go()`, as when a client's late retry gets through.
+        cuts: A call of which half is passed on, before the connection to the server breaks.
+        drips: A call that is answered a byte a second.
+        dies: A call after whose answer nobody listens any more.
+        calls: What to do before a call is passed on.
         repeats: Calls that are passed on twice, as when a client gave up on the first and tried again.
-        stopped: Set when a call is being withheld or delayed.
+        unknown: The beginning of calls that are answered as by a server that is too old to know them.
+        stopped: Set when something has been done to a call.
     """
 
     def __init__(self, upstream: str) -> None:
@@ -92,9 +95,15 @@ class Proxy:
         self.seen: list[str] = []
         self.holds: str | None = None
         self.delays: str | None = None
+        self.cuts: str | None = None
+        self.drips: str | None = None
+        self.dies: str | None = None
+        self.calls: dict[str, Callable[[], None]] = {}
         self.repeats: set[str] = set()
+        self.unknown: str | None = None
         self.stopped = threading.Event()
         self._let_go = threading.Event()
+        self._dead = False
 
     @classmethod
     @contextlib.contextmanager
@@ -118,21 +127,52 @@ class Proxy:
         self._let_go.set()
 
     def _pass_on(self, handler: _Quiet) -> None:
+        if self._dead:
+            handler.close_connection = True
+            return
         call = handler.path.partition("?")[0].removeprefix("/api/2.0/mlflow/")
         if call.startswith("/api/2.0/mlflow-artifacts/"):
             call = "upload"
         self.seen.append(call)
+        names = {call, f"{call}:{self.seen.count(call)}"}
         body = handler.body()
-        if call == self.delays:
+        if self.unknown is not None and call.startswith(self.unknown):
+            handler.reply(404, b"<!doctype html><title>404 Not Found</title>", {"Content-Type": "text/html"})
+            return
+        for name in names & self.calls.keys():
+            self.calls[name]()
             self.stopped.set()
-            self._let_go.wait()
+        if self.delays in names:
+            self._wait()
+        if self.cuts in names:
+            self._cut(handler, body)
+            self._wait()
+            handler.close_connection = True
+            return
         status, data = self._ask(handler, body)
         if call in self.repeats:
             status, data = self._ask(handler, body)
-        if call == self.holds:
+        if self.holds in names:
+            self._wait()
+        if self.drips in names:
             self.stopped.set()
-            self._let_go.wait()
+            _drip(handler.connection)
         handler.reply(status, data, {"Content-Type": "application/json"})
+        if self.dies in names:
+            self._dead = handler.close_connection = True
+            handler.server.shutdown()
+            handler.server.server_close()
+            self.stopped.set()
+
+    def _wait(self) -> None:
+        self.stopped.set()
+        self._let_go.wait()
+
+    def _cut(self, handler: _Quiet, body: bytes) -> None:
+        host, port = urlsplit(self.upstream).netloc.split(":")
+        head = f"{handler.command} {handler.path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            connection.sendall(head.encode() + body[: len(body) // 2])
 
     def _ask(self, handler: _Quiet, body: bytes) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(urlsplit(self.upstream).netloc, timeout=60)
@@ -187,6 +227,14 @@ def _listener(backlog: int = 64) -> Iterator[socket.socket]:
         listener.bind(("127.0.0.1", 0))
         listener.listen(backlog)
         yield listener
+
+
+def _drip(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n")
+        while True:
+            connection.sendall(b" ")
+            time.sleep(1)
 
 
 def _accept(listener: socket.socket, take: object) -> None:

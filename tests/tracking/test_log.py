@@ -78,6 +78,11 @@ def test_a_phase_is_logged_to_a_run_of_its_own(server: Rest, outbox: Outbox) -> 
     assert [entry.receipt()["run_id"] for entry in outbox.done()] == [found.id]
 
 
+def _bought(run: Any, calls: int) -> None:
+    tally = Tally(calls=calls, requests=calls, fresh=calls, prompt_tokens_spent=10 * calls, cost_spent=0.25)
+    run.ledger.record(Row("eval", None, "openai/test"), tally)
+
+
 def test_several_evaluations_are_steps(server: Rest) -> None:
     """Two evaluations of a phase are two steps of one metric; the counters stand at the last one."""
     with phase("eval") as run:
@@ -113,7 +118,7 @@ def test_the_active_run_is_used_and_left_open(server: Rest) -> None:
 
 
 def test_each_evaluation_is_in_its_own_run(server: Rest) -> None:
-    """One phase, two evaluations under two MLflow runs: each score is in its run, the counters in the last."""
+    """One phase, two evaluations under two MLflow runs: each score and its counters are in its run."""
     ids = []
     with phase("eval") as run:
         for right, n in (("0", 8), ("1", 5)):
@@ -124,8 +129,7 @@ def test_each_evaluation_is_in_its_own_run(server: Rest) -> None:
     first, last = (server.run(run_id) for run_id in ids)
     assert outcome.run_id == last.id
     assert [first.metrics["dspy_cachectl/score"], last.metrics["dspy_cachectl/score"]] == [25.0, 20.0]
-    assert "dspy_cachectl/requests" not in first.metrics
-    assert "dspy_cachectl/requests" in last.metrics
+    assert [first.metrics["dspy_cachectl/lm_calls"], last.metrics["dspy_cachectl/lm_calls"]] == [0.0, 0.0]
 
 
 def test_evaluations_in_two_threads_keep_their_runs(server: Rest) -> None:
@@ -194,12 +198,44 @@ def test_a_failed_evaluation_is_a_failed_run_without_the_secret(server: Rest) ->
 
 def test_a_run_of_its_own_goes_to_the_experiment_named(server: Rest) -> None:
     """The experiment is created once, and used again."""
-    with phase("eval") as run:
-        _evaluate()
-    outcomes = [log_to_mlflow(run, experiment="answers") for _ in range(2)]
+    outcomes = []
+    for _ in range(2):
+        with phase("eval") as run:
+            _evaluate()
+        outcomes.append(log_to_mlflow(run, experiment="answers"))
     experiment = server.experiment("answers")
     for outcome in outcomes:
         assert len(server.runs_of(outcome.uid, experiments=(experiment,))) == 1
+
+
+def test_a_phase_that_is_logged_twice_has_one_run(server: Rest) -> None:
+    """The second time finds the run that the first one made, whether that was sent or waits; nothing is there twice."""
+    for timeout in (10.0, 0.0):
+        with phase("eval") as run:
+            _evaluate()
+        before = {found.id for found in server.all_runs()}
+        first = log_to_mlflow(run, timeout=timeout)
+        _bought(run, 3)
+        log_to_mlflow(run)
+        sync()
+        (found,) = [found for found in server.all_runs() if found.id not in before]
+        assert found.tags["dspy_cachectl.uid"] == first.uid
+        assert [(step, value) for step, value, _ in server.history(found.id, "dspy_cachectl/score")] == [(0, 25.0)]
+        assert found.metrics["dspy_cachectl/requests"] == 3.0
+
+
+def test_the_ledger_is_a_table(server: Rest) -> None:
+    """A row for each phase, role and model, with what was spent and what was saved; `mlflow.load_table` reads it."""
+    with phase("eval") as run:
+        _bought(run, 2)
+        run.ledger.record(Row("eval", "judge", "openai/j"), Tally(calls=4, resumed=4, cost_saved=0.5, seconds_saved=8))
+    outcome = log_to_mlflow(run)
+    table = mlflow.load_table(f"dspy_cachectl/ledger_{str(outcome.uid)[:8]}.json", run_ids=[str(outcome.run_id)])
+    columns = ["phase", "role", "model", "calls", "requests", "tokens_spent", "cost_spent", "cost_saved", "served"]
+    assert table[columns].fillna("").to_numpy().tolist() == [
+        ["eval", "", "openai/test", 2, 2, 20, 0.25, 0.0, 0],
+        ["eval", "judge", "openai/j", 4, 0, 0, 0.0, 0.5, 4],
+    ]
 
 
 def test_a_request_that_reached_the_server_twice_leaves_one_run(server: Rest, outbox: Outbox) -> None:
@@ -224,16 +260,21 @@ def test_nothing_is_printed(server: Rest, capfd: pytest.CaptureFixture[str]) -> 
 
 
 def test_an_evaluation_is_one_batch(server: Rest) -> None:
-    """A run of its own costs five requests whatever is in it; a given run costs one."""
+    """A run of its own costs five requests whatever is in it, a given run one, and the table of a ledger four more."""
     with phase("eval") as run:
         for _ in range(20):
             _evaluate("0", 4)
+    with phase("eval") as other:
+        _bought(other, 3)
     with servers.Proxy.to(server.url) as proxy:
         log_to_mlflow(run, tracking_uri=proxy.url)
         own, proxy.seen = proxy.seen, []
         log_to_mlflow(run, tracking_uri=proxy.url, run_id=server.create_run())
+        given, proxy.seen = proxy.seen, []
+        log_to_mlflow(other, tracking_uri=proxy.url, run_id=server.create_run())
     assert own == ["runs/search", "runs/create", "runs/search", "runs/log-batch", "runs/update"]
-    assert proxy.seen == ["runs/log-batch"]
+    assert given == ["runs/log-batch"]
+    assert proxy.seen == ["runs/log-batch", "runs/get", "upload", "runs/get", "runs/set-tag"]
 
 
 def test_a_late_answer_still_counts(server: Rest, outbox: Outbox) -> None:
@@ -282,8 +323,10 @@ def test_without_a_limit_to_spend_the_results_only_wait(server: Rest, outbox: Ou
     assert waiting.status == "pending"
     assert [item.uid for item in status()] == [waiting.uid]
     assert log_to_mlflow(run).status == "logged"
-    assert [(item.uid, item.status) for item in sync()] == [(waiting.uid, "delivered")]
-    assert "dspy_cachectl.synced_at" in server.runs_of(waiting.uid)[0].tags
+    # What waited went along with it.
+    assert sync() == []
+    (found,) = server.runs_of(str(waiting.uid))
+    assert "dspy_cachectl.synced_at" in found.tags
 
 
 def test_a_run_that_the_server_does_not_know(server: Rest, caplog: pytest.LogCaptureFixture) -> None:

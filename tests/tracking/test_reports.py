@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -284,7 +287,8 @@ def test_a_push_that_was_given_up_does_not_come_back(server: Rest, outbox: Outbo
 
 
 def test_a_thousand_questions_cost_as_many_requests_as_three(server: Rest) -> None:
-    """One batch, one input, three files: the number of requests does not depend on what is in them."""
+    """One batch, one input, three files, one model: the number of requests does not depend on what is in them."""
+    log_to_mlflow(report([1.0]))  # makes the program's model
     seen = []
     for scores in ([1, 0, 1], [number % 3 > 0 for number in range(1000)]):
         made = report([float(score) for score in scores])
@@ -292,11 +296,65 @@ def test_a_thousand_questions_cost_as_many_requests_as_three(server: Rest) -> No
             assert log_to_mlflow(made, tracking_uri=proxy.url, timeout=60.0).status == "logged"
         seen.append(proxy.seen)
     assert seen[0] == seen[1]
-    own_run = ["runs/search", "runs/create", "runs/search", "runs/log-batch"]
-    assert seen[0][:4] == own_run
-    assert sorted(seen[0][4:]) == sorted(
+    own_run = ["runs/search", "runs/create", "runs/search", "runs/get", "logged-models/search", "runs/log-batch"]
+    assert seen[0][:6] == own_run
+    assert sorted(seen[0][6:]) == sorted(
         ["runs/log-inputs", "runs/get", "upload", "upload", "upload", "runs/get", "runs/set-tag", "runs/update"]
     )
+
+
+def test_two_threads_that_log_to_one_run_hide_no_table(server: Rest) -> None:
+    """Each reads the list of tables and writes it back: the list has both in the end."""
+    named = server.create_run()
+    with servers.Proxy.to(server.url) as proxy:
+        proxy.delays = "runs/set-tag:1"
+        threads = [
+            threading.Thread(target=log_to_mlflow, args=(report([1, 0, 1]),), kwargs={"run_id": named, **options})
+            for options in ({"tracking_uri": proxy.url}, {"tracking_uri": server.url})
+        ]
+        threads[0].start()
+        assert proxy.stopped.wait(30)
+        threads[1].start()
+        threads[1].join(2)  # it does not end before the other one: it would have read what is about to change
+        proxy.let_go()
+        for thread in threads:
+            thread.join()
+    tables = [table["path"] for table in json.loads(server.run(named).tags["mlflow.loggedArtifacts"])]
+    assert sorted(path for path in server.artifacts(named) if "/rows_" in path) == sorted(
+        path for path in tables if "/rows_" in path
+    )
+
+
+_SMALL = """
+import json, sys
+from importlib.machinery import PathFinder
+
+class Hiding:
+    find_distributions = PathFinder.find_distributions
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        hidden = name.partition(".")[0] in {"sqlalchemy", "alembic", "flask", "pyarrow", "sklearn", "matplotlib"}
+        return None if hidden else PathFinder.find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
+from dspy_cachectl.tracking import log_to_mlflow
+from tests.evaluation.made_up import report
+
+old, new = report([0, 0, 1], name="old"), report([1, 1, 1], name="new")
+print(json.dumps([log_to_mlflow(made, tracking_uri=sys.argv[1]).run_id for made in (old, new, old.compare(new))]))
+"""
+
+
+def test_the_small_mlflow_is_enough_for_reports(server: Rest) -> None:
+    """What mlflow-skinny lacks is not needed for tables, data set, model and comparison either."""
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-c", _SMALL, server.url]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=120)
+    first, second, parent = (server.run(run_id) for run_id in json.loads(done.stdout.splitlines()[-1]))
+    assert {run.tags["mlflow.parentRunId"] for run in (first, second)} == {parent.id}
+    assert len({run["inputs"]["model_inputs"][0]["model_id"] for run in (first, second)}) == 1
+    assert "loggedArtifacts" in "".join(parent.tags)
 
 
 def test_without_matplotlib_the_rest_is_logged(server: Rest, monkeypatch: pytest.MonkeyPatch) -> None:

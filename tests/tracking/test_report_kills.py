@@ -1,0 +1,115 @@
+"""Processes that are killed while they log or deliver a report: what was written is delivered, and once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from typing import Any
+
+import pytest
+
+from dspy_cachectl.tracking.outbox import Outbox
+from tests.tracking import servers
+from tests.tracking.conftest import Forks
+from tests.tracking.delivered import assert_delivered_once
+from tests.tracking.rest import Rest
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="fork and SIGKILL are of POSIX")
+
+BY_ITSELF = [
+    "before it is written",
+    "while it is written",
+    "when it is written",
+    "before it is done",
+    "while it is done",
+    "when it is done",
+]
+NOT_WRITTEN, DONE = {"before it is written", "while it is written"}, {"when it is done"}
+ANSWER_LOST = [
+    "runs/search:1",
+    "runs/create",
+    "runs/search:2",
+    "runs/log-batch",
+    "runs/log-inputs",
+    "upload:1",
+    "upload:2",
+    "upload:3",
+    "runs/set-tag",
+    "runs/update",
+]
+HALF_SENT = ["runs/create", "runs/log-batch", "upload:3"]
+
+
+def test_a_kill_at_any_point_loses_no_report_and_makes_no_second_run(
+    server: Rest, forks: Forks, outbox: Outbox
+) -> None:
+    """Killed between two steps, or with a request in the air; a sync is killed, too; the next ones deliver once."""
+    with contextlib.ExitStack() as stack:
+
+        def struck(**fault: str) -> tuple[servers.Proxy, dict[str, Any]]:
+            proxy = stack.enter_context(servers.Proxy.to(server.url))
+            for name, call in fault.items():
+                setattr(proxy, name, call)
+            return proxy, {"env": {"MLFLOW_TRACKING_URI": proxy.url}}
+
+        by_us = {f"{call} answered": struck(holds=call) for call in ANSWER_LOST}
+        by_us |= {f"half of {call}": struck(cuts=call) for call in HALF_SENT}
+        proxy, case = struck(holds="runs/log-batch:2")
+        by_us["between two batches"] = proxy, {**case, "report": "wide"}
+        cases: dict[str, dict[str, Any]] = {where: {**struck()[1], "kill": where} for where in BY_ITSELF}
+        cases |= {name: case for name, (_, case) in by_us.items()}
+
+        # A parent that does not ask for its dead children is Linux's to look through.
+        pids = forks.start(cases, do="log", limit=120, keep=sys.platform == "linux")
+        for name, (proxy, _) in by_us.items():
+            assert proxy.stopped.wait(60), (name, proxy.seen)
+            os.kill(pids[name], signal.SIGKILL)
+        results = forks.results()
+        assert {name: (result["code"], result["told"]) for name, result in results.items()} == dict.fromkeys(
+            cases, (-signal.SIGKILL, None)
+        )
+        waiting = sorted(entry.uid for entry in outbox.pending())
+        assert len(waiting) == len(cases) - len(NOT_WRITTEN) - len(DONE)
+        done = [entry.uid for entry in outbox.done()]
+        assert len(done) == len(DONE)
+
+        for proxy, _ in by_us.values():
+            proxy.holds = proxy.cuts = None
+            proxy.let_go()
+        _kill_a_sync(forks, by_us["runs/create answered"][0])
+        delivered = [uid for uid, status in forks.sync(processes=2) if status == "delivered"]
+        assert len(delivered) == len(set(delivered))
+        assert [(entry.uid, entry.failure(), entry.holder()) for entry in outbox.pending()] == []
+        assert forks.sync() == []
+    assert {entry.uid for entry in outbox.done()} == {*waiting, *done}
+    for uid in (*waiting, *done):
+        assert_delivered_once(server, uid)
+
+
+def test_a_kill_makes_no_second_model(server: Rest, forks: Forks, outbox: Outbox) -> None:
+    """The program's model was created and nobody heard of it: it is found again."""
+    experiment = server.create_experiment(outbox.root.parent.parent.name)
+    with servers.Proxy.to(server.url) as proxy:
+        proxy.holds = "logged-models"
+        env = {"MLFLOW_TRACKING_URI": proxy.url, "MLFLOW_EXPERIMENT_ID": experiment}
+        (pid,) = forks.start({"": {"env": env}}, do="log", limit=120).values()
+        assert proxy.stopped.wait(60), proxy.seen
+        os.kill(pid, signal.SIGKILL)
+        assert forks.results()[""]["code"] == -signal.SIGKILL
+        proxy.let_go()
+        ((waiting, status),) = forks.sync()
+    assert status == "delivered"
+    assert_delivered_once(server, waiting, experiment=experiment)
+    assert len(server.models(experiment)) == 1
+
+
+def _kill_a_sync(forks: Forks, proxy: servers.Proxy) -> None:
+    """Kill a process that delivers, at the last request of a record."""
+    proxy.stopped.clear()
+    proxy.calls["runs/update"] = lambda: os.kill(pid, signal.SIGKILL)
+    (pid,) = forks.start({"": {"do": "sync", "env": {}}}).values()
+    assert proxy.stopped.wait(60), proxy.seen
+    assert forks.results()[""]["code"] == -signal.SIGKILL
+    proxy.calls.clear()
