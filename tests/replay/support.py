@@ -1,0 +1,32 @@
+"""What the tests of cassettes share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a cassette, the header first."""
+    data = path.read_bytes()
+    if path.suffix == ".zst":
+        data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def recordings(path: Path) -> list[dict[str, Any]]:
+    """The recordings of a cassette."""
+    return lines(path)[1:]
+
+
+def write(path: Path, parts: list[dict[str, Any]]) -> None:
+    """Write lines as a cassette, right or wrong."""
+    path.write_text("".join(json.dumps(part) + "\n" for part in parts), encoding="utf-8")
+
+
+def left_over(folder: Path) -> list[str]:
+    """The files of a folder that are no cassettes."""
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))

@@ -1,0 +1,99 @@
+"""The pytest plugin with pytest-xdist: several workers record into one file, and what each saw is what is replayed."""
+
+from __future__ import annotations
+
+from tests.endpoint import Endpoint
+from tests.replay.suites import Suite
+from tests.replay.support import left_over
+
+TESTS = """
+import os
+
+import pytest
+from conftest import ask, make_lm
+
+pytestmark = pytest.mark.cachectl
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_many(say, number):
+    say(ask("Same?"), ask("Same?"))
+    ask(f"Number {number}?" if number or "WORDS" not in os.environ else os.environ["WORDS"])
+"""
+
+FIXTURES = """
+import os
+
+import pytest
+from conftest import ask, make_lm
+
+pytestmark = pytest.mark.cachectl
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+
+
+@pytest.fixture(scope="session")
+def prepared():
+    return make_lm()("prepare")[0]
+
+
+@pytest.fixture(scope="module")
+def compiled(prepared):
+    return [prepared, make_lm()(f"compile {prepared}")[0]]
+
+
+@pytest.mark.parametrize("group", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in "abcd"])
+def test_group(say, group, compiled):
+    say(*compiled, ask(f"Following from {compiled[1]}"))
+    with open(f"workers-{WORKER}", "a"):
+        pass
+"""
+
+
+def test_what_workers_record_is_replayed_by_one_process_and_by_workers(suite: Suite) -> None:
+    """Each test is answered as it was recorded, whoever ran it; the summary adds the workers up."""
+    suite.write("test_qa.py", TESTS)
+    recorded = suite.run("--cachectl=record", "-n2")
+    assert (0, {"passed": 6}, 18) == (recorded.code, recorded.counts(), recorded.requests), recorded.text
+    assert 1 == sum(line.startswith("18 answers recorded") for line in recorded.result.outlines)
+    assert dict.fromkeys((f"test_many[{number}]" for number in range(6)), 3) == suite.scopes()
+    assert [] == left_over(suite.cassette(""))
+    for arguments in ((), ("-n2",)):
+        replayed = suite.replay(*arguments, REVERSED="1")
+        assert (0, recorded.answers) == (replayed.code, replayed.answers), replayed.text
+        assert 1 == sum(line.startswith("18 calls replayed") for line in replayed.result.outlines)
+
+
+def test_what_one_process_recorded_is_replayed_by_workers(suite: Suite) -> None:
+    """And what is missing, or not used, is reported from the workers."""
+    suite.write("test_qa.py", TESTS)
+    recorded = suite.run("--cachectl=record")
+    replayed = suite.replay("-n2", "--cachectl-strict")
+    assert (0, recorded.answers) == (replayed.code, replayed.answers), replayed.text
+    missing = suite.replay("-n2", WORDS="Number zero?")
+    assert (1, {"passed": 5, "failed": 1}) == (missing.code, missing.counts())
+    assert "asked 'zero?', stored '0?'" in missing.text
+    suite.write("test_qa.py", TESTS.replace("range(6)", "range(5)"))
+    unused = suite.replay("-n2", "--cachectl-strict")
+    assert (1, {"passed": 5}) == (unused.code, unused.counts())
+    assert "cassettes/test_qa.jsonl: 3 recordings not used" in unused.text
+
+
+def test_workers_are_given_the_same_answers_by_a_fixture_that_each_sets_up(suite: Suite, endpoint: Endpoint) -> None:
+    """One worker records it and the others go on with that, or what follows from it could not be replayed."""
+    suite.write("test_qa.py", FIXTURES)
+    endpoint.configure(delay=0.5)  # the workers meet in the fixture
+    arguments = ("-n2", "--dist=loadgroup")
+    for mode in ("record", "all"):
+        recorded = suite.run(f"--cachectl={mode}", *arguments)
+        assert (0, {"passed": 4}) == (recorded.code, recorded.counts()), recorded.text
+        assert ["workers-gw0", "workers-gw1"] == sorted(path.name for path in suite.folder.glob("workers-*"))
+        # One for each fixture, one for each test.
+        assert 6 == recorded.requests
+        assert 1 == len({tuple(answers[:2]) for answers in recorded.answers.values()})
+        replayed = suite.replay(REVERSED="1")
+        assert (0, recorded.answers) == (replayed.code, replayed.answers), replayed.text
+        for path in suite.folder.glob("workers-*"):
+            path.unlink()
+    assert {"test_group[a]": 1, "test_group[b]": 1, "test_group[c]": 1, "test_group[d]": 1} == {
+        scope: count for scope, count in suite.scopes().items() if "fixture" not in scope
+    }

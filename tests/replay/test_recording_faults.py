@@ -1,0 +1,280 @@
+"""Nothing that was paid for is lost while a cassette is recorded: killed processes, two at once, disks that fail."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+
+import dspy_cachectl as cachectl
+from tests.endpoint import Endpoint
+from tests.faults.disks import read_only, small_disk
+from tests.programs.support import MakeLM, assert_counted, evaluate, examples, gold, qa, question
+from tests.replay.support import left_over, recordings
+
+ROOT = Path(__file__).resolve().parents[2]
+THREADS = 4
+RECORD = """
+import sys, dspy
+import dspy_cachectl as cachectl
+from tests.programs.support import evaluate, examples, qa
+
+dspy.configure(lm=cachectl.LM("openai/test-model", api_base=sys.argv[1], api_key="sk-test", temperature=1.0))
+with cachectl.cassette(sys.argv[2], sys.argv[3]) as opened:
+    print(evaluate(qa(), examples(*map(int, sys.argv[4:6]))[int(sys.argv[6]):], threads=4))
+print(opened.stats.requests)
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "cassettes").mkdir()
+    return tmp_path / "cassettes" / "answers.jsonl"
+
+
+@pytest.fixture(autouse=True)
+def _lm(lm: MakeLM) -> None:
+    dspy.configure(lm=lm(temperature=1.0))
+
+
+def ask(*texts: str) -> list[str]:
+    return [dspy.settings.lm(text)[0] for text in texts]
+
+
+def ask_and(text: str, then: Callable[[], object]) -> list[str]:
+    """Ask, and let something happen."""
+    answers = ask(text)
+    then()
+    return answers
+
+
+def start(endpoint: Endpoint, path: Path, mode: str, questions: int, copies: int = 1, first: int = 0) -> Any:
+    """Record an evaluation in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", RECORD, endpoint.url, str(path), mode, *map(str, (questions, copies, first))],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+class TestKilled:
+    @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+    @pytest.mark.parametrize("mode", ["record", "new", "all"])
+    def test_what_was_bought_is_kept(
+        self, endpoint: Endpoint, path: Path, mode: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A recording that was killed is gone on with: only the calls in the air are paid twice."""
+        endpoint.configure(gold=gold(40), accuracy=0.6, delay=0.03)
+        process = start(endpoint, path, mode, 40)
+        assert endpoint.wait_for(20, timeout=60)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert not path.exists()
+        assert 1 == len(left_over(path.parent))
+        arrived = endpoint.requests
+        endpoint.configure(delay=0.0)
+
+        with cachectl.cassette(path, "new" if mode == "all" else mode) as opened:
+            score = evaluate(qa(), examples(40), threads=THREADS)
+        assert 40 <= endpoint.requests <= 40 + THREADS
+        assert_counted(opened.stats, resumed=40 - opened.stats.fresh, fresh=endpoint.requests - arrived)
+        assert 1 == len([line for line in caplog.messages if "was killed" in line])
+        assert [] == left_over(path.parent)
+        with cachectl.cassette(path):
+            assert score == evaluate(qa(), examples(40), threads=THREADS)
+
+    def test_a_line_cut_short(self, endpoint: Endpoint, path: Path) -> None:
+        """Of the journal of a killed recording the last line may be half there."""
+        with cachectl.cassette(path.with_name("whole.jsonl"), "record"):
+            recorded = ask("one", "two")
+        _, first, second = path.with_name("whole.jsonl").read_bytes().splitlines()
+        path.with_name(f".{path.name}.1-abc.partial").write_bytes(first + b"\n" + second[:-50])
+        with cachectl.cassette(path, "record"):
+            answers = ask("one", "two")
+        assert 1 == len({*recorded} & {*answers})
+        assert endpoint.requests == 3
+
+    def test_a_journal_of_another_cassette(self, endpoint: Endpoint, path: Path) -> None:
+        """Names that are like this one's, or like a pattern, are not this one's."""
+        with cachectl.cassette(path.with_name("whole.jsonl"), "record"):
+            ask("one")
+        line = path.with_name("whole.jsonl").read_bytes().splitlines()[1]
+        other = path.with_name(".answerz.jsonl.1-abc.partial")
+        other.write_bytes(line + b"\n")
+        with cachectl.cassette(path.with_name("answer[sz].jsonl"), "record"):
+            pass
+        assert other.exists()
+
+
+class TestTwoProcesses:
+    def test_at_once(self, endpoint: Endpoint, path: Path) -> None:
+        """Two processes that record different questions into one file at once: all of it is there."""
+        endpoint.configure(delay=0.01)
+        processes = [start(endpoint, path, "new", 30, 1, 0), start(endpoint, path, "new", 60, 1, 30)]
+        for process in processes:
+            output, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, errors
+            assert "30" == output.split()[-1]
+        assert (60, 60) == (endpoint.requests, len(recordings(path)))
+        assert [] == left_over(path.parent)
+        with cachectl.cassette(path) as opened:
+            evaluate(qa(), examples(60), threads=THREADS)
+        assert (60, []) == (opened.stats.replayed, opened.unused)
+
+    def test_many_threads(self, endpoint: Endpoint, path: Path) -> None:
+        """Cassettes that threads of one process record into one file, one after another and at once."""
+
+        def record(number: int) -> list[str]:
+            lm = dspy.settings.lm
+            with cachectl.cassette(path, "new"):
+                return [lm(question(number))[0]]
+
+        with ThreadPoolExecutor(4) as pool:
+            futures = [pool.submit(cachectl.carry(record), number) for number in range(8)]
+            recorded = [future.result() for future in futures]
+        with cachectl.cassette(path):
+            assert recorded == [ask(question(number)) for number in range(8)]
+        assert endpoint.requests == 8
+
+
+class TestDisks:
+    def test_replay_in_a_read_only_folder(self, endpoint: Endpoint, path: Path, tmp_path: Path) -> None:
+        """A replay writes nothing, so it needs nothing but reading; `record` of what exists neither."""
+        with cachectl.cassette(path, "record"):
+            recorded = ask("one")
+        modes: tuple[Any, ...] = ("replay", "record", "new")
+        with read_only(path.parent, tmp_path / "view") as view:
+            for mode in modes:
+                with cachectl.cassette(view / path.name, mode):
+                    assert recorded == ask("one")
+        assert endpoint.requests == 1
+
+    def test_recording_in_a_read_only_folder(
+        self, endpoint: Endpoint, path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The answer reaches the program, and the end says that it could not be recorded."""
+        with read_only(path.parent, tmp_path / "view") as view:
+            with (
+                pytest.raises(cachectl.StoreUnavailableError, match="cannot be written"),
+                cachectl.cassette(view / path.name, "record") as opened,
+            ):
+                assert "draw-" in ask("one")[0]
+            assert [] == list(view.iterdir())
+        assert_counted(opened.stats, fresh=1, requests=1, failed_writes=1)
+        assert 1 == len([line for line in caplog.messages if "reaches its caller" in line])
+
+    def test_a_full_disk(self, endpoint: Endpoint, path: Path, tmp_path: Path) -> None:
+        """On a full disk answers reach the program; with room again all of them are in the file."""
+        endpoint.configure(answers={"large": ["word " * 20_000]})
+        with small_disk(tmp_path / "disk") as disk:
+            path = disk.path / "answers.jsonl"
+            with cachectl.cassette(path, "record") as opened:
+                recorded = ask("one")
+                disk.fill()
+                recorded += ask("large", "two")  # the second fits into the last page of the journal
+                disk.free()
+                recorded += ask("three")
+            assert_counted(opened.stats, fresh=4, requests=4, failed_writes=1)
+            assert (4, []) == (len(recordings(path)), left_over(disk.path))
+            with cachectl.cassette(path):
+                assert recorded == ask("one", "large", "two", "three")
+        assert endpoint.requests == 4
+
+    def test_a_disk_that_stays_full(self, endpoint: Endpoint, path: Path, tmp_path: Path) -> None:
+        """What is there stays whole, the end raises, and what was written down is in the next recording."""
+        with small_disk(tmp_path / "disk") as disk:
+            path = disk.path / "answers.jsonl"
+            with cachectl.cassette(path, "record"):
+                recorded = ask("one")
+            before = path.read_bytes()
+            with (
+                pytest.raises(cachectl.StoreUnavailableError, match="cannot be written"),
+                cachectl.cassette(path, "new"),
+            ):
+                recorded += ask_and("two", disk.fill)
+            assert before == path.read_bytes()
+            disk.free()
+            with cachectl.cassette(path, "new"):
+                assert recorded == ask("one", "two")
+            assert [] == left_over(disk.path)
+        assert endpoint.requests == 2
+
+
+class TestProvider:
+    def test_errors(self, endpoint: Endpoint, path: Path) -> None:
+        """A call that failed is not recorded; one that DSPy retried is."""
+        dspy.settings.lm.num_retries = 2
+        endpoint.fail("status", status=500, times=1, match="again")
+        endpoint.fail("status", status=400, match="refused")
+        with cachectl.cassette(path, "record") as opened:
+            recorded = ask("again")
+            with pytest.raises(Exception, match="400"):
+                ask("refused")
+        assert (1, 1) == (opened.recorded, opened.stats.failed)
+        bought = endpoint.requests
+        with cachectl.cassette(path):
+            assert recorded == ask("again")
+        with pytest.raises(cachectl.CacheMissError), cachectl.cassette(path):
+            ask("refused")
+        assert bought == endpoint.requests
+
+    @pytest.mark.parametrize("kind", ["empty", "content_filter", "length"])
+    def test_answers_that_no_store_keeps(self, endpoint: Endpoint, path: Path, kind: str) -> None:
+        """An empty, refused or cut answer is recorded, since the program went on with it."""
+        endpoint.fail(kind)
+        with cachectl.cassette(path, "record"):
+            recorded = dspy.settings.lm("one")
+        with cachectl.cassette(path):
+            assert recorded == dspy.settings.lm("one")
+        assert endpoint.requests == 1
+
+    def test_answers_that_do_not_parse(self, endpoint: Endpoint, path: Path) -> None:
+        """An adapter's second try after an answer that it could not read replays with both."""
+        endpoint.fail("garbage", times=1)
+        with cachectl.cassette(path, "record") as opened:
+            recorded = qa()(question="Q?").answer
+        assert 2 == opened.recorded == endpoint.requests
+        with cachectl.cassette(path) as replay:
+            assert recorded == qa()(question="Q?").answer
+        assert [] == replay.unused
+        assert endpoint.requests == 2
+
+    def test_an_error_of_the_program(self, endpoint: Endpoint, path: Path) -> None:
+        """What was bought before the program failed is recorded."""
+        with pytest.raises(ZeroDivisionError), cachectl.cassette(path, "new"):
+            ask_and("one", lambda: 1 / 0)
+        with cachectl.cassette(path, "new") as opened:
+            ask("one")
+        assert_counted(opened.stats, resumed=1)
+        assert endpoint.requests == 1
+
+
+def test_forked_children_record_nothing_twice(endpoint: Endpoint, child: Callable[..., Any], path: Path) -> None:
+    """A cassette in a process that forks: the child's end does not write, and the parent's recording is whole."""
+    script = """
+        import multiprocessing, os, sys, dspy
+        import dspy_cachectl as cachectl
+
+        lm = cachectl.LM("openai/test-model", api_base=os.environ["ENDPOINT_URL"], api_key="sk-test")
+        with cachectl.cassette(sys.argv[1], "record"):
+            first = lm("one")
+            pid = os.fork()
+            if pid == 0:
+                os._exit(0)
+            os.waitpid(pid, 0)
+            second = lm("two")
+        print(len(open(sys.argv[1]).readlines()))
+    """
+    assert 3 == child(script, str(path)).data
+    assert endpoint.requests == 2
