@@ -1,0 +1,115 @@
+"""What the tests of commands share: running one as people do, and a store whose every entry is known."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dspy_cachectl import draws, records
+from dspy_cachectl.stores import Label
+from dspy_cachectl.stores.disk import DiskStore
+
+HEAVY = {"dspy", "litellm", "mlflow"}
+SCRIPT = Path(sys.executable).with_name("dspy-cachectl")
+"""The console script, as it is installed."""
+NASTY = "[bold]x[/bold][link=file:///etc]y[/link]\x1b[2J\x07\x9b\u202e\u200b\r"
+"""Markup, an escape sequence, a bell, a turned direction, no width, and a way back to the line's beginning."""
+HARMLESS = r"[bold]x[/bold][link=file:///etc]y[/link]\x1b[2J\x07\x9b\u202e\u200b\r"
+
+
+def command(
+    *arguments: str | Path, store: Path | None = None, cwd: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the console script where no setting of the developer's own reaches it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DSPY_CACHECTL_")}
+    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "COLUMNS": "100", **variables}
+    named = () if store is None else ("--store", store)
+    return subprocess.run(
+        [sys.executable, *_python_options(arguments), str(SCRIPT), *map(str, (*named, *_others(arguments)))],
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _python_options(arguments: Sequence[str | Path]) -> list[str]:
+    return ["-X", "importtime"] if arguments and arguments[0] == "-X" else []
+
+
+def _others(arguments: Sequence[str | Path]) -> Sequence[str | Path]:
+    return arguments[1:] if arguments and arguments[0] == "-X" else arguments
+
+
+def printed(*arguments: str | Path, store: Path) -> list[str]:
+    """Return the lines that a command prints without a complaint."""
+    done = command(*arguments, store=store)
+    assert (0, "") == (done.returncode, done.stderr)
+    return [line.rstrip() for line in done.stdout.splitlines()]
+
+
+def data(*arguments: str | Path, store: Path) -> Any:
+    """Return what a command prints as JSON, which is ASCII."""
+    text = "\n".join(printed(*arguments, "--json", store=store))
+    assert text.isascii()
+    return json.loads(text)
+
+
+def modules_loaded(done: subprocess.CompletedProcess[str]) -> set[str]:
+    """Return the top-level packages in the report of `-X importtime`."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+
+
+def entry(label: Label, prompt: str = "q?", answer: Any = "an answer", **origin: Any) -> bytes:
+    """An entry as the cache stores one of DSPy's native engine."""
+    facts = {"kind": label.kind, "model": label.model, "phase": label.phase, "created": time.time()}
+    facts |= {"role": label.role or None, "run_id": label.run_id or None, **origin}
+    description = {
+        "request": {"model": label.model, "messages": [{"role": "user", "content": prompt}]},
+        "endpoint": None,
+        "version": None,
+        "rollout_id": origin.get("rollout_id"),
+        "scope": None,
+    }
+    value = {"_dspy_format": "dspy-lm15-result-v1", "outputs": [answer]}
+    return records.encode(records.Origin(**facts), value, draws.plain_text(description))
+
+
+def fill(folder: Path, entries: Mapping[str, tuple[Label, bytes]], *, apart: float = 3600.0) -> Path:
+    """Store entries, the last answer of them a moment ago and the others each so many seconds earlier."""
+    store = DiskStore(folder)
+    for key, (label, value) in entries.items():
+        store.put(key, value, label)
+    store.close()
+    now = time.time()
+    with sqlite3.connect(folder / "cache.db") as plain:
+        for earlier, key in enumerate(key for key in reversed(entries) if entries[key][0].is_answer):
+            plain.execute("UPDATE Cache SET store_time = ? WHERE key = ?", (now - 1 - earlier * apart, key))
+    plain.close()
+    return folder
+
+
+def key_of(number: int) -> str:
+    """A key of 64 digits that begins with its number."""
+    return f"{number:04x}".ljust(64, "f")
+
+
+def counted(folder: Path, condition: str = "1") -> int:
+    """Count the answers in a store with SQLite alone."""
+    with sqlite3.connect(f"{(folder / 'cache.db').as_uri()}?mode=ro", uri=True) as plain:
+        query = (
+            f"SELECT COUNT(*) FROM Cache WHERE tag NOT LIKE 'run\x1f%' AND tag NOT LIKE 'usage\x1f%' AND {condition}"
+        )
+        found: int = plain.execute(query).fetchone()[0]
+    plain.close()
+    return found

@@ -1,0 +1,230 @@
+"""`dspy-cachectl doctor`: what is wrong is found, each with what to do about it, and it never hangs."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import shutil
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dspy_cachectl.manage import diagnosis
+from dspy_cachectl.manage.diagnosis import Finding, Surroundings
+from tests.cli.commands import HEAVY, command, modules_loaded
+from tests.cli.stores import COMPILED, filled
+
+SECRET = "sk-hunter2hunter2hunter2"
+
+
+def doctor(*arguments: str | Path, store: Path, **variables: str) -> tuple[int, dict[str, list[tuple[str, str]]]]:
+    """The exit code, and level and message of what was found by name."""
+    done = command("doctor", *arguments, "--json", store=store, **variables)
+    assert "Traceback" not in done.stderr
+    found: dict[str, list[tuple[str, str]]] = {}
+    for finding in json.loads(done.stdout):
+        assert finding["level"] == "ok" or finding["remedy"] or finding["name"] in {"store", "disk"}
+        found.setdefault(finding["name"], []).append((finding["level"], finding["message"]))
+    return done.returncode, found
+
+
+def levels(found: dict[str, list[tuple[str, str]]]) -> dict[str, set[str]]:
+    return {name: {level for level, _ in items} - {"ok"} for name, items in found.items() if {"ok"} != {
+        level for level, _ in items
+    }}  # fmt: skip
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    folder = tmp_path / "full"
+    filled(folder, [COMPILED] * 12)
+    return folder
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[int]:
+    """A port that takes connections, and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[int, list[Any]]]:
+    """A server that answers what it is asked, and notes it."""
+    asked: list[Any] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.path, dict(self.headers)))
+            self.send_response(200 if self.path == "/mlflow/health" else 503)
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=running.serve_forever)
+    thread.start()
+    yield running.server_port, asked
+    running.shutdown()
+    thread.join()
+    running.server_close()
+
+
+def test_where_all_is_well(store: Path) -> None:
+    """Nothing is wrong: exit code 0, and each version and the entries are named."""
+    code, found = doctor(store=store)
+    assert (0, {}) == (code, levels(found))
+    assert {"python", "dspy-cachectl", "dspy", "litellm", "mlflow", "diskcache", "store", "disk"} <= found.keys()
+    assert "12 entries" in found["store"][0][1]
+    people = command("doctor", store=store)
+    assert (0, "") == (people.returncode, people.stderr)
+    assert all(line.startswith(("ok", "warning", " ")) for line in people.stdout.splitlines())
+
+
+def test_it_loads_nothing_heavy(store: Path) -> None:
+    """What is installed is found without importing it."""
+    assert set() == modules_loaded(command("-X", "doctor", store=store)) & HEAVY
+
+
+def test_a_store_that_is_not_there(tmp_path: Path) -> None:
+    """It is fine, and is not made."""
+    code, found = doctor(store=tmp_path / "missing")
+    assert (0, "not there yet" in found["store"][0][1]) == (code, True)
+    assert not (tmp_path / "missing").exists()
+
+
+def test_a_damaged_store(store: Path) -> None:
+    """A damaged database is an error, and the other checks go on."""
+    content = bytearray((store / "cache.db").read_bytes())
+    content[4096 * 4 : 4096 * 6] = b"\xa5" * 8192
+    (store / "cache.db").write_bytes(content)
+    code, found = doctor(store=store)
+    assert (1, {"error"}) == (code, levels(found)["store"])
+    (store / "cache.db").write_bytes(b"not a database" * 1000)
+    code, found = doctor(store=store)
+    assert (1, {"error"}) == (code, levels(found)["store"])
+    assert "python" in found
+
+
+def test_settings_that_cannot_be_used(store: Path) -> None:
+    """They are an error with the setting's name."""
+    code, found = doctor(store=store, DSPY_CACHECTL_DISK_BYTES="-1")
+    assert (1, {"error"}) == (code, levels(found)["configuration"])
+    assert "disk_bytes" in found["configuration"][0][1]
+
+
+def test_a_store_that_may_grow_beyond_the_disk(store: Path) -> None:
+    """More allowed than there is room for is a warning."""
+    code, found = doctor(store=store, DSPY_CACHECTL_DISK_BYTES=str(shutil.disk_usage(store).total * 2))
+    assert (0, {"disk": {"warning"}}) == (code, levels(found))
+
+
+def test_dspys_own_cache_in_the_same_folder(store: Path) -> None:
+    """Two caches in one folder are an error."""
+    code, found = doctor(store=store, DSPY_CACHEDIR=str(store))
+    assert (1, {"error"}) == (code, levels(found)["dspy.cache"])
+
+
+def test_what_waits_in_the_outbox(store: Path, tmp_path: Path) -> None:
+    """Records that have waited for long are a warning."""
+    import os
+
+    folder = tmp_path / "state" / "mlflow" / "pending" / "some-record"
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text("{}")
+    state = str(tmp_path / "state")
+    assert "1 waiting" in doctor(store=store, DSPY_CACHECTL_STATE=state)[1]["outbox"][0][1]
+    os.utime(folder / "record.json", (time.time() - 7 * 86400,) * 2)
+    code, found = doctor(store=store, DSPY_CACHECTL_STATE=state)
+    assert (0, {"outbox": {"warning"}}) == (code, levels(found))
+    assert "168.0 h" in found["outbox"][0][1]
+
+
+def test_a_server_that_answers(store: Path, server: tuple[int, list[Any]]) -> None:
+    """It is asked once, without credentials, and they are shown nowhere."""
+    port, asked = server
+    uri = f"http://user:{SECRET}@127.0.0.1:{port}/mlflow/?token={SECRET}"
+    done = command("doctor", "--json", store=store, MLFLOW_TRACKING_URI=uri)
+    assert 0 == done.returncode
+    assert SECRET not in done.stdout + done.stderr
+    assert ["/mlflow/health"] == [path for path, _ in asked]
+    assert SECRET not in str(asked)
+    (finding,) = [item for item in json.loads(done.stdout) if item["name"] == "mlflow server"]
+    assert "ok" == finding["level"]
+
+
+def test_a_server_that_does_not_answer(store: Path, server: tuple[int, list[Any]]) -> None:
+    """Nobody there, nobody who speaks, and a server in trouble are warnings, within the limit."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        closed = free.getsockname()[1]
+    with listening() as silent:
+        for port in (closed, silent, server[0]):
+            uri = f"http://user:{SECRET}@127.0.0.1:{port}/"
+            done = command("doctor", "--timeout", "0.5", "--json", store=store, MLFLOW_TRACKING_URI=uri)
+            (finding,) = [item for item in json.loads(done.stdout) if item["name"] == "mlflow server"]
+            assert (0, "warning") == (done.returncode, finding["level"])
+            assert SECRET not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "level"),
+    [
+        ("litellm", "1.82.7", "error"),
+        ("litellm", "1.82.8", "error"),
+        ("litellm", "1.107.0", "error"),
+        ("litellm", "1.107.1", "ok"),
+        ("litellm", "1.9.0", "warning"),
+        ("dspy", "3.4.0", "warning"),
+        ("dspy", "3.4.1", "ok"),
+        ("dspy", "3.4.9", "ok"),
+        ("dspy", "3.5.0", "warning"),
+        ("dspy", None, "error"),
+        ("mlflow", None, "ok"),
+    ],
+)
+def test_versions(monkeypatch: pytest.MonkeyPatch, name: str, version: str | None, level: str) -> None:
+    """Compromised releases and a missing package are errors, unsupported ones are warnings."""
+    real = diagnosis._version
+    monkeypatch.setattr(diagnosis, "_version", lambda asked: version if asked == name else real(asked))
+    found = {finding.name: finding for finding in diagnosis.check_versions(Surroundings(Path))}
+    assert (level, level == "ok") == (found[name].level, not found[name].remedy)
+
+
+def test_a_check_that_fails_itself_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other checks are run all the same."""
+
+    def check_something(_: Surroundings) -> Iterator[Finding]:
+        yield Finding("before", "ok", "seen")
+        raise RuntimeError("broken")
+
+    def check_more(_: Surroundings) -> Iterator[Finding]:
+        yield Finding("more", "ok", "seen")
+
+    monkeypatch.setattr(diagnosis, "CHECKS", (check_something, check_more))
+    found = [(finding.name, finding.level) for finding in diagnosis.diagnose(Surroundings(Path))]
+    assert ("something", "error") in found
+    assert ("more", "ok") in found
+
+
+@pytest.mark.parametrize(("kind", "level"), [("nfs4", "warning"), ("fuse.sshfs", "warning"), ("ext4", "ok")])
+def test_disks_that_are_not_local(monkeypatch: pytest.MonkeyPatch, store: Path, kind: str, level: str) -> None:
+    """SQLite's locks are not to be relied on there."""
+    monkeypatch.setattr(diagnosis, "_file_system", lambda path: kind)
+    monkeypatch.setattr(diagnosis.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**15))
+    found = {finding.name: finding.level for finding in diagnosis.check_disk(Surroundings(lambda: store))}
+    assert {"disk": "ok", "file system": level} == found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says it in a file")
+def test_the_kind_of_file_system_is_that_of_the_innermost_mount() -> None:
+    """`/proc` is a file system of its own."""
+    assert "proc" == diagnosis._file_system(Path("/proc/self"))

@@ -1,0 +1,183 @@
+"""`dspy-cachectl explain`: why a request was bought though others are stored."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dspy_cachectl as cachectl
+from dspy_cachectl import Policy
+from tests.programs.support import MakeLM
+
+
+def explain(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the command on the store of the test."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(
+        [sys.executable, "-m", "dspy_cachectl", "explain", *arguments],
+        input=stdin,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def explained(*arguments: str, stdin: str = "") -> dict[str, Any]:
+    """Return what the command says as JSON."""
+    done = explain(*arguments, "--json", stdin=stdin)
+    assert (0, "") == (done.returncode, done.stderr)
+    data: dict[str, Any] = json.loads(done.stdout)
+    return data
+
+
+def key_of(lm: Any) -> str:
+    """Return the key of the call that an LM made last."""
+    key: str = lm.history[-1]["cachectl"]["key"]
+    return key
+
+
+def test_a_changed_prompt(lm: MakeLM) -> None:
+    """The nearest entry before it is named, with the words that differ."""
+    asked = lm(temperature=0.5)
+    with cachectl.phase("compile"):
+        asked("Something else entirely")
+        asked("What is the capital of France?")
+        first = key_of(asked)
+        asked("What is the capital of Spain?")
+    found = explained(key_of(asked)[:12])
+    assert (True, first) == (found["stored"], found["nearest"])
+    assert ["message 0 (user): after 'the capital of': asked 'Spain?', stored 'France?'"] == found["differences"]
+    done = explain(key_of(asked))
+    assert f"nearest of 2 entries: {first}" in done.stdout
+
+
+def test_the_first_of_its_kind(lm: MakeLM) -> None:
+    """There is nothing to compare with."""
+    asked = lm()
+    with cachectl.phase("compile"):
+        asked("hello")
+    found = explained(key_of(asked))
+    assert (None, "nothing like it was stored before it") == (found["nearest"], found["reason"])
+
+
+def test_a_draw_of_another_run(lm: MakeLM) -> None:
+    """A draw is bought because the one that is stored belongs to another run."""
+    asked = lm()
+    with cachectl.phase("eval", run_id="first"):
+        asked("hello")
+    with cachectl.phase("eval", run_id="second"):
+        asked("hello")
+    found = explained(key_of(asked))
+    assert "as a draw of the run 'first', and a draw of the run 'second' is asked for" in found["reason"]
+
+
+def test_a_request(lm: MakeLM, endpoint: Any) -> None:
+    """A request that was never made is looked for, and explained where it is not stored."""
+    asked = lm(temperature=0.5)
+    with cachectl.phase("compile"):
+        asked("hello")
+    message = [{"role": "user", "content": "hello"}]
+    request = {"model": "openai/test-model", "messages": message, "temperature": 0.5, "api_base": endpoint.url}
+    there = explained("--request", "-", stdin=json.dumps({**request, "api_key": "sk-other"}))
+    assert (True, key_of(asked)) == (there["stored"], there["key"])
+    away = explained("--request", "-", stdin=json.dumps({**request, "temperature": 0.7}))
+    assert (False, ["temperature: asked 0.7, stored 0.5"]) == (away["stored"], away["differences"])
+
+
+def test_what_show_prints(lm: MakeLM, tmp_path: Path) -> None:
+    """The request that `show --json` prints is one that can be edited and asked about."""
+    asked = lm()
+    with cachectl.phase("compile"):
+        asked("hello")
+    command = [sys.executable, "-m", "dspy_cachectl", "show", "--json", key_of(asked)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
+    request = json.loads(shown.stdout)["request"]
+    path = tmp_path / "request.json"
+    path.write_text(json.dumps(request), encoding="utf-8")
+    assert key_of(asked) == explained("--request", str(path))["key"]
+    path.write_text(json.dumps({**request, "version": "2"}), encoding="utf-8")
+    assert ["version: asked '2', stored None"] == explained("--request", str(path))["differences"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "message"),
+    [
+        ([], "", "name the KEY of an entry, or a --request"),
+        (["abcdef"], "", "no entry's key begins with 'abcdef'"),
+        (["--request", "-"], "no JSON", "cannot be read as JSON"),
+        (["--request", "-"], "[]", "holds no JSON object"),
+        (["--request", "-"], "{}", "a request names its model"),
+        (["--request", "missing.json"], "", "cannot be read as JSON"),
+    ],
+)
+def test_what_cannot_be_explained(arguments: list[str], stdin: str, message: str) -> None:
+    """A usage error says what is wrong."""
+    done = explain(*arguments, stdin=stdin)
+    assert (2, "") == (done.returncode, done.stdout)
+    assert message in " ".join(done.stderr.split())
+
+
+class TestReasonsOfMisses:
+    """The error of a replay says why there was no answer."""
+
+    @staticmethod
+    def reason(lm: Any, *, run_id: str | None = None, text: str = "hello", **options: Any) -> str:
+        with (
+            pytest.raises(cachectl.CacheMissError) as miss,
+            cachectl.phase("check", Policy.REPLAY, run_id=run_id, **options),
+        ):
+            lm(text)
+        assert miss.value.reason in str(miss.value)
+        return miss.value.reason
+
+    def test_another_run(self, lm: MakeLM) -> None:
+        """It was drawn in another run, or outside runs, or more often than it was drawn."""
+        with cachectl.phase("eval", run_id="first"):
+            lm()("hello")
+        assert "as a draw of the run 'first', and a draw of the run 'second' is" in self.reason(lm(), run_id="second")
+        assert "as a draw of the run 'first', and an answer outside runs is" in self.reason(lm())
+        with pytest.raises(cachectl.CacheMissError) as miss, cachectl.phase("check", Policy.REPLAY, run_id="first"):
+            [lm()("hello") for _ in range(2)]
+        assert "the same request is in this run, but this is a further draw of it" in miss.value.reason
+        with cachectl.phase("compile"):
+            lm()("other")
+        assert "not as a draw of the run 'first'" in self.reason(lm(), run_id="first", text="other")
+
+    def test_expired(self, lm: MakeLM) -> None:
+        """It is too old."""
+        with cachectl.phase("compile"):
+            lm()("hello")
+        assert "older than max_age=0 s" in self.reason(lm(), max_age=0)
+
+    def test_never_stored(self, lm: MakeLM, endpoint: Any) -> None:
+        """It was bought by this process and not kept; why is said."""
+        with cachectl.phase("compile", Policy.OFF):
+            lm()("hello")
+        assert "not stored: the phase does not store" in self.reason(lm())
+        endpoint.fail("empty")
+        with cachectl.phase("compile"):
+            lm()("empty")
+        assert "not stored: it was empty" in self.reason(lm(), text="empty")
+
+
+def test_dspy_is_not_imported(lm: MakeLM, tmp_path: Path) -> None:
+    """Explaining needs neither DSPy nor LiteLLM."""
+    asked = lm()
+    with cachectl.phase("compile"):
+        asked("hello")
+    code = (
+        "import sys; sys.argv = ['dspy-cachectl', 'explain', sys.argv[1]]\n"
+        "from dspy_cachectl.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: code = end.code\n"
+        "print(code, sorted({'dspy', 'litellm', 'mlflow'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, key_of(asked)], capture_output=True, text=True, check=True)
+    assert "0 []" == done.stdout.splitlines()[-1]

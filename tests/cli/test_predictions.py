@@ -1,0 +1,230 @@
+"""`dspy-cachectl predictions`: what evaluations keep, listed, shown, compared, exported and removed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+
+from dspy_cachectl.predictions import Library, Row, Score, units
+from tests.cli.commands import HARMLESS, HEAVY, NASTY, command, modules_loaded
+from tests.predictions.support import compute, evaluate, examples, key_of, row
+
+
+def predictions(*arguments: str | Path, library: Path, check: bool = True) -> Any:
+    """What a command prints as JSON."""
+    done = command("predictions", *arguments, "--library", library, "--json")
+    assert (0, "") == (done.returncode, done.stderr)
+    return json.loads(done.stdout)
+
+
+def run(library: Path, answers: dict[int, str], *, name: str, **more: Any) -> Path:
+    """Keep the answers of a program to three questions, and return the snapshot."""
+    data = examples(3)
+    key = more.pop("key", None) or key_of(data)
+    with Library(library, **more).open(key, units(data), run_id=name) as session:
+        for unit, repeat in list(session.missing()):
+            at = [other.example_key for other in units(data)].index(unit.example_key)
+            made: Row = row(unit, repeat, answer=answers.get(at, "same"), inputs={"question": f"q{at}"})
+            judged = {"exact": Score(unit.label_key, float(at in answers))}
+            session.keep(replace(made, scores=judged))
+        path = session.finish({"phase": "eval"}, {"exact": {"score": len(answers) / 3}})
+    assert path is not None
+    return path
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    return tmp_path / "library"
+
+
+def test_ls(library: Path) -> None:
+    """The newest comes first, with what it is of, how large it is and its score."""
+    first = run(library, {}, name="first")
+    second = run(library, {0: "other"}, name="second", compress=True)
+    found = predictions("ls", library=library)
+    assert [second.name, first.name] == [item["name"] for item in found]
+    item = found[0]
+    assert ("openai/test", 3, 3, "second", "eval", True) == (
+        item["model"],
+        item["rows"],
+        item["questions"],
+        item["run_id"],
+        item["phase"],
+        item["is_complete"],
+    )
+    assert [{"exact": 1 / 3}, {"exact": 0.0}] == [item["scores"] for item in found]
+    assert [second.stat().st_size, first.stat().st_size] == [item["bytes"] for item in found]
+    people = command("predictions", "ls", "--library", library)
+    assert (0, "") == (people.returncode, people.stderr)
+    assert first.name in people.stdout
+
+
+def test_show(library: Path) -> None:
+    """A snapshot is shown by its name, its run or the beginning of either, as far as the limit goes."""
+    path = run(library, {0: "other"}, name="my-run")
+    for name in (path.name, path.name[:-8], "my-r", path.stem.rpartition("_")[2][:6]):
+        shown = predictions("show", name, "--limit", "2", library=library)
+        assert (path.name, 2) == (shown["name"], len(shown["predictions"]))
+    assert ["other", "same"] == [item["output"]["answer"] for item in shown["predictions"]]
+    people = command("predictions", "show", "my-run", "--limit", "1", "--library", library)
+    assert (True, True) == ("answer=other" in people.stdout, "... and 2 more" in people.stdout)
+
+
+def test_diff(library: Path) -> None:
+    """Questions answered or scored otherwise are named, and what differs in what the answers depend on."""
+    data = examples(3)
+    program = dspy.Predict("question -> answer")
+    run(library, {0: "one"}, name="before", key=key_of(data))
+    program.signature = program.signature.with_instructions("Be brief.")
+    run(library, {0: "two", 2: "same"}, name="after", key=key_of(data, program=program, model="openai/other"))
+    found = predictions("diff", "before", "after", library=library)
+    assert (1, 2, 0, 0) == (found["same"], len(found["changed"]), found["only_before"], found["only_after"])
+    first, second = found["changed"]
+    assert ({"answer": "one"}, {"answer": "two"}, {}) == (first["before"], first["after"], first["scores"])
+    assert (first["question"], second["scores"]) == ({"question": "q0"}, {"exact": [0.0, 1.0]})
+    assert [True, True, True] == [
+        any(line.startswith(start) for line in found["identity"]) for start in ("model: name", "program: ", "run: ")
+    ]
+    same = predictions("diff", "before", "before", library=library)
+    assert ([], [], 3) == (same["identity"], same["changed"], same["same"])
+
+
+def test_data_that_differ(library: Path) -> None:
+    """Snapshots of other questions say so."""
+    evaluate(Library(library), examples(2), run_id="two")
+    evaluate(Library(library), examples(3, start=1), run_id="three")
+    found = predictions("diff", "two", "three", library=library)
+    assert (1, 1, 2) == (found["same"], found["only_before"], found["only_after"])
+    assert any(line.startswith("data: ") for line in found["identity"])
+
+
+def test_clear(library: Path) -> None:
+    """What is named goes, after a yes, and nothing else."""
+    first, second = run(library, {}, name="first"), run(library, {0: "x"}, name="second")
+    asked = command("predictions", "clear", "first", "--library", library)
+    nothing = command("predictions", "clear", "--yes", "--library", library)
+    dry = predictions("clear", "--all", "--dry-run", library=library)
+    assert (2, 2, []) == (asked.returncode, nothing.returncode, dry["removed"])
+    assert first.exists()
+    assert second.exists()
+    done = predictions("clear", "first", "--yes", library=library)
+    assert ([first.name], False, True) == (done["removed"], first.exists(), second.exists())
+    predictions("clear", "--all", "--yes", library=library)
+    assert not second.exists()
+
+
+def test_what_a_living_evaluation_uses_stays(library: Path) -> None:
+    """A snapshot that is being extended is not removed."""
+    path = run(library, {}, name="run")
+    data = examples(3)
+    with Library(library).open(key_of(data), units(data), run_id="run", repeats=2) as session:
+        compute(session, at_most=1)
+        done = predictions("clear", "--all", "--yes", library=library)
+        assert ([], True) == (done["removed"], path.exists())
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_csv(library: Path, tmp_path: Path, raw: bool) -> None:
+    """A row a prediction; cells that a spreadsheet would take for a formula are made harmless, unless asked not to."""
+    run(library, {0: "=HYPERLINK(1)", 1: "-1", 2: 'with "quotes"\nand lines'}, name="run")
+    target = tmp_path / "table.csv"
+    done = command("predictions", "export", "run", target, "--library", library, *(["--raw"] if raw else []))
+    assert (0, "") == (done.returncode, done.stderr)
+    with target.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    mark = "" if raw else "'"
+    expected = [f"{mark}=HYPERLINK(1)", f"{mark}-1", 'with "quotes"\nand lines']
+    assert expected == [item["prediction.answer"] for item in rows]
+    assert (["q0", "q1", "q2"], ["1.0"] * 3) == (
+        [item["inputs.question"] for item in rows],
+        [item["score.exact"] for item in rows],
+    )
+
+
+def test_nothing_is_written_over(library: Path, tmp_path: Path) -> None:
+    """A file that is there is written over with --force alone, and another ending is refused."""
+    run(library, {}, name="run")
+    target = tmp_path / "table.csv"
+    target.write_text("precious")
+    refused = command("predictions", "export", "run", target, "--library", library)
+    other = command("predictions", "export", "run", tmp_path / "table.xls", "--library", library)
+    assert (1, 1, "precious") == (refused.returncode, other.returncode, target.read_text())
+    done = command("predictions", "export", "run", target, "--force", "--library", library)
+    assert (0, True) == (done.returncode, target.read_text().startswith("example_key,"))
+
+
+def test_parquet(library: Path, tmp_path: Path) -> None:
+    """The same table, with its numbers as numbers."""
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    run(library, {0: "=x"}, name="run")
+    done = command("predictions", "export", "run", tmp_path / "table.parquet", "--library", library)
+    assert (0, "") == (done.returncode, done.stderr)
+    frame = pandas.read_parquet(tmp_path / "table.parquet")
+    assert ["=x", "same", "same"] == frame["prediction.answer"].tolist()
+    assert math.isclose(1.0, frame["score.exact"].sum())
+
+
+def test_parquet_without_what_it_needs(library: Path, tmp_path: Path) -> None:
+    """Where pandas is missing, it says what to install."""
+    run(library, {}, name="run")
+    (tmp_path / "pandas.py").write_text("raise ImportError('not here')")
+    done = command(
+        "predictions", "export", "run", tmp_path / "table.parquet", "--library", library, PYTHONPATH=str(tmp_path)
+    )
+    assert (1, True, False) == (
+        done.returncode,
+        "dspy-cachectl[pandas]" in done.stderr,
+        (tmp_path / "table.parquet").exists(),
+    )
+
+
+def test_looking_changes_nothing(library: Path) -> None:
+    """A damaged snapshot is named and left out, and lies where it lay; the others are listed."""
+    good, bad = run(library, {}, name="good"), run(library, {0: "x"}, name="bad")
+    bad.write_text("{")
+    done = command("predictions", "ls", "--json", "--library", library)
+    assert ([good.name], True) == ([item["name"] for item in json.loads(done.stdout)], bad.exists())
+    assert bad.name in done.stderr
+    assert 1 == command("predictions", "show", bad.name, "--library", library).returncode
+
+
+def test_names_are_not_paths(library: Path, tmp_path: Path) -> None:
+    """A snapshot outside the folder is none, however it is named."""
+    path = run(library, {}, name="run")
+    outside = tmp_path / path.name
+    outside.write_bytes(path.read_bytes())
+    for name in (f"../{path.name}", str(outside), "", "no-such"):
+        done = command("predictions", "clear", name, "--yes", "--library", library)
+        assert 1 == done.returncode
+    assert (True, True) == (outside.exists(), path.exists())
+
+
+def test_stored_text_cannot_steer_the_terminal(library: Path) -> None:
+    """Answers with control characters and markup are shown as they are."""
+    run(library, {0: NASTY}, name="run")
+    shown = command("predictions", "show", "run", "--library", library)
+    assert HARMLESS in shown.stdout
+    assert "\x1b" not in shown.stdout
+
+
+def test_without_dspy(library: Path) -> None:
+    """Listing, showing and comparing load neither dspy, litellm nor mlflow."""
+    run(library, {}, name="run")
+    for arguments in (["ls"], ["show", "run"], ["diff", "run", "run"]):
+        done = command("-X", "predictions", *arguments, "--library", library)
+        assert (0, set()) == (done.returncode, modules_loaded(done) & HEAVY)
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    """Nothing is kept in it, and it is not made."""
+    assert [] == predictions("ls", library=tmp_path / "missing")
+    assert 1 == command("predictions", "show", "any", "--library", tmp_path / "missing").returncode
+    assert not (tmp_path / "missing").exists()
