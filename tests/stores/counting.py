@@ -1,0 +1,68 @@
+"""What the tests of the statistics of use share: counting as a process does, and reading what is kept."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+import pytest
+
+from dspy_cachectl.errors import StoreError, StoreUnavailableError
+from dspy_cachectl.ledger import Tally
+from dspy_cachectl.stores import Label, MemoryStore
+from dspy_cachectl.stores.disk import DiskStore
+from dspy_cachectl.stores.tiers import Tiers
+from dspy_cachectl.usage import Usage, UsageTotals
+
+USED = ("lm", "m", "p", "", "")
+LABEL = Label("lm", "m", "p")
+
+
+def made(store: DiskStore) -> Usage:
+    """What another process would count with."""
+
+    def fail(doing: str, error: StoreError) -> None:
+        raise AssertionError(f"a {doing} failed: {error}")
+
+    return Usage(Tiers([MemoryStore(), store], on_fault=fail), on_fault=fail)
+
+
+def record(usage: Usage, calls: int, served: str | None = None) -> None:
+    for _ in range(calls):
+        usage.record(USED, Tally(calls=1, reused=served is not None), served)
+
+
+def entries(store: DiskStore) -> list[str]:
+    return list(store.keys("usage"))
+
+
+def totals(store: DiskStore) -> UsageTotals:
+    return UsageTotals.of([store.get(key) or b"" for key in entries(store)])
+
+
+def calls(store: DiskStore) -> int:
+    assert 0 == totals(store).damaged
+    return sum(tally.calls for tally in totals(store).rows().values())
+
+
+def served(store: DiskStore) -> dict[str, tuple[int, bool]]:
+    """How often entries were served, and whether it is known when, as diskcache's own columns say."""
+    with sqlite3.connect(store.path / "cache.db") as plain:
+        rows = plain.execute("SELECT key, access_count, access_time > store_time FROM Cache").fetchall()
+    plain.close()
+    return {key: (count, bool(later)) for key, count, later in rows if ":" not in key}
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let writes fail as long as there is something in the list: the names of the methods that do."""
+    failing: list[str] = []
+    for name in ("put", "note_served", "delete"):
+        method = getattr(DiskStore, name)
+
+        def refuse(self: DiskStore, *args: Any, _name: str = name, _method: Any = method) -> Any:
+            if _name in failing:
+                raise StoreUnavailableError("refused")
+            return _method(self, *args)
+
+        monkeypatch.setattr(DiskStore, name, refuse)
+    return failing
