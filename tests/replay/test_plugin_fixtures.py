@@ -1,4 +1,4 @@
-"""The pytest plugin with fixtures, coroutines and test cases: what outlives a test does not depend on which came first."""
+"""The pytest plugin with fixtures, coroutines and test cases: whichever test comes first, all are answered alike."""
 
 from __future__ import annotations
 
