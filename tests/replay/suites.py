@@ -153,6 +153,9 @@ class Suite:
         with self._patch.context() as patch, self._endpoint.counting() as seen:
             # What a developer's desk may have set.
             patch.delenv("PYTEST_ADDOPTS", raising=False)
+            for name in ("CI", "BUILD_NUMBER"):
+                # There pytest prints each failure's message once more, in its summary.
+                patch.delenv(name, raising=False)
             for name, value in {"SUITE_ANSWERS": str(said), **env}.items():
                 patch.setenv(name, value)
             result = self._pytester.runpytest_subprocess(*arguments, timeout=200)
