@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-import inspect
 import threading
 import uuid
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ import dspy
 
 from dspy_cachectl._process import SETTING, state
 from dspy_cachectl.config import settings
+from dspy_cachectl.decoration import within
 from dspy_cachectl.draws import Ordinals
 from dspy_cachectl.errors import CacheMissError, ConfigurationError, ReplayIncompleteError
 from dspy_cachectl.evaluations import Evaluation, EvaluationObserver
@@ -221,23 +221,7 @@ class phase:  # noqa: N801 - used as a word: with phase("eval")
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
         """Return the function, running in this phase each time it is called."""
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise ConfigurationError("a generator leaves its phase at the first value; open the phase inside it")
-        if inspect.iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-                with self._again():
-                    return await function(*args, **kwargs)
-
-            return run_async  # type: ignore[return-value]
-
-        @functools.wraps(function)
-        def run(*args: P.args, **kwargs: P.kwargs) -> T:
-            with self._again():
-                return function(*args, **kwargs)
-
-        return run
+        return within(self._again, function, name="phase")
 
     @property
     def context(self) -> PhaseContext:

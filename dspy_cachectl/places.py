@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import dspy
 
 from dspy_cachectl._process import SETTING, state
 from dspy_cachectl.config import settings
+from dspy_cachectl.decoration import within
 from dspy_cachectl.phases import PhaseContext, PhaseRun, ruling
 from dspy_cachectl.policy import Policy
 from dspy_cachectl.tape import Tape
@@ -92,18 +92,4 @@ def carry(function: Callable[P, T]) -> Callable[P, T]:
     For thread pools that do not carry DSPy's settings: `pool.submit(carry(program), question=...)`.
     """
     context = dspy.settings.get(SETTING)
-    if inspect.iscoroutinefunction(function):
-
-        @functools.wraps(function)
-        async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-            with dspy.context(**{SETTING: context}):
-                return await function(*args, **kwargs)
-
-        return run_async  # type: ignore[return-value]
-
-    def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        with dspy.context(**{SETTING: context}):
-            return function(*args, **kwargs)
-
-    # A DSPy program is callable but is no function: it has no name to take over.
-    return functools.update_wrapper(run, function) if hasattr(function, "__name__") else run
+    return within(lambda: dspy.context(**{SETTING: context}), function)

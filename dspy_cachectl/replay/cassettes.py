@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import inspect
 import os
 import tempfile
 import uuid
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar, get_args
+from typing import ParamSpec, TypeVar, get_args
 
 from dspy_cachectl._process import logger, state
 from dspy_cachectl.cleaning import Cleaner, Redact
+from dspy_cachectl.decoration import within
 from dspy_cachectl.errors import CacheMissError, ConfigurationError, ReplayIncompleteError, StoreUnavailableError
 from dspy_cachectl.ledger import Stats
 from dspy_cachectl.phases import phase
@@ -135,23 +135,8 @@ class cassette:  # noqa: N801 - used as a word: with cassette("tests/answers.jso
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
         """Return the function, running in this cassette each time it is called."""
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise ConfigurationError("a generator leaves its cassette at the first value; open the cassette inside it")
-        if inspect.iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-                with cassette(self._path, self._mode, redact=self._redact):
-                    return await function(*args, **kwargs)
-
-            return run_async  # type: ignore[return-value]
-
-        @functools.wraps(function)
-        def run(*args: P.args, **kwargs: P.kwargs) -> T:
-            with cassette(self._path, self._mode, redact=self._redact):
-                return function(*args, **kwargs)
-
-        return run
+        again = functools.partial(cassette, self._path, self._mode, redact=self._redact)
+        return within(again, function, name="cassette")
 
 
 class OpenCassette:
