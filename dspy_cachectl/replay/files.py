@@ -11,9 +11,9 @@ import io
 import platform
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -58,6 +58,7 @@ class Header:
         python: The version of Python.
         phases: The policies of the phases that were recorded, by name.
         keys: `"cassette"` where it was recorded as one, `"store"` where it was exported from a store.
+        models: Whose answers are in it.
     """
 
     cassette: int = FORMAT
@@ -68,6 +69,7 @@ class Header:
     litellm: str = ""
     python: str = ""
     phases: Mapping[str, str] = field(default_factory=dict)
+    models: Sequence[str] = ()
 
     @classmethod
     def of_now(cls, phases: Mapping[str, str], *, keys: str = "cassette") -> Header:
@@ -142,11 +144,14 @@ def write(path: Path, recordings: Iterable[Recording], header: Header, *, before
     """
     kept = before.lines if before is not None else {}
     lines: dict[str, bytes] = {}
+    models: set[str] = set()
     for recording in recordings:
+        models.add(records.decode_origin(recording.data).model)
         line, old = to_line(recording), kept.get(recording.key)
         lines[recording.key] = old if old is not None and _is_same(old, line) else line
     if before is not None and lines == kept:
         return False
+    header = replace(header, models=sorted(models))
     content = b"".join(
         line + b"\n" for line in [orjson.dumps(asdict(header)), *sorted(lines.values(), key=_place_in_file)]
     )
@@ -286,11 +291,13 @@ def read_header(line: bytes, path: Path) -> Header:
             f"{path} has the cassette format {version}; this dspy-cachectl reads up to {FORMAT}. "
             "Upgrade dspy-cachectl to read it; it is left as it is"
         )
-    phases = facts.get("phases", {})
-    texts = [facts.get(item.name, "") for item in fields(Header) if item.name not in {"cassette", "phases"}]
-    if isinstance(phases, dict):
-        texts += phases.values()
-    if not isinstance(phases, dict) or not all(isinstance(text, str) for text in texts):
+    phases, models = facts.get("phases", {}), facts.get("models", [])
+    others = {"cassette", "phases", "models"}
+    texts = [facts.get(item.name, "") for item in fields(Header) if item.name not in others]
+    are_kinds_right = isinstance(phases, dict) and isinstance(models, list)
+    if are_kinds_right:
+        texts += [*phases.values(), *models]
+    if not are_kinds_right or not all(isinstance(text, str) for text in texts):
         raise CorruptEntryError(f"{path} is not a cassette: what its header says is no text where it has to be one")
     known = {item.name for item in fields(Header)}
     return Header(**{name: value for name, value in facts.items() if name in known})

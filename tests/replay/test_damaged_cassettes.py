@@ -54,6 +54,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "header that is a list": (lambda parts: joined([b"[1]", *parts[1:]]), "is no header"),
     "format of no version": (lambda parts: joined([b'{"cassette": "x"}', *parts[1:]]), "claims the format 'x'"),
     "format that is true": (lambda parts: joined([b'{"cassette": true}', *parts[1:]]), "claims the format True"),
+    "models that are none": (lambda parts: joined([b'{"cassette": 1, "models": [1]}', *parts[1:]]), "is no text"),
     "phases that are none": (lambda parts: joined([b'{"cassette": 1, "phases": [1]}', *parts[1:]]), "is no text"),
     "keys of no kind": (lambda parts: joined([b'{"cassette": 1, "keys": {}}', *parts[1:]]), "is no text"),
     "a list": (lambda parts: joined([parts[0], b"[1, 2]"]), "line 2: the line is no recording"),

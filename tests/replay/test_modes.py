@@ -162,6 +162,7 @@ class TestDraws:
             assert recorded == program()
         assert endpoint.requests == 7
         assert {"anew": "REFRESH", "compile": "REUSE", "eval": "FRESH", "off": "OFF"} == lines(path)[0]["phases"]
+        assert ["openai/test-model"] == lines(path)[0]["models"]
 
 
 class TestMisses:
