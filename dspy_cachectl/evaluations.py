@@ -124,7 +124,7 @@ class EvaluationObserver(ScopeKeeper):
 def place(call_id: str) -> Scope:
     """Open the scope of an evaluation or a compile, in the MLflow run that is active in this thread."""
     scope = scopes.opened(call_id)
-    scope.mlflow_run = active_mlflow_run()
+    scopes.place(scope, active_mlflow_run())
     return scope
 
 

@@ -6,6 +6,7 @@ LM, a tool, ...) is entered under its own id, so that what is made within that c
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +40,11 @@ class Scope:
 _within: dict[str, Scope] = {}
 """The scopes of the calls that are under way, by their ids."""
 
+_owners: dict[str, set[str]] = {}
+"""The calls that opened a scope in an MLflow run, by the run, the oldest first."""
+_lock = threading.Lock()
+_MOST_RUNS = 1000
+
 
 def opened(call_id: str) -> Scope:
     """Return the scope that this call opens; the first callback to ask makes it."""
@@ -59,14 +65,26 @@ def directly() -> Scope | None:
     return scope if scope is not None and scope.call_id == ACTIVE_CALL_ID.get() else None
 
 
+def place(scope: Scope, mlflow_run: str | None) -> None:
+    """Note the MLflow run that a scope belongs to, also for after its end: the run may be open for longer."""
+    scope.mlflow_run = mlflow_run
+    if mlflow_run is not None:
+        with _lock:
+            _owners.setdefault(mlflow_run, set()).add(scope.call_id)
+            while len(_owners) > _MOST_RUNS:
+                del _owners[next(iter(_owners))]
+
+
 def elsewhere(scope: Scope, mlflow_run: str) -> bool:
-    """Tell whether an MLflow run belongs to a scope that this one is not within."""
-    around = set()
+    """Tell whether an MLflow run belongs to scopes that this one is not within, under way or ended."""
+    with _lock:
+        owners = set(_owners.get(mlflow_run, ()))
     outer: Scope | None = scope
     while outer is not None:
-        around.add(outer.call_id)
+        if outer.call_id in owners:
+            return False
         outer = outer.parent
-    return any(other.mlflow_run == mlflow_run and other.call_id not in around for other in list(_within.values()))
+    return bool(owners)
 
 
 def record(row: Row, tally: Tally) -> None:
