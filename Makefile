@@ -30,7 +30,7 @@ export LITELLM_LOCAL_MODEL_COST_MAP := True
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help test demo bench check install constraints clean
+.PHONY: help test demo bench check lines install constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r name what; do \
@@ -51,6 +51,9 @@ check: $(INSTALLED) ## Lint, check the format, the types, the layers and the dec
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
+
+lines: $(INSTALLED) ## Count lines of code and statements, by wing
+	$(BIN)/python scripts/lines.py
 
 install: $(INSTALLED) $(WEIGHTS_INSTALLED) ## Make the environment in .venv
 

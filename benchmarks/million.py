@@ -10,12 +10,12 @@ import sys
 import time
 from pathlib import Path
 
-from dspy_cachectl import draws, records
-from dspy_cachectl.ledger import Tally
+from dspy_cachectl.accounting.ledger import Tally
+from dspy_cachectl.accounting.usage import Usage
+from dspy_cachectl.entries import draws, records
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
 from dspy_cachectl.stores.tiers import Tiers
-from dspy_cachectl.usage import Usage
 
 ENTRIES, RUNS, ROUNDS = 1_000_000, 50, 5
 COMMANDS = (

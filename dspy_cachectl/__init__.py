@@ -23,10 +23,14 @@ from typing import TYPE_CHECKING, Any
 from dspy_cachectl._version import __version__
 
 if TYPE_CHECKING:
-    from dspy_cachectl._process import stats
-    from dspy_cachectl.auto import AutoPhase
-    from dspy_cachectl.cache import ManagedCache
+    from dspy_cachectl.accounting.ledger import Stats
+    from dspy_cachectl.calls.cache import ManagedCache
+    from dspy_cachectl.calls.installation import install, uninstall
+    from dspy_cachectl.calls.lm import LM, wrap
     from dspy_cachectl.config import configure
+    from dspy_cachectl.context.here import current_phase, last_phase
+    from dspy_cachectl.context.phases import PhaseRun
+    from dspy_cachectl.context.process import stats
     from dspy_cachectl.errors import (
         CachectlError,
         CacheMissError,
@@ -38,51 +42,51 @@ if TYPE_CHECKING:
         StoreError,
         StoreUnavailableError,
     )
-    from dspy_cachectl.evaluation import Comparison, EvalReport, compare, evaluate
-    from dspy_cachectl.installation import install, uninstall
-    from dspy_cachectl.ledger import Stats
-    from dspy_cachectl.lm import LM, wrap
-    from dspy_cachectl.phases import PhaseRun, phase
-    from dspy_cachectl.places import carry, current_phase, last_phase
+    from dspy_cachectl.evaluation import evaluate
+    from dspy_cachectl.phases.auto import AutoPhase
+    from dspy_cachectl.phases.decoration import carry
+    from dspy_cachectl.phases.phase import phase
     from dspy_cachectl.policy import Policy
     from dspy_cachectl.replay import Cassette, cassette
+    from dspy_cachectl.reports.comparison import Comparison, compare
+    from dspy_cachectl.reports.report import EvalReport
     from dspy_cachectl.tracking import log_to_mlflow
     from dspy_cachectl.tracking.callbacks import mlflow_callbacks
 
 _HOMES = {
-    "AutoPhase": "auto",
+    "AutoPhase": "phases.auto",
     "CacheMissError": "errors",
     "CachectlError": "errors",
     "Cassette": "replay",
-    "Comparison": "evaluation",
+    "Comparison": "reports.comparison",
     "ConfigurationError": "errors",
     "CorruptEntryError": "errors",
-    "EvalReport": "evaluation",
+    "EvalReport": "reports.report",
     "FormatVersionError": "errors",
-    "LM": "lm",
-    "ManagedCache": "cache",
+    "LM": "calls.lm",
+    "ManagedCache": "calls.cache",
     "MissingExtraError": "errors",
-    "PhaseRun": "phases",
+    "PhaseRun": "context.phases",
     "Policy": "policy",
     "ReplayIncompleteError": "errors",
-    "Stats": "ledger",
+    "Stats": "accounting.ledger",
     "StoreError": "errors",
     "StoreUnavailableError": "errors",
-    "carry": "places",
+    "carry": "phases.decoration",
     "cassette": "replay",
-    "compare": "evaluation",
+    "compare": "reports.comparison",
     "configure": "config",
-    "current_phase": "places",
+    "current_phase": "context.here",
     "evaluate": "evaluation",
-    "install": "installation",
-    "last_phase": "places",
+    "install": "calls.installation",
+    "last_phase": "context.here",
     "log_to_mlflow": "tracking",
     "mlflow_callbacks": "tracking.callbacks",
-    "phase": "phases",
+    "phase": "phases.phase",
     "protect_mlflow": "tracking",
-    "stats": "_process",
-    "uninstall": "installation",
-    "wrap": "lm",
+    "stats": "context.process",
+    "uninstall": "calls.installation",
+    "wrap": "calls.lm",
 }
 
 __all__ = [
@@ -127,9 +131,6 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if home in {"auto", "phases", "places", "replay"}:
-        # Phases rule the cache through what `install` registers with them.
-        importlib.import_module(f"{__name__}.installation")
     value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value

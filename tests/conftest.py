@@ -101,11 +101,12 @@ def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 
 def _reset_cachectl() -> None:
-    # A test that never imported the package leaves nothing to reset, and must not pay for the import.
-    if "dspy_cachectl._process" in sys.modules:
-        from dspy_cachectl import _process
-
-        _process.reset()
+    # A test that never imported a part of the package leaves nothing to reset in it, and must not pay for the import.
+    for part in ("calls.installation", "config"):
+        module = sys.modules.get(f"dspy_cachectl.{part}")
+        if module is not None:
+            (module.reset if part != "config" else module.reload)()
+            return
 
 
 def _reset_dspy() -> None:

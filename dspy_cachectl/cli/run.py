@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from dspy_cachectl.scripts import Outcome
+    from dspy_cachectl.cli.scripts import Outcome
 
 MODES = ("replay", "record", "new", "all")
 
@@ -61,8 +61,8 @@ def run_script(
     if context.obj.named is not None:
         os.environ["DSPY_CACHECTL_STORE"] = context.obj.named
 
-    from dspy_cachectl.scripts import Script
-    from dspy_cachectl.scripts import run_script as run
+    from dspy_cachectl.cli.scripts import Script
+    from dspy_cachectl.cli.scripts import run_script as run
 
     outcome = run(
         Script(script, arguments or [], is_module),

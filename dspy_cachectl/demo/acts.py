@@ -18,9 +18,11 @@ from dspy_cachectl.demo.failure import DemoError
 from dspy_cachectl.demo.results import MlflowOutcome, Row, Verdict
 from dspy_cachectl.demo.stage import Outcome, Stage
 from dspy_cachectl.demo.worker import Worker
-from dspy_cachectl.evaluation import Comparisons, EvalReport, compare, evaluate
-from dspy_cachectl.phases import phase
+from dspy_cachectl.evaluation import evaluate
+from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.policy import Policy
+from dspy_cachectl.reports.comparison import Comparisons, compare
+from dspy_cachectl.reports.report import EvalReport
 
 HOLD_SECONDS = 300.0
 REPEATS = 3

@@ -7,8 +7,8 @@ from typing import Any
 
 import dspy
 
+from dspy_cachectl.calls.lm import LM
 from dspy_cachectl.demo.adapter import CompletionAdapter
-from dspy_cachectl.lm import LM
 
 ENDPOINT = "demo"
 LABEL_TOKENS = 8

@@ -67,9 +67,9 @@ def evaluate(job: Job) -> dict[str, Any]:
 
 
 def _in_phase(job: Job, program: Any, reviews: list[Any], threads: int) -> dict[str, Any]:
+    from dspy_cachectl.calls.installation import install
     from dspy_cachectl.demo import task
-    from dspy_cachectl.installation import install
-    from dspy_cachectl.phases import phase
+    from dspy_cachectl.phases.phase import phase
     from dspy_cachectl.policy import Policy
 
     install(store_folder(job.folder))

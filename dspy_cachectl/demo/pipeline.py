@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import dspy
 
+from dspy_cachectl.calls.installation import install, installed, uninstall
 from dspy_cachectl.demo import local_model, report, task
 from dspy_cachectl.demo.acts import ACTS, Act, log_to_mlflow
 from dspy_cachectl.demo.connection import Connection
@@ -24,7 +25,6 @@ from dspy_cachectl.demo.relay import Relay
 from dspy_cachectl.demo.results import DemoResult, Row
 from dspy_cachectl.demo.stage import Stage
 from dspy_cachectl.errors import CachectlError, ConfigurationError
-from dspy_cachectl.installation import install, installed, uninstall
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,12 +10,12 @@ from typing import Any
 
 import dspy
 
+from dspy_cachectl.accounting.ledger import Stats
 from dspy_cachectl.demo import task
 from dspy_cachectl.demo.connection import Connection
 from dspy_cachectl.demo.jobs import Job
 from dspy_cachectl.demo.relay import Relay
 from dspy_cachectl.demo.results import MlflowOutcome, Row, Verdict
-from dspy_cachectl.ledger import Stats
 
 
 @dataclass(frozen=True, slots=True)

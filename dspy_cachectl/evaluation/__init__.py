@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dspy_cachectl.evaluation.comparison import Comparison, Comparisons, compare
-from dspy_cachectl.evaluation.report import EvalReport
-from dspy_cachectl.evaluation.results import DrawResult, Provenance, QuestionResult
 from dspy_cachectl.evaluation.running import evaluate
+from dspy_cachectl.reports.comparison import Comparison, Comparisons, compare
+from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.reports.results import DrawResult, Provenance, QuestionResult
 
 __all__ = [
     "Comparison",

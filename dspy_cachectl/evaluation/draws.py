@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
-from dspy_cachectl.calls import Call
+from dspy_cachectl.calls.call import Call
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import Any
 
 import dspy
 
-from dspy_cachectl.places import unit
+from dspy_cachectl.context.here import unit
 
 _UNIT = "dspy_cachectl_unit"
 

@@ -6,7 +6,7 @@ import threading
 from types import TracebackType
 from typing import Any
 
-from dspy_cachectl.phases import PhaseRun
+from dspy_cachectl.context.phases import PhaseRun
 
 
 class EvaluationProgress:

@@ -15,21 +15,21 @@ from typing import Any
 
 import dspy
 
-from dspy_cachectl._process import SETTING
 from dspy_cachectl._version import __version__
+from dspy_cachectl.calls.lm import Governed, wrap
+from dspy_cachectl.calls.spans import forget_last_trace
 from dspy_cachectl.config import settings as configured
+from dspy_cachectl.context.evaluations import REPORTED
+from dspy_cachectl.context.here import here, unit
+from dspy_cachectl.context.phases import PhaseContext, PhaseRun
+from dspy_cachectl.context.process import SETTING
 from dspy_cachectl.errors import CachectlError, ConfigurationError, MissingExtraError
 from dspy_cachectl.evaluation.draws import DrawLog, UnitLog
 from dspy_cachectl.evaluation.metrics import Scored, check_metric, metric_name, score_with
 from dspy_cachectl.evaluation.programs import Item, run_in_unit, under_evaluation
 from dspy_cachectl.evaluation.progress import EvaluationProgress
-from dspy_cachectl.evaluation.report import EvalReport
-from dspy_cachectl.evaluation.results import DrawResult, Provenance, QuestionResult
 from dspy_cachectl.evaluation.saved import Predictions, Saved, output_hash
-from dspy_cachectl.evaluations import REPORTED
-from dspy_cachectl.lm import Governed, wrap
-from dspy_cachectl.phases import PhaseContext, PhaseRun, phase
-from dspy_cachectl.places import here, unit
+from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.predictions import (
     SnapshotKey,
     Unit,
@@ -40,7 +40,8 @@ from dspy_cachectl.predictions import (
     program_fingerprint,
     units,
 )
-from dspy_cachectl.spans import forget_last_trace
+from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.reports.results import DrawResult, Provenance, QuestionResult
 
 logger = logging.getLogger(__name__)
 

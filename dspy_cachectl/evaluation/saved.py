@@ -13,11 +13,11 @@ from typing import Any
 
 import dspy
 
+from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError
 from dspy_cachectl.evaluation.draws import UnitLog
 from dspy_cachectl.evaluation.metrics import Scored
-from dspy_cachectl.evaluation.report import EvalReport
-from dspy_cachectl.evaluation.results import DrawResult
+from dspy_cachectl.fingerprints.stable import UnstableError, text
 from dspy_cachectl.predictions import (
     Library,
     Row,
@@ -29,8 +29,8 @@ from dspy_cachectl.predictions import (
     readable,
     restore,
 )
-from dspy_cachectl.predictions.stable import UnstableError, text
-from dspy_cachectl.values import UnstorableError
+from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.reports.results import DrawResult
 
 Predictions = bool | str | os.PathLike[str] | Library
 
@@ -179,7 +179,7 @@ class Saved:
         return (None, None) if self._library is None else (self._library.usage(), self._library.max_bytes)
 
     def _count_unsaved(self, error: Exception) -> None:
-        from dspy_cachectl._process import state
+        from dspy_cachectl.context.process import state
 
         with self._lock:
             self.unsaved += 1

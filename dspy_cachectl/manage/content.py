@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dspy_cachectl.values import readable
+from dspy_cachectl.entries.values import readable
 
 
 @dataclass(frozen=True)

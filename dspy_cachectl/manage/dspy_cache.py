@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dspy_cachectl import answers, draws, records
+from dspy_cachectl.entries import answers, draws, records
+from dspy_cachectl.entries.values import TAG, check
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, StoreUnavailableError
 from dspy_cachectl.manage import pickles
 from dspy_cachectl.manage.exchange import Imported
 from dspy_cachectl.manage.removal import Advance
 from dspy_cachectl.stores import DSPY_KIND, Label, Store, dspy_key
 from dspy_cachectl.stores.reader import DATABASE, FolderReader, is_filename
-from dspy_cachectl.values import TAG, check
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 _SHARD = re.compile(r"\d{3}")

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dspy_cachectl import explain, records
+from dspy_cachectl.entries import explain, records
+from dspy_cachectl.entries.values import readable
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.manage import content
 from dspy_cachectl.manage.content import Part
 from dspy_cachectl.stores.listing import Row, rows_beginning_with
 from dspy_cachectl.stores.reader import FolderReader
-from dspy_cachectl.values import readable
 
 SHORTEST = 4
 """How many characters of a key are enough to name an entry."""

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dspy_cachectl import draws, records, runs, values
-from dspy_cachectl.cleaning import Cleaner, Redact
+from dspy_cachectl.accounting import runs
+from dspy_cachectl.context.open_cassette import RUN, UNCACHED_RUN, Recording
+from dspy_cachectl.entries import draws, records, values
+from dspy_cachectl.entries.cleaning import Cleaner, Redact
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, FormatVersionError, StoreError
 from dspy_cachectl.manage.removal import Advance, matching
 from dspy_cachectl.manage.selection import Selection
@@ -23,7 +25,6 @@ from dspy_cachectl.replay import files
 from dspy_cachectl.stores import Label, Store
 from dspy_cachectl.stores.reader import FolderReader
 from dspy_cachectl.stores.tiers import Tiers
-from dspy_cachectl.tape import RUN, UNCACHED_RUN, Recording
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 _NUMBERED = re.compile(r"endpoint-\d+")

@@ -8,10 +8,10 @@ from typing import Any
 
 import orjson
 
-from dspy_cachectl import draws, explain
+from dspy_cachectl.entries import draws, explain
+from dspy_cachectl.entries.nearest import Nearest, nearest
 from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.manage import entries
-from dspy_cachectl.nearest import Nearest, nearest
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.listing import Rows, read_rows, row_numbers
 from dspy_cachectl.stores.reader import FolderReader

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from dspy_cachectl import records
+from dspy_cachectl.entries import records
 from dspy_cachectl.errors import StoreError
 from dspy_cachectl.manage import content
 from dspy_cachectl.manage.selection import Selection

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource, PyprojectTomlConfigSettingsSource
 
 from dspy_cachectl.config import PhaseSettings, Settings, settings
+from dspy_cachectl.entries.secrets import HIDDEN, is_secret_name, scrub
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.secrets import HIDDEN, is_secret_name, scrub
 
 _PREFIX = "DSPY_CACHECTL_"
 

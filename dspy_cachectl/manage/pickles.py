@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from dspy_cachectl.entries.values import RESPONSE_CLASSES, TAG, dumped_text
 from dspy_cachectl.errors import CorruptEntryError
-from dspy_cachectl.values import RESPONSE_CLASSES, TAG, dumped_text
 
 LARGEST = 64 * 1024 * 1024
 """Up to so many bytes a pickle is looked at, and so many its value may take as JSON."""

@@ -7,8 +7,8 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from dspy_cachectl.entries.secrets import scrub
 from dspy_cachectl.errors import CachectlError
-from dspy_cachectl.secrets import scrub
 from dspy_cachectl.tracking.deadline import Guard
 from dspy_cachectl.tracking.record import without_credentials
 

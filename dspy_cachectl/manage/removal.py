@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dspy_cachectl import records
+from dspy_cachectl.entries import records
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError
 from dspy_cachectl.manage import content
 from dspy_cachectl.manage.selection import Selection

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from glob import escape
 from typing import Any
 
-from dspy_cachectl import runs
+from dspy_cachectl.accounting import runs
 from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.manage.selection import Selection
 from dspy_cachectl.stores import RUN_KIND, Label

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dspy_cachectl import values
+from dspy_cachectl.entries import values
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, StoreUnavailableError
 from dspy_cachectl.predictions import Library, SnapshotInfo, snapshot
 from dspy_cachectl.predictions.keys import differences

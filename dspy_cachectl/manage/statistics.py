@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dspy_cachectl.accounting.ledger import Tally
+from dspy_cachectl.accounting.usage import UsageTotals
 from dspy_cachectl.errors import StoreError
-from dspy_cachectl.ledger import Tally
 from dspy_cachectl.stores import USAGE_KIND, Label
 from dspy_cachectl.stores.listing import Rows, read_rows, row_numbers
 from dspy_cachectl.stores.reader import FolderReader
-from dspy_cachectl.usage import UsageTotals
 
 FIELDS = ("kind", "model", "phase", "role", "run_id")
 """What is told apart: the fields of a label."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dspy_cachectl.predictions.data import Unit, dataset_hash, example_key, hash_of_units, label_key, units
+from dspy_cachectl.fingerprints.data import Unit, dataset_hash, example_key, hash_of_units, label_key, units
+from dspy_cachectl.fingerprints.metrics import metric_fingerprint, metric_name
+from dspy_cachectl.fingerprints.models import ModelIdentity, generation_config, model_identity
+from dspy_cachectl.fingerprints.programs import Fingerprint, changed, program_fingerprint
 from dspy_cachectl.predictions.keys import SnapshotKey
 from dspy_cachectl.predictions.library import Library
-from dspy_cachectl.predictions.metrics import metric_fingerprint, metric_name
-from dspy_cachectl.predictions.models import ModelIdentity, generation_config, model_identity
 from dspy_cachectl.predictions.outputs import Output, output_of, restore
-from dspy_cachectl.predictions.programs import Fingerprint, changed, program_fingerprint
 from dspy_cachectl.predictions.rows import Failure, Row, Score, readable
 from dspy_cachectl.predictions.session import Session
 from dspy_cachectl.predictions.shelf import SnapshotInfo

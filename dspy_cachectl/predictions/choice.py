@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dspy_cachectl.predictions.data import Unit
+from dspy_cachectl.fingerprints.data import Unit
 from dspy_cachectl.predictions.index import RowIndex
 from dspy_cachectl.predictions.keys import SnapshotKey, differences, distance
 from dspy_cachectl.predictions.shelf import SnapshotInfo
@@ -75,7 +75,7 @@ def choose(
         if index.served(wish.repeats):
             return Choice(run_id, loaded)
         index.clear()
-    from dspy_cachectl.phases import new_run_id
+    from dspy_cachectl.context.phases import new_run_id
 
     return Choice(new_run_id("eval"))
 

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 import orjson
 
 from dspy_cachectl.errors import CorruptEntryError
+from dspy_cachectl.fingerprints.data import Unit
 from dspy_cachectl.predictions import rows
-from dspy_cachectl.predictions.data import Unit
 
 Place = tuple[str, int, int]
 

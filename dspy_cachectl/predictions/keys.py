@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dspy_cachectl.predictions import stable
-from dspy_cachectl.predictions.models import ModelIdentity
-from dspy_cachectl.predictions.programs import Fingerprint, changed
+from dspy_cachectl.fingerprints import stable
+from dspy_cachectl.fingerprints.models import ModelIdentity
+from dspy_cachectl.fingerprints.programs import Fingerprint, changed
 
 KEY_VERSION = 1
 """Part of every key. Raised when the meaning of a key changes."""

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, StoreError
+from dspy_cachectl.fingerprints.checkpoints import ContentHashes
+from dspy_cachectl.fingerprints.data import Unit
+from dspy_cachectl.fingerprints.stable import digest
 from dspy_cachectl.predictions import choice, journal, locks, snapshot
-from dspy_cachectl.predictions.checkpoints import ContentHashes
-from dspy_cachectl.predictions.data import Unit
 from dspy_cachectl.predictions.index import RowIndex
 from dspy_cachectl.predictions.journal import Journal, JournalReader
 from dspy_cachectl.predictions.keys import SnapshotKey
 from dspy_cachectl.predictions.session import Session
 from dspy_cachectl.predictions.shelf import CHECKPOINTS, DAMAGED, LOCK, Shelf, SnapshotInfo, load_journal
-from dspy_cachectl.predictions.stable import digest
 
 DEFAULT_ROOT = "outputs/cache/predictions"
 DAY = 24 * 3600.0

@@ -13,9 +13,9 @@ from typing import Any
 import pydantic
 import pydantic_core
 
-from dspy_cachectl import values
+from dspy_cachectl.entries import values
 from dspy_cachectl.errors import CorruptEntryError
-from dspy_cachectl.predictions import stable
+from dspy_cachectl.fingerprints import stable
 
 _VALUE = "value"
 

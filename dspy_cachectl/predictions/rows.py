@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dspy_cachectl import values
+from dspy_cachectl.entries import values
+from dspy_cachectl.entries.secrets import is_secret_name, scrub
 from dspy_cachectl.errors import CorruptEntryError
-from dspy_cachectl.predictions.data import Unit
+from dspy_cachectl.fingerprints.data import Unit
 from dspy_cachectl.predictions.outputs import Output
-from dspy_cachectl.secrets import is_secret_name, scrub
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from dspy_cachectl import values
-from dspy_cachectl._process import state
+from dspy_cachectl.context.process import state
+from dspy_cachectl.entries import values
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, StoreError
+from dspy_cachectl.fingerprints.data import Unit
 from dspy_cachectl.predictions import rows
-from dspy_cachectl.predictions.data import Unit
 from dspy_cachectl.predictions.index import RowIndex
 from dspy_cachectl.predictions.journal import Journal, rescored
 from dspy_cachectl.predictions.keys import SnapshotKey

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dspy_cachectl._process import state
+from dspy_cachectl.context.process import state
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreError
 from dspy_cachectl.predictions import journal, locks, snapshot
 from dspy_cachectl.predictions.index import RowIndex

@@ -28,7 +28,7 @@ from typing import IO, Any
 import orjson
 import zstandard
 
-from dspy_cachectl import values
+from dspy_cachectl.entries import values
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreUnavailableError
 
 FORMAT_VERSION = 1

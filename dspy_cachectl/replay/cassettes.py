@@ -13,16 +13,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, TypeVar, get_args
 
-from dspy_cachectl._process import logger, state
-from dspy_cachectl.cleaning import Cleaner, Redact
-from dspy_cachectl.decoration import within
+from dspy_cachectl.accounting.ledger import Stats
+from dspy_cachectl.context.open_cassette import DRAWN, Mode, Recording, Tape
+from dspy_cachectl.context.process import logger, state
+from dspy_cachectl.entries.cleaning import Cleaner, Redact
 from dspy_cachectl.errors import CacheMissError, ConfigurationError, ReplayIncompleteError, StoreUnavailableError
-from dspy_cachectl.ledger import Stats
-from dspy_cachectl.phases import phase
+from dspy_cachectl.phases.decoration import within
+from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.policy import Policy
 from dspy_cachectl.predictions.locks import locked
 from dspy_cachectl.replay import files, partial
-from dspy_cachectl.tape import DRAWN, Mode, Recording, Tape
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -21,11 +21,11 @@ from typing import IO, Any
 import orjson
 import zstandard
 
-from dspy_cachectl import records
 from dspy_cachectl._version import __version__
+from dspy_cachectl.context.open_cassette import Recording
+from dspy_cachectl.entries import records
+from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreUnavailableError
-from dspy_cachectl.tape import Recording
-from dspy_cachectl.values import UnstorableError
 
 FORMAT = 1
 LARGEST_LINE = 64 * 1024 * 1024

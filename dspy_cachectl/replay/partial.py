@@ -9,10 +9,10 @@ import threading
 import uuid
 from pathlib import Path
 
+from dspy_cachectl.context.open_cassette import Recording
 from dspy_cachectl.errors import CorruptEntryError, StoreUnavailableError
 from dspy_cachectl.predictions import locks
 from dspy_cachectl.replay import files
-from dspy_cachectl.tape import Recording
 
 
 class Journal:

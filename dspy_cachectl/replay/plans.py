@@ -20,8 +20,8 @@ import pytest
 from dspy_cachectl.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from dspy_cachectl.cleaning import Redact
-    from dspy_cachectl.tape import Mode
+    from dspy_cachectl.context.open_cassette import Mode
+    from dspy_cachectl.entries.cleaning import Redact
 
 Node: TypeAlias = "pytest.Item | pytest.Collector"
 

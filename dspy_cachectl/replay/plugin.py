@@ -25,9 +25,9 @@ from dspy_cachectl.replay.plans import Options, Plan
 from dspy_cachectl.replay.summary import Note, Summary
 
 if TYPE_CHECKING:
+    from dspy_cachectl.context.open_cassette import Recording
     from dspy_cachectl.replay import Cassette
     from dspy_cachectl.replay.recorder import Recorder
-    from dspy_cachectl.tape import Recording
 
 _NOTES = "dspy_cachectl_notes"
 _SESSION = "dspy_cachectl_session"

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from dspy_cachectl import records
+from dspy_cachectl.calls.installation import ensure_installed, install, installed, uninstall
+from dspy_cachectl.context.open_cassette import Mode, Recording
+from dspy_cachectl.entries import records
 from dspy_cachectl.errors import StoreError
-from dspy_cachectl.installation import ensure_installed, install, installed, uninstall
 from dspy_cachectl.predictions.locks import locked
 from dspy_cachectl.replay.cassettes import Cassette, OpenCassette
 from dspy_cachectl.replay.plans import Plan
 from dspy_cachectl.replay.summary import Note, Unused
-from dspy_cachectl.tape import Mode, Recording
 
 P = ParamSpec("P")
 T = TypeVar("T")

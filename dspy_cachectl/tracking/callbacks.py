@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import dspy
 
-from dspy_cachectl import evaluations, scopes
-from dspy_cachectl.evaluations import REPORTED, Evaluation, EvaluationObserver
-from dspy_cachectl.places import current_phase
+from dspy_cachectl.calls.spans import SpanHead, SpanTail, hide_secrets
+from dspy_cachectl.context import evaluations, scopes
+from dspy_cachectl.context.evaluations import REPORTED, Evaluation, EvaluationObserver
+from dspy_cachectl.context.here import current_phase
 from dspy_cachectl.predictions import (
     hash_of_units,
     metric_fingerprint,
@@ -20,7 +21,6 @@ from dspy_cachectl.predictions import (
     program_fingerprint,
     units,
 )
-from dspy_cachectl.spans import SpanHead, SpanTail, hide_secrets
 from dspy_cachectl.tracking.deadline import check_limit
 from dspy_cachectl.tracking.log import log_results
 from dspy_cachectl.tracking.record import Dataset
@@ -28,7 +28,7 @@ from dspy_cachectl.tracking.reports import program_model
 from dspy_cachectl.tracking.results import Results, Scored
 
 if TYPE_CHECKING:
-    from dspy_cachectl.scopes import Scope
+    from dspy_cachectl.context.scopes import Scope
 
 logger = logging.getLogger(__name__)
 

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
     from dspy.evaluate.evaluate import EvaluationResult
 
-    from dspy_cachectl.evaluation import Comparison, Comparisons, EvalReport
-    from dspy_cachectl.evaluations import Evaluation
-    from dspy_cachectl.phases import PhaseRun
+    from dspy_cachectl.context.evaluations import Evaluation
+    from dspy_cachectl.context.phases import PhaseRun
+    from dspy_cachectl.reports.comparison import Comparison, Comparisons
+    from dspy_cachectl.reports.report import EvalReport
     from dspy_cachectl.tracking.outbox import Entry
     from dspy_cachectl.tracking.record import Record
 
@@ -267,14 +268,14 @@ _owners = _Owners()
 
 
 def _phase_run() -> type:
-    from dspy_cachectl.phases import PhaseRun
+    from dspy_cachectl.context.phases import PhaseRun
 
     return PhaseRun
 
 
 def _results(run_or_result: Any, result: Any) -> Results:
-    from dspy_cachectl.phases import PhaseRun
-    from dspy_cachectl.places import current_phase, last_phase
+    from dspy_cachectl.context.here import current_phase, last_phase
+    from dspy_cachectl.context.phases import PhaseRun
 
     now = time.time()
     if isinstance(run_or_result, PhaseRun):

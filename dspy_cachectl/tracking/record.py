@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from dspy_cachectl.entries.secrets import USERINFO, is_secret_header, is_secret_name, scrub
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError
-from dspy_cachectl.secrets import USERINFO, is_secret_header, is_secret_name, scrub
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl._version import __version__
+from dspy_cachectl.accounting.ledger import FIELDS
+from dspy_cachectl.entries.secrets import scrub
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError
-from dspy_cachectl.ledger import FIELDS
-from dspy_cachectl.secrets import scrub
 from dspy_cachectl.tracking.parcels import PREFIX, Parcel, artifact, ledger_table, milliseconds, named, table
 from dspy_cachectl.tracking.record import REPORT_TAG, Dataset, Model, Point, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from dspy_cachectl.evaluation import Comparison, Comparisons, EvalReport
+    from dspy_cachectl.reports.comparison import Comparison, Comparisons
+    from dspy_cachectl.reports.report import EvalReport
     from dspy_cachectl.tracking.resolve import Target
 
 logger = logging.getLogger(__name__)
@@ -291,7 +292,7 @@ def _comparison(report: EvalReport) -> Comparison | None:
 
 
 def _as_comparisons(compared: Comparison | Comparisons) -> Comparisons:
-    from dspy_cachectl.evaluation import Comparison, Comparisons
+    from dspy_cachectl.reports.comparison import Comparison, Comparisons
 
     return Comparisons(compared.reports, (compared,)) if isinstance(compared, Comparison) else compared
 

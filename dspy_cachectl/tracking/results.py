@@ -7,15 +7,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from dspy_cachectl._version import __version__
-from dspy_cachectl.ledger import FIELDS, Stats
+from dspy_cachectl.accounting.ledger import FIELDS, Stats
 from dspy_cachectl.tracking.parcels import PREFIX, Parcel, ledger_table, milliseconds, named
 from dspy_cachectl.tracking.record import Dataset, Feedback, Model, Point, Record, plain_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from dspy_cachectl.evaluations import Evaluation, Judgement
-    from dspy_cachectl.ledger import Tally
+    from dspy_cachectl.accounting.ledger import Tally
+    from dspy_cachectl.context.evaluations import Evaluation, Judgement
     from dspy_cachectl.tracking.resolve import Target
 
 _METRIC_OF = {

@@ -13,7 +13,7 @@ import pytest
 
 import dspy_cachectl as cachectl
 from dspy_cachectl import Policy
-from tests.programs.support import MakeLM
+from tests.calls.support import MakeLM
 
 
 def explain(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:

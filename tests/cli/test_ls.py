@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dspy_cachectl import records
+from dspy_cachectl.entries import records
 from dspy_cachectl.manage import listing
 from dspy_cachectl.manage.selection import Selection
 from dspy_cachectl.stores import Label

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import dspy_cachectl as cachectl
-from dspy_cachectl import records, runs
+from dspy_cachectl.accounting import runs
+from dspy_cachectl.entries import records
 from dspy_cachectl.stores import Label, Store
 from dspy_cachectl.stores.disk import DiskStore
 from dspy_cachectl.stores.reader import FolderReader

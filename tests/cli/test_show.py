@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dspy_cachectl import draws, records
+from dspy_cachectl.entries import draws, records
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
 from tests.cli.commands import HARMLESS, HEAVY, NASTY, command, data, entry, fill, key_of, modules_loaded, printed

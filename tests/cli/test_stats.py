@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dspy_cachectl import records
+from dspy_cachectl.entries import records
 from dspy_cachectl.manage.statistics import statistics
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore

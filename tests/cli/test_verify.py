@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dspy_cachectl import records
+from dspy_cachectl.entries import records
 from dspy_cachectl.stores.disk import DiskStore
 from tests.cli.commands import command, data
 from tests.cli.stores import COMPILED, DRAWN, answer, at_terminal, damage_rows, files_in, filled, keys_in, table

@@ -14,11 +14,11 @@ import pytest
 from rich.console import Console
 
 from dspy_cachectl import demo
+from dspy_cachectl.calls.installation import install, installed
 from dspy_cachectl.demo import task
 from dspy_cachectl.demo.failure import DemoError
 from dspy_cachectl.demo.results import DemoResult
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.installation import install, installed
 from tests.endpoint import Endpoint
 
 KEY_VARIABLE = "DEMO_TEST_KEY"

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dspy_cachectl import values
+from dspy_cachectl.entries import values
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.predictions import Failure, Output, Row, Score, output_of, restore
 from dspy_cachectl.predictions.rows import decode, encode

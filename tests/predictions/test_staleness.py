@@ -16,9 +16,9 @@ import dspy
 import pytest
 
 import dspy_cachectl
+from dspy_cachectl.fingerprints.checkpoints import ContentHashes
+from dspy_cachectl.fingerprints.data import dataset_hash
 from dspy_cachectl.predictions import changed, model_identity, program_fingerprint
-from dspy_cachectl.predictions.checkpoints import ContentHashes
-from dspy_cachectl.predictions.data import dataset_hash
 from tests.predictions.support import examples, key_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -267,7 +267,7 @@ def test_retrained_checkpoint_at_the_same_path_counts(tmp_path: Path, place: str
 
 def test_hash_of_a_large_file_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint that did not change is read once."""
-    monkeypatch.setattr("dspy_cachectl.predictions.checkpoints._RACY", -1.0)
+    monkeypatch.setattr("dspy_cachectl.fingerprints.checkpoints._RACY", -1.0)
     weights = tmp_path / "weights.bin"
     weights.write_bytes(b"a" * 2_000_000)
     hashes = ContentHashes(tmp_path / "hashes.json")

@@ -10,7 +10,7 @@ from typing import Any
 import dspy
 
 import dspy_cachectl as cachectl
-from tests.programs.optimizers import OPTIMIZERS
+from tests.phases.optimizers import OPTIMIZERS
 from tests.replay.programs import KEY, Scene, cut_off
 
 NAMES = [name for name in OPTIMIZERS if name != "BootstrapFewShot"]

@@ -21,7 +21,7 @@ from dspy.utils.dummies import DummyLM
 from pydantic import BaseModel
 
 import dspy_cachectl as cachectl
-from tests.programs.support import evaluate, exact, examples, qa, question
+from tests.calls.support import evaluate, exact, examples, qa, question
 
 KEY = "sk-recorded-secret-0123456789"
 

@@ -10,10 +10,10 @@ import dspy
 import pytest
 
 import dspy_cachectl as cachectl
-from dspy_cachectl import records
-from dspy_cachectl.cleaning import Cleaner
+from dspy_cachectl.entries import records
+from dspy_cachectl.entries.cleaning import Cleaner
+from tests.calls.support import MakeLM
 from tests.endpoint import Endpoint
-from tests.programs.support import MakeLM
 from tests.replay.support import recordings, write
 
 SECRETS = {

@@ -11,8 +11,8 @@ import pytest
 import zstandard
 
 import dspy_cachectl as cachectl
+from tests.calls.support import MakeLM
 from tests.endpoint import Endpoint
-from tests.programs.support import MakeLM
 from tests.replay.support import lines, write
 
 Damage = Callable[[list[bytes]], bytes]

@@ -17,10 +17,10 @@ import pytest
 import zstandard
 
 import dspy_cachectl as cachectl
-from dspy_cachectl import records
+from dspy_cachectl.entries import records
 from dspy_cachectl.replay import files
+from tests.calls.support import MakeLM
 from tests.endpoint import Endpoint
-from tests.programs.support import MakeLM
 from tests.replay.bare import bare
 from tests.replay.support import lines, write
 

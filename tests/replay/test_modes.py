@@ -11,10 +11,10 @@ import dspy
 import pytest
 
 import dspy_cachectl as cachectl
+from dspy_cachectl.context.open_cassette import Recording
 from dspy_cachectl.replay import files
-from dspy_cachectl.tape import Recording
+from tests.calls.support import MakeLM, assert_counted, evaluate, examples, gold, qa, question
 from tests.endpoint import Endpoint
-from tests.programs.support import MakeLM, assert_counted, evaluate, examples, gold, qa, question
 from tests.replay.support import left_over, lines, recordings, write
 
 

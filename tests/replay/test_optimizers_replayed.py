@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.calls.support import gold
 from tests.endpoint import Endpoint
-from tests.programs.support import gold
 from tests.replay.bare import bare
 from tests.replay.optimizers import NAMES
 

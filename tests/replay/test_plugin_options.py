@@ -84,7 +84,7 @@ def test_an_unmarked_test_is_left_as_it_is(suite: Suite) -> None:
         @pytest.mark.cachectl
         def test_b():
             assert plain("marked")
-            assert type(dspy.cache).__module__ == "dspy_cachectl.cache"
+            assert type(dspy.cache).__module__ == "dspy_cachectl.calls.cache"
 
         @pytest.mark.unconfigured
         def test_c():

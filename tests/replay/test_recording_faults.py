@@ -15,9 +15,9 @@ import dspy
 import pytest
 
 import dspy_cachectl as cachectl
+from tests.calls.support import MakeLM, assert_counted, evaluate, examples, gold, qa, question
 from tests.endpoint import Endpoint
 from tests.faults.disks import read_only, small_disk
-from tests.programs.support import MakeLM, assert_counted, evaluate, examples, gold, qa, question
 from tests.replay.support import left_over, recordings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +25,7 @@ THREADS = 4
 RECORD = """
 import sys, dspy
 import dspy_cachectl as cachectl
-from tests.programs.support import evaluate, examples, qa
+from tests.calls.support import evaluate, examples, qa
 
 dspy.configure(lm=cachectl.LM("openai/test-model", api_base=sys.argv[1], api_key="sk-test", temperature=1.0))
 with cachectl.cassette(sys.argv[2], sys.argv[3]) as opened:

@@ -14,8 +14,8 @@ import pytest
 
 import dspy_cachectl as cachectl
 from dspy_cachectl.stores.disk import DiskStore
+from tests.calls.support import MakeLM, assert_counted, qa
 from tests.endpoint import Endpoint
-from tests.programs.support import MakeLM, assert_counted, qa
 from tests.replay.support import left_over, recordings
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from dspy_cachectl.accounting.ledger import Tally
+from dspy_cachectl.accounting.usage import Usage, UsageTotals
 from dspy_cachectl.errors import StoreError, StoreUnavailableError
-from dspy_cachectl.ledger import Tally
 from dspy_cachectl.stores import Label, MemoryStore
 from dspy_cachectl.stores.disk import DiskStore
 from dspy_cachectl.stores.tiers import Tiers
-from dspy_cachectl.usage import Usage, UsageTotals
 
 USED = ("lm", "m", "p", "", "")
 LABEL = Label("lm", "m", "p")

@@ -35,11 +35,11 @@ from mlflow.store.artifact.cloud_artifact_repo import CloudArtifactRepository
 from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 
 import dspy_cachectl as cachectl
-from dspy_cachectl.evaluation import EvalReport
+from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.tracking import delivery, log, log_to_mlflow, outbox, push, sync
 from dspy_cachectl.tracking.deadline import Guard
 from dspy_cachectl.tracking.outbox import Entry, Outbox
-from tests.evaluation.made_up import report
+from tests.reports.made_up import report
 from tests.tracking.forked import Child, Parent
 
 for _module in (databricks.sdk, matplotlib.figure, mlflow.tracking, scipy.stats, statsmodels.api):

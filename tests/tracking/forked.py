@@ -27,7 +27,7 @@ import dspy
 import mlflow
 import mlflow.tracking
 
-from dspy_cachectl.phases import phase
+from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.tracking import delivery, log_to_mlflow
 
 assert databricks.sdk.__name__ in sys.modules

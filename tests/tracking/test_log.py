@@ -12,9 +12,9 @@ import dspy
 import mlflow
 import pytest
 
+from dspy_cachectl.accounting.ledger import Row, Tally
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.ledger import Row, Tally
-from dspy_cachectl.phases import phase
+from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.tracking import LogOutcome, delivery, log_to_mlflow, status, sync
 from dspy_cachectl.tracking.outbox import Outbox
 from tests.tracking import servers

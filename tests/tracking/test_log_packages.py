@@ -29,7 +29,7 @@ class Hiding:
         return None if hidden else PathFinder.find_spec(name, path, target)
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
-from dspy_cachectl.phases import phase
+from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.tracking import log_to_mlflow
 
 with phase("eval") as run:

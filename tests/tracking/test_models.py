@@ -15,7 +15,7 @@ import dspy_cachectl as cachectl
 from dspy_cachectl.tracking import log_to_mlflow, models, sync
 from dspy_cachectl.tracking.outbox import Outbox
 from dspy_cachectl.tracking.record import Model
-from tests.evaluation.made_up import report
+from tests.reports.made_up import report
 from tests.tracking import servers
 from tests.tracking.rest import Rest
 

@@ -16,12 +16,13 @@ import pytest
 from mlflow.tracking._tracking_service import utils
 
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.evaluation import EvalReport, compare
+from dspy_cachectl.reports.comparison import compare
+from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.tracking import delivery, log_to_mlflow, sync
 from dspy_cachectl.tracking.outbox import Outbox
 from dspy_cachectl.tracking.record import Record
 from dspy_cachectl.tracking.reports import digest
-from tests.evaluation.made_up import BOUGHT, report
+from tests.reports.made_up import BOUGHT, report
 from tests.tracking import servers
 from tests.tracking.rest import Rest, Run
 
@@ -339,7 +340,7 @@ class Hiding:
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
 from dspy_cachectl.tracking import log_to_mlflow
-from tests.evaluation.made_up import report
+from tests.reports.made_up import report
 
 old, new = report([0, 0, 1], name="old"), report([1, 1, 1], name="new")
 print(json.dumps([log_to_mlflow(made, tracking_uri=sys.argv[1]).run_id for made in (old, new, old.compare(new))]))

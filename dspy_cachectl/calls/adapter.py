@@ -1,0 +1,107 @@
+"""Everything that depends on how DSPy makes a call, in one place.
+
+DSPy 3.4 sends every call through `BaseLM.__call__` or `acall`, then `clients.execution`, which asks `dspy.cache`
+before it chooses an engine. DSPy 3.5 routes its adapters through `generate` and `agenerate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dspy
+from dspy.clients.execution import prepare
+from dspy.utils.dummies import DummyLM
+
+from dspy_cachectl.policy import Kind
+
+_COMPLETIONS = {"chat": "completion", "text": "text_completion", "responses": "responses_completion"}
+_EMBEDDINGS = "dspy.clients.embedding."
+
+ENDPOINT = "_cachectl_endpoint"
+"""The field under which a plain LM's request in the cache names its endpoint (see `endpoints`)."""
+
+
+def is_typed(prompt: Any, kwargs: Mapping[str, Any]) -> bool:
+    """Tell whether a call carries a `dspy.lm15.Request`."""
+    return isinstance(prompt, dspy.lm15.Request) or kwargs.get("request") is not None
+
+
+def request_of(
+    lm: dspy.BaseLM, prompt: Any, messages: Any, kwargs: Mapping[str, Any], *, asynchronous: bool
+) -> dict[str, Any]:
+    """Return the request that DSPy will look up for a call, in the form that sync and async share."""
+    if is_typed(prompt, kwargs):
+        call = prepare(lm, prompt, messages, dict(kwargs), asynchronous=asynchronous)
+        return {"model": lm.model, **_shared_form(call.key(lm, asynchronous))}
+    request = {
+        "_fn_identifier": f"dspy.clients.lm.litellm_{_COMPLETIONS.get(lm.model_type, lm.model_type)}",
+        "model": lm.model,
+        "messages": messages or [{"role": "user", "content": prompt}],
+        **lm.kwargs,
+        **kwargs,
+    }
+    if getattr(lm, "use_developer_role", False):
+        request["use_developer_role"] = True
+    return request
+
+
+def cache_request(request: Mapping[str, Any]) -> tuple[Kind, dict[str, Any]]:
+    """Return what a request in DSPy's cache asks for, and the request in the form that sync and async share."""
+    shared = _shared_form(request)
+    name = str(shared.get("_fn_identifier", ""))
+    if name.startswith(_EMBEDDINGS):
+        # `request_cache` knows arguments by their position only.
+        for position, argument in enumerate(("model", "batch_inputs")):
+            if f"positional_arg_{position}" in shared:
+                shared[argument] = shared.pop(f"positional_arg_{position}")
+        return Kind.EMBEDDING, shared
+    if name.startswith(("dspy.clients.lm.", "dspy.clients.lm15.")):
+        return Kind.PLAIN_LM, shared
+    return Kind.FUNCTION, shared
+
+
+def as_dspy_asks(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a request in the managed cache as DSPy's own cache would be asked it (see `endpoints`)."""
+    asked = {field: value for field, value in request.items() if field != ENDPOINT}
+    if ENDPOINT in request and str(request.get("_fn_identifier", "")).startswith("dspy.clients.lm15."):
+        del asked["model"]
+    return asked
+
+
+def model_of(request: Mapping[str, Any]) -> str:
+    """Return the name of the model that a request in DSPy's cache is for."""
+    model, typed = request.get("model"), request.get("request")
+    if isinstance(model, str):
+        return model
+    if isinstance(typed, dict):
+        return str(typed.get("model", "?"))
+    return str(getattr(model, "__name__", "(custom)"))
+
+
+def _shared_form(request: Mapping[str, Any]) -> dict[str, Any]:
+    name = str(request.get("_fn_identifier", ""))
+    shared = (
+        name.replace(".alitellm_", ".litellm_")
+        .replace("._cached_acompute_", "._cached_compute_")
+        .removesuffix(".async")
+    )
+    return {**{field: value for field, value in request.items() if field != ENDPOINT}, "_fn_identifier": shared}
+
+
+def is_managed(lm: dspy.BaseLM, *, asynchronous: bool) -> bool:
+    """Tell whether DSPy runs an LM's calls itself; a legacy `forward` LM runs its own, without the cache."""
+    if not hasattr(lm, "_engine_spec"):
+        return False
+    base = DummyLM if isinstance(lm, DummyLM) else dspy.LM if isinstance(lm, dspy.LM) else None
+    if base is None:
+        return True
+    names = (
+        ("aforward", "forward") if asynchronous and base is DummyLM else ("aforward" if asynchronous else "forward",)
+    )
+    return all(name not in vars(lm) and getattr(type(lm), name) is getattr(base, name) for name in names)
+
+
+def asks_cache(lm: dspy.BaseLM, kwargs: Mapping[str, Any], *, managed: bool) -> bool:
+    """Tell whether DSPy will ask its cache for a call of an LM that is, or is not, `is_managed`."""
+    return bool(managed and kwargs.get("cache", lm.cache) and getattr(lm, "_cache_responses", True))

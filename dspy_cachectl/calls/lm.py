@@ -1,0 +1,239 @@
+"""LMs that obey the phase: `LM`, a drop-in for `dspy.LM`, and `wrap()` for an LM one already has.
+
+Only `__call__` and `acall` are overridden, undecorated: DSPy's callbacks then fire once and see the draw's
+rollout id. `forward` and `aforward` are never defined, which would switch DSPy's cache, retries and engines off.
+Locks, connections and counters never live on an LM: DSPy copies it.
+"""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from typing import Any, TypeVar
+
+import dspy
+from dspy.clients.base_lm import LM_CLASS_STATE_KEY
+from dspy.utils.dummies import DummyLM
+
+from dspy_cachectl.calls import adapter, opening
+from dspy_cachectl.calls.call import Call, current_call, settled, under_way
+from dspy_cachectl.calls.flight import Flights
+from dspy_cachectl.calls.installation import ensure_installed, installed
+from dspy_cachectl.calls.pickling import Remake, state_of
+from dspy_cachectl.context.process import state
+from dspy_cachectl.entries.answers import AnswerFacts
+from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.fingerprints.endpoints import UNNAMED
+
+M = TypeVar("M")
+
+_FLIGHTS: Flights[tuple[bytes, bool]] = Flights()
+"""The calls in the air. A leader hands on the entry, and whether it was bought just now."""
+
+
+class Governed:
+    """What a governed LM adds to a `dspy.BaseLM`: it asks the phase before it asks DSPy.
+
+    Attributes:
+        role: What the LM is for inside a program; phases may treat roles differently.
+        endpoint: A stable name for where the model is served. It takes the place of the address in the key.
+        version: A name for the model's version; part of the key.
+    """
+
+    role: str | None = None
+    endpoint: str | None = None
+    version: str | None = None
+
+    def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
+        """Answer as `dspy.LM` does, under the policy of the phase."""
+        call, prompt, kwargs = opening.open_lm_call(self, prompt, messages, kwargs, asynchronous=False)
+        if messages is not None:
+            kwargs["messages"] = messages
+        parent = functools.partial(super().__call__, prompt, **kwargs)  # type: ignore[misc]
+
+        def ask(handed: tuple[bytes, bool] | None) -> Any:
+            _take(call, handed)
+            with under_way(call):
+                return _answered(call, parent())
+
+        with settled(call):
+            return ask(None) if _found(call) else _FLIGHTS.run(call.key or "", ask, lambda: _handed(call))
+
+    async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
+        """Answer as `dspy.LM.acall` does, under the policy of the phase."""
+        call, prompt, kwargs = opening.open_lm_call(self, prompt, messages, kwargs, asynchronous=True)
+        if messages is not None:
+            kwargs["messages"] = messages
+        parent = functools.partial(super().acall, prompt, **kwargs)  # type: ignore[misc]
+
+        async def ask(handed: tuple[bytes, bool] | None) -> Any:
+            _take(call, handed)
+            with under_way(call):
+                return _answered(call, await parent())
+
+        with settled(call):
+            if _found(call):
+                return await ask(None)
+            return await _FLIGHTS.run_async(call.key or "", ask, lambda: _handed(call))
+
+    def update_history(self, entry: dict[str, Any]) -> None:
+        """Note in the history how a call was answered, beside what DSPy notes."""
+        call = current_call()
+        if call is not None and isinstance(entry, dict):
+            if call.outcome is None:
+                usage = entry.get("usage") or {}
+                facts = AnswerFacts(
+                    prompt_tokens=usage.get("prompt_tokens", usage.get("input_tokens")),
+                    completion_tokens=usage.get("completion_tokens", usage.get("output_tokens")),
+                    cost=entry.get("cost"),
+                )
+                call.bought(facts, call.seconds())
+            entry["cachectl"] = {
+                "outcome": call.outcome,
+                "phase": call.place.context.name or None,
+                "role": call.role,
+                "run_id": call.run_id,
+                "key": call.key,
+            }
+        super().update_history(entry)  # type: ignore[misc]
+
+    def dump_state(self) -> dict[str, Any]:
+        """Return the state under DSPy's own class, so that programs load where this package is not installed."""
+        dumped: dict[str, Any] = super().dump_state()  # type: ignore[misc]
+        ours = next(cls for cls in type(self).__mro__ if not issubclass(cls, Governed))
+        dumped[LM_CLASS_STATE_KEY] = f"{ours.__module__}.{ours.__qualname__}"
+        return dumped
+
+
+class LM(Governed, dspy.LM):  # type: ignore[misc]
+    """A `dspy.LM` that obeys the phase.
+
+    Args:
+        model: The model, as for `dspy.LM`.
+        *args: Further arguments of `dspy.LM`.
+        role: What the LM is for inside a program (`"generator"`, `"judge"`, ...).
+        endpoint: A stable name for where the model is served, in place of its address.
+        version: A name for the model's version: a changed one does not serve the other's answers.
+        **kwargs: Options of `dspy.LM`.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *args: Any,
+        role: str | None = None,
+        endpoint: str | None = None,
+        version: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(model, *args, **kwargs)
+        _name(self, role=role, endpoint=endpoint, version=version)
+        ensure_installed()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # A subclass is somebody's own, and pickled as such.
+        if type(self) is not LM:
+            return super().__reduce_ex__(protocol)
+        return Remake(_rebuild_ours), (dspy.LM,), state_of(self)
+
+
+def wrap(lm: M, *, role: str | None = None, endpoint: str | None = None, version: str | None = None) -> M:
+    """Return a copy of an LM that obeys the phase. The LM itself is left as it is.
+
+    The copy is an instance of the LM's own class. An LM with its own `forward` is not cached by DSPy: its calls
+    are counted, and refused in a replay, but never served; a warning says so.
+
+    Args:
+        lm: Any `dspy.BaseLM`: a `dspy.LM`, a `DummyLM`, somebody's subclass.
+        role: As for `LM`; likewise the next two. None keeps what a governed LM has.
+        endpoint: See `LM`.
+        version: See `LM`.
+
+    Raises:
+        ConfigurationError: If it is no `dspy.BaseLM`, or its class cannot be extended.
+    """
+    if not isinstance(lm, dspy.BaseLM):
+        raise ConfigurationError(
+            f"wrap() takes a dspy.BaseLM, not a {type(lm).__name__}; to make an LM, use cachectl.LM"
+        )
+    wrapped: Any = lm.copy()
+    if not isinstance(lm, Governed):
+        try:
+            wrapped.__class__ = _governed_class(type(lm))
+        except TypeError as error:
+            raise ConfigurationError(
+                f"{type(lm).__name__} cannot be wrapped: {error}. Derive it from dspy.LM"
+            ) from error
+    if isinstance(wrapped, DummyLM) and wrapped.endpoint is None:
+        # Two of them with different answers have the same name, and DSPy leaves them out of its cache.
+        wrapped._cache_responses = True  # noqa: SLF001
+        endpoint = endpoint or f"{UNNAMED}{uuid.uuid4().hex}"
+    given = {"role": role, "endpoint": endpoint, "version": version}
+    _name(wrapped, **{name: value for name, value in given.items() if value is not None})
+    if not adapter.is_managed(wrapped, asynchronous=False):
+        state.say_once(
+            f"legacy:{type(lm).__module__}.{type(lm).__qualname__}",
+            f"{type(lm).__name__} answers through its own forward(), which DSPy does not cache: its calls are counted "
+            "and refused in a replay, but not served, stored or resumed. Give dspy.LM an engine instead to change that",
+        )
+    ensure_installed()
+    governed: M = wrapped
+    return governed
+
+
+_CLASSES: dict[type, type] = {}
+
+
+def _governed_class(kind: type) -> type:
+    if kind in _CLASSES:
+        return _CLASSES[kind]
+    name = kind.__name__
+    made = type(
+        name, (Governed, kind), {"__reduce_ex__": _reduce, "__module__": kind.__module__, "__doc__": kind.__doc__}
+    )
+    made.__qualname__ = kind.__qualname__
+    return _CLASSES.setdefault(kind, made)
+
+
+def _reduce(self: Any, protocol: Any) -> tuple[Any, ...]:  # noqa: ARG001 - the protocol's signature
+    kind = next(cls for cls in type(self).__mro__ if not issubclass(cls, Governed))
+    return Remake(_rebuild), (kind,), state_of(self)
+
+
+def _rebuild(kind: type) -> Any:
+    return object.__new__(_governed_class(kind))
+
+
+def _rebuild_ours(_: type) -> Any:
+    return object.__new__(LM)
+
+
+def _name(lm: Any, **names: Any) -> None:
+    for what, name in names.items():
+        if name is not None and not (isinstance(name, str) and name.strip()):
+            raise ConfigurationError(f"{what} is a text that is not empty, not {name!r}")
+        setattr(lm, what, name)
+
+
+def _found(call: Call) -> bool:
+    """Tell whether a call goes ahead by itself: its answer is at hand, or it shares none."""
+    cache = installed()
+    return not call.coalesces or cache is None or cache.peek(call)
+
+
+def _take(call: Call, handed: tuple[bytes, bool] | None) -> None:
+    if handed is not None:
+        call.handed, call.coalesced = handed
+
+
+def _handed(call: Call) -> tuple[bytes, bool] | None:
+    return None if call.entry is None else (call.entry, call.outcome == "fresh")
+
+
+def _answered(call: Call, result: Any) -> Any:
+    if call.outcome is None:
+        call.bought(AnswerFacts(), call.seconds())
+    if call.tape is not None and call.decision.stores:
+        # The calls that follow from it ask what they will ask in a replay.
+        return call.tape.clean.outputs(result)
+    return result

@@ -1,0 +1,173 @@
+"""What a trace of MLflow shows of a call: its phase, its draw, and whether it was served or bought.
+
+Autolog's callback opens and closes the spans. Those who add to them stand around it in DSPy's list of callbacks, in
+which both ends are called in the same order: a head sees a span that is about to close, a tail a run that has opened.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from dspy_cachectl.calls.call import WATCHED, Call, current_call
+from dspy_cachectl.calls.lm import Governed
+from dspy_cachectl.context import evaluations, scopes
+from dspy_cachectl.context.scopes import Scope, ScopeKeeper
+from dspy_cachectl.entries.secrets import is_secret_name
+
+PREFIX = "dspy_cachectl"
+
+EVALUATION_TAG = f"{PREFIX}.evaluation"
+"""The tag of the traces of one evaluation."""
+
+SOURCE_RUN = "mlflow.sourceRun"
+"""The metadata that makes a trace belong to a run."""
+
+_USAGE = "mlflow.chat.tokenUsage"
+_AUTOLOG = "mlflow.dspy.callback"
+
+
+class SpanHead(ScopeKeeper):
+    """Says in the span of each LM call what became of it, and in each trace of an evaluation whose it is.
+
+    It stands before autolog's callback.
+    """
+
+    def __init__(self) -> None:
+        self._outside: dict[str, str | None] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # DSPy's settings are pickled with their callbacks; the calls under way are of this process.
+        return SpanHead, ()
+
+    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """Watch a call, and note the span around it."""
+        self._enter(call_id, instance, inputs)
+        WATCHED[call_id] = current_call() if isinstance(instance, Governed) else None
+        self._outside[call_id] = _span_id(_active_span())
+
+    def on_lm_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:
+        """Say in the call's span what became of it."""
+        self._leave(call_id, outputs, exception)
+        call, outside = WATCHED.pop(call_id, None), self._outside.pop(call_id, None)
+        span = _active_span()
+        # Where no span was opened for the call, the active one is somebody else's.
+        if call is not None and span is not None and _span_id(span) != outside and span.parent_id == outside:
+            span.set_attributes(attributes(call, failed=exception is not None))
+
+    def on_module_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:
+        """Say whose the trace of an evaluation's answer is."""
+        self._leave(call_id, outputs, exception)
+        scope = scopes.directly()
+        if scope is not None and (span := _active_span()) is not None:
+            _claim(span, scope, outputs)
+
+
+class SpanTail(ScopeKeeper):
+    """Notes which MLflow run an evaluation belongs to. It stands after autolog's callback, which opens the run."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SpanTail, ()
+
+    def on_evaluate_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:  # noqa: ARG002
+        """Note the run of an evaluation."""
+        evaluations.place(call_id)
+
+    def on_compile_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:  # noqa: ARG002
+        """Note the run of a compile."""
+        evaluations.place(call_id)
+
+
+def arranged(callbacks: list[Any]) -> list[Any]:
+    """Return DSPy's callbacks with a head before autolog's and a tail after it; the list itself without autolog."""
+    place = autolog_place(callbacks)
+    if place is None:
+        return callbacks
+    hide_secrets()
+    before, after = callbacks[:place], callbacks[place + 1 :]
+    heads = [] if any(isinstance(one, SpanHead) for one in before) else [SpanHead()]
+    tails = [] if any(isinstance(one, SpanTail) for one in after) else [SpanTail()]
+    # A head that somebody put behind it sees no span; two of them would watch one call.
+    after = [one for one in after if not isinstance(one, SpanHead)]
+    return [*heads, *before, callbacks[place], *tails, *after]
+
+
+def hide_secrets() -> None:
+    """Have autolog leave headers and other secrets of an LM out of params and spans; by itself it knows keys only."""
+    util: Any = sys.modules.get("mlflow.dspy.util")
+    known = getattr(util, "EXCLUDE_LM_PARAMS", None)
+    if isinstance(known, set) and not isinstance(known, _SecretOptions):
+        util.EXCLUDE_LM_PARAMS = _SecretOptions(known)
+
+
+class _SecretOptions(set[str]):
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or str(name).endswith("headers") or is_secret_name(str(name))
+
+
+def autolog_place(callbacks: Sequence[Any]) -> int | None:
+    """Return where autolog's callback stands; None without it."""
+    return next((place for place, one in enumerate(callbacks) if type(one).__module__ == _AUTOLOG), None)
+
+
+def forget_last_trace() -> None:
+    """Make this thread's last trace nobody's: an answer that was loaded has none.
+
+    Autolog takes the last trace of the thread for that of the answer which the metric is about to score.
+    """
+    tracing = sys.modules.get("mlflow.tracing.fluent")
+    last = getattr(tracing, "_LAST_ACTIVE_TRACE_ID_THREAD_LOCAL", None)
+    if last is not None:
+        last.set(None)
+
+
+def attributes(call: Call, *, failed: bool) -> dict[str, Any]:
+    """Return what a span says of a call. Tokens are said of bought answers only: what is served costs nothing."""
+    tally = call.tally
+    outcome = call.outcome or ("failed" if failed else None)
+    found = {
+        "phase": call.place.context.name or None,
+        "role": call.role,
+        "run_id": call.run_id,
+        "rollout_id": call.rollout_id,
+        "cache_key": call.key,
+        "outcome": outcome,
+        "cache_hit": outcome in _SERVED,
+    }
+    said = {f"{PREFIX}.{name}": value for name, value in found.items() if value is not None}
+    if tally.tokens_spent:
+        said[_USAGE] = {
+            "input_tokens": tally.prompt_tokens_spent,
+            "output_tokens": tally.completion_tokens_spent,
+            "total_tokens": tally.tokens_spent,
+        }
+    return said
+
+
+_SERVED = frozenset({"resumed", "reused", "coalesced", "collapsed", "replayed"})
+
+
+def _claim(span: Any, scope: Scope, outputs: Any) -> None:
+    manager = sys.modules["mlflow.tracing.trace_manager"].InMemoryTraceManager.get_instance()
+    with manager.get_trace(span.trace_id) as trace:
+        if trace is None:
+            return  # another SDK's
+        scope.experiment_id = trace.info.experiment_id
+        trace.info.tags[EVALUATION_TAG] = scope.call_id
+        said = trace.info.trace_metadata
+        # MLflow takes the newest run of all threads for the trace's, which may be another evaluation's.
+        if scope.mlflow_run is not None:
+            said[SOURCE_RUN] = scope.mlflow_run
+        elif SOURCE_RUN in said and scopes.elsewhere(scope, said[SOURCE_RUN]):
+            del said[SOURCE_RUN]
+    scope.answers.append((outputs, span.trace_id))
+
+
+def _active_span() -> Any | None:
+    mlflow = sys.modules.get("mlflow")
+    return None if mlflow is None else mlflow.get_current_active_span()
+
+
+def _span_id(span: Any | None) -> str | None:
+    return None if span is None else str(span.span_id)

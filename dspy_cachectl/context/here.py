@@ -1,0 +1,90 @@
+"""Where a call is made: which phase rules there."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import dspy
+
+from dspy_cachectl.config import settings
+from dspy_cachectl.context.open_cassette import Tape
+from dspy_cachectl.context.phases import PhaseContext, PhaseRun
+from dspy_cachectl.context.process import SETTING, state
+from dspy_cachectl.policy import Policy
+
+
+@dataclass(frozen=True)
+class Here:
+    """The phase that rules a call at this place.
+
+    Attributes:
+        context: The phase, or the process's default where there is none.
+        run: Its passage; None outside phases, or when nobody holds it any more.
+        stray_of: The guarded phases that are open elsewhere, when the call itself is in none.
+        late: Whether the call arrives after the phase's end.
+        tape: The tape of the cassette that it is within, or None.
+    """
+
+    context: PhaseContext
+    run: PhaseRun | None
+    stray_of: tuple[PhaseRun, ...] = ()
+    late: bool = False
+    tape: Tape | None = None
+
+    def replays(self, role: str | None) -> bool:
+        """Tell whether no call of a role reaches a provider here."""
+        return self.context.policy_for(role).replays or (self.tape is not None and self.tape.replays)
+
+
+def ruling() -> PhaseContext | None:
+    """Return the phase that was opened around this place, or for the whole process, or None."""
+    context: PhaseContext | None = dspy.settings.get(SETTING)
+    if context is None and state.everywhere:
+        with state.lock:
+            context = state.everywhere[-1] if state.everywhere else None
+    return context
+
+
+@functools.lru_cache(maxsize=8)
+def _outside(policy: str) -> PhaseContext:
+    return PhaseContext(name="", policy=Policy.named(policy))
+
+
+def here() -> Here:
+    """Return the phase that rules at this place."""
+    context = ruling()
+    if context is not None:
+        run = state.runs.get(context.token)
+        return Here(context, run, late=run is None or run.closed, tape=state.tapes.get(context.cassette))
+    outside = _outside(settings().policy)
+    if not state.open_runs:
+        return Here(outside, None)
+    with state.lock:
+        guarded = tuple(state.open_runs)
+    # A replay never calls, not even from a thread that its phase did not reach.
+    replay = next((run for run in reversed(guarded) if any(one.replays for one in run.context.policies)), None)
+    if replay is not None:
+        return Here(replay.context, replay, stray_of=guarded)
+    return Here(outside, None, stray_of=guarded)
+
+
+@contextlib.contextmanager
+def unit(name: str) -> Iterator[None]:
+    """Make the draws in this block those of one unit (an example and a repeat): their ordinals begin at 0."""
+    context: PhaseContext | None = dspy.settings.get(SETTING)
+    with dspy.context(**({} if context is None else {SETTING: replace(context, unit=name)})):
+        yield
+
+
+def current_phase() -> PhaseRun | None:
+    """Return the passage through the phase that rules here, or None outside phases."""
+    found = here()
+    return None if found.stray_of or found.context.is_cassette else found.run
+
+
+def last_phase() -> PhaseRun | None:
+    """Return the passage that ended last in this process, or None."""
+    return state.last_run

@@ -1,0 +1,249 @@
+"""The tape of an open cassette: what is recorded, what is served from it, and which draw each call stands for.
+
+While a cassette is open it takes the place of the store. Phases go on inside it with ids of runs that are the same
+each time, so that a recording and its replays ask for the same draws.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from dspy_cachectl.accounting.ledger import Ledger
+from dspy_cachectl.entries import cleaning
+from dspy_cachectl.entries.draws import Ordinals
+from dspy_cachectl.entries.nearest import Nearest, nearest
+from dspy_cachectl.entries.values import UnstorableError
+from dspy_cachectl.errors import CacheMissError
+from dspy_cachectl.policy import Decision, Policy
+
+Mode = Literal["replay", "record", "new", "all"]
+
+RUN = "cassette"
+"""The run of the draws that are made outside the phases within a cassette."""
+
+UNCACHED_RUN = "cassette-uncached"
+"""The run of the calls that ask DSPy not to cache them."""
+
+DRAWN = Policy(fresh=True)
+"""Each call is a draw of its own, sent as it is."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """An answer on a tape.
+
+    Attributes:
+        key: The key of the draw.
+        asked: The key of what was asked, whichever draw of it this is.
+        data: The entry (see `records`).
+        scope: Whose it is, in a file that several share; empty for nobody's.
+    """
+
+    key: str
+    asked: str
+    data: bytes
+    scope: str = ""
+
+
+class Tape:
+    """What a cassette serves and records while it is open. Thread-safe.
+
+    Args:
+        name: What the cassette is called in messages.
+        recordings: What is on it.
+        mode: What is done with a call: `"replay"` serves it or raises, `"new"` records what is not there,
+            `"all"` records everything anew.
+        clean: What every text goes through before it is written.
+        portable: Whether its keys hold no address: see `endpoint`.
+        on_recorded: Called with each new recording, before its answer reaches the program.
+        scope: Whose recordings it serves and makes. Equal draws of two scopes have different keys, so that neither
+            is served what the other recorded.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        recordings: Iterable[Recording] = (),
+        *,
+        mode: Literal["replay", "new", "all"],
+        clean: cleaning.Cleaner | None = None,
+        portable: bool = True,
+        on_recorded: Callable[[Recording], None] | None = None,
+        scope: str = "",
+    ) -> None:
+        self.name = name
+        self.mode = mode
+        self.scope = scope
+        self.clean = clean or cleaning.Cleaner()
+        self.ledger = Ledger()
+        self.ordinals = Ordinals()
+        self.temperatures: dict[str, float | None] = {}
+        self.policies: dict[str, str] = {}
+        self._portable = portable
+        self._endpoints: dict[str, list[str | None]] = {}
+        self._on_recorded = on_recorded
+        self._lock = threading.Lock()
+        self._loaded = {recording.key: recording for recording in recordings if recording.scope == scope}
+        self._recorded: dict[str, Recording] = {}
+        self._served_to: dict[str, str] = {}
+        self._used: set[str] = set()
+        self._passages: Counter[str] = Counter()
+        self._misses: list[CacheMissError] = []
+        self._unkept: list[Exception] = []
+        self._draws: dict[str, list[str]] = {}
+        self._stands_for: dict[str, str] = {}
+        for recording in self._loaded.values():
+            # What has no key of its own is no draw: the answer to every such call.
+            if recording.key != recording.asked:
+                self._draws.setdefault(recording.asked, []).append(recording.key)
+
+    @property
+    def replays(self) -> bool:
+        """Whether no call reaches a provider."""
+        return self.mode == "replay"
+
+    @property
+    def recorded(self) -> dict[str, Recording]:
+        """What was recorded since it was opened, by key."""
+        with self._lock:
+            return dict(self._recorded)
+
+    @property
+    def used(self) -> set[str]:
+        """The keys of the recordings that were served or made since it was opened."""
+        with self._lock:
+            return self._used | self._recorded.keys()
+
+    @property
+    def unused(self) -> list[str]:
+        """The keys of what was on it and was not asked for since it was opened."""
+        used = self.used
+        return [key for key in self._loaded if key not in used]
+
+    @property
+    def misses(self) -> list[CacheMissError]:
+        """The calls that it had no answer for, in their order."""
+        with self._lock:
+            return list(self._misses)
+
+    @property
+    def unkept(self) -> list[Exception]:
+        """Why answers could not be recorded, in their order."""
+        with self._lock:
+            return list(self._unkept)
+
+    def missed(self, miss: CacheMissError) -> None:
+        """Note a call that it had no answer for."""
+        with self._lock:
+            self._misses.append(miss)
+
+    def next_run(self, phase: str) -> str:
+        """Return the run id of the next passage through a phase: the same each time the program is run."""
+        with self._lock:
+            self._passages[phase] += 1
+            return f"{phase}-{self._passages[phase]}"
+
+    def endpoint(self, model: str, address: str | None) -> str | None:
+        """Return what stands for an endpoint in the keys: nothing for a model's first, a number for its others.
+
+        The same model has another address on another machine, and a server in a test another port each time.
+        """
+        if not self._portable:
+            return address
+        with self._lock:
+            known = self._endpoints.setdefault(model, [])
+            if address not in known:
+                known.append(address)
+            place = known.index(address)
+        return None if place == 0 else f"endpoint-{place + 1}"
+
+    def policy(self, policy: Policy) -> Policy:
+        """Return what a policy comes to on a tape: one that does not read makes draws, since each call is another."""
+        if not policy.reads:
+            policy = replace(policy, reads=True, stores=True, fresh=True, temperature=None)
+        return replace(policy, max_age=None)
+
+    def decide(self, decision: Decision) -> Decision:
+        """Return what a decision comes to on a tape."""
+        raises = decision.raises or self.replays
+        return replace(
+            decision,
+            reads=True,
+            stores=not raises,
+            raises=raises,
+            coalesces=decision.coalesces and not raises,
+        )
+
+    def find(self, key: str, asked: str, *, draw: bool) -> bytes | None:
+        """Return the answer to a call, or None where there is none yet.
+
+        Args:
+            key: The key of the draw.
+            asked: The key of what is asked.
+            draw: Whether any recorded draw of it will do that was not served yet. Threads may number equal calls
+                otherwise than they did when it was recorded.
+        """
+        key, asked = self._own(key), self._own(asked)
+        with self._lock:
+            recording = self._recorded.get(key)
+            if recording is None and self.mode != "all":
+                recording = self._loaded.get(self._stands_for.get(key, key))
+                if draw and (recording is None or self._served_to.get(recording.key, key) != key):
+                    recording = self._unserved_draw(asked)
+            if recording is None:
+                return None
+            if draw:
+                # No two calls get one draw: who numbers its calls otherwise must not run out of answers unseen.
+                self._served_to[recording.key], self._stands_for[key] = key, recording.key
+            self._used.add(recording.key)
+            return recording.data
+
+    def _unserved_draw(self, asked: str) -> Recording | None:
+        unserved = (key for key in self._draws.get(asked, ()) if key not in self._served_to)
+        key = next(unserved, None)
+        return None if key is None else self._loaded[key]
+
+    def keep(self, key: str, asked: str, data: bytes) -> bytes:
+        """Record an answer. Return the entry as it is kept: with its texts cleaned.
+
+        Raises:
+            Exception: What the user's function raised that redacts texts, or why the recording cannot be written down;
+                `unkept` has these too. An error of the disk is raised as well, and then it is recorded all the same.
+        """
+        try:
+            recording = Recording(self._own(key), self._own(asked), self.clean.entry(data), self.scope)
+        except Exception as error:
+            with self._lock:
+                self._unkept.append(error)
+            raise
+        with self._lock:
+            self._recorded[recording.key] = recording
+        try:
+            if self._on_recorded is not None:
+                self._on_recorded(recording)
+        except UnstorableError as error:
+            with self._lock:
+                del self._recorded[recording.key]
+                self._unkept.append(error)
+            raise
+        return recording.data
+
+    def _own(self, key: str) -> str:
+        return hashlib.sha256(f"{self.scope}\n{key}".encode()).hexdigest() if self.scope else key
+
+    def nearest(self, asked: Mapping[str, Any]) -> Nearest | None:
+        """Return the recording whose request is most like the one that was asked.
+
+        Args:
+            asked: The description of the request, clean (see `cleaning`).
+        """
+        with self._lock:
+            merged = {**self._loaded, **self._recorded}
+            # Of equally like ones the one that is left over: it is what the changed request was.
+            entries = sorted(((key, one.data) for key, one in merged.items()), key=lambda entry: entry[0] in self._used)
+        return nearest(asked, entries)

@@ -1,0 +1,134 @@
+"""What a phase is while it lasts: what of it travels with the calls, and what stays behind to count them.
+
+The phase travels in DSPy's own settings, because that is what `Evaluate`, `Parallel`, `asyncify` and the
+optimizers carry into their threads. What travels is a frozen value; counters and ordinals stay behind in the
+`PhaseRun`, found by its token.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dspy_cachectl.accounting.ledger import Ledger, Stats
+from dspy_cachectl.context.evaluations import Evaluation, EvaluationObserver
+from dspy_cachectl.context.open_cassette import RUN
+from dspy_cachectl.entries.draws import Ordinals
+from dspy_cachectl.errors import CacheMissError, ReplayIncompleteError
+from dspy_cachectl.policy import Policy
+
+_KEPT_MISSES = 5
+
+
+@dataclass(frozen=True)
+class PhaseContext:
+    """What of a phase travels with the calls: frozen and picklable.
+
+    Attributes:
+        name: The phase's name.
+        policy: What the cache does.
+        token: Finds the `PhaseRun` in this process.
+        roles: The policies of the roles that are treated differently.
+        run_id: The run whose draws are made or served, or None.
+        unit: What the draws are numbered within: an example and its repeat, or else the outermost call of a module.
+        bypass_proxy: Whether a LiteLLM proxy is asked not to answer from its own cache.
+        automatic: Whether `AutoPhase` entered it.
+        cassette: Finds the tape of the cassette that it is within, in this process; empty outside one.
+    """
+
+    name: str
+    policy: Policy
+    token: str = ""
+    roles: tuple[tuple[str, Policy], ...] = ()
+    run_id: str | None = None
+    unit: str | None = None
+    bypass_proxy: bool = False
+    automatic: bool = False
+    cassette: str = ""
+
+    def policy_for(self, role: str | None) -> Policy:
+        """Return the policy for a role."""
+        return next((policy for name, policy in self.roles if name == role), self.policy)
+
+    @property
+    def is_cassette(self) -> bool:
+        """Whether nobody opened it but a cassette."""
+        return bool(self.cassette) and self.run_id == RUN
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """Every policy that can rule a call in it."""
+        return (self.policy, *(policy for _, policy in self.roles))
+
+    @property
+    def guarded(self) -> bool:
+        """Whether calls from outside, while it is open, put its results in doubt."""
+        return any(policy.fresh or policy.replays for policy in self.policies)
+
+
+class PhaseRun:
+    """One passage through a phase: its counters, its run id, what was evaluated in it.
+
+    Attributes:
+        name: The phase's name.
+        policy: What the cache does in it.
+        run_id: The identity of its fresh draws; pass it to `phase(..., run_id=...)` to resume. None where the
+            policy makes no draws of its own.
+        closed: Whether its block has ended.
+        on_call: Called with each `Call` of it that has ended, in the thread that made it; None for nobody.
+    """
+
+    def __init__(self, context: PhaseContext) -> None:
+        self.context = context
+        self.name = context.name
+        self.policy = context.policy
+        self.run_id = context.run_id
+        self.closed = False
+        self.ordinals = Ordinals()
+        self.ledger = Ledger()
+        self.observer = EvaluationObserver() if context.guarded else None
+        self.on_call: Callable[[Any], None] | None = None
+        self._lock = threading.Lock()
+        self._misses: list[CacheMissError] = []
+        self._missed = 0
+
+    @property
+    def stats(self) -> Stats:
+        """What happened to its calls so far: a snapshot."""
+        return self.ledger.snapshot()
+
+    @property
+    def evaluations(self) -> list[Evaluation]:
+        """The evaluations that ran in it; noted in fresh and replay phases only."""
+        return self.observer.evaluations() if self.observer is not None else []
+
+    def missed(self, miss: CacheMissError) -> None:
+        """Keep a miss, to raise it again at the end."""
+        with self._lock:
+            self._missed += 1
+            if len(self._misses) < _KEPT_MISSES:
+                self._misses.append(miss)
+
+    @property
+    def explains_next_miss(self) -> bool:
+        """Whether the next miss is still among those that are kept; looking for the nearest entry takes time."""
+        return self._missed < _KEPT_MISSES
+
+    def incomplete(self) -> ReplayIncompleteError | None:
+        """Return the error that says what missed, or None where nothing did."""
+        with self._lock:
+            return ReplayIncompleteError(self.name, self._missed, self._misses) if self._missed else None
+
+    def __repr__(self) -> str:
+        run = f", run_id={self.run_id!r}" if self.run_id else ""
+        return f"<PhaseRun {self.name!r}{run}, {'closed' if self.closed else 'open'}: {self.stats!r}>"
+
+
+def new_run_id(name: str) -> str:
+    """Return a run id that nobody has used: the phase's name, the time, and chance."""
+    now = dt.datetime.now(dt.timezone.utc)
+    return f"{name}-{now:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"

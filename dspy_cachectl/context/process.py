@@ -1,0 +1,93 @@
+"""What this process shares: its ledger, its open phases, and what was already said. Strictly private."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from dspy_cachectl.accounting.ledger import Ledger, Stats
+
+if TYPE_CHECKING:
+    from dspy_cachectl.accounting.usage import Usage
+    from dspy_cachectl.context.open_cassette import Tape
+    from dspy_cachectl.context.phases import PhaseContext, PhaseRun
+
+logger = logging.getLogger("dspy_cachectl")
+
+SETTING = "cachectl"
+"""The key in DSPy's settings under which the phase travels."""
+
+STARTED = time.time()
+"""When this process began, as far as this package is concerned, in Unix seconds."""
+
+_MOST_RESPONSE_IDS = 500_000
+_MOST_UNSTORED = 10_000
+
+
+class Process:
+    """The state that every thread of this process shares.
+
+    Attributes:
+        ledger: What happened to all calls.
+        runs: The phase runs that someone still holds, by token.
+        open_runs: The runs of fresh and replay phases whose blocks are open.
+        everywhere: The phases that hold for the whole process, innermost last.
+        last_run: The phase run that closed last.
+        unstored: Why answers that were bought are not stored, by the key of what was asked.
+        tapes: The tapes of the cassettes that are open, by token.
+        usage: Adds up how the store in use is used; None where no store is.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything, in place: other modules hold the object. For tests."""
+        self.ledger = Ledger()
+        self.runs: weakref.WeakValueDictionary[str, PhaseRun] = weakref.WeakValueDictionary()
+        self.open_runs: list[PhaseRun] = []
+        self.everywhere: list[PhaseContext] = []
+        self.last_run: PhaseRun | None = None
+        self.tapes: dict[str, Tape] = {}
+        self.usage: Usage | None = None
+        self.unstored: OrderedDict[str, str] = OrderedDict()
+        self._said: set[str] = set()
+        self._response_ids: OrderedDict[tuple[str, str], str] = OrderedDict()
+
+    def say_once(self, topic: str, message: str) -> None:
+        """Log a warning, the first time that its topic comes up."""
+        with self.lock:
+            if topic in self._said:
+                return
+            self._said.add(topic)
+        logger.warning(message)
+
+    def note_unstored(self, asked: str | None, why: str) -> None:
+        """Remember why an answer that was bought is not stored, to explain a miss."""
+        if asked is None:
+            return
+        with self.lock:
+            self.unstored[asked] = why
+            if len(self.unstored) > _MOST_UNSTORED:
+                self.unstored.popitem(last=False)
+
+    def given_before(self, request: str, response_id: str, key: str) -> bool:
+        """Tell whether the provider gave this response id to another draw of the same request. Remember it."""
+        with self.lock:
+            known = self._response_ids.setdefault((request, response_id), key)
+            if len(self._response_ids) > _MOST_RESPONSE_IDS:
+                self._response_ids.popitem(last=False)
+        return known != key
+
+
+state = Process()
+
+
+def stats() -> Stats:
+    """Return what happened to all calls of this process so far."""
+    return state.ledger.snapshot()

@@ -1,0 +1,120 @@
+"""Which question a prediction answers: examples by what they ask, whatever their place in the data set."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.fingerprints import stable
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One question of a data set.
+
+    Attributes:
+        example_key: The hash of what is asked.
+        label_key: The hash of everything else in the example: what is expected.
+        occurrence: 0 for the first question with these inputs in the data set, 1 for the second, ...
+    """
+
+    example_key: str
+    label_key: str
+    occurrence: int = 0
+
+
+def example_key(example: Any) -> str:
+    """Hash the inputs of an example, and nothing else of it.
+
+    Raises:
+        ConfigurationError: If it has no inputs, or one that cannot be told from others.
+    """
+    return _example_key(example, "the example")
+
+
+def label_key(example: Any) -> str:
+    """Hash everything in an example that is no input.
+
+    Raises:
+        ConfigurationError: If it has no inputs, or a label that cannot be told from others.
+    """
+    return _label_key(example, "the example")
+
+
+def units(examples: Iterable[Any]) -> list[Unit]:
+    """Return the questions of a data set, in its order.
+
+    Raises:
+        ConfigurationError: If there are none, or one of them has no inputs; the message says which.
+    """
+    seen: Counter[str] = Counter()
+    found = []
+    for index, example in enumerate(examples):
+        key = _example_key(example, f"example {index}")
+        found.append(Unit(example_key=key, label_key=_label_key(example, f"example {index}"), occurrence=seen[key]))
+        seen[key] += 1
+    if not found:
+        raise ConfigurationError("the data set is empty: give at least one example")
+    return found
+
+
+def dataset_hash(examples: Iterable[Any]) -> str:
+    """Hash a data set: inputs and labels, how often each occurs, and not their order.
+
+    Raises:
+        ConfigurationError: As `units`.
+    """
+    return hash_of_units(units(examples))
+
+
+def hash_of_units(found: Sequence[Unit]) -> str:
+    """Return the `dataset_hash` of examples whose units are known."""
+    whole = hashlib.sha256()
+    for pair in sorted(f"{unit.example_key} {unit.label_key}" for unit in found):
+        whole.update(pair.encode())
+    return whole.hexdigest()
+
+
+def _example_key(example: Any, which: str) -> str:
+    inputs = _split(example, which, inputs=True)
+    if not inputs:
+        raise ConfigurationError(
+            f"{which} has none of the inputs that with_inputs() names; its fields are {sorted(example.keys())}"
+        )
+    return _digest(inputs, which)
+
+
+def _label_key(example: Any, which: str) -> str:
+    return _digest(_split(example, which, inputs=False), which)
+
+
+def _digest(fields: dict[str, Any], which: str) -> str:
+    try:
+        return stable.digest(fields)
+    except stable.UnstableError as error:
+        field = error.path.split(".")[0].split("[")[0]
+        raise ConfigurationError(
+            f"{which} cannot be told from others: its field {field!r} holds a {error.kind} (at {error.path}), which "
+            "has no stable form. Use plain data, a dataclass or a pydantic object there"
+        ) from error
+
+
+def _split(example: Any, which: str, *, inputs: bool) -> dict[str, Any]:
+    import dspy
+
+    if not isinstance(example, dspy.Example):
+        raise ConfigurationError(
+            f"{which} is a {type(example).__name__}: make it a dspy.Example(...).with_inputs(...) that names its inputs"
+        )
+    try:
+        part = example.inputs() if inputs else example.labels()
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{which} does not say which of its fields are inputs: call .with_inputs('question', ...) on it"
+        ) from error
+    # Fields of DSPy's own, such as the random id that its loaders give, are no part of a question.
+    return dict(part.items())

@@ -1,0 +1,58 @@
+"""Blocks as decorators: a function that opens a block anew each time it is called, wherever it is called."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, ParamSpec, TypeVar
+
+import dspy
+
+from dspy_cachectl.context.process import SETTING
+from dspy_cachectl.errors import ConfigurationError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def within(
+    block: Callable[[], AbstractContextManager[Any]], function: Callable[P, T], *, name: str = ""
+) -> Callable[P, T]:
+    """Return a function, or a coroutine function, that runs within a block of its own each time it is called.
+
+    Args:
+        block: Makes the block.
+        function: The function, or anything else that can be called.
+        name: What the block is called in messages; empty where a generator may leave it.
+
+    Raises:
+        ConfigurationError: If it is a generator function, and the block has a name.
+    """
+    if name and (inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)):
+        raise ConfigurationError(f"a generator leaves its {name} at the first value; open the {name} inside it")
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+            with block():
+                return await function(*args, **kwargs)
+
+        return run_async  # type: ignore[return-value]
+
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        with block():
+            return function(*args, **kwargs)
+
+    # A DSPy program is callable but is no function: it has no name to take over.
+    return functools.update_wrapper(run, function) if hasattr(function, "__name__") else run
+
+
+def carry(function: Callable[P, T]) -> Callable[P, T]:
+    """Return the function, running in the phase that rules here and now, whatever thread calls it.
+
+    For thread pools that do not carry DSPy's settings: `pool.submit(carry(program), question=...)`.
+    """
+    context = dspy.settings.get(SETTING)
+    return within(lambda: dspy.context(**{SETTING: context}), function)

@@ -1,0 +1,211 @@
+"""Phases: named regions of a program with a policy, opened and left."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
+
+import dspy
+
+from dspy_cachectl.calls import installation
+from dspy_cachectl.calls.spans import arranged
+from dspy_cachectl.config import settings
+from dspy_cachectl.context.here import ruling
+from dspy_cachectl.context.open_cassette import RUN, Tape
+from dspy_cachectl.context.phases import PhaseContext, PhaseRun, new_run_id
+from dspy_cachectl.context.process import SETTING, state
+from dspy_cachectl.context.settings import settings_overridden
+from dspy_cachectl.context.units import MARKER
+from dspy_cachectl.errors import CacheMissError, ConfigurationError
+from dspy_cachectl.phases.decoration import within
+from dspy_cachectl.policy import Policy
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class phase:  # noqa: N801 - used as a word: with phase("eval")
+    """A named region of a program in which a policy rules the cache.
+
+    Works as a context manager, sync and async, and as a decorator of functions and coroutine functions. The
+    inner of two nested phases rules. A `dspy.configure()` inside it takes effect at once, but for `callbacks`: a
+    fresh or replay phase adds its own to those that it finds.
+
+    Args:
+        name: The phase's name. `"compile"` and `"eval"` are known; others need a policy, here or configured.
+        policy: What the cache does. None: what is configured for the name.
+        run_id: Draw under this identity: stored draws of the run are served, and only the missing ones are
+            bought. None: a new one, where the policy draws afresh.
+        roles: The policies of the roles that are treated differently.
+        everywhere: Make this the process's default while it lasts, so that it also holds in threads that do
+            not carry DSPy's settings.
+        bypass_proxy: Ask a LiteLLM proxy not to answer from its own cache. It is sent with each call as
+            `extra_body={"cache": {"no-cache": True}}`, for which DSPy's `auto` engine chooses LiteLLM.
+        **overrides: Fields of `Policy` that differ: `temperature`, `max_age`, `scope`, ...
+
+    Raises:
+        ConfigurationError: If the name is not known and has no policy, or an option cannot be used.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        policy: Policy | None = None,
+        *,
+        run_id: str | None = None,
+        roles: Mapping[str, Policy] | None = None,
+        everywhere: bool = False,
+        bypass_proxy: bool = False,
+        **overrides: Any,
+    ) -> None:
+        if not name:
+            raise ConfigurationError("a phase's name must not be empty")
+        configured, known_roles = (policy, {}) if policy is not None else settings().phase_policy(name)
+        if not isinstance(configured, Policy):
+            raise ConfigurationError(f"a phase's policy is a Policy such as Policy.REUSE, not {policy!r}")
+        for role, of_role in (roles or {}).items():
+            if not isinstance(of_role, Policy):
+                raise ConfigurationError(f"the policy of role {role!r} is a Policy, not {of_role!r}")
+        self._context = PhaseContext(
+            name=name,
+            policy=configured.with_overrides(**overrides),
+            roles=tuple(sorted({**known_roles, **(roles or {})}.items(), key=lambda item: item[0])),
+            run_id=_checked_run_id(run_id),
+            bypass_proxy=bypass_proxy,
+        )
+        self._everywhere = everywhere
+        self._opened: _Open | None = None
+        if run_id is not None and not any(one.fresh or one.replays for one in self._context.policies):
+            raise ConfigurationError(
+                f"phase {name!r} makes no draws of its own, so run_id={run_id!r} would have no effect; "
+                "use a fresh policy (Policy.FRESH) or replay one (Policy.REPLAY)"
+            )
+
+    def __enter__(self) -> PhaseRun:
+        if self._opened is not None:
+            raise ConfigurationError(f"this phase({self._context.name!r}) is open already; make a new one to nest")
+        self._opened = _Open(self._context, everywhere=self._everywhere)
+        return self._opened.run
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close(error)
+
+    async def __aenter__(self) -> PhaseRun:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+    def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
+        """Return the function, running in this phase each time it is called."""
+        return within(self._again, function, name="phase")
+
+    @property
+    def context(self) -> PhaseContext:
+        """What it will make travel with the calls, but for what is known at its opening."""
+        return self._context
+
+    @property
+    def run(self) -> PhaseRun | None:
+        """The passage that is open, or None."""
+        return None if self._opened is None else self._opened.run
+
+    def automatic(self) -> None:
+        """Mark it as opened by no one's hand, before it is entered."""
+        self._context = replace(self._context, automatic=True)
+
+    def within(self, cassette: str) -> None:
+        """Make it the phase that a cassette opens, before it is entered. Its tape is found under this token."""
+        self._context = replace(self._context, cassette=cassette, run_id=RUN)
+
+    def _again(self) -> phase:
+        # Each call of a decorated function is a passage of its own; they may overlap.
+        again = object.__new__(type(self))
+        again._context, again._everywhere, again._opened = self._context, self._everywhere, None
+        return again
+
+
+class _Open:
+    """A phase that is entered. Strictly private."""
+
+    def __init__(self, context: PhaseContext, *, everywhere: bool) -> None:
+        outer = ruling()
+        cassette = context.cassette or (outer.cassette if outer is not None else "")
+        context = replace(context, token=uuid.uuid4().hex, cassette=cassette)
+        tape = state.tapes.get(cassette)
+        if tape is not None:
+            context = _on_tape(context, tape)
+        elif context.run_id is None and any(policy.fresh for policy in context.policies):
+            context = replace(context, run_id=new_run_id(context.name))
+        context = installation.prepare(context)
+        self.run = PhaseRun(context)
+        self._everywhere = everywhere
+        override: dict[str, Any] = {SETTING: context}
+        before: list[Any] = dspy.settings.get("callbacks") or []
+        callbacks = arranged(before)
+        if self.run.observer is not None:
+            callbacks = [*callbacks, MARKER, self.run.observer]
+        if callbacks is not before:
+            override["callbacks"] = callbacks
+        self._entered: AbstractContextManager[None] = settings_overridden(**override)
+        self._entered.__enter__()
+        with state.lock:
+            state.runs[context.token] = self.run
+            if context.guarded:
+                state.open_runs.append(self.run)
+            if everywhere:
+                state.everywhere.append(context)
+
+    def close(self, error: BaseException | None) -> None:
+        run = self.run
+        with state.lock:
+            run.closed = True
+            if run in state.open_runs:
+                state.open_runs.remove(run)
+            if self._everywhere and run.context in state.everywhere:
+                state.everywhere.remove(run.context)
+            if not run.context.is_cassette:
+                state.last_run = run
+        self._entered.__exit__(None, None, None)
+        incomplete = run.incomplete()
+        installation.finish(run, error or incomplete)
+        # What interrupts the program goes through, and so does a miss that nobody swallowed.
+        if incomplete is not None and (
+            error is None or (isinstance(error, Exception) and not isinstance(error, CacheMissError))
+        ):
+            raise incomplete from error
+
+
+def _on_tape(context: PhaseContext, tape: Tape) -> PhaseContext:
+    if not context.is_cassette:
+        tape.policies[context.name] = context.policy.name
+    context = replace(
+        context,
+        policy=tape.policy(context.policy),
+        roles=tuple((role, tape.policy(policy)) for role, policy in context.roles),
+    )
+    if context.run_id is None and any(policy.fresh for policy in context.policies):
+        context = replace(context, run_id=tape.next_run(context.name))
+    if context.run_id is None:
+        return context
+    if context.policy.replays and context.policy.temperature is None:
+        drawn_at = tape.temperatures.get(context.run_id)
+        return replace(context, policy=replace(context.policy, temperature=drawn_at))
+    tape.temperatures.setdefault(context.run_id, context.policy.temperature)
+    return context
+
+
+def _checked_run_id(run_id: str | None) -> str | None:
+    if run_id is not None and not (run_id.strip() and run_id.isprintable()):
+        raise ConfigurationError(f"a run id is a printable text that is not empty, not {run_id!r}")
+    return run_id

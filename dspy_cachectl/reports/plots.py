@@ -1,0 +1,290 @@
+"""Figures of reports and comparisons. They need the `plots` extra; nothing here touches pyplot or a display."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dspy_cachectl.errors import ConfigurationError, MissingExtraError, StoreUnavailableError
+from dspy_cachectl.reports.describe import Price, ends_text, level_text, score_with_error
+from dspy_cachectl.reports.sheets import clean, plural
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from dspy_cachectl.reports.comparison import Comparisons
+    from dspy_cachectl.reports.report import EvalReport
+    from dspy_cachectl.reports.results import QuestionResult
+
+MOST_QUESTIONS = 200
+"""How many questions a heat map shows at most; more would be thinner than a pixel."""
+
+_DPI = 150
+_NAME_SHOWN = 28
+# Okabe and Ito's palette can be told apart with every kind of colour vision; the markers differ as well.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+_GREY = "#666666"
+_NO_ANSWER = "#dddddd"
+
+
+def plot_report(report: EvalReport, path: str | os.PathLike[str] | None = None) -> Figure:
+    """Draw a score with its interval, and below it the score of every question and repeat.
+
+    Args:
+        report: The report.
+        path: Where to save the figure (PNG unless the name ends otherwise), or None to only return it.
+
+    Returns:
+        The figure.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
+        ConfigurationError: If the name ends in something that matplotlib cannot write.
+        StoreUnavailableError: If the file cannot be written.
+    """
+    rows = 0.9 + 0.28 * min(report.repeats, 12)
+    figure = _figure(9.0, 2.3 + rows)
+    above, below = figure.subplots(2, 1, height_ratios=(0.8, rows))
+    _draw_score(above, report)
+    _draw_heat_map(figure, below, report)
+    return _saved(figure, path)
+
+
+def plot_comparisons(comparisons: Comparisons, path: str | os.PathLike[str] | None = None) -> Figure:
+    """Draw the scores of several reports with their intervals, and score against what an answer costs.
+
+    The cost is in US dollars where every report knows its prices, else in tokens.
+
+    Args:
+        comparisons: The reports, compared.
+        path: As for `plot_report`.
+
+    Returns:
+        The figure.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
+        ConfigurationError: If the name ends in something that matplotlib cannot write.
+        StoreUnavailableError: If the file cannot be written.
+    """
+    reports = comparisons.reports
+    figure = _figure(10.5, max(3.4, 1.6 + 0.42 * len(reports)))
+    left, right = figure.subplots(1, 2, width_ratios=(1.15, 1.0))
+    _draw_scores(left, reports)
+    _draw_prices(right, reports)
+    return _saved(figure, path)
+
+
+def _figure(width: float, height: float) -> Figure:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("plot()", extra="plots") from error
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _saved(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
+    if path is None:
+        return figure
+    target = Path(path)
+    form = target.suffix[1:].lower() or "png"
+    known = figure.canvas.get_supported_filetypes()
+    if form not in known:
+        raise ConfigurationError(f"a figure cannot be saved as {target.name}; end it in one of {', '.join(known)}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(target, format=form)
+    except OSError as error:
+        raise StoreUnavailableError(f"the figure could not be written to {target}: {error}") from error
+    return figure
+
+
+def _draw_score(axes: Axes, report: EvalReport) -> None:
+    _draw_interval(axes, report, 0.0, _COLOURS[0], _MARKERS[0])
+    without = report.score_without_failures
+    if report.failures and without is not None:
+        axes.plot([without], [0.0], "o", mfc="none", mec=_COLOURS[1], ms=10, label="without failures")
+        low, high = report.table.score_range
+        score_is_high = report.score > (low + high) / 2
+        axes.legend(loc="upper left" if score_is_high else "upper right", frameon=False, fontsize=8, borderaxespad=0.0)
+    axes.set_ylim(-1.0, 1.0)
+    axes.set_yticks([])
+    _bare(axes, "top", "left", "right")
+    if report.table.score_range == (0.0, 1.0):
+        axes.set_xlim(-0.02, 1.02)
+    axes.set_xlabel(f"score ({_metric_name([report])})", parse_math=False)
+    interval = ends_text(report.interval, report.standard_error)
+    axes.set_title(
+        f"{_name(report)}: {score_with_error(report)}, {level_text(report.interval)} interval {interval}",
+        loc="left",
+        fontsize=11,
+        parse_math=False,
+    )
+
+
+def _draw_interval(axes: Axes, report: EvalReport, height: float, colour: str, marker: str) -> None:
+    interval = report.interval
+    reach = [[report.score - interval.low], [interval.high - report.score]]
+    axes.errorbar(
+        [report.score],
+        [height],
+        xerr=reach if math.isfinite(interval.width) else None,
+        fmt=marker,
+        color=colour,
+        ms=7,
+        capsize=4,
+        lw=1.8,
+        zorder=3,
+    )
+
+
+def _draw_heat_map(figure: Figure, axes: Axes, report: EvalReport) -> None:
+    import matplotlib as mpl
+    import numpy as np
+    from matplotlib.ticker import MaxNLocator
+
+    shown = _shown(report)
+    scores = np.full((report.repeats, len(shown)), math.nan)
+    failed: list[tuple[int, int]] = []
+    for column, question in enumerate(shown):
+        for row, draw in enumerate(question.draws):
+            scores[row, column] = draw.score
+            if draw.failed is not None:
+                failed.append((column, row))
+    low, high = report.table.score_range
+    colours = mpl.colormaps["cividis"].with_extremes(bad=_NO_ANSWER)
+    image = axes.imshow(
+        np.ma.masked_invalid(scores),
+        aspect="auto",
+        interpolation="nearest",
+        cmap=colours,
+        vmin=low,
+        vmax=high if high > low else low + 1.0,
+        extent=(0.5, len(shown) + 0.5, report.repeats + 0.5, 0.5),
+    )
+    bar = figure.colorbar(image, ax=axes, label="score", pad=0.01, fraction=0.04)
+    if report.table.is_binary:
+        bar.set_ticks([0.0, 1.0], labels=["0", "1"])
+    if failed:
+        size = min(6.0, max(2.0, 500.0 / len(shown)))
+        axes.plot(
+            [column + 1 for column, _ in failed],
+            [row + 1 for _, row in failed],
+            "x",
+            color=_COLOURS[1],
+            ms=size,
+            mew=size / 4,
+            label="failed",
+        )
+        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8, borderaxespad=0.2)
+    _separate(axes, scores)
+    axes.set_yticks(_whole_ticks(report.repeats))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_ylabel("repeat")
+    axes.set_xlabel("question, sorted by its mean score")
+    distinct = report.distinct
+    some = "" if len(shown) == report.n else f"{len(shown)} of "
+    axes.set_title(
+        f"{some}{plural(report.n, 'question')}, {plural(report.repeats, 'repeat')}, "
+        f"distinct draws: {distinct.distinct:,} of {distinct.asked:,}",
+        loc="left",
+        fontsize=10,
+    )
+
+
+def _separate(axes: Axes, scores: NDArray[Any]) -> None:
+    """Draw lines between the cells, where there are few enough that lines do not hide them."""
+    repeats, questions = scores.shape
+    axes.tick_params(which="minor", length=0)
+    axes.set_yticks([number + 0.5 for number in range(1, repeats)], minor=True)
+    if questions <= 60:
+        axes.set_xticks([number + 0.5 for number in range(1, questions)], minor=True)
+    axes.grid(which="minor", color="white", lw=0.8)
+    axes.grid(visible=False, which="major")
+
+
+def _whole_ticks(count: int) -> list[int]:
+    step = max(1, math.ceil(count / 10))
+    return list(range(1, count + 1, step))
+
+
+def _shown(report: EvalReport) -> Sequence[QuestionResult]:
+    means = report.table.means
+    order = sorted(range(report.n), key=lambda number: means[number])
+    if report.n > MOST_QUESTIONS:
+        # Evenly spaced, so that the picture has the shape of the whole.
+        order = [order[round(step * (report.n - 1) / (MOST_QUESTIONS - 1))] for step in range(MOST_QUESTIONS)]
+    return [report.questions[number] for number in order]
+
+
+def _draw_scores(axes: Axes, reports: Sequence[EvalReport]) -> None:
+    for height, (report, colour, marker) in enumerate(_styled(reports)):
+        _draw_interval(axes, report, height, colour, marker)
+    axes.set_yticks(range(len(reports)))
+    axes.set_yticklabels([_name(report) for report in reports], parse_math=False)
+    axes.set_ylim(len(reports) - 0.5, -0.5)
+    _bare(axes, "top", "right")
+    axes.grid(axis="x", color="#e5e5e5")
+    axes.set_axisbelow(True)
+    levels = {level_text(report.interval) for report in reports}
+    axes.set_xlabel(f"score ({_metric_name(reports)})", parse_math=False)
+    axes.set_title(f"Scores with {' or '.join(sorted(levels))} intervals", loc="left", fontsize=11)
+
+
+def _draw_prices(axes: Axes, reports: Sequence[EvalReport]) -> None:
+    prices = [Price.of(report) for report in reports]
+    in_dollars = all(price.cost > 0.0 for price in prices)
+    for (report, colour, marker), price in zip(_styled(reports), prices, strict=True):
+        interval = report.interval
+        each = price.cost_per_answer if in_dollars else price.tokens_per_answer
+        reach = [[report.score - interval.low], [interval.high - report.score]]
+        axes.errorbar(
+            [each],
+            [report.score],
+            yerr=reach if math.isfinite(interval.width) else None,
+            fmt=marker,
+            color=colour,
+            ms=7,
+            capsize=3,
+            lw=1.2,
+            label=_name(report),
+        )
+    axes.set_xlim(left=0.0)
+    _bare(axes, "top", "right")
+    axes.grid(color="#e5e5e5")
+    axes.set_axisbelow(True)
+    axes.set_xlabel("cost of one answer (US$)" if in_dollars else "tokens of one answer")
+    axes.set_ylabel(f"score ({_metric_name(reports)})", parse_math=False)
+    axes.set_title(
+        f"Score against {'cost' if in_dollars else 'tokens'}, marked as on the left", loc="left", fontsize=11
+    )
+
+
+def _styled(reports: Sequence[EvalReport]) -> list[tuple[EvalReport, str, str]]:
+    return [
+        (report, _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)])
+        for number, report in enumerate(reports)
+    ]
+
+
+def _bare(axes: Axes, *sides: str) -> None:
+    for side in sides:
+        axes.spines[side].set_visible(False)
+
+
+def _name(report: EvalReport) -> str:
+    name = clean(report.name)
+    return name if len(name) <= _NAME_SHOWN else f"{name[: _NAME_SHOWN - 1]}…"
+
+
+def _metric_name(reports: Sequence[EvalReport]) -> str:
+    return clean(" / ".join(dict.fromkeys(report.provenance.metric for report in reports)))

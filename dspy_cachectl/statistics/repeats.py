@@ -1,0 +1,179 @@
+"""What the repeats of a question say: can it be done, is it done every time, and were they repeats at all?"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.statistics.scores import QuestionScores, ScoreTable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistinctDraws:
+    """How many of the repeats were draws of their own.
+
+    Attributes:
+        asked: The number of repeats of all questions together.
+        distinct: The number of distinct draws among them.
+        effective: K_eff, the harmonic mean over questions of the number of distinct draws; 1 where every
+            repeat of every question gave the same output.
+        identical: The share of pairs of distinct draws of one question that have the same output, in [0, 1];
+            NaN where outputs are not given or no question has two draws.
+        sentence: What of this needs saying; empty where every repeat is a draw of its own.
+    """
+
+    asked: int
+    distinct: int
+    effective: float
+    identical: float
+    sentence: str
+
+    @property
+    def replayed(self) -> int:
+        """The number of repeats that were the same draw once more."""
+        return self.asked - self.distinct
+
+
+def distinct_draws(
+    draws: Sequence[Sequence[Hashable]], outputs: Sequence[Sequence[Hashable]] | None = None
+) -> DistinctDraws:
+    """Count the draws that are draws of their own, and the outputs that are all the same.
+
+    Two repeats with one draw id (a stored entry, a provider's response id) are one draw. Distinct draws may
+    still say the same, and at temperature 0 they do: if all outputs of all questions are equal, the repeats
+    say nothing that one of them does not, and K_eff is 1.
+
+    Args:
+        draws: Per question what identifies each draw, shape (n, K_i).
+        outputs: Per question what each draw said, or a hash of it, shape (n, K_i).
+
+    Returns:
+        The counts, with K_eff for use in place of K.
+
+    Raises:
+        ConfigurationError: No questions, a question without draws, or shapes that do not match.
+    """
+    if not draws or not all(draws):
+        raise ConfigurationError("every question needs at least one draw id, and there must be a question")
+    if outputs is not None and [len(row) for row in outputs] != [len(row) for row in draws]:
+        raise ConfigurationError("draws and outputs differ in shape; give one output for each draw id")
+    counts = [len(set(row)) for row in draws]
+    asked, distinct = sum(len(row) for row in draws), sum(counts)
+    pairs = sum(math.comb(count, 2) for count in counts)
+    equal = _equal_pairs(draws, outputs) if outputs is not None else None
+    identical = equal / pairs if pairs and equal is not None else math.nan
+    sentences = []
+    if distinct < asked:
+        sentences.append(f"{asked - distinct} of {asked} repeats are replays of a draw that is already counted.")
+    effective = len(counts) / math.fsum(1.0 / count for count in counts)
+    if identical == 1.0:
+        effective = 1.0
+        sentences.append("All draws of every question gave the same output: K_eff = 1, and repeats add nothing.")
+    return DistinctDraws(
+        asked=asked, distinct=distinct, effective=effective, identical=identical, sentence=" ".join(sentences)
+    )
+
+
+def pass_at_k(table: ScoreTable, k: int, *, passing: float = 1.0) -> float:
+    """The probability that at least one of k draws passes: 1 - C(K-c, k) / C(K, k), the mean over questions.
+
+    Unbiased for c passes among K draws. Source: Chen et al., arXiv 2107.03374, section 2.1.
+
+    Args:
+        table: The scores, n questions with K_i draws.
+        k: How many draws one may try, at least 1.
+        passing: The lowest score that counts as a pass, in units of the score.
+
+    Returns:
+        A probability; NaN where a question has fewer than k draws.
+
+    Raises:
+        ConfigurationError: `k` is below 1.
+    """
+    return _over_questions(table, k, passing, lambda draws, passes: 1.0 - _share(draws - passes, draws, k))
+
+
+def pass_hat_k(table: ScoreTable, k: int, *, passing: float = 1.0) -> float:
+    """pass^k, the probability that all of k draws pass: C(c, k) / C(K, k), the mean over questions.
+
+    Unbiased for c passes among K draws. Source: Yao et al., tau-bench, arXiv 2406.12045.
+
+    Args:
+        table: The scores, n questions with K_i draws.
+        k: How many draws must all pass, at least 1.
+        passing: The lowest score that counts as a pass, in units of the score.
+
+    Returns:
+        A probability; NaN where a question has fewer than k draws.
+
+    Raises:
+        ConfigurationError: `k` is below 1.
+    """
+    return _over_questions(table, k, passing, lambda draws, passes: _share(passes, draws, k))
+
+
+def flip_rate(table: ScoreTable) -> float:
+    """The probability that two draws of one question differ in score: 0 where repeats always agree.
+
+    The share of unequal pairs of draws, the mean over questions; unbiased. For scores of 0 and 1 it is twice
+    the variance within questions. Source: Simpson, Nature 163 (1949), one minus his index.
+
+    Args:
+        table: The scores, n questions.
+
+    Returns:
+        A probability, over the questions with two or more draws; NaN where there are none.
+    """
+    rates = []
+    for row in _repeated(table):
+        pairs = math.comb(len(row.scores), 2)
+        rates.append(1.0 - sum(math.comb(count, 2) for count in Counter(row.scores).values()) / pairs)
+    return math.fsum(rates) / len(rates) if rates else math.nan
+
+
+def consistency(table: ScoreTable) -> float:
+    """The share of questions all of whose draws scored the same.
+
+    A definition, not an estimate: it falls as draws are added, so compare it at equal numbers of them;
+    `flip_rate` does not.
+
+    Args:
+        table: The scores, n questions.
+
+    Returns:
+        A share, of the questions with two or more draws; NaN where there are none.
+    """
+    rows = _repeated(table)
+    return sum(len(set(row.scores)) == 1 for row in rows) / len(rows) if rows else math.nan
+
+
+def _repeated(table: ScoreTable) -> list[QuestionScores]:
+    return [row for row in table.questions if len(row.scores) > 1]
+
+
+def _over_questions(table: ScoreTable, k: int, passing: float, rate: Callable[[int, int], float]) -> float:
+    if k < 1:
+        raise ConfigurationError(f"k must be at least 1, not {k!r}")
+    if any(len(row.scores) < k for row in table.questions):
+        return math.nan
+    return (
+        math.fsum(rate(len(row.scores), sum(score >= passing for score in row.scores)) for row in table.questions)
+        / table.n
+    )
+
+
+def _share(chosen_from: int, draws: int, k: int) -> float:
+    return math.comb(chosen_from, k) / math.comb(draws, k)
+
+
+def _equal_pairs(draws: Sequence[Sequence[Hashable]], outputs: Sequence[Sequence[Hashable]]) -> int:
+    equal = 0
+    for ids, said in zip(draws, outputs, strict=True):
+        first: dict[Hashable, Hashable] = {}
+        for identity, output in zip(ids, said, strict=True):
+            first.setdefault(identity, output)
+        equal += sum(math.comb(count, 2) for count in Counter(first.values()).values())
+    return equal

@@ -1,0 +1,218 @@
+"""Embeddings do not vary: they are served wherever a policy reads."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import dspy
+import numpy as np
+import pytest
+
+import dspy_cachectl as cachectl
+from dspy_cachectl import Policy
+from dspy_cachectl.accounting.ledger import Row
+from tests.calls.support import MakeLM, assert_counted, examples, qa
+from tests.endpoint import Endpoint
+
+TEXTS = ["a b", "c", "Zürich 🚀"]
+
+
+@pytest.fixture
+def embedder(endpoint: Endpoint) -> dspy.Embedder:
+    """A hosted embedding model; making one does not by itself put our cache in place."""
+    cachectl.install()
+    return make(endpoint)
+
+
+def make(endpoint: Endpoint, model: str = "openai/test-embedding", **options: Any) -> dspy.Embedder:
+    return dspy.Embedder(model, api_base=endpoint.url, api_key="sk-test-secret", **options)
+
+
+def same(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.dtype == other.dtype == np.float32 and bool(np.array_equal(one, other))
+
+
+@pytest.mark.parametrize("phase", ["compile", "eval"])
+def test_served_in_every_phase(endpoint: Endpoint, embedder: dspy.Embedder, phase: str) -> None:
+    """The same texts are embedded once, also in `eval`, and the arrays are equal."""
+    first = embedder(TEXTS)
+    with cachectl.phase(phase) as run:
+        assert same(first, embedder(TEXTS))
+        embedder(["new"])
+        embedder(["new"])
+    assert endpoint.requests == 2
+    assert_counted(run.stats, reused=2, fresh=1, requests=1)
+    assert (run.stats.collapsed, run.stats.unpriced) == (0, 0)
+
+
+def test_from_the_disk(endpoint: Endpoint, embedder: dspy.Embedder, child: Callable[..., Any]) -> None:
+    """Another process gets the same vectors from the store."""
+    first = embedder(TEXTS)
+    script = """
+        import json, os, sys, dspy
+        import dspy_cachectl as cachectl
+
+        cachectl.install()
+        embedder = dspy.Embedder("openai/test-embedding", api_base=os.environ["ENDPOINT_URL"], api_key="sk-test")
+        with cachectl.phase("eval"):
+            print(json.dumps(embedder(json.loads(sys.argv[1])).tolist()))
+    """
+    assert first.tolist() == child(script, json.dumps(TEXTS)).data
+    assert endpoint.requests == 1
+
+
+def test_sync_and_async_share(endpoint: Endpoint, embedder: dspy.Embedder) -> None:
+    """`acall` is served what `__call__` bought, and the other way round."""
+    first = embedder(TEXTS)
+    assert same(first, asyncio.run(embedder.acall(TEXTS)))
+    second = asyncio.run(embedder.acall(["other"]))
+    assert same(second, embedder(["other"]))
+    assert endpoint.requests == 2
+
+
+def test_one_text_and_a_list(endpoint: Endpoint, embedder: dspy.Embedder) -> None:
+    """A text by itself is a list of one, in a vector instead of a matrix."""
+    assert same(embedder("a b"), embedder(["a b"])[0])
+    assert endpoint.requests == 1
+
+
+def test_what_comes_back_is_ones_own(endpoint: Endpoint, embedder: dspy.Embedder) -> None:
+    """Changing a vector that was served changes nobody else's."""
+    first = embedder(TEXTS)
+    embedder(TEXTS)[:] = 0
+    assert same(first, embedder(TEXTS))
+
+
+def test_what_keeps_vectors_apart(endpoint: Endpoint, embedder: dspy.Embedder) -> None:
+    """Another model, another length and other texts are other entries."""
+    sized = make(endpoint, "openai/text-embedding-3-small")
+    assert [(1, 16), (1, 8)] == [sized(["a"]).shape, sized(["a"], dimensions=8).shape]
+    embedder(["a"])
+    embedder(["a", "b"])
+    embedder(["b", "a"])
+    assert endpoint.requests == 5
+
+
+def test_two_endpoints_do_not_share(endpoint: Endpoint, embedder: dspy.Embedder) -> None:
+    """The same model's name at another address is another model; the stats name the model."""
+    with Endpoint() as other:
+        embedder(TEXTS)
+        make(other)(TEXTS)
+        assert (endpoint.requests, other.requests) == (1, 1)
+    assert [Row("", None, "openai/test-embedding")] == list(cachectl.stats().by)
+
+
+def test_caching_off(endpoint: Endpoint, embedder: dspy.Embedder) -> None:
+    """caching=False asks each time, as DSPy promises."""
+    for _ in range(2):
+        embedder(TEXTS, caching=False)
+    assert endpoint.requests == 2
+
+
+def test_refresh_and_off(endpoint: Endpoint, embedder: dspy.Embedder) -> None:
+    """A policy that does not read asks again; REFRESH replaces what is stored."""
+    embedder(TEXTS)
+    for policy in (Policy.REFRESH, Policy.OFF):
+        with cachectl.phase("again", policy) as run:
+            embedder(TEXTS)
+        assert run.stats.requests == 1
+    embedder(TEXTS)
+    assert endpoint.requests == 3
+
+
+CALLS: list[list[str]] = []
+
+
+def lengths(texts: list[str]) -> np.ndarray:
+    """An embedding of one's own."""
+    CALLS.append(texts)
+    return np.array([[float(len(text)), np.nan] for text in texts], dtype=np.float64)
+
+
+class Model:
+    """A local model, of which there may be several."""
+
+    def __init__(self, factor: int) -> None:
+        self.factor = factor
+
+    def encode(self, texts: list[str]) -> list[list[float]]:
+        return [[float(self.factor * len(text))] for text in texts]
+
+
+def test_own_function(embedder: dspy.Embedder) -> None:
+    """A function of one's own is cached by its source, and costs no request."""
+    CALLS.clear()
+    own = dspy.Embedder(lengths)
+    with cachectl.phase("eval") as run:
+        first = own(TEXTS)
+        assert np.array_equal(first, own(TEXTS), equal_nan=True)
+    assert len(CALLS) == 1
+    assert_counted(run.stats, fresh=1, reused=1, requests=0)
+
+
+def test_functions_that_depend_on_more_than_their_source(embedder: dspy.Embedder) -> None:
+    """Two local models with one `encode` do not get each other's vectors; nor do two closures."""
+
+    def made(factor: int) -> Callable[[list[str]], list[list[float]]]:
+        return lambda texts: [[float(factor * len(text))] for text in texts]
+
+    pairs = [(Model(1).encode, Model(2).encode), (made(1), made(2)), (partial(lengths), partial(lengths))]
+    with cachectl.phase("eval") as run:
+        for one, other in pairs[:2]:
+            assert [[1.0], [2.0]] == [dspy.Embedder(function)("x").tolist() for function in (one, other)]
+        dspy.Embedder(pairs[2][0])("x")
+    assert_counted(run.stats, uncacheable=5, requests=0)
+    with cachectl.phase("check", Policy.REPLAY):
+        assert dspy.Embedder(Model(3).encode)("x").tolist() == [3.0]
+
+
+def test_replayed(endpoint: Endpoint, embedder: dspy.Embedder) -> None:
+    """A replay serves the vectors that were recorded."""
+    first = embedder(TEXTS)
+    with cachectl.phase("check", Policy.REPLAY) as run:
+        assert same(first, embedder(TEXTS))
+    assert endpoint.requests == 1
+    assert_counted(run.stats, replayed=1)
+
+
+def test_retrieval_in_an_evaluation(
+    endpoint: Endpoint, embedder: dspy.Embedder, lm: MakeLM, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A program that retrieves and answers: the answers are fresh, the vectors of the same question are served.
+
+    DSPy's retriever embeds in a thread that no phase reaches; that is no stray call, for vectors do not vary.
+    """
+    retriever = dspy.Embeddings(corpus=["a b", "c d"], embedder=embedder, k=1)
+    endpoint.reset_counts()
+
+    class Retrieving(dspy.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.answer = qa()
+
+        def forward(self, question: str) -> dspy.Prediction:
+            return self.answer(question=f"{question} {retriever(question).passages}")
+
+    dspy.configure(lm=lm(temperature=1.0))
+    with cachectl.phase("eval") as run:
+        for _ in range(3):
+            for one in examples(2):
+                Retrieving()(**one.inputs())
+    assert {"/v1/embeddings": 2, "/v1/chat/completions": 6} == endpoint.state["paths"]
+    assert_counted(run.stats, fresh=6, stray=0)
+    assert caplog.messages == []
+
+
+def test_without_a_phase_nothing_is_needed(endpoint: Endpoint) -> None:
+    """DSPy's own cache serves embeddings until a phase opens; a phase puts ours in place."""
+    embedder = make(endpoint)
+    embedder(TEXTS)
+    assert type(dspy.cache) is not cachectl.ManagedCache
+    with cachectl.phase("eval"):
+        embedder(TEXTS)
+        embedder(TEXTS)
+    assert endpoint.requests == 2

@@ -1,0 +1,183 @@
+"""Entries as bytes: whole, or recognised as damaged, or recognised as newer."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import struct
+import zlib
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dspy_cachectl.entries.records import Entry, Origin, decode, decode_origin, decode_request, encode
+from dspy_cachectl.entries.values import UnstorableError
+from dspy_cachectl.errors import CorruptEntryError, FormatVersionError
+from tests.entries.strategies import VALUES, same
+
+ORIGIN = Origin(
+    kind="lm",
+    model="openai/gpt-4o-mini",
+    endpoint="https://example.com/v1",
+    phase="eval",
+    role="judge",
+    run_id="run-1",
+    rollout_id=2**53 - 1,
+    ordinal=3,
+    temperature=1.0,
+    lent=True,
+    created=1_800_000_000.25,
+    seconds=0.125,
+    requests=2,
+    prompt_tokens=11,
+    completion_tokens=0,
+    cost=0.000123,
+    response_ids=("chatcmpl-1", "chatcmpl-2"),
+    truncated=True,
+)
+REQUEST = b'{"request":{"messages":[{"role":"user","content":"hi"}]},"endpoint":null}'
+LONG = "".join(random.Random(0).choices("abcdefgh \u00e4", k=9000))
+
+ENTRIES = {
+    "plain": encode(ORIGIN, {"outputs": ["hello"]}, REQUEST),
+    "tagged": encode(ORIGIN, {"outputs": ("hello", math.nan)}, REQUEST),
+    "packed": encode(ORIGIN, {"outputs": [LONG]}, REQUEST * 100),
+    "empty": encode(Origin("lm", "m"), None),
+}
+
+
+def every_decoding(data: bytes) -> list[Any]:
+    return [decode(data), decode_origin(data), decode_request(data)]
+
+
+@given(VALUES)
+def test_round_trip(value: Any) -> None:
+    """The origin, the answer and the request of an entry come back as they went in."""
+    data = encode(ORIGIN, value, REQUEST)
+
+    assert ORIGIN == decode(data).origin == decode_origin(data)
+    assert same(value, decode(data).answer)
+    assert {"request": {"messages": [{"role": "user", "content": "hi"}]}, "endpoint": None} == decode_request(data)
+
+
+@given(st.builds(Origin, kind=st.text(), model=st.text(), role=st.none() | st.text(), created=st.floats(0, 1e12)))
+def test_round_trip_of_origins(origin: Origin) -> None:
+    """Names of any text, and what was not known, come back."""
+    assert Entry(origin, "answer") == decode(encode(origin, "answer"))
+
+
+@pytest.mark.parametrize("answer", [LONG, "short", {"a": (LONG, 1)}])
+def test_large_blocks_are_compressed(answer: Any) -> None:
+    """Long answers and requests take less room than they are long."""
+    data = encode(ORIGIN, answer, REQUEST * 200)
+
+    assert len(data) < 500 + 0.8 * len(str(answer)) + len(REQUEST) * 20
+    assert same(answer, decode(data).answer)
+
+
+def test_a_request_that_is_not_kept_is_empty() -> None:
+    """An entry without its request is whole all the same."""
+    assert {} == decode_request(ENTRIES["empty"])
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_every_truncation_is_noticed(name: str) -> None:
+    """An entry cut at any byte is damaged, and never another value."""
+    data = ENTRIES[name]
+    for length in range(len(data)):
+        with pytest.raises(CorruptEntryError):
+            every_decoding(data[:length])
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_every_single_flipped_bit_is_noticed(name: str) -> None:
+    """An entry with any one bit changed is damaged, and never another value or a newer version."""
+    data = ENTRIES[name]
+    for at in range(len(data)):
+        for bit in range(8):
+            flipped = bytearray(data)
+            flipped[at] ^= 1 << bit
+            for decoding in (decode, decode_origin, decode_request):
+                with pytest.raises(CorruptEntryError):
+                    decoding(bytes(flipped))
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize("more", [b"\x00", b"more", b"CCTL"])
+def test_bytes_behind_an_entry_are_noticed(name: str, more: bytes) -> None:
+    """Nothing is ignored."""
+    with pytest.raises(CorruptEntryError):
+        decode(ENTRIES[name] + more)
+
+
+@given(st.binary(max_size=200))
+def test_foreign_bytes_are_not_an_entry(data: bytes) -> None:
+    """Bytes that somebody else wrote are damaged, whatever they begin with."""
+    for planted in (data, b"CCTL" + data, sealed(data)):
+        with pytest.raises((CorruptEntryError, FormatVersionError)):
+            every_decoding(planted)
+
+
+def sealed(rest: bytes) -> bytes:
+    """Bytes with this package's mark and a right checksum before them."""
+    return b"CCTL" + struct.pack(">I", zlib.crc32(rest)) + rest
+
+
+@pytest.mark.parametrize("version", [2, 3, 255])
+def test_a_newer_version_is_told_from_damage(version: int) -> None:
+    """Its version, and what to do, are in the message; whatever follows the version may mean something else there."""
+    for rest in (ENTRIES["plain"][9:], b"", os.urandom(50)):
+        with pytest.raises(FormatVersionError, match=f"version {version};.*Upgrade"):
+            decode(sealed(bytes([version]) + rest))
+
+
+def test_version_0_was_never_written() -> None:
+    """Zeros with a checksum are no entry."""
+    with pytest.raises(CorruptEntryError):
+        decode(sealed(bytes([0]) + ENTRIES["plain"][9:]))
+
+
+def test_a_block_that_claims_to_be_huge_is_not_unpacked() -> None:
+    """A few bytes cannot make a reader fill its memory."""
+    import zstandard
+
+    frame = bytearray(zstandard.ZstdCompressor().compress(bytes(2**20)))
+    bomb = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(2**20))
+    origin = b'{"kind":"lm","model":"m"}'
+    # Bytes 5 to 8 hold the length that a frame of this size claims.
+    frame[4] = 0xA0
+    frame[5:9] = struct.pack("<I", 2**32 - 1)
+    for block in (bytes(frame), bomb):
+        rest = struct.pack(">BBHIII", 1, 4, 0, len(origin), len(block), 0) + origin + block
+        with pytest.raises(CorruptEntryError, match=r"claims|decompress"):
+            decode(sealed(rest))
+
+
+@pytest.mark.parametrize("answer", [object(), {"a": {1: object}}])
+def test_an_unstorable_answer_is_an_unstorable_entry(answer: Any) -> None:
+    """The caller learns that there is nothing to store."""
+    with pytest.raises(UnstorableError):
+        encode(ORIGIN, answer)
+
+
+@pytest.mark.parametrize("origin", [Origin("lm", "\ud800"), Origin("lm", "m", rollout_id=2**70)])
+def test_an_origin_without_a_stored_form_is_an_unstorable_entry(origin: Origin) -> None:
+    """So does what cannot be written of where it came from."""
+    with pytest.raises(UnstorableError):
+        encode(origin, "answer")
+
+
+def test_a_rollout_id_of_any_kind_is_recognisable() -> None:
+    """A program may choose any value; it is kept as people would read it."""
+    assert "frozenset({1})" == decode_origin(encode(Origin("lm", "m", rollout_id=frozenset({1})), "a")).rollout_id
+
+
+@pytest.mark.parametrize("name", ["created", "seconds", "requests", "prompt_tokens", "completion_tokens", "cost"])
+def test_an_origin_with_a_text_for_a_number_is_damage(name: str) -> None:
+    """What is added up has to be a number, whoever wrote the entry."""
+    with pytest.raises(CorruptEntryError, match=f"'x' for {name}"):
+        decode(encode(replace(ORIGIN, **{name: "x"}), "answer"))

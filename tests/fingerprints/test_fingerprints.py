@@ -1,0 +1,189 @@
+"""Examples and metrics are told apart by what they hold, and what cannot be told apart is a clear error."""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+from typing import Any
+
+import dspy
+import pydantic
+import pytest
+
+from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.fingerprints.stable import UnstableError, digest
+from dspy_cachectl.predictions import (
+    Unit,
+    example_key,
+    generation_config,
+    label_key,
+    metric_fingerprint,
+    metric_name,
+    model_identity,
+    units,
+)
+
+
+class Point(pydantic.BaseModel):
+    x: float
+    y: float = 0.0
+
+
+def question(**fields: Any) -> dspy.Example:
+    return dspy.Example(**fields).with_inputs("q")
+
+
+def test_inputs_and_labels_are_hashed_apart() -> None:
+    """An edited label leaves the question what it was."""
+    one, other = question(q="1", a="2"), question(q="1", a="3")
+
+    assert example_key(one) == example_key(other)
+    assert label_key(one) != label_key(other)
+
+
+def test_fields_of_the_loader_do_not_count() -> None:
+    """DSPy's loaders give examples a random id."""
+    assert label_key(question(q="1", a="2")) == label_key(question(q="1", a="2", dspy_uuid="x"))
+
+
+def test_duplicates_are_numbered_in_their_order() -> None:
+    """The second of two equal questions is occurrence 1."""
+    found = units([question(q="1"), question(q="2"), question(q="1")])
+
+    assert [0, 0, 1] == [unit.occurrence for unit in found]
+    assert found[0].example_key == found[2].example_key
+    assert isinstance(found[0], Unit)
+
+
+@pytest.mark.parametrize(
+    ("examples", "message"),
+    [
+        ([], "empty"),
+        ([question(q="1"), dspy.Example(q="2")], "example 1 .*with_inputs"),
+        ([dspy.Example(q="1").with_inputs("other")], "example 0 has none of the inputs"),
+        ([{"q": "1"}], "example 0 is a dict"),
+        ([question(q={"deep": [object()]})], r"example 0 .*'q'.*deep\[0\]"),
+    ],
+)
+def test_bad_data_are_clear_errors(examples: list[Any], message: str) -> None:
+    """The message says which example, which field, and what to do."""
+    with pytest.raises(ConfigurationError, match=message):
+        units(examples)
+
+
+def test_values_of_many_kinds_have_a_stable_form() -> None:
+    """Pydantic objects, images, dates, sets and numbers that only look equal are told apart."""
+    some = [
+        Point(x=1),
+        Point(x=2),
+        dspy.Image(url="http://host/a.png"),
+        dspy.Image(url="http://host/b.png"),
+        dt.date(2026, 1, 1),
+        dt.datetime(2026, 1, 1),
+        {"a", "b"},
+        ("a", "b"),
+        ["a", "b"],
+        1,
+        1.0,
+        True,
+        "1",
+        None,
+        2**80,
+        float("nan"),
+        b"1",
+        {1: 2},
+        {"1": 2},
+        "\ud800",
+        dspy.History(messages=[{"q": "1"}]),
+        Point,
+    ]
+
+    assert len(some) == len({digest(value) for value in some})
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    assert digest(Point(x=1)) == digest(Point(x=1.0))
+
+
+def test_a_value_that_holds_itself_is_an_error() -> None:
+    """Hashing ends."""
+    loop: list[Any] = []
+    loop.append(loop)
+    with pytest.raises(UnstableError, match="holds itself"):
+        digest(loop)
+
+
+def exact(example: Any, prediction: Any, trace: Any = None, *, strict: bool = True) -> bool:
+    return bool(example.a == prediction.a) or not strict
+
+
+class Judge:
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+
+    def __call__(self, example: Any, prediction: Any, trace: Any = None) -> bool:
+        return float(prediction.a) > self.threshold
+
+    def other(self, example: Any, prediction: Any) -> bool:
+        return False
+
+
+def close_to(limits: dict[str, float]) -> Any:
+    return lambda example, prediction, trace=None: prediction.a < limits["high"]
+
+
+def test_metrics_are_told_apart() -> None:
+    """By source, defaults, arguments of a partial, closure, class and plain attributes."""
+    metrics = [
+        exact,
+        functools.partial(exact, strict=False),
+        functools.partial(exact, strict=True),
+        Judge(0.5),
+        Judge(0.7),
+        Judge(0.5).other,
+        close_to({"high": 1.0}),
+        close_to({"high": 2.0}),
+        *(lambda e, p: 1, lambda e, p: 2),
+    ]
+
+    assert len(metrics) == len({metric_fingerprint(metric) for metric in metrics})
+    assert metric_fingerprint(Judge(0.5)) == metric_fingerprint(Judge(0.5))
+    assert f"{__name__}.exact" == metric_name(functools.partial(exact))
+
+
+def test_a_judge_counts_with_its_prompt_and_model() -> None:
+    """A metric that asks an LM is another one when the judge's instructions or model change."""
+
+    def judged_by(instructions: str, model: str) -> str:
+        judge = dspy.Predict(dspy.Signature("answer -> verdict: bool", instructions))
+        lm = dspy.LM(model)
+
+        def metric(example: Any, prediction: Any, trace: Any = None) -> bool:
+            with dspy.context(lm=lm):
+                return bool(judge(answer=prediction.a).verdict)
+
+        return metric_fingerprint(metric)
+
+    assert judged_by("Be strict.", "openai/m") == judged_by("Be strict.", "openai/m")
+    assert 3 == len(
+        {judged_by("Be strict.", "openai/m"), judged_by("Be kind.", "openai/m"), judged_by("Be strict.", "openai/n")}
+    )
+
+
+def test_generation_config_is_clean() -> None:
+    """Options without secrets, transport and what is unset; the lent temperature where there is none."""
+    lm = dspy.LM(
+        "openai/m", api_key="sk-secret", api_base="http://host", top_p=0.5, extra_headers={"x-api-key": "s-secret"}
+    )
+
+    config = generation_config(lm, 0.9)
+
+    assert (0.5, 0.9) == (config["top_p"], config["temperature"])
+    assert "s-secret" not in str(config)
+    assert not {"api_key", "api_base"} & set(config)
+    assert 0.3 == generation_config(dspy.LM("openai/m", temperature=0.3), 0.9)["temperature"]
+    assert 0.9 == generation_config(dspy.LM("openai/m", temperature=0), 0.9)["temperature"]
+
+
+def test_no_lm_is_a_clear_error() -> None:
+    """A program without any LM cannot be evaluated."""
+    with pytest.raises(ConfigurationError, match=r"dspy\.configure"):
+        model_identity(None, program=dspy.Predict("a -> b"))

@@ -1,0 +1,165 @@
+"""Comparisons of reports: what is paired, what is flagged, and what many of them do to one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from dspy_cachectl import statistics as st
+from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.reports.comparison import compare
+from dspy_cachectl.reports.report import EvalReport
+from tests.reports.made_up import report
+
+OLD = [[1, 0], [0, 0], [1, 1], [0, 1], [0, 0], [1, 0]]
+NEW = [[1, 1], [0, 1], [1, 1], [1, 1], [0, 0], [1, 1]]
+
+
+def pair_of(wins: int, losses: int, n: int = 200) -> tuple[list[int], list[int]]:
+    """Single 0/1 scores of two programs that differ so often."""
+    return [0] * wins + [1] * losses + [1] * (n - wins - losses), [1] * wins + [0] * losses + [1] * (n - wins - losses)
+
+
+def test_the_numbers_are_those_of_the_paired_statistics() -> None:
+    """Differences 1/2, 1/2, 0, 1/2, 0, 1/2: mean 1/3, four wins and two ties, by a paired t test."""
+    old, new = report(OLD, name="old"), report(NEW, name="new")
+    made = old.compare(new, smallest_difference=0.1)
+    assert st.compare_paired(old.table, new.table, smallest_difference=0.1) == made.result
+    assert made.difference == pytest.approx(1 / 3)
+    assert made.result.error.value == pytest.approx(math.sqrt(0.4 / 6 / 6))
+    assert (4, 2, 0, "paired t") == (made.result.wins, made.result.ties, made.result.losses, made.result.test)
+    assert made.p_value == made.adjusted_p_value
+
+
+def test_single_scores_of_0_and_1_are_compared_by_mcnemar() -> None:
+    """Five wins and one loss: mid-p = 2 (1 + 6)/64 - 6/64 = 1/8."""
+    old, new = pair_of(5, 1, n=50)
+    made = report(old, name="old").compare(report(new, name="new"))
+    assert "mid-p McNemar" == made.result.test
+    assert made.p_value == pytest.approx(0.125)
+
+
+def test_questions_pair_by_content_not_by_position() -> None:
+    """A data set in another order is the same data set: nothing is unpaired and the numbers are the same."""
+    names = [f"question-{i}" for i in range(6)]
+    turned = report(NEW[::-1], name="new", questions=names[::-1])
+    straight = report(NEW, name="new")
+    assert report(OLD).compare(straight).result == report(OLD).compare(turned).result
+
+
+def test_questions_without_a_partner_are_listed() -> None:
+    """What only one report has is left out, counted in a warning, and listed with its beginning."""
+    old = report([1, 0, 1, 0], name="old", questions=["a", "b", "c", "d"], preview="old question {}")
+    new = report([1, 1, 0], name="new", questions=["b", "c", "x"], preview="new question {}")
+    made = old.compare(new)
+    assert (2, ("a", "d"), ("x",)) == (made.result.n, made.result.only_baseline, made.result.only_candidate)
+    assert {"a": "old question 0", "d": "old question 3", "x": "new question 2"} == made.unpaired
+    assert "left out, since only 'old' has them: 2 questions, a, d" in made.warnings
+    assert "left out, since only 'new' has them: 1 question, x" in made.warnings
+    assert (["a", "d"], ["x"]) == (made.as_dict()["only_baseline"], made.as_dict()["only_candidate"])
+
+
+def test_no_common_question_is_an_error() -> None:
+    """Two data sets cannot be compared, and the error says what to do."""
+    with pytest.raises(ConfigurationError, match="evaluate both on the same questions"):
+        report([1, 0]).compare(report([1, 0], questions=["x", "y"]))
+
+
+def test_shared_draws_are_flagged() -> None:
+    """Reports that rest on the same draws say how many, and what to do about it."""
+    old = report([1, 0, 1], name="old", draws=[["p"], ["q"], ["r"]])
+    new = report([1, 0, 0], name="new", draws=[["p"], ["q"], ["s"]])
+    made = old.compare(new)
+    assert made.shared_draws == 2
+    assert any("the two share 2 draws" in warning and "run id of its own" in warning for warning in made.warnings)
+    assert old.compare(report([1, 0, 0], name="own")).shared_draws == 0
+
+
+def test_repeats_that_are_one_draw_are_flagged_and_counted_once() -> None:
+    """A comparison with a replayed report is that with a single draw, and says which report it is."""
+    replayed = report([[1, 1], [0, 0], [1, 1]], name="replayed", draws=[["a", "a"], ["b", "b"], ["c", "c"]])
+    single = report([1, 0, 1], name="single")
+    new = report([1, 1, 1], name="new")
+    assert single.compare(new).result == replayed.compare(new).result
+    assert "replayed: 3 of 6 repeats are replays of a draw that is already counted." in replayed.compare(new).warnings
+
+
+def test_failures_and_different_metrics_are_flagged() -> None:
+    """An answer that failed, and scores that are not of one metric, stand in the warnings."""
+    made = report([1, None], name="old").compare(report([1, 0], name="new", metric_hash="d4" * 32))
+    assert "old: 1 answer failed, counted with the failure score" in made.warnings
+    assert "the two were scored with different metrics; rescore one of them" in made.warnings
+
+
+def test_an_unremarkable_comparison_has_no_warnings() -> None:
+    """Warnings are for what stands in the way, and for nothing else."""
+    assert report(OLD, name="old").compare(report(NEW, name="new")).warnings == ()
+
+
+def test_holm_takes_back_a_win_among_many() -> None:
+    """Alone 14 wins to 5 losses are BETTER (p = 0.04); among three comparisons they are not."""
+    old, new = pair_of(14, 5)
+    reports = {"old": report(old, name="o"), "new": report(new, name="n"), "same": report(old, name="s")}
+    alone = reports["old"].compare(reports["new"])
+    among = compare(reports)["old", "new"]
+    assert (st.Verdict.BETTER, "BETTER") == (alone.verdict, alone.verdict_text)
+    assert (st.Verdict.INCONCLUSIVE, "INCONCLUSIVE") == (among.verdict, among.verdict_text)
+    assert alone.p_value == among.p_value < 0.05 <= among.adjusted_p_value
+    assert "INCONCLUSIVE" == among.as_dict()["verdict"]
+    assert (3, 1) == (among.compared_with, alone.compared_with)
+
+
+def test_a_clear_win_survives_holm() -> None:
+    """The adjustment takes back what may be luck, and not a win of 40 to 2."""
+    old, new = pair_of(40, 2)
+    made = compare({"old": report(old, name="o"), "new": report(new, name="n"), "same": report(old, name="s")})
+    assert st.Verdict.BETTER is made["old", "new"].verdict
+    assert st.Verdict.WORSE is made["new", "same"].verdict
+    assert st.Verdict.NO_DIFFERENCE is made["old", "same"].verdict
+
+
+def test_the_adjusted_p_values_are_holms() -> None:
+    """They are `holm` of the pairs' own p-values, in order."""
+    made = compare({name: report(rows, name=name) for name, rows in (("a", OLD), ("b", NEW), ("c", OLD[::-1]))})
+    assert st.holm([pair.p_value for pair in made.pairs]) == tuple(pair.adjusted_p_value for pair in made.pairs)
+    assert [("a", "b"), ("a", "c"), ("b", "c")] == [(pair.baseline, pair.candidate) for pair in made.pairs]
+
+
+def test_reports_are_called_what_they_were_given_as() -> None:
+    """Two reports of one program have the names of the mapping, in its order."""
+    made = compare({"zero-shot": report([1, 0], name="QA"), "bootstrap": report([1, 1], name="QA")})
+    assert ["zero-shot", "bootstrap"] == [one.name for one in made.reports]
+    assert "bootstrap" == made.best
+    assert ("zero-shot", "bootstrap") == (made.pairs[0].baseline, made.pairs[0].candidate)
+
+
+def test_the_best_of_several_is_said_to_be_lucky() -> None:
+    """The bias of the best is that of the least certain score among so many."""
+    made = compare({str(i): report(rows, name=str(i)) for i, rows in enumerate((OLD, NEW, OLD))})
+    assert made.selection_bias == st.selection_bias(max(one.standard_error for one in made.reports), 3)
+
+
+def test_one_report_is_none_to_compare() -> None:
+    """One report, or a pair that is not there, is an error that says what there is."""
+    with pytest.raises(ConfigurationError, match="two reports at least"):
+        compare({"only": report([1])})
+    made = compare({"a": report([1, 0], name="a"), "b": report([0, 1], name="b")})
+    with pytest.raises(ConfigurationError, match="name an earlier report, then a later one, of 'a', 'b'"):
+        _ = made["b", "a"]
+
+
+def test_clusters_widen_the_error_of_a_difference() -> None:
+    """Questions in clusters are compared by a cluster-robust test, also where one report alone names them."""
+    groups = ["a", "a", "b", "b", "c", "c"]
+    clustered = report(OLD, name="old", clusters=groups).compare(report(NEW, name="new"))
+    assert ("cluster-robust paired t", 3) == (clustered.result.test, clustered.result.error.clusters)
+
+
+def test_a_baseline_travels_with_its_report() -> None:
+    """`report.comparison` is the report against its baseline; without one there is none."""
+    old, new = report(OLD, name="old"), report(NEW, name="new")
+    assert new.comparison is None
+    with_baseline: EvalReport = replace(new, baseline=old)
+    assert with_baseline.comparison == old.compare(new)

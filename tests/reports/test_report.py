@@ -1,0 +1,217 @@
+"""A report's numbers, and its way to a file and back."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dspy_cachectl import statistics as st
+from dspy_cachectl.errors import ConfigurationError, FormatVersionError, MissingExtraError, StoreUnavailableError
+from dspy_cachectl.reports.report import REPORT_VERSION, EvalReport
+from dspy_cachectl.reports.results import DrawResult, QuestionResult
+from tests.reports.made_up import provenance, report
+
+REPEATED = ([1, 1], [1, 0], [0, 0], [1, 1])
+
+
+def test_the_score_is_the_mean_over_questions_and_its_error_that_of_their_means() -> None:
+    """Means 1, 1/2, 0, 1: score 5/8, S^2 = 0.2291666, standard error sqrt(S^2/4)."""
+    made = report(REPEATED)
+    assert made.score == pytest.approx(0.625)
+    assert made.standard_error == pytest.approx(math.sqrt(0.22916666666666666 / 4))
+    assert (made.n, made.repeats, made.failures) == (4, 2, 0)
+
+
+def test_every_number_is_the_one_of_the_statistics() -> None:
+    """A report computes nothing by itself: estimate, variance and repeats are those of its score table."""
+    made = report(REPEATED, clusters=["a", "a", "b", "b"], level=0.9)
+    table = st.ScoreTable.of(REPEATED, clusters=["a", "a", "b", "b"], questions=[f"question-{i}" for i in range(4)])
+    assert st.estimate(table, level=0.9) == made.estimate
+    assert st.variance_split(table) == made.variance
+    assert st.mean_interval(table, level=0.9) == made.interval
+    assert st.pass_at_k(table, 2) == made.pass_at_k(2)
+    assert st.pass_hat_k(table, 2) == made.pass_hat_k(2)
+    assert (st.flip_rate(table), st.consistency(table)) == (made.flip_rate, made.consistency)
+    assert (2, st.standard_error(table).design_effect) == (made.clusters, made.design_effect)
+
+
+def test_repeats_by_hand() -> None:
+    """Of questions passing 2, 1, 0 and 2 times in 2: pass@2 = 3/4, pass^2 = 2/4, flip rate 1/4."""
+    made = report(REPEATED)
+    assert (0.75, 0.5, 0.25, 0.75) == (made.pass_at_k(2), made.pass_hat_k(2), made.flip_rate, made.consistency)
+    assert math.isnan(made.pass_at_k(3))
+
+
+def test_failures_count_as_zero_and_the_score_without_them_is_told() -> None:
+    """1, 1, failed, 0 score 1/2, and 2/3 where the failure is left out."""
+    made = report([1, 1, None, 0])
+    assert (0.5, 1) == (made.score, made.failures)
+    assert made.score_without_failures == pytest.approx(2 / 3)
+
+
+def test_only_failures_leave_no_score_without_them() -> None:
+    """Where every answer failed the score is 0 and the score without failures is unknown."""
+    made = report([None, None])
+    assert (0.0, None) == (made.score, made.score_without_failures)
+
+
+def test_repeats_that_are_one_draw_count_once() -> None:
+    """Four repeats of one draw are a single draw: the interval is that of one draw, and the report says so."""
+    scores = [[1] * 4, [0] * 4, [1] * 4]
+    made = report(scores, draws=[[f"draw-{i}"] * 4 for i in range(3)])
+    assert (4, 3, 12) == (made.repeats, made.distinct.distinct, made.distinct.asked)
+    assert report([1, 0, 1]).interval == made.interval
+    assert "9 of 12 repeats are replays" in made.distinct.sentence
+    assert math.isnan(made.pass_at_k(4))
+
+
+def test_one_replayed_repeat_does_not_weigh_twice() -> None:
+    """A question with draws a (1), a (1) and b (0) has mean 1/2, not 2/3."""
+    made = report([[1, 1, 0]], draws=[["a", "a", "b"]])
+    assert made.score == 0.5
+
+
+def test_answers_of_which_no_draw_is_known_are_not_taken_for_replays() -> None:
+    """Two repeats without a draw are two draws, for the score and for the count alike."""
+    made = report([[1, 0], [1, 1]], draws=[["", ""], ["", ""]], outputs=[["x", "y"], ["x", "x"]])
+    assert (4, 4) == (made.distinct.distinct, made.distinct.asked)
+    assert made.score == 0.75
+    assert made.table.draws == made.distinct.distinct
+    assert frozenset() == made.draw_ids
+
+
+def test_a_saved_report_comes_back_whole(tmp_path: Path) -> None:
+    """Loading gives an equal report, whatever its texts hold, and the folder is made."""
+    made = report([[1, None], [0, 1]], clusters=["ü", "b"], preview="half a pair \ud800 and “{}”\n\x1b[31m")
+    path = made.save(tmp_path / "new" / "report.json")
+    assert made == EvalReport.load(path)
+    assert [path] == list(path.parent.iterdir())
+    assert "“0”" in path.read_text(encoding="utf-8")
+
+
+def test_a_report_is_replaced_whole(tmp_path: Path) -> None:
+    """Saving over an older report leaves the new one and nothing beside it."""
+    path = tmp_path / "report.json"
+    report([1, 0]).save(path)
+    newer = report([0, 0, 1])
+    newer.save(path)
+    assert newer == EvalReport.load(path)
+    assert [path] == list(tmp_path.iterdir())
+
+
+def test_a_report_that_has_no_json_leaves_the_old_file_alone(tmp_path: Path) -> None:
+    """A failed save leaves what was there, and no half of a file."""
+    path = report([1, 0]).save(tmp_path / "report.json")
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        report([1], counters={"calls": object()}).save(path)
+    assert before == path.read_bytes()
+    assert [path] == list(tmp_path.iterdir())
+
+
+def test_the_summary_in_the_file_needs_no_computing(tmp_path: Path) -> None:
+    """Other programs read score, error and interval straight from the JSON."""
+    made = report(REPEATED)
+    data = json.loads(made.save(tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert made.score == data["summary"]["score"]
+    assert {"low": made.interval.low, "high": made.interval.high, "level": 0.95, "method": made.interval.method} == (
+        data["summary"]["interval"]
+    )
+
+
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    """A report of a newer version says to upgrade, and is not half understood."""
+    path = report([1]).save(tmp_path / "report.json")
+    data = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**data, "format": REPORT_VERSION + 1, "questions": "something else"}), encoding="utf-8")
+    with pytest.raises(FormatVersionError, match=rf"format {REPORT_VERSION + 1}; upgrade dspy-cachectl"):
+        EvalReport.load(path)
+
+
+def test_facts_that_a_later_version_adds_are_passed_over(tmp_path: Path) -> None:
+    """Within one format, a provenance with more in it can still be read."""
+    made = report([1, 0])
+    path = made.save(tmp_path / "report.json")
+    data = json.loads(path.read_text(encoding="utf-8"))
+    data["provenance"]["weather"] = "rain"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    assert made == EvalReport.load(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"format": 1, "name": "cut o',
+        b"\xff\xfe not text",
+        b"[]",
+        b"null",
+        b'{"format": "one"}',
+        b'{"format": 1, "name": "x", "level": 0.95, "provenance": [], "questions": []}',
+        b'{"format": 1, "name": "x", "level": 0.95, "provenance": {}, "questions": []}',
+    ],
+)
+def test_a_damaged_file_is_a_clear_error(tmp_path: Path, content: bytes) -> None:
+    """What is no report is named as that, with the file's name."""
+    path = tmp_path / "report.json"
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"report\.json is not a report that EvalReport\.save\(\) wrote"):
+        EvalReport.load(path)
+
+
+def test_damaged_rows_are_a_clear_error(tmp_path: Path) -> None:
+    """A question that is no question is as clear an error as a file that is no report."""
+    path = report([1]).save(tmp_path / "report.json")
+    data = json.loads(path.read_text(encoding="utf-8"))
+    for rows in (["text"], [{"question": "x"}], [{"question": "x", "preview": "", "draws": [{"points": 1}]}], None):
+        path.write_text(json.dumps({**data, "questions": rows}), encoding="utf-8")
+        with pytest.raises(ConfigurationError, match="is not a report"):
+            EvalReport.load(path)
+
+
+def test_a_file_that_cannot_be_read_or_written_is_said(tmp_path: Path) -> None:
+    """A missing file, and a folder in the way, are errors of the store with the path in them."""
+    with pytest.raises(StoreUnavailableError, match=r"missing\.json"):
+        EvalReport.load(tmp_path / "missing.json")
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(StoreUnavailableError, match="could not be written"):
+        report([1]).save(tmp_path / "file" / "report.json")
+
+
+def test_to_pandas_has_a_row_a_draw() -> None:
+    """Questions by repeats rows, with what each draw is made of."""
+    pytest.importorskip("pandas")
+    frame = report([[1, None], [0, 1]], clusters=["a", "b"]).to_pandas()
+    assert [1.0, 0.0, 0.0, 1.0] == frame["score"].tolist()
+    assert [0, 1, 0, 1] == frame["repeat"].tolist()
+    assert ["a", "a", "b", "b"] == frame["cluster"].tolist()
+    assert {"question", "preview", "failed", "draw", "tokens", "cost", "oldest", "loaded"} <= set(frame.columns)
+
+
+def test_to_pandas_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without pandas the error says what to install."""
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingExtraError) as caught:
+        report([1]).to_pandas()
+    assert caught.value.extra
+
+
+def test_a_report_is_a_value() -> None:
+    """Equal results make equal reports; another name makes another."""
+    assert report([1, 0]) == report([1, 0])
+    assert replace(report([1, 0]), name="other") != report([1, 0])
+
+
+def test_half_of_the_questions_in_clusters_is_an_error() -> None:
+    """A cluster that some questions lack is said, not guessed."""
+    rows = (
+        QuestionResult("a", "", (DrawResult(1.0),), cluster="one"),
+        QuestionResult("b", "", (DrawResult(0.0),)),
+    )
+    with pytest.raises(ConfigurationError, match="no cluster id"):
+        _ = EvalReport("halves", rows, provenance()).score

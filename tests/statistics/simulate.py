@@ -1,0 +1,81 @@
+"""Evaluations made up from known truths, drawn all at once and seeded.
+
+`intervals` is `mean_interval` for thousands of evaluations at a time. Every use of it compares it with the real
+one on some of them, so that what is simulated is what is shipped.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+
+from dspy_cachectl.statistics import ScoreTable, mean_interval
+
+Floats = NDArray[np.float64]
+CHECKED = 12
+
+
+def fresh(rng: np.random.Generator, difficulty: Floats, repeats: int) -> Floats:
+    """0/1 scores, shape (trials, n, repeats), every repeat a draw of its own; `difficulty` is (trials, n)."""
+    return (rng.random((*difficulty.shape, repeats)) < difficulty[..., None]).astype(float)
+
+
+def replayed(rng: np.random.Generator, difficulty: Floats, repeats: int) -> Floats:
+    """0/1 scores of the same shape, every repeat the first draw again."""
+    return np.repeat(fresh(rng, difficulty, 1), repeats, axis=2)
+
+
+def around(rng: np.random.Generator, truths: Floats, n: int, sharpness: float) -> Floats:
+    """Difficulties, shape (trials, n), that scatter around each trial's truth."""
+    shape = np.ones((len(truths), n))
+    return rng.beta(sharpness * truths[:, None] * shape, sharpness * (1 - truths)[:, None] * shape)
+
+
+def coverage(scores: Floats, truths: Floats | float, clusters: NDArray[Any] | None = None) -> float:
+    """The share of evaluations whose 95% interval of the mean holds the truth."""
+    low, high = intervals(scores, clusters)
+    inside: float = np.mean((low <= truths) & (truths <= high))
+    return float(inside)
+
+
+def intervals(scores: Floats, clusters: NDArray[Any] | None = None) -> tuple[Floats, Floats]:
+    """The ends of the 95% intervals of the mean, shape (trials,) each; `scores` is (trials, n, repeats)."""
+    means = scores.mean(2)
+    n, error, units = means.shape[1], stats.sem(means, axis=1), means.shape[1]
+    if clusters is not None:
+        names, member = np.unique(clusters, return_inverse=True)
+        units = len(names)
+        sums = (means - means.mean(1, keepdims=True)) @ np.eye(units)[member]
+        error = np.sqrt(units / (units - 1) * (sums**2).sum(1)) / n
+    mean, t = means.mean(1), stats.t.ppf(0.975, units - 1)
+    low, high = mean - t * error, mean + t * error
+    if scores.min() >= 0 and scores.max() <= 1:
+        low, high = _on_the_unit_scale(scores, mean, error, units)
+    _check(scores, clusters, low, high, error)
+    return low, high
+
+
+def _on_the_unit_scale(scores: Floats, mean: Floats, error: Floats, units: int) -> tuple[Floats, Floats]:
+    n, t = scores.shape[1], stats.t.ppf(0.975, units - 1)
+    low, high = mean - t * error, mean + t * error
+    few = n < 100 or (units < n and units < 20)
+    doubtful = (mean * (1 - mean) * n < 10) | few
+    with np.errstate(divide="ignore", invalid="ignore"):
+        effective = mean * (1 - mean) / error**2
+        centre = (mean + t**2 / 2 / effective) / (1 + t**2 / effective)
+        half = t * np.sqrt(error**2 + (t / 2 / effective) ** 2) / (1 + t**2 / effective)
+    low, high = np.where(doubtful, centre - half, low), np.where(doubtful, centre + half, high)
+    equal, share = error < 1e-12, -np.log(0.05) / units
+    return np.where(equal, mean - share * mean, low), np.where(equal, mean + share * (1 - mean), high)
+
+
+def _check(scores: Floats, clusters: NDArray[Any] | None, low: Floats, high: Floats, error: Floats) -> None:
+    chosen = [*range(CHECKED), *np.flatnonzero(error < 1e-12)[:3].tolist()]
+    groups = None if clusters is None else clusters.tolist()
+    for trial in chosen:
+        found = mean_interval(ScoreTable.of(scores[trial].tolist(), clusters=groups))
+        assert (found.low, found.high) == pytest.approx((low[trial], high[trial]), abs=1e-9), found

@@ -1,0 +1,102 @@
+"""The simulations that the intervals rest on: how often a nominal 95% interval holds the truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from dspy_cachectl.statistics import ScoreTable, mean_interval, wilson_interval
+from tests.statistics.simulate import around, coverage, fresh, replayed
+
+
+@pytest.mark.parametrize(("n", "repeats"), [(100, 5), (200, 10)])
+@pytest.mark.parametrize("draw", [fresh, replayed])
+def test_repeats_keep_the_coverage(n: int, repeats: int, draw: object) -> None:
+    """95% intervals hold the truth 93 to 97 times in 100, for fresh repeats and for replays taken for fresh ones."""
+    rng = np.random.default_rng([n, repeats])
+    scores = np.concatenate([draw(rng, rng.beta(2, 1, (1000, n)), repeats) for _ in range(4)])  # type: ignore[operator]
+    assert 0.93 <= coverage(scores, 2 / 3) <= 0.97
+
+
+def test_replays_that_are_known_keep_the_coverage() -> None:
+    """Replays that are told by their draw ids count once: Wilson's interval, 93 to 97 times in 100."""
+    rng = np.random.default_rng(3)
+    scores = replayed(rng, rng.beta(2, 1, (400, 50)), 4)
+    ids = [["the same draw"] * 4] * 50
+    found = [mean_interval(ScoreTable.of(trial, draws=ids)) for trial in scores.tolist()]
+    assert {interval.method for interval in found} == {"Wilson"}
+    assert 0.93 <= np.mean([2 / 3 in interval for interval in found]) <= 0.97
+
+
+def test_pooled_draws_would_not_keep_it() -> None:
+    """Why the mean per question comes first: over n*K draws as if independent, 95% become 83%, and 60% replayed."""
+    rng = np.random.default_rng(1)
+    difficulty = rng.beta(2, 1, (4000, 100))
+    for scores, expected in ((fresh(rng, difficulty, 5), 0.828), (replayed(rng, difficulty, 5), 0.603)):
+        pooled = scores.reshape(4000, -1)
+        half = stats.t.ppf(0.975, 499) * stats.sem(pooled, axis=1)
+        assert float(np.mean(np.abs(pooled.mean(1) - 2 / 3) <= half)) == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize(("clusters", "size", "naive"), [(10, 10, 0.667), (50, 10, 0.666), (200, 5, 0.79)])
+def test_clusters_keep_the_coverage(clusters: int, size: int, naive: float) -> None:
+    """With ten clusters or two hundred the interval holds the truth 93 to 97 times in 100; without them, not."""
+    rng = np.random.default_rng([clusters, size])
+    groups = np.repeat(np.arange(clusters), size)
+    scores = rng.normal(scale=0.7, size=(4000, clusters))[:, groups] + rng.normal(size=(4000, clusters * size))
+    assert 0.93 <= coverage(scores[..., None], 0.0, groups) <= 0.97
+    assert coverage(scores[..., None], 0.0) == pytest.approx(naive, abs=0.025)
+
+
+@pytest.mark.parametrize(("n", "wald"), [(10, 0.61), (20, 0.77), (50, 0.88), (100, 0.92), (300, 0.945)])
+def test_wilson_covers_at_extreme_proportions(n: int, wald: float) -> None:
+    """Over passing rates of 80 to 99%, computed exactly, 93 to 97 in 100 hold the truth, where Wald's miss it."""
+    rates = np.linspace(0.8, 0.99, 400)
+    found = [wilson_interval(successes, n) for successes in range(n + 1)]
+    holds = np.array([[rate in interval for interval in found] for rate in rates])
+    weights = stats.binom.pmf(np.arange(n + 1), n, rates[:, None])
+    covered = (weights * holds).sum(1)
+    assert 0.93 <= float(covered.mean()) <= 0.97
+    assert float(covered.min()) > 0.83
+    p = np.arange(n + 1) / n
+    by_wald = np.abs(p - rates[:, None]) <= stats.norm.ppf(0.975) * np.sqrt(p * (1 - p) / n)
+    assert float((weights * by_wald).sum(1).mean()) == pytest.approx(wald, abs=0.02)
+
+
+@pytest.mark.parametrize(("n", "highest"), [(10, 0.985), (20, 0.97), (50, 0.97)])
+@pytest.mark.parametrize("repeats", [3, 5])
+def test_few_questions_with_repeats_cover_at_extreme_means(n: int, repeats: int, highest: float) -> None:
+    """Means of 85 to 99% from 20 or 50 repeated questions: 93 to 97 in 100; from 10 questions, rather more."""
+    rng = np.random.default_rng([n, repeats])
+    truths = rng.uniform(0.85, 0.99, 4000)
+    scores = fresh(rng, around(rng, truths, n, 4.0), repeats)
+    found = coverage(scores, truths)
+    assert 0.93 <= found <= highest
+    means = scores.mean(2)
+    plain_t = np.abs(means.mean(1) - truths) <= stats.t.ppf(0.975, n - 1) * stats.sem(means, axis=1)
+    assert float(plain_t.mean()) < found - 0.02
+
+
+def test_few_questions_with_partial_credit_cover() -> None:
+    """Scores anywhere in [0, 1], 20 questions, one draw each: 93 to 97 in 100 hold the truth."""
+    rng = np.random.default_rng(9)
+    truths = rng.uniform(0.7, 0.95, 4000)
+    assert 0.93 <= coverage(around(rng, truths, 20, 3.0)[..., None], truths) <= 0.97
+
+
+def test_few_clusters_cover_at_extreme_means() -> None:
+    """Passing rates of 80 to 95% in 20 clusters of 5 related questions: 93 to 97 in 100 hold the truth."""
+    rng = np.random.default_rng(10)
+    groups = np.repeat(np.arange(20), 5)
+    truths = rng.uniform(0.8, 0.95, 4000)
+    scores = fresh(rng, around(rng, truths, 20, 4.0)[:, groups], 2)
+    assert 0.93 <= coverage(scores, truths, groups) <= 0.97
+
+
+def test_no_failure_in_n_questions_covers() -> None:
+    """When all passed, the interval still holds the truth 95 times in 100, for the lowest mean that passes so often."""
+    truth = 0.05 ** (1 / 30)
+    interval = mean_interval(ScoreTable.of([[1.0] * 3] * 30))
+    assert interval.low <= truth
+    assert interval.low == pytest.approx(truth, abs=0.006)

@@ -1,0 +1,185 @@
+"""The simulations that the comparison rests on: how often it sees what is not there, and what is."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+
+from dspy_cachectl.statistics import (
+    Interval,
+    ScoreTable,
+    Verdict,
+    compare_paired,
+    difference_variance,
+    mid_p_mcnemar,
+    minimal_detectable_effect,
+    sample_size,
+    tango_interval,
+    verdict_of,
+)
+from tests.statistics.simulate import Floats, fresh
+
+TRIALS = 4000
+SETTLED = {Verdict.BETTER, Verdict.WORSE}
+
+
+class Binary:
+    """Comparisons of programs scored 0 or 1 with one draw each, by their numbers of wins and losses.
+
+    With difficulties drawn independently for every question, the numbers of wins and losses are multinomial, and
+    the comparison depends on nothing else. The most frequent outcomes are compared with `compare_paired`.
+    """
+
+    def __init__(self, rng: np.random.Generator, before: Floats, after: Floats, n: int, trials: int = TRIALS) -> None:
+        self.n = n
+        rates = [float(np.mean(after * (1 - before))), float(np.mean(before * (1 - after)))]
+        drawn = rng.multinomial(n, [*rates, 1 - sum(rates)], trials)[:, :2].tolist()
+        self.outcomes = Counter((wins, losses) for wins, losses in drawn)
+        self.found = {outcome: self._compare(*outcome) for outcome in self.outcomes}
+        for outcome, _ in self.outcomes.most_common(3):
+            self._check(*outcome)
+
+    def share(self, holds: Callable[[Verdict, float, Interval], bool]) -> float:
+        """The share of trials for whose verdict, p-value and interval this holds."""
+        return sum(count for outcome, count in self.outcomes.items() if holds(*self.found[outcome])) / sum(
+            self.outcomes.values()
+        )
+
+    def _compare(self, wins: int, losses: int) -> tuple[Verdict, float, Interval]:
+        difference = (wins - losses) / self.n
+        error = math.sqrt(((wins + losses) / self.n - difference**2) / (self.n - 1))
+        interval, p_value = tango_interval(wins, losses, self.n), mid_p_mcnemar(wins, losses)
+        if error == 0.0:
+            error = interval.width / 2 / stats.norm.ppf(0.975)
+        return verdict_of(interval, p_value, minimal_detectable_effect(error), 0.05), p_value, interval
+
+    def _check(self, wins: int, losses: int) -> None:
+        ties = [1] * (self.n - wins - losses)
+        table = ScoreTable.of([0] * wins + [1] * losses + ties), ScoreTable.of([1] * wins + [0] * losses + ties)
+        found = compare_paired(*table)
+        assert (found.verdict, found.p_value, found.interval) == self.found[wins, losses]
+
+
+def significant(a: Floats, b: Floats) -> NDArray[np.bool_]:
+    """Where the paired t test of scores (trials, n, repeats) is significant, compared with `compare_paired` on some."""
+    p_values = stats.ttest_rel(b.mean(2), a.mean(2), axis=1).pvalue
+    for trial in range(8):
+        found = compare_paired(ScoreTable.of(a[trial].tolist()), ScoreTable.of(b[trial].tolist()))
+        assert found.p_value == pytest.approx(p_values[trial], rel=1e-6)
+        assert (found.verdict in SETTLED) is bool(p_values[trial] < 0.05)
+    return np.asarray(p_values < 0.05)
+
+
+def difficulties(rng: np.random.Generator) -> Floats:
+    """The passing rates of many questions, from 5 to 90%."""
+    return 0.05 + 0.85 * rng.beta(2, 1.2, 400_000)
+
+
+@pytest.mark.parametrize(("delta", "least", "most"), [(0.0, 0.04, 0.055), (0.05, 0.19, 0.26), (0.10, 0.62, 0.72)])
+def test_mcnemar_keeps_its_type_i_error_and_its_power(delta: float, least: float, most: float) -> None:
+    """n = 200, differences of 0, .05 and .10: about 5%, 22% and 67% get a verdict, which is that of the mid-p test."""
+    rng = np.random.default_rng([7, round(100 * delta)])
+    before = rng.beta(2, 1, 400_000) * (1 - delta)
+    programs = Binary(rng, before, before + delta, 200, 10_000)
+    assert least <= programs.share(lambda verdict, p, interval: verdict in SETTLED) <= most
+    assert programs.share(lambda verdict, p, interval: (verdict in SETTLED) == (p < 0.05)) == 1.0
+    assert 0.93 <= programs.share(lambda verdict, p, interval: delta in interval) <= 0.97
+
+
+@pytest.mark.parametrize("n", [10, 20, 50])
+@pytest.mark.parametrize("passing", [0.5, 0.75, 0.95])
+def test_few_binary_questions_do_not_see_what_is_not_there(n: int, passing: float) -> None:
+    """Equal programs on 10 to 50 questions, hard or almost always passed: at most 5.5% get a verdict."""
+    rng = np.random.default_rng([n, round(100 * passing)])
+    programs = Binary(rng, np.array([passing]), np.array([passing]), n)
+    assert programs.share(lambda verdict, p, interval: verdict in SETTLED) <= 0.055
+    assert programs.share(lambda verdict, p, interval: 0.0 in interval) >= 0.93
+
+
+@pytest.mark.parametrize(("n", "repeats"), [(10, 3), (20, 3), (50, 5), (300, 2)])
+def test_repeats_keep_the_type_i_error(n: int, repeats: int) -> None:
+    """Equal programs with repeats: 3 to 7% get a verdict, on ten questions as on three hundred."""
+    rng = np.random.default_rng([n, repeats])
+    rates = rng.beta(2, 1, (TRIALS, n))
+    assert 0.03 <= float(significant(fresh(rng, rates, repeats), fresh(rng, rates, repeats)).mean()) <= 0.07
+
+
+def test_pairing_finds_much_more() -> None:
+    """n = 300, K = 3, 5 points: pairing finds over 1.5 times what is found without, at a type I error of 5%."""
+    rng = np.random.default_rng(12)
+    difficulty = rng.beta(2, 1, (TRIALS, 300)) * 0.95
+    for delta in (0.0, 0.05):
+        a, b = fresh(rng, difficulty, 3), fresh(rng, difficulty + delta, 3)
+        paired = float(significant(a, b).mean())
+        unpaired = float(np.mean(stats.ttest_ind(b.mean(2), a.mean(2), axis=1).pvalue < 0.05))
+        if delta:
+            assert paired > 1.5 * unpaired
+        else:
+            assert paired == pytest.approx(0.05, abs=0.01)
+            assert unpaired < 0.02
+
+
+def test_the_clustered_comparison_keeps_its_type_i_error() -> None:
+    """Differences that clusters share: 3 to 7% get a verdict, where ignoring the clusters gives four times as many."""
+    rng = np.random.default_rng(13)
+    groups = np.repeat(np.arange(20), 10)
+    differences = rng.normal(scale=0.7, size=(400, 20))[:, groups] + rng.normal(size=(400, 200))
+    zeros = ScoreTable.of([0.0] * 200, clusters=groups.tolist())
+    found = [compare_paired(zeros, ScoreTable.of(row)).verdict in SETTLED for row in differences.tolist()]
+    assert 0.03 <= float(np.mean(found)) <= 0.07
+    assert float(np.mean(stats.ttest_1samp(differences, 0.0, axis=1).pvalue < 0.05)) > 0.2
+
+
+@pytest.mark.parametrize("repeats", [1, 4])
+def test_the_sample_size_gives_the_power_it_promises(repeats: int) -> None:
+    """Planned for 80%, programs that differ by 5 points more or less are told apart four times in five."""
+    rng = np.random.default_rng(repeats)
+    before = difficulties(rng)
+    after = np.clip(before + rng.normal(0.05, 0.09, before.shape), 0.0, 1.0)
+    difference = float((after - before).mean())
+    variance = difference_variance(
+        between=float((after - before).var()),
+        within_baseline=float((before * (1 - before)).mean()),
+        within_candidate=float((after * (1 - after)).mean()),
+        repeats_baseline=repeats,
+        repeats_candidate=repeats,
+    )
+    n = sample_size(difference, variance=variance)
+    if repeats == 1:
+        programs = Binary(rng, before, after, n)
+        power = programs.share(lambda verdict, p, interval: verdict is Verdict.BETTER)
+    else:
+        chosen = rng.integers(0, len(before), (TRIALS, n))
+        power = float(significant(fresh(rng, before[chosen], repeats), fresh(rng, after[chosen], repeats)).mean())
+    assert power == pytest.approx(0.80, abs=0.025)
+
+
+def test_what_is_needed_settles_it() -> None:
+    """The number of questions that inconclusive pilots ask for finds a difference of d four times in five."""
+    rng = np.random.default_rng(14)
+    before = difficulties(rng)
+    pilots = []
+    for _ in range(40):
+        rates = rng.choice(before, 300)
+        scores = fresh(rng, np.stack([rates, rates + 0.05]), 1)[..., 0].tolist()
+        found = compare_paired(ScoreTable.of(scores[0]), ScoreTable.of(scores[1]))
+        if found.needed is not None and found.needed.questions is not None:
+            pilots.append(found.needed.questions)
+    assert len(pilots) > 10
+    programs = Binary(rng, before, before + 0.05, round(float(np.mean(pilots))))
+    assert programs.share(lambda verdict, p, interval: verdict is Verdict.BETTER) == pytest.approx(0.8, abs=0.04)
+
+
+def test_no_difference_is_seldom_said_of_one() -> None:
+    """With a true difference of d, at most 3% are told that there is none of that size; without any, most are."""
+    rng = np.random.default_rng(15)
+    before = difficulties(rng)
+    for delta, least, most in ((0.05, 0.0, 0.03), (0.0, 0.75, 1.0)):
+        programs = Binary(rng, before, before + delta, 2000, 2000)
+        assert least <= programs.share(lambda verdict, p, interval: verdict is Verdict.NO_DIFFERENCE) <= most

@@ -1,0 +1,168 @@
+"""Power, sample sizes, many comparisons and the luck of the best."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import NormalIndPower, normal_sample_size_one_tail
+
+from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.statistics import (
+    achieved_power,
+    benjamini_hochberg,
+    detectable_multiple,
+    difference_variance,
+    holm,
+    minimal_detectable_effect,
+    questions_needed,
+    repeats_needed,
+    sample_size,
+    selection_bias,
+)
+
+SEEDED = settings(derandomize=True, deadline=None, database=None, max_examples=60)
+p_values = st.lists(st.floats(0, 1), min_size=1, max_size=30)
+
+
+def test_the_multiple_is_2_80() -> None:
+    """A difference must measure 2.80 standard errors to be found 80% of the time at the 5% level."""
+    assert detectable_multiple() == pytest.approx(2.80, abs=0.002)
+    assert minimal_detectable_effect(0.02) == pytest.approx(0.056, abs=0.0001)
+
+
+@pytest.mark.parametrize(("difference", "variance", "level", "power"), [(0.05, 0.3, 0.95, 0.8), (-0.1, 2.0, 0.9, 0.95)])
+def test_the_sample_size_is_statsmodels(difference: float, variance: float, level: float, power: float) -> None:
+    """The number of questions is statsmodels' of a normal test, rounded up."""
+    expected = normal_sample_size_one_tail(abs(difference), power, (1 - level) / 2, std_null=math.sqrt(variance))
+    assert sample_size(difference, variance=variance, level=level, power=power) == math.ceil(expected)
+
+
+@pytest.mark.parametrize("difference", [0.0, 0.01, 0.05, -0.1])
+def test_the_power_is_statsmodels(difference: float) -> None:
+    """The power is statsmodels' of a two-sided normal test, and the level's complement where nothing is to be found."""
+    expected = NormalIndPower(ddof=0).power(difference / 0.4, nobs1=200, alpha=0.05, ratio=0)
+    assert achieved_power(difference, 0.4 / math.sqrt(200)) == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize(("repeats", "expected"), [(1, 990), (4, 270)])
+def test_repeats_save_questions(repeats: int, expected: int) -> None:
+    """5 points at 80% with noisy draws and alike programs: 990 questions with one draw each, 270 with four."""
+    variance = difference_variance(
+        between=0.0095,
+        within_baseline=0.1529,
+        within_candidate=0.1529,
+        repeats_baseline=repeats,
+        repeats_candidate=repeats,
+    )
+    assert sample_size(0.05, variance=variance) == expected
+
+
+def test_the_effect_and_the_size_undo_each_other() -> None:
+    """The sample size for a minimal detectable effect is the sample that has it."""
+    variance = difference_variance(
+        between=0.01, within_baseline=0.15, within_candidate=0.16, repeats_baseline=3, repeats_candidate=5
+    )
+    assert variance == pytest.approx(0.01 + 0.05 + 0.032)
+    effect = minimal_detectable_effect(math.sqrt(variance / 400))
+    assert sample_size(effect * (1 + 1e-9), variance=variance) == 400
+
+
+def test_what_is_needed_for_an_error() -> None:
+    """Questions go with the square of the error; repeats stop at the limit."""
+    assert questions_needed(100, 0.04, 0.02) == 400
+    assert repeats_needed(100, limit_error=0.01, within=0.2, target_error=0.02) == math.ceil(0.2 / (100 * 0.0003))
+    assert repeats_needed(100, limit_error=0.02, within=0.2, target_error=0.02) is None
+
+
+def test_bad_plans_are_refused() -> None:
+    """Differences of 0, negative variances, no repeats and powers that are none are errors."""
+    with pytest.raises(ConfigurationError, match="finite and not 0"):
+        sample_size(0.0, variance=1.0)
+    with pytest.raises(ConfigurationError, match="variance must be finite"):
+        sample_size(0.1, variance=-1.0)
+    with pytest.raises(ConfigurationError, match="within_candidate is a variance"):
+        difference_variance(between=0.1, within_candidate=-0.1)
+    with pytest.raises(ConfigurationError, match="repeats_baseline must be at least 1"):
+        difference_variance(between=0.1, repeats_baseline=0)
+    with pytest.raises(ConfigurationError, match="power must lie between 0 and 1"):
+        detectable_multiple(power=1.0)
+    with pytest.raises(ConfigurationError, match="below the type I error"):
+        detectable_multiple(power=0.01)
+    with pytest.raises(ConfigurationError, match="cannot be -1"):
+        minimal_detectable_effect(-1)
+    with pytest.raises(ConfigurationError, match="must be above 0"):
+        achieved_power(0.1, 0.0)
+    with pytest.raises(ConfigurationError, match="must be above 0"):
+        questions_needed(10, 0.1, 0.0)
+    with pytest.raises(ConfigurationError, match="says nothing"):
+        questions_needed(10, math.inf, 0.1)
+
+
+@settings(SEEDED, max_examples=15)
+@given(p_values)
+def test_holm_is_its_definition(values: list[float]) -> None:
+    """The j-th smallest of m p-values times m - j + 1, at most 1, and never below the one before it."""
+    expected, highest = [0.0] * len(values), 0.0
+    for place, position in enumerate(np.argsort(values, kind="stable").tolist()):
+        highest = max(highest, min(1.0, (len(values) - place) * values[position]))
+        expected[position] = highest
+    assert holm(values) == pytest.approx(tuple(expected))
+
+
+@SEEDED
+@given(p_values)
+def test_benjamini_hochberg_is_its_definition(values: list[float]) -> None:
+    """The j-th smallest of m p-values times m / j, at most 1, and never above the one after it."""
+    expected, lowest, m = [0.0] * len(values), 1.0, len(values)
+    for place, position in reversed(list(enumerate(np.argsort(values, kind="stable").tolist(), 1))):
+        lowest = min(lowest, m / place * values[position])
+        expected[position] = lowest
+    assert benjamini_hochberg(values) == pytest.approx(tuple(expected))
+    assert all(value <= adjusted + 1e-12 <= 1.0 + 2e-12 for value, adjusted in zip(values, expected, strict=True))
+
+
+def test_corrections_are_statsmodels() -> None:
+    """statsmodels has both, and agrees."""
+    values = [0.001, 0.008, 0.039, 0.041, 0.27, 0.6]
+    assert holm(values) == pytest.approx(tuple(multipletests(values, method="holm")[1]))
+    assert benjamini_hochberg(values) == pytest.approx(tuple(multipletests(values, method="fdr_bh")[1]))
+
+
+def test_corrections_keep_order_and_take_nothing() -> None:
+    """The adjusted values stay in the order given, and no p-values give none."""
+    assert holm([0.04, 0.01]) == pytest.approx((0.04, 0.02))
+    assert holm([]) == ()
+    for bad in (-0.1, 1.1, math.nan):
+        with pytest.raises(ConfigurationError, match="p-value 1 is"):
+            benjamini_hochberg([0.5, bad])
+
+
+def test_holm_keeps_the_family_at_five_percent() -> None:
+    """Eight true null hypotheses: a false win in 5% of the families, where uncorrected it is a third."""
+    families = np.random.default_rng(16).random((20_000, 8))
+    smallest = families.min(1)
+    for family in families[np.argsort(smallest)[[100, 900, 1100, 3000]]]:
+        assert (min(holm(family.tolist())) < 0.05) is bool(8 * family.min() < 0.05)
+    assert float(np.mean(8 * smallest < 0.05)) == pytest.approx(0.05, abs=0.005)
+    assert float(np.mean(smallest < 0.05)) == pytest.approx(1 - 0.95**8, abs=0.01)
+
+
+@pytest.mark.parametrize("candidates", [2, 10, 100])
+def test_the_best_of_many_looks_better_by_up_to_the_bound(candidates: int) -> None:
+    """The best of M equal programs is above the truth by 48 to 100% of SE sqrt(2 ln M)."""
+    best = np.random.default_rng(17).normal(0.7, 0.02, (20_000, candidates)).max(1).mean() - 0.7
+    assert 0.47 * selection_bias(0.02, candidates) < best < selection_bias(0.02, candidates)
+
+
+def test_one_candidate_is_not_selected() -> None:
+    """No choice, no bias; no candidates, no answer."""
+    assert selection_bias(0.02, 1) == 0.0
+    with pytest.raises(ConfigurationError, match="best of 0"):
+        selection_bias(0.02, 0)
+    with pytest.raises(ConfigurationError, match=r"cannot be -0\.1"):
+        selection_bias(-0.1, 3)
