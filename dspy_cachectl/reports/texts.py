@@ -1,0 +1,54 @@
+"""How counts, times and texts of others are written, the same in a report, on the command line and in a figure."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timezone
+
+MISSING = "\N{EN DASH}"
+"""Stands for what is not known, or cannot be computed."""
+
+_UNITS = (("w", 7 * 86400), ("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+# They only say how the letters beside them are joined: emoji of several parts, and Persian, are not readable without.
+_JOINERS = frozenset("\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}")
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """Write how many there are of something."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def cut(text: str, length: int) -> str:
+    """Write a text in one line, of at most so many characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else f"{line[: length - 1]}…"
+
+
+def age(seconds: float) -> str:
+    """Write an age in its largest unit, such as `5m`. An age from the future, of another clock, is none."""
+    unit, length = next((unit, length) for unit, length in _UNITS if seconds >= 2 * length or unit == "s")
+    return f"{max(seconds, 0) / length:.0f}{unit}"
+
+
+def when(unix_seconds: float | None) -> str:
+    """Write a time, in UTC: what people paste to each other means the same everywhere."""
+    try:
+        return f"{datetime.fromtimestamp(unix_seconds or math.nan, tz=timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
+    except (ValueError, OverflowError, OSError):  # no number, or none that a calendar has
+        return MISSING
+
+
+def harmless(text: str) -> str:
+    """Return a text in one line that is only shown: what a terminal or a browser would obey is escaped."""
+    return "".join(map(_shown, text))
+
+
+def harmless_lines(text: str) -> str:
+    """Return a text as `harmless` does, with its lines and its tabs."""
+    return "\n".join(map(harmless, text.expandtabs(4).split("\n")))
+
+
+def _shown(character: str) -> str:
+    if character.isprintable() or character in _JOINERS:
+        return character
+    return " " if character.isspace() else character.encode("unicode_escape").decode()

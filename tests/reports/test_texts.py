@@ -1,0 +1,51 @@
+"""Counts, times and texts of others are written in one way everywhere."""
+
+from __future__ import annotations
+
+import pytest
+
+from dspy_cachectl.reports import texts
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (texts.plural(1, "entry", "entries"), "1 entry"),
+        (texts.plural(0, "entry", "entries"), "0 entries"),
+        (texts.plural(1200, "call"), "1,200 calls"),
+        (texts.cut("one\n two", 7), "one two"),
+        (texts.cut("one\n two, three", 7), "one tw…"),
+        (texts.age(-5.0), "0s"),
+        (texts.age(119.0), "119s"),
+        (texts.age(120.0), "2m"),
+        (texts.age(3 * 86400.0), "3d"),
+        (texts.age(100 * 86400.0), "14w"),
+        (texts.when(1_800_000_000.0), "2027-01-15 08:00:00 UTC"),
+        (texts.when(None), texts.MISSING),
+        (texts.when(float("nan")), texts.MISSING),
+        (texts.when(1e300), texts.MISSING),
+    ],
+)
+def test_a_number_and_its_unit(written: str, expected: str) -> None:
+    """One way for one thing, whatever the machine's time zone."""
+    assert expected == written
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("naïve 日本 👩\u200d🔬", "naïve 日本 👩\u200d🔬"),
+        ("a\tb\nc\xa0d", "a b c d"),
+        ("\x1b[2J\x07\x9b\u202e\u200b\x00", r"\x1b[2J\x07\x9b\u202e\u200b\x00"),
+        ("half of a pair: \ud83d", r"half of a pair: \ud83d"),
+        ("[bold]<b>", "[bold]<b>"),
+    ],
+)
+def test_what_would_be_obeyed_is_shown(text: str, expected: str) -> None:
+    """Escape sequences, turned directions and what has no width are written out; markup is nobody's command here."""
+    assert expected == texts.harmless(text)
+
+
+def test_lines_stay_lines() -> None:
+    """Where a text has lines they are kept, and a tab is room."""
+    assert "a   b\n\\x1bc" == texts.harmless_lines("a\tb\n\x1bc")
