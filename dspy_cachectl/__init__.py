@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from dspy_cachectl.calls.installation import install, uninstall
     from dspy_cachectl.calls.lm import LM, wrap
     from dspy_cachectl.config import configure
-    from dspy_cachectl.context.here import current_phase, last_phase
     from dspy_cachectl.context.phases import PhaseRun
     from dspy_cachectl.context.process import stats
+    from dspy_cachectl.context.ruling import current_phase, last_phase
     from dspy_cachectl.errors import (
         CachectlError,
         CacheMissError,
@@ -76,10 +76,10 @@ _HOMES = {
     "cassette": "replay",
     "compare": "reports.comparison",
     "configure": "config",
-    "current_phase": "context.here",
+    "current_phase": "context.ruling",
     "evaluate": "evaluation",
     "install": "calls.installation",
-    "last_phase": "context.here",
+    "last_phase": "context.ruling",
     "log_to_mlflow": "tracking",
     "mlflow_callbacks": "tracking.callbacks",
     "phase": "phases.phase",

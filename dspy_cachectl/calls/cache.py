@@ -20,8 +20,8 @@ from dspy_cachectl.accounting.ledger import Row, Tally
 from dspy_cachectl.calls import adapter, opening
 from dspy_cachectl.calls.call import Call, current_call
 from dspy_cachectl.config import settings
-from dspy_cachectl.context.here import here
 from dspy_cachectl.context.process import STARTED, state
+from dspy_cachectl.context.ruling import phase_here
 from dspy_cachectl.entries import answers, draws, explain, records
 from dspy_cachectl.entries.nearest import NEVER_STORED, nearest
 from dspy_cachectl.entries.values import UnstorableError
@@ -88,7 +88,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
             if call is not None and plain.key is not None:
                 call.foreign.add(plain.key)
             self._note_asked(plain)
-        elif plain.tape is None and plain.kind is Kind.PLAIN_LM and plain.outcome in {"resumed", "collapsed"}:
+        elif plain.cassette is None and plain.kind is Kind.PLAIN_LM and plain.outcome in {"resumed", "collapsed"}:
             self._say_plain(plain)
         return answer
 
@@ -143,7 +143,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
     def peek(self, call: Call) -> bool:
         """Find a call's entry in memory, without waiting for anything. Tell whether it is there."""
         if call.decision.reads and call.key is not None:
-            call.handed = self.tiers.peek(call.key) if call.tape is None else self._stored(call, call.key)
+            call.handed = self.tiers.peek(call.key) if call.cassette is None else self._stored(call, call.key)
         return call.handed is not None
 
     def _look_up(self, call: Call) -> Any:
@@ -179,7 +179,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
     def _imported(self, call: Call, request: dict[str, Any], ignored: list[str] | None) -> Any:
         """Serve what was imported from DSPy's own cache, and file it under the call's key from then on."""
         decided = call.decision
-        if call.key is None or call.tape is not None or not (decided.reads and decided.stores) or decided.from_run:
+        if call.key is None or call.cassette is not None or not (decided.reads and decided.stores) or decided.from_run:
             return None
         if call.tally.failed_reads:
             return None  # the store has just failed, and would be counted to fail twice
@@ -210,9 +210,9 @@ class ManagedCache(Cache):  # type: ignore[misc]
         return _as_hit(found.answer)
 
     def _stored(self, call: Call, key: str) -> bytes | None:
-        if call.tape is None:
+        if call.cassette is None:
             return self.tiers.get(key)
-        return call.tape.find(key, call.asked or key, draw=call.decision.from_run)
+        return call.cassette.find(key, call.asked or key, draw=call.decision.from_run)
 
     def _keep(self, call: Call, value: Any, into: Into) -> None:
         facts = answers.read(value, sampled=call.kind in {Kind.LM, Kind.PLAIN_LM})
@@ -220,19 +220,19 @@ class ManagedCache(Cache):  # type: ignore[misc]
         call.bought(facts, seconds)
         origin = call.drawn = call.origin(facts, seconds)
         # A cassette also keeps the answers that nobody would want to be served again: the program went on with them.
-        if call.key is None or not (call.decision.stores and (facts.storable or call.tape is not None)):
+        if call.key is None or not (call.decision.stores and (facts.storable or call.cassette is not None)):
             why = "the phase does not store" if facts.storable else "it was empty, or stopped by a content filter"
-            state.note_unstored(call.asked, f"it was bought in this process, and not stored: {why}")
+            state.note_why_not_stored(call.asked, f"it was bought in this process, and not stored: {why}")
             return
         try:
             data = records.encode(origin, value, draws.plain_text(call.description()))
         except UnstorableError as error:
             call.tally.failed_writes += 1
             state.say_once(f"unstorable:{error}", f"an answer of {call.model!r} is not stored: {error}")
-            state.note_unstored(call.asked, f"it was bought in this process, and not stored: {error}")
+            state.note_why_not_stored(call.asked, f"it was bought in this process, and not stored: {error}")
             return
-        if call.tape is not None:
-            call.entry = call.tape.keep(call.key, call.asked or call.key, data)
+        if call.cassette is not None:
+            call.entry = call.cassette.keep(call.key, call.asked or call.key, data)
             return
         call.entry = data
         label = Label(origin.kind, origin.model, origin.phase, origin.role or "", origin.run_id or "")
@@ -240,12 +240,12 @@ class ManagedCache(Cache):  # type: ignore[misc]
 
     def _keep_plain(self, plain: Call, value: Any, into: Into) -> None:
         # The call itself was counted when it asked; this counts how it was answered.
-        plain.tally, plain.place = Tally(), replace(plain.place, stray_of=(), late=False)
+        plain.tally, plain.ruling = Tally(), replace(plain.ruling, stray_of=(), late=False)
         with self._asked_lock:
             plain.asked_at = self._asked.pop(plain.key or "", None)
         self._keep(plain, value, into)
         plain.record()
-        if plain.tape is None and plain.decision.from_run and plain.kind is Kind.PLAIN_LM:
+        if plain.cassette is None and plain.decision.from_run and plain.kind is Kind.PLAIN_LM:
             self._say_plain(plain)
 
     def _note_asked(self, plain: Call) -> None:
@@ -258,7 +258,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
     def _say_plain(self, plain: Call) -> None:
         state.say_once(
             "plain",
-            f"{plain.model!r} is a plain dspy.LM in the fresh phase {plain.place.context.name!r}: it is fresh, but "
+            f"{plain.model!r} is a plain dspy.LM in the fresh phase {plain.ruling.context.name!r}: it is fresh, but "
             "equal calls within the run share one draw, and no temperature is lent. Use cachectl.LM or wrap(lm)",
         )
 
@@ -266,13 +266,13 @@ class ManagedCache(Cache):  # type: ignore[misc]
         """Return the reason of a miss, and the nearest entry with what differs: the arguments of `Call.miss`."""
         if call.run is not None and not call.run.explains_next_miss:
             return {"reason": reason}
-        unstored = state.unstored.get(call.asked or "")
+        unstored = state.why_not_stored.get(call.asked or "")
         if unstored is not None:
             return {"reason": unstored}
         asked = orjson.loads(draws.plain_text(call.description()))
-        if call.tape is not None:
-            asked = call.tape.clean.request(asked)  # as its recordings are, and as a message may show it
-        found = nearest(asked, self._like(call)) if call.tape is None else call.tape.nearest(asked)
+        if call.cassette is not None:
+            asked = call.cassette.clean.request(asked)  # as its recordings are, and as a message may show it
+        found = nearest(asked, self._like(call)) if call.cassette is None else call.cassette.nearest(asked)
         if found is None:
             return {"reason": reason}
         if reason == NEVER_STORED:
@@ -305,18 +305,18 @@ class ManagedCache(Cache):  # type: ignore[misc]
         if call is not None:
             call.tally.add(tally)
         else:
-            place = here()
-            row = Row(place.context.name, None, "")
+            ruling = phase_here()
+            row = Row(ruling.context.name, None, "")
             state.ledger.record(row, tally)
-            if place.run is not None:
-                place.run.ledger.record(row, tally)
+            if ruling.run is not None:
+                ruling.run.ledger.record(row, tally)
 
 
 def _too_old(call: Call, origin: records.Origin) -> str | None:
     """Say why a stored answer is too old to be served, or return None."""
     if call.policy.max_age is not None and time.time() - origin.created > call.policy.max_age:
         return f"the stored answer is older than max_age={call.policy.max_age:g} s"
-    if origin.created < STARTED and call.tape is None and not call.decision.raises and settings().force_recompute:
+    if origin.created < STARTED and call.cassette is None and not call.decision.raises and settings().force_recompute:
         return "the stored answer is older than this process, which recomputes everything"
     return None
 

@@ -18,10 +18,10 @@ from dspy.utils.callback_context import ACTIVE_CALL_ID
 
 from dspy_cachectl.accounting.ledger import Row, Tally
 from dspy_cachectl.context import scopes
-from dspy_cachectl.context.here import Here
-from dspy_cachectl.context.open_cassette import Tape
+from dspy_cachectl.context.open_cassette import OpenCassette
 from dspy_cachectl.context.phases import PhaseRun
 from dspy_cachectl.context.process import state
+from dspy_cachectl.context.ruling import Ruling
 from dspy_cachectl.entries.answers import AnswerFacts
 from dspy_cachectl.entries.records import Origin
 from dspy_cachectl.errors import CacheMissError
@@ -44,7 +44,7 @@ class Call:
         model: The model's name.
         role: The LM's role, or None.
         endpoint: The endpoint's identity, or None.
-        place: The phase that rules it.
+        ruling: The phase that rules it.
         policy: What the cache does for it.
         decision: What that comes to.
         request: What is asked, cleaned; None where it has no canonical form.
@@ -75,7 +75,7 @@ class Call:
     model: str
     role: str | None
     endpoint: str | None
-    place: Here
+    ruling: Ruling
     policy: Policy
     decision: Decision
     request: dict[str, Any] | None
@@ -102,14 +102,14 @@ class Call:
     drawn: Origin | None = None
 
     @property
-    def tape(self) -> Tape | None:
-        """The tape of the cassette that it is within, or None."""
-        return self.place.tape
+    def cassette(self) -> OpenCassette | None:
+        """The cassette that it is within, or None."""
+        return self.ruling.cassette
 
     @property
     def run(self) -> PhaseRun | None:
         """The phase run it belongs to, or None."""
-        return self.place.run
+        return self.ruling.run
 
     @property
     def coalesces(self) -> bool:
@@ -136,7 +136,7 @@ class Call:
     @property
     def run_id(self) -> str | None:
         """The run that it is a draw of, or None."""
-        return self.place.context.run_id if self.decision.from_run else None
+        return self.ruling.context.run_id if self.decision.from_run else None
 
     def description(self) -> dict[str, Any]:
         """Return what is asked, for people: what an entry keeps beside the answer."""
@@ -189,7 +189,7 @@ class Call:
             kind=self.kind.value,
             model=self.model,
             endpoint=self.endpoint,
-            phase=self.place.context.name,
+            phase=self.ruling.context.name,
             role=self.role,
             run_id=self.run_id,
             rollout_id=self.rollout_id,
@@ -213,47 +213,47 @@ class Call:
     def miss(self, reason: str, **nearest: Any) -> CacheMissError:
         """Note that a replay has no answer, and return the error to raise."""
         self.outcome = "missed"
-        tape = self.tape
+        cassette = self.cassette
         error = CacheMissError(
             reason,
             key=self.key,
             model=self.model,
-            phase=self.place.context.name or "(replay)",
-            cassette=None if tape is None else tape.name,
+            phase=self.ruling.context.name or "(replay)",
+            cassette=None if cassette is None else cassette.name,
             **nearest,
         )
         if self.run is not None:
             self.run.missed(error)
-        if tape is not None:
-            tape.missed(error)
+        if cassette is not None:
+            cassette.missed(error)
         return error
 
     def record(self) -> None:
         """Count it: in its phase, in the phases it strayed from, and in the process."""
         if self.outcome is not None:
             setattr(self.tally, self.outcome, getattr(self.tally, self.outcome) + 1)
-        place = self.place
-        self.tally.late += place.late
-        self.tally.stray += bool(place.stray_of)
-        row = Row(place.context.name, self.role, self.model)
+        ruling = self.ruling
+        self.tally.late += ruling.late
+        self.tally.stray += bool(ruling.stray_of)
+        row = Row(ruling.context.name, self.role, self.model)
         state.ledger.record(row, self.tally)
         scopes.record(row, self.tally)
         if WATCHED and self.kind is Kind.PLAIN_LM and (call_id := ACTIVE_CALL_ID.get()) in WATCHED:
             WATCHED[call_id] = self
-        if place.tape is not None:
-            place.tape.ledger.record(row, self.tally)
+        if ruling.cassette is not None:
+            ruling.cassette.ledger.record(row, self.tally)
         elif state.usage is not None:
-            used = (self.kind.value, self.model, place.context.name, self.role or "", self.run_id or "")
+            used = (self.kind.value, self.model, ruling.context.name, self.role or "", self.run_id or "")
             state.usage.record(used, self.tally, self.key if self.outcome in _SERVED else None)
-        if place.run is not None:
-            place.run.ledger.record(row, self.tally)
-            if place.run.on_call is not None:
-                place.run.on_call(self)
-        for run in place.stray_of:
-            if run is not place.run:
+        if ruling.run is not None:
+            ruling.run.ledger.record(row, self.tally)
+            if ruling.run.on_call is not None:
+                ruling.run.on_call(self)
+        for run in ruling.stray_of:
+            if run is not ruling.run:
                 run.ledger.record(row, Tally(stray=1))
-        if place.stray_of:
-            names = ", ".join(repr(run.name) for run in place.stray_of)
+        if ruling.stray_of:
+            names = ", ".join(repr(run.name) for run in ruling.stray_of)
             state.say_once(
                 f"stray:{names}",
                 f"a call to {self.model!r} came from a thread that carries no phase while {names} is open elsewhere. "
@@ -283,7 +283,7 @@ class Call:
 
 
 @contextlib.contextmanager
-def under_way(call: Call) -> Iterator[None]:
+def asking(call: Call) -> Iterator[None]:
     """Make a call the one whose question the cache expects next."""
     call.awaited = call.cached
     token = _CURRENT.set(call)
@@ -295,7 +295,7 @@ def under_way(call: Call) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def settled(call: Call) -> Iterator[None]:
+def counted(call: Call) -> Iterator[None]:
     """Count a call when it has ended, however it ended."""
     try:
         yield

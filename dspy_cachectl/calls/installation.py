@@ -145,8 +145,8 @@ def prepare(context: PhaseContext) -> PhaseContext:
                 "another package; call cachectl.install() to replace it"
             )
         return context
-    if context.run_id is None or context.cassette:
-        return context  # a tape knows its runs
+    if context.run_id is None or context.cassette_token:
+        return context  # a cassette knows its runs
     drawn_at = _run_temperature(cache, context.run_id)
     policy = context.policy
     if policy.replays and policy.temperature is None:
@@ -180,7 +180,7 @@ def finish(run: PhaseRun, error: BaseException | None) -> None:
 
 
 def _is_described(context: PhaseContext) -> bool:
-    return context.policy.fresh and context.policy.stores and not context.cassette
+    return context.policy.fresh and context.policy.stores and not context.cassette_token
 
 
 def _run_temperature(cache: ManagedCache, run_id: str) -> float | None:

@@ -16,7 +16,7 @@ from dspy.clients.base_lm import LM_CLASS_STATE_KEY
 from dspy.utils.dummies import DummyLM
 
 from dspy_cachectl.calls import adapter, opening
-from dspy_cachectl.calls.call import Call, current_call, settled, under_way
+from dspy_cachectl.calls.call import Call, asking, counted, current_call
 from dspy_cachectl.calls.flight import Flights
 from dspy_cachectl.calls.installation import ensure_installed, installed
 from dspy_cachectl.calls.pickling import Remake, state_of
@@ -53,10 +53,10 @@ class Governed:
 
         def ask(handed: tuple[bytes, bool] | None) -> Any:
             _take(call, handed)
-            with under_way(call):
+            with asking(call):
                 return _answered(call, parent())
 
-        with settled(call):
+        with counted(call):
             return ask(None) if _found(call) else _FLIGHTS.run(call.key or "", ask, lambda: _handed(call))
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
@@ -68,10 +68,10 @@ class Governed:
 
         async def ask(handed: tuple[bytes, bool] | None) -> Any:
             _take(call, handed)
-            with under_way(call):
+            with asking(call):
                 return _answered(call, await parent())
 
-        with settled(call):
+        with counted(call):
             if _found(call):
                 return await ask(None)
             return await _FLIGHTS.run_async(call.key or "", ask, lambda: _handed(call))
@@ -90,7 +90,7 @@ class Governed:
                 call.bought(facts, call.seconds())
             entry["cachectl"] = {
                 "outcome": call.outcome,
-                "phase": call.place.context.name or None,
+                "phase": call.ruling.context.name or None,
                 "role": call.role,
                 "run_id": call.run_id,
                 "key": call.key,
@@ -233,7 +233,7 @@ def _handed(call: Call) -> tuple[bytes, bool] | None:
 def _answered(call: Call, result: Any) -> Any:
     if call.outcome is None:
         call.bought(AnswerFacts(), call.seconds())
-    if call.tape is not None and call.decision.stores:
+    if call.cassette is not None and call.decision.stores:
         # The calls that follow from it ask what they will ask in a replay.
-        return call.tape.clean.outputs(result)
+        return call.cassette.clean.outputs(result)
     return result

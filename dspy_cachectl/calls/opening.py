@@ -15,9 +15,9 @@ import dspy
 
 from dspy_cachectl.calls import adapter
 from dspy_cachectl.calls.call import Call, current_call
-from dspy_cachectl.context.here import Here, here
-from dspy_cachectl.context.open_cassette import DRAWN, UNCACHED_RUN
+from dspy_cachectl.context.open_cassette import EACH_A_DRAW, UNCACHED_RUN
 from dspy_cachectl.context.process import state
+from dspy_cachectl.context.ruling import Ruling, phase_here
 from dspy_cachectl.entries import draws
 from dspy_cachectl.fingerprints.endpoints import UNNAMED, endpoint_of
 from dspy_cachectl.policy import Decision, Facts, Kind, Policy, decide
@@ -38,30 +38,30 @@ def open_lm_call(
     Returns:
         The call, and the prompt and options to go on with: with the rollout id and the temperature of its draw.
     """
-    place = here()
+    ruling = phase_here()
     managed = adapter.is_managed(lm, asynchronous=asynchronous)
-    if place.tape is not None and managed:
-        place, kwargs = _on_tape(place, lm, kwargs)
-    policy = place.context.policy_for(lm.role)
+    if ruling.cassette is not None and managed:
+        ruling, kwargs = _in_cassette(ruling, lm, kwargs)
+    policy = ruling.context.policy_for(lm.role)
     typed = adapter.is_typed(prompt, kwargs)
     asked = (prompt if isinstance(prompt, dspy.lm15.Request) else kwargs["request"]).config if typed else None
     temperature = kwargs.get("temperature", lm.kwargs.get("temperature")) if asked is None else asked.temperature
-    facts = Facts(Kind.LM, temperature=temperature, model=lm.model, has_run=place.context.run_id is not None)
-    decision = _decided(place, policy, facts)
+    facts = Facts(Kind.LM, temperature=temperature, model=lm.model, has_run=ruling.context.run_id is not None)
+    decision = _decided(ruling, policy, facts)
     if decision.raises and managed:
         kwargs = {**kwargs, "cache": True}
     if decision.lent_temperature is not None:
         temperature = decision.lent_temperature
         prompt, kwargs = _with_temperature(prompt, kwargs, temperature)
     endpoint = lm.endpoint or endpoint_of(lm.model, {**lm.kwargs, **kwargs}, getattr(lm, "_engine_spec", None))
-    if place.tape is not None and (lm.endpoint is None or lm.endpoint.startswith(UNNAMED)):
-        endpoint = place.tape.endpoint(lm.model, endpoint)
+    if ruling.cassette is not None and (lm.endpoint is None or lm.endpoint.startswith(UNNAMED)):
+        endpoint = ruling.cassette.endpoint(lm.model, endpoint)
     call = Call(
         kind=Kind.LM,
         model=lm.model,
         role=lm.role,
         endpoint=endpoint,
-        place=place,
+        ruling=ruling,
         policy=policy,
         decision=decision,
         request=None,
@@ -84,7 +84,7 @@ def open_lm_call(
         call.request = request
     if managed and call.rollout_id is not None:
         kwargs = {**kwargs, "rollout_id": call.rollout_id}
-    if place.context.bypass_proxy and decision.from_run:
+    if ruling.context.bypass_proxy and decision.from_run:
         kwargs = _bypassing(lm, kwargs, typed=typed, managed=managed)
     return call, prompt, kwargs
 
@@ -92,23 +92,23 @@ def open_lm_call(
 def open_plain_call(request: Mapping[str, Any]) -> Call:
     """Decide what is done for a call that only the cache sees: of a plain `dspy.LM`, or of an embedder."""
     kind, shared = adapter.cache_request(request)
-    place = here()
-    policy = place.context.policy
+    ruling = phase_here()
+    policy = ruling.context.policy
     if kind is Kind.EMBEDDING and not policy.replays:
         # DSPy's retriever embeds in a thread of its own; what does not vary puts no result in doubt.
-        place = dataclasses.replace(place, stray_of=())
+        ruling = dataclasses.replace(ruling, stray_of=())
     model = adapter.model_of(shared)
-    decision = _decided(place, policy, Facts(kind, model=model, has_run=place.context.run_id is not None))
+    decision = _decided(ruling, policy, Facts(kind, model=model, has_run=ruling.context.run_id is not None))
     endpoint = request[adapter.ENDPOINT] if adapter.ENDPOINT in request else endpoint_of(model, shared)
-    if place.tape is not None:
-        place.tape.clean.learn(request)
-        endpoint = place.tape.endpoint(model, endpoint)
+    if ruling.cassette is not None:
+        ruling.cassette.clean.learn(request)
+        endpoint = ruling.cassette.endpoint(model, endpoint)
     call = Call(
         kind=kind,
         model=model,
         role=None,
         endpoint=endpoint,
-        place=place,
+        ruling=ruling,
         policy=policy,
         decision=decision,
         request=None,
@@ -131,33 +131,33 @@ def open_plain_call(request: Mapping[str, Any]) -> Call:
     return call
 
 
-def _decided(place: Here, policy: Policy, facts: Facts) -> Decision:
+def _decided(ruling: Ruling, policy: Policy, facts: Facts) -> Decision:
     decision = decide(policy, facts)
-    return decision if place.tape is None else place.tape.decide(decision)
+    return decision if ruling.cassette is None else ruling.cassette.decide(decision)
 
 
-def _on_tape(place: Here, lm: Any, kwargs: dict[str, Any]) -> tuple[Here, dict[str, Any]]:
+def _in_cassette(ruling: Ruling, lm: Any, kwargs: dict[str, Any]) -> tuple[Ruling, dict[str, Any]]:
     """Record a call, or serve it, also where its caching is off: then each call is a draw of its own."""
-    tape = place.tape
-    assert tape is not None  # noqa: S101 - for the type checker
-    tape.clean.learn({**lm.kwargs, **kwargs})
-    if kwargs.get("cache", lm.cache) or place.context.policy_for(lm.role).fresh:
-        return place, {**kwargs, "cache": True}
-    context = dataclasses.replace(place.context, policy=DRAWN, roles=(), run_id=UNCACHED_RUN)
-    return dataclasses.replace(place, context=context), {**kwargs, "cache": True}
+    cassette = ruling.cassette
+    assert cassette is not None  # noqa: S101 - for the type checker
+    cassette.clean.learn({**lm.kwargs, **kwargs})
+    if kwargs.get("cache", lm.cache) or ruling.context.policy_for(lm.role).fresh:
+        return ruling, {**kwargs, "cache": True}
+    context = dataclasses.replace(ruling.context, policy=EACH_A_DRAW, roles=(), run_id=UNCACHED_RUN)
+    return dataclasses.replace(ruling, context=context), {**kwargs, "cache": True}
 
 
 def _rollout(call: Call, own: Any) -> Any:
-    run_id, print_ = call.run_id, call.fingerprint
-    if run_id is None or print_ is None:
+    run_id, fingerprint = call.run_id, call.fingerprint
+    if run_id is None or fingerprint is None:
         return own
-    run, unit = call.run, call.place.context.unit
-    if call.tape is not None and run_id == UNCACHED_RUN:
+    run, unit = call.run, call.ruling.context.unit
+    if call.cassette is not None and run_id == UNCACHED_RUN:
         # Not of the passage through a phase: the next one must not be served these draws.
-        call.ordinal = call.tape.ordinals.next(unit=unit, own=own, request=print_)
+        call.ordinal = call.cassette.ordinals.next(unit=unit, own=own, request=fingerprint)
     else:
-        call.ordinal = 0 if run is None else run.ordinals.next(unit=unit, own=own, request=print_)
-    return draws.rollout_id(run_id, own=own, unit=unit, request=print_, ordinal=call.ordinal)
+        call.ordinal = 0 if run is None else run.ordinals.next(unit=unit, own=own, request=fingerprint)
+    return draws.rollout_id(run_id, own=own, unit=unit, request=fingerprint, ordinal=call.ordinal)
 
 
 def _with_temperature(prompt: Any, kwargs: dict[str, Any], temperature: float) -> tuple[Any, dict[str, Any]]:

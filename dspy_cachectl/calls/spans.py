@@ -13,7 +13,7 @@ from typing import Any
 from dspy_cachectl.calls.call import WATCHED, Call, current_call
 from dspy_cachectl.calls.lm import Governed
 from dspy_cachectl.context import evaluations, scopes
-from dspy_cachectl.context.scopes import Scope, ScopeKeeper
+from dspy_cachectl.context.scopes import EvaluationScope, ScopeKeeper
 from dspy_cachectl.entries.secrets import is_secret_name
 
 PREFIX = "dspy_cachectl"
@@ -72,25 +72,25 @@ class SpanTail(ScopeKeeper):
 
     def on_evaluate_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:  # noqa: ARG002
         """Note the run of an evaluation."""
-        evaluations.place(call_id)
+        evaluations.open_scope(call_id)
 
     def on_compile_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:  # noqa: ARG002
         """Note the run of a compile."""
-        evaluations.place(call_id)
+        evaluations.open_scope(call_id)
 
 
 def arranged(callbacks: list[Any]) -> list[Any]:
     """Return DSPy's callbacks with a head before autolog's and a tail after it; the list itself without autolog."""
-    place = autolog_place(callbacks)
-    if place is None:
+    position = autolog_position(callbacks)
+    if position is None:
         return callbacks
     hide_secrets()
-    before, after = callbacks[:place], callbacks[place + 1 :]
+    before, after = callbacks[:position], callbacks[position + 1 :]
     heads = [] if any(isinstance(one, SpanHead) for one in before) else [SpanHead()]
     tails = [] if any(isinstance(one, SpanTail) for one in after) else [SpanTail()]
     # A head that somebody put behind it sees no span; two of them would watch one call.
     after = [one for one in after if not isinstance(one, SpanHead)]
-    return [*heads, *before, callbacks[place], *tails, *after]
+    return [*heads, *before, callbacks[position], *tails, *after]
 
 
 def hide_secrets() -> None:
@@ -106,9 +106,9 @@ class _SecretOptions(set[str]):
         return super().__contains__(name) or str(name).endswith("headers") or is_secret_name(str(name))
 
 
-def autolog_place(callbacks: Sequence[Any]) -> int | None:
+def autolog_position(callbacks: Sequence[Any]) -> int | None:
     """Return where autolog's callback stands; None without it."""
-    return next((place for place, one in enumerate(callbacks) if type(one).__module__ == _AUTOLOG), None)
+    return next((at for at, one in enumerate(callbacks) if type(one).__module__ == _AUTOLOG), None)
 
 
 def forget_last_trace() -> None:
@@ -127,7 +127,7 @@ def attributes(call: Call, *, failed: bool) -> dict[str, Any]:
     tally = call.tally
     outcome = call.outcome or ("failed" if failed else None)
     found = {
-        "phase": call.place.context.name or None,
+        "phase": call.ruling.context.name or None,
         "role": call.role,
         "run_id": call.run_id,
         "rollout_id": call.rollout_id,
@@ -148,7 +148,7 @@ def attributes(call: Call, *, failed: bool) -> dict[str, Any]:
 _SERVED = frozenset({"resumed", "reused", "coalesced", "collapsed", "replayed"})
 
 
-def _claim(span: Any, scope: Scope, outputs: Any) -> None:
+def _claim(span: Any, scope: EvaluationScope, outputs: Any) -> None:
     manager = sys.modules["mlflow.tracing.trace_manager"].InMemoryTraceManager.get_instance()
     with manager.get_trace(span.trace_id) as trace:
         if trace is None:

@@ -12,9 +12,9 @@ from typing import Any
 
 from dspy.clients import embedding, execution
 
-from dspy_cachectl.calls.call import Call, current_call, settled
-from dspy_cachectl.context.here import Here, here
+from dspy_cachectl.calls.call import Call, counted, current_call
 from dspy_cachectl.context.process import logger, state
+from dspy_cachectl.context.ruling import Ruling, phase_here
 from dspy_cachectl.policy import Facts, Kind, decide
 
 _GUARDED = ((execution, "_engine"), (embedding, "_compute_embeddings"), (embedding, "_acompute_embeddings"))
@@ -42,14 +42,14 @@ def unguard() -> None:
 def _refusing(original: Callable[..., Any]) -> Callable[..., Any]:
     # The embedders' coroutine function is guarded before it makes its coroutine.
     def guarded(subject: Any, *args: Any, **kwargs: Any) -> Any:
-        place = here()
-        if place.replays(getattr(subject, "role", None)):
-            _refuse(subject, place)
-        elif place.tape is not None and not _asks_cache(args, kwargs):
+        ruling = phase_here()
+        if ruling.replays(getattr(subject, "role", None)):
+            _refuse(subject, ruling)
+        elif ruling.cassette is not None and not _asks_cache(args, kwargs):
             state.say_once(
                 f"unrecorded:{subject}",
-                f"a call of {getattr(subject, 'model', subject)!r} is not recorded in {place.tape.name}, and will be "
-                "refused in its replay: it does not use DSPy's cache (cache=False, or an LM with its own forward). "
+                f"a call of {getattr(subject, 'model', subject)!r} is not recorded in {ruling.cassette.name}, and will "
+                "be refused in its replay: it does not use DSPy's cache (cache=False, or an LM with its own forward). "
                 "Use cachectl.LM or wrap(lm), which are recorded either way",
             )
         return original(subject, *args, **kwargs)
@@ -65,7 +65,7 @@ def _asks_cache(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return bool(getattr(prepared, "cache", kwargs.get("caching", True)))
 
 
-def _refuse(subject: Any, place: Here) -> None:
+def _refuse(subject: Any, ruling: Ruling) -> None:
     if callable(subject) and not hasattr(subject, "model"):
         return  # an embedder's own function: the user's code, not a provider
     reason = "the call does not use DSPy's cache (cache=False, or an LM with its own forward)"
@@ -80,12 +80,12 @@ def _refuse(subject: Any, place: Here) -> None:
         model=model,
         role=role,
         endpoint=None,
-        place=place,
-        policy=place.context.policy_for(role),
-        decision=decide(place.context.policy_for(role), Facts(kind, model=model)),
+        ruling=ruling,
+        policy=ruling.context.policy_for(role),
+        decision=decide(ruling.context.policy_for(role), Facts(kind, model=model)),
         request=None,
         fingerprint=None,
         key=None,
     )
-    with settled(refused):
+    with counted(refused):
         raise refused.miss(reason)

@@ -94,6 +94,6 @@ def _print_summary(outcome: Outcome) -> None:
     if outcome.run is not None and outcome.run.run_id is not None and outcome.cassette is None:
         print(f"run: {outcome.run.run_id} (go on with it, or repeat it, with --run-id)", file=sys.stderr)
     if outcome.cassette is not None:
-        tape = outcome.cassette
-        unused = f", {len(tape.unused)} unused recordings" if tape.unused else ""
-        print(f"cassette: {tape.path}: {tape.recorded} recorded{unused}", file=sys.stderr)
+        cassette = outcome.cassette
+        unused = f", {len(cassette.unused)} unused recordings" if cassette.unused else ""
+        print(f"cassette: {cassette.path}: {cassette.recorded} recorded{unused}", file=sys.stderr)

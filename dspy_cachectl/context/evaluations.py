@@ -13,7 +13,7 @@ from typing import Any
 
 from dspy_cachectl.accounting.ledger import Stats
 from dspy_cachectl.context import scopes
-from dspy_cachectl.context.scopes import Scope, ScopeKeeper
+from dspy_cachectl.context.scopes import EvaluationScope, ScopeKeeper
 
 REPORTED = "dspy_cachectl.reported"
 """What in the callback metadata of an evaluation says that its results are logged as a part of a report."""
@@ -74,7 +74,7 @@ class EvaluationObserver(ScopeKeeper):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._found: dict[str, Evaluation] = {}
-        self._scopes: dict[str, Scope] = {}
+        self._scopes: dict[str, EvaluationScope] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         # DSPy's settings are pickled with their callbacks; what was noted stays with the phase.
@@ -87,7 +87,7 @@ class EvaluationObserver(ScopeKeeper):
 
     def on_evaluate_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Note that an evaluation began."""
-        scope = place(call_id)
+        scope = open_scope(call_id)
         devset = inputs.get("devset") or instance.devset
         begun = Evaluation(
             metric=_metric_name(unwrapped(inputs.get("metric") or instance.metric)),
@@ -121,10 +121,10 @@ class EvaluationObserver(ScopeKeeper):
             self._found[call_id] = ended
 
 
-def place(call_id: str) -> Scope:
+def open_scope(call_id: str) -> EvaluationScope:
     """Open the scope of an evaluation or a compile, in the MLflow run that is active in this thread."""
     scope = scopes.opened(call_id)
-    scopes.place(scope, active_mlflow_run())
+    scopes.set_mlflow_run(scope, active_mlflow_run())
     return scope
 
 

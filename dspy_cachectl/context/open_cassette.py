@@ -1,4 +1,4 @@
-"""The tape of an open cassette: what is recorded, what is served from it, and which draw each call stands for.
+"""What an open cassette holds: what is recorded, what is served from it, and which draw each call stands for.
 
 While a cassette is open it takes the place of the store. Phases go on inside it with ids of runs that are the same
 each time, so that a recording and its replays ask for the same draws.
@@ -23,19 +23,19 @@ from dspy_cachectl.policy import Decision, Policy
 
 Mode = Literal["replay", "record", "new", "all"]
 
-RUN = "cassette"
+CASSETTE_RUN = "cassette"
 """The run of the draws that are made outside the phases within a cassette."""
 
 UNCACHED_RUN = "cassette-uncached"
 """The run of the calls that ask DSPy not to cache them."""
 
-DRAWN = Policy(fresh=True)
+EACH_A_DRAW = Policy(fresh=True)
 """Each call is a draw of its own, sent as it is."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """An answer on a tape.
+    """An answer in a cassette.
 
     Attributes:
         key: The key of the draw.
@@ -50,7 +50,7 @@ class Recording:
     scope: str = ""
 
 
-class Tape:
+class OpenCassette:
     """What a cassette serves and records while it is open. Thread-safe.
 
     Args:
@@ -163,13 +163,13 @@ class Tape:
         return None if place == 0 else f"endpoint-{place + 1}"
 
     def policy(self, policy: Policy) -> Policy:
-        """Return what a policy comes to on a tape: one that does not read makes draws, since each call is another."""
+        """Return what a policy comes to here: one that does not read makes draws, since each call is another."""
         if not policy.reads:
             policy = replace(policy, reads=True, stores=True, fresh=True, temperature=None)
         return replace(policy, max_age=None)
 
     def decide(self, decision: Decision) -> Decision:
-        """Return what a decision comes to on a tape."""
+        """Return what a decision comes to in a cassette."""
         raises = decision.raises or self.replays
         return replace(
             decision,

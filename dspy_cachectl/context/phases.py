@@ -16,7 +16,7 @@ from typing import Any
 
 from dspy_cachectl.accounting.ledger import Ledger, Stats
 from dspy_cachectl.context.evaluations import Evaluation, EvaluationObserver
-from dspy_cachectl.context.open_cassette import RUN
+from dspy_cachectl.context.open_cassette import CASSETTE_RUN
 from dspy_cachectl.entries.draws import Ordinals
 from dspy_cachectl.errors import CacheMissError, ReplayIncompleteError
 from dspy_cachectl.policy import Policy
@@ -37,7 +37,7 @@ class PhaseContext:
         unit: What the draws are numbered within: an example and its repeat, or else the outermost call of a module.
         bypass_proxy: Whether a LiteLLM proxy is asked not to answer from its own cache.
         automatic: Whether `AutoPhase` entered it.
-        cassette: Finds the tape of the cassette that it is within, in this process; empty outside one.
+        cassette_token: Finds the cassette that it is within, in this process; empty outside one.
     """
 
     name: str
@@ -48,7 +48,7 @@ class PhaseContext:
     unit: str | None = None
     bypass_proxy: bool = False
     automatic: bool = False
-    cassette: str = ""
+    cassette_token: str = ""
 
     def policy_for(self, role: str | None) -> Policy:
         """Return the policy for a role."""
@@ -57,7 +57,7 @@ class PhaseContext:
     @property
     def is_cassette(self) -> bool:
         """Whether nobody opened it but a cassette."""
-        return bool(self.cassette) and self.run_id == RUN
+        return bool(self.cassette_token) and self.run_id == CASSETTE_RUN
 
     @property
     def policies(self) -> tuple[Policy, ...]:
@@ -65,7 +65,7 @@ class PhaseContext:
         return (self.policy, *(policy for _, policy in self.roles))
 
     @property
-    def guarded(self) -> bool:
+    def strays_matter(self) -> bool:
         """Whether calls from outside, while it is open, put its results in doubt."""
         return any(policy.fresh or policy.replays for policy in self.policies)
 
@@ -90,7 +90,7 @@ class PhaseRun:
         self.closed = False
         self.ordinals = Ordinals()
         self.ledger = Ledger()
-        self.observer = EvaluationObserver() if context.guarded else None
+        self.observer = EvaluationObserver() if context.strays_matter else None
         self.on_call: Callable[[Any], None] | None = None
         self._lock = threading.Lock()
         self._misses: list[CacheMissError] = []

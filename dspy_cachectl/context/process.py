@@ -13,7 +13,7 @@ from dspy_cachectl.accounting.ledger import Ledger, Stats
 
 if TYPE_CHECKING:
     from dspy_cachectl.accounting.usage import Usage
-    from dspy_cachectl.context.open_cassette import Tape
+    from dspy_cachectl.context.open_cassette import OpenCassette
     from dspy_cachectl.context.phases import PhaseContext, PhaseRun
 
 logger = logging.getLogger("dspy_cachectl")
@@ -37,8 +37,8 @@ class Process:
         open_runs: The runs of fresh and replay phases whose blocks are open.
         everywhere: The phases that hold for the whole process, innermost last.
         last_run: The phase run that closed last.
-        unstored: Why answers that were bought are not stored, by the key of what was asked.
-        tapes: The tapes of the cassettes that are open, by token.
+        why_not_stored: Why answers that were bought are not stored, by the key of what was asked.
+        cassettes: The cassettes that are open, by token.
         usage: Adds up how the store in use is used; None where no store is.
     """
 
@@ -53,9 +53,9 @@ class Process:
         self.open_runs: list[PhaseRun] = []
         self.everywhere: list[PhaseContext] = []
         self.last_run: PhaseRun | None = None
-        self.tapes: dict[str, Tape] = {}
+        self.cassettes: dict[str, OpenCassette] = {}
         self.usage: Usage | None = None
-        self.unstored: OrderedDict[str, str] = OrderedDict()
+        self.why_not_stored: OrderedDict[str, str] = OrderedDict()
         self._said: set[str] = set()
         self._response_ids: OrderedDict[tuple[str, str], str] = OrderedDict()
 
@@ -67,14 +67,14 @@ class Process:
             self._said.add(topic)
         logger.warning(message)
 
-    def note_unstored(self, asked: str | None, why: str) -> None:
+    def note_why_not_stored(self, asked: str | None, why: str) -> None:
         """Remember why an answer that was bought is not stored, to explain a miss."""
         if asked is None:
             return
         with self.lock:
-            self.unstored[asked] = why
-            if len(self.unstored) > _MOST_UNSTORED:
-                self.unstored.popitem(last=False)
+            self.why_not_stored[asked] = why
+            if len(self.why_not_stored) > _MOST_UNSTORED:
+                self.why_not_stored.popitem(last=False)
 
     def given_before(self, request: str, response_id: str, key: str) -> bool:
         """Tell whether the provider gave this response id to another draw of the same request. Remember it."""

@@ -17,7 +17,7 @@ from dspy_cachectl.accounting.ledger import Ledger, Row, Tally
 
 
 @dataclass(eq=False)
-class Scope:
+class EvaluationScope:
     """What happens within one evaluation or compile.
 
     Attributes:
@@ -30,14 +30,14 @@ class Scope:
     """
 
     call_id: str
-    parent: Scope | None = None
+    parent: EvaluationScope | None = None
     mlflow_run: str | None = None
     ledger: Ledger = field(default_factory=Ledger)
     answers: list[tuple[Any, str]] = field(default_factory=list)
     experiment_id: str | None = None
 
 
-_within: dict[str, Scope] = {}
+_within: dict[str, EvaluationScope] = {}
 """The scopes of the calls that are under way, by their ids."""
 
 _owners: dict[str, set[str]] = {}
@@ -46,26 +46,26 @@ _lock = threading.Lock()
 _MOST_RUNS = 1000
 
 
-def opened(call_id: str) -> Scope:
+def opened(call_id: str) -> EvaluationScope:
     """Return the scope that this call opens; the first callback to ask makes it."""
     scope = _within.get(call_id)
     if scope is None or scope.call_id != call_id:
-        scope = _within[call_id] = Scope(call_id, parent=current())
+        scope = _within[call_id] = EvaluationScope(call_id, parent=current())
     return scope
 
 
-def current() -> Scope | None:
+def current() -> EvaluationScope | None:
     """Return the scope within which this code runs, or None."""
     return _within.get(ACTIVE_CALL_ID.get() or "") if _within else None
 
 
-def directly() -> Scope | None:
+def directly() -> EvaluationScope | None:
     """Return the scope of the evaluation or compile that made the present call itself, or None."""
     scope = current()
     return scope if scope is not None and scope.call_id == ACTIVE_CALL_ID.get() else None
 
 
-def place(scope: Scope, mlflow_run: str | None) -> None:
+def set_mlflow_run(scope: EvaluationScope, mlflow_run: str | None) -> None:
     """Note the MLflow run that a scope belongs to, also for after its end: the run may be open for longer."""
     scope.mlflow_run = mlflow_run
     if mlflow_run is not None:
@@ -75,11 +75,11 @@ def place(scope: Scope, mlflow_run: str | None) -> None:
                 del _owners[next(iter(_owners))]
 
 
-def elsewhere(scope: Scope, mlflow_run: str) -> bool:
+def elsewhere(scope: EvaluationScope, mlflow_run: str) -> bool:
     """Tell whether an MLflow run belongs to scopes that this one is not within, under way or ended."""
     with _lock:
         owners = set(_owners.get(mlflow_run, ()))
-    outer: Scope | None = scope
+    outer: EvaluationScope | None = scope
     while outer is not None:
         if outer.call_id in owners:
             return False

@@ -60,7 +60,7 @@ class DrawLog:
 
     def __call__(self, call: Call) -> None:
         """Add a call that has ended to its unit."""
-        unit = call.place.context.unit
+        unit = call.ruling.context.unit
         if unit is None:
             return
         with self._lock:

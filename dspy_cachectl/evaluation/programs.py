@@ -12,7 +12,7 @@ from typing import Any
 
 import dspy
 
-from dspy_cachectl.context.here import unit
+from dspy_cachectl.context.ruling import draw_unit
 
 _UNIT = "dspy_cachectl_unit"
 
@@ -76,5 +76,5 @@ def under_evaluation(program: Any, answer: Answer) -> Any:
 
 def run_in_unit(name: str, run: Callable[[], Any]) -> Any:
     """Run a program in a unit of its own: the draws of its LM calls are numbered from 0."""
-    with unit(name):
+    with draw_unit(name):
         return run()

@@ -20,9 +20,9 @@ from dspy_cachectl.calls.lm import Governed, wrap
 from dspy_cachectl.calls.spans import forget_last_trace
 from dspy_cachectl.config import settings as configured
 from dspy_cachectl.context.evaluations import REPORTED
-from dspy_cachectl.context.here import here, unit
 from dspy_cachectl.context.phases import PhaseContext, PhaseRun
 from dspy_cachectl.context.process import SETTING
+from dspy_cachectl.context.ruling import draw_unit, phase_here
 from dspy_cachectl.errors import CachectlError, ConfigurationError, MissingExtraError
 from dspy_cachectl.evaluation.draws import DrawLog, UnitLog
 from dspy_cachectl.evaluation.metrics import Scored, check_metric, metric_name, score_with
@@ -113,7 +113,7 @@ def evaluate(
     if not isinstance(mlflow, (bool, str, NoneType)):
         raise ConfigurationError(f"mlflow is True, False or the id of a run, not {mlflow!r}")
     check_metric(metric)
-    if predictions is True and here().tape is not None:
+    if predictions is True and phase_here().cassette is not None:
         predictions = False  # a cassette records calls, and kept predictions make none
     questions = units(devset)
     groups = _clusters(clusters, devset)
@@ -260,7 +260,7 @@ class _Evaluation:
         if kept is not None:
             return kept
         unit_name = f"{_unit_name(question, repeat)}/metric"
-        with unit(unit_name):
+        with draw_unit(unit_name):
             scored = score_with(
                 self.job.metric, self.job.devset[number], prediction, failure_score=self.job.failure_score
             )
@@ -343,7 +343,7 @@ def _governed(program: Any) -> tuple[Any, AbstractContextManager[Any]]:
 def _opening(run_id: str | None) -> tuple[PhaseContext, str | None]:
     """Return the phase to evaluate in, and the run to draw under: an open fresh or replay phase holds."""
     ruling: PhaseContext | None = dspy.settings.get(SETTING)
-    if ruling is not None and ruling.guarded and not ruling.is_cassette:
+    if ruling is not None and ruling.strays_matter and not ruling.is_cassette:
         return ruling, run_id or ruling.run_id
     return phase("eval").context, run_id
 

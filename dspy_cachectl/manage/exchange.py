@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dspy_cachectl.accounting import runs
-from dspy_cachectl.context.open_cassette import RUN, UNCACHED_RUN, Recording
+from dspy_cachectl.context.open_cassette import CASSETTE_RUN, UNCACHED_RUN, Recording
 from dspy_cachectl.entries import draws, records, values
 from dspy_cachectl.entries.cleaning import Cleaner, Redact
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, FormatVersionError, StoreError
@@ -239,7 +239,7 @@ def _placed(
         return UNCACHED
     there = endpoint if where is None else where
     placed = {**description, "endpoint": there}
-    if run_id is not None and run_id != RUN:
+    if run_id is not None and run_id != CASSETTE_RUN:
         return OF_RUNS if there != where else (recording.key, origin, description)
     own = placed.pop("own_rollout_id", None) if run_id is not None else placed.get("rollout_id")
     placed["rollout_id"] = own

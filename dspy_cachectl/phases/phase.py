@@ -14,10 +14,10 @@ import dspy
 from dspy_cachectl.calls import installation
 from dspy_cachectl.calls.spans import arranged
 from dspy_cachectl.config import settings
-from dspy_cachectl.context.here import ruling
-from dspy_cachectl.context.open_cassette import RUN, Tape
+from dspy_cachectl.context.open_cassette import CASSETTE_RUN, OpenCassette
 from dspy_cachectl.context.phases import PhaseContext, PhaseRun, new_run_id
 from dspy_cachectl.context.process import SETTING, state
+from dspy_cachectl.context.ruling import phase_around
 from dspy_cachectl.context.settings import settings_overridden
 from dspy_cachectl.context.units import MARKER
 from dspy_cachectl.errors import CacheMissError, ConfigurationError
@@ -125,8 +125,8 @@ class phase:  # noqa: N801 - used as a word: with phase("eval")
         self._context = replace(self._context, automatic=True)
 
     def within(self, cassette: str) -> None:
-        """Make it the phase that a cassette opens, before it is entered. Its tape is found under this token."""
-        self._context = replace(self._context, cassette=cassette, run_id=RUN)
+        """Make it the phase that a cassette opens, before it is entered. It is found under this token."""
+        self._context = replace(self._context, cassette_token=cassette, run_id=CASSETTE_RUN)
 
     def _again(self) -> phase:
         # Each call of a decorated function is a passage of its own; they may overlap.
@@ -139,12 +139,12 @@ class _Open:
     """A phase that is entered. Strictly private."""
 
     def __init__(self, context: PhaseContext, *, everywhere: bool) -> None:
-        outer = ruling()
-        cassette = context.cassette or (outer.cassette if outer is not None else "")
-        context = replace(context, token=uuid.uuid4().hex, cassette=cassette)
-        tape = state.tapes.get(cassette)
-        if tape is not None:
-            context = _on_tape(context, tape)
+        outer = phase_around()
+        cassette_token = context.cassette_token or (outer.cassette_token if outer is not None else "")
+        context = replace(context, token=uuid.uuid4().hex, cassette_token=cassette_token)
+        cassette = state.cassettes.get(cassette_token)
+        if cassette is not None:
+            context = _in_cassette(context, cassette)
         elif context.run_id is None and any(policy.fresh for policy in context.policies):
             context = replace(context, run_id=new_run_id(context.name))
         context = installation.prepare(context)
@@ -161,7 +161,7 @@ class _Open:
         self._entered.__enter__()
         with state.lock:
             state.runs[context.token] = self.run
-            if context.guarded:
+            if context.strays_matter:
                 state.open_runs.append(self.run)
             if everywhere:
                 state.everywhere.append(context)
@@ -186,22 +186,22 @@ class _Open:
             raise incomplete from error
 
 
-def _on_tape(context: PhaseContext, tape: Tape) -> PhaseContext:
+def _in_cassette(context: PhaseContext, cassette: OpenCassette) -> PhaseContext:
     if not context.is_cassette:
-        tape.policies[context.name] = context.policy.name
+        cassette.policies[context.name] = context.policy.name
     context = replace(
         context,
-        policy=tape.policy(context.policy),
-        roles=tuple((role, tape.policy(policy)) for role, policy in context.roles),
+        policy=cassette.policy(context.policy),
+        roles=tuple((role, cassette.policy(policy)) for role, policy in context.roles),
     )
     if context.run_id is None and any(policy.fresh for policy in context.policies):
-        context = replace(context, run_id=tape.next_run(context.name))
+        context = replace(context, run_id=cassette.next_run(context.name))
     if context.run_id is None:
         return context
     if context.policy.replays and context.policy.temperature is None:
-        drawn_at = tape.temperatures.get(context.run_id)
+        drawn_at = cassette.temperatures.get(context.run_id)
         return replace(context, policy=replace(context.policy, temperature=drawn_at))
-    tape.temperatures.setdefault(context.run_id, context.policy.temperature)
+    cassette.temperatures.setdefault(context.run_id, context.policy.temperature)
     return context
 
 

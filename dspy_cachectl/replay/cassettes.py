@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import ParamSpec, TypeVar, get_args
 
 from dspy_cachectl.accounting.ledger import Stats
-from dspy_cachectl.context.open_cassette import DRAWN, Mode, Recording, Tape
+from dspy_cachectl.context.open_cassette import EACH_A_DRAW, Mode, OpenCassette, Recording
 from dspy_cachectl.context.process import logger, state
 from dspy_cachectl.entries.cleaning import Cleaner, Redact
 from dspy_cachectl.errors import CacheMissError, ConfigurationError, ReplayIncompleteError, StoreUnavailableError
@@ -41,33 +41,33 @@ class Cassette:
     Attributes:
         path: Its file.
         mode: What was asked for.
-        tape: What it serves and records.
+        contents: What it serves and records.
     """
 
-    def __init__(self, path: Path, mode: Mode, tape: Tape) -> None:
+    def __init__(self, path: Path, mode: Mode, contents: OpenCassette) -> None:
         self.path = path
         self.mode = mode
-        self.tape = tape
+        self.contents = contents
 
     @property
     def stats(self) -> Stats:
         """What happened to the calls within it, of all phases: a snapshot."""
-        return self.tape.ledger.snapshot()
+        return self.contents.ledger.snapshot()
 
     @property
     def recorded(self) -> int:
         """How many answers were recorded."""
-        return len(self.tape.recorded)
+        return len(self.contents.recorded)
 
     @property
     def unused(self) -> list[str]:
         """The keys of what was on it and was not asked for."""
-        return self.tape.unused
+        return self.contents.unused
 
     @property
     def misses(self) -> list[CacheMissError]:
         """The calls that it had no answer for."""
-        return self.tape.misses
+        return self.contents.misses
 
     def __repr__(self) -> str:
         return f"<Cassette {str(self.path)!r}, {self.mode}: {self.stats!r}>"
@@ -109,12 +109,12 @@ class cassette:  # noqa: N801 - used as a word: with cassette("tests/answers.jso
         self._path = Path(path)
         self._mode: Mode = mode
         self._redact = redact
-        self._opened: OpenCassette | None = None
+        self._opened: CassetteSession | None = None
 
     def __enter__(self) -> Cassette:
         if self._opened is not None:
             raise ConfigurationError(f"this cassette({str(self._path)!r}) is open already; make a new one to nest")
-        self._opened = OpenCassette(self._path, self._mode, self._redact)
+        self._opened = CassetteSession(self._path, self._mode, self._redact)
         return self._opened.cassette
 
     def __exit__(
@@ -139,7 +139,7 @@ class cassette:  # noqa: N801 - used as a word: with cassette("tests/answers.jso
         return within(again, function, name="cassette")
 
 
-class OpenCassette:
+class CassetteSession:
     """A cassette that is entered: what `cassette` and the pytest plugin work with.
 
     Several scopes may share a file: each has its own recordings there, which it alone replays, adds to and replaces.
@@ -175,7 +175,7 @@ class OpenCassette:
         self._journal = None if replays else partial.Journal(path)
         self._token = uuid.uuid4().hex
         try:
-            tape = Tape(
+            contents = OpenCassette(
                 str(path),
                 self.others.values(),
                 mode="replay" if replays else "all" if mode == "all" else "new",
@@ -184,14 +184,14 @@ class OpenCassette:
                 on_recorded=None if self._journal is None else self._journal.append,
                 scope=scope,
             )
-            self.cassette = Cassette(path, mode, tape)
-            state.tapes[self._token] = tape
+            self.cassette = Cassette(path, mode, contents)
+            state.cassettes[self._token] = contents
             # In a store one answer serves every equal call outside phases.
-            self._phase = phase("cassette", Policy.REUSE if of_a_store else DRAWN, everywhere=True)
+            self._phase = phase("cassette", Policy.REUSE if of_a_store else EACH_A_DRAW, everywhere=True)
             self._phase.within(self._token)
             self._phase.__enter__()
         except BaseException:
-            state.tapes.pop(self._token, None)
+            state.cassettes.pop(self._token, None)
             if self._journal is not None:
                 self._journal.close(keep=False)
             raise
@@ -207,25 +207,27 @@ class OpenCassette:
             ConfigurationError: If an answer could not be recorded; what could is saved.
             StoreError: If the file cannot be written.
         """
-        tape = self.cassette.tape
+        contents = self.cassette.contents
         unsaved = True
         try:
-            # The misses of its own phase are among the tape's.
+            # The misses of its own phase are among the cassette's.
             with contextlib.suppress(ReplayIncompleteError):
                 self._phase.__exit__(None, None, None)
             # A straggler neither reaches the provider nor finds the store.
-            state.tapes[self._token] = Tape(f"{tape.name}, which is closed", mode="replay", clean=tape.clean)
-            if self._journal is not None and (tape.recorded or forget or not tape.scope):
-                save(self.cassette.path, tape.recorded, tape.policies, forget=forget)
+            state.cassettes[self._token] = OpenCassette(
+                f"{contents.name}, which is closed", mode="replay", clean=contents.clean
+            )
+            if self._journal is not None and (contents.recorded or forget or not contents.scope):
+                save(self.cassette.path, contents.recorded, contents.policies, forget=forget)
             unsaved = False
         finally:
             if self._journal is not None:
                 self._journal.close(keep=unsaved)
-        if tape.unkept and (error is None or isinstance(error, Exception)):
+        if contents.unkept and (error is None or isinstance(error, Exception)):
             raise ConfigurationError(
-                f"{len(tape.unkept)} answers are not in the cassette {tape.name}, and its replay would miss them: "
-                f"{tape.unkept[0]!r}"
-            ) from tape.unkept[0]
+                f"{len(contents.unkept)} answers are not in the cassette {contents.name}, and its replay would miss "
+                f"them: {contents.unkept[0]!r}"
+            ) from contents.unkept[0]
 
     def raise_misses(self, error: BaseException | None) -> None:
         """Raise what it had no answer for once more, unless the program was ended by that, or is interrupted.
@@ -238,7 +240,7 @@ class OpenCassette:
             not isinstance(error, Exception) or isinstance(error, (CacheMissError, ReplayIncompleteError))
         )
         if misses and not seen:
-            raise ReplayIncompleteError(self.cassette.tape.name, len(misses), misses[:_SHOWN_MISSES]) from error
+            raise ReplayIncompleteError(self.cassette.contents.name, len(misses), misses[:_SHOWN_MISSES]) from error
 
 
 def save(

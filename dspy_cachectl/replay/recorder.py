@@ -14,7 +14,7 @@ from dspy_cachectl.context.open_cassette import Mode, Recording
 from dspy_cachectl.entries import records
 from dspy_cachectl.errors import StoreError
 from dspy_cachectl.predictions.locks import locked
-from dspy_cachectl.replay.cassettes import Cassette, OpenCassette
+from dspy_cachectl.replay.cassettes import Cassette, CassetteSession
 from dspy_cachectl.replay.plans import Plan
 from dspy_cachectl.replay.summary import Note, Unused
 
@@ -45,7 +45,7 @@ class Recorder:
         # No store is asked within a cassette: the configured one is not even opened.
         self._cache = None if installed() is not None else install("memory://")
         try:
-            self._open: OpenCassette = self._run(OpenCassette, plan.path, mode, plan.redact, scope=plan.scope)
+            self._open: CassetteSession = self._run(CassetteSession, plan.path, mode, plan.redact, scope=plan.scope)
         except BaseException:
             self._give_back()
             raise
@@ -58,7 +58,7 @@ class Recorder:
     @property
     def is_recorded(self) -> bool:
         """Whether there was anything that it could replay when it was opened."""
-        return any(one.scope == self.cassette.tape.scope for one in self._open.others.values())
+        return any(one.scope == self.cassette.contents.scope for one in self._open.others.values())
 
     def left_by(self, is_known: Callable[[str], bool]) -> list[Recording]:
         """Return the recordings of scopes that are known no more.
@@ -90,23 +90,23 @@ class Recorder:
         Raises:
             CachectlError: If something could not be recorded.
         """
-        tape = self.cassette.tape
+        contents = self.cassette.contents
         unused = left
         # One that replays nobody's recordings shares them with tests that may use the others.
-        if whole and tape.scope == self.plan.scope:
-            mine = set(tape.unused)
+        if whole and contents.scope == self.plan.scope:
+            mine = set(contents.unused)
             unused = [one for key, one in self._open.others.items() if key in mine] + left
-        renews = tape.mode == "all"
+        renews = contents.mode == "all"
         forget = frozenset(one.key for one in unused) if renews else frozenset()
         try:
             self._run(self._open.close, forget=forget)
         finally:
             self._give_back()
-        tally = tape.ledger.snapshot()
+        tally = contents.ledger.snapshot()
         return Note(
             path=str(self.plan.path),
             replayed=tally.served,
-            recorded=len(tape.recorded),
+            recorded=len(contents.recorded),
             tokens_saved=tally.tokens_saved,
             cost_saved=tally.cost_saved,
             tokens_spent=tally.tokens_spent,

@@ -13,7 +13,7 @@ import dspy
 from dspy_cachectl.calls.spans import SpanHead, SpanTail, hide_secrets
 from dspy_cachectl.context import evaluations, scopes
 from dspy_cachectl.context.evaluations import REPORTED, Evaluation, EvaluationObserver
-from dspy_cachectl.context.here import current_phase
+from dspy_cachectl.context.ruling import current_phase
 from dspy_cachectl.predictions import (
     hash_of_units,
     metric_fingerprint,
@@ -28,7 +28,7 @@ from dspy_cachectl.tracking.reports import program_model
 from dspy_cachectl.tracking.results import Results, Scored
 
 if TYPE_CHECKING:
-    from dspy_cachectl.context.scopes import Scope
+    from dspy_cachectl.context.scopes import EvaluationScope
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class EvaluationLogger(EvaluationObserver, SpanTail):
         super().__init__()
         self._timeout = check_limit(timeout)
         self._begun: dict[str, _Begun] = {}
-        self._compiles: dict[str, Scope] = {}
+        self._compiles: dict[str, EvaluationScope] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return functools.partial(EvaluationLogger, timeout=self._timeout), ()

@@ -274,8 +274,8 @@ def _phase_run() -> type:
 
 
 def _results(run_or_result: Any, result: Any) -> Results:
-    from dspy_cachectl.context.here import current_phase, last_phase
     from dspy_cachectl.context.phases import PhaseRun
+    from dspy_cachectl.context.ruling import current_phase, last_phase
 
     now = time.time()
     if isinstance(run_or_result, PhaseRun):

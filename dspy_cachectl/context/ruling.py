@@ -10,36 +10,36 @@ from dataclasses import dataclass, replace
 import dspy
 
 from dspy_cachectl.config import settings
-from dspy_cachectl.context.open_cassette import Tape
+from dspy_cachectl.context.open_cassette import OpenCassette
 from dspy_cachectl.context.phases import PhaseContext, PhaseRun
 from dspy_cachectl.context.process import SETTING, state
 from dspy_cachectl.policy import Policy
 
 
 @dataclass(frozen=True)
-class Here:
+class Ruling:
     """The phase that rules a call at this place.
 
     Attributes:
         context: The phase, or the process's default where there is none.
         run: Its passage; None outside phases, or when nobody holds it any more.
-        stray_of: The guarded phases that are open elsewhere, when the call itself is in none.
+        stray_of: The fresh and replay phases that are open elsewhere, when the call itself is in none.
         late: Whether the call arrives after the phase's end.
-        tape: The tape of the cassette that it is within, or None.
+        cassette: The cassette that it is within, or None.
     """
 
     context: PhaseContext
     run: PhaseRun | None
     stray_of: tuple[PhaseRun, ...] = ()
     late: bool = False
-    tape: Tape | None = None
+    cassette: OpenCassette | None = None
 
     def replays(self, role: str | None) -> bool:
         """Tell whether no call of a role reaches a provider here."""
-        return self.context.policy_for(role).replays or (self.tape is not None and self.tape.replays)
+        return self.context.policy_for(role).replays or (self.cassette is not None and self.cassette.replays)
 
 
-def ruling() -> PhaseContext | None:
+def phase_around() -> PhaseContext | None:
     """Return the phase that was opened around this place, or for the whole process, or None."""
     context: PhaseContext | None = dspy.settings.get(SETTING)
     if context is None and state.everywhere:
@@ -53,26 +53,28 @@ def _outside(policy: str) -> PhaseContext:
     return PhaseContext(name="", policy=Policy.named(policy))
 
 
-def here() -> Here:
+def phase_here() -> Ruling:
     """Return the phase that rules at this place."""
-    context = ruling()
+    context = phase_around()
     if context is not None:
         run = state.runs.get(context.token)
-        return Here(context, run, late=run is None or run.closed, tape=state.tapes.get(context.cassette))
+        return Ruling(
+            context, run, late=run is None or run.closed, cassette=state.cassettes.get(context.cassette_token)
+        )
     outside = _outside(settings().policy)
     if not state.open_runs:
-        return Here(outside, None)
+        return Ruling(outside, None)
     with state.lock:
-        guarded = tuple(state.open_runs)
+        watched = tuple(state.open_runs)
     # A replay never calls, not even from a thread that its phase did not reach.
-    replay = next((run for run in reversed(guarded) if any(one.replays for one in run.context.policies)), None)
+    replay = next((run for run in reversed(watched) if any(one.replays for one in run.context.policies)), None)
     if replay is not None:
-        return Here(replay.context, replay, stray_of=guarded)
-    return Here(outside, None, stray_of=guarded)
+        return Ruling(replay.context, replay, stray_of=watched)
+    return Ruling(outside, None, stray_of=watched)
 
 
 @contextlib.contextmanager
-def unit(name: str) -> Iterator[None]:
+def draw_unit(name: str) -> Iterator[None]:
     """Make the draws in this block those of one unit (an example and a repeat): their ordinals begin at 0."""
     context: PhaseContext | None = dspy.settings.get(SETTING)
     with dspy.context(**({} if context is None else {SETTING: replace(context, unit=name)})):
@@ -81,7 +83,7 @@ def unit(name: str) -> Iterator[None]:
 
 def current_phase() -> PhaseRun | None:
     """Return the passage through the phase that rules here, or None outside phases."""
-    found = here()
+    found = phase_here()
     return None if found.stray_of or found.context.is_cassette else found.run
 
 
