@@ -29,17 +29,12 @@ from dspy_cachectl.evaluation.metrics import Scored, check_metric, metric_name, 
 from dspy_cachectl.evaluation.programs import Item, run_in_unit, under_evaluation
 from dspy_cachectl.evaluation.progress import EvaluationProgress
 from dspy_cachectl.evaluation.saved import Predictions, Saved, output_hash
+from dspy_cachectl.fingerprints.data import Question, hash_of_questions, questions_of
+from dspy_cachectl.fingerprints.metrics import metric_fingerprint
+from dspy_cachectl.fingerprints.models import generation_config, model_identity
+from dspy_cachectl.fingerprints.programs import program_fingerprint
 from dspy_cachectl.phases.phase import phase
-from dspy_cachectl.predictions import (
-    SnapshotKey,
-    Unit,
-    generation_config,
-    hash_of_units,
-    metric_fingerprint,
-    model_identity,
-    program_fingerprint,
-    units,
-)
+from dspy_cachectl.predictions.keys import SnapshotKey
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.results import DrawResult, Provenance, QuestionResult
 
@@ -115,7 +110,7 @@ def evaluate(
     check_metric(metric)
     if predictions is True and phase_here().cassette is not None:
         predictions = False  # a cassette records calls, and kept predictions make none
-    questions = units(devset)
+    questions = questions_of(devset)
     groups = _clusters(clusters, devset)
     program, settings = _governed(program)
     with settings:
@@ -177,7 +172,7 @@ class _Job:
     devset: Sequence[dspy.Example]
     metric: Callable[..., Any]
     metric_hash: str
-    questions: Sequence[Unit]
+    questions: Sequence[Question]
     failure_score: float
     name: str
     reported: bool
@@ -293,11 +288,11 @@ class _Evaluation:
         )
 
 
-def _question_name(question: Unit) -> str:
+def _question_name(question: Question) -> str:
     return question.example_key[:16] + (f"#{question.occurrence}" if question.occurrence else "")
 
 
-def _unit_name(question: Unit, repeat: int) -> str:
+def _unit_name(question: Question, repeat: int) -> str:
     return f"{question.example_key}#{question.occurrence}/{repeat}"
 
 
@@ -348,12 +343,12 @@ def _opening(run_id: str | None) -> tuple[PhaseContext, str | None]:
     return phase("eval").context, run_id
 
 
-def _key(program: Any, questions: Sequence[Unit], opening: PhaseContext) -> SnapshotKey:
+def _key(program: Any, questions: Sequence[Question], opening: PhaseContext) -> SnapshotKey:
     return SnapshotKey(
         model=model_identity(dspy.settings.lm, program=program),
         program=program_fingerprint(program),
         generation=generation_config(dspy.settings.lm, opening.policy.temperature, program=program),
-        dataset=hash_of_units(questions),
+        dataset=hash_of_questions(questions),
     )
 
 

@@ -17,18 +17,13 @@ from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError
 from dspy_cachectl.evaluation.draws import UnitLog
 from dspy_cachectl.evaluation.metrics import Scored
-from dspy_cachectl.fingerprints.stable import UnstableError, text
-from dspy_cachectl.predictions import (
-    Library,
-    Row,
-    Score,
-    Session,
-    SnapshotKey,
-    Unit,
-    output_of,
-    readable,
-    restore,
-)
+from dspy_cachectl.fingerprints.canonical import UnstableError, text
+from dspy_cachectl.fingerprints.data import Question
+from dspy_cachectl.predictions.keys import SnapshotKey
+from dspy_cachectl.predictions.library import Library
+from dspy_cachectl.predictions.outputs import output_of, restore
+from dspy_cachectl.predictions.rows import PredictionRow, Score, readable
+from dspy_cachectl.predictions.session import Session
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.results import DrawResult
 
@@ -58,7 +53,7 @@ class Saved:
         predictions: Predictions,
         key: SnapshotKey,
         program: Any,
-        units: Sequence[Unit],
+        questions: Sequence[Question],
         *,
         repeats: int,
         run_id: str | None,
@@ -71,7 +66,7 @@ class Saved:
             yield cls(None, program)
             return
         with library.open(
-            key, units, repeats=repeats, run_id=run_id, max_age=max_age, force_recompute=force
+            key, questions, repeats=repeats, run_id=run_id, max_age=max_age, force_recompute=force
         ) as session:
             yield cls(session, program, library)
 
@@ -95,9 +90,9 @@ class Saved:
         """The name of the snapshot's file, or None."""
         return None if self._session is None else self._session.path.name
 
-    def prediction(self, unit: Unit, repeat: int) -> tuple[Any, DrawResult] | None:
+    def prediction(self, question: Question, repeat: int) -> tuple[Any, DrawResult] | None:
         """Return a kept answer as the program returned it, with what it was made of; None where there is none."""
-        row = None if self._session is None else self._session.saved(unit, repeat)
+        row = None if self._session is None else self._session.saved(question, repeat)
         if row is None or row.output is None:
             return None
         try:
@@ -117,7 +112,7 @@ class Saved:
             newest=row.created,
         )
 
-    def keep(self, unit: Unit, repeat: int, example: dspy.Example, prediction: Any, made: UnitLog) -> None:
+    def keep(self, question: Question, repeat: int, example: dspy.Example, prediction: Any, made: UnitLog) -> None:
         """Keep an answer at once. One that has no stored form is counted; its LM answers are in the store."""
         if self._session is None:
             return
@@ -126,9 +121,9 @@ class Saved:
         except UnstorableError as error:
             self._count_unsaved(error)
             return
-        row = Row(
-            example_key=unit.example_key,
-            occurrence=unit.occurrence,
+        row = PredictionRow(
+            example_key=question.example_key,
+            occurrence=question.occurrence,
             repeat=repeat,
             inputs=readable(dict(example.inputs().items())),
             output=output,
@@ -144,19 +139,19 @@ class Saved:
             with self._lock:
                 self.unsaved += 1
 
-    def score(self, unit: Unit, repeat: int, metric: str) -> Scored | None:
+    def score(self, question: Question, repeat: int, metric: str) -> Scored | None:
         """Return a kept score, or None where the metric has not judged this answer against this label."""
-        found = None if self._session is None else self._session.score(unit, repeat, metric)
+        found = None if self._session is None else self._session.score(question, repeat, metric)
         return None if found is None or found.score is None else Scored(found.score)
 
-    def keep_score(self, unit: Unit, repeat: int, metric: str, scored: Scored, example: dspy.Example) -> None:
+    def keep_score(self, question: Question, repeat: int, metric: str, scored: Scored, example: dspy.Example) -> None:
         """Keep a score."""
         if self._session is not None:
             self._session.keep_score(
-                unit,
+                question,
                 repeat,
                 metric,
-                Score(label_key=unit.label_key, score=scored.score),
+                Score(label_key=question.label_key, score=scored.score),
                 reference=readable(dict(example.labels().items())),
             )
 

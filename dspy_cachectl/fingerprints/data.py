@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.fingerprints import stable
+from dspy_cachectl.fingerprints import canonical
 
 
 @dataclass(frozen=True)
-class Unit:
+class Question:
     """One question of a data set.
 
     Attributes:
@@ -45,7 +45,7 @@ def label_key(example: Any) -> str:
     return _label_key(example, "the example")
 
 
-def units(examples: Iterable[Any]) -> list[Unit]:
+def questions_of(examples: Iterable[Any]) -> list[Question]:
     """Return the questions of a data set, in its order.
 
     Raises:
@@ -55,7 +55,7 @@ def units(examples: Iterable[Any]) -> list[Unit]:
     found = []
     for index, example in enumerate(examples):
         key = _example_key(example, f"example {index}")
-        found.append(Unit(example_key=key, label_key=_label_key(example, f"example {index}"), occurrence=seen[key]))
+        found.append(Question(example_key=key, label_key=_label_key(example, f"example {index}"), occurrence=seen[key]))
         seen[key] += 1
     if not found:
         raise ConfigurationError("the data set is empty: give at least one example")
@@ -66,15 +66,15 @@ def dataset_hash(examples: Iterable[Any]) -> str:
     """Hash a data set: inputs and labels, how often each occurs, and not their order.
 
     Raises:
-        ConfigurationError: As `units`.
+        ConfigurationError: As `questions_of`.
     """
-    return hash_of_units(units(examples))
+    return hash_of_questions(questions_of(examples))
 
 
-def hash_of_units(found: Sequence[Unit]) -> str:
-    """Return the `dataset_hash` of examples whose units are known."""
+def hash_of_questions(found: Sequence[Question]) -> str:
+    """Return the `dataset_hash` of examples whose questions are known."""
     whole = hashlib.sha256()
-    for pair in sorted(f"{unit.example_key} {unit.label_key}" for unit in found):
+    for pair in sorted(f"{question.example_key} {question.label_key}" for question in found):
         whole.update(pair.encode())
     return whole.hexdigest()
 
@@ -94,8 +94,8 @@ def _label_key(example: Any, which: str) -> str:
 
 def _digest(fields: dict[str, Any], which: str) -> str:
     try:
-        return stable.digest(fields)
-    except stable.UnstableError as error:
+        return canonical.digest(fields)
+    except canonical.UnstableError as error:
         field = error.path.split(".")[0].split("[")[0]
         raise ConfigurationError(
             f"{which} cannot be told from others: its field {field!r} holds a {error.kind} (at {error.path}), which "

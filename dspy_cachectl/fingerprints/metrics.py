@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from dspy_cachectl.fingerprints import sources, stable
+from dspy_cachectl.fingerprints import canonical, sources
 
 
 def metric_name(metric: Any) -> str:
     """Return the full name of a metric: of the function, of what a `partial` calls, or of its class."""
     named = getattr(metric, "func", metric)
     named = named if hasattr(named, "__qualname__") else type(named)
-    return stable.type_name(named)
+    return canonical.type_name(named)
 
 
 def metric_fingerprint(metric: Any) -> str:
@@ -23,4 +23,4 @@ def metric_fingerprint(metric: Any) -> str:
     Returns:
         64 hexadecimal digits, the same in every process.
     """
-    return stable.digest([metric_name(metric), sources.function_source(metric, containers=True)])
+    return canonical.digest([metric_name(metric), sources.function_source(metric, containers=True)])

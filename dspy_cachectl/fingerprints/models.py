@@ -12,8 +12,8 @@ from urllib.parse import unquote, urlsplit
 
 from dspy_cachectl.entries import draws
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.fingerprints import sources, stable
-from dspy_cachectl.fingerprints.checkpoints import ContentHashes
+from dspy_cachectl.fingerprints import canonical, sources
+from dspy_cachectl.fingerprints.content import ContentHashes
 from dspy_cachectl.fingerprints.endpoints import endpoint_of
 
 _SLUG_LENGTH = 60
@@ -125,7 +125,7 @@ def _identity(lm: Any, hashes: ContentHashes, others: tuple[tuple[str, ModelIden
         version=getattr(lm, "version", None),
         endpoint=served,
         checkpoint=hashes.of(path) if path is not None else None,
-        kind=f"{stable.type_name(kind)}#{sources.class_source(kind)[:16]}" if own else None,
+        kind=f"{canonical.type_name(kind)}#{sources.class_source(kind)[:16]}" if own else None,
         others=others,
     )
 
@@ -154,9 +154,9 @@ def _options(lm: Any, temperature: float | None) -> dict[str, Any]:
     if temperature is not None and not options.get("temperature"):
         options["temperature"] = temperature
     try:
-        plain: dict[str, Any] = stable.plain(
+        plain: dict[str, Any] = canonical.as_json(
             options, path="the LM's options", fallback=lambda value, _path: sources.object_source(value)
         )
-    except stable.UnstableError as error:
+    except canonical.UnstableError as error:
         raise ConfigurationError(f"{error}: give the LM plain options") from error
     return plain

@@ -9,7 +9,7 @@ from typing import Any
 import pydantic
 
 from dspy_cachectl.entries.secrets import is_secret_name
-from dspy_cachectl.fingerprints import sources, stable
+from dspy_cachectl.fingerprints import canonical, sources
 
 _PART_DIGITS = 16
 
@@ -44,10 +44,10 @@ class Fingerprint:
     def of(cls, parts: Mapping[str, Any]) -> Fingerprint:
         """Make the fingerprint of parts that are plain, or are hashed already."""
         hashed = {
-            name: stable.digest(part, path=name, fallback=_described)[:_PART_DIGITS] for name, part in parts.items()
+            name: canonical.digest(part, path=name, fallback=_described)[:_PART_DIGITS] for name, part in parts.items()
         }
         ordered = dict(sorted(hashed.items()))
-        return cls(hash=stable.digest(ordered), parts=ordered)
+        return cls(hash=canonical.digest(ordered), parts=ordered)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON types."""
@@ -97,10 +97,10 @@ def _module_parts(name: str, module: Any) -> Iterator[tuple[str, Any]]:
     import dspy
 
     kind = type(module)
-    yield f"{name}.class", stable.type_name(kind)
+    yield f"{name}.class", canonical.type_name(kind)
     for base in kind.__mro__:
         if base is not object and not _is_dspys(base):
-            yield f"source:{stable.type_name(base)}", sources.class_source(base)
+            yield f"source:{canonical.type_name(base)}", sources.class_source(base)
     if isinstance(module, dspy.Predict):
         yield from _predict_parts(name, module)
     for attribute, value in vars(module).items():
@@ -130,7 +130,7 @@ def _attribute_parts(part: str, attribute: str, value: Any) -> Iterator[tuple[st
     if isinstance(value, type):
         yield part, _class(value)
         return
-    yield part, stable.plain(_without_secrets(value), path=part, fallback=_described)
+    yield part, canonical.as_json(_without_secrets(value), path=part, fallback=_described)
 
 
 def _fields(signature: Any) -> list[Any]:
@@ -138,7 +138,7 @@ def _fields(signature: Any) -> list[Any]:
     for name, field in signature.fields.items():
         extra = field.json_schema_extra or {}
         kept = {key: value for key, value in extra.items() if key not in {"desc", "prefix"}}
-        shown = [stable.without_addresses(repr(part)) for part in (field.annotation, field.metadata, field.default)]
+        shown = [canonical.without_addresses(repr(part)) for part in (field.annotation, field.metadata, field.default)]
         fields.append([name, *shown, _schema(field.annotation), _plain(kept)])
     return fields
 
@@ -172,23 +172,23 @@ def _class(value: Any) -> Any:
         return [value.instructions, _fields(value), _descriptions(value)]
     if sources.is_own(value):
         return sources.class_source(value)
-    return stable.type_name(value)
+    return canonical.type_name(value)
 
 
 def _adapter_parts(adapter: Any) -> Iterator[tuple[str, Any]]:
     import dspy
 
     kind = type(adapter)
-    yield "adapter", stable.type_name(kind)
+    yield "adapter", canonical.type_name(kind)
     for base in kind.__mro__:
         if base is not object and not _is_dspys(base):
-            yield f"source:{stable.type_name(base)}", sources.class_source(base)
+            yield f"source:{canonical.type_name(base)}", sources.class_source(base)
     settings = {}
     for name, value in vars(adapter).items():
         if name == "callbacks":
             continue
         settings[name] = sources.object_source(value) if isinstance(value, (dspy.BaseLM, dspy.Module)) else value
-    yield "adapter.config", stable.plain(_without_secrets(settings), fallback=_described)
+    yield "adapter.config", canonical.as_json(_without_secrets(settings), fallback=_described)
 
 
 def _described(value: Any, _path: str) -> Any:
@@ -196,14 +196,14 @@ def _described(value: Any, _path: str) -> Any:
     import dspy
 
     if isinstance(value, (dspy.Module, dspy.BaseLM)):
-        return stable.type_name(type(value))  # looked at on its own
+        return canonical.type_name(type(value))  # looked at on its own
     if callable(value) and any(hasattr(value, name) for name in ("__code__", "__func__", "func")):
         return {"$source": sources.function_source(value)}
     return {"$like": sources.object_source(value)}
 
 
 def _plain(value: Any) -> Any:
-    return stable.plain(value, fallback=_described)
+    return canonical.as_json(value, fallback=_described)
 
 
 def _without_secrets(value: Any) -> Any:
@@ -223,7 +223,7 @@ def _is_dspys(kind: type) -> bool:
 def _callable_name(program: Any) -> str:
     named = getattr(program, "func", program)
     named = named if hasattr(named, "__qualname__") else type(named)
-    return stable.type_name(named)
+    return canonical.type_name(named)
 
 
 def _short(name: str) -> str:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from dspy_cachectl.entries.secrets import is_secret_name
-from dspy_cachectl.fingerprints import stable
+from dspy_cachectl.fingerprints import canonical
 
 _FOLLOW_AT_MOST = 500
 _PLAIN = (str, bytes, int, float, bool, complex, type(None))
@@ -74,8 +74,8 @@ def plain_attributes(value: Any, *, skip: frozenset[str] = frozenset(), private:
         if name in skip or is_secret_name(name) or (name.startswith("_") and not private):
             continue
         try:
-            stable.text(item)
-        except stable.UnstableError:
+            canonical.text(item)
+        except canonical.UnstableError:
             continue
         found[name] = item
     return found
@@ -113,7 +113,7 @@ def _of_class(kind: type, seen: set[Any]) -> Iterator[str]:
     if kind in seen:
         return
     seen.add(kind)
-    yield stable.type_name(kind)
+    yield canonical.type_name(kind)
     functions = [*_functions_of(kind)]
     text = _text_of(kind)
     if text is not None:
@@ -165,7 +165,7 @@ def _of_function(function: types.FunctionType, seen: set[Any], *, containers: bo
     if function in seen:
         return
     seen.add(function)
-    yield stable.type_name(function)
+    yield canonical.type_name(function)
     text = _text_of(function)
     if text is not None:
         yield text
@@ -232,7 +232,7 @@ def _held(name: str, held: Any, seen: set[Any], *, containers: bool) -> Iterator
 
 def _of_object(value: Any, seen: set[Any], *, depth: int) -> Iterator[str]:
     kind = type(value)
-    yield stable.type_name(kind)
+    yield canonical.type_name(kind)
     if isinstance(value, types.ModuleType):
         return
     if (known := _of_dspy(value)) is not None:
@@ -270,7 +270,7 @@ def _of_dspy(value: Any) -> str | None:
         if isinstance(value, dspy.BaseLM):
             from dspy_cachectl.fingerprints.models import generation_config, model_identity
 
-            return stable.text([model_identity(value).as_dict(), generation_config(value)])
+            return canonical.text([model_identity(value).as_dict(), generation_config(value)])
         from dspy_cachectl.fingerprints.programs import program_fingerprint
 
         return program_fingerprint(value).hash
@@ -298,7 +298,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _dumped(value: Any) -> str:
-    return stable.text(value, fallback=lambda other, _path: f"<{stable.type_name(type(other))}>")
+    return canonical.text(value, fallback=lambda other, _path: f"<{canonical.type_name(type(other))}>")
 
 
 def _text_of(code: Any) -> str | None:

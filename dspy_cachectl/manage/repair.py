@@ -183,11 +183,11 @@ def _add_up(folder: Path) -> None:
 
 def _set_snapshots_aside(flaws: Sequence[Flaw], done: Repaired) -> None:
     from dspy_cachectl.errors import CorruptEntryError
-    from dspy_cachectl.predictions.shelf import Shelf
+    from dspy_cachectl.predictions.files import SnapshotFiles
 
     for flaw in flaws:
         if flaw.path is not None:
-            Shelf(flaw.path.parent).set_aside(flaw.path, CorruptEntryError(flaw.message))
+            SnapshotFiles(flaw.path.parent).set_aside(flaw.path, CorruptEntryError(flaw.message))
             done.files += 1
 
 

@@ -14,10 +14,11 @@ from typing import Any
 
 from dspy_cachectl.entries import values
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, StoreUnavailableError
-from dspy_cachectl.predictions import Library, SnapshotInfo, snapshot
+from dspy_cachectl.predictions import snapshot
+from dspy_cachectl.predictions.files import SnapshotFiles, SnapshotInfo
 from dspy_cachectl.predictions.keys import differences
-from dspy_cachectl.predictions.rows import Row, decode
-from dspy_cachectl.predictions.shelf import Shelf
+from dspy_cachectl.predictions.library import Library
+from dspy_cachectl.predictions.rows import PredictionRow, decode
 
 _TAIL = 256 * 1024
 _METRICS = b'\n"metrics": '
@@ -113,7 +114,7 @@ def library_at(root: Path) -> Library:
 
 def infos(root: Path) -> list[SnapshotInfo]:
     """Return the snapshots in a folder, the newest first; none where there is no folder."""
-    return Shelf(library_at(root).root, sets_aside=False).snapshots()
+    return SnapshotFiles(library_at(root).root, sets_aside=False).snapshots()
 
 
 def kept(info: SnapshotInfo) -> Kept:
@@ -162,7 +163,7 @@ def find(root: Path, name: str) -> SnapshotInfo:
     raise ConfigurationError(f"no snapshot in {str(root)!r} is called {name!r}; {known}")
 
 
-def read_rows(info: SnapshotInfo) -> list[Row]:
+def read_rows(info: SnapshotInfo) -> list[PredictionRow]:
     """Return all rows of a snapshot, checked.
 
     Raises:
@@ -200,7 +201,7 @@ def diff(one: SnapshotInfo, other: SnapshotInfo) -> Difference:
         identity.append(f"data: {one.key.dataset[:12]} is now {other.key.dataset[:12]}")
     if one.run_id != other.run_id:
         identity.append(f"run: {one.run_id!r} is now {other.run_id!r}")
-    before, after = ({row.place: row for row in read_rows(info)} for info in (one, other))
+    before, after = ({row.row_key: row for row in read_rows(info)} for info in (one, other))
     found = Difference(identity)
     found.only_before = sum(place not in after for place in before)
     found.only_after = sum(place not in before for place in after)
@@ -243,7 +244,7 @@ def clear_snapshots(root: Path, names: Sequence[str]) -> list[Path]:
 
 def damaged(root: Path) -> Iterator[tuple[Path, Exception]]:
     """Read every snapshot in a folder to its end, and yield those that cannot be, with the reason."""
-    for path in Shelf(library_at(root).root).files():
+    for path in SnapshotFiles(library_at(root).root).files():
         try:
             with snapshot.open_snapshot(path) as reader:
                 for line in reader.rows():
@@ -252,7 +253,7 @@ def damaged(root: Path) -> Iterator[tuple[Path, Exception]]:
             yield path, error
 
 
-def as_data(row: Row) -> dict[str, Any]:
+def as_data(row: PredictionRow) -> dict[str, Any]:
     """Return a row as JSON types, as far as it has them; the rest as text."""
     plain = {**asdict(row), "output": None if row.output is None else dict(row.output.fields)}
     return {name: jsonable(value) for name, value in plain.items()}
@@ -278,7 +279,7 @@ def _scores(metrics: dict[str, Any]) -> dict[str, float]:
     return found
 
 
-def _changed_scores(old: Row, new: Row) -> dict[str, tuple[float | None, float | None]]:
+def _changed_scores(old: PredictionRow, new: PredictionRow) -> dict[str, tuple[float | None, float | None]]:
     found = {}
     for metric in sorted({*old.scores, *new.scores}):
         pair = tuple(row.scores[metric].score if metric in row.scores else None for row in (old, new))

@@ -13,7 +13,7 @@ from typing import Any
 
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError, StoreUnavailableError
 from dspy_cachectl.manage.snapshots import jsonable
-from dspy_cachectl.predictions.rows import Row
+from dspy_cachectl.predictions.rows import PredictionRow
 
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 _PLAIN = (
@@ -28,7 +28,7 @@ _PLAIN = (
 )
 
 
-def export(rows: Sequence[Row], target: Path, *, raw: bool = False, force: bool = False) -> None:
+def export(rows: Sequence[PredictionRow], target: Path, *, raw: bool = False, force: bool = False) -> None:
     """Write rows to a file, wholly or not at all: CSV, or Parquet where its name ends so.
 
     Args:
@@ -60,7 +60,7 @@ def export(rows: Sequence[Row], target: Path, *, raw: bool = False, force: bool 
         raise StoreUnavailableError(f"could not write {str(target)!r}: {error}") from error
 
 
-def _cells(row: Row) -> dict[str, Any]:
+def _cells(row: PredictionRow) -> dict[str, Any]:
     cells: dict[str, Any] = {name: getattr(row, name) for name in _PLAIN[:3]}
     for part, fields in (("inputs", row.inputs), ("prediction", row.output.fields if row.output else {})):
         cells.update({f"{part}.{name}": _scalar(value) for name, value in fields.items()})

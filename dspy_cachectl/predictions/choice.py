@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dspy_cachectl.fingerprints.data import Unit
-from dspy_cachectl.predictions.index import RowIndex
+from dspy_cachectl.fingerprints.data import Question
+from dspy_cachectl.predictions.files import SnapshotInfo
+from dspy_cachectl.predictions.kept_rows import KeptRows
 from dspy_cachectl.predictions.keys import SnapshotKey, differences, distance
-from dspy_cachectl.predictions.shelf import SnapshotInfo
 
 _DAY = 24 * 3600.0
 
@@ -46,7 +46,7 @@ class Choice:
 
 
 def choose(
-    wish: Wish, found: Sequence[SnapshotInfo], index: RowIndex, load: Callable[[SnapshotInfo, RowIndex], bool]
+    wish: Wish, found: Sequence[SnapshotInfo], index: KeptRows, load: Callable[[SnapshotInfo, KeptRows], bool]
 ) -> Choice:
     """Choose a run, and load its rows into the index.
 
@@ -81,10 +81,10 @@ def choose(
 
 
 def changes(
-    wish: Wish, found: Sequence[SnapshotInfo], chosen: Choice, index: RowIndex, units: Sequence[Unit]
+    wish: Wish, found: Sequence[SnapshotInfo], chosen: Choice, index: KeptRows, questions: Sequence[Question]
 ) -> list[str]:
     """Say in words why answers are missing; nothing where none is."""
-    wanted, served = len(units) * wish.repeats, index.served(wish.repeats)
+    wanted, served = len(questions) * wish.repeats, index.served(wish.repeats)
     if served >= wanted:
         return []
     if wish.forced:
@@ -92,7 +92,7 @@ def changes(
             "recomputed because it was asked for" if not served else "a forced evaluation that was cut is continued"
         ]
     if chosen.sources:
-        return _what_is_new(wish, index, units, served, wanted)
+        return _what_is_new(wish, index, questions, served, wanted)
     others = [info for info in found if not info.is_journal]
     if not others:
         return []
@@ -107,11 +107,11 @@ def changes(
     return lines or ["the kept predictions could not be used: all of them are errors, or damaged"]
 
 
-def _what_is_new(wish: Wish, index: RowIndex, units: Sequence[Unit], served: int, wanted: int) -> list[str]:
+def _what_is_new(wish: Wish, index: KeptRows, questions: Sequence[Question], served: int, wanted: int) -> list[str]:
     lines = []
-    new = len(units) - index.known_questions()
+    new = len(questions) - index.known_questions()
     if new:
-        lines.append(f"data: {new} of {len(units)} questions are new or edited")
+        lines.append(f"data: {new} of {len(questions)} questions are new or edited")
     elsewhere = wanted - served - new * wish.repeats
     if elsewhere > 0:
         lines.append(f"repeats: {elsewhere} more answers to questions that were asked before")
@@ -134,7 +134,7 @@ def _is_cut_short(info: SnapshotInfo, wish: Wish) -> bool:
 
 
 def _load(
-    sources: Sequence[SnapshotInfo], wish: Wish, index: RowIndex, load: Callable[[SnapshotInfo, RowIndex], bool]
+    sources: Sequence[SnapshotInfo], wish: Wish, index: KeptRows, load: Callable[[SnapshotInfo, KeptRows], bool]
 ) -> tuple[SnapshotInfo, ...]:
     # The oldest first: what came later is put over it.
     in_time = sorted(sources, key=lambda info: (info.is_journal, info.saved))

@@ -20,7 +20,7 @@ from typing import Any
 from dspy_cachectl.entries import values
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreUnavailableError
 from dspy_cachectl.predictions import locks, rows
-from dspy_cachectl.predictions.rows import Row, Score
+from dspy_cachectl.predictions.rows import PredictionRow, Score
 
 FOLDER = ".journals"
 NEW = ".new-"
@@ -192,7 +192,7 @@ def journals(folder: Path) -> list[Path]:
 
 def rescored(encoded: bytes, metric: str, score: Score, reference: Mapping[str, Any] | None) -> bytes:
     """Return an encoded row with one more score, and with what is expected now where that changed."""
-    row: Row = rows.decode(encoded)
+    row: PredictionRow = rows.decode(encoded)
     scored = replace(row, scores={**row.scores, metric: score})
     return rows.encode(scored if reference is None else replace(scored, reference=reference))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dspy_cachectl.fingerprints import stable
+from dspy_cachectl.fingerprints import canonical
 from dspy_cachectl.fingerprints.models import ModelIdentity
 from dspy_cachectl.fingerprints.programs import Fingerprint, changed
 
@@ -33,12 +33,12 @@ class SnapshotKey:
     @property
     def base(self) -> str:
         """The hash of all but the data: predictions of one question are good in any data set. 64 hex digits."""
-        return stable.digest([KEY_VERSION, self.model.as_dict(), self.program.hash, self.generation])
+        return canonical.digest([KEY_VERSION, self.model.as_dict(), self.program.hash, self.generation])
 
     @property
     def hash(self) -> str:
         """The hash of everything. 64 hexadecimal digits."""
-        return stable.digest([self.base, self.dataset])
+        return canonical.digest([self.base, self.dataset])
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON types, as it stands in a snapshot's metadata."""

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, StoreError
-from dspy_cachectl.fingerprints.checkpoints import ContentHashes
-from dspy_cachectl.fingerprints.data import Unit
-from dspy_cachectl.fingerprints.stable import digest
+from dspy_cachectl.fingerprints.canonical import digest
+from dspy_cachectl.fingerprints.content import ContentHashes
+from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.predictions import choice, journal, locks, snapshot
-from dspy_cachectl.predictions.index import RowIndex
+from dspy_cachectl.predictions.files import CHECKPOINTS, DAMAGED, LOCK, SnapshotFiles, SnapshotInfo, load_journal
 from dspy_cachectl.predictions.journal import Journal, JournalReader
+from dspy_cachectl.predictions.kept_rows import KeptRows
 from dspy_cachectl.predictions.keys import SnapshotKey
 from dspy_cachectl.predictions.session import Session
-from dspy_cachectl.predictions.shelf import CHECKPOINTS, DAMAGED, LOCK, Shelf, SnapshotInfo, load_journal
 
 DEFAULT_ROOT = "outputs/cache/predictions"
 DAY = 24 * 3600.0
@@ -58,13 +58,13 @@ class Library:
         self.max_bytes = max_bytes
         self.sync = sync
         self.hashes = ContentHashes(self.root / CHECKPOINTS)
-        self._shelf = Shelf(self.root)
+        self._shelf = SnapshotFiles(self.root)
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
     def open(
         self,
         key: SnapshotKey,
-        units: Sequence[Unit],
+        questions: Sequence[Question],
         *,
         repeats: int = 1,
         run_id: str | None = None,
@@ -75,7 +75,7 @@ class Library:
 
         Args:
             key: What the predictions depend on.
-            units: The questions of the data set, in its order.
+            questions: The questions of the data set, in its order.
             repeats: How many answers to each question are wanted.
             run_id: Serve the answers of this run and no other's. None: those of the newest run that has some.
             max_age: In place of the library's.
@@ -85,10 +85,10 @@ class Library:
         Raises:
             ConfigurationError: If there is no question.
         """
-        if not units or repeats < 1:
+        if not questions or repeats < 1:
             raise ConfigurationError("an evaluation has at least one question and one repeat")
         self.recover()
-        index = RowIndex(units)
+        index = KeptRows(questions)
         limit = self.max_age if max_age is None else max_age
         found = [*self._shelf.snapshots(), *self._shelf.journals()]
         wish = choice.Wish(key, run_id=run_id, max_age=limit, forced=force_recompute, repeats=repeats)
@@ -97,13 +97,13 @@ class Library:
         session = Session(
             self,
             key,
-            units,
+            questions,
             run_id=chosen.run_id,
             repeats=repeats,
             index=index,
             path=path,
             using=tuple(info.path.name for info in chosen.sources),
-            changes=choice.changes(wish, found, chosen, index, units),
+            changes=choice.changes(wish, found, chosen, index, questions),
             forced=force_recompute,
             is_finished=any(info.path == path and info.is_complete for info in chosen.sources),
         )
@@ -133,7 +133,7 @@ class Library:
 
     def expired(self) -> list[Path]:
         """Return what `prune` would remove. Nothing is changed."""
-        shelf = Shelf(self.root, sets_aside=False)
+        shelf = SnapshotFiles(self.root, sets_aside=False)
         infos = {info.path: info for info in shelf.snapshots()}
         return self._over_limits(infos, self._in_use(shelf), remove=False)
 
@@ -176,14 +176,14 @@ class Library:
     def journal(self, session: Session) -> Journal:
         """Open the journal of a session. Raises `StoreUnavailableError` if it cannot be written."""
         header = {**_facts(session), "started": time.time(), "file": session.path.name, "using": list(session.using)}
-        header["units"] = len(session.units)
+        header["questions"] = len(session.questions)
         return Journal(self.root, header, sync=self.sync)
 
-    def write(self, session: Session, index: RowIndex, metadata: dict[str, Any], metrics: dict[str, Any]) -> None:
+    def write(self, session: Session, index: KeptRows, metadata: dict[str, Any], metrics: dict[str, Any]) -> None:
         """Write the snapshot of a session. Raises the `StoreError` family if it cannot be written."""
         with locks.locked(self.root / LOCK):
             self._absorb(session.path, index)
-            self._write(session.path, {**metadata, **_facts(session)}, index, metrics, len(session.units))
+            self._write(session.path, {**metadata, **_facts(session)}, index, metrics, len(session.questions))
             self._prune(keep={session.path.name})
 
     def forget(self, session: Session) -> None:
@@ -199,7 +199,7 @@ class Library:
         there = self.root / f"{name}{other}"
         return there if there.exists() else self.root / f"{name}{ending}"
 
-    def _absorb(self, path: Path, index: RowIndex) -> None:
+    def _absorb(self, path: Path, index: KeptRows) -> None:
         """Take over what another process wrote to the same snapshot meanwhile."""
         if not path.exists():
             return
@@ -211,7 +211,7 @@ class Library:
             self._shelf.set_aside(path, error)
 
     def _write(
-        self, path: Path, metadata: dict[str, Any], index: RowIndex, metrics: dict[str, Any], questions: int
+        self, path: Path, metadata: dict[str, Any], index: KeptRows, metrics: dict[str, Any], questions: int
     ) -> None:
         now = time.time()
         oldest, newest = index.times() or (now, now)
@@ -231,7 +231,7 @@ class Library:
         if not path.exists() or locks.is_in_use(path):
             return False
         reader = JournalReader(path)
-        index = RowIndex()
+        index = KeptRows()
         try:
             load_journal(reader, index)
             if index.count():
@@ -240,7 +240,7 @@ class Library:
                 metadata = {
                     name: reader.header[name] for name in ("key", "base", "hash", "run_id", "forced", "repeats")
                 }
-                self._write(target, {**metadata, "complete": False}, index, {}, int(reader.header["units"]))
+                self._write(target, {**metadata, "complete": False}, index, {}, int(reader.header["questions"]))
             path.unlink()
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptEntryError(f"the journal {path} is damaged: {error!r}") from error
@@ -250,7 +250,7 @@ class Library:
             index.close()
         return True
 
-    def _in_use(self, shelf: Shelf | None = None) -> set[str]:
+    def _in_use(self, shelf: SnapshotFiles | None = None) -> set[str]:
         mine = {name for session in self._sessions for name in (*session.using, session.path.name)}
         return (shelf or self._shelf).in_use() | mine
 

@@ -15,7 +15,7 @@ import pydantic_core
 
 from dspy_cachectl.entries import values
 from dspy_cachectl.errors import CorruptEntryError
-from dspy_cachectl.fingerprints import stable
+from dspy_cachectl.fingerprints import canonical
 
 _VALUE = "value"
 
@@ -113,8 +113,8 @@ def _flattened(name: str, value: Any, program: Any, error: values.UnstorableErro
     try:
         plain = pydantic_core.to_jsonable_python(value)
         values.dumps(plain)
-        same = stable.text(_restored(name, plain, program)) == stable.text(value)
-    except (ValueError, TypeError, CorruptEntryError, stable.UnstableError):
+        same = canonical.text(_restored(name, plain, program)) == canonical.text(value)
+    except (ValueError, TypeError, CorruptEntryError, canonical.UnstableError):
         # pydantic raises a ValueError for what it has no JSON for.
         same = False
     if not same:

@@ -9,7 +9,7 @@ from typing import Any
 from dspy_cachectl.entries import values
 from dspy_cachectl.entries.secrets import is_secret_name, scrub
 from dspy_cachectl.errors import CorruptEntryError
-from dspy_cachectl.fingerprints.data import Unit
+from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.predictions.outputs import Output
 
 
@@ -49,12 +49,12 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Row:
+class PredictionRow:
     """One answer of a program to one question.
 
     Attributes:
-        example_key: Which question it answers; likewise `occurrence` (see `Unit`).
-        occurrence: See `Unit`.
+        example_key: Which question it answers; likewise `occurrence` (see `Question`).
+        occurrence: See `Question`.
         repeat: Which of the repeats it is, from 0.
         inputs: What was asked, to be read by people.
         output: What the program returned, or None where it failed.
@@ -85,16 +85,16 @@ class Row:
     created: float = 0.0
 
     @property
-    def place(self) -> tuple[str, int, int]:
+    def row_key(self) -> tuple[str, int, int]:
         """Which question and repeat it belongs to."""
         return self.example_key, self.occurrence, self.repeat
 
-    def is_for(self, unit: Unit) -> bool:
+    def is_for(self, question: Question) -> bool:
         """Tell whether it answers this question."""
-        return (self.example_key, self.occurrence) == (unit.example_key, unit.occurrence)
+        return (self.example_key, self.occurrence) == (question.example_key, question.occurrence)
 
 
-def encode(row: Row) -> bytes:
+def encode(row: PredictionRow) -> bytes:
     """Return a row as one line of JSON, without a line break.
 
     Raises:
@@ -122,7 +122,7 @@ def encode(row: Row) -> bytes:
     return line
 
 
-def decode(line: bytes) -> Row:
+def decode(line: bytes) -> PredictionRow:
     """Return the row that `encode` made a line of.
 
     Raises:
@@ -131,7 +131,7 @@ def decode(line: bytes) -> Row:
     plain = values.loads(line, tagged=True)
     try:
         error, prediction = plain["error"], plain["prediction"]
-        return Row(
+        return PredictionRow(
             example_key=plain["example_key"],
             occurrence=plain["occurrence"],
             repeat=plain["repeat"],
@@ -151,7 +151,7 @@ def decode(line: bytes) -> Row:
         raise CorruptEntryError(f"a row of predictions is damaged: {problem!r}") from problem
 
 
-def merged(one: Row, other: Row) -> Row:
+def merged(one: PredictionRow, other: PredictionRow) -> PredictionRow:
     """Return what two records of the same answer say together; `other` is the later one.
 
     An answer is worth more than an error. The scores of both are kept where they judge the same answer.
@@ -163,7 +163,7 @@ def merged(one: Row, other: Row) -> Row:
     return replace(other, scores={**one.scores, **other.scores})
 
 
-def _answer(row: Row) -> bytes | None:
+def _answer(row: PredictionRow) -> bytes | None:
     # As bytes: NaN is not equal to itself, and arrays do not compare.
     return None if row.output is None else values.dumps([row.output.fields, row.output.beside()])[0]
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from dspy_cachectl.context.process import state
 from dspy_cachectl.entries import values
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, StoreError
-from dspy_cachectl.fingerprints.data import Unit
+from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.predictions import rows
-from dspy_cachectl.predictions.index import RowIndex
 from dspy_cachectl.predictions.journal import Journal, rescored
+from dspy_cachectl.predictions.kept_rows import KeptRows
 from dspy_cachectl.predictions.keys import SnapshotKey
-from dspy_cachectl.predictions.rows import Row, Score
+from dspy_cachectl.predictions.rows import PredictionRow, Score
 
 if TYPE_CHECKING:
     from dspy_cachectl.predictions.library import Library
@@ -33,7 +33,7 @@ class Session:
 
     Attributes:
         key: What the predictions depend on.
-        units: The questions, in the order of the data set.
+        questions: The questions, in the order of the data set.
         run_id: The run that the predictions are draws of: draw the missing ones under it.
         repeats: How many answers to each question are asked for.
         status: `"loaded"` if every answer was there, `"extended"` if some were, `"computed"` if none was.
@@ -49,11 +49,11 @@ class Session:
         self,
         library: Library,
         key: SnapshotKey,
-        units: Sequence[Unit],
+        questions: Sequence[Question],
         *,
         run_id: str,
         repeats: int,
-        index: RowIndex,
+        index: KeptRows,
         path: Path,
         using: tuple[str, ...],
         changes: list[str],
@@ -61,7 +61,7 @@ class Session:
         is_finished: bool,
     ) -> None:
         self.key = key
-        self.units = units
+        self.questions = questions
         self.run_id = run_id
         self.repeats = repeats
         self.changes = changes
@@ -82,41 +82,41 @@ class Session:
     @property
     def status(self) -> Status:
         """See the class. It says what was there when the session began."""
-        wanted = len(self.units) * self.repeats
+        wanted = len(self.questions) * self.repeats
         return "computed" if not self.kept_before else "loaded" if self.kept_before >= wanted else "extended"
 
-    def saved(self, unit: Unit, repeat: int = 0) -> Row | None:
+    def saved(self, question: Question, repeat: int = 0) -> PredictionRow | None:
         """Return the answer to a question, or None where it has to be computed. Errors count as not answered."""
-        encoded = self._index.get((unit.example_key, unit.occurrence, repeat))
+        encoded = self._index.get((question.example_key, question.occurrence, repeat))
         if encoded is None:
             return None
         row = rows.decode(encoded)
         return None if row.error is not None else row
 
-    def score(self, unit: Unit, repeat: int, metric: str) -> Score | None:
+    def score(self, question: Question, repeat: int, metric: str) -> Score | None:
         """Return what a metric said of an answer, or None where it never judged it against this label.
 
         Args:
-            unit: The question.
+            question: The question.
             repeat: Which of its answers.
             metric: The `metric_fingerprint`.
         """
-        row = self.saved(unit, repeat)
+        row = self.saved(question, repeat)
         found = None if row is None else row.scores.get(metric)
-        return found if found is not None and found.label_key == unit.label_key else None
+        return found if found is not None and found.label_key == question.label_key else None
 
-    def missing(self) -> Iterator[tuple[Unit, int]]:
+    def missing(self) -> Iterator[tuple[Question, int]]:
         """Yield the questions and repeats without an answer, repeat by repeat."""
         for repeat in range(self.repeats):
-            for unit in self.units:
-                if not self._index.is_answered((unit.example_key, unit.occurrence, repeat)):
-                    yield unit, repeat
+            for question in self.questions:
+                if not self._index.is_answered((question.example_key, question.occurrence, repeat)):
+                    yield question, repeat
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[PredictionRow]:
         """Yield all rows, failed ones too, in the order of the data set and of the repeats."""
         return map(rows.decode, self._index.in_order())
 
-    def keep(self, row: Row) -> bool:
+    def keep(self, row: PredictionRow) -> bool:
         """Keep an answer. It is on the disk when this returns, unless that failed and was counted.
 
         Returns:
@@ -137,13 +137,15 @@ class Session:
             )
             return False
         if not self._index.put(encoded):
-            raise ConfigurationError(f"no question of the data set has the key {row.example_key!r}: pass units() of it")
+            raise ConfigurationError(
+                f"no question of the data set has the key {row.example_key!r}: pass what questions_of() gives for it"
+            )
         self._write("add_row", encoded)
         return True
 
     def keep_score(
         self,
-        unit: Unit,
+        question: Question,
         repeat: int,
         metric: str,
         score: Score,
@@ -153,16 +155,16 @@ class Session:
         """Keep what a metric said of an answer that is kept.
 
         Args:
-            unit: The question.
+            question: The question.
             repeat: Which of its answers.
             metric: The `metric_fingerprint`.
-            score: What the metric said, with the unit's `label_key`.
+            score: What the metric said, with the question's `label_key`.
             reference: What is expected now, where it differs from what the row says.
 
         Returns:
             Whether it could be kept: there is such an answer, and the score has a stored form.
         """
-        place = (unit.example_key, unit.occurrence, repeat)
+        place = (question.example_key, question.occurrence, repeat)
         encoded = self._index.get(place)
         if encoded is None:
             return False

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl import statistics as st
 from dspy_cachectl.errors import ConfigurationError, FormatVersionError, MissingExtraError, StoreUnavailableError
-from dspy_cachectl.predictions.rows import Row, decode
+from dspy_cachectl.predictions.rows import PredictionRow, decode
 from dspy_cachectl.predictions.snapshot import open_snapshot
 from dspy_cachectl.reports.results import DrawResult, Provenance, QuestionResult
 
@@ -156,7 +156,7 @@ class EvalReport:
         """This report against its baseline, or None where it has none."""
         return None if self.baseline is None else self.baseline.compare(self)
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[PredictionRow]:
         """Yield the kept predictions, row by row from the disk, without holding them in memory.
 
         Raises:

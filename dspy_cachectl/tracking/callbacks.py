@@ -14,13 +14,10 @@ from dspy_cachectl.calls.spans import SpanHead, SpanTail, hide_secrets
 from dspy_cachectl.context import evaluations, scopes
 from dspy_cachectl.context.evaluations import REPORTED, Evaluation, EvaluationObserver
 from dspy_cachectl.context.ruling import current_phase
-from dspy_cachectl.predictions import (
-    hash_of_units,
-    metric_fingerprint,
-    model_identity,
-    program_fingerprint,
-    units,
-)
+from dspy_cachectl.fingerprints.data import hash_of_questions, questions_of
+from dspy_cachectl.fingerprints.metrics import metric_fingerprint
+from dspy_cachectl.fingerprints.models import model_identity
+from dspy_cachectl.fingerprints.programs import program_fingerprint
 from dspy_cachectl.tracking.deadline import check_limit
 from dspy_cachectl.tracking.log import log_results
 from dspy_cachectl.tracking.record import Dataset
@@ -163,7 +160,7 @@ def _facts(program: Any, devset: Any, metric: Any) -> dict[str, str | None]:
             "model_version": identity.checkpoint or identity.version,
             "endpoint": identity.endpoint,
             "temperature": None if temperature is None else str(temperature),
-            "devset_digest": hash_of_units(units(devset)),
+            "devset_digest": hash_of_questions(questions_of(devset)),
             "metric_sha": metric_fingerprint(evaluations.unwrapped(metric)),
         }
     except Exception as error:  # noqa: BLE001 - without them the score stands all the same

@@ -12,7 +12,9 @@ from typing import Any
 import dspy
 import pytest
 
-from dspy_cachectl.predictions import Library, Row, Score, units
+from dspy_cachectl.fingerprints.data import questions_of
+from dspy_cachectl.predictions.library import Library
+from dspy_cachectl.predictions.rows import PredictionRow, Score
 from tests.cli.commands import HARMLESS, HEAVY, NASTY, command, modules_loaded
 from tests.predictions.support import compute, evaluate, examples, key_of, row
 
@@ -28,11 +30,11 @@ def run(library: Path, answers: dict[int, str], *, name: str, **more: Any) -> Pa
     """Keep the answers of a program to three questions, and return the snapshot."""
     data = examples(3)
     key = more.pop("key", None) or key_of(data)
-    with Library(library, **more).open(key, units(data), run_id=name) as session:
-        for unit, repeat in list(session.missing()):
-            at = [other.example_key for other in units(data)].index(unit.example_key)
-            made: Row = row(unit, repeat, answer=answers.get(at, "same"), inputs={"question": f"q{at}"})
-            judged = {"exact": Score(unit.label_key, float(at in answers))}
+    with Library(library, **more).open(key, questions_of(data), run_id=name) as session:
+        for question, repeat in list(session.missing()):
+            at = [other.example_key for other in questions_of(data)].index(question.example_key)
+            made: PredictionRow = row(question, repeat, answer=answers.get(at, "same"), inputs={"question": f"q{at}"})
+            judged = {"exact": Score(question.label_key, float(at in answers))}
             session.keep(replace(made, scores=judged))
         path = session.finish({"phase": "eval"}, {"exact": {"score": len(answers) / 3}})
     assert path is not None
@@ -124,7 +126,7 @@ def test_what_a_living_evaluation_uses_stays(library: Path) -> None:
     """A snapshot that is being extended is not removed."""
     path = run(library, {}, name="run")
     data = examples(3)
-    with Library(library).open(key_of(data), units(data), run_id="run", repeats=2) as session:
+    with Library(library).open(key_of(data), questions_of(data), run_id="run", repeats=2) as session:
         compute(session, at_most=1)
         done = predictions("clear", "--all", "--yes", library=library)
         assert ([], True) == (done["removed"], path.exists())

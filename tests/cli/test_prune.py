@@ -95,7 +95,7 @@ def test_the_configured_size_is_the_default(tmp_path: Path) -> None:
 
 def test_predictions_are_pruned_by_their_own_rule(tmp_path: Path) -> None:
     """With `--predictions` the library's limits hold, and without it no snapshot is touched."""
-    from dspy_cachectl.predictions import Library
+    from dspy_cachectl.predictions.library import Library
 
     root = tmp_path / "library"
     evaluate(Library(root), examples(3))

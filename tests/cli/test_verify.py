@@ -240,7 +240,7 @@ def test_a_damaged_database_in_use_is_left_alone(tmp_path: Path) -> None:
 
 def test_snapshots_are_checked_where_they_are_named(tmp_path: Path) -> None:
     """A damaged snapshot is found, and repairing sets it aside beside the others."""
-    from dspy_cachectl.predictions import Library
+    from dspy_cachectl.predictions.library import Library
 
     root = tmp_path / "library"
     evaluate(Library(root), examples(3))

@@ -11,17 +11,10 @@ import pydantic
 import pytest
 
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.fingerprints.stable import UnstableError, digest
-from dspy_cachectl.predictions import (
-    Unit,
-    example_key,
-    generation_config,
-    label_key,
-    metric_fingerprint,
-    metric_name,
-    model_identity,
-    units,
-)
+from dspy_cachectl.fingerprints.canonical import UnstableError, digest
+from dspy_cachectl.fingerprints.data import Question, example_key, label_key, questions_of
+from dspy_cachectl.fingerprints.metrics import metric_fingerprint, metric_name
+from dspy_cachectl.fingerprints.models import generation_config, model_identity
 
 
 class Point(pydantic.BaseModel):
@@ -48,11 +41,11 @@ def test_fields_of_the_loader_do_not_count() -> None:
 
 def test_duplicates_are_numbered_in_their_order() -> None:
     """The second of two equal questions is occurrence 1."""
-    found = units([question(q="1"), question(q="2"), question(q="1")])
+    found = questions_of([question(q="1"), question(q="2"), question(q="1")])
 
-    assert [0, 0, 1] == [unit.occurrence for unit in found]
+    assert [0, 0, 1] == [question.occurrence for question in found]
     assert found[0].example_key == found[2].example_key
-    assert isinstance(found[0], Unit)
+    assert isinstance(found[0], Question)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +61,7 @@ def test_duplicates_are_numbered_in_their_order() -> None:
 def test_bad_data_are_clear_errors(examples: list[Any], message: str) -> None:
     """The message says which example, which field, and what to do."""
     with pytest.raises(ConfigurationError, match=message):
-        units(examples)
+        questions_of(examples)
 
 
 def test_values_of_many_kinds_have_a_stable_form() -> None:

@@ -7,20 +7,14 @@ from typing import Any
 
 import dspy
 
-from dspy_cachectl.predictions import (
-    Library,
-    Row,
-    Score,
-    Session,
-    SnapshotKey,
-    Unit,
-    dataset_hash,
-    generation_config,
-    model_identity,
-    output_of,
-    program_fingerprint,
-    units,
-)
+from dspy_cachectl.fingerprints.data import Question, dataset_hash, questions_of
+from dspy_cachectl.fingerprints.models import generation_config, model_identity
+from dspy_cachectl.fingerprints.programs import program_fingerprint
+from dspy_cachectl.predictions.keys import SnapshotKey
+from dspy_cachectl.predictions.library import Library
+from dspy_cachectl.predictions.outputs import output_of
+from dspy_cachectl.predictions.rows import PredictionRow, Score
+from dspy_cachectl.predictions.session import Session
 
 METRIC = "exact"
 
@@ -46,23 +40,25 @@ def key_of(
     )
 
 
-def row(unit: Unit, repeat: int = 0, answer: Any = "a", **more: Any) -> Row:
+def row(question: Question, repeat: int = 0, answer: Any = "a", **more: Any) -> PredictionRow:
     output = output_of(dspy.Prediction(answer=answer))
-    score = Score(unit.label_key, 1.0)
-    return Row(unit.example_key, unit.occurrence, repeat, output=output, scores={METRIC: score}, **more)
+    score = Score(question.label_key, 1.0)
+    return PredictionRow(
+        question.example_key, question.occurrence, repeat, output=output, scores={METRIC: score}, **more
+    )
 
 
 def compute(session: Session, at_most: int | None = None) -> int:
     """Answer what is missing; return how many answers that took."""
     missing = list(session.missing())[:at_most]
-    for unit, repeat in missing:
-        session.keep(row(unit, repeat))
+    for question, repeat in missing:
+        session.keep(row(question, repeat))
     return len(missing)
 
 
 def evaluate(library: Library, data: Sequence[dspy.Example], *, key: SnapshotKey | None = None, **wish: Any) -> Session:
     """Run a whole evaluation; the session says what it did, and `computed` how much."""
-    with library.open(key or key_of(data), units(data), **wish) as session:
+    with library.open(key or key_of(data), questions_of(data), **wish) as session:
         session.computed = compute(session)  # type: ignore[attr-defined]
         session.finish({"seconds": 1.0}, {"score": 1.0})
     return session

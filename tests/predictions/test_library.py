@@ -10,8 +10,10 @@ import dspy
 import pytest
 
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.predictions import Failure, Library, Output, Row, Score, units
-from dspy_cachectl.predictions.library import DAY
+from dspy_cachectl.fingerprints.data import questions_of
+from dspy_cachectl.predictions.library import DAY, Library
+from dspy_cachectl.predictions.outputs import Output
+from dspy_cachectl.predictions.rows import Failure, PredictionRow, Score
 from tests.predictions.support import METRIC, compute, evaluate, examples, fail, key_of, row
 
 
@@ -63,9 +65,11 @@ def test_reordered_data_recompute_nothing(library: Library) -> None:
     data = examples(20)
     evaluate(library, data)
 
-    with library.open(key_of(data[::-1]), units(data[::-1])) as session:
+    with library.open(key_of(data[::-1]), questions_of(data[::-1])) as session:
         assert ("loaded", 0) == (session.status, compute(session))
-        assert [unit.example_key for unit in units(data[::-1])] == [one.example_key for one in session.rows()]
+        assert [question.example_key for question in questions_of(data[::-1])] == [
+            one.example_key for one in session.rows()
+        ]
 
 
 def test_edited_label_only_needs_a_new_score(library: Library) -> None:
@@ -73,12 +77,12 @@ def test_edited_label_only_needs_a_new_score(library: Library) -> None:
     data = examples(3)
     evaluate(library, data)
     edited = [data[0].copy(answer="another").with_inputs("question"), *data[1:]]
-    found = units(edited)
+    found = questions_of(edited)
 
     with library.open(key_of(edited), found) as session:
         assert "loaded" == session.status
         assert [None, 1.0, 1.0] == [
-            None if (score := session.score(unit, 0, METRIC)) is None else score.score for unit in found
+            None if (score := session.score(question, 0, METRIC)) is None else score.score for question in found
         ]
         session.keep_score(found[0], 0, METRIC, Score(found[0].label_key, 0.5), reference={"answer": "another"})
         session.finish()
@@ -93,9 +97,9 @@ def test_another_metric_has_no_scores_and_keeps_the_predictions(library: Library
     data = examples(3)
     evaluate(library, data)
 
-    with library.open(key_of(data), units(data)) as session:
+    with library.open(key_of(data), questions_of(data)) as session:
         assert "loaded" == session.status
-        assert [None] * 3 == [session.score(unit, 0, "another metric") for unit in session.units]
+        assert [None] * 3 == [session.score(question, 0, "another metric") for question in session.questions]
 
 
 def test_from_three_repeats_to_five_computes_two(library: Library) -> None:
@@ -114,8 +118,8 @@ def test_duplicate_questions_are_kept_apart(library: Library) -> None:
     data = [*examples(2), *examples(1)]
     evaluate(library, data)
 
-    with library.open(key_of(data), units(data)) as session:
-        assert [0, 0, 1] == [unit.occurrence for unit in session.units]
+    with library.open(key_of(data), questions_of(data)) as session:
+        assert [0, 0, 1] == [question.occurrence for question in session.questions]
         assert 3 == len(list(session.rows()))
         assert 0 == compute(session)
 
@@ -149,7 +153,7 @@ def test_forced_evaluation_that_failed_is_continued_by_the_next(library: Library
     """What a cut evaluation had finished is never lost, and a complete one is preferred where nothing is forced."""
     data = examples(5)
     complete = evaluate(library, data)
-    cut = library.open(key_of(data), units(data), force_recompute=True)
+    cut = library.open(key_of(data), questions_of(data), force_recompute=True)
     with pytest.raises(KeyboardInterrupt):
         fail(cut, KeyboardInterrupt(), after=3)
 
@@ -162,13 +166,13 @@ def test_answers_older_than_max_age_are_recomputed(library: Library) -> None:
     """Thirty days by default, another limit where one is given, and the report says so."""
     data = examples(2)
     old = time.time() - 31 * DAY
-    with library.open(key_of(data), units(data)) as session:
-        for unit in session.units:
-            session.keep(row(unit, created=old))
+    with library.open(key_of(data), questions_of(data)) as session:
+        for question in session.questions:
+            session.keep(row(question, created=old))
         snapshot = session.finish()
     assert snapshot.exists()
 
-    assert "loaded" == library.open(key_of(data), units(data), max_age=40 * DAY).status
+    assert "loaded" == library.open(key_of(data), questions_of(data), max_age=40 * DAY).status
     again = evaluate(library, data)
 
     assert ("computed", ["age: the predictions are 31 days old, more than 30 days"]) == (again.status, again.changes)
@@ -178,9 +182,9 @@ def test_answers_older_than_max_age_are_recomputed(library: Library) -> None:
 def test_failed_programs_are_tried_again(library: Library) -> None:
     """An error is kept to be read, and never served as an answer."""
     data = examples(2)
-    with library.open(key_of(data), units(data)) as session:
-        session.keep(row(session.units[0]))
-        session.keep(Row(session.units[1].example_key, error=Failure("TimeoutError", "it took too long")))
+    with library.open(key_of(data), questions_of(data)) as session:
+        session.keep(row(session.questions[0]))
+        session.keep(PredictionRow(session.questions[1].example_key, error=Failure("TimeoutError", "it took too long")))
         session.finish()
 
     again = evaluate(library, data)
@@ -191,16 +195,19 @@ def test_failed_programs_are_tried_again(library: Library) -> None:
 def test_a_row_of_another_data_set_is_refused(library: Library) -> None:
     """A row that answers none of the questions is a mistake, not a loss."""
     data = examples(1)
-    with library.open(key_of(data), units(data)) as session, pytest.raises(ConfigurationError, match="no question"):
-        session.keep(row(units(examples(1, start=9))[0]))
+    with (
+        library.open(key_of(data), questions_of(data)) as session,
+        pytest.raises(ConfigurationError, match="no question"),
+    ):
+        session.keep(row(questions_of(examples(1, start=9))[0]))
 
 
 def test_unserialisable_row_is_counted(library: Library) -> None:
     """What has no stored form is said, counted, and computed again."""
     data = examples(2)
-    with library.open(key_of(data), units(data)) as session:
-        assert not session.keep(Row(session.units[0].example_key, output=Output({"answer": object()})))
-        session.keep(row(session.units[1]))
+    with library.open(key_of(data), questions_of(data)) as session:
+        assert not session.keep(PredictionRow(session.questions[0].example_key, output=Output({"answer": object()})))
+        session.keep(row(session.questions[1]))
         session.finish()
 
     assert 1 == session.unserialisable
@@ -223,9 +230,9 @@ def test_prune_removes_the_old_and_then_the_oldest(tmp_path: Path) -> None:
     library = Library(tmp_path)
     for days in (40, 25, 15, 5):
         data = examples(5, start=100 * days)
-        with library.open(key_of(data), units(data)) as session:
-            for unit in session.units:
-                session.keep(row(unit, created=time.time() - days * DAY))
+        with library.open(key_of(data), questions_of(data)) as session:
+            for question in session.questions:
+                session.keep(row(question, created=time.time() - days * DAY))
             session.finish()
     kept = [info.path for info in library.snapshots()]
     assert 3 == len(kept)  # the first is older than 30 days and went when the second was written
@@ -245,7 +252,7 @@ def test_prune_spares_what_a_live_session_uses(tmp_path: Path) -> None:
     evaluate(library, data)
     other = Library(tmp_path, max_bytes=1)
 
-    with library.open(key_of(data), units(data), repeats=2) as session:
+    with library.open(key_of(data), questions_of(data), repeats=2) as session:
         compute(session, at_most=1)
         assert [] == other.prune()
     assert [session.path] == other.prune()
@@ -269,9 +276,9 @@ def test_no_secret_is_in_any_file(tmp_path: Path) -> None:
     secret = "sk-abcdefghijklmnopqrstuvwx"
     data = examples(2)
     options = {"api_key": secret, "api_base": f"http://user:{secret}@host/v1", "extra_headers": {"x-api-key": secret}}
-    with library.open(key_of(data, **options), units(data)) as session:
-        session.keep(row(session.units[0]))
-        session.keep(Row(session.units[1].example_key, error=Failure("AuthError", f"wrong key {secret}")))
+    with library.open(key_of(data, **options), questions_of(data)) as session:
+        session.keep(row(session.questions[0]))
+        session.keep(PredictionRow(session.questions[1].example_key, error=Failure("AuthError", f"wrong key {secret}")))
         journal = b"".join(path.read_bytes() for path in (tmp_path / "library" / ".journals").iterdir())
         session.finish({"api_key": secret, "note": f"Bearer {secret}"}, {})
 
@@ -285,8 +292,8 @@ def test_sessions_keep_apart_what_threads_write(library: Library) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     data = examples(200)
-    with library.open(key_of(data), units(data)) as session, ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda unit: session.keep(row(unit)), session.units))
+    with library.open(key_of(data), questions_of(data)) as session, ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda question: session.keep(row(question)), session.questions))
         session.finish()
 
     assert "loaded" == evaluate(library, data).status

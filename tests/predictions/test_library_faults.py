@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 
 from dspy_cachectl.errors import StoreUnavailableError
-from dspy_cachectl.predictions import Library, snapshot, units
+from dspy_cachectl.fingerprints.data import questions_of
+from dspy_cachectl.predictions import snapshot
 from dspy_cachectl.predictions.journal import Journal
+from dspy_cachectl.predictions.library import Library
 from tests.predictions.support import evaluate, examples, fail, key_of, row
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,10 +37,11 @@ def start(script: str, *arguments: str) -> subprocess.Popen[str]:
 
 HALF = """
     import sys
-    from dspy_cachectl.predictions import Library, units
+    from dspy_cachectl.fingerprints.data import questions_of
+    from dspy_cachectl.predictions.library import Library
     from tests.predictions.support import compute, examples, key_of
     data = examples(10)
-    session = Library(sys.argv[1]).open(key_of(data), units(data), run_id=sys.argv[2])
+    session = Library(sys.argv[1]).open(key_of(data), questions_of(data), run_id=sys.argv[2])
     compute(session, at_most=7)
     print("ready", flush=True)
     sys.stdin.readline()
@@ -81,14 +84,15 @@ def test_two_processes_on_one_library_lose_nothing(tmp_path: Path) -> None:
     """Each computes a half under the same run; the snapshot has both."""
     script = """
         import sys
-        from dspy_cachectl.predictions import Library, units
+        from dspy_cachectl.fingerprints.data import questions_of
+        from dspy_cachectl.predictions.library import Library
         from tests.predictions.support import examples, key_of, row
         data = examples(200)
-        with Library(sys.argv[1]).open(key_of(data), units(data), run_id="shared") as session:
+        with Library(sys.argv[1]).open(key_of(data), questions_of(data), run_id="shared") as session:
             print("open", flush=True)
             sys.stdin.readline()
-            for unit in session.units[int(sys.argv[2])::2]:
-                session.keep(row(unit))
+            for question in session.questions[int(sys.argv[2])::2]:
+                session.keep(row(question))
             session.finish()
     """
     children = [start(script, str(tmp_path), str(half)) for half in (0, 1)]
@@ -150,14 +154,15 @@ def test_full_disk_does_not_end_the_evaluation(tmp_path: Path) -> None:
     script = """
         import json, logging, resource, sys
         import dspy
-        from dspy_cachectl.predictions import Library, units
+        from dspy_cachectl.fingerprints.data import questions_of
+        from dspy_cachectl.predictions.library import Library
         from tests.predictions.support import compute, examples, key_of
         warnings = []
         handler = logging.Handler(logging.WARNING)
         handler.emit = lambda record: warnings.append(record.getMessage())
         logging.getLogger("dspy_cachectl").addHandler(handler)
         data = examples(50)
-        with Library(sys.argv[1]).open(key_of(data), units(data)) as session:
+        with Library(sys.argv[1]).open(key_of(data), questions_of(data)) as session:
             # No file of this process grows beyond it: what a full disk does.
             resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))
             computed = compute(session)
@@ -233,7 +238,7 @@ def test_journal_that_is_no_journal_is_set_aside(tmp_path: Path) -> None:
 def test_exception_in_an_evaluation_keeps_what_was_finished(tmp_path: Path) -> None:
     """An error of the caller's reaches the caller, and the answers stay."""
     library, data = Library(tmp_path), examples(5)
-    session = library.open(key_of(data), units(data))
+    session = library.open(key_of(data), questions_of(data))
     with pytest.raises(RuntimeError, match="mine"):
         fail(session, RuntimeError("mine"), after=4)
 
@@ -266,4 +271,4 @@ def test_half_written_snapshots_of_the_dead_are_removed(tmp_path: Path) -> None:
 
     assert [left] == library.prune()
     assert "loaded" == evaluate(library, examples(2)).status
-    assert row(session.units[0]).example_key == session.units[0].example_key
+    assert row(session.questions[0]).example_key == session.questions[0].example_key

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from dspy_cachectl.entries import values
 from dspy_cachectl.errors import CorruptEntryError
-from dspy_cachectl.predictions import Failure, Output, Row, Score, output_of, restore
-from dspy_cachectl.predictions.rows import decode, encode
+from dspy_cachectl.predictions.outputs import Output, output_of, restore
+from dspy_cachectl.predictions.rows import Failure, PredictionRow, Score, decode, encode
 from dspy_cachectl.predictions.snapshot import open_snapshot, read_metadata, write_snapshot
 
 plain = st.recursive(
@@ -40,7 +40,7 @@ plain = st.recursive(
 )
 fields = st.dictionaries(st.text(max_size=5) | st.just("$"), plain, max_size=4)
 rows_ = st.builds(
-    Row,
+    PredictionRow,
     example_key=st.text("0123456789abcdef", min_size=64, max_size=64),
     occurrence=st.integers(0, 9),
     repeat=st.integers(0, 9),
@@ -60,7 +60,7 @@ rows_ = st.builds(
 
 @given(rows_)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_any_row_survives_the_trip(row: Row) -> None:
+def test_any_row_survives_the_trip(row: PredictionRow) -> None:
     """Decoding what was encoded gives an equal row, on one line of strict JSON."""
     line = encode(row)
 
@@ -71,7 +71,9 @@ def test_any_row_survives_the_trip(row: Row) -> None:
 
 @given(st.lists(rows_, max_size=5), fields, st.booleans())
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-def test_any_file_survives_the_trip(tmp_path: Path, rows: list[Row], facts: dict[str, Any], compress: bool) -> None:
+def test_any_file_survives_the_trip(
+    tmp_path: Path, rows: list[PredictionRow], facts: dict[str, Any], compress: bool
+) -> None:
     """Metadata, rows and metrics come back, compressed or not."""
     facts = {name: value for name, value in facts.items() if name not in {"format", "file", "$"}}
     path = tmp_path / ("x.json.zst" if compress else "x.json")
@@ -86,7 +88,7 @@ def test_any_file_survives_the_trip(tmp_path: Path, rows: list[Row], facts: dict
 
 def test_nan_scores_survive() -> None:
     """A score that is no number is kept as one."""
-    row = Row("e", scores={"m": Score("l", math.nan)})
+    row = PredictionRow("e", scores={"m": Score("l", math.nan)})
 
     assert math.isnan(decode(encode(row)).scores["m"].score)
 
@@ -94,7 +96,12 @@ def test_nan_scores_survive() -> None:
 def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
     """No single damaged byte of a file passes for whole."""
     path = tmp_path / "x.json"
-    write_snapshot(path, {"a": 1}, [encode(Row("e", created=1.0)), encode(Row("f", created=2.0))], {"score": 0.5})
+    write_snapshot(
+        path,
+        {"a": 1},
+        [encode(PredictionRow("e", created=1.0)), encode(PredictionRow("f", created=2.0))],
+        {"score": 0.5},
+    )
     whole = path.read_bytes()
     for position in range(len(whole)):
         damaged = bytearray(whole)
@@ -111,7 +118,7 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
 def test_metadata_are_read_without_the_rows(tmp_path: Path) -> None:
     """A file whose rows are damaged still says what it was."""
     path = tmp_path / "x.json"
-    write_snapshot(path, {"model": "m"}, [encode(Row("e"))] * 3, {})
+    write_snapshot(path, {"model": "m"}, [encode(PredictionRow("e"))] * 3, {})
     path.write_bytes(path.read_bytes()[:200])
 
     assert "m" == read_metadata(path)["model"]
@@ -120,11 +127,11 @@ def test_metadata_are_read_without_the_rows(tmp_path: Path) -> None:
 def test_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
     """A snapshot is written wholly or not at all."""
     path = tmp_path / "x.json"
-    write_snapshot(path, {}, [encode(Row("e"))], {})
+    write_snapshot(path, {}, [encode(PredictionRow("e"))], {})
     before = path.read_bytes()
 
     def broken() -> Any:
-        yield encode(Row("f"))
+        yield encode(PredictionRow("f"))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -160,7 +167,7 @@ def test_typed_fields_come_back_through_the_signature() -> None:
         people=[Person(name="Ada", born=dt.date(1815, 12, 10))], colour=Colour.RED, when=when, kind="a"
     )
 
-    stored = decode(encode(Row("e", output=output_of(prediction, program)))).output
+    stored = decode(encode(PredictionRow("e", output=output_of(prediction, program)))).output
 
     assert prediction == restore(stored, program)
     assert [{"name": "Ada", "born": "1815-12-10"}] == stored.fields["people"]
@@ -183,7 +190,7 @@ def test_field_that_fits_no_more_is_an_error() -> None:
 @pytest.mark.parametrize("value", ["text", 3, None, {"a": (1, 2)}, [1.5], True])
 def test_other_results_are_kept(value: Any) -> None:
     """A program need not return a Prediction."""
-    back = restore(decode(encode(Row("e", output=output_of(value)))).output)
+    back = restore(decode(encode(PredictionRow("e", output=output_of(value)))).output)
 
     assert value == back
     assert type(value) is type(back)
@@ -195,26 +202,34 @@ def test_examples_arrays_and_completions_are_kept() -> None:
 
     assert dspy.Example(a=1) == restore(output_of(dspy.Example(a=1)))
     assert ["1", "2"] == restore(output_of(several)).completions.a
-    assert np.array_equal(np.arange(3), restore(decode(encode(Row("e", output=output_of(np.arange(3))))).output))
+    assert np.array_equal(
+        np.arange(3), restore(decode(encode(PredictionRow("e", output=output_of(np.arange(3))))).output)
+    )
 
 
 def test_memory_stays_flat(tmp_path: Path) -> None:
     """Eight times the rows take no more memory, whatever a session does with them."""
     script = """
 import json, resource, sys, tracemalloc
-from dspy_cachectl.predictions import Library, Output, Row, SnapshotKey, Fingerprint, ModelIdentity, Unit
+from dspy_cachectl.fingerprints.data import Question
+from dspy_cachectl.fingerprints.models import ModelIdentity
+from dspy_cachectl.fingerprints.programs import Fingerprint
+from dspy_cachectl.predictions.keys import SnapshotKey
+from dspy_cachectl.predictions.library import Library
+from dspy_cachectl.predictions.outputs import Output
+from dspy_cachectl.predictions.rows import PredictionRow
 count = int(sys.argv[2])
 key = SnapshotKey(ModelIdentity("m"), Fingerprint.of({}), {}, str(count))
-class Units:
+class Questions:
     def __len__(self): return count
     def __iter__(self): return (self[i] for i in range(count))
-    def __getitem__(self, i): return Unit(f"{i:064x}", "l")
+    def __getitem__(self, i): return Question(f"{i:064x}", "l")
 library = Library(sys.argv[1])
 tracemalloc.start()
 for turn in range(2):
-    with library.open(key, Units()) as session:
-        for unit, repeat in session.missing():
-            session.keep(Row(unit.example_key, output=Output({"answer": "x" * 200})))
+    with library.open(key, Questions()) as session:
+        for question, repeat in session.missing():
+            session.keep(PredictionRow(question.example_key, output=Output({"answer": "x" * 200})))
         session.finish()
         rows = sum(1 for _ in session.rows())
 assert (rows, session.status) == (count, "loaded")

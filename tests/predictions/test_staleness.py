@@ -16,9 +16,10 @@ import dspy
 import pytest
 
 import dspy_cachectl
-from dspy_cachectl.fingerprints.checkpoints import ContentHashes
+from dspy_cachectl.fingerprints.content import ContentHashes
 from dspy_cachectl.fingerprints.data import dataset_hash
-from dspy_cachectl.predictions import changed, model_identity, program_fingerprint
+from dspy_cachectl.fingerprints.models import model_identity
+from dspy_cachectl.fingerprints.programs import changed, program_fingerprint
 from tests.predictions.support import examples, key_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +57,8 @@ ASK = """
     import json, sys
     sys.path.insert(0, sys.argv[1])
     import program
-    from dspy_cachectl.predictions import metric_fingerprint, program_fingerprint
+    from dspy_cachectl.fingerprints.metrics import metric_fingerprint
+    from dspy_cachectl.fingerprints.programs import program_fingerprint
     found = program_fingerprint(program.Program())
     print(json.dumps([found.hash, dict(found.parts), metric_fingerprint(program.metric)]))
 """
@@ -267,7 +269,7 @@ def test_retrained_checkpoint_at_the_same_path_counts(tmp_path: Path, place: str
 
 def test_hash_of_a_large_file_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint that did not change is read once."""
-    monkeypatch.setattr("dspy_cachectl.fingerprints.checkpoints._RACY", -1.0)
+    monkeypatch.setattr("dspy_cachectl.fingerprints.content._RACY", -1.0)
     weights = tmp_path / "weights.bin"
     weights.write_bytes(b"a" * 2_000_000)
     hashes = ContentHashes(tmp_path / "hashes.json")

@@ -12,8 +12,8 @@ from typing import Any
 from dspy_cachectl.context.process import state
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreError
 from dspy_cachectl.predictions import journal, locks, snapshot
-from dspy_cachectl.predictions.index import RowIndex
 from dspy_cachectl.predictions.journal import JournalReader
+from dspy_cachectl.predictions.kept_rows import KeptRows
 from dspy_cachectl.predictions.keys import SnapshotKey
 
 LOCK = ".lock"
@@ -59,7 +59,7 @@ class SnapshotInfo:
         return bool(self.metadata.get("complete"))
 
 
-class Shelf:
+class SnapshotFiles:
     """The files of a library's folder.
 
     Args:
@@ -82,7 +82,7 @@ class Shelf:
         found = (self._journal_info(path) for path in journal.journals(self.root))
         return sorted((info for info in found if info is not None), key=lambda info: -info.saved)
 
-    def load(self, info: SnapshotInfo, index: RowIndex) -> bool:
+    def load(self, info: SnapshotInfo, index: KeptRows) -> bool:
         """Put the rows of a file into an index: all of them, or none where the file is damaged. Tell which."""
         try:
             if info.is_journal:
@@ -199,7 +199,7 @@ class Shelf:
         return None
 
 
-def load_journal(reader: JournalReader, index: RowIndex) -> None:
+def load_journal(reader: JournalReader, index: KeptRows) -> None:
     """Put what a journal holds into an index; damaged lines are left out and said once."""
     for line in reader.lines():
         if line.row is not None:

@@ -66,10 +66,10 @@ def digest(value: Any, *, path: str = "", fallback: Fallback | None = None) -> s
 
 def text(value: Any, *, path: str = "", fallback: Fallback | None = None) -> str:
     """Return the canonical JSON that `digest` hashes. Arguments and errors are the same."""
-    return _dump(plain(value, path=path, fallback=fallback))
+    return _dump(as_json(value, path=path, fallback=fallback))
 
 
-def plain(value: Any, *, path: str = "", fallback: Fallback | None = None) -> Any:
+def as_json(value: Any, *, path: str = "", fallback: Fallback | None = None) -> Any:
     """Return a value as JSON types that stand for it and for nothing else."""
     return _Walk(fallback).walk(value, path, 0)
 

@@ -14,14 +14,14 @@ from collections.abc import Iterator, Sequence
 import orjson
 
 from dspy_cachectl.errors import CorruptEntryError
-from dspy_cachectl.fingerprints.data import Unit
+from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.predictions import rows
 
-Place = tuple[str, int, int]
+RowKey = tuple[str, int, int]
 
 _TABLES = """
-CREATE TABLE units (position INTEGER PRIMARY KEY, example TEXT, occurrence INTEGER);
-CREATE UNIQUE INDEX unit ON units (example, occurrence);
+CREATE TABLE questions (position INTEGER PRIMARY KEY, example TEXT, occurrence INTEGER);
+CREATE UNIQUE INDEX question ON questions (example, occurrence);
 CREATE TABLE rows (
     example TEXT, occurrence INTEGER, repeat INTEGER, created REAL, failed INTEGER, line BLOB,
     UNIQUE (example, occurrence, repeat)
@@ -30,31 +30,31 @@ CREATE TABLE rows (
 _CACHE_KB = 8 * 1024
 _PUT = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?)"
 _IS_ANSWERED = "SELECT 1 FROM rows WHERE example = ? AND occurrence = ? AND repeat = ? AND NOT failed"
-_IS_WANTED = "SELECT 1 FROM units WHERE example = ? AND occurrence = ?"
+_IS_WANTED = "SELECT 1 FROM questions WHERE example = ? AND occurrence = ?"
 
 
-class RowIndex:
+class KeptRows:
     """Encoded rows by question, occurrence and repeat; only those of the data set's questions. Thread-safe.
 
     Args:
-        units: The questions of the data set, in its order. None: whatever is put is a question.
+        questions: The questions of the data set, in its order. None: whatever is put is a question.
     """
 
-    def __init__(self, units: Sequence[Unit] | None = None) -> None:
+    def __init__(self, questions: Sequence[Question] | None = None) -> None:
         self._lock = threading.RLock()
-        self._overflow: dict[Place, bytes] = {}
-        self._takes_all = units is None
+        self._overflow: dict[RowKey, bytes] = {}
+        self._takes_all = questions is None
         self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
         self._database.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
         self._database.execute("PRAGMA journal_mode = MEMORY")
         self._database.executescript(_TABLES)
         with self._transaction():
             self._database.executemany(
-                "INSERT INTO units VALUES (?, ?, ?)",
-                ((index, unit.example_key, unit.occurrence) for index, unit in enumerate(units or ())),
+                "INSERT INTO questions VALUES (?, ?, ?)",
+                ((index, question.example_key, question.occurrence) for index, question in enumerate(questions or ())),
             )
 
-    def get(self, place: Place) -> bytes | None:
+    def get(self, place: RowKey) -> bytes | None:
         """Return the encoded row of a place, or None."""
         with self._lock:
             if place in self._overflow:
@@ -64,7 +64,7 @@ class RowIndex:
             ).fetchone()
         return None if found is None else found[0]
 
-    def is_answered(self, place: Place) -> bool:
+    def is_answered(self, place: RowKey) -> bool:
         """Tell whether a place has an answer that is no error."""
         with self._lock:
             if place in self._overflow:
@@ -82,13 +82,13 @@ class RowIndex:
         """
         try:
             plain = orjson.loads(encoded)
-            place: Place = (plain["example_key"], plain["occurrence"], plain["repeat"])
+            place: RowKey = (plain["example_key"], plain["occurrence"], plain["repeat"])
             created, failed = float(plain["created"]), plain["error"] is not None
         except (ValueError, KeyError, TypeError) as error:
             raise CorruptEntryError(f"a row of predictions is damaged: {error!r}") from error
         with self._lock:
             if self._takes_all:
-                self._database.execute("INSERT OR IGNORE INTO units VALUES (NULL, ?, ?)", place[:2])
+                self._database.execute("INSERT OR IGNORE INTO questions VALUES (NULL, ?, ?)", place[:2])
             elif not self.wants(place):
                 return False
             there = self.get(place)
@@ -102,19 +102,19 @@ class RowIndex:
         """Take a row that another session kept where there is none yet; of two only the scores are joined."""
         row = rows.decode(encoded)
         with self._lock:
-            there = self.get(row.place)
+            there = self.get(row.row_key)
             if there is None:
                 self.put(encoded)
             elif there != encoded:
-                self.replace(row.place, rows.encode(rows.merged(row, rows.decode(there))))
+                self.replace(row.row_key, rows.encode(rows.merged(row, rows.decode(there))))
 
-    def replace(self, place: Place, encoded: bytes) -> None:
+    def replace(self, place: RowKey, encoded: bytes) -> None:
         """Keep a row in place of the one that is there."""
         row = rows.decode(encoded)
         with self._lock:
             self._store(place, row.created, row.error is not None, encoded)
 
-    def wants(self, place: Place) -> bool:
+    def wants(self, place: RowKey) -> bool:
         """Tell whether a question of the data set asks for a place."""
         with self._lock:
             return self._database.execute(_IS_WANTED, place[:2]).fetchone() is not None
@@ -154,8 +154,8 @@ class RowIndex:
             # By pages, so that nobody has to wait for the reader.
             with self._lock:
                 page = self._database.execute(
-                    "SELECT position, repeat, line, units.example, units.occurrence FROM units JOIN rows "
-                    "ON units.example = rows.example AND units.occurrence = rows.occurrence "
+                    "SELECT position, repeat, line, questions.example, questions.occurrence FROM questions JOIN rows "
+                    "ON questions.example = rows.example AND questions.occurrence = rows.occurrence "
                     "WHERE (position, repeat) > (?, ?) ORDER BY position, repeat LIMIT 500",
                     last,
                 ).fetchall()
@@ -183,12 +183,12 @@ class RowIndex:
         with self._lock:
             self._database.close()
 
-    def _is_stored(self, place: Place) -> bool:
+    def _is_stored(self, place: RowKey) -> bool:
         with self._lock:
             query = "SELECT 1 FROM rows WHERE example = ? AND occurrence = ? AND repeat = ?"
             return self._database.execute(query, place).fetchone() is not None
 
-    def _store(self, place: Place, created: float, failed: bool, encoded: bytes) -> None:
+    def _store(self, place: RowKey, created: float, failed: bool, encoded: bytes) -> None:
         try:
             self._database.execute(_PUT, (*place, created, failed, encoded))
         except sqlite3.OperationalError:
