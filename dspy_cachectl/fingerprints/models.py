@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from dspy_cachectl.entries import draws
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.fingerprints import canonical, sources
-from dspy_cachectl.fingerprints.content import ContentHashes
+from dspy_cachectl.fingerprints.content import content_hash
 from dspy_cachectl.fingerprints.endpoints import endpoint_of
 
 _SLUG_LENGTH = 60
@@ -59,22 +59,20 @@ class ModelIdentity:
         return cls(model=str(stored["model"]), **known, others=others)
 
 
-def model_identity(lm: Any, *, program: Any = None, hashes: ContentHashes | None = None) -> ModelIdentity:
+def model_identity(lm: Any, *, program: Any = None) -> ModelIdentity:
     """Return which model an LM is, with those that the program carries itself.
 
     Args:
         lm: A `dspy.BaseLM`. None: the program has its own for each of its parts.
         program: The program, where its parts may have LMs of their own.
-        hashes: Remembers the hashes of large files.
 
     Raises:
         ConfigurationError: If there is no LM at all, or a checkpoint cannot be read.
     """
-    hashes = hashes or ContentHashes()
-    others = tuple((name, _identity(other, hashes, ())) for name, other in lms_of(program))
+    others = tuple((name, _identity(other, ())) for name, other in lms_of(program))
     if lm is None and not others:
         raise ConfigurationError("no LM is loaded: call dspy.configure(lm=cachectl.LM(...)) first")
-    return ModelIdentity("none", others=others) if lm is None else _identity(lm, hashes, others)
+    return ModelIdentity("none", others=others) if lm is None else _identity(lm, others)
 
 
 def generation_config(lm: Any, temperature: float | None = None, *, program: Any = None) -> dict[str, Any]:
@@ -112,7 +110,7 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and not hasattr(value, "_fields")
 
 
-def _identity(lm: Any, hashes: ContentHashes, others: tuple[tuple[str, ModelIdentity], ...]) -> ModelIdentity:
+def _identity(lm: Any, others: tuple[tuple[str, ModelIdentity], ...]) -> ModelIdentity:
     model = str(getattr(lm, "model", None) or type(lm).__name__)
     options = getattr(lm, "kwargs", None) or {}
     engine = getattr(lm, "_engine_spec", None)
@@ -124,7 +122,7 @@ def _identity(lm: Any, hashes: ContentHashes, others: tuple[tuple[str, ModelIden
         model=model,
         version=getattr(lm, "version", None),
         endpoint=served,
-        checkpoint=hashes.of(path) if path is not None else None,
+        checkpoint=content_hash(path) if path is not None else None,
         kind=f"{canonical.type_name(kind)}#{sources.class_source(kind)[:16]}" if own else None,
         others=others,
     )

@@ -17,7 +17,6 @@ from dspy_cachectl.predictions.kept_rows import KeptRows
 from dspy_cachectl.predictions.keys import SnapshotKey
 
 LOCK = ".lock"
-CHECKPOINTS = ".checkpoints.json"
 DAMAGED = ".damaged"
 
 

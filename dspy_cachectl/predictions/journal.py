@@ -51,15 +51,13 @@ class Journal:
     Args:
         folder: The library's folder.
         header: What the rows are predictions of.
-        sync: Whether each line is forced to the disk, so that it survives a power failure as well.
 
     Raises:
         StoreUnavailableError: If it cannot be written.
     """
 
-    def __init__(self, folder: Path, header: Mapping[str, Any], *, sync: bool = False) -> None:
+    def __init__(self, folder: Path, header: Mapping[str, Any]) -> None:
         self.path = folder / FOLDER / f"journal-{os.getpid()}-{uuid.uuid4().hex}.jsonl"
-        self._sync = sync
         self._lock = threading.Lock()
         self._torn = False
         self.lines = 0
@@ -115,8 +113,6 @@ class Journal:
                     line = b"\n" + line
                 written = self._file.write(line)
                 self._torn = written != len(line)
-                if self._sync:
-                    os.fsync(self._file.fileno())
             except (OSError, ValueError) as error:
                 self._torn = True
                 raise StoreUnavailableError(f"the journal {self.path} cannot be written: {error}") from error

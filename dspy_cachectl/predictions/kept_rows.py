@@ -29,7 +29,6 @@ CREATE TABLE rows (
 """
 _CACHE_KB = 8 * 1024
 _PUT = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?)"
-_IS_ANSWERED = "SELECT 1 FROM rows WHERE example = ? AND occurrence = ? AND repeat = ? AND NOT failed"
 _IS_WANTED = "SELECT 1 FROM questions WHERE example = ? AND occurrence = ?"
 
 
@@ -63,13 +62,6 @@ class KeptRows:
                 "SELECT line FROM rows WHERE example = ? AND occurrence = ? AND repeat = ?", place
             ).fetchone()
         return None if found is None else found[0]
-
-    def is_answered(self, place: RowKey) -> bool:
-        """Tell whether a place has an answer that is no error."""
-        with self._lock:
-            if place in self._overflow:
-                return rows.decode(self._overflow[place]).error is None
-            return self._database.execute(_IS_ANSWERED, place).fetchone() is not None
 
     def put(self, encoded: bytes) -> bool:
         """Keep a row in place of what is there, with the scores of both where they judge the same answer.

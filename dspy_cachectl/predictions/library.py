@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import fnmatch
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -12,10 +11,9 @@ from typing import Any
 
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, StoreError
 from dspy_cachectl.fingerprints.canonical import digest
-from dspy_cachectl.fingerprints.content import ContentHashes
 from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.predictions import choice, journal, locks, snapshot
-from dspy_cachectl.predictions.files import CHECKPOINTS, DAMAGED, LOCK, SnapshotFiles, SnapshotInfo, load_journal
+from dspy_cachectl.predictions.files import DAMAGED, LOCK, SnapshotFiles, SnapshotInfo, load_journal
 from dspy_cachectl.predictions.journal import Journal, JournalReader
 from dspy_cachectl.predictions.kept_rows import KeptRows
 from dspy_cachectl.predictions.keys import SnapshotKey
@@ -24,10 +22,7 @@ from dspy_cachectl.predictions.session import Session
 DEFAULT_ROOT = "outputs/cache/predictions"
 DAY = 24 * 3600.0
 
-_FACTS = ("key", "base", "hash", "run_id", "forced", "repeats")
 _UNFINISHED = 3600.0
-
-Selector = str | Callable[[SnapshotInfo], bool]
 
 
 class Library:
@@ -38,7 +33,6 @@ class Library:
         compress: Whether new snapshots are compressed (`.json.zst`).
         max_age: How old an answer may be to be served, in seconds; older ones are removed.
         max_bytes: When the folder grows beyond it, the oldest snapshots are removed. In bytes.
-        sync: Whether each finished question survives a power failure, and not only the end of the process.
     """
 
     def __init__(
@@ -48,7 +42,6 @@ class Library:
         compress: bool = False,
         max_age: float = 30 * DAY,
         max_bytes: int = 2 * 1024**3,
-        sync: bool = False,
     ) -> None:
         if max_age <= 0 or max_bytes <= 0:
             raise ConfigurationError(f"max_age and max_bytes are positive, not {max_age!r} and {max_bytes!r}")
@@ -56,8 +49,6 @@ class Library:
         self.compress = compress
         self.max_age = max_age
         self.max_bytes = max_bytes
-        self.sync = sync
-        self.hashes = ContentHashes(self.root / CHECKPOINTS)
         self._shelf = SnapshotFiles(self.root)
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
@@ -95,17 +86,17 @@ class Library:
         chosen = choice.choose(wish, found, index, self._shelf.load)
         path = self._path(key, chosen.run_id)
         session = Session(
-            self,
-            key,
-            questions,
+            key=key,
+            questions=questions,
             run_id=chosen.run_id,
             repeats=repeats,
-            index=index,
             path=path,
             using=tuple(info.path.name for info in chosen.sources),
             changes=choice.changes(wish, found, chosen, index, questions),
             forced=force_recompute,
-            is_finished=any(info.path == path and info.is_complete for info in chosen.sources),
+            _library=self,
+            _index=index,
+            _is_finished=any(info.path == path and info.is_complete for info in chosen.sources),
         )
         self._sessions.add(session)
         return session
@@ -137,12 +128,11 @@ class Library:
         infos = {info.path: info for info in shelf.snapshots()}
         return self._over_limits(infos, self._in_use(shelf), remove=False)
 
-    def clear(self, selector: Selector = "*") -> list[Path]:
+    def clear(self, chosen: Callable[[SnapshotInfo], bool] | None = None) -> list[Path]:
         """Remove snapshots. Return what went. A file that a living session uses stays.
 
         Args:
-            selector: A pattern that a snapshot's file name, model or run id has to match, or a function that
-                tells which. `"*"` removes damaged files and journals of dead sessions as well.
+            chosen: Tells which. None: all, and damaged files and journals of dead sessions as well.
 
         Raises:
             StoreUnavailableError: If the folder cannot be written.
@@ -151,11 +141,11 @@ class Library:
             return []
         with locks.locked(self.root / LOCK):
             used = self._in_use()
-            chosen = [info.path for info in self._shelf.snapshots() if _matches(selector, info)]
-            if selector == "*":
-                chosen += self.root.glob(f"*{DAMAGED}")
-                chosen += [path for path in journal.journals(self.root) if not locks.is_in_use(path)]
-            return self._shelf.remove([path for path in chosen if path.name not in used])
+            paths = [info.path for info in self._shelf.snapshots() if chosen is None or chosen(info)]
+            if chosen is None:
+                paths += self.root.glob(f"*{DAMAGED}")
+                paths += [path for path in journal.journals(self.root) if not locks.is_in_use(path)]
+            return self._shelf.remove([path for path in paths if path.name not in used])
 
     def recover(self) -> int:
         """Make snapshots of what killed evaluations had finished. Return of how many.
@@ -177,7 +167,7 @@ class Library:
         """Open the journal of a session. Raises `StoreUnavailableError` if it cannot be written."""
         header = {**_facts(session), "started": time.time(), "file": session.path.name, "using": list(session.using)}
         header["questions"] = len(session.questions)
-        return Journal(self.root, header, sync=self.sync)
+        return Journal(self.root, header)
 
     def write(self, session: Session, index: KeptRows, metadata: dict[str, Any], metrics: dict[str, Any]) -> None:
         """Write the snapshot of a session. Raises the `StoreError` family if it cannot be written."""
@@ -291,9 +281,3 @@ def _facts(session: Session) -> dict[str, Any]:
         "forced": session.forced,
         "repeats": session.repeats,
     }
-
-
-def _matches(selector: Selector, info: SnapshotInfo) -> bool:
-    if callable(selector):
-        return selector(info)
-    return any(fnmatch.fnmatch(text, selector) for text in (info.path.name, info.key.model.model, info.run_id))

@@ -9,7 +9,6 @@ from typing import Any
 from dspy_cachectl.entries import values
 from dspy_cachectl.entries.secrets import is_secret_name, scrub
 from dspy_cachectl.errors import CorruptEntryError
-from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.predictions.outputs import Output
 
 
@@ -88,10 +87,6 @@ class PredictionRow:
     def row_key(self) -> tuple[str, int, int]:
         """Which question and repeat it belongs to."""
         return self.example_key, self.occurrence, self.repeat
-
-    def is_for(self, question: Question) -> bool:
-        """Tell whether it answers this question."""
-        return (self.example_key, self.occurrence) == (question.example_key, question.occurrence)
 
 
 def encode(row: PredictionRow) -> bytes:

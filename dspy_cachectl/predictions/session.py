@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Status = Literal["computed", "loaded", "extended"]
 
 
+@dataclass(eq=False)
 class Session:
     """The predictions of one run over one data set. Thread-safe; made by `Library.open`.
 
@@ -45,39 +46,27 @@ class Session:
         unserialisable: How many rows hold something that has no stored form.
     """
 
-    def __init__(
-        self,
-        library: Library,
-        key: SnapshotKey,
-        questions: Sequence[Question],
-        *,
-        run_id: str,
-        repeats: int,
-        index: KeptRows,
-        path: Path,
-        using: tuple[str, ...],
-        changes: list[str],
-        forced: bool,
-        is_finished: bool,
-    ) -> None:
-        self.key = key
-        self.questions = questions
-        self.run_id = run_id
-        self.repeats = repeats
-        self.changes = changes
-        self.path = path
-        self.using = using
-        self.forced = forced
-        self.failed_writes = 0
-        self.unserialisable = 0
-        self.kept_before = index.served(repeats)
-        self._library = library
-        self._index = index
-        self._lock = threading.Lock()
-        self._journal: Journal | None = None
-        self._is_finished = is_finished
-        self._changed = False
-        self._closed = False
+    key: SnapshotKey
+    questions: Sequence[Question]
+    run_id: str
+    repeats: int
+    changes: list[str]
+    path: Path
+    using: tuple[str, ...]
+    forced: bool
+    _library: Library
+    _index: KeptRows
+    _is_finished: bool
+    failed_writes: int = 0
+    unserialisable: int = 0
+    kept_before: int = field(init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _journal: Journal | None = None
+    _changed: bool = False
+    _closed: bool = False
+
+    def __post_init__(self) -> None:
+        self.kept_before = self._index.served(self.repeats)
 
     @property
     def status(self) -> Status:
@@ -104,13 +93,6 @@ class Session:
         row = self.saved(question, repeat)
         found = None if row is None else row.scores.get(metric)
         return found if found is not None and found.label_key == question.label_key else None
-
-    def missing(self) -> Iterator[tuple[Question, int]]:
-        """Yield the questions and repeats without an answer, repeat by repeat."""
-        for repeat in range(self.repeats):
-            for question in self.questions:
-                if not self._index.is_answered((question.example_key, question.occurrence, repeat)):
-                    yield question, repeat
 
     def rows(self) -> Iterator[PredictionRow]:
         """Yield all rows, failed ones too, in the order of the data set and of the repeats."""

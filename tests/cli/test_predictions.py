@@ -31,9 +31,8 @@ def run(library: Path, answers: dict[int, str], *, name: str, **more: Any) -> Pa
     data = examples(3)
     key = more.pop("key", None) or key_of(data)
     with Library(library, **more).open(key, questions_of(data), run_id=name) as session:
-        for question, repeat in list(session.missing()):
-            at = [other.example_key for other in questions_of(data)].index(question.example_key)
-            made: PredictionRow = row(question, repeat, answer=answers.get(at, "same"), inputs={"question": f"q{at}"})
+        for at, question in enumerate(session.questions):
+            made: PredictionRow = row(question, answer=answers.get(at, "same"), inputs={"question": f"q{at}"})
             judged = {"exact": Score(question.label_key, float(at in answers))}
             session.keep(replace(made, scores=judged))
         path = session.finish({"phase": "eval"}, {"exact": {"score": len(answers) / 3}})

@@ -228,7 +228,7 @@ library = Library(sys.argv[1])
 tracemalloc.start()
 for turn in range(2):
     with library.open(key, Questions()) as session:
-        for question, repeat in session.missing():
+        for question in Questions() if turn == 0 else ():
             session.keep(PredictionRow(question.example_key, output=Output({"answer": "x" * 200})))
         session.finish()
         rows = sum(1 for _ in session.rows())

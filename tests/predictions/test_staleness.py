@@ -16,7 +16,7 @@ import dspy
 import pytest
 
 import dspy_cachectl
-from dspy_cachectl.fingerprints.content import ContentHashes
+from dspy_cachectl.fingerprints.content import content_hash
 from dspy_cachectl.fingerprints.data import dataset_hash
 from dspy_cachectl.fingerprints.models import model_identity
 from dspy_cachectl.fingerprints.programs import changed, program_fingerprint
@@ -249,12 +249,11 @@ def test_retrained_checkpoint_at_the_same_path_counts(tmp_path: Path, place: str
     weights = tmp_path / "model" / "weights.bin" if kind == "folder" else tmp_path / "weights.bin"
     weights.parent.mkdir(exist_ok=True)
     path = weights.parent if kind == "folder" else weights
-    hashes = ContentHashes(tmp_path / "hashes.json")
 
     def identity() -> Any:
         if place == "model":
-            return model_identity(dspy.LM(f"local/{path}"), hashes=hashes)
-        return model_identity(dspy_cachectl.LM("openai/m", endpoint=str(path)), hashes=hashes)
+            return model_identity(dspy.LM(f"local/{path}"))
+        return model_identity(dspy_cachectl.LM("openai/m", endpoint=str(path)))
 
     weights.write_bytes(b"a" * 2_000_000)
     os.utime(weights, (1e9, 1e9))
@@ -272,11 +271,10 @@ def test_hash_of_a_large_file_is_remembered(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("dspy_cachectl.fingerprints.content._RACY", -1.0)
     weights = tmp_path / "weights.bin"
     weights.write_bytes(b"a" * 2_000_000)
-    hashes = ContentHashes(tmp_path / "hashes.json")
-    first = hashes.of(weights)
+    first = content_hash(weights)
 
-    assert first in (tmp_path / "hashes.json").read_text()
-    assert first == ContentHashes(tmp_path / "hashes.json").of(weights)
+    monkeypatch.setattr(Path, "open", lambda *_, **__: pytest.fail("it is read again"))
+    assert first == content_hash(weights)
 
 
 @pytest.mark.parametrize(
