@@ -11,55 +11,40 @@ A leader asks, the others wait. Three rules keep it from deadlock:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 A = TypeVar("A")
 T = TypeVar("T")
 
-_Word = Literal["answer", "lead", "alone"]
-_Slot = tuple[str, bool]
-"""A key, and whether a thread leads. They are apart because threads wait for threads only."""
-
-
-@dataclass(eq=False)
-class _Waiter(Generic[A]):
-    """Somebody who waits, woken once with a word. `slot` is where it leads, if it comes to lead."""
-
-    slot: _Slot
-    loop: asyncio.AbstractEventLoop | None = None
-    woken: threading.Event = field(default_factory=threading.Event)
-    future: asyncio.Future[None] | None = None
-    word: _Word | None = None
-    answer: A | None = None
-
-    def wake(self, word: _Word, answer: A | None = None) -> None:
-        self.word, self.answer = word, answer
-        if self.loop is None or self.future is None:
-            self.woken.set()
-            return
-        try:
-            self.loop.call_soon_threadsafe(_resolve, self.future)
-        except RuntimeError:
-            # Its loop was closed under it: nobody is waiting any more. A lead must not be lost with it.
-            self.word = None
-            raise
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
 
 @dataclass(eq=False)
 class _Flight(Generic[A]):
-    """One call in the air."""
+    """One call in the air.
 
-    waiters: deque[_Waiter[A]] = field(default_factory=deque)
+    Attributes:
+        key: What makes two calls the same.
+        threaded: Whether a thread leads it. Flights of both kinds are apart, because threads wait for threads only.
+        failures: How often the provider failed, for those whose heir it is as well.
+        ended: Done when its leader is: with what that hands over, or None where there is nothing to hand over.
+        failed: Whether its leader came back without an answer.
+        heirs: The flights that those who waited for it went on to, by whether a thread leads them.
+    """
+
+    key: str
+    threaded: bool
     failures: int = 0
+    ended: Future[A | None] = field(default_factory=Future)
+    failed: bool = False
+    heirs: dict[bool, _Flight[A]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # A future that runs cannot be cancelled: a task that is cancelled while it waits would take it from all others.
+        self.ended.set_running_or_notify_cancel()
 
 
 class Flights(Generic[A]):
@@ -67,7 +52,7 @@ class Flights(Generic[A]):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._flights: dict[_Slot, _Flight[A]] = {}
+        self._flights: dict[tuple[str, bool], _Flight[A]] = {}
 
     def run(self, key: str, ask: Callable[[A | None], T], handed: Callable[[], A | None]) -> T:
         """Ask, or wait for whoever is asking the same.
@@ -80,133 +65,65 @@ class Flights(Generic[A]):
         Returns:
             What `ask` returned.
         """
-        slot, waiter = self._join(key, threaded=True, waits=not _on_event_loop())
-        if waiter is not None:
-            try:
-                waiter.woken.wait()
-            except BaseException:
-                self._leave(waiter)
-                raise
-        if waiter is not None:
-            if waiter.word != "lead":
-                return ask(waiter.answer)
-            slot = waiter.slot
-        if slot is None:
+        flight, leads = self._join(key, threaded=True)
+        while not leads:
+            if flight is None or _on_event_loop():
+                return ask(None)
+            answer = flight.ended.result()
+            if not flight.failed:
+                return ask(answer)
+            flight, leads = self._join(key, threaded=True, heir_of=flight)
+        with self._leading(flight, handed):
             return ask(None)
-        try:
-            result = ask(None)
-        except BaseException as error:
-            self._failed(slot, counts=isinstance(error, Exception))
-            raise
-        self._landed(slot, handed())
-        return result
 
     async def run_async(self, key: str, ask: Callable[[A | None], Awaitable[T]], handed: Callable[[], A | None]) -> T:
         """Do the same as `run` without holding a thread."""
-        slot, waiter = self._join(key, threaded=False, waits=True)
-        if waiter is not None and waiter.future is not None:
-            try:
-                await waiter.future
-            except BaseException:
-                self._leave(waiter)
-                raise
-        if waiter is not None:
-            if waiter.word != "lead":
-                return await ask(waiter.answer)
-            slot = waiter.slot
-        if slot is None:
+        flight, leads = self._join(key, threaded=False)
+        while not leads:
+            if flight is None:
+                return await ask(None)
+            answer = await asyncio.wrap_future(flight.ended)
+            if not flight.failed:
+                return await ask(answer)
+            flight, leads = self._join(key, threaded=False, heir_of=flight)
+        with self._leading(flight, handed):
             return await ask(None)
+
+    def _join(self, key: str, *, threaded: bool, heir_of: _Flight[A] | None = None) -> tuple[_Flight[A] | None, bool]:
+        """Return a flight, and whether to lead it rather than wait for it; no flight to go alone.
+
+        When a leader fails, everybody who waited for it comes back here: the first leads its heir, the others wait for
+        that. After a second failure nobody waits for a third: each asks for itself.
+        """
+        if heir_of is not None and heir_of.failures >= 2:
+            return None, False
+        heirs = {} if heir_of is None else heir_of.heirs
+        with self._lock:
+            for led_by_thread in (True,) if threaded else (True, False):
+                # Who comes back late finds the heir of its flight here, also when that has ended.
+                flight = heirs.get(led_by_thread) or self._flights.get((key, led_by_thread))
+                if flight is not None:
+                    return heirs.setdefault(led_by_thread, flight), False
+            flight = _Flight(key, threaded, failures=0 if heir_of is None else heir_of.failures)
+            self._flights[key, threaded] = heirs[threaded] = flight
+            return flight, True
+
+    @contextlib.contextmanager
+    def _leading(self, flight: _Flight[A] | None, handed: Callable[[], A | None]) -> Iterator[None]:
+        assert flight is not None  # noqa: S101 - for the type checker
+        answer = None
         try:
-            result = await ask(None)
+            yield
+            answer = handed()
         except BaseException as error:
-            self._failed(slot, counts=isinstance(error, Exception))
+            # A leader that was cancelled says nothing of the provider.
+            flight.failures += isinstance(error, Exception)
+            flight.failed = True
             raise
-        self._landed(slot, handed())
-        return result
-
-    def _join(self, key: str, *, threaded: bool, waits: bool) -> tuple[_Slot | None, _Waiter[A] | None]:
-        """Return the slot to lead, or the slot and a place to wait in; (None, None) to go alone."""
-        with self._lock:
-            for slot in ((key, True),) if threaded else ((key, True), (key, False)):
-                flight = self._flights.get(slot)
-                if flight is None:
-                    continue
-                if not waits:
-                    return None, None
-                waiter: _Waiter[A] = _Waiter(slot)
-                if not threaded:
-                    waiter.loop = asyncio.get_running_loop()
-                    waiter.future = waiter.loop.create_future()
-                flight.waiters.append(waiter)
-                return slot, waiter
-            slot = (key, threaded)
-            self._flights[slot] = _Flight()
-            return slot, None
-
-    def _landed(self, slot: _Slot, answer: A | None) -> None:
-        with self._lock:
-            flight = self._flights.pop(slot)
-        word: _Word = "alone" if answer is None else "answer"
-        for waiter in flight.waiters:
-            _wake(waiter, word, answer)
-
-    def _failed(self, slot: _Slot, *, counts: bool) -> None:
-        """Let one waiter lead. After a second failure nobody waits for a third: each asks for itself."""
-        with self._lock:
-            flight = self._flights[slot]
-            flight.failures += counts
-            if flight.failures < 2 and self._promote(slot, flight):
-                return
-            del self._flights[slot]
-        for waiter in flight.waiters:
-            _wake(waiter, "alone")
-
-    def _promote(self, slot: _Slot, flight: _Flight[A]) -> bool:
-        # Threads first: while one leads, everybody may wait.
-        threads = [waiter for waiter in flight.waiters if waiter.loop is None]
-        coroutines = [waiter for waiter in flight.waiters if waiter.loop is not None]
-        for index, waiter in enumerate(threads):
-            flight.waiters = deque([*threads[index + 1 :], *coroutines])
-            if _wake(waiter, "lead"):
-                return True
-        flight.waiters = deque(coroutines)
-        key = slot[0]
-        other = self._flights.get((key, False))
-        if slot[1] and other is not None:
-            # A coroutine leads the same call already.
-            for waiter in coroutines:
-                waiter.slot = (key, False)
-            other.waiters.extend(coroutines)
-            flight.waiters.clear()
-            return False
-        while flight.waiters:
-            waiter = flight.waiters.popleft()
-            waiter.slot = (key, False)
-            if _wake(waiter, "lead"):
-                for left in flight.waiters:
-                    left.slot = (key, False)
-                del self._flights[slot]
-                self._flights[key, False] = flight
-                return True
-        return False
-
-    def _leave(self, waiter: _Waiter[A]) -> None:
-        """Somebody stops waiting: a cancelled task, an interrupted thread. A lead it was given passes on."""
-        with self._lock:
-            flight = self._flights.get(waiter.slot)
-            if flight is not None and waiter in flight.waiters:
-                flight.waiters.remove(waiter)
-                return
-        if waiter.word == "lead":
-            self._failed(waiter.slot, counts=False)
-
-
-def _wake(waiter: _Waiter[A], word: _Word, answer: A | None = None) -> bool:
-    try:
-        waiter.wake(word, answer)
-    except RuntimeError:
-        return False
-    return True
+        finally:
+            with self._lock:
+                del self._flights[flight.key, flight.threaded]
+            flight.ended.set_result(answer)
 
 
 def _on_event_loop() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import dspy
@@ -63,3 +64,8 @@ def assert_counted(tally: Tally, **expected: int) -> None:
     rest = {name: value for name, value in expected.items() if name not in OUTCOMES}
     assert rest == {name: getattr(tally, name) for name in rest}
     assert tally.calls == sum(outcomes.values())
+
+
+def waiters(future: Future[Any]) -> int:
+    """How many threads and coroutines wait for a future; Python counts them, and says so nowhere."""
+    return len(future._condition._waiters) + len(future._done_callbacks)  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from dspy_cachectl.calls.flight import Flights
+from tests.calls.support import waiters
 
 
 class Asked:
@@ -42,7 +43,7 @@ class Asked:
 
 
 def _waiting(flights: Flights[str], key: str) -> int:
-    return sum(len(flight.waiters) for (name, _), flight in flights._flights.items() if name == key)
+    return sum(waiters(flight.ended) for (name, _), flight in flights._flights.items() if name == key)
 
 
 def _until(true: Callable[[], bool]) -> None:

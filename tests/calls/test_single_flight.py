@@ -12,6 +12,7 @@ import pytest
 
 import dspy_cachectl as cachectl
 from dspy_cachectl.calls.lm import _FLIGHTS
+from tests.calls.support import waiters
 from tests.endpoint import Endpoint
 
 MakeLM = Callable[..., cachectl.LM]
@@ -20,7 +21,7 @@ QUESTION = "What is asked by all?"
 
 def waiting() -> int:
     """How many calls wait for another one's answer."""
-    return sum(len(flight.waiters) for flight in list(_FLIGHTS._flights.values()))
+    return sum(waiters(flight.ended) for flight in list(_FLIGHTS._flights.values()))
 
 
 def until(true: Callable[[], bool]) -> None:
