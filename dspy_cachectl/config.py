@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from platformdirs import user_cache_dir
@@ -111,7 +112,6 @@ class _Current:
         self.lock = threading.Lock()
         self.overrides: dict[str, Any] = {}
         self.settings: Settings | None = None
-        self.version = 0
 
 
 _CURRENT = _Current()
@@ -129,27 +129,7 @@ def settings() -> Settings:
         return _CURRENT.settings
 
 
-def settings_version() -> int:
-    """Return a number that grows whenever the settings may have changed."""
-    return _CURRENT.version
-
-
-class Configured:
-    """What `configure()` returns: used as a context manager, it puts the settings back at the end of the block."""
-
-    def __init__(self, previous: dict[str, Any]) -> None:
-        self._previous = previous
-
-    def __enter__(self) -> Settings:
-        return settings()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        _replace(self._previous)
-
-
-def configure(**changes: Any) -> Configured:
+def configure(**changes: Any) -> AbstractContextManager[Settings]:
     """Change settings for this process, over what pyproject.toml and the environment say.
 
     Args:
@@ -168,7 +148,15 @@ def configure(**changes: Any) -> Configured:
     merged = {**previous, **changes}
     _load(merged)
     _replace(merged)
-    return Configured(previous)
+    return _until_left(previous)
+
+
+@contextmanager
+def _until_left(previous: dict[str, Any]) -> Iterator[Settings]:
+    try:
+        yield settings()
+    finally:
+        _replace(previous)
 
 
 def reload() -> None:
@@ -180,7 +168,6 @@ def _replace(overrides: dict[str, Any]) -> None:
     with _CURRENT.lock:
         _CURRENT.overrides = overrides
         _CURRENT.settings = None
-        _CURRENT.version += 1
 
 
 def _load(overrides: dict[str, Any]) -> Settings:

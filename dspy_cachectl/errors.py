@@ -18,6 +18,7 @@ would retry it, fall back to another adapter, or turn it into an observation of 
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -94,19 +95,8 @@ class CacheMissError(CachectlError):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Survive a trip between processes: the message is rebuilt from the facts."""
-        facts = {
-            "key": self.key,
-            "model": self.model,
-            "phase": self.phase,
-            "cassette": self.cassette,
-            "nearest": self.nearest,
-            "differences": self.differences,
-        }
-        return (_rebuild_miss, (self.reason, facts))
-
-
-def _rebuild_miss(reason: str, facts: dict[str, object]) -> CacheMissError:
-    return CacheMissError(reason, **facts)  # type: ignore[arg-type]
+        names = ("key", "model", "phase", "cassette", "nearest", "differences")
+        return functools.partial(CacheMissError, self.reason, **{name: getattr(self, name) for name in names}), ()
 
 
 class ReplayIncompleteError(CachectlError):

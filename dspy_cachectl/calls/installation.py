@@ -14,7 +14,7 @@ from dspy_cachectl.accounting import runs
 from dspy_cachectl.accounting.usage import Usage
 from dspy_cachectl.calls import endpoints, strict
 from dspy_cachectl.calls.cache import ManagedCache
-from dspy_cachectl.config import Settings, reload, settings, settings_version
+from dspy_cachectl.config import Settings, reload, settings
 from dspy_cachectl.context.phases import PhaseContext, PhaseRun
 from dspy_cachectl.context.process import state
 from dspy_cachectl.entries import records
@@ -29,9 +29,7 @@ class _Installation:
 
     lock: threading.RLock
     cache: ManagedCache | None = None
-    explicit: bool = False
-    version: int = -1
-    settings: Settings | None = None
+    opened_with: Settings | None = None
     before: Cache | None = None
 
 
@@ -60,8 +58,8 @@ def install(store: str | os.PathLike[str] | Sequence[Store] | None = None) -> Ma
         stores = list(store)
     with _installed.lock:
         _put(ManagedCache(stores))
-        _installed.explicit = store is not None
-        _installed.version, _installed.settings = settings_version(), chosen
+        # A store of the user's own stays, whatever is configured later.
+        _installed.opened_with = chosen if store is None else None
         assert _installed.cache is not None  # noqa: S101 - for the type checker
         return _installed.cache
 
@@ -79,7 +77,7 @@ def uninstall() -> None:
                     dspy.cache = _installed.before
         _stop_counting()
         _installed.cache.tiers.close()
-        _installed.cache, _installed.before, _installed.explicit = None, None, False
+        _installed.cache, _installed.before = None, None
         strict.unguard()
         endpoints.forget_endpoints()
 
@@ -98,10 +96,8 @@ def ensure_installed() -> ManagedCache | None:
     with _installed.lock:
         found = vars(dspy).get("cache")
         if isinstance(found, ManagedCache):
-            if _installed.explicit or _installed.version == settings_version():
-                return found
-            _installed.version = settings_version()
-            return found if _installed.settings == settings() else install()
+            is_current = _installed.opened_with is None or _installed.opened_with == settings()
+            return found if is_current else install()
         if found is not None and type(found) is not Cache:
             return None
         if _installed.cache is None:
