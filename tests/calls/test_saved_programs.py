@@ -67,7 +67,7 @@ def test_loads_anywhere(
     path = tmp_path / ("saved.json" if how == "state" else "saved")
     program.save(path, save_program=how == "program")
 
-    found = child(STRANGER, how, str(path)).data
+    found = child(STRANGER, how, str(path), fresh=True).data
     assert found.pop("answer").split()[-1].startswith("draw-")
     assert found == {"class": "dspy.clients.lm.LM", "model": "openai/test-model", "temperature": 0.5, "ours": []}
     assert endpoint.requests == 2

@@ -8,13 +8,14 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dspy_cachectl.entries import draws, records
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
+from tests.processes import COMMAND_MODULES, Finished, python
 
 HEAVY = {"dspy", "litellm", "mlflow"}
 SCRIPT = Path(sys.executable).with_name("dspy-cachectl")
@@ -24,30 +25,18 @@ NASTY = "[bold]x[/bold][link=file:///etc]y[/link]\x1b[2J\x07\x9b\u202e\u200b\r"
 HARMLESS = r"[bold]x[/bold][link=file:///etc]y[/link]\x1b[2J\x07\x9b\u202e\u200b\r"
 
 
-def command(
-    *arguments: str | Path, store: Path | None = None, cwd: Path | None = None, **variables: str
-) -> subprocess.CompletedProcess[str]:
-    """Run the console script where no setting of the developer's own reaches it."""
+def command(*arguments: str | Path, store: Path | None = None, cwd: Path | None = None, **variables: str) -> Finished:
+    """Run the console script where no setting of the developer's own reaches it.
+
+    With `-X` first, or with variables of Python's own, it is a new interpreter, which tells what it imports.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DSPY_CACHECTL_")}
     environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "COLUMNS": "100", **variables}
-    named = () if store is None else ("--store", store)
-    return subprocess.run(
-        [sys.executable, *_python_options(arguments), str(SCRIPT), *map(str, (*named, *_others(arguments)))],
-        cwd=cwd,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def _python_options(arguments: Sequence[str | Path]) -> list[str]:
-    return ["-X", "importtime"] if arguments and arguments[0] == "-X" else []
-
-
-def _others(arguments: Sequence[str | Path]) -> Sequence[str | Path]:
-    return arguments[1:] if arguments and arguments[0] == "-X" else arguments
+    named: tuple[str | Path, ...] = () if store is None else ("--store", store)
+    if arguments and arguments[0] == "-X":
+        return python("-X", "importtime", SCRIPT, *named, *arguments[1:], cwd=cwd, env=environment)
+    warm = () if any(name.startswith("PYTHON") for name in variables) else COMMAND_MODULES
+    return python(SCRIPT, *named, *arguments, warm=warm, cwd=cwd, env=environment)
 
 
 def printed(*arguments: str | Path, store: Path) -> list[str]:

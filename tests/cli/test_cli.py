@@ -11,6 +11,7 @@ import pytest
 from dspy_cachectl._version import __version__
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
+from tests.processes import COMMAND_MODULES, Finished, python
 
 HEAVY = {"dspy", "litellm", "mlflow"}
 COMMANDS = [
@@ -42,23 +43,14 @@ DRAWN = [
 ]
 
 
-def cachectl(*arguments: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def cachectl(*arguments: str | Path, cwd: Path, **variables: str) -> Finished:
     """Run the command line where no setting of the developer's own reaches it."""
-    return python("-m", "dspy_cachectl", *arguments, cwd=cwd, **variables)
+    return python("-m", "dspy_cachectl", *arguments, warm=COMMAND_MODULES, cwd=cwd, env=environment(**variables))
 
 
-def python(*arguments: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DSPY_CACHECTL_")}
-    environment.update(variables, PYTHONPATH=os.pathsep.join(filter(None, sys.path)), COLUMNS="100")
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=cwd,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def environment(**variables: str) -> dict[str, str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("DSPY_CACHECTL_")}
+    return {**own, **variables, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "COLUMNS": "100"}
 
 
 def modules_loaded(done: subprocess.CompletedProcess[str]) -> set[str]:
@@ -265,13 +257,13 @@ def test_a_reader_that_has_seen_enough_hears_no_complaint(
         "print(done.returncode, done.stderr)\n"
     )
     command = ["-m", "dspy_cachectl", "--store", full, *arguments]
-    done = python("-c", script, *command, cwd=tmp_path, PYTHONUNBUFFERED=unbuffered)
+    done = python("-c", script, *command, cwd=tmp_path, env=environment(PYTHONUNBUFFERED=unbuffered))
     assert "1 b''\n" == done.stdout
 
 
 def test_importing_the_package_loads_nothing_heavy(tmp_path: Path) -> None:
     """`import dspy_cachectl` loads neither dspy, litellm nor mlflow."""
-    done = python("-X", "importtime", "-c", "import dspy_cachectl", cwd=tmp_path)
+    done = python("-X", "importtime", "-c", "import dspy_cachectl", cwd=tmp_path, env=environment())
     assert 0 == done.returncode
     loaded = modules_loaded(done)
     assert "dspy_cachectl" in loaded
@@ -282,8 +274,9 @@ def test_importing_the_package_loads_nothing_heavy(tmp_path: Path) -> None:
 def test_the_command_line_loads_nothing_heavy(arguments: list[str], full: Path, tmp_path: Path) -> None:
     """The command line loads neither dspy, litellm nor mlflow, whichever way it learns where the store is."""
     (tmp_path / "pyproject.toml").write_text(f"[tool.dspy_cachectl]\nstore = {json.dumps(str(full))}\n")
-    named = python("-X", "importtime", "-m", "dspy_cachectl", "--store", full, *arguments, cwd=tmp_path)
-    configured = python("-X", "importtime", "-m", "dspy_cachectl", *arguments, cwd=tmp_path)
+    started = ("-X", "importtime", "-m", "dspy_cachectl")
+    named = python(*started, "--store", full, *arguments, cwd=tmp_path, env=environment())
+    configured = python(*started, *arguments, cwd=tmp_path, env=environment())
     assert (0, 0) == (named.returncode, configured.returncode)
     assert "typer" in modules_loaded(named)
     assert set() == (modules_loaded(named) | modules_loaded(configured)) & HEAVY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.endpoint import Endpoint
+from tests.processes import PYTEST_MODULES, python
 from tests.replay.support import recordings
 
 KEY = "sk-suite-secret-0123456789"
@@ -108,9 +110,7 @@ class Suite:
     """A folder with tests."""
 
     def __init__(self, pytester: pytest.Pytester, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._pytester = pytester
         self._endpoint = endpoint
-        self._patch = monkeypatch
         self.folder = pytester.path
         pytester.makeini(INI)
         self.write("conftest.py", CONFTEST)
@@ -128,9 +128,9 @@ class Suite:
         with (self.folder / "tox.ini").open("a", encoding="utf-8") as file:
             file.writelines(f"\n{option}\n" for option in options)
 
-    def run(self, *arguments: str, **env: str) -> Ran:
-        """Run it with the provider at hand."""
-        return self._run(arguments, {"SUITE_KEY": KEY, **env})
+    def run(self, *arguments: str, fresh: bool = False, **env: str) -> Ran:
+        """Run it with the provider at hand; `fresh` in a pytest that has imported nothing yet."""
+        return self._run(arguments, {"SUITE_KEY": KEY, **env}, fresh=fresh)
 
     def replay(self, *arguments: str, **env: str) -> Ran:
         """Run it without a key and without a network."""
@@ -147,18 +147,19 @@ class Suite:
             found[recording["scope"]] = found.get(recording["scope"], 0) + 1
         return found
 
-    def _run(self, arguments: tuple[str, ...], env: dict[str, str]) -> Ran:
+    def _run(self, arguments: tuple[str, ...], env: dict[str, str], *, fresh: bool = False) -> Ran:
         said = self.folder / "said.jsonl"
         said.unlink(missing_ok=True)
-        with self._patch.context() as patch, self._endpoint.counting() as seen:
-            # What a developer's desk may have set.
-            patch.delenv("PYTEST_ADDOPTS", raising=False)
-            for name in ("CI", "BUILD_NUMBER"):
-                # There pytest prints each failure's message once more, in its summary.
-                patch.delenv(name, raising=False)
-            for name, value in {"SUITE_ANSWERS": str(said), **env}.items():
-                patch.setenv(name, value)
-            result = self._pytester.runpytest_subprocess(*arguments, timeout=200)
+        environment = {**os.environ, "SUITE_ANSWERS": str(said), **env}
+        # What a developer's desk may have set. In CI pytest prints each failure's message once more, in its summary.
+        for name in ("PYTEST_ADDOPTS", "CI", "BUILD_NUMBER"):
+            environment.pop(name, None)
+        command = ["-m", "pytest", f"--basetemp={self.folder / 'basetemp'}", *arguments]
+        if not fresh:
+            command.append("-Wignore::pytest.PytestAssertRewriteWarning")  # what is imported is as it is
+        with self._endpoint.counting() as seen:
+            done = python(*command, warm=() if fresh else PYTEST_MODULES, cwd=self.folder, env=environment)
+        result = pytest.RunResult(done.returncode, done.stdout.splitlines(), done.stderr.splitlines(), 0.0)
         lines = said.read_text(encoding="utf-8").splitlines() if said.exists() else []
         answers = {name: answer for name, *answer in map(json.loads, lines)}
         return Ran(result, seen.requests, answers)

@@ -51,7 +51,7 @@ def test_it_is_off_until_it_is_asked(suite: Suite) -> None:
         """,
     )
     for arguments in ((), ("--cachectl=record",), ("--cachectl=off",)):
-        ran = suite.run(*arguments)
+        ran = suite.run(*arguments, fresh=True)
         assert (0, {"passed": 1}) == (ran.code, ran.counts()), ran.text
         assert "= cassettes =" not in ran.text
     assert not suite.cassette("").exists()
