@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dspy_cachectl.stores.disk import DiskStore
-from tests.conftest import Finished
+from tests.processes import Finished
 from tests.stores.counting import calls, served, totals
 
 EXITS = """

@@ -21,8 +21,8 @@ from dspy_cachectl.stores.disk import DiskStore
 from dspy_cachectl.stores.reader import FolderReader
 from tests.cli.commands import SCRIPT, command, data
 from tests.cli.stores import COMPILED, DRAWN, JUDGED, answer, at_terminal, describe_run, files_in, filled, keys_in
-from tests.conftest import Finished
 from tests.endpoint import Endpoint
+from tests.processes import Finished
 
 VECTOR = Label("embedding", "openai/vectors", "compile")
 LABELS = [COMPILED] * 3 + [JUDGED] * 2 + [DRAWN] * 4 + [VECTOR]

@@ -29,7 +29,7 @@ from tests.cli.commands import (
     modules_loaded,
     printed,
 )
-from tests.conftest import Finished
+from tests.processes import Finished
 
 MakeLM = Callable[..., cachectl.LM]
 

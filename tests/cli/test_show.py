@@ -14,7 +14,7 @@ from dspy_cachectl.entries import draws, records
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
 from tests.cli.commands import HARMLESS, HEAVY, NASTY, command, data, entry, fill, key_of, modules_loaded, printed
-from tests.conftest import Finished
+from tests.processes import Finished
 
 MINI = Label("lm", "openai/mini", "compile")
 DRAWN = Label("lm", "openai/mini", "eval", "judge", "run-1")

@@ -32,7 +32,7 @@ from tests.cli.commands import (
     modules_loaded,
     printed,
 )
-from tests.conftest import Finished
+from tests.processes import Finished
 
 COMPILED = Label("lm", "openai/mini", "compile")
 DRAWN = Label("lm", "openai/mini", "eval", "judge", "run-1")

@@ -15,11 +15,11 @@ from dspy_cachectl.entries import records
 from dspy_cachectl.stores.disk import DiskStore
 from tests.cli.commands import command, data
 from tests.cli.stores import COMPILED, DRAWN, answer, at_terminal, damage_rows, files_in, filled, keys_in, table
-from tests.conftest import Finished
 from tests.endpoint import Endpoint
 from tests.faults.disks import read_only
 from tests.faults.entries import of_version
 from tests.predictions.support import evaluate, examples
+from tests.processes import Finished
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.conftest import Finished
 from tests.endpoint import Endpoint
 from tests.evaluation.test_evaluate import models_asked
+from tests.processes import Finished
 
 CHILD = """
     import os, sys, json

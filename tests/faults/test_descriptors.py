@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import dspy_cachectl as cachectl
-from tests.conftest import Finished
 from tests.endpoint import Endpoint
 from tests.faults.evaluating import evaluated
+from tests.processes import Finished
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import dspy_cachectl as cachectl
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
-from tests.conftest import Finished
 from tests.faults.disks import read_only
 from tests.faults.support import NEW, OLD, Scene, first
+from tests.processes import Finished
 
 
 def test_stored_answers_are_served(scene: Scene, tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from statistics import median
 
 import numpy as np
 import pytest
-import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.proportion import proportion_confint
 
 from dspy_cachectl.errors import ConfigurationError
@@ -63,7 +63,7 @@ def test_the_clustered_error_is_statsmodels() -> None:
     rng = np.random.default_rng(2)
     groups = rng.integers(0, 25, 160)
     scores = rng.normal(rng.normal(size=25)[groups] + 3, 1)
-    fit = sm.OLS(scores, np.ones(160)).fit(cov_type="cluster", cov_kwds={"groups": groups}, use_t=True)
+    fit = OLS(scores, np.ones(160)).fit(cov_type="cluster", cov_kwds={"groups": groups}, use_t=True)
     table = ScoreTable.of(scores.tolist(), clusters=groups.tolist())
     error = standard_error(table)
     assert error.value == pytest.approx(float(fit.bse[0]), rel=1e-10)

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
-import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
+from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.contingency_tables import mcnemar
 
 from dspy_cachectl.errors import ConfigurationError
@@ -73,7 +73,7 @@ def test_the_clustered_comparison_is_statsmodels() -> None:
     groups = rng.integers(0, 22, 130)
     before = rng.normal(size=130)
     after = before + rng.normal(0.2 + rng.normal(size=22)[groups], 0.5)
-    fit = sm.OLS(after - before, np.ones(130)).fit(cov_type="cluster", cov_kwds={"groups": groups}, use_t=True)
+    fit = OLS(after - before, np.ones(130)).fit(cov_type="cluster", cov_kwds={"groups": groups}, use_t=True)
     tables = [ScoreTable.of(scores.tolist(), clusters=groups.tolist()) for scores in (before, after)]
     found = compare_paired(*tables)
     assert found.test == "cluster-robust paired t"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dspy_cachectl.stores.disk import DiskStore
-from tests.conftest import Finished
+from tests.processes import Finished
 from tests.stores import writer
 
 _ROOT = Path(__file__).resolve().parents[2]

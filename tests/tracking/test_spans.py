@@ -14,8 +14,8 @@ import mlflow
 import pytest
 
 import dspy_cachectl as cachectl
-from tests.conftest import Finished
 from tests.endpoint import Endpoint
+from tests.processes import Finished
 from tests.tracking.rest import Rest
 
 PRICED = "openai/gpt-4o-mini"
