@@ -25,8 +25,8 @@ QUESTIONS, DELAY = 1000, 0.05
 EVALUATION = """
 import os, sys, time
 import dspy, dspy_cachectl as cachectl
-import dspy_cachectl.evaluation
-import scipy.stats, statsmodels.stats.multitest
+import dspy_cachectl.evaluation.running
+import scipy.stats
 
 def exact(example, prediction, trace=None):
     return example.answer == prediction.answer

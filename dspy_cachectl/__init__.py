@@ -42,7 +42,7 @@ if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is compute
     from dspy_cachectl.errors import ReplayIncompleteError as ReplayIncompleteError
     from dspy_cachectl.errors import StoreError as StoreError
     from dspy_cachectl.errors import StoreUnavailableError as StoreUnavailableError
-    from dspy_cachectl.evaluation import evaluate as evaluate
+    from dspy_cachectl.evaluation.running import evaluate as evaluate
     from dspy_cachectl.phases.auto import AutoPhase as AutoPhase
     from dspy_cachectl.phases.decoration import carry as carry
     from dspy_cachectl.phases.phase import phase as phase
@@ -50,7 +50,7 @@ if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is compute
     from dspy_cachectl.replay import Cassette as Cassette
     from dspy_cachectl.replay import cassette as cassette
     from dspy_cachectl.reports.comparison import Comparison as Comparison
-    from dspy_cachectl.reports.comparison import compare as compare
+    from dspy_cachectl.reports.comparisons import compare as compare
     from dspy_cachectl.reports.report import EvalReport as EvalReport
     from dspy_cachectl.tracking import log_to_mlflow as log_to_mlflow
     from dspy_cachectl.tracking import protect_mlflow as protect_mlflow
@@ -78,10 +78,10 @@ _HOMES = {
     "StoreUnavailableError": "errors",
     "carry": "phases.decoration",
     "cassette": "replay",
-    "compare": "reports.comparison",
+    "compare": "reports.comparisons",
     "configure": "config",
     "current_phase": "context.ruling",
-    "evaluate": "evaluation",
+    "evaluate": "evaluation.running",
     "install": "calls.installation",
     "last_phase": "context.ruling",
     "log_to_mlflow": "tracking",

@@ -18,10 +18,10 @@ from dspy_cachectl.demo.failure import DemoError
 from dspy_cachectl.demo.results import MlflowOutcome, Row, Verdict
 from dspy_cachectl.demo.stage import Outcome, Stage
 from dspy_cachectl.demo.worker import Worker
-from dspy_cachectl.evaluation import evaluate
+from dspy_cachectl.evaluation.running import evaluate
 from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.policy import Policy
-from dspy_cachectl.reports.comparison import Comparisons, compare
+from dspy_cachectl.reports.comparisons import Comparisons, compare
 from dspy_cachectl.reports.report import EvalReport
 
 HOLD_SECONDS = 300.0
@@ -122,7 +122,7 @@ def log_to_mlflow(stage: Stage) -> Iterator[Row]:
 
 def compare_programs(stage: Stage) -> Iterator[Row]:
     """Evaluate both programs with three answers to each review, and ask whether one is better."""
-    if any(importlib.util.find_spec(name) is None for name in ("scipy", "statsmodels")):
+    if importlib.util.find_spec("scipy") is None:
         stage.verdict = Verdict("none: pip install 'dspy-cachectl[stats]'")
         return
     reports: dict[str, EvalReport] = {}

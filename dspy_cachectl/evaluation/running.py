@@ -35,8 +35,9 @@ from dspy_cachectl.fingerprints.models import generation_config, model_identity
 from dspy_cachectl.fingerprints.programs import program_fingerprint
 from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.predictions.keys import SnapshotKey
+from dspy_cachectl.reports.measurement import DrawResult, QuestionResult
+from dspy_cachectl.reports.provenance import Provenance
 from dspy_cachectl.reports.report import EvalReport
-from dspy_cachectl.reports.results import DrawResult, Provenance, QuestionResult
 
 logger = logging.getLogger(__name__)
 
@@ -98,10 +99,10 @@ def evaluate(
 
     Raises:
         ConfigurationError: If an argument cannot be used; the message says which and what to do.
-        MissingExtraError: If scipy and statsmodels are not installed.
+        MissingExtraError: If scipy is not installed.
         Exception: What `dspy.Evaluate` raises when it gives up; what was computed until then is kept.
     """
-    if find_spec("scipy") is None or find_spec("statsmodels") is None:
+    if find_spec("scipy") is None:
         raise MissingExtraError("evaluate()", extra="stats")  # before anything is paid for
     if repeats < 1:
         raise ConfigurationError(f"repeats must be 1 or more, not {repeats!r}")

@@ -24,8 +24,8 @@ from dspy_cachectl.predictions.library import Library
 from dspy_cachectl.predictions.outputs import output_of, restore
 from dspy_cachectl.predictions.rows import PredictionRow, Score, readable
 from dspy_cachectl.predictions.session import Session
+from dspy_cachectl.reports.measurement import DrawResult
 from dspy_cachectl.reports.report import EvalReport
-from dspy_cachectl.reports.results import DrawResult
 
 Predictions = bool | str | os.PathLike[str] | Library
 

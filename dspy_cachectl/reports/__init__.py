@@ -1,4 +1,8 @@
 """What an evaluation found: values first, then words, tables, pictures and HTML made of them.
 
+A `Measurement` is answers and the numbers that they come to; `EvalReport`, `Comparison` and `Comparisons` are what
+people hold. Each makes its own sheet of plain rows, and `render` shows sheets, whatever is on them. `texts`, `writing`
+and `progress` are for everybody above: how counts and times are written, files, and how far along something is.
+
 Import from its modules. It knows `statistics` and the rows of `predictions`.
 """

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from itertools import combinations
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from dspy_cachectl import statistics as st
-from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.reports.report import EvalReport
-from dspy_cachectl.reports.sheets import plural
+from dspy_cachectl.reports.measurement import Measurement
+from dspy_cachectl.reports.numbers import ends_text, level_text, number, p_value, places, short
+from dspy_cachectl.reports.sheets import Cell, Facts, Grid, Notes, Sheet, Tone, sheet
+from dspy_cachectl.reports.shown import Shown
+from dspy_cachectl.reports.texts import MISSING, plural
+from dspy_cachectl.statistics.intervals import Interval
+from dspy_cachectl.statistics.paired import compare_paired
+from dspy_cachectl.statistics.power import POWER
+from dspy_cachectl.statistics.verdicts import PairedComparison, Verdict
+
+_UNPAIRED_SHOWN = 20
+_TONES = {
+    Verdict.BETTER: Tone.GOOD,
+    Verdict.WORSE: Tone.BAD,
+    Verdict.NO_DIFFERENCE: Tone.EVEN,
+    Verdict.INCONCLUSIVE: Tone.UNSURE,
+}
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Shown):
     """A candidate against its baseline.
 
     Attributes:
         baseline: The baseline's name.
         candidate: The candidate's name.
-        result: The numbers, for both and for their difference (see `statistics.PairedComparison`).
+        result: The numbers, for both and for their difference (see `PairedComparison`).
         adjusted_p_value: The p-value after allowing for the other comparisons made with it (Holm); the plain
             one where it was made alone.
         compared_with: How many comparisons were made together.
@@ -32,13 +44,13 @@ class Comparison:
 
     baseline: str
     candidate: str
-    result: st.PairedComparison
+    result: PairedComparison
     adjusted_p_value: float
     compared_with: int = 1
     shared_draws: int = 0
     warnings: tuple[str, ...] = ()
     unpaired: Mapping[str, str] = field(default_factory=dict)
-    reports: tuple[EvalReport, ...] = field(default=(), compare=False, repr=False)
+    reports: tuple[Measurement, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def difference(self) -> float:
@@ -46,7 +58,7 @@ class Comparison:
         return self.result.difference
 
     @property
-    def interval(self) -> st.Interval:
+    def interval(self) -> Interval:
         """The confidence interval of the difference."""
         return self.result.interval
 
@@ -56,11 +68,11 @@ class Comparison:
         return self.result.p_value
 
     @property
-    def verdict(self) -> st.Verdict:
+    def verdict(self) -> Verdict:
         """BETTER, WORSE, NO DIFFERENCE or INCONCLUSIVE; a win among many has to survive Holm's adjustment."""
-        won = self.result.verdict in {st.Verdict.BETTER, st.Verdict.WORSE}
+        won = self.result.verdict in {Verdict.BETTER, Verdict.WORSE}
         if won and self.compared_with > 1 and self.adjusted_p_value >= 1.0 - self.result.interval.level:
-            return st.Verdict.INCONCLUSIVE
+            return Verdict.INCONCLUSIVE
         return self.result.verdict
 
     @property
@@ -68,140 +80,64 @@ class Comparison:
         """The verdict in words, with the size of the difference that it is about."""
         return self.result.verdict_text if self.verdict is self.result.verdict else self.verdict.value
 
+    @property
+    def title(self) -> str:
+        """Who is compared with whom."""
+        return f"{self.candidate} against {self.baseline}"
+
+    def settling(self) -> Iterator[str]:
+        """Yield what would settle it, in words; nothing where it is settled."""
+        result = self.result
+        if self.verdict is not Verdict.INCONCLUSIVE:
+            return
+        if result.needed is not None:
+            yield result.needed.sentence
+        if result.verdict is not self.verdict:
+            alpha = 1.0 - result.interval.level
+            yield (
+                f"Alone it would be {result.verdict_text}; among {self.compared_with:,} comparisons its p-value of "
+                f"{p_value(self.p_value)} becomes {p_value(self.adjusted_p_value)} (Holm), and "
+                f"{alpha:.3g} is the limit. Compare fewer reports, or evaluate these two afresh on more questions."
+            )
+
+    def verdict_cell(self) -> Cell:
+        """Return the verdict, and how it is meant."""
+        return Cell(self.verdict_text, _TONES[self.verdict])
+
     def as_dict(self) -> dict[str, Any]:
-        """Return the comparison as plain data."""
+        """Return the comparison as plain data: its numbers, and what is said of them."""
         result = self.result
         return {
             "baseline": self.baseline,
             "candidate": self.candidate,
-            "n": result.n,
-            "baseline_mean": result.baseline_mean,
-            "candidate_mean": result.candidate_mean,
-            "difference": result.difference,
-            "standard_error": result.error.value,
-            "interval": {"low": result.interval.low, "high": result.interval.high, "method": result.interval.method},
-            "p_value": result.p_value,
-            "adjusted_p_value": self.adjusted_p_value,
-            "test": result.test,
-            "correlation": result.correlation,
-            "wins": result.wins,
+            **asdict(result),
             "ties": result.ties,
-            "losses": result.losses,
             "minimal_detectable_effect": result.minimal_detectable_effect,
+            "adjusted_p_value": self.adjusted_p_value,
             "verdict": self.verdict_text,
             "needed": None if result.needed is None else result.needed.sentence,
-            "only_baseline": list(result.only_baseline),
-            "only_candidate": list(result.only_candidate),
             "shared_draws": self.shared_draws,
-            "warnings": list(self.warnings),
+            "warnings": self.warnings,
         }
 
-    def __str__(self) -> str:
-        from dspy_cachectl.reports.render import comparison_text
-
-        return comparison_text(self)
-
-    def __rich__(self) -> Any:
-        from dspy_cachectl.reports.render import comparison_panel
-
-        return comparison_panel(self)
-
-    def _repr_html_(self) -> str:
-        from dspy_cachectl.reports.render import comparison_html
-
-        return comparison_html(self)
-
-
-@dataclass(frozen=True)
-class Comparisons:
-    """Several reports, each pair compared, with the multiplicity handled.
-
-    Attributes:
-        reports: The reports, in the order in which they were given.
-        pairs: A comparison for each pair; the earlier report is the baseline.
-    """
-
-    reports: tuple[EvalReport, ...]
-    pairs: tuple[Comparison, ...]
-
-    @property
-    def best(self) -> str:
-        """The name of the report with the highest score. Its score is biased upward; see `selection_bias`."""
-        return max(self.reports, key=lambda report: report.score).name
-
-    @property
-    def selection_bias(self) -> float:
-        """By about how much the best of these scores is too high, in units of the score."""
-        return st.selection_bias(max(report.standard_error for report in self.reports), len(self.reports))
-
-    def __getitem__(self, names: tuple[str, str]) -> Comparison:
-        for pair in self.pairs:
-            if (pair.baseline, pair.candidate) == names:
-                return pair
-        known = ", ".join(repr(report.name) for report in self.reports)
-        raise ConfigurationError(f"no comparison of {names!r}; name an earlier report, then a later one, of {known}")
-
-    def plot(self, path: Any = None) -> Any:
-        """Draw all scores with their intervals, and score against cost. Needs the `plots` extra."""
-        from dspy_cachectl.reports.plots import plot_comparisons
-
-        return plot_comparisons(self, path)
-
-    def __str__(self) -> str:
-        from dspy_cachectl.reports.render import comparisons_text
-
-        return comparisons_text(self)
-
-    def __rich__(self) -> Any:
-        from dspy_cachectl.reports.render import comparisons_table
-
-        return comparisons_table(self)
-
-    def _repr_html_(self) -> str:
-        from dspy_cachectl.reports.render import comparisons_html
-
-        return comparisons_html(self)
-
-
-def compare(
-    reports: Mapping[str, EvalReport], *, smallest_difference: float = 0.05, level: float = 0.95
-) -> Comparisons:
-    """Compare several reports, each with each.
-
-    The p-values are adjusted by Holm's method, since among many comparisons some win by luck.
-
-    Args:
-        reports: The reports by name; two at least.
-        smallest_difference: The smallest difference that matters, in units of the score.
-        level: The nominal coverage of the intervals.
-
-    Raises:
-        ConfigurationError: If there are fewer than two reports, or two of them have no question in common.
-    """
-    from dataclasses import replace
-
-    if len(reports) < 2:
-        raise ConfigurationError(f"compare() takes two reports at least, by name; got {len(reports)}")
-    named = tuple(replace(report, name=name) for name, report in reports.items())
-    pairs = [
-        compare_two(one, other, smallest_difference=smallest_difference, level=level)
-        for one, other in combinations(named, 2)
-    ]
-    adjusted = st.holm([pair.p_value for pair in pairs])
-    return Comparisons(
-        reports=named,
-        pairs=tuple(
-            replace(pair, adjusted_p_value=p_value, compared_with=len(pairs))
-            for pair, p_value in zip(pairs, adjusted, strict=True)
-        ),
-    )
+    def _sheet(self) -> Sheet:
+        return sheet(
+            self.title,
+            self.verdict_cell(),
+            Notes("What would settle it", tuple(self.settling())),
+            Facts("Difference", tuple(_rows(self))),
+            Notes("Warnings", self.warnings),
+            Notes("Caveats", self.interval.caveats),
+            Grid("Questions that do not pair", ("only in", "question", "begins with"), _unpaired(self)),
+            Notes("More questions that do not pair", tuple(_more_unpaired(self))),
+        )
 
 
 def compare_two(
-    baseline: EvalReport, candidate: EvalReport, *, smallest_difference: float = 0.05, level: float = 0.95
+    baseline: Measurement, candidate: Measurement, *, smallest_difference: float = 0.05, level: float = 0.95
 ) -> Comparison:
     """Compare a candidate with its baseline (see `EvalReport.compare`)."""
-    result = st.compare_paired(baseline.table, candidate.table, smallest_difference=smallest_difference, level=level)
+    result = compare_paired(baseline.table, candidate.table, smallest_difference=smallest_difference, level=level)
     shared = len(baseline.draw_ids & candidate.draw_ids)
     alone = {*result.only_baseline, *result.only_candidate}
     return Comparison(
@@ -221,7 +157,7 @@ def compare_two(
     )
 
 
-def _warnings(baseline: EvalReport, candidate: EvalReport, result: st.PairedComparison, shared: int) -> list[str]:
+def _warnings(baseline: Measurement, candidate: Measurement, result: PairedComparison, shared: int) -> list[str]:
     found = []
     if shared:
         found.append(
@@ -244,3 +180,46 @@ def _warnings(baseline: EvalReport, candidate: EvalReport, result: st.PairedComp
 def _few(questions: tuple[str, ...]) -> str:
     shown = ", ".join(questions[:3])
     return shown if len(questions) <= 3 else f"{shown} and {len(questions) - 3} more"
+
+
+def _rows(comparison: Comparison) -> Iterator[tuple[str, str]]:
+    result, error, interval = comparison.result, comparison.result.error, comparison.interval
+    decimals = places(error.value)
+    yield "candidate", f"{number(result.candidate_mean, decimals)} ({comparison.candidate})"
+    yield "baseline", f"{number(result.baseline_mean, decimals)} ({comparison.baseline})"
+    yield "difference", f"{number(result.difference, decimals, sign=True)} ± {number(error.value, decimals)}"
+    yield f"{level_text(interval)} interval", f"{ends_text(interval, error.value, sign=True)}, {interval.method}"
+    yield "p-value", f"{p_value(comparison.p_value)}, {result.test}"
+    if comparison.compared_with > 1:
+        yield (
+            "adjusted p-value",
+            f"{p_value(comparison.adjusted_p_value)}, Holm, among {comparison.compared_with:,} comparisons",
+        )
+    yield (
+        "questions",
+        f"{plural(result.n, 'pair')}: {result.wins:,} won, {result.ties:,} tied, {result.losses:,} lost",
+    )
+    yield "correlation", number(result.correlation, 2)
+    yield (
+        "standard error",
+        f"{number(error.value, decimals)} paired, {number(result.unpaired_error, decimals)} if it were not",
+    )
+    if error.clusters is not None:
+        yield "clusters", f"{error.clusters:,}; design effect {number(error.design_effect)}"
+    effect = f"{number(result.minimal_detectable_effect, decimals)} with a probability of {POWER:.0%}"
+    yield "smallest detectable difference", f"{effect} (the smallest that matters: {result.smallest_difference:g})"
+
+
+def _unpaired(comparison: Comparison) -> tuple[tuple[Cell, ...], ...]:
+    result, previews = comparison.result, comparison.unpaired
+    questions = [(comparison.baseline, one) for one in result.only_baseline]
+    questions += [(comparison.candidate, one) for one in result.only_candidate]
+    return tuple(
+        (Cell(name), Cell(short(one)), Cell(previews.get(one, MISSING))) for name, one in questions[:_UNPAIRED_SHOWN]
+    )
+
+
+def _more_unpaired(comparison: Comparison) -> Iterator[str]:
+    count = len(comparison.result.only_baseline) + len(comparison.result.only_candidate) - _UNPAIRED_SHOWN
+    if count > 0:
+        yield f"and {count:,} more: as_dict()['only_baseline'] and as_dict()['only_candidate'] list them all"

@@ -9,17 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError, StoreUnavailableError
-from dspy_cachectl.reports.describe import Price, ends_text, level_text, score_with_error
-from dspy_cachectl.reports.sheets import clean, plural
+from dspy_cachectl.reports.measurement import Measurement, QuestionResult
+from dspy_cachectl.reports.numbers import ends_text, level_text, score_text
+from dspy_cachectl.reports.texts import cut, harmless, plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
-
-    from dspy_cachectl.reports.comparison import Comparisons
-    from dspy_cachectl.reports.report import EvalReport
-    from dspy_cachectl.reports.results import QuestionResult
 
 MOST_QUESTIONS = 200
 """How many questions a heat map shows at most; more would be thinner than a pixel."""
@@ -33,7 +30,7 @@ _GREY = "#666666"
 _NO_ANSWER = "#dddddd"
 
 
-def plot_report(report: EvalReport, path: str | os.PathLike[str] | None = None) -> Figure:
+def plot_report(report: Measurement, path: str | os.PathLike[str] | None = None) -> Figure:
     """Draw a score with its interval, and below it the score of every question and repeat.
 
     Args:
@@ -56,13 +53,13 @@ def plot_report(report: EvalReport, path: str | os.PathLike[str] | None = None) 
     return _saved(figure, path)
 
 
-def plot_comparisons(comparisons: Comparisons, path: str | os.PathLike[str] | None = None) -> Figure:
+def plot_scores(reports: Sequence[Measurement], path: str | os.PathLike[str] | None = None) -> Figure:
     """Draw the scores of several reports with their intervals, and score against what an answer costs.
 
     The cost is in US dollars where every report knows its prices, else in tokens.
 
     Args:
-        comparisons: The reports, compared.
+        reports: The reports.
         path: As for `plot_report`.
 
     Returns:
@@ -73,7 +70,6 @@ def plot_comparisons(comparisons: Comparisons, path: str | os.PathLike[str] | No
         ConfigurationError: If the name ends in something that matplotlib cannot write.
         StoreUnavailableError: If the file cannot be written.
     """
-    reports = comparisons.reports
     figure = _figure(10.5, max(3.4, 1.6 + 0.42 * len(reports)))
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1.0))
     _draw_scores(left, reports)
@@ -108,7 +104,7 @@ def _saved(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
     return figure
 
 
-def _draw_score(axes: Axes, report: EvalReport) -> None:
+def _draw_score(axes: Axes, report: Measurement) -> None:
     _draw_interval(axes, report, 0.0, _COLOURS[0], _MARKERS[0])
     without = report.score_without_failures
     if report.failures and without is not None:
@@ -122,16 +118,17 @@ def _draw_score(axes: Axes, report: EvalReport) -> None:
     if report.table.score_range == (0.0, 1.0):
         axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel(f"score ({_metric_name([report])})", parse_math=False)
-    interval = ends_text(report.interval, report.standard_error)
+    error = report.standard_error
+    score, ends = score_text(report.score, error), ends_text(report.interval, error)
     axes.set_title(
-        f"{_name(report)}: {score_with_error(report)}, {level_text(report.interval)} interval {interval}",
+        f"{_name(report)}: {score}, {level_text(report.interval)} interval {ends}",
         loc="left",
         fontsize=11,
         parse_math=False,
     )
 
 
-def _draw_interval(axes: Axes, report: EvalReport, height: float, colour: str, marker: str) -> None:
+def _draw_interval(axes: Axes, report: Measurement, height: float, colour: str, marker: str) -> None:
     interval = report.interval
     reach = [[report.score - interval.low], [interval.high - report.score]]
     axes.errorbar(
@@ -147,7 +144,7 @@ def _draw_interval(axes: Axes, report: EvalReport, height: float, colour: str, m
     )
 
 
-def _draw_heat_map(figure: Figure, axes: Axes, report: EvalReport) -> None:
+def _draw_heat_map(figure: Figure, axes: Axes, report: Measurement) -> None:
     import matplotlib as mpl
     import numpy as np
     from matplotlib.ticker import MaxNLocator
@@ -217,7 +214,7 @@ def _whole_ticks(count: int) -> list[int]:
     return list(range(1, count + 1, step))
 
 
-def _shown(report: EvalReport) -> Sequence[QuestionResult]:
+def _shown(report: Measurement) -> Sequence[QuestionResult]:
     means = report.table.means
     order = sorted(range(report.n), key=lambda number: means[number])
     if report.n > MOST_QUESTIONS:
@@ -226,7 +223,7 @@ def _shown(report: EvalReport) -> Sequence[QuestionResult]:
     return [report.questions[number] for number in order]
 
 
-def _draw_scores(axes: Axes, reports: Sequence[EvalReport]) -> None:
+def _draw_scores(axes: Axes, reports: Sequence[Measurement]) -> None:
     for height, (report, colour, marker) in enumerate(_styled(reports)):
         _draw_interval(axes, report, height, colour, marker)
     axes.set_yticks(range(len(reports)))
@@ -240,8 +237,8 @@ def _draw_scores(axes: Axes, reports: Sequence[EvalReport]) -> None:
     axes.set_title(f"Scores with {' or '.join(sorted(levels))} intervals", loc="left", fontsize=11)
 
 
-def _draw_prices(axes: Axes, reports: Sequence[EvalReport]) -> None:
-    prices = [Price.of(report) for report in reports]
+def _draw_prices(axes: Axes, reports: Sequence[Measurement]) -> None:
+    prices = [report.price for report in reports]
     in_dollars = all(price.cost > 0.0 for price in prices)
     for (report, colour, marker), price in zip(_styled(reports), prices, strict=True):
         interval = report.interval
@@ -269,7 +266,7 @@ def _draw_prices(axes: Axes, reports: Sequence[EvalReport]) -> None:
     )
 
 
-def _styled(reports: Sequence[EvalReport]) -> list[tuple[EvalReport, str, str]]:
+def _styled(reports: Sequence[Measurement]) -> list[tuple[Measurement, str, str]]:
     return [
         (report, _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)])
         for number, report in enumerate(reports)
@@ -281,10 +278,9 @@ def _bare(axes: Axes, *sides: str) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _name(report: EvalReport) -> str:
-    name = clean(report.name)
-    return name if len(name) <= _NAME_SHOWN else f"{name[: _NAME_SHOWN - 1]}…"
+def _name(report: Measurement) -> str:
+    return cut(harmless(report.name), _NAME_SHOWN)
 
 
-def _metric_name(reports: Sequence[EvalReport]) -> str:
-    return clean(" / ".join(dict.fromkeys(report.provenance.metric for report in reports)))
+def _metric_name(reports: Sequence[Measurement]) -> str:
+    return harmless(" / ".join(dict.fromkeys(report.provenance.metric for report in reports)))

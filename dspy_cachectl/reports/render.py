@@ -1,13 +1,12 @@
-"""Reports and comparisons for people: as text, as a panel in a terminal, and as HTML in a notebook.
+"""Sheets for people: as text, as a panel in a terminal, and as HTML in a notebook.
 
-What is shown is decided in `describe` and `describe_comparison`; here is only how.
+What is on a sheet is decided by whoever made it; here is only how it looks.
 """
 
 from __future__ import annotations
 
 import html
 import io
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -15,13 +14,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from dspy_cachectl.reports.describe import describe_report
-from dspy_cachectl.reports.describe_comparison import describe_comparison, describe_comparisons
-from dspy_cachectl.reports.sheets import Cell, Facts, Grid, Notes, Sheet, Tone, clean
-
-if TYPE_CHECKING:
-    from dspy_cachectl.reports.comparison import Comparison, Comparisons
-    from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.reports.sheets import Cell, Facts, Grid, Notes, Sheet, Tone
+from dspy_cachectl.reports.texts import harmless
 
 _TEXT_WIDTH = 110
 _RICH_STYLES = {
@@ -49,60 +43,17 @@ _HTML_TABLE = "border-collapse:collapse;margin:2px 0 0;background:transparent"
 _HTML_TITLE = "font-weight:bold;margin-top:10px"
 
 
-def report_text(report: EvalReport) -> str:
-    """Write a report as plain text."""
-    return _text(describe_report(report))
-
-
-def report_panel(report: EvalReport) -> RenderableType:
-    """Lay a report out for a terminal."""
-    return _panel(describe_report(report))
-
-
-def report_html(report: EvalReport) -> str:
-    """Write a report as HTML that needs nothing but itself."""
-    return _html(describe_report(report))
-
-
-def comparison_text(comparison: Comparison) -> str:
-    """Write a comparison as plain text."""
-    return _text(describe_comparison(comparison))
-
-
-def comparison_panel(comparison: Comparison) -> RenderableType:
-    """Lay a comparison out for a terminal."""
-    return _panel(describe_comparison(comparison))
-
-
-def comparison_html(comparison: Comparison) -> str:
-    """Write a comparison as HTML that needs nothing but itself."""
-    return _html(describe_comparison(comparison))
-
-
-def comparisons_text(comparisons: Comparisons) -> str:
-    """Write several comparisons as plain text."""
-    return _text(describe_comparisons(comparisons))
-
-
-def comparisons_table(comparisons: Comparisons) -> RenderableType:
-    """Lay several comparisons out for a terminal."""
-    return _panel(describe_comparisons(comparisons))
-
-
-def comparisons_html(comparisons: Comparisons) -> str:
-    """Write several comparisons as HTML that needs nothing but itself."""
-    return _html(describe_comparisons(comparisons))
-
-
-def _text(sheet: Sheet) -> str:
+def as_text(sheet: Sheet) -> str:
+    """Write a sheet as plain text."""
     written = io.StringIO()
     console = Console(file=written, width=_TEXT_WIDTH, color_system=None, force_terminal=False, force_jupyter=False)
     console.print(Group(_plain(sheet.title), _body(sheet)))
     return "\n".join(line.rstrip() for line in written.getvalue().rstrip().splitlines())
 
 
-def _panel(sheet: Sheet) -> RenderableType:
-    return Panel(_body(sheet), title=Text(clean(sheet.title), style="bold"), box=box.ROUNDED, expand=False)
+def as_panel(sheet: Sheet) -> RenderableType:
+    """Lay a sheet out for a terminal."""
+    return Panel(_body(sheet), title=Text(harmless(sheet.title), style="bold"), box=box.ROUNDED, expand=False)
 
 
 def _body(sheet: Sheet) -> RenderableType:
@@ -114,11 +65,11 @@ def _body(sheet: Sheet) -> RenderableType:
 
 
 def _rich(cell: Cell) -> Text:
-    return Text(clean(cell.text), style=_RICH_STYLES[cell.tone], overflow="fold")
+    return Text(harmless(cell.text), style=_RICH_STYLES[cell.tone], overflow="fold")
 
 
 def _plain(text: str, style: str = "") -> Text:
-    return Text(clean(text), style=style, overflow="fold")
+    return Text(harmless(text), style=style, overflow="fold")
 
 
 def _rich_part(part: Facts | Grid | Notes) -> RenderableType:
@@ -141,7 +92,8 @@ def _rich_part(part: Facts | Grid | Notes) -> RenderableType:
     return rows
 
 
-def _html(sheet: Sheet) -> str:
+def as_html(sheet: Sheet) -> str:
+    """Write a sheet as HTML that needs nothing but itself."""
     title = f'<div style="opacity:.75">{_escaped(sheet.title)}</div>'
     headline = f'<div style="font-size:1.15em;font-weight:bold;margin:2px 0">{_html_cell(sheet.headline)}</div>'
     parts = "".join(map(_html_part, sheet.parts))
@@ -151,7 +103,7 @@ def _html(sheet: Sheet) -> str:
 
 
 def _escaped(text: str) -> str:
-    return html.escape(clean(text))
+    return html.escape(harmless(text))
 
 
 def _html_cell(cell: Cell) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.statistics import _scipy
+from dspy_cachectl.statistics._scipy import check_level, needed
 from dspy_cachectl.statistics.intervals import MANY_QUESTIONS, Interval
 from dspy_cachectl.statistics.scores import QuestionScores, ScoreTable
 
@@ -47,7 +47,7 @@ def bootstrap_interval(
             clusters.
         MissingExtraError: scipy is not installed.
     """
-    _scipy.check_level(level)
+    check_level(level)
     if resamples < FEWEST_RESAMPLES:
         raise ConfigurationError(
             f"{resamples} resamples are too few for the ends of an interval; use at least {FEWEST_RESAMPLES}"
@@ -55,7 +55,7 @@ def bootstrap_interval(
     units = _units(table)
     if len(units) < 2:
         raise ConfigurationError("a bootstrap needs at least two questions, and two clusters where there are any")
-    stats = _scipy.stats_module("a bootstrap interval")
+    stats = needed("scipy.stats", "a bootstrap interval")
 
     import numpy as np
 
@@ -78,11 +78,9 @@ def bootstrap_interval(
         low=float(found.low),
         high=float(found.high),
         level=level,
-        method=f"percentile bootstrap by {what[:-1]}",
+        method=f"percentile bootstrap by {what[:-1]}, {resamples:,} resamples, seed {seed}",
         units=len(units),
         caveats=(f"{len(units)} {what} are few: a bootstrap of them is too short",) if few else (),
-        seed=seed,
-        resamples=resamples,
     )
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.statistics import _scipy
+from dspy_cachectl.statistics._scipy import check_level, needed, two_sided_t
 from dspy_cachectl.statistics.scores import ScoreTable
 from dspy_cachectl.statistics.standard_errors import StandardError, standard_error
 
@@ -29,8 +28,6 @@ class Interval:
         method: How it was computed, in words.
         units: How many independent questions, or clusters, it rests on.
         caveats: Why its coverage may not be the nominal one, a sentence each; empty where nothing is known.
-        seed: The seed of a bootstrap, else None.
-        resamples: The number of resamples of a bootstrap, else None.
     """
 
     low: float
@@ -39,18 +36,11 @@ class Interval:
     method: str
     units: int
     caveats: tuple[str, ...] = ()
-    seed: int | None = None
-    resamples: int | None = None
 
     @property
     def width(self) -> float:
         """The distance between the ends."""
         return self.high - self.low
-
-    @property
-    def is_flagged(self) -> bool:
-        """Whether there is a caveat."""
-        return bool(self.caveats)
 
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high
@@ -78,7 +68,7 @@ def mean_interval(table: ScoreTable, *, level: float = 0.95) -> Interval:
         ConfigurationError: `level` is no probability.
         MissingExtraError: scipy is not installed.
     """
-    _scipy.check_level(level)
+    check_level(level)
     if table.is_binary and table.is_single and table.clusters is None:
         return wilson_interval(round(math.fsum(table.means)), table.n, level=level)
     error = standard_error(table)
@@ -106,14 +96,12 @@ def t_interval(mean: float, error: StandardError, *, level: float = 0.95, caveat
         The interval; unbounded where there are fewer than two units.
 
     Raises:
-        ConfigurationError: `level` is no probability.
         MissingExtraError: scipy is not installed.
     """
-    _scipy.check_level(level)
     method = f"t({error.units - 1})" if error.clusters is None else f"cluster-robust t({error.units - 1})"
     if error.units < 2:
         return Interval(low=-math.inf, high=math.inf, level=level, method="none", units=error.units, caveats=caveats)
-    half = _scipy.t_quantile(1.0 - (1.0 - level) / 2.0, error.units - 1) * error.value
+    half = two_sided_t(level, error.units - 1) * error.value
     return Interval(low=mean - half, high=mean + half, level=level, method=method, units=error.units, caveats=caveats)
 
 
@@ -132,13 +120,9 @@ def wilson_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
         The interval, within [0, 1].
 
     Raises:
-        ConfigurationError: `level` is no probability, or `successes` are not between 0 and `n`.
         MissingExtraError: scipy is not installed.
     """
-    _scipy.check_level(level)
-    if n < 1 or not 0 <= successes <= n:
-        raise ConfigurationError(f"{successes} of {n} questions cannot have passed; give 0 <= successes <= n, n >= 1")
-    test = _scipy.stats_module("a Wilson interval").binomtest(successes, n)
+    test = needed("scipy.stats", "a Wilson interval").binomtest(successes, n)
     found = test.proportion_ci(confidence_level=level, method="wilson")
     return Interval(low=float(found.low), high=float(found.high), level=level, method="Wilson", units=n)
 
@@ -162,12 +146,10 @@ def effective_wilson_interval(
         The interval, within [0, 1].
 
     Raises:
-        ConfigurationError: `level` is no probability.
         MissingExtraError: scipy is not installed.
     """
-    _scipy.check_level(level)
     effective = mean * (1.0 - mean) / error.value**2
-    t = _scipy.t_quantile(1.0 - (1.0 - level) / 2.0, error.units - 1)
+    t = two_sided_t(level, error.units - 1)
     shrink = 1.0 + t * t / effective
     centre = (mean + t * t / (2.0 * effective)) / shrink
     half = t * math.sqrt(error.value**2 + (t / (2.0 * effective)) ** 2) / shrink
@@ -192,13 +174,7 @@ def rule_of_three(n: int, *, level: float = 0.95) -> float:
 
     Returns:
         The bound of the failure rate, at most 1.
-
-    Raises:
-        ConfigurationError: `level` is no probability, or `n` is below 1.
     """
-    _scipy.check_level(level)
-    if n < 1:
-        raise ConfigurationError(f"the rule of three needs at least one question, not {n}")
     return min(1.0, -math.log1p(-level) / n)
 
 
@@ -217,9 +193,6 @@ def equal_scores_interval(
 
     Returns:
         [mean - 3/n (mean - lowest), mean + 3/n (highest - mean)], flagged.
-
-    Raises:
-        ConfigurationError: `level` is no probability, or `units` is below 1.
     """
     share = rule_of_three(units, level=level)
     lowest, highest = score_range

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.statistics import _scipy
+from dspy_cachectl.statistics._scipy import needed, two_sided_quantile
 from dspy_cachectl.statistics.intervals import Interval
 
 # With no wins and no losses, the observed difference is itself a root, and not the one that is looked for.
@@ -27,14 +26,12 @@ def mid_p_mcnemar(wins: int, losses: int) -> float:
         The two-sided p-value; 1 where there are neither wins nor losses.
 
     Raises:
-        ConfigurationError: A negative number.
         MissingExtraError: scipy is not installed.
     """
-    _check_counts(wins, losses, wins + losses)
     discordant, fewer = wins + losses, min(wins, losses)
     if discordant == 0:
         return 1.0
-    binom = _scipy.stats_module("McNemar's test").binom
+    binom = needed("scipy.stats", "McNemar's test").binom
     return min(1.0, float(2.0 * binom.cdf(fewer, discordant, 0.5) - binom.pmf(fewer, discordant, 0.5)))
 
 
@@ -55,15 +52,10 @@ def tango_interval(wins: int, losses: int, n: int, *, level: float = 0.95) -> In
         The interval, within [-1, 1].
 
     Raises:
-        ConfigurationError: Counts that do not fit, or a level that is no probability.
         MissingExtraError: scipy is not installed.
     """
-    _scipy.check_level(level)
-    _check_counts(wins, losses, n)
-    if n < 1:
-        raise ConfigurationError("a difference of proportions needs at least one question")
-    z = _scipy.two_sided_quantile(level)
-    find = _scipy.optimize_module("the interval of a paired difference").brentq
+    z = two_sided_quantile(level)
+    find = needed("scipy.optimize", "the interval of a paired difference").brentq
     observed = (wins - losses) / n
 
     def beyond(difference: float) -> float:
@@ -82,10 +74,3 @@ def _score_variance(wins: int, losses: int, n: int, difference: float) -> float:
     root = math.sqrt(max(0.0, linear * linear - 8.0 * n * constant))
     share = (root - linear) / (4.0 * n)
     return max(0.0, 2.0 * share + difference * (1.0 - difference))
-
-
-def _check_counts(wins: int, losses: int, n: int) -> None:
-    if wins < 0 or losses < 0 or wins + losses > n or n < 0:
-        raise ConfigurationError(
-            f"{wins} wins and {losses} losses do not fit {n} questions; give counts of 0 or more, together at most n"
-        )

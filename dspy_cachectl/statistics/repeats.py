@@ -31,11 +31,6 @@ class DistinctDraws:
     identical: float
     sentence: str
 
-    @property
-    def replayed(self) -> int:
-        """The number of repeats that were the same draw once more."""
-        return self.asked - self.distinct
-
 
 def distinct_draws(
     draws: Sequence[Sequence[Hashable]], outputs: Sequence[Sequence[Hashable]] | None = None
@@ -77,7 +72,7 @@ def distinct_draws(
     )
 
 
-def pass_at_k(table: ScoreTable, k: int, *, passing: float = 1.0) -> float:
+def pass_at_k(table: ScoreTable, k: int) -> float:
     """The probability that at least one of k draws passes: 1 - C(K-c, k) / C(K, k), the mean over questions.
 
     Unbiased for c passes among K draws. Source: Chen et al., arXiv 2107.03374, section 2.1.
@@ -85,7 +80,6 @@ def pass_at_k(table: ScoreTable, k: int, *, passing: float = 1.0) -> float:
     Args:
         table: The scores, n questions with K_i draws.
         k: How many draws one may try, at least 1.
-        passing: The lowest score that counts as a pass, in units of the score.
 
     Returns:
         A probability; NaN where a question has fewer than k draws.
@@ -93,10 +87,10 @@ def pass_at_k(table: ScoreTable, k: int, *, passing: float = 1.0) -> float:
     Raises:
         ConfigurationError: `k` is below 1.
     """
-    return _over_questions(table, k, passing, lambda draws, passes: 1.0 - _share(draws - passes, draws, k))
+    return _over_questions(table, k, lambda draws, passes: 1.0 - _share(draws - passes, draws, k))
 
 
-def pass_hat_k(table: ScoreTable, k: int, *, passing: float = 1.0) -> float:
+def pass_hat_k(table: ScoreTable, k: int) -> float:
     """pass^k, the probability that all of k draws pass: C(c, k) / C(K, k), the mean over questions.
 
     Unbiased for c passes among K draws. Source: Yao et al., tau-bench, arXiv 2406.12045.
@@ -104,7 +98,6 @@ def pass_hat_k(table: ScoreTable, k: int, *, passing: float = 1.0) -> float:
     Args:
         table: The scores, n questions with K_i draws.
         k: How many draws must all pass, at least 1.
-        passing: The lowest score that counts as a pass, in units of the score.
 
     Returns:
         A probability; NaN where a question has fewer than k draws.
@@ -112,7 +105,7 @@ def pass_hat_k(table: ScoreTable, k: int, *, passing: float = 1.0) -> float:
     Raises:
         ConfigurationError: `k` is below 1.
     """
-    return _over_questions(table, k, passing, lambda draws, passes: _share(passes, draws, k))
+    return _over_questions(table, k, lambda draws, passes: _share(passes, draws, k))
 
 
 def flip_rate(table: ScoreTable) -> float:
@@ -154,14 +147,13 @@ def _repeated(table: ScoreTable) -> list[QuestionScores]:
     return [row for row in table.questions if len(row.scores) > 1]
 
 
-def _over_questions(table: ScoreTable, k: int, passing: float, rate: Callable[[int, int], float]) -> float:
+def _over_questions(table: ScoreTable, k: int, rate: Callable[[int, int], float]) -> float:
     if k < 1:
         raise ConfigurationError(f"k must be at least 1, not {k!r}")
     if any(len(row.scores) < k for row in table.questions):
         return math.nan
     return (
-        math.fsum(rate(len(row.scores), sum(score >= passing for score in row.scores)) for row in table.questions)
-        / table.n
+        math.fsum(rate(len(row.scores), sum(score >= 1.0 for score in row.scores)) for row in table.questions) / table.n
     )
 
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import SupportsFloat
 
 from dspy_cachectl.errors import ConfigurationError
-
-Score = SupportsFloat | None
-"""A score as a metric returns it: a float, an int, a bool, a NumPy scalar; None where the draw failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +22,7 @@ class QuestionScores:
         cluster: The group of related questions that it belongs to (a passage, a repository), or None.
 
     Raises:
-        ConfigurationError: No draws, a score that is NaN or infinite, or flags that do not match the scores.
+        ConfigurationError: No draws, or a score that is NaN or infinite.
     """
 
     question: str
@@ -36,19 +32,12 @@ class QuestionScores:
 
     def __post_init__(self) -> None:
         if not self.scores:
-            raise ConfigurationError(
-                f"question {self.question!r} has no draws; give None for a draw that failed, or leave it out"
-            )
-        if self.failed and len(self.failed) != len(self.scores):
-            raise ConfigurationError(
-                f"question {self.question!r} has {len(self.scores)} scores and {len(self.failed)} failure flags; "
-                "give one flag per score, or none at all"
-            )
+            raise ConfigurationError(f"question {self.question!r} has no draws; leave it out")
         if not all(map(math.isfinite, self.scores)):
             draw = next(i for i, score in enumerate(self.scores) if not math.isfinite(score))
             raise ConfigurationError(
                 f"the score of question {self.question!r}, draw {draw}, is {self.scores[draw]!r}; a score must be a "
-                "finite number. Give None for a draw whose metric failed"
+                "finite number"
             )
 
     @property
@@ -85,53 +74,13 @@ class ScoreTable:
                     f"question {row.question!r} has two rows; put its draws into one row, or name the rows apart"
                 )
             seen.add(row.question)
-        missing = [row.question for row in self.questions if _is_missing(row.cluster)]
+        missing = [row.question for row in self.questions if is_missing(row.cluster)]
         if missing and len(missing) < self.n:
             shown = ", ".join(repr(name) for name in missing[:5]) + (", ..." if len(missing) > 5 else "")
             raise ConfigurationError(
                 f"{len(missing)} of {self.n} questions have no cluster id ({shown}); "
                 "give every question one (its own where it stands alone), or none at all"
             )
-
-    @classmethod
-    def of(
-        cls,
-        scores: Iterable[Score | Sequence[Score]],
-        *,
-        questions: Sequence[str] | None = None,
-        clusters: Sequence[Hashable] | None = None,
-        draws: Sequence[Sequence[Hashable]] | None = None,
-    ) -> ScoreTable:
-        """A table from plain scores.
-
-        Args:
-            scores: Per question its scores, shape (n, K_i), or one score per question, shape (n,). None marks
-                a draw that failed.
-            questions: What identifies each question, shape (n,); by default its position.
-            clusters: The cluster of each question, shape (n,), or None for questions that are independent.
-            draws: What identifies each draw within its question, shape (n, K_i). A draw that comes up twice
-                is a replay of the same answer and counts once, with the score it had first.
-
-        Raises:
-            ConfigurationError: Anything that is no finite score, shapes that do not match, missing cluster ids.
-        """
-        rows = [_as_row(row) for row in scores]
-        n = len(rows)
-        names = tuple(map(str, range(n))) if questions is None else tuple(questions)
-        groups: tuple[Hashable, ...] | None = None if clusters is None else tuple(clusters)
-        for what, size in (("question ids", len(names)), ("cluster ids", n if groups is None else len(groups))):
-            if size != n:
-                raise ConfigurationError(f"there are {n} questions and {size} {what}; give one per question")
-        if groups is not None and n and all(map(_is_missing, groups)):
-            raise ConfigurationError("no question has a cluster id; give one per question, or clusters=None")
-        if draws is not None:
-            rows = _distinct(rows, draws, names)
-        return cls(
-            tuple(
-                _question(name, row, None if groups is None else groups[i])
-                for i, (name, row) in enumerate(zip(names, rows, strict=True))
-            )
-        )
 
     @property
     def n(self) -> int:
@@ -166,7 +115,7 @@ class ScoreTable:
     @cached_property
     def clusters(self) -> tuple[Hashable, ...] | None:
         """The cluster of each question, shape (n,), or None where questions are independent."""
-        if _is_missing(self.questions[0].cluster):
+        if is_missing(self.questions[0].cluster):
             return None
         return tuple(row.cluster for row in self.questions)
 
@@ -214,50 +163,8 @@ def sample_variance(values: Sequence[float]) -> float:
     return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
 
 
-def _as_row(row: Score | Sequence[Score]) -> list[Score]:
-    if isinstance(row, list):
-        return row
-    if row is None or isinstance(row, (bool, int, float, str)) or not isinstance(row, Iterable):
-        return [row]
-    return list(row)
-
-
-def _distinct(rows: list[list[Score]], draws: Sequence[Sequence[Hashable]], names: Sequence[str]) -> list[list[Score]]:
-    if len(draws) != len(rows):
-        raise ConfigurationError(
-            f"there are {len(rows)} questions and draw ids for {len(draws)}; give a row of ids each"
-        )
-    kept = []
-    for name, row, ids in zip(names, rows, draws, strict=True):
-        if len(ids) != len(row):
-            raise ConfigurationError(
-                f"question {name!r} has {len(row)} scores and {len(ids)} draw ids; give one id per score"
-            )
-        first: dict[Hashable, Score] = {}
-        for identity, score in zip(ids, row, strict=True):
-            first.setdefault(identity, score)
-        kept.append(list(first.values()))
-    return kept
-
-
-def _question(name: str, row: list[Score], cluster: Hashable | None) -> QuestionScores:
-    scores = tuple([_as_float(score, name, draw) for draw, score in enumerate(row)])
-    failed = tuple([score is None for score in row]) if any(score is None for score in row) else ()
-    return QuestionScores(name, scores, failed, cluster)
-
-
-def _as_float(score: Score, name: str, draw: int) -> float:
-    if score is None:
-        return 0.0
-    if not hasattr(score, "__float__"):
-        raise ConfigurationError(
-            f"the score of question {name!r}, draw {draw}, is {score!r}; a score must be a number, a bool, or None "
-            "for a draw that failed"
-        )
-    return float(score)
-
-
-def _is_missing(cluster: Hashable | None) -> bool:
+def is_missing(cluster: Hashable | None) -> bool:
+    """Whether a cluster id is none."""
     # pandas writes a missing value as NaN, a CSV file as an empty field.
     if isinstance(cluster, float):
         return math.isnan(cluster)

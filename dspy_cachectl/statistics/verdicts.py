@@ -1,4 +1,4 @@
-"""What a comparison says, and what would settle one that says nothing."""
+"""What a paired comparison says, and what would settle one that says nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from enum import Enum
 
 from dspy_cachectl.statistics.intervals import Interval
-from dspy_cachectl.statistics.power import detectable_multiple, questions_needed, repeats_needed
+from dspy_cachectl.statistics.power import (
+    POWER,
+    detectable_multiple,
+    difference_variance,
+    minimal_detectable_effect,
+    questions_needed,
+    repeats_needed,
+)
+from dspy_cachectl.statistics.standard_errors import StandardError
 
 
 class Verdict(str, Enum):
@@ -38,32 +46,83 @@ class Needed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What `needed_to_settle` plans from. Errors and differences are in units of the score.
+class PairedComparison:
+    """Candidate minus baseline, on the questions that both answered. In units of the score.
 
     Attributes:
-        n: The number of paired questions now.
-        error: The standard error of the difference; infinite if unknown.
-        repeats: The number of draws per question, of the program that has fewer.
-        draws_part: w_A/K_A + w_B/K_B, what the draws add to one question's variance; None if unknown.
-        within: w_A + w_B; None if unknown.
-        difference: The difference observed.
-        effect: The minimal detectable effect now.
-        smallest_difference: The smallest difference that matters.
-        level: One minus the type I error, in (0, 1).
-        power: The power wanted, in (0, 1).
+        n: The number of paired questions.
+        only_baseline: The questions that only the baseline has; they are in no number here.
+        only_candidate: The questions that only the candidate has.
+        baseline_mean: The baseline's mean over the pairs.
+        candidate_mean: The candidate's mean over the pairs.
+        difference: candidate_mean - baseline_mean.
+        error: The standard error of the difference, clustered where the questions are.
+        unpaired_error: What it would be without pairing, sqrt(SE_A^2 + SE_B^2).
+        planning_error: What plans rest on: `error`, or what the interval says where the spread is 0.
+        interval: The confidence interval of the difference.
+        p_value: The two-sided p-value.
+        test: Where it comes from: "paired t", "cluster-robust paired t", "mid-p McNemar", or "sign" where
+            every question differs by the same amount.
+        correlation: Of the two programs' question means, in [-1, 1]; None where one of them is constant.
+        wins: The number of questions on which the candidate scored higher.
+        losses: The number on which the baseline scored higher.
+        between: omega^2, the variance over questions of the true differences; None if a program has one draw
+            per question. With it and the four below, `difference_variance` plans the next comparison.
+        within_baseline: The baseline's variance over the draws of one question; None likewise.
+        within_candidate: The candidate's; None likewise.
+        repeats_baseline: The harmonic mean of the baseline's number of draws per question.
+        repeats_candidate: The candidate's.
+        smallest_difference: d, the smallest difference that matters.
     """
 
     n: int
-    error: float
-    repeats: float
-    draws_part: float | None
-    within: float | None
+    only_baseline: tuple[str, ...]
+    only_candidate: tuple[str, ...]
+    baseline_mean: float
+    candidate_mean: float
     difference: float
-    effect: float
+    error: StandardError
+    unpaired_error: float
+    planning_error: float
+    interval: Interval
+    p_value: float
+    test: str
+    correlation: float | None
+    wins: int
+    losses: int
+    between: float | None
+    within_baseline: float | None
+    within_candidate: float | None
+    repeats_baseline: float
+    repeats_candidate: float
     smallest_difference: float
-    level: float
-    power: float
+
+    @property
+    def ties(self) -> int:
+        """The number of questions on which both scored the same."""
+        return self.n - self.wins - self.losses
+
+    @property
+    def minimal_detectable_effect(self) -> float:
+        """The smallest true difference that so many questions find with a probability of `POWER`."""
+        return minimal_detectable_effect(self.planning_error, level=self.interval.level)
+
+    @property
+    def verdict(self) -> Verdict:
+        """BETTER, WORSE, NO DIFFERENCE OF SIZE d, or INCONCLUSIVE (see `verdict_of`)."""
+        return verdict_of(self.interval, self.p_value, self.minimal_detectable_effect, self.smallest_difference)
+
+    @property
+    def verdict_text(self) -> str:
+        """The verdict with its size: for example "NO DIFFERENCE OF SIZE 0.05"."""
+        verdict = self.verdict
+        size = f" {self.smallest_difference:g}" if verdict is Verdict.NO_DIFFERENCE else ""
+        return f"{verdict.value}{size}"
+
+    @property
+    def needed(self) -> Needed | None:
+        """What would settle an inconclusive comparison; None for another verdict."""
+        return needed_to_settle(self) if self.verdict is Verdict.INCONCLUSIVE else None
 
 
 def verdict_of(interval: Interval, p_value: float, effect: float, smallest_difference: float) -> Verdict:
@@ -91,7 +150,7 @@ def verdict_of(interval: Interval, p_value: float, effect: float, smallest_diffe
     return Verdict.INCONCLUSIVE
 
 
-def needed_to_settle(plan: Plan) -> Needed:
+def needed_to_settle(comparison: PairedComparison) -> Needed:
     """How many questions, or repeats, would settle an inconclusive comparison.
 
     Where the comparison is too small to see d, until it is not: SE = d / (z_{a/2} + z_b), so that a true
@@ -100,43 +159,49 @@ def needed_to_settle(plan: Plan) -> Needed:
     0 or d is excluded with that power if e is the truth: SE = max(e, d - e) / (z_{a/2} + z_b).
 
     Args:
-        plan: The comparison as it is.
+        comparison: The comparison as it is.
 
     Returns:
         The numbers, and a sentence.
     """
-    multiple = detectable_multiple(level=plan.level, power=plan.power)
-    size, seen = plan.smallest_difference, abs(plan.difference)
-    is_too_small = plan.effect > size
-    target = (size if is_too_small else max(seen, size - seen)) / multiple
-    if not math.isfinite(plan.error):
+    n, error = comparison.n, comparison.planning_error
+    size, seen = comparison.smallest_difference, abs(comparison.difference)
+    is_too_small = comparison.minimal_detectable_effect > size
+    target = (size if is_too_small else max(seen, size - seen)) / detectable_multiple(level=comparison.interval.level)
+    if not math.isfinite(error):
         return Needed(
             questions=None,
             repeats=None,
             target_error=target,
             sentence="One question or cluster, or an unknown scale, cannot tell what would settle it; evaluate more.",
         )
-    questions = max(plan.n + 1, questions_needed(plan.n, plan.error, target))
-    repeats = None
-    if plan.draws_part is not None and plan.within is not None:
-        floor = math.sqrt(max(0.0, plan.error**2 - plan.draws_part / plan.n))
-        found = repeats_needed(plan.n, limit_error=floor, within=plan.within, target_error=target)
-        repeats = None if found is None else max(math.floor(plan.repeats) + 1, found)
+    questions = max(n + 1, questions_needed(n, error, target))
+    repeats, or_repeats = _repeats_to_settle(comparison, target)
     if is_too_small:
-        aim = f"would find a difference of {size:g} with a probability of {plan.power:.0%}"
+        aim = f"would find a difference of {size:g} with a probability of {POWER:.0%}"
     else:
-        aim = f"would settle it with a probability of {plan.power:.0%} if the difference is the one seen ({seen:.3g})"
+        aim = f"would settle it with a probability of {POWER:.0%} if the difference is the one seen ({seen:.3g})"
     return Needed(
         questions=questions,
         repeats=repeats,
         target_error=target,
-        sentence=f"{questions} questions instead of {plan.n} {aim}; {_repeats_text(plan, repeats)}.",
+        sentence=f"{questions} questions instead of {n} {aim}; {or_repeats}.",
     )
 
 
-def _repeats_text(plan: Plan, repeats: int | None) -> str:
-    if plan.within is None:
-        return "whether repeats would, two draws per question would tell"
-    if repeats is None:
-        return "with these questions, no number of repeats would"
-    return f"so would {repeats} repeats of each of these questions, of both programs"
+def _repeats_to_settle(comparison: PairedComparison, target: float) -> tuple[int | None, str]:
+    n, before, after = comparison.n, comparison.within_baseline, comparison.within_candidate
+    if before is None or after is None:
+        return None, "whether repeats would, two draws per question would tell"
+    draws_part = difference_variance(
+        within_baseline=before,
+        within_candidate=after,
+        repeats_baseline=comparison.repeats_baseline,
+        repeats_candidate=comparison.repeats_candidate,
+    )
+    limit = math.sqrt(max(0.0, comparison.planning_error**2 - draws_part / n))
+    found = repeats_needed(n, limit_error=limit, within=before + after, target_error=target)
+    if found is None:
+        return None, "with these questions, no number of repeats would"
+    repeats = max(math.floor(min(comparison.repeats_baseline, comparison.repeats_candidate)) + 1, found)
+    return repeats, f"so would {repeats} repeats of each of these questions, of both programs"

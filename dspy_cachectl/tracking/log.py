@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from dspy_cachectl.context.evaluations import Evaluation
     from dspy_cachectl.context.phases import PhaseRun
-    from dspy_cachectl.reports.comparison import Comparison, Comparisons
+    from dspy_cachectl.reports.comparison import Comparison
+    from dspy_cachectl.reports.comparisons import Comparisons
     from dspy_cachectl.reports.report import EvalReport
     from dspy_cachectl.tracking.outbox import Entry
     from dspy_cachectl.tracking.record import Record

@@ -23,7 +23,9 @@ from dspy_cachectl.tracking.record import REPORT_TAG, Dataset, Model, Point, Rec
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from dspy_cachectl.reports.comparison import Comparison, Comparisons
+    from dspy_cachectl.reports.comparison import Comparison
+    from dspy_cachectl.reports.comparisons import Comparisons
+    from dspy_cachectl.reports.measurement import Measurement
     from dspy_cachectl.reports.report import EvalReport
     from dspy_cachectl.tracking.resolve import Target
 
@@ -59,14 +61,17 @@ _PROVENANCE_TAGS = {
 
 def evaluation_type(value: Any) -> str | None:
     """Tell what of an evaluation this is: `"report"`, `"comparison"`, `"comparisons"`, or None."""
-    evaluation = sys.modules.get("dspy_cachectl.evaluation")
-    if evaluation is None:
+    if "dspy_cachectl.reports.comparison" not in sys.modules:
         return None  # nobody can have one
-    kinds = {"EvalReport": "report", "Comparison": "comparison", "Comparisons": "comparisons"}
-    return next((kind for name, kind in kinds.items() if isinstance(value, getattr(evaluation, name))), None)
+    from dspy_cachectl.reports.comparison import Comparison
+    from dspy_cachectl.reports.comparisons import Comparisons
+    from dspy_cachectl.reports.report import EvalReport
+
+    kinds = (("report", EvalReport), ("comparison", Comparison), ("comparisons", Comparisons))
+    return next((name for name, kind in kinds if isinstance(value, kind)), None)
 
 
-def digest(report: EvalReport) -> str:
+def digest(report: Measurement) -> str:
     """Return what tells a report from any other, whatever it is called."""
     made = json.dumps(asdict(report.provenance), sort_keys=True, default=str)
     # The results are frozen values of texts and numbers, of which the plain text is as good and many times as fast.
@@ -96,7 +101,7 @@ def of_report(report: EvalReport, target: Target, *, first_step: int = 0, childr
         "name": report.name,
         "interval": f"{report.interval.method}, level {report.level:g}",
         "caveats": "; ".join(report.interval.caveats) or None,
-        "advice": report.variance.advice.sentence,
+        "advice": report.variance.advice,
         "changes": "; ".join(made.changes) or None,
         **{name: getattr(made, source) for name, source in _PROVENANCE_TAGS.items()},
     }
@@ -211,7 +216,7 @@ def program_model(name: str, facts: Mapping[str, Any]) -> Model:
 
 
 def _report_metrics(report: EvalReport) -> Iterator[tuple[str, float]]:
-    score, variance, counters = report.estimate, report.variance, report.provenance.counters
+    variance, counters = report.variance, report.provenance.counters
     found = {
         "score/mean": report.score,
         "score/se": report.standard_error,
@@ -222,9 +227,9 @@ def _report_metrics(report: EvalReport) -> Iterator[tuple[str, float]]:
         "score/k_eff": report.distinct.effective,
         "score/distinct_draws": report.distinct.distinct,
         "score/failures": report.failures,
-        "score/without_failures": score.mean_without_failures,
-        "score/clusters": report.clusters,
-        "score/design_effect": report.design_effect,
+        "score/without_failures": report.score_without_failures,
+        "score/clusters": report.error.clusters,
+        "score/design_effect": report.error.design_effect,
         "score/flip_rate": report.flip_rate,
         "score/consistency": report.consistency,
         "var/within": variance.within,
@@ -292,7 +297,8 @@ def _comparison(report: EvalReport) -> Comparison | None:
 
 
 def _as_comparisons(compared: Comparison | Comparisons) -> Comparisons:
-    from dspy_cachectl.reports.comparison import Comparison, Comparisons
+    from dspy_cachectl.reports.comparison import Comparison
+    from dspy_cachectl.reports.comparisons import Comparisons
 
     return Comparisons(compared.reports, (compared,)) if isinstance(compared, Comparison) else compared
 
@@ -311,9 +317,10 @@ def _rows(report: EvalReport) -> Iterator[list[Any]]:
 
 def _pair_row(pair: Comparison) -> dict[str, Any]:
     plain = pair.as_dict()
-    interval = plain.pop("interval")
+    interval, error = plain.pop("interval"), plain.pop("error")
     plain |= {"ci_low": interval["low"], "ci_high": interval["high"], "interval": interval["method"]}
-    lists = {name: "; ".join(map(scrub, value)) for name, value in plain.items() if isinstance(value, list)}
+    plain |= {"standard_error": error["value"]}
+    lists = {name: "; ".join(map(scrub, value)) for name, value in plain.items() if isinstance(value, tuple)}
     return {**plain, **lists}
 
 

@@ -338,7 +338,7 @@ def test_clusters_widen_the_interval(program: dspy.Module) -> None:
         run(program, devset, by_topic, clusters=clusters)
         for clusters in ([example.topic for example in devset], "topic", lambda example: example.topic)
     ]
-    assert {5} == {report.clusters for report in reports}
+    assert {5} == {report.error.clusters for report in reports}
     assert 1 == len({report.standard_error for report in reports})
     assert reports[0].standard_error > 1.5 * independent.standard_error
 

@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from dspy_cachectl import statistics as st
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.reports.comparison import compare
+from dspy_cachectl.reports.comparisons import compare
 from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.statistics.multiplicity import holm, selection_bias
+from dspy_cachectl.statistics.paired import compare_paired
+from dspy_cachectl.statistics.verdicts import Verdict
 from tests.reports.made_up import report
 
 OLD = [[1, 0], [0, 0], [1, 1], [0, 1], [0, 0], [1, 0]]
@@ -26,7 +28,7 @@ def test_the_numbers_are_those_of_the_paired_statistics() -> None:
     """Differences 1/2, 1/2, 0, 1/2, 0, 1/2: mean 1/3, four wins and two ties, by a paired t test."""
     old, new = report(OLD, name="old"), report(NEW, name="new")
     made = old.compare(new, smallest_difference=0.1)
-    assert st.compare_paired(old.table, new.table, smallest_difference=0.1) == made.result
+    assert compare_paired(old.table, new.table, smallest_difference=0.1) == made.result
     assert made.difference == pytest.approx(1 / 3)
     assert made.result.error.value == pytest.approx(math.sqrt(0.4 / 6 / 6))
     assert (4, 2, 0, "paired t") == (made.result.wins, made.result.ties, made.result.losses, made.result.test)
@@ -58,7 +60,7 @@ def test_questions_without_a_partner_are_listed() -> None:
     assert {"a": "old question 0", "d": "old question 3", "x": "new question 2"} == made.unpaired
     assert "left out, since only 'old' has them: 2 questions, a, d" in made.warnings
     assert "left out, since only 'new' has them: 1 question, x" in made.warnings
-    assert (["a", "d"], ["x"]) == (made.as_dict()["only_baseline"], made.as_dict()["only_candidate"])
+    assert (("a", "d"), ("x",)) == (made.as_dict()["only_baseline"], made.as_dict()["only_candidate"])
 
 
 def test_no_common_question_is_an_error() -> None:
@@ -104,8 +106,8 @@ def test_holm_takes_back_a_win_among_many() -> None:
     reports = {"old": report(old, name="o"), "new": report(new, name="n"), "same": report(old, name="s")}
     alone = reports["old"].compare(reports["new"])
     among = compare(reports)["old", "new"]
-    assert (st.Verdict.BETTER, "BETTER") == (alone.verdict, alone.verdict_text)
-    assert (st.Verdict.INCONCLUSIVE, "INCONCLUSIVE") == (among.verdict, among.verdict_text)
+    assert (Verdict.BETTER, "BETTER") == (alone.verdict, alone.verdict_text)
+    assert (Verdict.INCONCLUSIVE, "INCONCLUSIVE") == (among.verdict, among.verdict_text)
     assert alone.p_value == among.p_value < 0.05 <= among.adjusted_p_value
     assert "INCONCLUSIVE" == among.as_dict()["verdict"]
     assert (3, 1) == (among.compared_with, alone.compared_with)
@@ -115,15 +117,15 @@ def test_a_clear_win_survives_holm() -> None:
     """The adjustment takes back what may be luck, and not a win of 40 to 2."""
     old, new = pair_of(40, 2)
     made = compare({"old": report(old, name="o"), "new": report(new, name="n"), "same": report(old, name="s")})
-    assert st.Verdict.BETTER is made["old", "new"].verdict
-    assert st.Verdict.WORSE is made["new", "same"].verdict
-    assert st.Verdict.NO_DIFFERENCE is made["old", "same"].verdict
+    assert Verdict.BETTER is made["old", "new"].verdict
+    assert Verdict.WORSE is made["new", "same"].verdict
+    assert Verdict.NO_DIFFERENCE is made["old", "same"].verdict
 
 
 def test_the_adjusted_p_values_are_holms() -> None:
     """They are `holm` of the pairs' own p-values, in order."""
     made = compare({name: report(rows, name=name) for name, rows in (("a", OLD), ("b", NEW), ("c", OLD[::-1]))})
-    assert st.holm([pair.p_value for pair in made.pairs]) == tuple(pair.adjusted_p_value for pair in made.pairs)
+    assert holm([pair.p_value for pair in made.pairs]) == tuple(pair.adjusted_p_value for pair in made.pairs)
     assert [("a", "b"), ("a", "c"), ("b", "c")] == [(pair.baseline, pair.candidate) for pair in made.pairs]
 
 
@@ -138,7 +140,7 @@ def test_reports_are_called_what_they_were_given_as() -> None:
 def test_the_best_of_several_is_said_to_be_lucky() -> None:
     """The bias of the best is that of the least certain score among so many."""
     made = compare({str(i): report(rows, name=str(i)) for i, rows in enumerate((OLD, NEW, OLD))})
-    assert made.selection_bias == st.selection_bias(max(one.standard_error for one in made.reports), 3)
+    assert made.selection_bias == selection_bias(max(one.standard_error for one in made.reports), 3)
 
 
 def test_one_report_is_none_to_compare() -> None:

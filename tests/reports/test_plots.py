@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError, StoreUnavailableError
-from dspy_cachectl.reports.comparison import compare
-from dspy_cachectl.reports.plots import MOST_QUESTIONS, plot_comparisons, plot_report
+from dspy_cachectl.reports.comparisons import compare
+from dspy_cachectl.reports.plots import MOST_QUESTIONS, plot_report, plot_scores
 from dspy_cachectl.reports.report import EvalReport
 from tests.reports.made_up import report
 
@@ -112,10 +112,10 @@ def test_every_report_can_be_drawn(scores: list[Any], tmp_path: Path) -> None:
 
 @needs_matplotlib
 def test_texts_are_not_taken_for_formulas(tmp_path: Path) -> None:
-    """Dollar signs and control characters in names are drawn, or replaced, and never an error."""
+    """Dollar signs and control characters in names are drawn as they are written, and never an error."""
     made = report([1, 0], name="$\\frac{$ \x1b[31m", metric="$_{")
     figure = made.plot(tmp_path / "report.png")
-    assert figure.axes[0].get_title(loc="left").startswith("$\\frac{$ \N{REPLACEMENT CHARACTER}[31m: ")
+    assert figure.axes[0].get_title(loc="left").startswith("$\\frac{$ \\x1b[31m: ")
     both = compare({"$\\frac{$": made, "$_{": report([1, 1], metric="$_{")})
     both.plot(tmp_path / "both.png")
     assert (tmp_path / "both.png").stat().st_size > 0
@@ -141,7 +141,7 @@ def test_comparisons_are_drawn_with_scores_and_costs(tmp_path: Path) -> None:
 def test_without_prices_tokens_are_the_cost() -> None:
     """Where one report does not know its price, all are drawn against tokens: the unit is one for all."""
     made = compare({"old": report(REPEATED, cost=0.001), "new": report([[1, 1, 1]] * 4)})
-    right = plot_comparisons(made).axes[1]
+    right = plot_scores(made.reports).axes[1]
     assert "tokens of one answer" == right.get_xlabel()
     assert [100.0, 100.0] == [x for x, _ in points(right)]
 
@@ -150,7 +150,7 @@ def test_without_prices_tokens_are_the_cost() -> None:
 def test_reports_differ_in_colour_and_in_mark() -> None:
     """No two of seven reports look alike, with any colour vision; both panels mark them the same."""
     made = compare({str(i): report([[1, 0], [i % 2, 1]], name=str(i)) for i in range(7)})
-    left, right = plot_comparisons(made).axes
+    left, right = plot_scores(made.reports).axes
     looks = [[(bar[0].get_color(), bar[0].get_marker()) for bar in axes.containers] for axes in (left, right)]
     assert looks[0] == looks[1]
     assert 7 == len({colour for colour, _ in looks[0]}) == len({mark for _, mark in looks[0]})

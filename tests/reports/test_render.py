@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from dspy_cachectl.reports.comparison import Comparisons, compare
+from dspy_cachectl.reports.comparisons import Comparisons, compare
+from dspy_cachectl.reports.numbers import duration, money, number, p_value, places
 from dspy_cachectl.reports.report import EvalReport
-from dspy_cachectl.reports.sheets import clean, duration, moment, money, number, p_value, places
 from tests.reports.made_up import report
 
 EVIL = '<script>alert("x")</script> [red]loud[/red] \x1b[31m\x07 \u202eback\u2066 \x9b31m \ud800'
@@ -95,11 +95,11 @@ def test_a_report_shows_its_score_and_what_it_rests_on(medium: Medium) -> None:
         "repeats 3: 15 distinct draws of 15",
         "1 of 15 answers, counted as 0; score without them 0.667 (5 questions)",
         f"{number(made.variance.between)} between questions, {number(made.variance.within)} between draws",
-        made.variance.advice.sentence,
+        made.variance.advice,
         f"pass@1 0.6, pass@3 {number(made.pass_at_k(3))}",
         f"pass^1 0.6, pass^3 {number(made.pass_hat_k(3))}",
         f"flip rate {number(made.flip_rate)}",
-        f"clusters 3; design effect {number(made.design_effect)}",
+        f"clusters 3; design effect {number(made.error.design_effect)}",
         *made.interval.caveats,
         "1 answer failed: the metric raised KeyError: 'answer' (for example: What is 4?)",
     ):
@@ -370,10 +370,6 @@ def test_a_verdict_is_coloured_in_a_terminal() -> None:
         (duration(600.0), "10 min"),
         (duration(9000.0), "2 h 30 min"),
         (duration(None), "–"),
-        (moment(0.0), "1970-01-01 00:00:00 UTC"),
-        (moment(None), "–"),
-        (clean("a\tb\nc\x00"), "a b c\N{REPLACEMENT CHARACTER}"),
-        (clean("naïve 日本 👩\u200d🔬"), "naïve 日本 👩\u200d🔬"),
     ],
 )
 def test_numbers_are_written_for_people(written: str, expected: str) -> None:

@@ -10,11 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from dspy_cachectl import statistics as st
 from dspy_cachectl.errors import ConfigurationError, FormatVersionError, MissingExtraError, StoreUnavailableError
+from dspy_cachectl.reports.measurement import DrawResult, QuestionResult
 from dspy_cachectl.reports.report import REPORT_VERSION, EvalReport
-from dspy_cachectl.reports.results import DrawResult, QuestionResult
+from dspy_cachectl.statistics.intervals import mean_interval
+from dspy_cachectl.statistics.repeats import consistency, flip_rate, pass_at_k, pass_hat_k
+from dspy_cachectl.statistics.standard_errors import standard_error
+from dspy_cachectl.statistics.variance import variance_split
 from tests.reports.made_up import provenance, report
+from tests.statistics.tables import table_of
 
 REPEATED = ([1, 1], [1, 0], [0, 0], [1, 1])
 
@@ -28,16 +32,16 @@ def test_the_score_is_the_mean_over_questions_and_its_error_that_of_their_means(
 
 
 def test_every_number_is_the_one_of_the_statistics() -> None:
-    """A report computes nothing by itself: estimate, variance and repeats are those of its score table."""
+    """A report computes nothing by itself: error, variance and repeats are those of its score table."""
     made = report(REPEATED, clusters=["a", "a", "b", "b"], level=0.9)
-    table = st.ScoreTable.of(REPEATED, clusters=["a", "a", "b", "b"], questions=[f"question-{i}" for i in range(4)])
-    assert st.estimate(table, level=0.9) == made.estimate
-    assert st.variance_split(table) == made.variance
-    assert st.mean_interval(table, level=0.9) == made.interval
-    assert st.pass_at_k(table, 2) == made.pass_at_k(2)
-    assert st.pass_hat_k(table, 2) == made.pass_hat_k(2)
-    assert (st.flip_rate(table), st.consistency(table)) == (made.flip_rate, made.consistency)
-    assert (2, st.standard_error(table).design_effect) == (made.clusters, made.design_effect)
+    table = table_of(REPEATED, clusters=["a", "a", "b", "b"], questions=[f"question-{i}" for i in range(4)])
+    assert table == made.table
+    assert variance_split(table) == made.variance
+    assert mean_interval(table, level=0.9) == made.interval
+    assert pass_at_k(table, 2) == made.pass_at_k(2)
+    assert pass_hat_k(table, 2) == made.pass_hat_k(2)
+    assert (flip_rate(table), consistency(table)) == (made.flip_rate, made.consistency)
+    assert standard_error(table) == made.error
 
 
 def test_repeats_by_hand() -> None:

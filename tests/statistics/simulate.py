@@ -13,7 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from dspy_cachectl.statistics import ScoreTable, mean_interval
+from dspy_cachectl.statistics.intervals import mean_interval
+from tests.statistics.tables import table_of
 
 Floats = NDArray[np.float64]
 CHECKED = 12
@@ -77,5 +78,5 @@ def _check(scores: Floats, clusters: NDArray[Any] | None, low: Floats, high: Flo
     chosen = [*range(CHECKED), *np.flatnonzero(error < 1e-12)[:3].tolist()]
     groups = None if clusters is None else clusters.tolist()
     for trial in chosen:
-        found = mean_interval(ScoreTable.of(scores[trial].tolist(), clusters=groups))
+        found = mean_interval(table_of(scores[trial].tolist(), clusters=groups))
         assert (found.low, found.high) == pytest.approx((low[trial], high[trial]), abs=1e-9), found

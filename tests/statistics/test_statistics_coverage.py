@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dspy_cachectl.statistics import ScoreTable, mean_interval, wilson_interval
+from dspy_cachectl.statistics.intervals import mean_interval, wilson_interval
 from tests.statistics.simulate import around, coverage, fresh, replayed
+from tests.statistics.tables import table_of
 
 
 @pytest.mark.parametrize(("n", "repeats"), [(100, 5), (200, 10)])
@@ -17,16 +18,6 @@ def test_repeats_keep_the_coverage(n: int, repeats: int, draw: object) -> None:
     rng = np.random.default_rng([n, repeats])
     scores = np.concatenate([draw(rng, rng.beta(2, 1, (1000, n)), repeats) for _ in range(4)])  # type: ignore[operator]
     assert 0.93 <= coverage(scores, 2 / 3) <= 0.97
-
-
-def test_replays_that_are_known_keep_the_coverage() -> None:
-    """Replays that are told by their draw ids count once: Wilson's interval, 93 to 97 times in 100."""
-    rng = np.random.default_rng(3)
-    scores = replayed(rng, rng.beta(2, 1, (400, 50)), 4)
-    ids = [["the same draw"] * 4] * 50
-    found = [mean_interval(ScoreTable.of(trial, draws=ids)) for trial in scores.tolist()]
-    assert {interval.method for interval in found} == {"Wilson"}
-    assert 0.93 <= np.mean([2 / 3 in interval for interval in found]) <= 0.97
 
 
 def test_pooled_draws_would_not_keep_it() -> None:
@@ -97,6 +88,6 @@ def test_few_clusters_cover_at_extreme_means() -> None:
 def test_no_failure_in_n_questions_covers() -> None:
     """When all passed, the interval still holds the truth 95 times in 100, for the lowest mean that passes so often."""
     truth = 0.05 ** (1 / 30)
-    interval = mean_interval(ScoreTable.of([[1.0] * 3] * 30))
+    interval = mean_interval(table_of([[1.0] * 3] * 30))
     assert interval.low <= truth
     assert interval.low == pytest.approx(truth, abs=0.006)

@@ -11,19 +11,13 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from dspy_cachectl.statistics import (
-    Interval,
-    ScoreTable,
-    Verdict,
-    compare_paired,
-    difference_variance,
-    mid_p_mcnemar,
-    minimal_detectable_effect,
-    sample_size,
-    tango_interval,
-    verdict_of,
-)
+from dspy_cachectl.statistics.intervals import Interval
+from dspy_cachectl.statistics.mcnemar import mid_p_mcnemar, tango_interval
+from dspy_cachectl.statistics.paired import compare_paired
+from dspy_cachectl.statistics.power import difference_variance, minimal_detectable_effect, sample_size
+from dspy_cachectl.statistics.verdicts import Verdict, verdict_of
 from tests.statistics.simulate import Floats, fresh
+from tests.statistics.tables import table_of
 
 TRIALS = 4000
 SETTLED = {Verdict.BETTER, Verdict.WORSE}
@@ -61,7 +55,7 @@ class Binary:
 
     def _check(self, wins: int, losses: int) -> None:
         ties = [1] * (self.n - wins - losses)
-        table = ScoreTable.of([0] * wins + [1] * losses + ties), ScoreTable.of([1] * wins + [0] * losses + ties)
+        table = table_of([0] * wins + [1] * losses + ties), table_of([1] * wins + [0] * losses + ties)
         found = compare_paired(*table)
         assert (found.verdict, found.p_value, found.interval) == self.found[wins, losses]
 
@@ -70,7 +64,7 @@ def significant(a: Floats, b: Floats) -> NDArray[np.bool_]:
     """Where the paired t test of scores (trials, n, repeats) is significant, compared with `compare_paired` on some."""
     p_values = stats.ttest_rel(b.mean(2), a.mean(2), axis=1).pvalue
     for trial in range(8):
-        found = compare_paired(ScoreTable.of(a[trial].tolist()), ScoreTable.of(b[trial].tolist()))
+        found = compare_paired(table_of(a[trial].tolist()), table_of(b[trial].tolist()))
         assert found.p_value == pytest.approx(p_values[trial], rel=1e-6)
         assert (found.verdict in SETTLED) is bool(p_values[trial] < 0.05)
     return np.asarray(p_values < 0.05)
@@ -130,8 +124,8 @@ def test_the_clustered_comparison_keeps_its_type_i_error() -> None:
     rng = np.random.default_rng(13)
     groups = np.repeat(np.arange(20), 10)
     differences = rng.normal(scale=0.7, size=(400, 20))[:, groups] + rng.normal(size=(400, 200))
-    zeros = ScoreTable.of([0.0] * 200, clusters=groups.tolist())
-    found = [compare_paired(zeros, ScoreTable.of(row)).verdict in SETTLED for row in differences.tolist()]
+    zeros = table_of([0.0] * 200, clusters=groups.tolist())
+    found = [compare_paired(zeros, table_of(row)).verdict in SETTLED for row in differences.tolist()]
     assert 0.03 <= float(np.mean(found)) <= 0.07
     assert float(np.mean(stats.ttest_1samp(differences, 0.0, axis=1).pvalue < 0.05)) > 0.2
 
@@ -168,7 +162,7 @@ def test_what_is_needed_settles_it() -> None:
     for _ in range(40):
         rates = rng.choice(before, 300)
         scores = fresh(rng, np.stack([rates, rates + 0.05]), 1)[..., 0].tolist()
-        found = compare_paired(ScoreTable.of(scores[0]), ScoreTable.of(scores[1]))
+        found = compare_paired(table_of(scores[0]), table_of(scores[1]))
         if found.needed is not None and found.needed.questions is not None:
             pilots.append(found.needed.questions)
     assert len(pilots) > 10

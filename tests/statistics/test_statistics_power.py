@@ -6,27 +6,19 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import NormalIndPower, normal_sample_size_one_tail
+from statsmodels.stats.power import normal_sample_size_one_tail
 
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.statistics import (
-    achieved_power,
-    benjamini_hochberg,
+from dspy_cachectl.statistics.multiplicity import holm, selection_bias
+from dspy_cachectl.statistics.power import (
     detectable_multiple,
     difference_variance,
-    holm,
     minimal_detectable_effect,
     questions_needed,
     repeats_needed,
     sample_size,
-    selection_bias,
 )
-
-SEEDED = settings(derandomize=True, deadline=None, database=None, max_examples=60)
-p_values = st.lists(st.floats(0, 1), min_size=1, max_size=30)
 
 
 def test_the_multiple_is_2_80() -> None:
@@ -40,13 +32,6 @@ def test_the_sample_size_is_statsmodels(difference: float, variance: float, leve
     """The number of questions is statsmodels' of a normal test, rounded up."""
     expected = normal_sample_size_one_tail(abs(difference), power, (1 - level) / 2, std_null=math.sqrt(variance))
     assert sample_size(difference, variance=variance, level=level, power=power) == math.ceil(expected)
-
-
-@pytest.mark.parametrize("difference", [0.0, 0.01, 0.05, -0.1])
-def test_the_power_is_statsmodels(difference: float) -> None:
-    """The power is statsmodels' of a two-sided normal test, and the level's complement where nothing is to be found."""
-    expected = NormalIndPower(ddof=0).power(difference / 0.4, nobs1=200, alpha=0.05, ratio=0)
-    assert achieved_power(difference, 0.4 / math.sqrt(200)) == pytest.approx(float(expected))
 
 
 @pytest.mark.parametrize(("repeats", "expected"), [(1, 990), (4, 270)])
@@ -80,66 +65,23 @@ def test_what_is_needed_for_an_error() -> None:
 
 
 def test_bad_plans_are_refused() -> None:
-    """Differences of 0, negative variances, no repeats and powers that are none are errors."""
+    """Differences of 0, negative variances and powers that are none are errors."""
     with pytest.raises(ConfigurationError, match="finite and not 0"):
         sample_size(0.0, variance=1.0)
     with pytest.raises(ConfigurationError, match="variance must be finite"):
         sample_size(0.1, variance=-1.0)
-    with pytest.raises(ConfigurationError, match="within_candidate is a variance"):
-        difference_variance(between=0.1, within_candidate=-0.1)
-    with pytest.raises(ConfigurationError, match="repeats_baseline must be at least 1"):
-        difference_variance(between=0.1, repeats_baseline=0)
     with pytest.raises(ConfigurationError, match="power must lie between 0 and 1"):
         detectable_multiple(power=1.0)
     with pytest.raises(ConfigurationError, match="below the type I error"):
         detectable_multiple(power=0.01)
-    with pytest.raises(ConfigurationError, match="cannot be -1"):
-        minimal_detectable_effect(-1)
-    with pytest.raises(ConfigurationError, match="must be above 0"):
-        achieved_power(0.1, 0.0)
-    with pytest.raises(ConfigurationError, match="must be above 0"):
-        questions_needed(10, 0.1, 0.0)
-    with pytest.raises(ConfigurationError, match="says nothing"):
-        questions_needed(10, math.inf, 0.1)
 
 
-@settings(SEEDED, max_examples=15)
-@given(p_values)
-def test_holm_is_its_definition(values: list[float]) -> None:
-    """The j-th smallest of m p-values times m - j + 1, at most 1, and never below the one before it."""
-    expected, highest = [0.0] * len(values), 0.0
-    for place, position in enumerate(np.argsort(values, kind="stable").tolist()):
-        highest = max(highest, min(1.0, (len(values) - place) * values[position]))
-        expected[position] = highest
-    assert holm(values) == pytest.approx(tuple(expected))
-
-
-@SEEDED
-@given(p_values)
-def test_benjamini_hochberg_is_its_definition(values: list[float]) -> None:
-    """The j-th smallest of m p-values times m / j, at most 1, and never above the one after it."""
-    expected, lowest, m = [0.0] * len(values), 1.0, len(values)
-    for place, position in reversed(list(enumerate(np.argsort(values, kind="stable").tolist(), 1))):
-        lowest = min(lowest, m / place * values[position])
-        expected[position] = lowest
-    assert benjamini_hochberg(values) == pytest.approx(tuple(expected))
-    assert all(value <= adjusted + 1e-12 <= 1.0 + 2e-12 for value, adjusted in zip(values, expected, strict=True))
-
-
-def test_corrections_are_statsmodels() -> None:
-    """statsmodels has both, and agrees."""
-    values = [0.001, 0.008, 0.039, 0.041, 0.27, 0.6]
-    assert holm(values) == pytest.approx(tuple(multipletests(values, method="holm")[1]))
-    assert benjamini_hochberg(values) == pytest.approx(tuple(multipletests(values, method="fdr_bh")[1]))
-
-
-def test_corrections_keep_order_and_take_nothing() -> None:
-    """The adjusted values stay in the order given, and no p-values give none."""
-    assert holm([0.04, 0.01]) == pytest.approx((0.04, 0.02))
+def test_holm_is_statsmodels() -> None:
+    """The adjusted p-values are statsmodels', in the order given; no p-values give none."""
+    rng = np.random.default_rng(18)
+    for values in ([0.3], [0.039, 0.6, 0.001, 0.041, 0.27, 0.008], [0.0, 1.0, 0.01, 0.01], rng.random(30).tolist()):
+        assert holm(values) == pytest.approx(tuple(multipletests(values, method="holm")[1]))
     assert holm([]) == ()
-    for bad in (-0.1, 1.1, math.nan):
-        with pytest.raises(ConfigurationError, match="p-value 1 is"):
-            benjamini_hochberg([0.5, bad])
 
 
 def test_holm_keeps_the_family_at_five_percent() -> None:
@@ -157,12 +99,4 @@ def test_the_best_of_many_looks_better_by_up_to_the_bound(candidates: int) -> No
     """The best of M equal programs is above the truth by 48 to 100% of SE sqrt(2 ln M)."""
     best = np.random.default_rng(17).normal(0.7, 0.02, (20_000, candidates)).max(1).mean() - 0.7
     assert 0.47 * selection_bias(0.02, candidates) < best < selection_bias(0.02, candidates)
-
-
-def test_one_candidate_is_not_selected() -> None:
-    """No choice, no bias; no candidates, no answer."""
     assert selection_bias(0.02, 1) == 0.0
-    with pytest.raises(ConfigurationError, match="best of 0"):
-        selection_bias(0.02, 0)
-    with pytest.raises(ConfigurationError, match=r"cannot be -0\.1"):
-        selection_bias(-0.1, 3)

@@ -11,16 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.statistics import (
-    ScoreTable,
-    consistency,
-    distinct_draws,
-    flip_rate,
-    pass_at_k,
-    pass_hat_k,
-    within_variance,
-)
+from dspy_cachectl.statistics.repeats import consistency, distinct_draws, flip_rate, pass_at_k, pass_hat_k
+from dspy_cachectl.statistics.variance import within_variance
 from tests.statistics.simulate import fresh
+from tests.statistics.tables import table_of
 
 SEEDED = settings(derandomize=True, deadline=None, database=None, max_examples=60)
 binary_rows = st.lists(st.lists(st.sampled_from([0.0, 1.0]), min_size=3, max_size=6), min_size=1, max_size=10)
@@ -30,7 +24,7 @@ binary_rows = st.lists(st.lists(st.sampled_from([0.0, 1.0]), min_size=3, max_siz
 @given(binary_rows, st.integers(1, 3))
 def test_pass_rates_are_those_of_all_choices_of_draws(scores: list[list[float]], k: int) -> None:
     """pass@k is the share of all choices of k draws with a pass among them, pass^k of those with nothing else."""
-    table = ScoreTable.of(scores)
+    table = table_of(scores)
     any_passed = [np.mean([max(chosen) for chosen in combinations(row, k)]) for row in scores]
     all_passed = [np.mean([min(chosen) for chosen in combinations(row, k)]) for row in scores]
     assert pass_at_k(table, k) == pytest.approx(float(np.mean(any_passed)))
@@ -41,7 +35,7 @@ def test_pass_rates_are_those_of_all_choices_of_draws(scores: list[list[float]],
 @given(binary_rows)
 def test_pass_rates_are_ordered(scores: list[list[float]]) -> None:
     """pass^k falls with k, pass@k rises, and both are the mean score at k = 1."""
-    table = ScoreTable.of(scores)
+    table = table_of(scores)
     at, hat = [pass_at_k(table, k) for k in (1, 2, 3)], [pass_hat_k(table, k) for k in (1, 2, 3)]
     assert at[0] == pytest.approx(table.mean)
     assert hat[0] == pytest.approx(table.mean)
@@ -53,7 +47,7 @@ def test_pass_rates_are_unbiased() -> None:
     """From five draws, pass@3 and pass^3 of questions of known difficulty, on average."""
     rng = np.random.default_rng(1)
     difficulty = rng.beta(2, 1, (300, 60))
-    tables = [ScoreTable.of(trial) for trial in fresh(rng, difficulty, 5).tolist()]
+    tables = [table_of(trial) for trial in fresh(rng, difficulty, 5).tolist()]
     assert float(np.mean([pass_at_k(t, 3) for t in tables])) == pytest.approx(
         float((1 - (1 - difficulty) ** 3).mean()), abs=0.005
     )
@@ -62,25 +56,18 @@ def test_pass_rates_are_unbiased() -> None:
 
 def test_too_few_draws_are_no_number() -> None:
     """Fewer than k draws of any question: NaN, not a guess; k below 1 is an error."""
-    table = ScoreTable.of([[1, 1, 0], [1, 0]])
+    table = table_of([[1, 1, 0], [1, 0]])
     assert math.isnan(pass_at_k(table, 3))
     assert math.isnan(pass_hat_k(table, 3))
     with pytest.raises(ConfigurationError, match="k must be at least 1"):
         pass_at_k(table, 0)
 
 
-def test_a_pass_may_be_less_than_one() -> None:
-    """A threshold says which partial credit is a pass."""
-    table = ScoreTable.of([[0.8, 0.2], [0.9, 0.7]])
-    assert pass_hat_k(table, 2, passing=0.7) == 0.5
-    assert pass_at_k(table, 2) == 0.0
-
-
 @SEEDED
 @given(st.lists(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=5), min_size=1, max_size=8))
 def test_the_flip_rate_is_that_of_two_draws(scores: list[list[float]]) -> None:
     """The flip rate is the share of ordered pairs of draws that differ; for 0/1 scores twice the variance within."""
-    table = ScoreTable.of(scores)
+    table = table_of(scores)
     expected = [np.mean([a != b for a, b in permutations(row, 2)]) for row in scores if len(row) > 1]
     if not expected:
         assert math.isnan(flip_rate(table))
@@ -95,13 +82,13 @@ def test_the_flip_rate_is_that_of_two_draws(scores: list[list[float]]) -> None:
 
 def test_consistency_counts_questions_whose_draws_agree() -> None:
     """Two of three repeated questions always score the same; one draw says nothing about it."""
-    assert consistency(ScoreTable.of([[1, 1, 1], [0, 0], [1, 0, 1], [1]])) == pytest.approx(2 / 3)
+    assert consistency(table_of([[1, 1, 1], [0, 0], [1, 0, 1], [1]])) == pytest.approx(2 / 3)
 
 
 def test_replays_are_no_draws() -> None:
     """Repeats with one draw id count once, and how many were replays is said."""
     found = distinct_draws([["a", "b", "a"], ["c", "d", "e"]])
-    assert (found.asked, found.distinct, found.replayed) == (6, 5, 1)
+    assert (found.asked, found.distinct) == (6, 5)
     assert found.effective == pytest.approx(2 / (1 / 2 + 1 / 3))
     assert "1 of 6 repeats are replays" in found.sentence
     assert math.isnan(found.identical)

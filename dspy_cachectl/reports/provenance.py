@@ -1,58 +1,10 @@
-"""What an evaluation found, answer by answer, and what it was made of: plain values."""
+"""What the score of an evaluation is made of: plain values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-
-@dataclass(frozen=True, slots=True)
-class DrawResult:
-    """One answer to one question.
-
-    Attributes:
-        score: What the metric gave; the failure score where it or the program failed.
-        failed: Why it failed, or None.
-        draw: What identifies the LM's answers behind it. Two results with one draw are one draw.
-        output: A hash of what the program answered.
-        loaded: Whether it was loaded from the saved predictions.
-        requests: Responses bought for it when it was made.
-        tokens: Tokens it is made of, whoever paid for them.
-        cost: US dollars it is made of.
-        seconds: Seconds of the provider it is made of.
-        oldest: When its oldest LM answer was bought, in Unix seconds, or None.
-        newest: When its newest was.
-    """
-
-    score: float
-    failed: str | None = None
-    draw: str = ""
-    output: str = ""
-    loaded: bool = False
-    requests: int = 0
-    tokens: int = 0
-    cost: float = 0.0
-    seconds: float = 0.0
-    oldest: float | None = None
-    newest: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class QuestionResult:
-    """One question of the data set.
-
-    Attributes:
-        question: What identifies it: a hash of its inputs, and its number among equals.
-        preview: The beginning of its inputs, for people.
-        draws: Its answers, one a repeat.
-        cluster: The cluster that it belongs to, as text, or None.
-    """
-
-    question: str
-    preview: str
-    draws: tuple[DrawResult, ...]
-    cluster: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,277 @@
+"""The answers of an evaluation, and the numbers that they come to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from dspy_cachectl.reports.provenance import Provenance
+from dspy_cachectl.statistics.intervals import Interval, mean_interval
+from dspy_cachectl.statistics.repeats import (
+    DistinctDraws,
+    consistency,
+    distinct_draws,
+    flip_rate,
+    pass_at_k,
+    pass_hat_k,
+)
+from dspy_cachectl.statistics.scores import QuestionScores, ScoreTable
+from dspy_cachectl.statistics.standard_errors import StandardError, standard_error
+from dspy_cachectl.statistics.variance import VarianceSplit, variance_split
+
+
+@dataclass(frozen=True, slots=True)
+class DrawResult:
+    """One answer to one question.
+
+    Attributes:
+        score: What the metric gave; the failure score where it or the program failed.
+        failed: Why it failed, or None.
+        draw: What identifies the LM's answers behind it. Two results with one draw are one draw.
+        output: A hash of what the program answered.
+        loaded: Whether it was loaded from the saved predictions.
+        requests: Responses bought for it when it was made.
+        tokens: Tokens it is made of, whoever paid for them.
+        cost: US dollars it is made of.
+        seconds: Seconds of the provider it is made of.
+        oldest: When its oldest LM answer was bought, in Unix seconds, or None.
+        newest: When its newest was.
+    """
+
+    score: float
+    failed: str | None = None
+    draw: str = ""
+    output: str = ""
+    loaded: bool = False
+    requests: int = 0
+    tokens: int = 0
+    cost: float = 0.0
+    seconds: float = 0.0
+    oldest: float | None = None
+    newest: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionResult:
+    """One question of the data set.
+
+    Attributes:
+        question: What identifies it: a hash of its inputs, and its number among equals.
+        preview: The beginning of its inputs, for people.
+        draws: Its answers, one a repeat.
+        cluster: The cluster that it belongs to, as text, or None.
+    """
+
+    question: str
+    preview: str
+    draws: tuple[DrawResult, ...]
+    cluster: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What the answers behind a score are made of, whoever paid for them and whenever.
+
+    Attributes:
+        answers: How many answers there are, one a question and repeat.
+        loaded: How many of them were loaded from saved predictions.
+        tokens: Their tokens.
+        cost: Their US dollars; 0 where no price is known.
+        seconds: The seconds that the provider took.
+    """
+
+    answers: int
+    loaded: int
+    tokens: int
+    cost: float
+    seconds: float
+
+    @property
+    def tokens_per_answer(self) -> float:
+        """Tokens of one answer, on average."""
+        return self.tokens / self.answers
+
+    @property
+    def cost_per_answer(self) -> float:
+        """US dollars of one answer, on average."""
+        return self.cost / self.answers
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A score with its error bar, and what it was made of. Scores are in the metric's own units.
+
+    Attributes:
+        name: What it is called in comparisons and plots.
+        questions: The results, question by question, in the order of the data set.
+        provenance: What the score is made of.
+        level: The nominal coverage of its interval.
+    """
+
+    name: str
+    questions: tuple[QuestionResult, ...]
+    provenance: Provenance
+    level: float = 0.95
+
+    @cached_property
+    def table(self) -> ScoreTable:
+        """The scores for the statistics: repeats that are one draw count once."""
+        distinct = [(question, _distinct(question.draws)) for question in self.questions]
+        return ScoreTable(
+            tuple(
+                QuestionScores(
+                    question.question,
+                    tuple(draw.score for draw in draws),
+                    tuple(draw.failed is not None for draw in draws),
+                    question.cluster,
+                )
+                for question, draws in distinct
+            )
+        )
+
+    @property
+    def score(self) -> float:
+        """The mean over questions of each question's mean over its draws; failures count with the failure score."""
+        return self.table.mean
+
+    @cached_property
+    def error(self) -> StandardError:
+        """The standard error of the score, with the clusters that it rests on and what they cost."""
+        return standard_error(self.table)
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error of the score, clustered where clusters are given."""
+        return self.error.value
+
+    @cached_property
+    def interval(self) -> Interval:
+        """The confidence interval of the score, its method and its caveats."""
+        return mean_interval(self.table, level=self.level)
+
+    @cached_property
+    def variance(self) -> VarianceSplit:
+        """How much of the variance is between questions, how much between draws, and the advice that follows."""
+        return variance_split(self.table)
+
+    @cached_property
+    def answered(self) -> ScoreTable | None:
+        """The scores of the draws that did not fail; None where all did."""
+        return self.table.without_failures() if self.table.failures < self.table.draws else None
+
+    @property
+    def score_without_failures(self) -> float | None:
+        """The score over the draws that did not fail; None where all did."""
+        return None if self.answered is None else self.answered.mean
+
+    @cached_property
+    def distinct(self) -> DistinctDraws:
+        """How many of the repeats are draws of their own."""
+        return distinct_draws(
+            [_identities(question.draws) for question in self.questions],
+            [[draw.output for draw in question.draws] for question in self.questions],
+        )
+
+    @property
+    def n(self) -> int:
+        """The number of questions."""
+        return len(self.questions)
+
+    @property
+    def repeats(self) -> int:
+        """The number of repeats that were asked for."""
+        return max(len(question.draws) for question in self.questions)
+
+    @property
+    def draws(self) -> list[DrawResult]:
+        """Every answer, question by question."""
+        return [draw for question in self.questions for draw in question.draws]
+
+    @property
+    def failures(self) -> int:
+        """The number of answers that failed: the program raised, or the metric did."""
+        return sum(draw.failed is not None for draw in self.draws)
+
+    @property
+    def run_id(self) -> str | None:
+        """The run whose draws these are."""
+        return self.provenance.run_id
+
+    def pass_at_k(self, k: int) -> float:
+        """The chance that at least one of k draws passes (score 1); NaN where there are fewer than k draws."""
+        return pass_at_k(self.table, k)
+
+    def pass_hat_k(self, k: int) -> float:
+        """The chance that all of k draws pass (score 1); NaN where there are fewer than k draws."""
+        return pass_hat_k(self.table, k)
+
+    @property
+    def flip_rate(self) -> float:
+        """How often two draws of one question score differently; NaN with one draw a question."""
+        return flip_rate(self.table)
+
+    @property
+    def consistency(self) -> float:
+        """The share of questions whose draws all score the same; NaN with one draw a question."""
+        return consistency(self.table)
+
+    @cached_property
+    def draw_ids(self) -> frozenset[str]:
+        """Every draw that the score rests on."""
+        return frozenset(draw.draw for draw in self.draws if draw.draw)
+
+    @cached_property
+    def price(self) -> Price:
+        """What the answers are made of, whoever paid for them."""
+        draws = self.draws
+        return Price(
+            answers=len(draws),
+            loaded=sum(draw.loaded for draw in draws),
+            tokens=sum(draw.tokens for draw in draws),
+            cost=math.fsum(draw.cost for draw in draws),
+            seconds=math.fsum(draw.seconds for draw in draws),
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return the numbers that people ask for, as plain data; None for what is infinite or unknown."""
+        interval = self.interval
+        return {
+            "score": self.score,
+            "standard_error": _finite(self.standard_error),
+            "interval": {
+                "low": _finite(interval.low),
+                "high": _finite(interval.high),
+                "level": interval.level,
+                "method": interval.method,
+            },
+            "caveats": list(interval.caveats),
+            "n": self.n,
+            "repeats": self.repeats,
+            "distinct_draws": self.distinct.distinct,
+            "failures": self.failures,
+            "score_without_failures": self.score_without_failures,
+            "variance_within": self.variance.within,
+            "variance_between": self.variance.between,
+            "advice": self.variance.advice,
+            "clusters": self.error.clusters,
+            "design_effect": self.error.design_effect,
+        }
+
+
+def _distinct(draws: Sequence[DrawResult]) -> list[DrawResult]:
+    seen: dict[str, DrawResult] = {}
+    for identity, draw in zip(_identities(draws), draws, strict=True):
+        seen.setdefault(identity, draw)
+    return list(seen.values())
+
+
+def _identities(draws: Sequence[DrawResult]) -> list[str]:
+    # An answer of which no draw is known is nobody's replay.
+    return [draw.draw or f"#{number}" for number, draw in enumerate(draws)]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
