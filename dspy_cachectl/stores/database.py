@@ -1,0 +1,295 @@
+"""One small SQLite file that many processes and threads write: an outbox, a journal.
+
+A transaction is what makes it safe: whoever is killed loses nothing that was acknowledged. A connection is made for
+each use, so that there is nothing to share between threads, to inherit by a fork, or to outlive a deleted file; who
+writes often keeps one open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sqlite3
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from dspy_cachectl.errors import FormatVersionError, StoreUnavailableError
+from dspy_cachectl.stores.forks import inside_sqlite, tell_after_fork
+
+_T = TypeVar("_T")
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+"""Runs a statement with its values, and returns the rows: `sql("SELECT a FROM t WHERE b = ?", b)`."""
+
+_NO_LOCK_FILE = ("unable to open", "readonly", "disk I/O error", "is full")
+"""What SQLite says where it cannot make the file that readers and writers lock: the disk is read-only, or full."""
+
+_INHERITED: list[sqlite3.Connection] = []
+"""A forked child may neither use nor close its parent's connections, so they are kept as they are."""
+
+
+class Database:
+    """A SQLite file of this package. Thread-safe, process-safe, survives a fork.
+
+    It is made, for this user alone, at the first change; a file with another program's content, or of a newer version
+    of this package, is neither written nor removed. Everything raises the `StoreError` family, and nothing else.
+
+    Args:
+        path: The file.
+        kind: What it is for. SQLite's `application_id` is made of it, and tells our files from others.
+        version: The version of the schema. One with another version is refused.
+        schema: The statements that make its tables.
+        synchronous: `FULL` where an acknowledged change has to survive a power failure, too.
+        patience: How long to wait for a database that another process has locked, in seconds.
+        keep_open: Keep one connection until `close`, instead of one for each use: ten times as fast.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        kind: str,
+        version: int,
+        schema: Sequence[str],
+        synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
+        patience: float = 5.0,
+        keep_open: bool = False,
+    ) -> None:
+        self.path = Path(path).absolute()
+        self.patience = patience
+        self._mark = zlib.crc32(f"dspy_cachectl {kind}".encode()) >> 1  # SQLite keeps it as a signed number
+        self._version = version
+        self._schema = schema
+        self._synchronous = synchronous
+        self._keep_open = keep_open
+        self._with_log = keep_open  # where a connection is made for each use, it costs more than it spares
+        self._kept: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+        self._lock = threading.RLock()
+        tell_after_fork(self)
+
+    def read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """Return what a query finds; nothing where there is no file. Nothing is written, not even to make the file.
+
+        Raises:
+            FormatVersionError: If another version of this package wrote it.
+            StoreUnavailableError: If it cannot be read, or is not ours.
+        """
+        if self._kept is not None:
+            with self._connection() as connection:
+                return self._run(connection, query, *values)
+        with self._translated():
+            if not self._exists():
+                return []
+            address = self.path.as_uri()
+            try:
+                return patiently(lambda: self._look(f"{address}?mode=rw", query, values), self.patience)
+            except sqlite3.OperationalError as error:
+                if not any(reason in str(error) for reason in _NO_LOCK_FILE) or self._beside("-journal").exists():
+                    raise
+                # Where SQLite cannot keep its lock file nobody else can write either, so it is read without one. Not
+                # where somebody was killed while writing: what is undone by the journal would be taken for true.
+                return self._look(f"{address}?mode=ro&immutable=1", query, values)
+
+    @contextlib.contextmanager
+    def change(self) -> Iterator[Sql]:
+        """Change it in one transaction: all that the block does is done when it ends, or nothing if it raises.
+
+        The block gets a function that runs a statement; other processes wait for the block, so it should be short.
+        `SELECT changes()` and `SELECT last_insert_rowid()` tell what a statement did.
+
+        Raises:
+            FormatVersionError: If another version of this package wrote it.
+            StoreUnavailableError: If it cannot be written, or is not ours.
+        """
+        with self._connection() as connection:
+            self._run(connection, "BEGIN IMMEDIATE")
+            try:
+                yield lambda query, *values: self._run(connection, query, *values)
+                self._run(connection, "COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error), inside_sqlite:  # SQLite may have rolled back by itself
+                    connection.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        """Let go of the connection that is kept open. The next use makes another."""
+        with self._lock:
+            kept, self._kept = self._kept, None
+            if kept is not None:
+                with self._translated(), inside_sqlite:
+                    kept.close()
+
+    def after_fork(self) -> None:
+        """Begin anew in the child."""
+        self._lock = threading.RLock()
+        if self._kept is not None:
+            _INHERITED.append(self._kept)
+            self._kept = None
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        if self._keep_open:
+            with self._lock:
+                yield self._keep()
+            return
+        connection = self._connect()
+        try:
+            yield connection
+        finally:
+            with inside_sqlite:
+                connection.close()
+
+    def _keep(self) -> sqlite3.Connection:
+        if self._kept is not None and self._identity != self._look_up():
+            # SQLite goes on writing to a deleted file without a word, so the file is looked at by name.
+            self.close()
+            raise StoreUnavailableError(f"{self.path} was deleted or replaced while in use; it is opened anew")
+        if self._kept is None:
+            self._kept = self._connect()
+            self._identity = self._look_up()
+        return self._kept
+
+    def _exists(self) -> bool:
+        if self.path.exists() and not self.path.is_file():
+            raise StoreUnavailableError(f"{self.path} is not a file")  # a named pipe would be waited for
+        return self.path.exists()
+
+    def _beside(self, suffix: str) -> Path:
+        return self.path.with_name(self.path.name + suffix)
+
+    def _look_up(self) -> tuple[int, int] | None:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _connect(self) -> sqlite3.Connection:
+        def connect() -> sqlite3.Connection:
+            with inside_sqlite:
+                return self._connected()
+
+        with self._translated():
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._exists()
+            return patiently(connect, self.patience)
+
+    def _connected(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+            if not self._is_filled(connection):
+                self._fill(connection)
+            if not self._with_log or self._begin_log(connection):
+                return connection
+        except BaseException:
+            connection.close()
+            raise
+        connection.close()
+        self._with_log = False
+        with contextlib.closing(sqlite3.connect(self.path, timeout=0, isolation_level=None)) as alone:
+            alone.execute("PRAGMA locking_mode = EXCLUSIVE")  # alone with a file SQLite needs no shared memory
+            alone.execute("PRAGMA journal_mode = DELETE")
+        return self._connected()
+
+    def _begin_log(self, connection: sqlite3.Connection) -> bool:
+        """Write ahead to a log, which spares waiting for the disk. Tell whether this disk can do it."""
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("BEGIN IMMEDIATE")  # only the first use tells
+            connection.execute("ROLLBACK")
+        except sqlite3.OperationalError as error:
+            if is_locked(error):
+                raise
+            return False
+        return True
+
+    def _is_filled(self, connection: sqlite3.Connection) -> bool:
+        """Tell whether the tables are there, and see to it that the file is ours before anything is done with it."""
+        mark, version, tables = connection.execute(
+            "SELECT application_id, user_version, (SELECT COUNT(*) FROM sqlite_master)"
+            " FROM pragma_application_id, pragma_user_version"
+        ).fetchone()
+        if (mark, version, tables) == (0, 0, 0):
+            return False
+        if mark != self._mark:
+            raise StoreUnavailableError(
+                f"{self.path} is another program's database, and is left as it is; move it, or use another folder"
+            )
+        if version != self._version:
+            age = "a newer" if version > self._version else "an older"
+            raise FormatVersionError(
+                f"{self.path} was written by {age} version of dspy_cachectl (format {version}, this is"
+                f" {self._version}), and is left as it is"
+            )
+        return True
+
+    def _fill(self, connection: sqlite3.Connection) -> None:
+        self.path.chmod(0o600)  # SQLite makes the files beside it with the same mode
+        connection.execute("BEGIN IMMEDIATE")
+        # Before the log is switched on: whose file it is has to stand in its head.
+        if not self._is_filled(connection):  # another process may have been first
+            for statement in (
+                *self._schema,
+                f"PRAGMA application_id = {self._mark}",
+                f"PRAGMA user_version = {self._version}",
+            ):
+                connection.execute(statement)
+        connection.execute("COMMIT")
+
+    def _look(self, address: str, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        with inside_sqlite, contextlib.closing(sqlite3.connect(address, uri=True, timeout=0)) as connection:
+            return connection.execute(query, values).fetchall() if self._is_filled(connection) else []
+
+    def _run(self, connection: sqlite3.Connection, query: str, *values: object) -> list[tuple[Any, ...]]:
+        def execute() -> list[tuple[Any, ...]]:
+            with inside_sqlite:
+                return connection.execute(query, values).fetchall()
+
+        with self._translated():
+            return patiently(execute, self.patience)
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise StoreUnavailableError(f"could not use {self.path}: {reason(error)}") from error
+
+
+def patiently(use: Callable[[], _T], patience: float) -> _T:
+    """Do something as soon as no other process is in the way.
+
+    SQLite's own waiting sleeps longer the longer it has waited, so that whoever was unlucky stays so: with eight busy
+    processes a write took seconds.
+
+    Args:
+        use: What is done; without SQLite's own waiting.
+        patience: After how many seconds to give up with SQLite's own error.
+    """
+    give_up = time.monotonic() + patience
+    while True:
+        try:
+            return use()
+        except sqlite3.OperationalError as error:
+            if not is_locked(error) or time.monotonic() >= give_up:
+                raise
+        time.sleep(random.uniform(0.0005, 0.002))  # noqa: S311 - no secret; only out of step with the others
+
+
+def is_locked(error: sqlite3.Error) -> bool:
+    """Tell whether it is another process that is in the way."""
+    return "locked" in str(error)
+
+
+def reason(error: BaseException) -> str:
+    """Say in a message why SQLite failed, and what to do where a database is damaged."""
+    if type(error) is sqlite3.DatabaseError:
+        return f"{error}. It is damaged, or no database; move it away to begin anew"
+    return str(error) or type(error).__name__
