@@ -29,8 +29,8 @@ from dspy_cachectl.evaluation.metrics import Scored, check_metric, metric_name, 
 from dspy_cachectl.evaluation.programs import Item, run_in_unit, under_evaluation
 from dspy_cachectl.evaluation.progress import EvaluationProgress
 from dspy_cachectl.evaluation.saved import Predictions, Saved, output_hash
+from dspy_cachectl.fingerprints.code import metric_fingerprint
 from dspy_cachectl.fingerprints.data import Question, hash_of_questions, questions_of
-from dspy_cachectl.fingerprints.metrics import metric_fingerprint
 from dspy_cachectl.fingerprints.models import generation_config, model_identity
 from dspy_cachectl.fingerprints.programs import program_fingerprint
 from dspy_cachectl.phases.phase import phase

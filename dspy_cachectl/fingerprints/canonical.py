@@ -130,7 +130,7 @@ class _Walk:
             return {"$of": type_name(kind), "v": base(value)}
         if (written := _written(value)) is not None:
             return {f"${kind.__name__}": written}
-        if isinstance(value, type):
+        if isinstance(value, type) and self._fallback is None:
             return _type(value)
         if typing.get_origin(value) is not None:
             return {"$annotation": without_addresses(repr(value))}
@@ -167,8 +167,8 @@ def _written(value: Any) -> str | None:
         return value.as_posix()
     if isinstance(value, (bytes, bytearray)):
         return base64.b64encode(value).decode("ascii")
-    if isinstance(value, (range, slice)):
-        return repr(value)
+    if isinstance(value, (range, slice, re.Pattern)):
+        return repr(value) if not isinstance(value, re.Pattern) else f"{value.flags} {value.pattern!r}"
     return None
 
 

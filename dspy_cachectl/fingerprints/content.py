@@ -5,11 +5,18 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from dspy_cachectl.errors import ConfigurationError
+
+_IS_PATH = re.compile(r"[/.~\\]|[A-Za-z]:[\\/](?!/)")
+_LOADS_WEIGHTS = frozenset({"local", "vllm"})
+"""Providers of models that are loaded by path: elsewhere a folder of a model's name is somebody's notes about it."""
 
 _BLOCK = 1024 * 1024
 _RACY = 2.0
@@ -28,6 +35,36 @@ def content_hash(path: Path) -> str:
         return _of_folder(path) if path.is_dir() else _of_file(path)
     except OSError as error:
         raise ConfigurationError(f"the checkpoint {path} cannot be read: {error}") from error
+
+
+def checkpoint_of(lm: Any) -> str | None:
+    """Return the hash of the weights of an LM, where it is given a local file or folder; else None.
+
+    Raises:
+        ConfigurationError: If something in it cannot be read.
+    """
+    options = getattr(lm, "kwargs", None) or {}
+    addresses = (options.get("api_base"), options.get("base_url"))
+    for name in (getattr(lm, "model", None), getattr(lm, "endpoint", None), *addresses):
+        path = _path(name) if isinstance(name, str) else None
+        if path is not None:
+            return content_hash(path)
+    return None
+
+
+def _path(name: str) -> Path | None:
+    """Return the path that a name of a model is: where it is written as one, or its provider loads weights."""
+    provider, _, rest = name.partition("/")
+    text = rest if provider in _LOADS_WEIGHTS or _IS_PATH.match(rest) else name
+    if name.startswith("file://"):
+        text = unquote(urlsplit(name).path)
+    elif "://" in name or not (_IS_PATH.match(text) or provider in _LOADS_WEIGHTS):
+        return None
+    try:
+        path = Path(text).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):
+        return None  # a name that is no path
 
 
 def _of_folder(folder: Path) -> str:

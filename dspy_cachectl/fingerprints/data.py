@@ -27,24 +27,6 @@ class Question:
     occurrence: int = 0
 
 
-def example_key(example: Any) -> str:
-    """Hash the inputs of an example, and nothing else of it.
-
-    Raises:
-        ConfigurationError: If it has no inputs, or one that cannot be told from others.
-    """
-    return _example_key(example, "the example")
-
-
-def label_key(example: Any) -> str:
-    """Hash everything in an example that is no input.
-
-    Raises:
-        ConfigurationError: If it has no inputs, or a label that cannot be told from others.
-    """
-    return _label_key(example, "the example")
-
-
 def questions_of(examples: Iterable[Any]) -> list[Question]:
     """Return the questions of a data set, in its order.
 
@@ -54,27 +36,20 @@ def questions_of(examples: Iterable[Any]) -> list[Question]:
     seen: Counter[str] = Counter()
     found = []
     for index, example in enumerate(examples):
-        key = _example_key(example, f"example {index}")
-        found.append(Question(example_key=key, label_key=_label_key(example, f"example {index}"), occurrence=seen[key]))
+        which = f"example {index}"
+        key = _example_key(example, which)
+        label = _digest(_split(example, which, inputs=False), which)
+        found.append(Question(example_key=key, label_key=label, occurrence=seen[key]))
         seen[key] += 1
     if not found:
         raise ConfigurationError("the data set is empty: give at least one example")
     return found
 
 
-def dataset_hash(examples: Iterable[Any]) -> str:
-    """Hash a data set: inputs and labels, how often each occurs, and not their order.
-
-    Raises:
-        ConfigurationError: As `questions_of`.
-    """
-    return hash_of_questions(questions_of(examples))
-
-
-def hash_of_questions(found: Sequence[Question]) -> str:
-    """Return the `dataset_hash` of examples whose questions are known."""
+def hash_of_questions(questions: Sequence[Question]) -> str:
+    """Hash a data set: inputs and labels, how often each occurs, and not their order."""
     whole = hashlib.sha256()
-    for pair in sorted(f"{question.example_key} {question.label_key}" for question in found):
+    for pair in sorted(f"{question.example_key} {question.label_key}" for question in questions):
         whole.update(pair.encode())
     return whole.hexdigest()
 
@@ -86,10 +61,6 @@ def _example_key(example: Any, which: str) -> str:
             f"{which} has none of the inputs that with_inputs() names; its fields are {sorted(example.keys())}"
         )
     return _digest(inputs, which)
-
-
-def _label_key(example: Any, which: str) -> str:
-    return _digest(_split(example, which, inputs=False), which)
 
 
 def _digest(fields: dict[str, Any], which: str) -> str:

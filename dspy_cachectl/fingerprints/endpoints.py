@@ -32,6 +32,13 @@ def endpoint_of(model: str, options: Mapping[str, Any], engine: Any = None) -> s
     return clean_endpoint(None if url is None else str(url))
 
 
+def endpoint_of_lm(lm: Any) -> str | None:
+    """Return where an LM is served: under the user's name for it, or as `endpoint_of` says."""
+    model = str(getattr(lm, "model", None) or type(lm).__name__)
+    named: str | None = getattr(lm, "endpoint", None)
+    return named or endpoint_of(model, getattr(lm, "kwargs", None) or {}, getattr(lm, "_engine_spec", None))
+
+
 def _engine_identity(engine: Any) -> str:
     kind = type(engine)
     name = f"engine:{kind.__module__}.{kind.__qualname__}"

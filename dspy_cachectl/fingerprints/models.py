@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from dspy_cachectl.entries import draws
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.fingerprints import canonical, sources
-from dspy_cachectl.fingerprints.content import content_hash
-from dspy_cachectl.fingerprints.endpoints import endpoint_of
+from dspy_cachectl.fingerprints import canonical
+from dspy_cachectl.fingerprints.code import code_fingerprint, lms_of
+from dspy_cachectl.fingerprints.content import checkpoint_of
+from dspy_cachectl.fingerprints.endpoints import endpoint_of_lm
+from dspy_cachectl.fingerprints.source_text import is_own
 
 _SLUG_LENGTH = 60
 
@@ -47,17 +46,6 @@ class ModelIdentity:
         ascii_ = unicodedata.normalize("NFKD", f"{self.model}{version}").encode("ascii", "ignore").decode().lower()
         return re.sub(r"[^a-z0-9]+", "-", ascii_).strip("-")[:_SLUG_LENGTH].strip("-") or "model"
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON types."""
-        return {**asdict(self), "others": [[name, other.as_dict()] for name, other in self.others]}
-
-    @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> ModelIdentity:
-        """Return what `as_dict` was made of."""
-        known = {name: stored.get(name) for name in ("version", "endpoint", "checkpoint", "kind")}
-        others = tuple((str(name), cls.from_dict(other)) for name, other in stored.get("others", ()))
-        return cls(model=str(stored["model"]), **known, others=others)
-
 
 def model_identity(lm: Any, *, program: Any = None) -> ModelIdentity:
     """Return which model an LM is, with those that the program carries itself.
@@ -69,7 +57,7 @@ def model_identity(lm: Any, *, program: Any = None) -> ModelIdentity:
     Raises:
         ConfigurationError: If there is no LM at all, or a checkpoint cannot be read.
     """
-    others = tuple((name, _identity(other, ())) for name, other in lms_of(program))
+    others = tuple((name, _identity(other)) for name, other in lms_of(program))
     if lm is None and not others:
         raise ConfigurationError("no LM is loaded: call dspy.configure(lm=cachectl.LM(...)) first")
     return ModelIdentity("none", others=others) if lm is None else _identity(lm, others)
@@ -91,60 +79,16 @@ def generation_config(lm: Any, temperature: float | None = None, *, program: Any
     return {**config, "others": others} if others else config
 
 
-def lms_of(program: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the LMs that a program carries itself, with where they are, in the order of its attributes."""
-    import dspy
-
-    if not isinstance(program, dspy.Module):
-        return
-    for name, module in program.named_sub_modules(dspy.Module):
-        for attribute, value in vars(module).items():
-            held = value.items() if isinstance(value, dict) else enumerate(value) if _is_list(value) else [("", value)]
-            for key, item in held:
-                if isinstance(item, dspy.BaseLM):
-                    where = f"{name}.{attribute}" + (f"[{key}]" if key != "" else "")
-                    yield where.removeprefix("self."), item
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and not hasattr(value, "_fields")
-
-
-def _identity(lm: Any, others: tuple[tuple[str, ModelIdentity], ...]) -> ModelIdentity:
-    model = str(getattr(lm, "model", None) or type(lm).__name__)
-    options = getattr(lm, "kwargs", None) or {}
-    engine = getattr(lm, "_engine_spec", None)
-    served = getattr(lm, "endpoint", None) or endpoint_of(model, options, engine)
+def _identity(lm: Any, others: tuple[tuple[str, ModelIdentity], ...] = ()) -> ModelIdentity:
     kind = type(lm)
-    own = sources.is_own(kind)
-    path = _checkpoint(model, [getattr(lm, "endpoint", None), options.get("api_base"), options.get("base_url")])
     return ModelIdentity(
-        model=model,
+        model=str(getattr(lm, "model", None) or kind.__name__),
         version=getattr(lm, "version", None),
-        endpoint=served,
-        checkpoint=content_hash(path) if path is not None else None,
-        kind=f"{canonical.type_name(kind)}#{sources.class_source(kind)[:16]}" if own else None,
+        endpoint=endpoint_of_lm(lm),
+        checkpoint=checkpoint_of(lm),
+        kind=f"{canonical.type_name(kind)}#{code_fingerprint(kind)[:16]}" if is_own(kind) else None,
         others=others,
     )
-
-
-def _checkpoint(model: str, places: list[Any]) -> Path | None:
-    _, _, unprefixed = model.partition("/")
-    candidates = [model, *(place for place in places if isinstance(place, str))]
-    if unprefixed.startswith(("/", ".", "~")) or re.match(r"[A-Za-z]:[\\/]", unprefixed):
-        candidates.append(unprefixed)
-    for candidate in candidates:
-        parts = urlsplit(candidate)
-        text = unquote(parts.path) if parts.scheme == "file" else candidate
-        if "://" in text:
-            continue
-        try:
-            path = Path(text).expanduser()
-            if path.exists():
-                return path
-        except (OSError, RuntimeError, ValueError):
-            continue  # a name that is no path
-    return None
 
 
 def _options(lm: Any, temperature: float | None) -> dict[str, Any]:
@@ -153,7 +97,7 @@ def _options(lm: Any, temperature: float | None) -> dict[str, Any]:
         options["temperature"] = temperature
     try:
         plain: dict[str, Any] = canonical.as_json(
-            options, path="the LM's options", fallback=lambda value, _path: sources.object_source(value)
+            options, path="the LM's options", fallback=lambda value, _path: code_fingerprint(value)
         )
     except canonical.UnstableError as error:
         raise ConfigurationError(f"{error}: give the LM plain options") from error

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import pydantic
 
 from dspy_cachectl.fingerprints import canonical
 from dspy_cachectl.fingerprints.models import ModelIdentity
 from dspy_cachectl.fingerprints.programs import Fingerprint, changed
 
-KEY_VERSION = 1
+KEY_VERSION = 2
 """Part of every key. Raised when the meaning of a key changes."""
 
 
@@ -22,7 +25,7 @@ class SnapshotKey:
         model: Which models answer.
         program: Which program asks.
         generation: How the models are told to generate.
-        dataset: The `dataset_hash` of the questions.
+        dataset: The `hash_of_questions`.
     """
 
     model: ModelIdentity
@@ -33,7 +36,7 @@ class SnapshotKey:
     @property
     def base(self) -> str:
         """The hash of all but the data: predictions of one question are good in any data set. 64 hex digits."""
-        return canonical.digest([KEY_VERSION, self.model.as_dict(), self.program.hash, self.generation])
+        return canonical.digest([KEY_VERSION, self.model, self.program.hash, self.generation])
 
     @property
     def hash(self) -> str:
@@ -42,22 +45,19 @@ class SnapshotKey:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON types, as it stands in a snapshot's metadata."""
-        return {
-            "model": self.model.as_dict(),
-            "program": self.program.as_dict(),
-            "generation": dict(self.generation),
-            "dataset": self.dataset,
-        }
+        plain: dict[str, Any] = _adapter().dump_python(self, mode="json")
+        return plain
 
     @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> SnapshotKey:
-        """Return what `as_dict` was made of."""
-        return cls(
-            model=ModelIdentity.from_dict(stored["model"]),
-            program=Fingerprint.from_dict(stored["program"]),
-            generation=stored["generation"],
-            dataset=stored["dataset"],
-        )
+    def from_dict(cls, stored: Any) -> SnapshotKey:
+        """Return what `as_dict` was made of. Raises ValueError where it is no key."""
+        return _adapter().validate_python(stored)
+
+
+@functools.cache
+def _adapter() -> pydantic.TypeAdapter[SnapshotKey]:
+    # Made when it is used: the command line is not to wait for it.
+    return pydantic.TypeAdapter(SnapshotKey)
 
 
 def distance(one: SnapshotKey, other: SnapshotKey) -> int:

@@ -14,8 +14,8 @@ from dspy_cachectl.calls.spans import SpanHead, SpanTail, hide_secrets
 from dspy_cachectl.context import evaluations, scopes
 from dspy_cachectl.context.evaluations import REPORTED, Evaluation, EvaluationObserver
 from dspy_cachectl.context.ruling import current_phase
+from dspy_cachectl.fingerprints.code import metric_fingerprint
 from dspy_cachectl.fingerprints.data import hash_of_questions, questions_of
-from dspy_cachectl.fingerprints.metrics import metric_fingerprint
 from dspy_cachectl.fingerprints.models import model_identity
 from dspy_cachectl.fingerprints.programs import program_fingerprint
 from dspy_cachectl.tracking.deadline import check_limit

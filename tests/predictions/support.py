@@ -7,7 +7,7 @@ from typing import Any
 
 import dspy
 
-from dspy_cachectl.fingerprints.data import Question, dataset_hash, questions_of
+from dspy_cachectl.fingerprints.data import Question, hash_of_questions, questions_of
 from dspy_cachectl.fingerprints.models import generation_config, model_identity
 from dspy_cachectl.fingerprints.programs import program_fingerprint
 from dspy_cachectl.predictions.keys import SnapshotKey
@@ -36,7 +36,7 @@ def key_of(
         model_identity(lm),
         program_fingerprint(program or dspy.Predict("question -> answer")),
         generation_config(lm, temperature),
-        dataset_hash(data),
+        hash_of_questions(questions_of(data)),
     )
 
 

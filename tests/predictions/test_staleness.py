@@ -17,7 +17,7 @@ import pytest
 
 import dspy_cachectl
 from dspy_cachectl.fingerprints.content import content_hash
-from dspy_cachectl.fingerprints.data import dataset_hash
+from dspy_cachectl.fingerprints.data import hash_of_questions, questions_of
 from dspy_cachectl.fingerprints.models import model_identity
 from dspy_cachectl.fingerprints.programs import changed, program_fingerprint
 from tests.predictions.support import examples, key_of
@@ -57,7 +57,7 @@ ASK = """
     import json, sys
     sys.path.insert(0, sys.argv[1])
     import program
-    from dspy_cachectl.fingerprints.metrics import metric_fingerprint
+    from dspy_cachectl.fingerprints.code import metric_fingerprint
     from dspy_cachectl.fingerprints.programs import program_fingerprint
     found = program_fingerprint(program.Program())
     print(json.dumps([found.hash, dict(found.parts), metric_fingerprint(program.metric)]))
@@ -306,5 +306,5 @@ def test_data_count_by_content_and_not_by_order() -> None:
     data = examples(5)
     edited = [data[0].copy(question="other").with_inputs("question"), *data[1:]]
 
-    assert dataset_hash(data) == dataset_hash(data[::-1])
-    assert 4 == len({dataset_hash(each) for each in (data, edited, data[1:], [*data, data[0]])})
+    assert hash_of_questions(questions_of(data)) == hash_of_questions(questions_of(data[::-1]))
+    assert 4 == len({hash_of_questions(questions_of(each)) for each in (data, edited, data[1:], [*data, data[0]])})

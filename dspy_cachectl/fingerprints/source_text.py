@@ -1,0 +1,121 @@
+"""What a piece of code says, whose it is, and which names it uses. Nothing is followed here."""
+
+from __future__ import annotations
+
+import ast
+import dis
+import functools
+import inspect
+import site
+import sys
+import sysconfig
+import textwrap
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_STORES = frozenset({"STORE_GLOBAL", "STORE_DEREF", "DELETE_GLOBAL", "DELETE_DEREF"})
+
+
+def is_own(kind: Any) -> bool:
+    """Tell whether code is the user's: not Python's, and not an installed package's."""
+    module = getattr(kind, "__module__", None)
+    if not isinstance(module, str) or module.split(".")[0] in {"builtins", "dspy", "dspy_cachectl"}:
+        return False
+    return is_own_module(module)
+
+
+@functools.lru_cache(maxsize=4096)
+def is_own_module(name: str) -> bool:
+    """Tell whether a module is the user's."""
+    if name == "__main__":
+        return True
+    module = sys.modules.get(name)
+    if module is None:
+        return True
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return False  # built in, or a namespace
+    path = Path(file).resolve()
+    return not any(path.is_relative_to(folder) for folder in _installed())
+
+
+@functools.cache
+def _installed() -> tuple[Path, ...]:
+    paths = sysconfig.get_paths()
+    folders = {paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"]}
+    folders.update(site.getsitepackages() if hasattr(site, "getsitepackages") else ())
+    return tuple(Path(folder).resolve() for folder in folders if folder)
+
+
+def text_of_class(kind: type) -> str | None:
+    """Return the source of a class without comments and layout; None where there is none."""
+    return _normal(kind)
+
+
+def text_of_function(function: types.FunctionType) -> str:
+    """Return what a function says: its source without comments and layout, or its byte code where there is none."""
+    return _text_of_code(function.__code__, function.__code__.co_filename)
+
+
+@functools.lru_cache(maxsize=4096)
+def _text_of_code(code: types.CodeType, filename: str) -> str:  # noqa: ARG001 - equal code may be of two files
+    # Of the code and not of the function: the source of what a decorator returns would be that of what it wraps.
+    text = _normal(code)
+    if text is None:
+        return _byte_code(code)
+    # Two lambdas on one line have the same source.
+    return text + _byte_code(code) if code.co_name == "<lambda>" else text
+
+
+def _normal(code: Any) -> str | None:
+    try:
+        source = textwrap.dedent(inspect.getsource(code))
+    except (OSError, TypeError, IndentationError, SyntaxError):
+        return None
+    try:
+        # Without comments and layout: a reformatted program is the same program.
+        return ast.unparse(ast.parse(source))
+    except (SyntaxError, ValueError, RecursionError):
+        return source  # a lambda's lines need not be a statement
+
+
+def _byte_code(code: types.CodeType) -> str:
+    constants = [_byte_code(item) if isinstance(item, types.CodeType) else _constant(item) for item in code.co_consts]
+    return repr((code.co_code.hex(), constants, code.co_names, code.co_varnames, code.co_freevars))
+
+
+def _constant(value: Any) -> str:
+    # A set in the code has no order of its own.
+    return repr(sorted(map(_constant, value))) if isinstance(value, frozenset) else repr(value)
+
+
+@functools.lru_cache(maxsize=4096)
+def names_in(code: types.CodeType) -> frozenset[str]:
+    """Return the global names and attributes that code uses, and the functions in it."""
+    return frozenset(name for one in _nested(code) for name in one.co_names)
+
+
+@functools.lru_cache(maxsize=4096)
+def stored_names(code: types.CodeType) -> frozenset[str]:
+    """Return the outer names that code sets itself: counters and caches, not constants."""
+    instructions = (instruction for one in _nested(code) for instruction in dis.get_instructions(one))
+    return frozenset(one.argval for one in instructions if one.opname in _STORES)
+
+
+def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for item in code.co_consts:
+        if isinstance(item, types.CodeType):
+            yield from _nested(item)
+
+
+def functions_of(kind: type) -> Iterator[types.FunctionType]:
+    """Yield the functions that a class defines: methods of all kinds, and of properties."""
+    for item in vars(kind).values():
+        candidates = (item.fget, item.fset) if isinstance(item, property) else (getattr(item, "__func__", item),)
+        for candidate in candidates:
+            function = inspect.unwrap(candidate) if callable(candidate) else None
+            if isinstance(function, types.FunctionType):
+                yield function
