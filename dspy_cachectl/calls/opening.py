@@ -19,6 +19,8 @@ from dspy_cachectl.context.open_cassette import EACH_A_DRAW, UNCACHED_RUN
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import Ruling, phase_here
 from dspy_cachectl.entries import draws
+from dspy_cachectl.fingerprints.canonical import UnstableError
+from dspy_cachectl.fingerprints.code import code_fingerprint
 from dspy_cachectl.fingerprints.endpoints import UNNAMED, endpoint_of
 from dspy_cachectl.policy import Decision, Facts, Kind, Policy, decide
 
@@ -117,8 +119,11 @@ def open_plain_call(request: Mapping[str, Any]) -> Call:
         temperature=shared.get("temperature"),
         local=kind is Kind.EMBEDDING and callable(shared.get("model")),
     )
-    with contextlib.suppress(draws.UncacheableError):
+    with contextlib.suppress(draws.UncacheableError, UnstableError):
         cleaned = draws.clean_request(shared)
+        if call.local:
+            # A function of the user's is told from others by all that it rests on, or is not cached.
+            cleaned["model"] = f"{model}#{code_fingerprint(shared['model'], exact=True)}"
         call.fingerprint = draws.fingerprint(cleaned, endpoint=call.endpoint)
         own = call.own = shared.get("rollout_id")
         # Only the cache sees this call, so it cannot tell two askings of a request apart: they share a draw.

@@ -7,7 +7,6 @@ without anything secret and without anything that only says how to store it.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import threading
 from collections import Counter
 from collections.abc import Mapping
@@ -220,8 +219,6 @@ def _transform(value: Any) -> Any:
         return {"$schema-of": value.__name__, "schema": _schema(value)}
     if isinstance(value, pydantic.BaseModel):
         return value.model_dump(mode="json")
-    if callable(value):
-        return _callable_text(value)
     raise TypeError(f"{type(value).__module__}.{type(value).__qualname__} cannot be part of a cache key")
 
 
@@ -229,14 +226,3 @@ def _transform(value: Any) -> Any:
 def _schema(model: type[pydantic.BaseModel]) -> orjson.Fragment:
     # Building a JSON schema takes longer than all the rest of a hit, and adapters pass the same class each time.
     return orjson.Fragment(orjson.dumps(model.model_json_schema(), option=orjson.OPT_SORT_KEYS))
-
-
-@lru_cache(maxsize=1024)
-def _callable_text(value: Any) -> str:
-    if inspect.ismethod(value) or getattr(value, "__closure__", None):
-        # One source, many functions: two models' `encode` would share their vectors.
-        raise TypeError(f"{value!r} depends on more than its source, so its results cannot be told apart")
-    try:
-        return f"<source:{inspect.getsource(value)}>"
-    except (TypeError, OSError):
-        raise TypeError(f"the source of {value!r} is not to be had, so its results cannot be told apart") from None

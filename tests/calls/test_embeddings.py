@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -124,12 +125,13 @@ def test_refresh_and_off(endpoint: Endpoint, embedder: dspy.Embedder) -> None:
     assert endpoint.requests == 3
 
 
-CALLS: list[list[str]] = []
+_calls: list[list[str]] = []
+FACTOR = 1
 
 
 def lengths(texts: list[str]) -> np.ndarray:
     """An embedding of one's own."""
-    CALLS.append(texts)
+    _calls.append(texts)
     return np.array([[float(len(text)), np.nan] for text in texts], dtype=np.float64)
 
 
@@ -145,29 +147,67 @@ class Model:
 
 def test_own_function(embedder: dspy.Embedder) -> None:
     """A function of one's own is cached by its source, and costs no request."""
-    CALLS.clear()
+    _calls.clear()
     own = dspy.Embedder(lengths)
     with cachectl.phase("eval") as run:
         first = own(TEXTS)
         assert np.array_equal(first, own(TEXTS), equal_nan=True)
-    assert len(CALLS) == 1
+    assert len(_calls) == 1
     assert_counted(run.stats, fresh=1, reused=1, requests=0)
 
 
-def test_functions_that_depend_on_more_than_their_source(embedder: dspy.Embedder) -> None:
-    """Two local models with one `encode` do not get each other's vectors; nor do two closures."""
+def scaled(factor: int, way: str) -> Callable[[list[str]], list[list[float]]]:
+    """The same function with another number, which it comes by in one of several ways."""
 
-    def made(factor: int) -> Callable[[list[str]], list[list[float]]]:
-        return lambda texts: [[float(factor * len(text))] for text in texts]
+    def keyword(texts: list[str], *, by: int = factor) -> list[list[float]]:
+        return [[float(by * len(text))] for text in texts]
 
-    pairs = [(Model(1).encode, Model(2).encode), (made(1), made(2)), (partial(lengths), partial(lengths))]
+    def of_a_global(texts: list[str]) -> list[list[float]]:
+        return [[float(FACTOR * len(text))] for text in texts]
+
+    globals()["FACTOR"] = factor
+    ways = {
+        "default": lambda texts, by=factor: [[float(by * len(text))] for text in texts],
+        "keyword": keyword,
+        "closure": lambda texts: [[float(factor * len(text))] for text in texts],
+        "global": of_a_global,
+        "method": Model(factor).encode,
+        "partial": partial(keyword, by=factor),
+    }
+    return ways[way]
+
+
+@pytest.mark.parametrize("way", ["default", "keyword", "closure", "global", "method", "partial"])
+def test_functions_that_depend_on_more_than_their_source(embedder: dspy.Embedder, way: str) -> None:
+    """Two functions of one source do not get each other's vectors, and each is served its own."""
     with cachectl.phase("eval") as run:
-        for one, other in pairs[:2]:
-            assert [[1.0], [2.0]] == [dspy.Embedder(function)("x").tolist() for function in (one, other)]
-        dspy.Embedder(pairs[2][0])("x")
-    assert_counted(run.stats, uncacheable=5, requests=0)
+        for _ in range(2):
+            assert [[1.0], [2.0]] == [dspy.Embedder(scaled(factor, way))("x").tolist() for factor in (1, 2)]
+    assert_counted(run.stats, fresh=2, reused=2, requests=0)
+
+
+class Weights:
+    """Something of which nothing can be told but its class."""
+
+    __slots__ = ("__weakref__", "_lock")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+
+def test_functions_that_cannot_be_told_apart(embedder: dspy.Embedder) -> None:
+    """What rests on an object that cannot be looked into is computed each time, and counted."""
+    weights = Weights()
+
+    def embed(texts: list[str]) -> list[list[float]]:
+        return [[float(len(text) + (weights is None))] for text in texts]
+
+    with cachectl.phase("eval") as run:
+        for _ in range(2):
+            assert dspy.Embedder(embed)("x").tolist() == [1.0]
+    assert_counted(run.stats, uncacheable=2, requests=0)
     with cachectl.phase("check", Policy.REPLAY):
-        assert dspy.Embedder(Model(3).encode)("x").tolist() == [3.0]
+        assert dspy.Embedder(embed)("x").tolist() == [1.0]
 
 
 def test_replayed(endpoint: Endpoint, embedder: dspy.Embedder) -> None:

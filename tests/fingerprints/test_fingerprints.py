@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import re
+from pathlib import Path
 from typing import Any
 
 import dspy
@@ -143,23 +145,131 @@ def test_metrics_are_told_apart() -> None:
     assert metric_fingerprint(Judge(0.5)) == metric_fingerprint(Judge(0.5))
 
 
-def test_a_judge_counts_with_its_prompt_and_model() -> None:
-    """A metric that asks an LM is another one when the judge's instructions or model change."""
+judge = dspy.Predict("answer -> verdict: bool")
+PATTERN = re.compile("a")
+LIMIT = 3
 
-    def judged_by(instructions: str, model: str) -> str:
-        judge = dspy.Predict(dspy.Signature("answer -> verdict: bool", instructions))
-        lm = dspy.LM(model)
 
-        def metric(example: Any, prediction: Any, trace: Any = None) -> bool:
-            with dspy.context(lm=lm):
-                return bool(judge(answer=prediction.a).verdict)
+def judged(example: Any, prediction: Any, trace: Any = None) -> bool:
+    return bool(judge(answer=prediction.a).verdict)
 
-        return metric_fingerprint(metric)
 
-    assert judged_by("Be strict.", "openai/m") == judged_by("Be strict.", "openai/m")
-    assert 3 == len(
-        {judged_by("Be strict.", "openai/m"), judged_by("Be kind.", "openai/m"), judged_by("Be strict.", "openai/n")}
-    )
+class Judging(dspy.Module):
+    def __init__(self, lm: dspy.LM) -> None:
+        super().__init__()
+        self.strict = lm
+
+    def forward(self, example: Any, prediction: Any, trace: Any = None) -> bool:
+        with dspy.context(lm=self.strict):
+            return bool(judge(answer=prediction.a).verdict)
+
+
+class Asking:
+    def __init__(self, lm: dspy.LM) -> None:
+        self.judge = judge.deepcopy()
+        self.judge.lm = lm
+
+    def __call__(self, example: Any, prediction: Any, trace: Any = None) -> bool:
+        return bool(self.judge(answer=prediction.a).verdict)
+
+
+def judged_by(by: Any, example: Any, prediction: Any) -> bool:
+    return bool(by(answer=prediction.a).verdict)
+
+
+def through(lm: dspy.LM, way: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A metric that asks an LM, which it comes by in one of several ways."""
+    own = judge.deepcopy()
+    own.set_lm(lm)
+    if way == "global":
+        monkeypatch.setitem(globals(), "judge", own)
+    ways = {
+        "global": judged,
+        "module": Judging(lm),
+        "object": Asking(lm),
+        "partial": functools.partial(judged_by, own),
+        "closure": lambda example, prediction: own(answer=prediction.a),
+    }
+    return ways[way]
+
+
+@pytest.mark.parametrize("way", ["global", "module", "object", "partial", "closure"])
+def test_a_judge_counts_with_its_lm(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A metric that asks an LM is another one when that LM's model, endpoint or temperature is another."""
+    options = [
+        {},
+        {"model": "openai/other"},
+        {"temperature": 0.3},
+        {"api_base": "http://other/v1"},
+    ]
+    found = []
+    for one in [*options, {"api_key": "another", "num_retries": 9}]:
+        lm = dspy.LM(**{"model": "openai/m", **one})
+        found.append(metric_fingerprint(through(lm, way, monkeypatch)))
+
+    assert len(options) == len(set(found))
+    assert found[0] == found[-1]
+
+
+def test_a_judge_counts_with_its_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other instructions and other demos are another judge."""
+    prompts = [dspy.Predict(dspy.Signature("answer -> verdict: bool", words)) for words in ("Be kind.", "Be strict.")]
+    prompts.append(prompts[0].deepcopy())
+    prompts[-1].demos = [dspy.Example(answer="1", verdict=True)]
+    found = set()
+    for one in prompts:
+        monkeypatch.setitem(globals(), "judge", one)
+        found.add(metric_fingerprint(judged))
+
+    assert 3 == len(found)
+
+
+@functools.cache
+def limited(text: str) -> str:
+    return text[:LIMIT]
+
+
+def by_pattern(example: Any, prediction: Any) -> bool:
+    return PATTERN.match(limited(prediction.a)) is not None
+
+
+def test_what_a_metric_reaches_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pattern that it uses, and a constant of a helper that remembers its results."""
+    found = [metric_fingerprint(by_pattern)]
+    for name, value in (("PATTERN", re.compile("b")), ("LIMIT", 4)):
+        monkeypatch.setitem(globals(), name, value)
+        found.append(metric_fingerprint(by_pattern))
+
+    assert 3 == len(set(found))
+
+
+def test_things_that_hold_each_other_have_an_end() -> None:
+    """Objects that refer to one another are hashed, and told from others."""
+
+    def ring(size: int) -> Judge:
+        first = Judge(0.5)
+        last: Any = first
+        for number in range(size):
+            last.next = Judge(float(number))
+            last = last.next
+        last.next = first
+        return first
+
+    assert metric_fingerprint(ring(3)) == metric_fingerprint(ring(3)) != metric_fingerprint(ring(4))
+
+
+@pytest.mark.parametrize(("model", "is_path"), [("local/weights", True), ("openai/weights", False)])
+def test_a_folder_of_a_models_name_is_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, is_path: bool
+) -> None:
+    """A folder in the working directory is the weights only where the provider loads weights."""
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path / "weights", tmp_path / "openai" / "weights"):
+        folder.mkdir(parents=True)
+        (folder / "log").write_text("x")
+
+    assert is_path == (model_identity(dspy.LM(model)).checkpoint is not None)
+    assert model_identity(dspy.LM("openai/./weights")).checkpoint
 
 
 def test_generation_config_is_clean() -> None:
