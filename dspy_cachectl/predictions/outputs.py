@@ -38,19 +38,12 @@ class Output:
 
     def beside(self) -> dict[str, Any]:
         """Return what a stored row needs beside the fields, where it is not the usual."""
-        more = {"typed": list(self.typed), "completions": dict(self.completions)}
-        found: dict[str, Any] = {name: value for name, value in more.items() if value}
-        return found if self.returns == "prediction" else {**found, "returns": self.returns}
+        usual = Output(self.fields)
+        return {name: getattr(self, name) for name in BESIDE if getattr(self, name) != getattr(usual, name)}
 
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any], beside: Mapping[str, Any]) -> Output:
-        """Return the output that was stored."""
-        return cls(
-            fields=fields,
-            typed=tuple(beside.get("typed", ())),
-            returns=beside.get("returns", "prediction"),
-            completions=beside.get("completions", {}),
-        )
+
+BESIDE = ("typed", "returns", "completions")
+"""What an output is beside its fields."""
 
 
 def output_of(result: Any, program: Any = None) -> Output:

@@ -9,7 +9,7 @@ from typing import Any
 from dspy_cachectl.entries import values
 from dspy_cachectl.entries.secrets import is_secret_name, scrub
 from dspy_cachectl.errors import CorruptEntryError
-from dspy_cachectl.predictions.outputs import Output
+from dspy_cachectl.predictions.outputs import BESIDE, Output
 
 
 @dataclass(frozen=True)
@@ -95,26 +95,11 @@ def encode(row: PredictionRow) -> bytes:
     Raises:
         values.UnstorableError: If it holds something that has no stored form.
     """
-    plain: dict[str, Any] = {
-        "example_key": row.example_key,
-        "occurrence": row.occurrence,
-        "repeat": row.repeat,
-        "inputs": dict(row.inputs),
-        "prediction": None if row.output is None else row.output.fields,
-        "reference": dict(row.reference),
-        "scores": {name: vars(score) for name, score in row.scores.items()},
-        "draws": list(row.draws),
-        "cost": row.cost,
-        "prompt_tokens": row.prompt_tokens,
-        "completion_tokens": row.completion_tokens,
-        "seconds": row.seconds,
-        "error": None if row.error is None else {"kind": row.error.kind, "message": scrub(row.error.message)},
-        "created": row.created,
-    }
-    if row.output is not None:
-        plain.update(row.output.beside())
-    line, _ = values.dumps(plain)
-    return line
+    plain = {**vars(row), "draws": list(row.draws), "scores": {name: vars(score) for name, score in row.scores.items()}}
+    output = plain.pop("output")
+    plain["prediction"] = None if output is None else output.fields
+    plain["error"] = None if row.error is None else {"kind": row.error.kind, "message": scrub(row.error.message)}
+    return values.dumps(plain if output is None else {**plain, **output.beside()})[0]
 
 
 def decode(line: bytes) -> PredictionRow:
@@ -125,23 +110,12 @@ def decode(line: bytes) -> PredictionRow:
     """
     plain = values.loads(line, tagged=True)
     try:
-        error, prediction = plain["error"], plain["prediction"]
-        return PredictionRow(
-            example_key=plain["example_key"],
-            occurrence=plain["occurrence"],
-            repeat=plain["repeat"],
-            inputs=plain["inputs"],
-            output=None if prediction is None else Output.from_dict(prediction, plain),
-            reference=plain["reference"],
-            scores={name: Score(**score) for name, score in plain["scores"].items()},
-            draws=tuple(plain["draws"]),
-            cost=plain["cost"],
-            prompt_tokens=plain["prompt_tokens"],
-            completion_tokens=plain["completion_tokens"],
-            seconds=plain["seconds"],
-            error=None if error is None else Failure(**error),
-            created=plain["created"],
-        )
+        prediction, error = plain.pop("prediction"), plain.pop("error")
+        beside = {name: plain.pop(name) for name in BESIDE if name in plain}
+        plain["output"] = None if prediction is None else Output(prediction, **beside)
+        plain["error"] = None if error is None else Failure(**error)
+        plain["scores"] = {name: Score(**score) for name, score in plain["scores"].items()}
+        return PredictionRow(**{**plain, "draws": tuple(plain["draws"])})
     except (KeyError, TypeError, AttributeError) as problem:
         raise CorruptEntryError(f"a row of predictions is damaged: {problem!r}") from problem
 
