@@ -90,7 +90,7 @@ class EvaluationObserver(ScopeKeeper):
         scope = open_scope(call_id)
         devset = inputs.get("devset") or instance.devset
         begun = Evaluation(
-            metric=_metric_name(unwrapped(inputs.get("metric") or instance.metric)),
+            metric=metric_name(unwrapped(inputs.get("metric") or instance.metric)),
             n=len(devset or ()),
             started=time.time(),
             mlflow_run_id=scope.mlflow_run,
@@ -182,5 +182,6 @@ def unwrapped(metric: Any) -> Any:
     return cells["metric"].cell_contents if "metric" in cells else metric
 
 
-def _metric_name(metric: Any) -> str:
+def metric_name(metric: Any) -> str:
+    """Return what DSPy calls a metric."""
     return str(getattr(metric, "__name__", type(metric).__name__))

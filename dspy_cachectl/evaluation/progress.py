@@ -1,58 +1,26 @@
-"""One progress bar for a whole evaluation: answers, score so far, requests, what was spent and saved."""
+"""What the progress bar of an evaluation says: answers, score so far, requests, what was spent and saved."""
 
 from __future__ import annotations
 
 import threading
-from types import TracebackType
-from typing import Any
+from collections.abc import Callable
 
 from dspy_cachectl.context.phases import PhaseRun
 
 
 class EvaluationProgress:
-    """A progress bar on stderr. Thread-safe; does nothing where it is not wanted.
+    """The score so far. Thread-safe.
 
     Args:
         total: How many answers there will be: questions times repeats.
-        name: What is evaluated.
-        shown: Whether to show it.
+        run: Whose counters are shown.
+        show: Shows how many answers there are, of how many, and asks for facts where it shows them.
     """
 
-    def __init__(self, total: int, name: str, *, shown: bool) -> None:
+    def __init__(self, total: int, run: PhaseRun, show: Callable[..., None]) -> None:
         self._lock = threading.Lock()
-        self._total, self._name = total, name
+        self._total, self._run, self._show = total, run, show
         self._sum, self._count, self._failed = 0.0, 0, 0
-        self._progress: Any = None
-        self._task: Any = None
-        self._run: PhaseRun | None = None
-        self._shown = shown
-
-    def __enter__(self) -> EvaluationProgress:
-        if self._shown:
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[facts]}"),
-                console=Console(stderr=True),
-            )
-            self._task = self._progress.add_task(self._name, total=self._total, facts="")
-            self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-
-    def begin(self, run: PhaseRun) -> None:
-        """Show the counters of this run from now on."""
-        self._run = run
 
     def scored(self, score: float, *, failed: bool) -> None:
         """Count one more answer."""
@@ -60,17 +28,15 @@ class EvaluationProgress:
             self._sum += score
             self._count += 1
             self._failed += failed
-            if self._progress is not None:
-                self._progress.update(self._task, advance=1, facts=self._facts())
+            self._show(self._count, self._total, self._facts)
 
     def _facts(self) -> str:
+        stats = self._run.stats
         parts = [f"score {self._sum / self._count:.3f}"]
         if self._failed:
             parts.append(f"{self._failed} failed")
-        if self._run is not None:
-            stats = self._run.stats
-            parts.append(f"{stats.requests} requests, {stats.served} served")
-            parts.append(f"{stats.tokens_spent:,} tokens spent, {stats.tokens_saved:,} saved")
-            if stats.cost_spent or stats.cost_saved:
-                parts.append(f"${stats.cost_spent:.4f} spent, ${stats.cost_saved:.4f} saved")
+        parts.append(f"{stats.requests} requests, {stats.served} served")
+        parts.append(f"{stats.tokens_spent:,} tokens spent, {stats.tokens_saved:,} saved")
+        if stats.cost_spent or stats.cost_saved:
+            parts.append(f"${stats.cost_spent:.4f} spent, ${stats.cost_saved:.4f} saved")
         return " · ".join(parts)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -19,16 +19,16 @@ from dspy_cachectl._version import __version__
 from dspy_cachectl.calls.lm import Governed, wrap
 from dspy_cachectl.calls.spans import forget_last_trace
 from dspy_cachectl.config import settings as configured
-from dspy_cachectl.context.evaluations import REPORTED
+from dspy_cachectl.context.evaluations import REPORTED, metric_name
 from dspy_cachectl.context.phases import PhaseContext, PhaseRun
 from dspy_cachectl.context.process import SETTING
 from dspy_cachectl.context.ruling import draw_unit, phase_here
 from dspy_cachectl.errors import CachectlError, ConfigurationError, MissingExtraError
-from dspy_cachectl.evaluation.draws import DrawLog, UnitLog
-from dspy_cachectl.evaluation.metrics import Scored, check_metric, metric_name, score_with
-from dspy_cachectl.evaluation.programs import Item, run_in_unit, under_evaluation
+from dspy_cachectl.evaluation.answers import AnswerCost, AnswerCosts
+from dspy_cachectl.evaluation.kept_predictions import KeptPredictions, Predictions, library_of, output_hash
+from dspy_cachectl.evaluation.observed_program import NumberedExample, observed
 from dspy_cachectl.evaluation.progress import EvaluationProgress
-from dspy_cachectl.evaluation.saved import Predictions, Saved, output_hash
+from dspy_cachectl.evaluation.scoring import Scored, check_metric, score_with
 from dspy_cachectl.fingerprints.code import metric_fingerprint
 from dspy_cachectl.fingerprints.data import Question, hash_of_questions, questions_of
 from dspy_cachectl.fingerprints.models import generation_config, model_identity
@@ -36,8 +36,12 @@ from dspy_cachectl.fingerprints.programs import program_fingerprint
 from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.predictions.keys import SnapshotKey
 from dspy_cachectl.reports.measurement import DrawResult, QuestionResult
+from dspy_cachectl.reports.progress import progress
 from dspy_cachectl.reports.provenance import Provenance
 from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.reports.texts import cut
+from dspy_cachectl.statistics.quantiles import check_level
+from dspy_cachectl.statistics.scores import is_missing
 
 logger = logging.getLogger(__name__)
 
@@ -108,66 +112,61 @@ def evaluate(
         raise ConfigurationError(f"repeats must be 1 or more, not {repeats!r}")
     if not isinstance(mlflow, (bool, str, NoneType)):
         raise ConfigurationError(f"mlflow is True, False or the id of a run, not {mlflow!r}")
+    check_level(level)
     check_metric(metric)
-    if predictions is True and phase_here().cassette is not None:
-        predictions = False  # a cassette records calls, and kept predictions make none
+    # A cassette records calls, and kept predictions make none.
+    library = None if predictions is True and phase_here().cassette is not None else library_of(predictions)
     questions = questions_of(devset)
     groups = _clusters(clusters, devset)
     program, settings = _governed(program)
-    with settings:
-        job = _Job(
-            program=program,
-            devset=devset,
-            metric=metric,
-            metric_hash=metric_fingerprint(metric),
-            questions=questions,
-            failure_score=failure_score,
-            name=name or type(program).__name__,
-            reported=bool(mlflow),
-        )
-        opening, chosen_run = _opening(run_id)
+    name = name or type(program).__name__
+    with settings, ExitStack() as stack:
+        opening, run_id = _opening(run_id)
         key = _key(program, questions, opening)
-        with Saved.open(
-            predictions,
-            key,
-            program,
-            questions,
-            repeats=repeats,
-            run_id=chosen_run,
-            max_age=max_age,
-            force=force_recompute or configured().force_recompute,
-        ) as saved:
-            began = time.time()
-            with (
-                phase(
-                    opening.name, opening.policy, roles=dict(opening.roles), run_id=saved.run_id or chosen_run
-                ) as run,
-                EvaluationProgress(len(devset) * repeats, job.name, shown=display_progress) as progress,
-            ):
-                progress.begin(run)
-                run.on_call = job.log
-                evaluation = _Evaluation(job, saved, progress, repeats)
-                for repeat in range(repeats):
-                    evaluation.run_repeat(repeat, num_threads=num_threads, max_errors=max_errors)
-            provenance = _provenance(job, key, run, saved, time.time() - began)
-            report = EvalReport(
-                name=job.name,
-                questions=evaluation.results(groups),
-                provenance=provenance,
-                level=level,
-                baseline=baseline,
+        session = None
+        if library is not None:
+            force = force_recompute or configured().force_recompute
+            session = library.open(
+                key, questions, repeats=repeats, run_id=run_id, max_age=max_age, force_recompute=force
             )
-            path = saved.finish(report)
-    if path is not None:
-        report = _with_library(report, str(path), saved)
+            run_id = stack.enter_context(session).run_id
+        kept, began = KeptPredictions(library, session, program), time.time()
+        with (
+            phase(opening.name, opening.policy, roles=dict(opening.roles), run_id=run_id) as run,
+            progress(name, shown=display_progress) as show,
+        ):
+            evaluation = _Evaluation(
+                program=program,
+                devset=devset,
+                metric=metric,
+                metric_hash=metric_fingerprint(metric),
+                questions=questions,
+                failure_score=failure_score,
+                kept=kept,
+                progress=EvaluationProgress(len(devset) * repeats, run, show),
+                results=[[None] * repeats for _ in devset],
+            )
+            run.on_call = evaluation.costs
+            # What is logged as a part of a report is not logged by itself as well.
+            metadata = {REPORTED: True} if mlflow else None
+            for repeat in range(repeats):
+                evaluation.run_repeat(repeat, metadata, num_threads=num_threads, max_errors=max_errors)
+        report = EvalReport(
+            name=name,
+            questions=evaluation.question_results(groups),
+            provenance=_provenance(key, run, evaluation, time.time() - began),
+            level=level,
+            baseline=baseline,
+        )
+        report = kept.finish(report)
     if mlflow:
         _log_to_mlflow(report, run, None if mlflow is True else mlflow)
     return report
 
 
 @dataclass
-class _Job:
-    """What is evaluated. Strictly private."""
+class _Evaluation:
+    """The answers as they come in, from the threads of `dspy.Evaluate`. Strictly private."""
 
     program: Any
     devset: Sequence[dspy.Example]
@@ -175,116 +174,104 @@ class _Job:
     metric_hash: str
     questions: Sequence[Question]
     failure_score: float
-    name: str
-    reported: bool
-    log: DrawLog = field(default_factory=DrawLog)
+    kept: KeptPredictions
+    progress: EvaluationProgress
+    results: list[list[DrawResult | None]]
+    costs: AnswerCosts = field(default_factory=AnswerCosts)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
-
-class _Evaluation:
-    """The answers as they come in. Strictly private."""
-
-    def __init__(self, job: _Job, saved: Saved, progress: EvaluationProgress, repeats: int) -> None:
-        self.job, self.saved, self.progress = job, saved, progress
-        self._lock = threading.Lock()
-        self._results: list[list[DrawResult | None]] = [[None] * repeats for _ in job.devset]
-
-    def run_repeat(self, repeat: int, *, num_threads: int | None, max_errors: int | None) -> None:
+    def run_repeat(self, repeat: int, metadata: dict[str, Any] | None, **options: Any) -> None:
         """Let `dspy.Evaluate` ask every question once."""
-        job = self.job
-        items = [Item.of(example, number) for number, example in enumerate(job.devset)]
-        pending: dict[int, DrawResult] = {}
+        unscored: dict[int, DrawResult] = {}
 
-        def answer(number: int, inputs: Mapping[str, Any], run: Callable[[], Any]) -> Any:  # noqa: ARG001
+        def answer(number: int, run: Callable[[], Any]) -> Any:
             prediction, result = self._answer(number, repeat, run)
-            with self._lock:
-                pending[number] = result
+            with self.lock:
+                unscored[number] = result
             return prediction
 
-        def scorer(item: Item, prediction: Any, trace: Any = None) -> float:  # noqa: ARG001 - DSPy's signature
-            scored = self._score(item.number, repeat, prediction)
-            with self._lock:
-                result = pending[item.number]
-            self._note(item.number, repeat, result, scored)
+        def scorer(example: NumberedExample, prediction: Any, trace: Any = None) -> float:  # noqa: ARG001 - DSPy's
+            scored = self._score(example.number, repeat, prediction)
+            with self.lock:
+                result = unscored[example.number]
+            self._note(example.number, repeat, result, scored)
             return scored.score
 
-        scorer.__name__ = metric_name(job.metric)
+        scorer.__name__ = metric_name(self.metric)
         dspy.Evaluate(
-            devset=items,
+            devset=[NumberedExample.of(example, number) for number, example in enumerate(self.devset)],
             metric=scorer,
-            num_threads=num_threads,
-            max_errors=max_errors,
-            failure_score=job.failure_score,
+            failure_score=self.failure_score,
             display_progress=False,
-        )(under_evaluation(job.program, answer), callback_metadata={REPORTED: True} if job.reported else None)
+            **options,
+        )(observed(self.program, answer), callback_metadata=metadata)
 
     def _answer(self, number: int, repeat: int, run: Callable[[], Any]) -> tuple[Any, DrawResult]:
-        question = self.job.questions[number]
-        kept = self.saved.prediction(question, repeat)
+        question = self.questions[number]
+        kept = self.kept.prediction(question, repeat)
         if kept is not None:
             forget_last_trace()
             return kept
-        unit_name = _unit_name(question, repeat)
+        unit = _unit_name(question, repeat)
         try:
-            prediction = run_in_unit(unit_name, run)
+            with draw_unit(unit):
+                prediction = run()
         except CachectlError:
             raise  # a replay's missing answer is no failure of the program
         except Exception as error:
             reason = f"the program raised {type(error).__name__}: {error}"
-            made = self.job.log.take(unit_name)
-            self._note(number, repeat, self._result(made, ""), Scored(self.job.failure_score, reason))
+            result = self._result(self.costs.take(unit), "")
+            self._note(number, repeat, result, Scored(self.failure_score, reason))
             raise
-        made = self.job.log.take(unit_name)
-        self.saved.keep(question, repeat, self.job.devset[number], prediction, made)
+        made = self.costs.take(unit)
+        self.kept.keep(question, repeat, self.devset[number], prediction, made)
         return prediction, self._result(made, output_hash(prediction))
 
-    def _result(self, log: UnitLog, output: str) -> DrawResult:
+    def _result(self, made: AnswerCost, output: str) -> DrawResult:
         return DrawResult(
-            score=self.job.failure_score,
-            draw="+".join(log.draws),
+            score=self.failure_score,
+            draw="+".join(made.draws),
             output=output,
-            requests=log.requests,
-            tokens=log.prompt_tokens + log.completion_tokens,
-            cost=log.cost,
-            seconds=log.seconds,
-            oldest=log.oldest,
-            newest=log.newest,
+            requests=made.tally.requests,
+            tokens=made.prompt_tokens + made.completion_tokens,
+            cost=made.cost,
+            seconds=made.seconds,
+            oldest=min(made.created, default=None),
+            newest=max(made.created, default=None),
         )
 
     def _score(self, number: int, repeat: int, prediction: Any) -> Scored:
-        question = self.job.questions[number]
-        kept = self.saved.score(question, repeat, self.job.metric_hash)
+        question, example = self.questions[number], self.devset[number]
+        kept = self.kept.score(question, repeat, self.metric_hash)
         if kept is not None:
             return kept
-        unit_name = f"{_unit_name(question, repeat)}/metric"
-        with draw_unit(unit_name):
-            scored = score_with(
-                self.job.metric, self.job.devset[number], prediction, failure_score=self.job.failure_score
-            )
-        self.job.log.take(unit_name)  # what a judge costs is in the run's ledger, not in the answer's
+        unit = f"{_unit_name(question, repeat)}/metric"
+        with draw_unit(unit):
+            scored = score_with(self.metric, example, prediction, failure_score=self.failure_score)
+        self.costs.take(unit)  # what a judge costs is in the run's ledger, not in the answer's
         if scored.failed is None:
-            self.saved.keep_score(question, repeat, self.job.metric_hash, scored, self.job.devset[number])
+            self.kept.keep_score(question, repeat, self.metric_hash, scored, example)
         return scored
 
     def _note(self, number: int, repeat: int, result: DrawResult, scored: Scored) -> None:
-        done = replace(result, score=scored.score, failed=scored.failed)
-        with self._lock:
-            first = self._results[number][repeat] is None
-            self._results[number][repeat] = done
-        if first:  # a straggler may be asked twice
+        with self.lock:
+            is_first = self.results[number][repeat] is None
+            self.results[number][repeat] = replace(result, score=scored.score, failed=scored.failed)
+        if is_first:  # a straggler may be asked twice
             self.progress.scored(scored.score, failed=scored.failed is not None)
 
-    def results(self, groups: Sequence[Any] | None) -> tuple[QuestionResult, ...]:
+    def question_results(self, groups: Sequence[Any] | None) -> tuple[QuestionResult, ...]:
         """Return the results in the order of the data set."""
-        missing = DrawResult(score=self.job.failure_score, failed="dspy.Evaluate returned no answer")
+        missing = DrawResult(score=self.failure_score, failed="dspy.Evaluate returned no answer")
         return tuple(
             QuestionResult(
                 question=_question_name(question),
-                preview=_preview(example),
+                preview=cut(" · ".join(str(value) for value in example.inputs().values()), _PREVIEW),
                 draws=tuple(draw or missing for draw in draws),
                 cluster=None if groups is None else str(groups[number]),
             )
             for number, (question, example, draws) in enumerate(
-                zip(self.job.questions, self.job.devset, self._results, strict=True)
+                zip(self.questions, self.devset, self.results, strict=True)
             )
         )
 
@@ -295,11 +282,6 @@ def _question_name(question: Question) -> str:
 
 def _unit_name(question: Question, repeat: int) -> str:
     return f"{question.example_key}#{question.occurrence}/{repeat}"
-
-
-def _preview(example: dspy.Example) -> str:
-    text = " · ".join(str(value) for _, value in example.inputs().items())
-    return text if len(text) <= _PREVIEW else f"{text[: _PREVIEW - 1]}…"
 
 
 def _clusters(given: Any, devset: Sequence[dspy.Example]) -> Sequence[Any] | None:
@@ -314,7 +296,7 @@ def _clusters(given: Any, devset: Sequence[dspy.Example]) -> Sequence[Any] | Non
         groups = [given(example) for example in devset] if callable(given) else list(given)
     if len(groups) != len(devset):
         raise ConfigurationError(f"there are {len(devset)} questions and {len(groups)} cluster ids; give one each")
-    without = [number for number, group in enumerate(groups) if group is None]
+    without = [number for number, group in enumerate(groups) if is_missing(group)]
     if without:
         raise ConfigurationError(f"example {without[0]} has no cluster id; a question that stands alone gets its own")
     return groups
@@ -353,7 +335,7 @@ def _key(program: Any, questions: Sequence[Question], opening: PhaseContext) -> 
     )
 
 
-def _provenance(job: _Job, key: SnapshotKey, run: PhaseRun, saved: Saved, seconds: float) -> Provenance:
+def _provenance(key: SnapshotKey, run: PhaseRun, evaluation: _Evaluation, seconds: float) -> Provenance:
     lm = dspy.settings.lm
     return Provenance(
         run_id=run.run_id,
@@ -366,12 +348,9 @@ def _provenance(job: _Job, key: SnapshotKey, run: PhaseRun, saved: Saved, second
         temperature_lent=run.policy.temperature,
         program=key.program.hash,
         data=key.dataset,
-        metric=metric_name(job.metric),
-        metric_hash=job.metric_hash,
-        predictions=saved.status,
-        changes=saved.changes,
-        snapshot=saved.file_name,
-        unsaved=saved.unsaved,
+        metric=metric_name(evaluation.metric),
+        metric_hash=evaluation.metric_hash,
+        **evaluation.kept.provenance(),
         counters=run.stats.as_dict(),
         seconds=seconds,
         created=time.time(),
@@ -386,9 +365,3 @@ def _log_to_mlflow(report: EvalReport, run: PhaseRun, mlflow_run: str | None) ->
         log_report(report, run.evaluations, run_id=mlflow_run)
     except Exception as error:  # noqa: BLE001 - the report is paid for, and reaches the caller whatever MLflow does
         logger.warning("the report %r could not be logged to MLflow: %r", report.name, error)
-
-
-def _with_library(report: EvalReport, path: str, saved: Saved) -> EvalReport:
-    used, limit = saved.room()
-    provenance = replace(report.provenance, library_bytes=used, library_limit=limit)
-    return replace(report, path=path, provenance=provenance)

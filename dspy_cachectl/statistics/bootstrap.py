@@ -6,8 +6,8 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.statistics._scipy import check_level, needed
 from dspy_cachectl.statistics.intervals import MANY_QUESTIONS, Interval
+from dspy_cachectl.statistics.quantiles import check_level, needed
 from dspy_cachectl.statistics.scores import QuestionScores, ScoreTable
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from dspy_cachectl.statistics._scipy import check_level, needed, two_sided_t
+from dspy_cachectl.statistics.quantiles import check_level, needed, two_sided_t
 from dspy_cachectl.statistics.scores import ScoreTable
 from dspy_cachectl.statistics.standard_errors import StandardError, standard_error
 

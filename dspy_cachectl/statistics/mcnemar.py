@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from dspy_cachectl.statistics._scipy import needed, two_sided_quantile
 from dspy_cachectl.statistics.intervals import Interval
+from dspy_cachectl.statistics.quantiles import needed, two_sided_quantile
 
 # With no wins and no losses, the observed difference is itself a root, and not the one that is looked for.
 _NUDGE = 1e-9

@@ -8,9 +8,9 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.statistics._scipy import check_level, two_sided_quantile, two_sided_t_test
 from dspy_cachectl.statistics.intervals import Interval, doubts, equal_scores_interval, t_interval
 from dspy_cachectl.statistics.mcnemar import mid_p_mcnemar, tango_interval
+from dspy_cachectl.statistics.quantiles import check_level, two_sided_quantile, two_sided_t_test
 from dspy_cachectl.statistics.scores import QuestionScores, ScoreTable, sample_variance
 from dspy_cachectl.statistics.standard_errors import StandardError, standard_error_of
 from dspy_cachectl.statistics.variance import within_variance

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.statistics._scipy import NORMAL, check_level, two_sided_quantile
+from dspy_cachectl.statistics.quantiles import NORMAL, check_level, two_sided_quantile
 
 POWER = 0.8
 """The power for which differences are called detectable: a true one is found four times in five."""

@@ -310,6 +310,8 @@ def test_a_prediction_that_cannot_be_kept_is_counted(tmp_path: Path, lm: MakeLM)
         (questions(2), exact, {"repeats": 0}, "repeats must be 1 or more"),
         (questions(2), exact, {"clusters": ["a"]}, "2 questions and 1 cluster"),
         (questions(2), exact, {"clusters": ["a", None]}, "example 1 has no cluster id"),
+        (questions(2), exact, {"clusters": ["a", float("nan")]}, "example 1 has no cluster id"),
+        (questions(2), exact, {"level": 95}, "level must lie between 0 and 1"),
         (questions(2), exact, {"clusters": "topic"}, "no field 'topic'"),
         (questions(2), exact, {"predictions": 7}, "predictions is True, False"),
     ],
@@ -321,6 +323,20 @@ def test_bad_input_is_an_error_before_anything_is_paid(
     with pytest.raises(cachectl.ConfigurationError, match=says):
         run(program, devset, metric, **options)
     assert 0 == endpoint.requests
+
+
+def test_the_bar_tells_the_score_so_far(
+    program: dspy.Module, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers, score, failures, requests and tokens stand on stderr."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def fussy(example: dspy.Example, prediction: Any) -> float:
+        return 1.0 / (example.question != "question 0 ?")
+
+    cachectl.evaluate(program, questions(4), fussy, name="quiz")
+    shown = " ".join(capsys.readouterr().err.split())
+    assert all(part in shown for part in ("quiz", "4/4", "score 0.750", "1 failed", "4 requests, 0 served"))
 
 
 def test_clusters_widen_the_interval(program: dspy.Module) -> None:

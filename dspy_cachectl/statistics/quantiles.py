@@ -1,4 +1,4 @@
-"""What the formulas borrow from scipy, imported when it is needed and not before: it takes a second.
+"""Quantiles, and what the formulas borrow from scipy: imported when it is needed and not before, as it takes a second.
 
 An evaluation without error bars needs none of it.
 """

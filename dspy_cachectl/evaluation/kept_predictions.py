@@ -5,21 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dspy
 
+from dspy_cachectl.context.process import state
 from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError
-from dspy_cachectl.evaluation.draws import UnitLog
-from dspy_cachectl.evaluation.metrics import Scored
+from dspy_cachectl.evaluation.answers import AnswerCost
+from dspy_cachectl.evaluation.scoring import Scored
 from dspy_cachectl.fingerprints.canonical import UnstableError, text
 from dspy_cachectl.fingerprints.data import Question
-from dspy_cachectl.predictions.keys import SnapshotKey
 from dspy_cachectl.predictions.library import Library
 from dspy_cachectl.predictions.outputs import output_of, restore
 from dspy_cachectl.predictions.rows import PredictionRow, Score, readable
@@ -30,65 +28,31 @@ from dspy_cachectl.reports.report import EvalReport
 Predictions = bool | str | os.PathLike[str] | Library
 
 
-class Saved:
+class KeptPredictions:
     """The kept predictions of one evaluation. Thread-safe.
 
     Args:
-        session: The library's session; None where nothing is kept.
-        program: The program, for the types of its fields.
         library: The library; None where nothing is kept.
+        session: Its session, likewise.
+        program: The program, for the types of its fields.
     """
 
-    def __init__(self, session: Session | None, program: Any, library: Library | None = None) -> None:
-        self._session = session
-        self._library = library
-        self._program = program
+    def __init__(self, library: Library | None, session: Session | None, program: Any) -> None:
+        self._library, self._session, self._program = library, session, program
         self._lock = threading.Lock()
-        self.unsaved = 0
+        self._unsaved = 0
 
-    @classmethod
-    @contextmanager
-    def open(
-        cls,
-        predictions: Predictions,
-        key: SnapshotKey,
-        program: Any,
-        questions: Sequence[Question],
-        *,
-        repeats: int,
-        run_id: str | None,
-        max_age: float | None,
-        force: bool,
-    ) -> Iterator[Saved]:
-        """Begin: find what is kept of this evaluation."""
-        library = _library(predictions)
-        if library is None:
-            yield cls(None, program)
-            return
-        with library.open(
-            key, questions, repeats=repeats, run_id=run_id, max_age=max_age, force_recompute=force
-        ) as session:
-            yield cls(session, program, library)
-
-    @property
-    def run_id(self) -> str | None:
-        """The run whose draws are kept, or under which they are to be drawn; None where nothing is kept."""
-        return None if self._session is None else self._session.run_id
-
-    @property
-    def status(self) -> str:
-        """`"computed"`, `"extended"`, `"loaded"`, or `"off"` where nothing is kept."""
-        return "off" if self._session is None else self._session.status
-
-    @property
-    def changes(self) -> tuple[str, ...]:
-        """Why answers had to be computed, in words."""
-        return () if self._session is None else tuple(self._session.changes)
-
-    @property
-    def file_name(self) -> str | None:
-        """The name of the snapshot's file, or None."""
-        return None if self._session is None else self._session.path.name
+    def provenance(self) -> dict[str, Any]:
+        """Return what of the answers was kept before and is kept now, as fields of a report's provenance."""
+        session = self._session
+        if session is None:
+            return {"predictions": "off", "changes": (), "snapshot": None, "unsaved": 0}
+        return {
+            "predictions": session.status,
+            "changes": tuple(session.changes),
+            "snapshot": session.path.name,
+            "unsaved": self._unsaved,
+        }
 
     def prediction(self, question: Question, repeat: int) -> tuple[Any, DrawResult] | None:
         """Return a kept answer as the program returned it, with what it was made of; None where there is none."""
@@ -112,7 +76,7 @@ class Saved:
             newest=row.created,
         )
 
-    def keep(self, question: Question, repeat: int, example: dspy.Example, prediction: Any, made: UnitLog) -> None:
+    def keep(self, question: Question, repeat: int, example: dspy.Example, prediction: Any, made: AnswerCost) -> None:
         """Keep an answer at once. One that has no stored form is counted; its LM answers are in the store."""
         if self._session is None:
             return
@@ -133,11 +97,11 @@ class Saved:
             prompt_tokens=made.prompt_tokens,
             completion_tokens=made.completion_tokens,
             seconds=made.seconds,
-            created=made.oldest or time.time(),
+            created=min(made.created, default=0.0),
         )
         if not self._session.keep(row):
             with self._lock:
-                self.unsaved += 1
+                self._unsaved += 1
 
     def score(self, question: Question, repeat: int, metric: str) -> Scored | None:
         """Return a kept score, or None where the metric has not judged this answer against this label."""
@@ -155,29 +119,28 @@ class Saved:
                 reference=readable(dict(example.labels().items())),
             )
 
-    def finish(self, report: EvalReport) -> Path | None:
-        """Write the snapshot. Return where it is, or None."""
-        if self._session is None:
-            return None
-        provenance = report.provenance
+    def finish(self, report: EvalReport) -> EvalReport:
+        """Write the snapshot, and return the report with where it is and how much room it and the others take."""
+        if self._library is None or self._session is None:
+            return report
+        made = report.provenance
         metadata = {
-            "evaluation_seconds": provenance.seconds,
-            "phase": provenance.phase,
-            "policy": provenance.policy,
-            "metric": provenance.metric,
-            "versions": dict(provenance.versions),
+            "evaluation_seconds": made.seconds,
+            "phase": made.phase,
+            "policy": made.policy,
+            "metric": made.metric,
+            "versions": dict(made.versions),
         }
-        return self._session.finish(metadata, {provenance.metric: report.summary()})
-
-    def room(self) -> tuple[int | None, int | None]:
-        """Return how many bytes the library takes up, and how many it may; (None, None) where nothing is kept."""
-        return (None, None) if self._library is None else (self._library.usage(), self._library.max_bytes)
+        path = self._session.finish(metadata, {made.metric: report.summary()})
+        if path is None:
+            return report
+        self._session.close()  # a journal that is not needed any more takes no room
+        made = replace(made, library_bytes=self._library.usage(), library_limit=self._library.max_bytes)
+        return replace(report, path=str(path), provenance=made)
 
     def _count_unsaved(self, error: Exception) -> None:
-        from dspy_cachectl.context.process import state
-
         with self._lock:
-            self.unsaved += 1
+            self._unsaved += 1
         state.say_once("unsaved", f"a prediction cannot be kept and will be made again: {error}")
 
 
@@ -191,7 +154,12 @@ def output_hash(prediction: Any) -> str:
     return hashlib.sha256(shown.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _library(predictions: Predictions) -> Library | None:
+def library_of(predictions: Predictions) -> Library | None:
+    """Return the library that `evaluate(predictions=)` names, or None where nothing is to be kept.
+
+    Raises:
+        ConfigurationError: If it names none.
+    """
     if predictions is False:
         return None
     if predictions is True:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from dspy_cachectl.context.evaluations import metric_name
 from dspy_cachectl.errors import CachectlError, ConfigurationError
 
 
@@ -42,11 +43,6 @@ def check_metric(metric: Any) -> None:
         raise ConfigurationError(
             f"the metric {metric_name(metric)!r} is called with (example, prediction), and takes {signature}: {error}"
         ) from error
-
-
-def metric_name(metric: Any) -> str:
-    """Return what a metric is called."""
-    return str(getattr(metric, "__name__", type(metric).__name__))
 
 
 def score_with(metric: Callable[..., Any], example: Any, prediction: Any, *, failure_score: float) -> Scored:

@@ -1,0 +1,64 @@
+"""A program as `dspy.Evaluate` is to call it: somebody else decides whether it runs, or what it answered before.
+
+`dspy.Evaluate` calls `program(**example.inputs())` in its worker threads. A numbered example's `inputs()` carry, beside
+the inputs, which example they are of, and the program takes that off again. The program stays an instance of its class,
+so that callbacks and MLflow see what they expect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import dspy
+
+_NUMBER = "dspy_cachectl_number"
+
+
+class NumberedExample(dspy.Example):  # type: ignore[misc]
+    """An example that knows which one of the data set it is."""
+
+    number = 0
+
+    @classmethod
+    def of(cls, example: dspy.Example, number: int) -> NumberedExample:
+        """Return the example with its number."""
+        numbered = cls(base=dict(example.items()))
+        numbered._input_keys = example._input_keys  # noqa: SLF001 - what `with_inputs` sets
+        numbered.number = number
+        return numbered
+
+    def inputs(self) -> dict[str, Any]:
+        """Return the inputs, and beside them the number."""
+        return {**{name: self[name] for name in self.keys() if name in self._input_keys}, _NUMBER: self.number}
+
+
+def observed(program: Any, answer: Callable[[int, Callable[[], Any]], Any]) -> Any:
+    """Return the program as `dspy.Evaluate` is to call it.
+
+    Args:
+        program: A `dspy.Module`, or anything callable with the inputs.
+        answer: Given an example's number and what runs the program on it: the program's answer.
+    """
+
+    def ask(run: Callable[..., Any], inputs: dict[str, Any]) -> Any:
+        number = inputs.pop(_NUMBER)
+        return answer(number, lambda: run(**inputs))
+
+    if not isinstance(program, dspy.Module):
+
+        def call(**inputs: Any) -> Any:
+            return ask(program, inputs)
+
+        return call
+    kind = type(program)
+
+    def __call__(self: Any, *args: Any, **inputs: Any) -> Any:  # noqa: N807
+        if _NUMBER not in inputs:
+            return kind.__call__(self, *args, **inputs)
+        return ask(lambda **given: kind.__call__(self, **given), inputs)
+
+    made = type(kind.__name__, (kind,), {"__call__": __call__, "__module__": kind.__module__, "__doc__": kind.__doc__})
+    runner: Any = object.__new__(made)
+    runner.__dict__.update(program.__dict__)
+    return runner

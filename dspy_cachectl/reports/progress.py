@@ -1,0 +1,34 @@
+"""How far along something is, on stderr: stdout is for the result."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+
+@contextlib.contextmanager
+def progress(title: str, *, shown: bool | None = None) -> Iterator[Callable[..., None]]:
+    """Give a function that shows how much is done, of how much, and what a third argument has to say, if it is asked.
+
+    Args:
+        title: What is done.
+        shown: Whether to show it, and to leave it there at the end. None: only where somebody watches, and only as
+            long as it lasts.
+    """
+    if not (sys.stderr.isatty() if shown is None else shown):
+        yield lambda _done, _total, _facts=str: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[facts]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=shown is None) as bar:
+        task = bar.add_task(title, total=None, facts="")
+        yield lambda done, total, facts=str: bar.update(task, completed=done, total=total, facts=facts())

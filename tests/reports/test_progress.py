@@ -1,0 +1,24 @@
+"""A bar says how much is done, to whoever watches."""
+
+from __future__ import annotations
+
+import pytest
+
+from dspy_cachectl.reports.progress import progress
+
+
+def test_a_bar_shows_what_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    """How much of how much, and the facts beside it; a name with brackets is a name."""
+    with progress("[/red] program", shown=True) as show:
+        show(2, 3, lambda: "score 0.500")
+    captured = capsys.readouterr()
+    assert all(part in captured.err for part in ("[/red] program", "2/3", "score 0.500"))
+    assert "" == captured.out
+
+
+@pytest.mark.parametrize("shown", [False, None])
+def test_nobody_is_shown_nothing(shown: bool | None, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where it is not wanted, or no terminal is there, nothing is written and no fact is asked for."""
+    with progress("program", shown=shown) as show:
+        show(2, 3, lambda: pytest.fail("asked for facts"))
+    assert ("", "") == capsys.readouterr()
