@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from dspy_cachectl.errors import ConfigurationError
+
 
 def run_demo(
     *,
@@ -17,9 +19,6 @@ def run_demo(
         str | None,
         typer.Option(metavar="VAR", help="The environment variable that holds that server's key, if it wants one."),
     ] = None,
-    gguf: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The weights for the local model, instead of the packaged ones.")
-    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="A folder to keep what the demo writes. Default: nothing is kept."),
@@ -30,13 +29,9 @@ def run_demo(
 
     Without options that is a small model on this machine: offline, and without a key. It takes a minute or two.
     """
-    if (endpoint is None) != (model is None):
-        raise typer.BadParameter("a server needs both --endpoint and --model", param_hint="--endpoint")
-    if endpoint is not None and gguf is not None:
-        raise typer.BadParameter("weights are for the local model; leave out --endpoint", param_hint="--gguf")
-    if endpoint is None and api_key_env is not None:
-        raise typer.BadParameter("the local model wants no key; name an --endpoint", param_hint="--api-key-env")
-
     from dspy_cachectl.demo import run
 
-    run(endpoint=endpoint, model=model, api_key_env=api_key_env, gguf=gguf, output=output, quick=quick)
+    try:
+        run(endpoint=endpoint, model=model, api_key_env=api_key_env, output=output, quick=quick)
+    except ConfigurationError as error:
+        raise typer.BadParameter(str(error)) from error

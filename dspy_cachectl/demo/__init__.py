@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from dspy_cachectl.demo.results import DemoResult
+    from dspy_cachectl.demo.act_results import DemoResult
 
 __all__ = ["run"]
 
@@ -22,7 +22,6 @@ def run(
     endpoint: str | None = None,
     model: str | None = None,
     api_key_env: str | None = None,
-    gguf: Path | None = None,
     output: Path | None = None,
     quick: bool = False,
     console: Console | None = None,
@@ -36,7 +35,6 @@ def run(
         endpoint: The base address of an OpenAI-compatible server to ask instead, usually ending in `/v1`.
         model: The model's name at that server.
         api_key_env: The environment variable that holds that server's key.
-        gguf: A GGUF file for the local model, instead of the packaged weights.
         output: A folder to keep what the demo writes; each run has a folder of its own in it. None: nothing
             is kept.
         quick: Half of the reviews, and no MLflow.
@@ -56,5 +54,5 @@ def run(
     prepare_environment()
     from dspy_cachectl.demo.pipeline import Options, play
 
-    options = Options(endpoint=endpoint, model=model, api_key_env=api_key_env, gguf=gguf, output=output, quick=quick)
+    options = Options(endpoint=endpoint, model=model, api_key_env=api_key_env, output=output, quick=quick)
     return play(options, console)

@@ -8,10 +8,11 @@ from typing import Any
 import dspy
 
 from dspy_cachectl.calls.lm import LM
-from dspy_cachectl.demo.adapter import CompletionAdapter
+from dspy_cachectl.demo.completion import CompletionAdapter
 
 ENDPOINT = "demo"
 LABEL_TOKENS = 8
+THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +22,16 @@ class Connection:
     Attributes:
         url: The base address of the relay.
         model: The model's name at the server behind it.
-        token: The relay's own token.
+        api_key: The server's key; any text, where it wants none.
         completes: Whether it is a model that completes text, as the local one, or one that follows instructions.
         threads: How many questions to ask at once.
     """
 
     url: str
     model: str
-    token: str
+    api_key: str
     completes: bool
-    threads: int = 4
+    threads: int = THREADS
 
     def lm(self) -> LM:
         """Return an LM that obeys phases."""
@@ -46,7 +47,7 @@ class Connection:
         return CompletionAdapter() if self.completes else dspy.ChatAdapter()
 
     def _options(self) -> dict[str, Any]:
-        options: dict[str, Any] = {"model": f"openai/{self.model}", "api_base": self.url, "api_key": self.token}
+        options: dict[str, Any] = {"model": f"openai/{self.model}", "api_base": self.url, "api_key": self.api_key}
         if self.completes:
             # The server's own default temperature is not 0.
             options |= {"temperature": 0.0, "max_tokens": LABEL_TOKENS, "stop": "\n"}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import urllib.request
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 LOOPBACK = "127.0.0.1"
 
@@ -24,15 +25,23 @@ def prepare_environment() -> None:
                 os.environ[name] = f"{direct},{LOOPBACK}".lstrip(",")
 
 
-def child_environment(**extra: str) -> dict[str, str]:
-    """Return the environment for a child: it imports the very same package, and knows no MLflow run or server.
-
-    Args:
-        extra: Variables to set on top of this process's own.
-    """
+@contextmanager
+def children_get(variables: Mapping[str, str]) -> Iterator[None]:
+    """Start processes in this block with variables of their own, and without those of an MLflow run or server."""
     prepare_environment()
-    root = str(Path(__file__).resolve().parents[2])
-    inherited = os.environ.get("PYTHONPATH")
-    path = f"{root}{os.pathsep}{inherited}" if inherited else root
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    return {**kept, "PYTHONPATH": path, **extra}
+    named = {name: None for name in os.environ if name.startswith("MLFLOW_")}
+    changed: dict[str, str | None] = {**named, **variables}
+    before = {name: os.environ.get(name) for name in changed}
+    try:
+        _set(changed)
+        yield
+    finally:
+        _set(before)
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import tempfile
@@ -16,13 +15,13 @@ from typing import TYPE_CHECKING
 import dspy
 
 from dspy_cachectl.calls.installation import install, installed, uninstall
-from dspy_cachectl.demo import local_model, report, task
+from dspy_cachectl.demo import local_model, task, telling
+from dspy_cachectl.demo.act_results import ActResult, DemoResult
 from dspy_cachectl.demo.acts import ACTS, Act, log_to_mlflow
+from dspy_cachectl.demo.child import DemoError
 from dspy_cachectl.demo.connection import Connection
-from dspy_cachectl.demo.failure import DemoError
 from dspy_cachectl.demo.jobs import store_folder
 from dspy_cachectl.demo.relay import Relay
-from dspy_cachectl.demo.results import DemoResult, Row
 from dspy_cachectl.demo.stage import Stage
 from dspy_cachectl.errors import CachectlError, ConfigurationError
 
@@ -37,35 +36,32 @@ class Options:
     endpoint: str | None = None
     model: str | None = None
     api_key_env: str | None = None
-    gguf: Path | None = None
     output: Path | None = None
     quick: bool = False
 
     def __post_init__(self) -> None:
         if (self.endpoint is None) != (self.model is None):
             raise ConfigurationError("a server needs both its address and the model's name: endpoint= and model=")
-        if self.endpoint is not None and self.gguf is not None:
-            raise ConfigurationError("gguf= is for the local model; leave endpoint= out")
         if self.endpoint is None and self.api_key_env is not None:
             raise ConfigurationError("the local model wants no key; name an endpoint= for api_key_env=")
         if self.api_key_env is not None and not os.environ.get(self.api_key_env):
             raise ConfigurationError(f"the environment variable {self.api_key_env!r} is not set; put the key into it")
 
     @property
-    def api_key(self) -> str | None:
-        """The server's key, or None."""
-        return None if self.api_key_env is None else os.environ[self.api_key_env]
+    def api_key(self) -> str:
+        """The server's key, or what LiteLLM takes for one."""
+        return "none" if self.api_key_env is None else os.environ[self.api_key_env]
 
 
 def play(options: Options, console: Console | None = None) -> DemoResult:
     """Play all acts, show them on a console, and return what they found."""
-    console = console or report.standard_console()
+    console = console or telling.standard_console()
     began = time.monotonic()
     acts = [act for act in ACTS if not (options.quick and act.play is log_to_mlflow)]
-    rows: list[Row] = []
+    rows: list[ActResult] = []
     with ExitStack() as stack:
         folder = stack.enter_context(_folder(options.output))
-        progress = stack.enter_context(report.showing_progress(console, len(acts)))
+        progress = stack.enter_context(telling.showing_progress(console, len(acts)))
         progress.begin("starting the model")
         connection, relay = stack.enter_context(_reaching_the_model(options, progress.note_requests))
         stack.enter_context(_set_up(connection, folder))
@@ -79,17 +75,17 @@ def play(options: Options, console: Console | None = None) -> DemoResult:
             examples=len(stage.dev),
             rows=tuple(rows),
             mlflow=stage.mlflow,
-            verdict=stage.verdict,
+            comparison=stage.comparison,
             seconds=time.monotonic() - began,
             output=folder if options.output is not None else None,
         )
         if options.output is not None:
-            (folder / "result.json").write_text(json.dumps(result.as_dict(), indent=2), encoding="utf-8")
-    report.show(result, console)
+            (folder / "result.json").write_text(result.as_json(), encoding="utf-8")
+    telling.show(result, console)
     return result
 
 
-def _play(act: Act, stage: Stage) -> list[Row]:
+def _play(act: Act, stage: Stage) -> list[ActResult]:
     try:
         return list(act.play(stage))
     except CachectlError:
@@ -104,15 +100,13 @@ def _play(act: Act, stage: Stage) -> list[Row]:
 @contextmanager
 def _reaching_the_model(options: Options, on_request: Callable[[int], None]) -> Iterator[tuple[Connection, Relay]]:
     with ExitStack() as stack:
-        if options.endpoint is None or options.model is None:
-            local = stack.enter_context(local_model.serve_in_child(options.gguf))
-            address, model = local.url, local.model
-        else:
-            address, model = options.endpoint, options.model
-        relay = stack.enter_context(Relay(address, api_key=options.api_key, on_request=on_request))
-        if options.endpoint is not None:
-            relay.check(model)
-        yield Connection(relay.url, model, relay.token, completes=options.endpoint is None), relay
+        is_local = options.endpoint is None
+        address = options.endpoint or stack.enter_context(local_model.serving())
+        model = options.model or local_model.MODEL
+        relay = stack.enter_context(Relay(address, on_request=on_request))
+        if not is_local:
+            relay.check(model, options.api_key)
+        yield Connection(relay.url, model, options.api_key, completes=is_local), relay
 
 
 @contextmanager

@@ -5,29 +5,26 @@ Its numbers come from outside this package's own stats, and are what the demo sh
 
 from __future__ import annotations
 
-import hmac
 import http.client
 import json
-import secrets
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
 
+from dspy_cachectl.demo.environment import LOOPBACK
 from dspy_cachectl.errors import ConfigurationError
 
 PREFIX = "/v1"
 ANSWER_SECONDS = 300.0
 
-# What belongs to one connection, or is set anew, is not passed on.
-_NOT_FORWARDED = frozenset({"host", "connection", "authorization", "content-length", "accept-encoding", "user-agent"})
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-_RETURNED = ("Content-Type", "Retry-After")
+_HANDED_ON = ("Authorization", "Content-Type")
+_HANDED_BACK = ("Content-Type", "Retry-After")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +39,9 @@ class Traffic:
     requests: int = 0
     tokens: int = 0
 
+    def __add__(self, more: Traffic) -> Traffic:
+        return Traffic(self.requests + more.requests, self.tokens + more.tokens)
+
     def __sub__(self, earlier: Traffic) -> Traffic:
         return Traffic(self.requests - earlier.requests, self.tokens - earlier.tokens)
 
@@ -49,47 +49,40 @@ class Traffic:
 class Relay:
     """Hands requests on to an OpenAI-compatible server and counts them; a context manager.
 
-    Only callers with the relay's own `token` are served, so that a key for the server, which stays in here, is
-    not lent to whoever else is on this machine.
-
     Args:
         upstream: The server's base address, usually ending in `/v1`.
-        api_key: The key to show to the server, or None.
         on_request: Called with the number of requests, after each.
+        waits: Whether the end of the block waits for the answers to what was handed on, so that all is counted.
+
+    Raises:
+        ConfigurationError: The address is none.
 
     Attributes:
-        token: The key that its callers show.
+        upstream: The server's base address.
         failure: How the server failed last; None if it never did.
     """
 
-    def __init__(
-        self, upstream: str, *, api_key: str | None = None, on_request: Callable[[int], None] | None = None
-    ) -> None:
-        self._upstream = _checked(upstream)
-        # The environment's proxies are for servers elsewhere.
-        local = self._upstream.hostname in _LOOPBACK
-        self._opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
-        self._api_key = api_key
-        self._on_request = on_request
-        self._changed = threading.Condition()
-        self._traffic = Traffic()
-        self._let_through: int | None = None
-        self._held = 0
+    def __init__(self, upstream: str, *, on_request: Callable[[int], None] | None = None, waits: bool = False) -> None:
+        if not upstream.startswith(("http://", "https://")):
+            raise ConfigurationError(f"the endpoint is an address such as 'http://127.0.0.1:8000/v1', not {upstream!r}")
+        self.upstream = upstream.rstrip("/")
         self.failure: str | None = None
-        self.token = secrets.token_urlsafe(24)
-        handler = type("Handler", (_Handler,), {"relay": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._on_request = on_request
+        self._passed = threading.Condition()
+        self._traffic = Traffic()
+        self._server = ThreadingHTTPServer((LOOPBACK, 0), type("Handler", (_Handler,), {"relay": self}))
+        self._server.daemon_threads = not waits
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
 
     @property
     def url(self) -> str:
         """What to give an LM as `api_base`."""
-        return f"http://127.0.0.1:{self._server.server_port}{PREFIX}"
+        return f"http://{LOOPBACK}:{self._server.server_port}{PREFIX}"
 
     @property
     def traffic(self) -> Traffic:
         """What passed so far."""
-        with self._changed:
+        with self._passed:
             return self._traffic
 
     def __enter__(self) -> Relay:
@@ -97,147 +90,92 @@ class Relay:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.release()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
-    def check(self, model: str) -> None:
+    def check(self, model: str, api_key: str | None) -> None:
         """Ask the server one question, which is not counted.
 
         Raises:
             ConfigurationError: It does not answer as an OpenAI-compatible server does.
         """
         question = {"model": model, "messages": [{"role": "user", "content": "Say yes."}]}
-        address = self._upstream.geturl()
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {api_key}"}
         try:
-            status, _, body = self.ask("/chat/completions", json.dumps(question).encode(), {})
-        except (OSError, http.client.HTTPException) as error:
+            status, _, body = self._ask("/chat/completions", json.dumps(question).encode(), headers)
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise ConfigurationError(
-                f"no answer from {address!r} ({error}); check the address, and that it runs"
+                f"no answer from {self.upstream!r} ({error}); check the address, and that it runs"
             ) from error
         if status != HTTPStatus.OK or _tokens(body) is None:
             raise ConfigurationError(
-                f"{address!r} answered a first question to model {model!r} with status {status}: {_shortened(body)!r}. "
-                "Check the address, the model's name and the key"
+                f"{self.upstream!r} answered a first question to model {model!r} with status {status}: "
+                f"{_shortened(body)!r}. Check the address, the model's name and the key"
             )
 
-    def hold_after(self, requests: int) -> None:
-        """Let so many more requests through, and keep those that follow waiting."""
-        with self._changed:
-            self._let_through, self._held = requests, 0
+    def wait_for(self, requests: int, *, alive: Callable[[], bool]) -> bool:
+        """Wait until so many requests have passed; False if their sender dies before."""
+        with self._passed:
+            while self._traffic.requests < requests and alive():
+                self._passed.wait(0.2)
+            return self._traffic.requests >= requests
 
-    def wait_held(self, requests: int, *, alive: Callable[[], bool], seconds: float) -> bool:
-        """Wait until so many requests are held; False if their sender dies before, or the time is up."""
-        with self._changed:
-            for _ in range(int(seconds / 0.2)):
-                if self._held >= requests or not alive():
-                    break
-                self._changed.wait(0.2)
-            return self._held >= requests
-
-    def release(self) -> None:
-        """Hold no more. What was held is dropped without an answer, and never reaches the server."""
-        with self._changed:
-            self._let_through = None
-            self._changed.notify_all()
-
-    def admit(self) -> bool:
-        """Count one request, or hold it until `release`; tell whether it may go on."""
-        with self._changed:
-            if self._let_through == 0:
-                self._held += 1
-                self._changed.notify_all()
-                self._changed.wait_for(lambda: self._let_through is None)
-                return False
-            if self._let_through is not None:
-                self._let_through -= 1
-            self._traffic = Traffic(self._traffic.requests + 1, self._traffic.tokens)
-            requests = self._traffic.requests
+    def hand_on(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:
+        """Hand one request on, and count it; return the answer's status, headers and body."""
+        requests = self._count(Traffic(requests=1))
         if self._on_request is not None:
             self._on_request(requests)
-        return True
-
-    def note_answer(self, status: int, body: bytes) -> None:
-        """Count the tokens of an answer, or keep what it says of a failure."""
-        tokens = _tokens(body) or 0
-        if status != HTTPStatus.OK:
-            self.failure = f"status {status}: {_shortened(body)!r}"
-        with self._changed:
-            self._traffic = Traffic(self._traffic.requests, self._traffic.tokens + tokens)
-
-    def ask(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
-        """Hand one request on; return the answer's status, headers and body.
-
-        Raises:
-            OSError: The server cannot be reached.
-            http.client.HTTPException: It does not speak HTTP.
-        """
-        sent = {"Content-Type": "application/json", **headers}
-        if self._api_key is not None:
-            sent["Authorization"] = f"Bearer {self._api_key}"
-        address = self._upstream.geturl().rstrip("/") + path
-        request = urllib.request.Request(address, body, sent, method="POST")  # noqa: S310 - http or https, checked
         try:
-            response = self._opener.open(request, timeout=ANSWER_SECONDS)
+            status, kept, answer = self._ask(path.removeprefix(PREFIX), body, headers)
+        except (OSError, http.client.HTTPException) as error:
+            message = {"error": {"message": f"the server behind the relay failed: {error}"}}
+            status, kept, answer = HTTPStatus.BAD_GATEWAY, {}, json.dumps(message).encode()
+        if status != HTTPStatus.OK:
+            self.failure = f"status {status}: {_shortened(answer)!r}"
+        self._count(Traffic(tokens=_tokens(answer) or 0))
+        return status, kept, answer
+
+    def _count(self, more: Traffic) -> int:
+        with self._passed:
+            self._traffic += more
+            self._passed.notify_all()
+            return self._traffic.requests
+
+    def _ask(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:
+        request = urllib.request.Request(self.upstream + path, body, dict(headers))  # noqa: S310 - http or https, checked
+        try:
+            response = urllib.request.urlopen(request, timeout=ANSWER_SECONDS)  # noqa: S310
         except urllib.error.HTTPError as error:
             # An answer with an error status is an answer: the program is to see it.
             response = error
         with response:
-            kept = {name: value for name in _RETURNED if (value := response.headers.get(name)) is not None}
-            return int(response.status), kept, response.read()
+            kept = {name: value for name in _HANDED_BACK if (value := response.headers.get(name)) is not None}
+            return response.status, kept, response.read()
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One connection to the relay. Strictly private."""
+    """One request to the relay, on a connection of its own. Strictly private."""
 
     relay: Relay
-    protocol_version = "HTTP/1.1"
-    # Small answers in two packets would wait for the other side's delayed acknowledgement.
-    disable_nagle_algorithm = True
+
+    def handle(self) -> None:
+        # Who asked may have been killed; the answer was bought and counted all the same.
+        with suppress(ConnectionError):
+            super().handle()
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if not hmac.compare_digest(self.headers.get("Authorization", ""), f"Bearer {self.relay.token}"):
-            self._answer(HTTPStatus.FORBIDDEN, {}, b'{"error": {"message": "this relay serves its own demo only"}}')
-            return
-        if not self.relay.admit():
-            self.close_connection = True
-            return
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in _NOT_FORWARDED}
-        try:
-            status, kept, answer = self.relay.ask(self.path.removeprefix(PREFIX), body, headers)
-        except (OSError, http.client.HTTPException) as error:
-            message = json.dumps({"error": {"message": f"the server behind the relay failed: {error}"}})
-            status, kept, answer = int(HTTPStatus.BAD_GATEWAY), {}, message.encode()
-        self.relay.note_answer(status, answer)
-        self._answer(status, kept, answer)
-
-    def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        sent = {name: value for name in _HANDED_ON if (value := self.headers.get(name)) is not None}
+        status, headers, answer = self.relay.hand_on(self.path, body, sent)
         self.send_response(status)
-        for name, value in headers.items():
+        for name, value in {**headers, "Content-Length": str(len(answer))}.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        try:
-            self.wfile.write(body)
-        except ConnectionError:
-            # Who asked was killed; the answer was bought and counted all the same.
-            self.close_connection = True
+        self.wfile.write(answer)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's signature
         """Say nothing: what passes is counted."""
-
-
-def _checked(address: str) -> SplitResult:
-    try:
-        parts = urlsplit(address)
-        valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid:
-        raise ConfigurationError(f"the endpoint is an address such as 'http://127.0.0.1:8000/v1', not {address!r}")
-    return parts
 
 
 def _shortened(body: bytes) -> str:

@@ -4,47 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dspy
 
-from dspy_cachectl.accounting.ledger import Stats
 from dspy_cachectl.demo import task
+from dspy_cachectl.demo.act_results import ActResult
+from dspy_cachectl.demo.child import Child
 from dspy_cachectl.demo.connection import Connection
-from dspy_cachectl.demo.jobs import Job
+from dspy_cachectl.demo.jobs import Job, evaluations
 from dspy_cachectl.demo.relay import Relay
-from dspy_cachectl.demo.results import MlflowOutcome, Row, Verdict
 
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What an act did, beside what the relay counts.
-
-    Attributes:
-        served: See `Row`.
-        counted: See `Row`.
-        lent: See `Row`.
-        found: Score and labels, where something was scored.
-    """
-
-    served: int | None = None
-    counted: int | None = None
-    lent: int = 0
-    found: task.Scored | None = None
-
-    @classmethod
-    def of(cls, stats: Stats, found: task.Scored | None = None) -> Outcome:
-        """Return what a phase's stats say."""
-        return cls(served=stats.served, counted=stats.requests, lent=stats.temperatures_lent, found=found)
-
-    @classmethod
-    def of_worker(cls, answer: dict[str, Any], **known: int) -> Outcome:
-        """Return what a child process answered."""
-        found = task.Scored(answer["score"], tuple(answer["labels"]))
-        said = {"served": answer.get("served"), "counted": answer.get("requests"), "lent": answer.get("lent", 0)}
-        return cls(**{**said, **known}, found=found)
+if TYPE_CHECKING:
+    from dspy_cachectl.reports.comparison import Comparison
+    from dspy_cachectl.tracking import LogOutcome
 
 
 @dataclass
@@ -60,8 +35,8 @@ class Stage:
         zero_shot: The program without demonstrations.
         compiled: The compiled program, from its act on.
         run_id: The run of the compiled program's evaluation, from its act on.
-        mlflow: What became of the results that were to be logged.
-        verdict: Whether the compiled program is better, from the last act on.
+        mlflow: See `DemoResult`; from its act on.
+        comparison: See `DemoResult`; from the last act on.
     """
 
     relay: Relay
@@ -72,36 +47,41 @@ class Stage:
     zero_shot: dspy.Module = field(default_factory=task.Classifier)
     compiled: dspy.Module | None = None
     run_id: str | None = None
-    mlflow: MlflowOutcome = field(default_factory=lambda: MlflowOutcome("skipped"))
-    verdict: Verdict = field(default_factory=lambda: Verdict("skipped"))
+    mlflow: LogOutcome | str = "skipped"
+    comparison: Comparison | str = "skipped"
 
     @property
     def compiled_file(self) -> Path:
         """Where the compiled program is saved."""
         return self.folder / "compiled.json"
 
-    def evaluate(self, program: dspy.Module) -> task.Scored:
+    def evaluate(self, program: dspy.Module) -> ActResult:
         """Evaluate a program on the demo's reviews, in this process."""
         return task.evaluate(program, self.dev, threads=self.connection.threads)
 
-    def job(self, **options: Any) -> Job:
-        """Return a job for a child process; the options are fields of `Job`."""
-        return Job(connection=asdict(self.connection), examples=len(self.dev), folder=str(self.folder), **options)
+    def worker(self, *, relay: Relay | None = None, **options: Any) -> Child:
+        """Return a child process that evaluates on the demo's reviews when it is asked.
 
-    def row(self, key: str, title: str, act: Callable[[], Outcome]) -> Row:
-        """Play an act and return its row."""
-        before, began = self.relay.traffic, time.monotonic()
-        outcome = act()
-        passed = self.relay.traffic - before
-        return Row(
-            key=key,
-            title=title,
-            requests=passed.requests,
-            tokens=passed.tokens,
-            seconds=time.monotonic() - began,
-            served=outcome.served,
-            counted=outcome.counted,
-            lent=outcome.lent,
-            score=None if outcome.found is None else outcome.found.score,
-            labels=() if outcome.found is None else outcome.found.labels,
+        Args:
+            relay: The relay to go through, if not the one of all others.
+            options: Fields of `Job`.
+        """
+        connection = replace(self.connection, url=(relay or self.relay).url)
+        job = Job(connection, len(self.dev), self.folder, **options)
+        return Child(
+            evaluations,
+            job,
+            # DSPy's own cache and the outbox for MLflow are not the user's, and nothing leaves this machine.
+            DSPY_CACHEDIR=str(self.folder / "dspy"),
+            DSPY_CACHECTL_STATE=str(self.folder / "state"),
+            MLFLOW_DISABLE_TELEMETRY="true",
         )
+
+    def row(self, key: str, title: str, act: Callable[[], ActResult], *, relay: Relay | None = None) -> ActResult:
+        """Play an act and return its row."""
+        relay = relay or self.relay
+        before, began = relay.traffic, time.monotonic()
+        found = act()
+        passed = relay.traffic - before
+        seconds = time.monotonic() - began
+        return replace(found, key=key, title=title, requests=passed.requests, tokens=passed.tokens, seconds=seconds)

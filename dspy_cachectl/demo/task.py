@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
+
+from dspy_cachectl.demo.act_results import ActResult
 
 POSITIVE_TRAIN = (
     "I love this blender, it is quick and quiet.",
@@ -100,20 +101,7 @@ def right_label(example: dspy.Example, prediction: dspy.Prediction, trace: Any =
     return bool(example.sentiment == prediction.sentiment)
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """What one evaluation found.
-
-    Attributes:
-        score: DSPy's score, in percent.
-        labels: The predicted labels, in the order of the data; None where an answer could not be read.
-    """
-
-    score: float
-    labels: tuple[str | None, ...]
-
-
-def evaluate(program: dspy.Module, reviews: list[dspy.Example], *, threads: int) -> Scored:
+def evaluate(program: dspy.Module, reviews: list[dspy.Example], *, threads: int) -> ActResult:
     """Evaluate a program with `dspy.Evaluate`.
 
     Raises:
@@ -123,7 +111,8 @@ def evaluate(program: dspy.Module, reviews: list[dspy.Example], *, threads: int)
         devset=reviews, metric=right_label, num_threads=threads, display_progress=False, max_errors=1
     )
     result = evaluator(program)
-    return Scored(float(result.score), tuple(prediction.sentiment for _, prediction, _ in result.results))
+    labels = tuple(prediction.sentiment for _, prediction, _ in result.results)
+    return ActResult(score=float(result.score), labels=labels)
 
 
 def compile_program(program: dspy.Module, reviews: list[dspy.Example]) -> dspy.Module:

@@ -116,7 +116,7 @@ def test_version(tmp_path: Path) -> None:
         ["demo", "--endpoint", "http://127.0.0.1:1/v1"],
         ["demo", "--model", "some-model"],
         ["demo", "--api-key-env", "SOME_KEY"],
-        ["demo", "--endpoint", "http://127.0.0.1:1/v1", "--model", "some-model", "--gguf", "some.gguf"],
+        ["demo", "--endpoint", "127.0.0.1:1/v1", "--model", "some-model"],
     ],
 )
 def test_wrong_usage_exits_with_2(arguments: list[str], tmp_path: Path) -> None:

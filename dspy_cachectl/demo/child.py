@@ -1,0 +1,119 @@
+"""Processes that the demo starts, and that end with it: each makes the next answer when it is asked for."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from dspy_cachectl.demo.environment import children_get
+from dspy_cachectl.errors import CachectlError
+
+START_SECONDS = 300.0
+
+
+class DemoError(CachectlError):
+    """The model's server or a child process failed in the middle of the demo; the message says what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    text: str
+
+
+class Child:
+    """A process that runs a generator, value by value; a context manager, which is entered with the first of them.
+
+    It is spawned and not forked, since threads are at work here. It ends with the block, and also when this process is
+    killed: then the pipe between them closes.
+
+    Args:
+        answers: The generator function, one that can be pickled. It goes on to a value when it is asked.
+        arguments: Its arguments.
+        variables: Environment variables that the process has besides; it knows no MLflow run or server.
+
+    Raises:
+        DemoError: On entering: it failed, or took too long.
+
+    Attributes:
+        first: The first value.
+    """
+
+    first: Any
+
+    def __init__(self, answers: Callable[..., Iterator[Any]], *arguments: Any, **variables: str) -> None:
+        spawning = multiprocessing.get_context("spawn")
+        self._pipe, theirs = spawning.Pipe()
+        self._process = spawning.Process(target=_answer, args=(theirs, answers, arguments), daemon=True)
+        # Not in the process: what starts it may import DSPy, which reads some of them at once.
+        with children_get(variables):
+            self._process.start()
+        theirs.close()
+
+    def __enter__(self) -> Child:
+        try:
+            self.first = self.answer(START_SECONDS)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.kill()
+        self._pipe.close()
+
+    def ask(self) -> None:
+        """Let it make the next value, without waiting for it."""
+        self._pipe.send(None)
+
+    def answer(self, seconds: float | None = None) -> Any:
+        """Wait for the value that was asked for.
+
+        Args:
+            seconds: How long. None: for as long as the process lives.
+
+        Raises:
+            DemoError: It failed, or took longer.
+        """
+        try:
+            if not self._pipe.poll(seconds):
+                raise DemoError(f"a child process of the demo has said nothing for {seconds:.0f} s")
+            value = self._pipe.recv()
+        except (EOFError, ConnectionError) as error:
+            self._process.join()
+            raise DemoError(f"a child process of the demo ended with exit code {self._process.exitcode}") from error
+        if isinstance(value, _Failure):
+            raise DemoError(f"a child process of the demo failed: {value.text}")
+        return value
+
+    def is_alive(self) -> bool:
+        """Tell whether it runs."""
+        return self._process.is_alive()
+
+    def kill(self) -> None:
+        """Kill it at once (SIGKILL): it gets no chance to tidy up."""
+        self._process.kill()
+        self._process.join()
+
+
+def _answer(pipe: Connection, answers: Callable[..., Iterator[Any]], arguments: tuple[Any, ...]) -> None:
+    """Send what a generator yields, a value for each time the parent asks, until there is nobody to ask."""
+    # Progress bars and notices of the libraries are not for the demo's own terminal.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    with closing(answers(*arguments)) as values:  # type: ignore[type-var]
+        while True:
+            try:
+                value = next(values)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the parent says it
+                value = _Failure(f"{type(error).__name__}: {error}")
+            try:
+                pipe.send(value)
+                pipe.recv()
+            except (EOFError, ConnectionError):
+                return
