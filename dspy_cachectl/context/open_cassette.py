@@ -83,7 +83,6 @@ class OpenCassette:
         self.ledger = Ledger()
         self.ordinals = Ordinals()
         self.temperatures: dict[str, float | None] = {}
-        self.policies: dict[str, str] = {}
         self._portable = portable
         self._endpoints: dict[str, list[str | None]] = {}
         self._on_recorded = on_recorded

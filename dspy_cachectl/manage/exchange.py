@@ -117,7 +117,7 @@ def export(
             advance(number, len(keys))
     done.entries = len(recordings)
     if recordings:
-        files.write(path, recordings, files.Header.of_now({}, keys="store"))
+        files.write(path, recordings, keys="store")
         done.bytes = path.stat().st_size
     return done
 
@@ -147,17 +147,17 @@ def import_file(
         StoreUnavailableError: If the file cannot be read, or the store not be written.
     """
     done = Imported()
-    header: files.Header | None = None
+    keys: str | None = None
     seen: set[str] = set()
     lent: dict[str, records.Origin] = {}
     # Read twice: what cannot be read to its end is not imported by half.
-    total = sum(1 for _ in files.read_lines(path, largest=None))
-    for number, line in files.read_lines(path, largest=None):
-        if header is None:
-            header = files.read_header(line, path)
+    total = sum(1 for _ in files.read_lines(path))
+    for number, line in files.read_lines(path):
+        if keys is None:
+            keys = files.read_header(line, path)
             continue
         try:
-            found = _entry(files.from_line(line), header, endpoint=draws.clean_endpoint(endpoint))
+            found = _entry(files.from_line(line), keys, endpoint=draws.clean_endpoint(endpoint))
         except StoreError as error:
             done.left_out[NEWER if isinstance(error, FormatVersionError) else DAMAGED] += 1
             if len(done.damage) < _SHOWN_DAMAGE:
@@ -177,7 +177,7 @@ def import_file(
         if origin.run_id is not None and (origin.run_id not in lent or origin.lent):
             lent[origin.run_id] = origin
         _put(store, key, data, origin, done, overwrite=overwrite, dry_run=dry_run)
-    if header is None:
+    if keys is None:
         raise CorruptEntryError(f"{path} is empty; a cassette begins with a header")
     if not dry_run:
         _describe_runs(store, lent)
@@ -211,11 +211,11 @@ def _recording(reader: FolderReader, key: str, cleaner: Cleaner, left_out: Count
         raise ConfigurationError(f"the function of --redact-with failed: {error!r}. Nothing was written") from error
 
 
-def _entry(recording: Recording, header: files.Header, *, endpoint: str | None) -> tuple[str, bytes] | str:
+def _entry(recording: Recording, keys: str, *, endpoint: str | None) -> tuple[str, bytes] | str:
     """Return the key and the bytes under which a store keeps a recording, or why it does not."""
     origin, answer, tagged, description = records.take_apart(recording.data)
     values.check(answer)
-    if header.keys == "store":
+    if keys == "store":
         if description and draws.described_key(description, rollout_id=description.get("rollout_id")) != recording.key:
             description = {**description, "cleaned": True}  # its key cannot be made of it any more
     else:

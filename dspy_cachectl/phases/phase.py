@@ -187,8 +187,6 @@ class _Open:
 
 
 def _in_cassette(context: PhaseContext, cassette: OpenCassette) -> PhaseContext:
-    if not context.is_cassette:
-        cassette.policies[context.name] = context.policy.name
     context = replace(
         context,
         policy=cassette.policy(context.policy),

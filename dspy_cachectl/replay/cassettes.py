@@ -8,10 +8,12 @@ import hashlib
 import os
 import tempfile
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, TypeVar, get_args
+
+from filelock import FileLock, Timeout
 
 from dspy_cachectl.accounting.ledger import Stats
 from dspy_cachectl.context.open_cassette import EACH_A_DRAW, Mode, OpenCassette, Recording
@@ -21,13 +23,14 @@ from dspy_cachectl.errors import CacheMissError, ConfigurationError, ReplayIncom
 from dspy_cachectl.phases.decoration import within
 from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.policy import Policy
-from dspy_cachectl.predictions.locks import locked
-from dspy_cachectl.replay import files, partial
+from dspy_cachectl.replay import files, unsaved
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _SHOWN_MISSES = 5
+_PATIENCE = 60.0
+"""How long to wait for another process that writes the same cassette, in seconds."""
 
 _READ: dict[Path, tuple[tuple[int, int, int], files.CassetteFile]] = {}
 """What scopes opened last: which version of the file, and what is in it."""
@@ -171,8 +174,8 @@ class CassetteSession:
         replays = mode == "replay" or (mode == "record" and is_there and not goes_on)
         if replays and scope not in scopes and "" in scopes:
             scope = ""
-        of_a_store = before is not None and before.header.keys == "store"
-        self._journal = None if replays else partial.Journal(path)
+        of_a_store = before is not None and before.keys == "store"
+        self._journal = None if replays else unsaved.Journal(path)
         self._token = uuid.uuid4().hex
         try:
             contents = OpenCassette(
@@ -218,7 +221,7 @@ class CassetteSession:
                 f"{contents.name}, which is closed", mode="replay", clean=contents.clean
             )
             if self._journal is not None and (contents.recorded or forget or not contents.scope):
-                save(self.cassette.path, contents.recorded, contents.policies, forget=forget)
+                save(self.cassette.path, contents.recorded, forget=forget)
             unsaved = False
         finally:
             if self._journal is not None:
@@ -243,32 +246,24 @@ class CassetteSession:
             raise ReplayIncompleteError(self.cassette.contents.name, len(misses), misses[:_SHOWN_MISSES]) from error
 
 
-def save(
-    path: Path, recorded: Mapping[str, Recording], phases: Mapping[str, str], *, forget: Collection[str] = ()
-) -> bool:
+def save(path: Path, recorded: Mapping[str, Recording], *, forget: Collection[str] = ()) -> None:
     """Add recordings to a cassette's file. Others may do so at the same time.
 
     Args:
         path: The file.
         recorded: The recordings, by key.
-        phases: The policies of the phases that were recorded, by name.
         forget: The keys of recordings to remove.
-
-    Returns:
-        Whether the file changed.
 
     Raises:
         StoreError: If it cannot be read or written.
     """
     if not recorded and not forget and path.exists():
-        return False
-    with locked(_lock_of(path)):
+        return
+    with _locked(path):
         before = files.read(path) if path.exists() else None
         there = {key: one for key, one in before.recordings.items() if key not in forget} if before is not None else {}
-        known = dict(before.header.phases) if before is not None else {}
-        keys = before.header.keys if before is not None else "cassette"
-        header = files.Header.of_now({**known, **phases}, keys=keys)
-        return files.write(path, {**there, **recorded}.values(), header, before=before)
+        keys = before.keys if before is not None else "cassette"
+        files.write(path, {**there, **recorded}.values(), keys=keys, before=before)
 
 
 def _there(path: Path, mode: Mode) -> files.CassetteFile | None:
@@ -304,19 +299,37 @@ def _take_over(path: Path, scope: str) -> bool:
     A scope leaves the others' alone: when they open it, they have to know that theirs was cut short.
     """
     found = False
-    for journal, recordings in partial.left_behind(path).items():
+    for journal, recordings in unsaved.left_behind(path).items():
         if scope and any(recording.scope != scope for recording in recordings):
             continue
         if recordings:
             found = True
             logger.warning("%d answers of a recording of %s that was killed are added to it", len(recordings), path)
-            save(path, {recording.key: recording for recording in recordings}, {})
+            save(path, {recording.key: recording for recording in recordings})
         journal.unlink(missing_ok=True)
     return found
 
 
-def _lock_of(path: Path) -> Path:
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Let one process and thread at a time write a cassette.
+
+    Raises:
+        StoreUnavailableError: If its turn does not come, or there can be no lock.
+    """
     # Not beside the cassette, which is in version control.
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
     user = os.getuid() if hasattr(os, "getuid") else "user"
-    return Path(tempfile.gettempdir()) / f"dspy-cachectl-{user}" / f"{name}.lock"
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
+    lock = Path(tempfile.gettempdir()) / f"dspy-cachectl-{user}" / f"{name}.lock"
+    try:
+        lock.parent.mkdir(mode=0o700, exist_ok=True)
+        if lock.exists() and lock.stat().st_size:
+            # To take a lock empties its file.
+            raise StoreUnavailableError(f"{lock} is not a lock of this package; move it away")
+        held = FileLock(lock).acquire(timeout=_PATIENCE)
+    except Timeout as error:
+        raise StoreUnavailableError(f"the cassette {path} was held by another process for {_PATIENCE} s") from error
+    except OSError as error:
+        raise StoreUnavailableError(f"the cassette {path} cannot be locked: {error}") from error
+    with held:
+        yield

@@ -11,7 +11,7 @@ import pytest
 from dspy_cachectl.errors import CacheMissError, ReplayIncompleteError
 
 if TYPE_CHECKING:
-    from dspy_cachectl.replay.recorder import Recorder
+    from dspy_cachectl.replay.open_test_cassette import OpenTestCassette
 
 _SHOWN = 5
 
@@ -33,7 +33,7 @@ class Failure:
     @classmethod
     def of(
         cls,
-        recorder: Recorder,
+        opened: OpenTestCassette,
         misses: Sequence[CacheMissError],
         error: BaseException | None = None,
         file: Path | None = None,
@@ -41,14 +41,14 @@ class Failure:
         """Explain calls that are not recorded.
 
         Args:
-            recorder: Whose calls they are.
+            opened: Whose calls they are.
             misses: The calls, one or more.
             error: What the test raised.
             file: The test's file.
         """
-        plan = recorder.plan
+        chosen = opened.chosen
         calls = "1 call" if len(misses) == 1 else f"{len(misses)} calls"
-        lines = [f"{calls} of {plan.what} had no recording; no result of it can be trusted.", ""]
+        lines = [f"{calls} of {chosen.what} had no recording; no result of it can be trusted.", ""]
         lines += [miss.explanation for miss in misses[:_SHOWN]]
         if len(misses) > _SHOWN:
             lines.append(f"... and {len(misses) - _SHOWN} more")
@@ -59,15 +59,15 @@ class Failure:
             elif at:
                 lines.append(f"  asked for{at}")
         lines.append("")
-        if recorder.is_recorded:
-            lines.append(f"To record what is missing:     pytest --cachectl=new {plan.command}")
-            lines.append(f"To record all of it anew:      pytest --cachectl=all {plan.command}")
+        if opened.is_recorded:
+            lines.append(f"To record what is missing:     pytest --cachectl=new {chosen.command}")
+            lines.append(f"To record all of it anew:      pytest --cachectl=all {chosen.command}")
         else:
-            lines.append(f"Nothing is recorded for {plan.what} yet. To record it:")
-            lines.append(f"    pytest --cachectl=record {plan.command}")
+            lines.append(f"Nothing is recorded for {chosen.what} yet. To record it:")
+            lines.append(f"    pytest --cachectl=record {chosen.command}")
         return cls("\n".join(lines), len(misses))
 
-    def rule(self, report: pytest.TestReport, raised: BaseException) -> None:
+    def override(self, report: pytest.TestReport, raised: BaseException) -> None:
         """Make a report say that the test failed, and why, whatever else it says.
 
         Args:

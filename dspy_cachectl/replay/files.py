@@ -6,22 +6,21 @@ what a line says is data and never the name of a file or of code.
 
 from __future__ import annotations
 
-import datetime as dt
+import glob
 import io
-import platform
+import os
 import re
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields, replace
-from importlib import metadata
+import stat
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
 
 import orjson
 import zstandard
 
-from dspy_cachectl._version import __version__
 from dspy_cachectl.context.open_cassette import Recording
 from dspy_cachectl.entries import records
 from dspy_cachectl.entries.values import UnstorableError
@@ -32,7 +31,18 @@ LARGEST_LINE = 64 * 1024 * 1024
 LARGEST_FILE = 512 * 1024 * 1024
 """Limits of what is read, in bytes, after decompression."""
 
-_MOST_BLANK_LINES = 1000
+_SHORTEST_RECORDING = 150
+_MOST_SHORT_LINES = 1000
+"""A header, blank lines and damaged ones are short; more of them is a bomb that costs time."""
+
+_MOST_VALUES = 4_000_000
+_CONTAINER = 4
+"""How many values a line may have, and how many of them a list or an object counts for: each takes far more memory than
+the two bytes that it is written with."""
+
+_HEAD = 4
+"""How many bytes at its beginning tell a cassette, compressed or not."""
+
 _LARGEST_WINDOW = 2**27
 _LONGEST_FRAME_HEADER = 18
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -46,55 +56,16 @@ _WHOLE = frozenset({"args", "arguments", "input"})
 
 
 @dataclass(frozen=True)
-class Header:
-    """The first line of a cassette.
-
-    Attributes:
-        cassette: The version of the format.
-        recorded: When it was last written with other recordings, in UTC.
-        dspy_cachectl: The version of this package; likewise the next three.
-        dspy: The version of DSPy.
-        litellm: The version of LiteLLM.
-        python: The version of Python.
-        phases: The policies of the phases that were recorded, by name.
-        keys: `"cassette"` where it was recorded as one, `"store"` where it was exported from a store.
-        models: Whose answers are in it.
-    """
-
-    cassette: int = FORMAT
-    keys: str = "cassette"
-    recorded: str = ""
-    dspy_cachectl: str = __version__
-    dspy: str = ""
-    litellm: str = ""
-    python: str = ""
-    phases: Mapping[str, str] = field(default_factory=dict)
-    models: Sequence[str] = ()
-
-    @classmethod
-    def of_now(cls, phases: Mapping[str, str], *, keys: str = "cassette") -> Header:
-        """Return the header of a cassette that is written here and now."""
-        return cls(
-            keys=keys,
-            recorded=dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            dspy=_version("dspy"),
-            litellm=_version("litellm"),
-            python=platform.python_version(),
-            phases=dict(sorted(phases.items())),
-        )
-
-
-@dataclass(frozen=True)
 class CassetteFile:
     """What a cassette's file holds.
 
     Attributes:
-        header: Its header.
+        keys: `"cassette"` where it was recorded as one, `"store"` where it was exported from a store.
         recordings: Its recordings, by key.
         lines: Its lines as they are written, by key.
     """
 
-    header: Header
+    keys: str
     recordings: Mapping[str, Recording]
     lines: Mapping[str, bytes] = field(default_factory=dict)
 
@@ -109,31 +80,33 @@ def read(path: Path) -> CassetteFile:
     """
     recordings: dict[str, Recording] = {}
     lines: dict[str, bytes] = {}
-    header: Header | None = None
+    keys = None
     for number, line in read_lines(path):
-        if header is None:
-            header = read_header(line, path)
+        if keys is None:
+            keys = read_header(line, path)
             continue
         try:
             recording = from_line(line)
         except CorruptEntryError as error:
             raise CorruptEntryError(f"{path}, line {number}: {error}. Restore the file, or record it anew") from error
         recordings[recording.key], lines[recording.key] = recording, line
-    if header is None:
+    if keys is None:
         raise CorruptEntryError(f"{path} is empty; a cassette begins with a header. Delete it to record it anew")
-    return CassetteFile(header, recordings, lines)
+    return CassetteFile(keys, recordings, lines)
 
 
-def write(path: Path, recordings: Iterable[Recording], header: Header, *, before: CassetteFile | None = None) -> bool:
+def write(
+    path: Path, recordings: Iterable[Recording], *, keys: str = "cassette", before: CassetteFile | None = None
+) -> bool:
     """Write a cassette in place of what is there. Nobody sees half of it.
 
-    A recording whose answer is the same as before keeps its line, and a cassette with the same lines its header: what
-    version control shows is what changed.
+    A recording whose answer is the same as before keeps its line, and the header never changes: what version control
+    shows is what changed, and it can merge what two branches recorded.
 
     Args:
         path: The file; its folder is made where it is missing.
         recordings: What is to be in it.
-        header: Its header, if anything in it changed.
+        keys: What its keys are; see `CassetteFile`.
         before: What is there now.
 
     Returns:
@@ -144,17 +117,13 @@ def write(path: Path, recordings: Iterable[Recording], header: Header, *, before
     """
     kept = before.lines if before is not None else {}
     lines: dict[str, bytes] = {}
-    models: set[str] = set()
     for recording in recordings:
-        models.add(records.decode_origin(recording.data).model)
         line, old = to_line(recording), kept.get(recording.key)
         lines[recording.key] = old if old is not None and _is_same(old, line) else line
     if before is not None and lines == kept:
         return False
-    header = replace(header, models=sorted(models))
-    content = b"".join(
-        line + b"\n" for line in [orjson.dumps(asdict(header)), *sorted(lines.values(), key=_place_in_file)]
-    )
+    header = orjson.dumps({"cassette": FORMAT, "keys": keys})
+    content = b"".join(line + b"\n" for line in [header, *sorted(lines.values(), key=_place_in_file)])
     if len(content) > LARGEST_FILE:
         raise StoreUnavailableError(
             f"the cassette {path} would be {len(content)} bytes long, and no more than {LARGEST_FILE} are read; "
@@ -195,6 +164,8 @@ def from_line(line: bytes) -> Recording:
     Raises:
         CorruptEntryError: If it holds none.
     """
+    if line.count(b",") + _CONTAINER * (line.count(b"[") + line.count(b"{")) > _MOST_VALUES:
+        raise CorruptEntryError("the line has more values in it than any recording")
     try:
         parts = orjson.loads(line)
     except ValueError as error:
@@ -219,26 +190,39 @@ def from_line(line: bytes) -> Recording:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file in place of what is there, whole or not at all.
+    """Write a file in place of what is there, whole or not at all; where a link is there, in place of what it leads to.
+
+    A new file may be read by whom the umask says, since it is made to be committed; one that was there keeps its mode.
 
     Raises:
         StoreUnavailableError: If it cannot be written.
     """
-    new = path.with_name(f".{path.name}.new")
+    target = Path(os.path.realpath(path))
+    new = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.new")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # What lies there is a killed process's, or a link that somebody planted.
-        new.unlink(missing_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target, content[:_HEAD])
         try:
             with new.open("xb") as file:
+                if target.exists():
+                    new.chmod(stat.S_IMODE(target.stat().st_mode))
                 file.write(content)
-            new.replace(path)
+            new.replace(target)
         except BaseException:
-            with suppress(OSError):
-                new.unlink(missing_ok=True)
+            new.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise StoreUnavailableError(f"the cassette {path} cannot be written: {error}") from error
+
+
+def _sweep(target: Path, head: bytes) -> None:
+    """Remove what a process left that was killed while it wrote; a file that only has such a name stays."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.????????.new"):
+        if left.is_file() and not left.is_symlink():
+            with left.open("rb") as file:
+                ours = file.read(len(head)) == head
+            if ours:
+                left.unlink(missing_ok=True)
 
 
 def _place_in_file(line: bytes) -> tuple[str, ...]:
@@ -272,11 +256,11 @@ def _lasting(value: Any) -> Any:
     return value
 
 
-def read_header(line: bytes, path: Path) -> Header:
-    """Return the header that is a cassette's first line.
+def read_header(line: bytes, path: Path) -> str:
+    """Return what the keys of a cassette are, as its first line says; see `CassetteFile`.
 
     Raises:
-        CorruptEntryError: If it is none.
+        CorruptEntryError: If the line is no header.
         FormatVersionError: If a newer version of this package wrote it.
     """
     try:
@@ -291,50 +275,31 @@ def read_header(line: bytes, path: Path) -> Header:
             f"{path} has the cassette format {version}; this dspy-cachectl reads up to {FORMAT}. "
             "Upgrade dspy-cachectl to read it; it is left as it is"
         )
-    phases, models = facts.get("phases", {}), facts.get("models", [])
-    others = {"cassette", "phases", "models"}
-    texts = [facts.get(item.name, "") for item in fields(Header) if item.name not in others]
-    are_kinds_right = isinstance(phases, dict) and isinstance(models, list)
-    if are_kinds_right:
-        texts += [*phases.values(), *models]
-    if not are_kinds_right or not all(isinstance(text, str) for text in texts):
-        raise CorruptEntryError(f"{path} is not a cassette: what its header says is no text where it has to be one")
-    known = {item.name for item in fields(Header)}
-    return Header(**{name: value for name, value in facts.items() if name in known})
+    keys = facts.get("keys", "cassette")
+    if keys not in ("cassette", "store"):
+        raise CorruptEntryError(f"{path} is not a cassette: its keys are those of {keys!r}")
+    return str(keys)
 
 
-def read_lines(path: Path, *, largest: int | None = LARGEST_FILE) -> Iterator[tuple[int, bytes]]:
+def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield the lines of a cassette with their numbers, from 1, and without their ends; blank ones are passed over.
-
-    Args:
-        path: The file.
-        largest: How long all lines may be together, in bytes; None for no limit.
 
     Raises:
         StoreUnavailableError: If the file cannot be read.
         CorruptEntryError: If a line or the whole is too long to be a cassette's, or cannot be decompressed.
     """
-    total = blank = number = 0
+    total = short = number = 0
     try:
         with _opened(path) as file:
             while line := file.readline(LARGEST_LINE + 1):
                 number += 1
                 total += len(line)
-                if len(line) > LARGEST_LINE:
-                    raise CorruptEntryError(
-                        f"{path}, line {number}: the line is longer than {LARGEST_LINE} bytes; no recording is"
-                    )
-                if largest is not None and total > largest:
-                    raise CorruptEntryError(
-                        f"{path}, line {number}: the file is longer than {largest} bytes, which is more than is read "
-                        "as a cassette. Make several of it"
-                    )
+                short += len(line) < _SHORTEST_RECORDING
+                problem = _too_much(len(line), total, short)
+                if problem:
+                    raise CorruptEntryError(f"{path}, line {number}: {problem}")
                 if line.strip():
                     yield number, line.rstrip(b"\r\n")
-                    continue
-                blank += 1
-                if blank > _MOST_BLANK_LINES:
-                    raise CorruptEntryError(f"{path}, line {number}: it is blank, as many before it; no cassette is")
         if total < _claimed(path):
             # The decompressor takes the end of the file for the end of what is in it.
             raise CorruptEntryError(f"{path}, line {number}: the file was cut short. Restore it, or record it anew")
@@ -342,6 +307,17 @@ def read_lines(path: Path, *, largest: int | None = LARGEST_FILE) -> Iterator[tu
         raise StoreUnavailableError(f"the cassette {path} cannot be read: {error}") from error
     except zstandard.ZstdError as error:
         raise CorruptEntryError(f"the cassette {path} cannot be decompressed: {error}") from error
+
+
+def _too_much(line: int, total: int, short: int) -> str:
+    """Return what is wrong with a file in which so much was read; empty where nothing is."""
+    if line > LARGEST_LINE:
+        return f"the line is longer than {LARGEST_LINE} bytes; no recording is"
+    if total > LARGEST_FILE:
+        return f"the file is longer than {LARGEST_FILE} bytes, which is more than is read. Make several of it"
+    if short > _MOST_SHORT_LINES:
+        return f"it is too short for a recording, as are {_MOST_SHORT_LINES} lines before it; no cassette is like that"
+    return ""
 
 
 @contextmanager
@@ -364,13 +340,3 @@ def _claimed(path: Path) -> int:
             return max(zstandard.frame_content_size(file.read(_LONGEST_FRAME_HEADER)), 0)
         except zstandard.ZstdError:
             return 0
-
-
-def _version(package: str) -> str:
-    # Of the module where it is imported: looking into the installed files takes longer.
-    module = sys.modules.get(package)
-    known = getattr(module, "__version__", None)
-    try:
-        return known if isinstance(known, str) else metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""

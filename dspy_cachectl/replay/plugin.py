@@ -6,33 +6,29 @@ fixture that outlives the test has a cassette of its own, which does not depend 
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
-import tempfile
-import uuid
 from collections import defaultdict
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dspy_cachectl.errors import CachectlError
-from dspy_cachectl.replay import plans
+from dspy_cachectl.replay import choice
+from dspy_cachectl.replay.choice import Options, TestCassette
 from dspy_cachectl.replay.failures import Failure
-from dspy_cachectl.replay.plans import Options, Plan
 from dspy_cachectl.replay.summary import Note, Summary
 
 if TYPE_CHECKING:
     from dspy_cachectl.context.open_cassette import Recording
     from dspy_cachectl.replay import Cassette
-    from dspy_cachectl.replay.recorder import Recorder
+    from dspy_cachectl.replay.open_test_cassette import OpenTestCassette
 
 _NOTES = "dspy_cachectl_notes"
-_SESSION = "dspy_cachectl_session"
-_PLAN = pytest.StashKey[Plan | None]()
-_OPEN = pytest.StashKey["Recorder"]()
+_CHOSEN = pytest.StashKey[TestCassette | None]()
+_OPEN = pytest.StashKey["OpenTestCassette"]()
 _PASSED = pytest.StashKey[bool]()
 _FAILURE = pytest.StashKey[Failure]()
 
@@ -42,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("cachectl", "cassettes of dspy-cachectl")
     group.addoption(
         "--cachectl",
-        choices=plans.MODES,
+        choices=choice.MODES,
         metavar="MODE",
         help="what every test that has a cassette does with calls: "
         "replay (never call), record (where a test has no recordings yet), new (record what is missing), "
@@ -60,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker, and put the hooks in place."""
     config.addinivalue_line(
         "markers",
-        f"{plans.MARKER}(cassette=None, mode=None, redact=None): replay the LM calls of the test from a cassette",
+        f"{choice.MARKER}(cassette=None, mode=None, redact=None): replay the LM calls of the test from a cassette",
     )
     config.pluginmanager.register(_Plugin(config), "dspy_cachectl_hooks")
 
@@ -68,8 +64,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def cachectl_cassette(request: pytest.FixtureRequest) -> Cassette | None:
     """The cassette that is open in this test, a `dspy_cachectl.Cassette`; None with `--cachectl=off`."""
-    recorder = request.node.stash.get(_OPEN, None)
-    return None if recorder is None else recorder.cassette
+    opened = request.node.stash.get(_OPEN, None)
+    return None if opened is None else opened.cassette
 
 
 class _Plugin:
@@ -82,26 +78,17 @@ class _Plugin:
         self._notes: list[Note] = []
         self._item: pytest.Item | None = None
         self._asking: list[pytest.Item] = []
-        self._collected: dict[Path, plans.Collected] = defaultdict(plans.Collected)
+        self._collected: dict[Path, choice.Collected] = defaultdict(choice.Collected)
         self._looked_through: set[Path] = set()
+        self._renewed: set[tuple[Path, str]] = set()
         self._failed_fixtures: dict[tuple[str, object], Failure] = {}
-        inputs: dict[str, Any] = getattr(config, "workerinput", {})
-        self._is_worker = bool(inputs)
-        self._session = Path(inputs.get(_SESSION, "") or Path(tempfile.gettempdir()) / f"dspy-cachectl-{uuid.uuid4()}")
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_configure_node(self, node: Any) -> None:
-        node.workerinput[_SESSION] = str(self._session)
-
-    def pytest_unconfigure(self) -> None:
-        if not self._is_worker and self._session.exists():
-            shutil.rmtree(self._session, ignore_errors=True)
+        self._is_worker = hasattr(config, "workerinput")
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
         self._collected[item.path].add(item)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        self._asking = [item for item in session.items if plans.asks(item, self._options)]
+        self._asking = [item for item in session.items if choice.asks(item, self._options)]
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -115,7 +102,7 @@ class _Plugin:
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         # Before any fixture: one that is shared must not fail for the marker of the test that came first.
         try:
-            item.stash[_PLAN] = plans.of_test(item, self._options)
+            item.stash[_CHOSEN] = choice.of_test(item, self._options)
         except CachectlError as error:
             raise _unusable(item, error) from None
 
@@ -143,9 +130,9 @@ class _Plugin:
         if not self._asking:
             return (yield)
         self._open(item)
-        recorder = item.stash.get(_OPEN, None)
-        if recorder is not None:
-            recorder.ensure_in_place()
+        opened = item.stash.get(_OPEN, None)
+        if opened is not None:
+            opened.ensure_in_place()
         try:
             result = yield
         except (KeyboardInterrupt, SystemExit, pytest.exit.Exception):
@@ -169,7 +156,7 @@ class _Plugin:
             self._failure(item, call.excinfo.value if call.excinfo is not None else None)
         failure = item.stash.get(_FAILURE, None)
         if failure is not None and call.when != "teardown" and call.excinfo is not None:
-            failure.rule(report, call.excinfo.value)
+            failure.override(report, call.excinfo.value)
         if call.when == "call":
             item.stash[_PASSED] = report.passed
         if self._notes:
@@ -201,78 +188,86 @@ class _Plugin:
         """Open the cassette of a test, if it has one and it is not open."""
         if _OPEN in item.stash:
             return
-        plan = item.stash.get(_PLAN, None)
-        if plan is None:
+        chosen = item.stash.get(_CHOSEN, None)
+        if chosen is None:
             return
-        from dspy_cachectl.replay.recorder import Recorder
+        from dspy_cachectl.replay.open_test_cassette import OpenTestCassette
 
         try:
-            recorder = Recorder(plan, plan.mode)
+            opened = OpenTestCassette(chosen)
         except CachectlError as error:
             raise _unusable(item, error) from None
-        item.stash[_OPEN] = recorder
+        item.stash[_OPEN] = opened
         item.stash[_PASSED] = False
         if _FAILURE in item.stash:  # of an earlier attempt
             del item.stash[_FAILURE]
-        item.addfinalizer(lambda: self._close(item, recorder))
+        item.addfinalizer(lambda: self._close(item, opened))
 
-    def _close(self, item: pytest.Item, recorder: Recorder) -> None:
+    def _close(self, item: pytest.Item, opened: OpenTestCassette) -> None:
         del item.stash[_OPEN]
-        self._finish(item, recorder, whole=item.stash[_PASSED], left=self._left(item, recorder))
+        self._finish(item, opened, whole=item.stash[_PASSED], left=self._left(item, opened))
         told = item.stash.get(_FAILURE, None)
-        misses = recorder.cassette.misses[0 if told is None else told.told :]
+        misses = opened.cassette.misses[0 if told is None else told.told :]
         if misses:
-            raise Failure.of(recorder, misses).exception
+            raise Failure.of(opened, misses).exception
 
-    def _left(self, item: pytest.Item, recorder: Recorder) -> list[Recording]:
+    def _left(self, item: pytest.Item, opened: OpenTestCassette) -> list[Recording]:
         """Return the recordings of tests that are no more, once for each file, where all tests were collected."""
-        plan = recorder.plan
+        chosen = opened.chosen
         parts = any("::" in argument for argument in self._config.args) or self._config.getoption("lf", False)
-        if parts or (plan.mode != "all" and plan.path in self._looked_through):
+        if parts or (chosen.mode != "all" and chosen.path in self._looked_through):
             return []
-        self._looked_through.add(plan.path)
+        self._looked_through.add(chosen.path)
         collected = self._collected[item.path]
-        return recorder.left_by(lambda scope: collected.knows(scope, plan.module))
+        return opened.left_by(lambda scope: collected.knows(scope, chosen.module))
 
     def _set_up(
-        self, fixturedef: pytest.FixtureDef[Any], node: plans.Node, item: pytest.Item
+        self, fixturedef: pytest.FixtureDef[Any], node: choice.Node, item: pytest.Item
     ) -> Generator[None, object, object]:
         """Set up a fixture that outlives the test, in a cassette of its own if it has one."""
-        plan = plans.of_fixture(fixturedef, node, item, self._asking, self._options)
-        if plan is None:
+        chosen = choice.of_fixture(fixturedef, node, item, self._asking, self._options)
+        if chosen is None:
             return (yield)
-        from dspy_cachectl.replay.recorder import Recorder, turn
+        from dspy_cachectl.replay.open_test_cassette import OpenTestCassette
 
         fixture = (fixturedef.argname, node)
         self._failed_fixtures.pop(fixture, None)
-        with contextlib.ExitStack() as stack:
-            try:
-                recorder = Recorder(plan, stack.enter_context(turn(plan, self._session)), aside=True)
-            except CachectlError as error:
-                raise _unusable(item, error) from None
-            whole = False
-            try:
-                result = yield
-                whole = True
-            finally:
-                if recorder.cassette.misses:
-                    # Not raised here: pytest would give the fixture to the next test all the same.
-                    self._failed_fixtures[fixture] = Failure.of(recorder, recorder.cassette.misses)
-                self._finish(item, recorder, whole=whole, left=[])
-            return result
-
-    def _finish(self, item: pytest.Item, recorder: Recorder, *, whole: bool, left: list[Recording]) -> None:
+        if chosen.mode == "all" and (chosen.path, chosen.scope) in self._renewed:
+            # pytest sets a fixture with parameters up again: the tests before have what it was answered first.
+            chosen = replace(chosen, mode="new")
+        self._renewed.add((chosen.path, chosen.scope))
         try:
-            self._notes.append(recorder.close(whole=whole, left=left))
+            opened = OpenTestCassette(chosen, aside=True)
+        except CachectlError as error:
+            raise _unusable(item, error) from None
+        if self._is_worker and opened.records:
+            # Each would be given other answers, and what followed from one's could not be replayed by another.
+            opened.close(whole=False, left=[])
+            reason = "lasts longer than a test, and each worker of pytest-xdist sets it up: record it without -n"
+            raise pytest.fail.Exception(f"{item.nodeid}: {chosen.what} {reason}", pytrace=False)
+        whole = False
+        try:
+            result = yield
+            whole = True
+        finally:
+            if opened.cassette.misses:
+                # Not raised here: pytest would give the fixture to the next test all the same.
+                self._failed_fixtures[fixture] = Failure.of(opened, opened.cassette.misses)
+            self._finish(item, opened, whole=whole, left=[])
+        return result
+
+    def _finish(self, item: pytest.Item, opened: OpenTestCassette, *, whole: bool, left: list[Recording]) -> None:
+        try:
+            self._notes.append(opened.close(whole=whole, left=left))
         except CachectlError as error:
             raise _unusable(item, error) from error
 
     def _failure(self, item: pytest.Item, error: BaseException | None) -> Failure | None:
         """Return the failure of a test, or one of its fixtures, that made calls which are not recorded."""
-        recorder = item.stash.get(_OPEN, None)
+        opened = item.stash.get(_OPEN, None)
         found = None
-        if recorder is not None and recorder.cassette.misses:
-            found = Failure.of(recorder, recorder.cassette.misses, error, item.path)
+        if opened is not None and opened.cassette.misses:
+            found = Failure.of(opened, opened.cassette.misses, error, item.path)
         for (name, node), failure in self._failed_fixtures.items():
             if found is None and name in getattr(item, "fixturenames", ()) and node in item.listchain():
                 found = failure

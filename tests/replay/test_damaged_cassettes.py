@@ -54,9 +54,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "header that is a list": (lambda parts: joined([b"[1]", *parts[1:]]), "is no header"),
     "format of no version": (lambda parts: joined([b'{"cassette": "x"}', *parts[1:]]), "claims the format 'x'"),
     "format that is true": (lambda parts: joined([b'{"cassette": true}', *parts[1:]]), "claims the format True"),
-    "models that are none": (lambda parts: joined([b'{"cassette": 1, "models": [1]}', *parts[1:]]), "is no text"),
-    "phases that are none": (lambda parts: joined([b'{"cassette": 1, "phases": [1]}', *parts[1:]]), "is no text"),
-    "keys of no kind": (lambda parts: joined([b'{"cassette": 1, "keys": {}}', *parts[1:]]), "is no text"),
+    "keys of no kind": (lambda parts: joined([b'{"cassette": 1, "keys": {}}', *parts[1:]]), "its keys are those of {}"),
     "a list": (lambda parts: joined([parts[0], b"[1, 2]"]), "line 2: the line is no recording"),
     "no answer": (with_part(answer=None), "line 2: the line is no recording"),
     "key that is none": (with_part(key="abc"), "its key is not 64 hexadecimal digits"),
@@ -151,9 +149,12 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 
 
 def test_a_leftover_of_a_killed_write(endpoint: Endpoint, path: Path) -> None:
-    """What a process that was killed while it wrote has left is written over."""
-    path.with_name(f".{path.name}.new").write_bytes(b"half")
+    """What a process that was killed while it wrote has left is removed, but no file that only has such a name."""
+    mine = path.with_name(f".{path.name}.20260101.new")
+    mine.write_bytes(b"precious")
+    path.with_name(f".{path.name}.01234567.new").write_bytes(path.read_bytes()[:50])
     with cachectl.cassette(path, "new"):
         dspy.settings.lm("three")
-    assert [path.name] == [one.name for one in path.parent.glob("*answers*")]
+    assert [mine, path] == sorted(path.parent.glob("*answers*"))
+    assert b"precious" == mine.read_bytes()
     assert 4 == len(lines(path))

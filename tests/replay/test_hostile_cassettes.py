@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import pickle
 import struct
 import subprocess
+import tempfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,9 @@ import zstandard
 
 import dspy_cachectl as cachectl
 from dspy_cachectl.entries import records
+from dspy_cachectl.manage import exchange
 from dspy_cachectl.replay import files
+from dspy_cachectl.stores.memory import MemoryStore
 from tests.calls.support import MakeLM
 from tests.endpoint import Endpoint
 from tests.replay.bare import bare
@@ -71,6 +75,51 @@ class TestNames:
         assert not path.is_symlink()
         assert 3 == len(lines(path))
 
+    def test_a_file_in_the_place_of_the_lock(
+        self, endpoint: Endpoint, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Who takes a lock empties its file, so one that is none is named and left as it is."""
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        with cachectl.cassette(path, "new"):
+            dspy.settings.lm("two")
+        (lock,) = tmp_path.glob("dspy-cachectl-*/*.lock")
+        lock.write_text("precious")
+        with pytest.raises(cachectl.StoreUnavailableError, match="is not a lock"), cachectl.cassette(path, "new"):
+            dspy.settings.lm("three")
+        assert "precious" == lock.read_text()
+        lock.unlink()
+        with cachectl.cassette(path, "new"):
+            dspy.settings.lm("three")
+        assert 3 == endpoint.requests
+
+    @pytest.mark.parametrize("mode", ["record", "new", "all"])
+    def test_a_file_of_somebody_elses_in_the_place_of_the_cassette(
+        self, endpoint: Endpoint, path: Path, mode: Any
+    ) -> None:
+        """A name is not enough to be written over: what has not our head stays."""
+        for text in (b"precious", b'{"precious": 1}\n', b""):
+            path.write_bytes(text)
+            with pytest.raises(cachectl.CorruptEntryError), cachectl.cassette(path, mode):
+                dspy.settings.lm("two")
+            assert text == path.read_bytes()
+        assert 1 == endpoint.requests
+
+    def test_modes_of_files(self, endpoint: Endpoint, path: Path, tmp_path: Path) -> None:
+        """A new cassette may be read by whom the umask says, one that was there keeps its mode, a link stays one."""
+        before = os.umask(0o027)
+        try:
+            with cachectl.cassette(tmp_path / "new.jsonl", "record"):
+                dspy.settings.lm("two")
+            path.chmod(0o600)
+            (tmp_path / "link.jsonl").symlink_to(path)
+            with cachectl.cassette(tmp_path / "link.jsonl", "new"):
+                dspy.settings.lm("two")
+        finally:
+            os.umask(before)
+        assert [0o640, 0o600] == [one.stat().st_mode & 0o777 for one in (tmp_path / "new.jsonl", path)]
+        assert (tmp_path / "link.jsonl").is_symlink()
+        assert 3 == len(lines(path))
+
 
 class TestSizes:
     def test_a_line_without_end(self, tmp_path: Path) -> None:
@@ -103,6 +152,27 @@ class TestSizes:
         found = bare("tests.replay.hostile", path, str(400 * MB), cwd=tmp_path)
         assert found["error"].startswith("CorruptEntryError: ")
         assert found["grown"] < 300 * MB
+
+    @pytest.mark.parametrize("piece", ["[],", '{"a":[]},', "1.5,"])
+    def test_a_line_of_small_values(self, tmp_path: Path, piece: str) -> None:
+        """A file of 6 kB whose line is a long list of next to nothing is refused before a value is made of it."""
+        path = tmp_path / "answers.jsonl.zst"
+        line = _recording(answer="LIST").replace(b'"LIST"', b"[%s1]" % (piece.encode() * (60 * MB // len(piece))))
+        path.write_bytes(zstandard.compress(HEADER + line))
+        assert path.stat().st_size < 8_000
+        found = bare("tests.replay.hostile", path, str(400 * MB), cwd=tmp_path)
+        assert f"{path}, line 2: the line has more values in it than any recording" in found["error"]
+        assert found["grown"] < 250 * MB
+
+    def test_many_short_lines(self, tmp_path: Path) -> None:
+        """A small file of 100 million lines is given up after some: an import would be busy for minutes."""
+        path = tmp_path / "answers.jsonl.zst"
+        with path.open("wb") as file, zstandard.ZstdCompressor().stream_writer(file) as writer:
+            writer.write(HEADER)
+            for _ in range(200):
+                writer.write(b"{}\n" * 500_000)
+        with pytest.raises(cachectl.CorruptEntryError, match=r"line 1001: it is too short for a recording"):
+            exchange.import_file(MemoryStore(), path)
 
     def test_a_large_window(self, tmp_path: Path) -> None:
         """A frame that wants gigabytes to be decompressed is refused."""
@@ -212,7 +282,7 @@ class TestValues:
         one["request"]["request"]["messages"][0]["content"] = f"one {text}"
         one["request"]["request"]["model"] = f"openai/{text}"
         one["request"]["endpoint"] = text
-        write(path, [{**head, "phases": {text: text}}, one])
+        write(path, [{**head, "mood": text}, one])
         with pytest.raises(cachectl.CacheMissError) as miss, cachectl.cassette(path):
             dspy.settings.lm("one, and more")
         shown = str(miss.value)
@@ -236,7 +306,7 @@ def test_limits_are_those_of_real_cassettes(tmp_path: Path) -> None:
     """What is refused as too large is larger than what is written: the two ends agree."""
     path = tmp_path / "answers.jsonl"
     large = files.from_line(_recording(answer="a" * (10 * MB)))
-    assert files.write(path, [large], files.Header.of_now({}))
+    assert files.write(path, [large])
     assert [large.data] == [one.data for one in files.read(path).recordings.values()]
 
 

@@ -214,7 +214,7 @@ def test_a_changed_prompt_fails_with_the_words_that_changed(suite: Suite) -> Non
     assert "asked for at test_qa.py:10" in replayed.text
     assert "pytest --cachectl=new test_qa.py::test_swallowed" in replayed.text
     # The failure is the explanation, and no trace through the plugin.
-    assert "recorder.py" not in replayed.text
+    assert "open_test_cassette.py" not in replayed.text
     assert "plugin.py" not in replayed.text
     assert {"passed": 8, "xfailed": 1} == suite.run("--cachectl=all").counts()
     assert {"passed": 8, "xfailed": 1} == suite.replay().counts()

@@ -46,7 +46,7 @@ def test_it_is_off_until_it_is_asked(suite: Suite) -> None:
         def test_plain(module, tmp_path, request):
             loaded = [name for name in sys.modules if name.split(".")[0] in ("dspy", "litellm", "mlflow", "orjson")]
             assert [] == loaded
-            assert "dspy_cachectl.replay.recorder" not in sys.modules
+            assert "dspy_cachectl.replay.open_test_cassette" not in sys.modules
             assert not [name for name in request.fixturenames if "cachectl" in name]
         """,
     )

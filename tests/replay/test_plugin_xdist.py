@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tests.endpoint import Endpoint
 from tests.replay.suites import Suite
 from tests.replay.support import left_over
 
@@ -22,13 +21,10 @@ def test_many(say, number):
 """
 
 FIXTURES = """
-import os
-
 import pytest
 from conftest import ask, make_lm
 
 pytestmark = pytest.mark.cachectl
-WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 
 
 @pytest.fixture(scope="session")
@@ -36,16 +32,9 @@ def prepared():
     return make_lm()("prepare")[0]
 
 
-@pytest.fixture(scope="module")
-def compiled(prepared):
-    return [prepared, make_lm()(f"compile {prepared}")[0]]
-
-
 @pytest.mark.parametrize("group", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in "abcd"])
-def test_group(say, group, compiled):
-    say(*compiled, ask(f"Following from {compiled[1]}"))
-    with open(f"workers-{WORKER}", "a"):
-        pass
+def test_group(say, group, prepared):
+    say(prepared, ask(f"Following from {prepared}"))
 """
 
 
@@ -78,22 +67,16 @@ def test_what_one_process_recorded_is_replayed_by_workers(suite: Suite) -> None:
     assert "cassettes/test_qa.jsonl: 3 recordings not used" in unused.text
 
 
-def test_workers_are_given_the_same_answers_by_a_fixture_that_each_sets_up(suite: Suite, endpoint: Endpoint) -> None:
-    """One worker records it and the others go on with that, or what follows from it could not be replayed."""
+def test_a_fixture_that_each_worker_sets_up_is_replayed_and_not_recorded_by_workers(suite: Suite) -> None:
+    """Each would be given another answer, and what follows from it could not be replayed: one sentence refuses it."""
     suite.write("test_qa.py", FIXTURES)
-    endpoint.configure(delay=0.5)  # the workers meet in the fixture
-    arguments = ("-n2", "--dist=loadgroup")
-    for mode in ("record", "all"):
-        recorded = suite.run(f"--cachectl={mode}", *arguments)
-        assert (0, {"passed": 4}) == (recorded.code, recorded.counts()), recorded.text
-        assert ["workers-gw0", "workers-gw1"] == sorted(path.name for path in suite.folder.glob("workers-*"))
-        # One for each fixture, one for each test.
-        assert 6 == recorded.requests
-        assert 1 == len({tuple(answers[:2]) for answers in recorded.answers.values()})
-        replayed = suite.replay(REVERSED="1")
-        assert (0, recorded.answers) == (replayed.code, replayed.answers), replayed.text
-        for path in suite.folder.glob("workers-*"):
-            path.unlink()
-    assert {"test_group[a]": 1, "test_group[b]": 1, "test_group[c]": 1, "test_group[d]": 1} == {
-        scope: count for scope, count in suite.scopes().items() if "fixture" not in scope
-    }
+    workers = ("-n2", "--dist=loadgroup")
+    for mode in ("record", "new", "all"):
+        refused = suite.run(f"--cachectl={mode}", *workers)
+        assert ({"errors": 4}, 0) == (refused.counts(), refused.requests), refused.text
+        assert 4 == refused.text.count("the fixture 'prepared' lasts longer than a test, and each worker of ")
+    assert not suite.cassette("").exists()
+    recorded = suite.run("--cachectl=record")
+    assert (0, 5) == (recorded.code, recorded.requests), recorded.text
+    for ran in (suite.replay(*workers), suite.run("--cachectl=record", *workers)):
+        assert (0, 0, recorded.answers) == (ran.code, ran.requests, ran.answers), ran.text

@@ -2,50 +2,44 @@
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
-import hashlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from dspy_cachectl.calls.installation import ensure_installed, install, installed, uninstall
-from dspy_cachectl.context.open_cassette import Mode, Recording
+from dspy_cachectl.context.open_cassette import Recording
 from dspy_cachectl.entries import records
 from dspy_cachectl.errors import StoreError
-from dspy_cachectl.predictions.locks import locked
 from dspy_cachectl.replay.cassettes import Cassette, CassetteSession
-from dspy_cachectl.replay.plans import Plan
+from dspy_cachectl.replay.choice import TestCassette
 from dspy_cachectl.replay.summary import Note, Unused
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_PATIENCE = 3600.0
-"""How long a worker waits for another that records the same fixture, in seconds."""
-
 _TEXT_SHOWN = 70
 
 
-class Recorder:
+class OpenTestCassette:
     """An open cassette, and the managed cache in place of DSPy's for as long.
 
     Args:
-        plan: Which, and how.
-        mode: What is done with calls.
+        chosen: Which, and how.
         aside: Open it for the process and not in this context: what is started within it may outlive it.
 
     Raises:
         CachectlError: If it cannot be opened.
     """
 
-    def __init__(self, plan: Plan, mode: Mode, *, aside: bool = False) -> None:
-        self.plan = plan
+    def __init__(self, chosen: TestCassette, *, aside: bool = False) -> None:
+        self.chosen = chosen
         self._context = contextvars.copy_context() if aside else None
         # No store is asked within a cassette: the configured one is not even opened.
         self._cache = None if installed() is not None else install("memory://")
         try:
-            self._open: CassetteSession = self._run(CassetteSession, plan.path, mode, plan.redact, scope=plan.scope)
+            self._open: CassetteSession = self._run(
+                CassetteSession, chosen.path, chosen.mode, chosen.redact, scope=chosen.scope
+            )
         except BaseException:
             self._give_back()
             raise
@@ -54,6 +48,11 @@ class Recorder:
     def cassette(self) -> Cassette:
         """The cassette, to look at."""
         return self._open.cassette
+
+    @property
+    def records(self) -> bool:
+        """Whether calls reach the provider, and their answers the file."""
+        return not self.cassette.contents.replays
 
     @property
     def is_recorded(self) -> bool:
@@ -93,7 +92,7 @@ class Recorder:
         contents = self.cassette.contents
         unused = left
         # One that replays nobody's recordings shares them with tests that may use the others.
-        if whole and contents.scope == self.plan.scope:
+        if whole and contents.scope == self.chosen.scope:
             mine = set(contents.unused)
             unused = [one for key, one in self._open.others.items() if key in mine] + left
         renews = contents.mode == "all"
@@ -104,7 +103,7 @@ class Recorder:
             self._give_back()
         tally = contents.ledger.snapshot()
         return Note(
-            path=str(self.plan.path),
+            path=str(self.chosen.path),
             replayed=tally.served,
             recorded=len(contents.recorded),
             tokens_saved=tally.tokens_saved,
@@ -120,30 +119,6 @@ class Recorder:
     def _give_back(self) -> None:
         if self._cache is not None and installed() is self._cache:
             uninstall()
-
-
-@contextlib.contextmanager
-def turn(plan: Plan, folder: Path) -> Iterator[Mode]:
-    """Let one worker at a time set a fixture up. Yield what is to be done with its calls.
-
-    Each worker sets it up, and each test goes on with what its worker's fixture was answered: they are all given the
-    same answers, also where everything is recorded anew.
-
-    Args:
-        plan: The fixture's.
-        folder: A folder of this session, for all workers.
-
-    Raises:
-        StoreError: If its turn does not come.
-    """
-    if plan.mode == "replay":
-        yield plan.mode
-        return
-    name = hashlib.sha256(f"{plan.path}\n{plan.scope}".encode()).hexdigest()[:32]
-    done = folder / f"{name}.done"
-    with locked(folder / f"{name}.lock", patience=_PATIENCE):
-        yield "new" if plan.mode == "all" and done.exists() else plan.mode
-        done.touch()
 
 
 def _text(recording: Recording) -> str:

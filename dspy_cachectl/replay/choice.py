@@ -77,7 +77,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TestCassette:
     """The cassette that a test or a fixture opens.
 
     Attributes:
@@ -110,7 +110,7 @@ def asks(item: pytest.Item, options: Options) -> bool:
     return options.mode != "off" and (marked or options.everything or FIXTURE in _fixtures(item))
 
 
-def of_test(item: pytest.Item, options: Options) -> Plan | None:
+def of_test(item: pytest.Item, options: Options) -> TestCassette | None:
     """Return the cassette of a test, or None where it has none.
 
     Raises:
@@ -125,7 +125,7 @@ def of_test(item: pytest.Item, options: Options) -> Plan | None:
     path, module = _place(item.path, said.get("cassette"), options)
     name = name_of(item)
     command = shlex.quote(f"{_relative(item.path, options.invoked)}::{name}")
-    return Plan(path, module, name, mode, said.get("redact"), "this test", command)
+    return TestCassette(path, module, name, mode, said.get("redact"), "this test", command)
 
 
 def of_fixture(
@@ -134,7 +134,7 @@ def of_fixture(
     item: pytest.Item,
     asking: Iterable[pytest.Item],
     options: Options,
-) -> Plan | None:
+) -> TestCassette | None:
     """Return the cassette of a fixture that outlives a test, or None where it has none.
 
     It has one if a test that asks for a cassette uses it. That of a class or a module has it in the cassette of the
@@ -166,7 +166,7 @@ def of_fixture(
     else:
         return None
     command = shlex.quote(_relative(item.path, options.invoked))
-    return Plan(path, module, name, mode, said.get("redact"), f"the fixture {argument!r}", command)
+    return TestCassette(path, module, name, mode, said.get("redact"), f"the fixture {argument!r}", command)
 
 
 def name_of(node: Node) -> str:
