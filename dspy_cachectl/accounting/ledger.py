@@ -126,9 +126,29 @@ class Tally:
 FIELDS = tuple(item.name for item in fields(Tally))
 _COUNTERS = frozenset(FIELDS)
 
-_PLAIN = ("fresh", "resumed", "reused", "coalesced", "refreshed", "replayed", "uncacheable", "collapsed")
-_NOTABLE = ("missed", "failed", "expired", "truncated", "unstored", "failed_reads", "failed_writes")
-_MORE_NOTABLE = ("temperatures_lent", "not_distinct", "stray", "late", "unpriced")
+NOTABLE = (
+    "fresh",
+    "resumed",
+    "reused",
+    "coalesced",
+    "refreshed",
+    "replayed",
+    "uncacheable",
+    "collapsed",
+    "missed",
+    "failed",
+    "expired",
+    "truncated",
+    "unstored",
+    "failed_reads",
+    "failed_writes",
+    "temperatures_lent",
+    "not_distinct",
+    "stray",
+    "late",
+    "unpriced",
+)
+"""What is said of calls to people, where there were any, in this order."""
 
 
 @dataclass(repr=False)
@@ -171,12 +191,7 @@ class Stats(Tally):
     @staticmethod
     def _line(tally: Tally) -> str:
         parts = [f"{tally.calls} calls, {tally.requests} requests"]
-        parts += [f"{getattr(tally, name)} {name}" for name in _PLAIN if getattr(tally, name)]
-        parts += [
-            f"{getattr(tally, name)} {name.replace('_', ' ')}"
-            for name in (*_NOTABLE, *_MORE_NOTABLE)
-            if getattr(tally, name)
-        ]
+        parts += [f"{getattr(tally, name)} {name.replace('_', ' ')}" for name in NOTABLE if getattr(tally, name)]
         for what, spent, saved, unit in (
             ("tokens", tally.tokens_spent, tally.tokens_saved, "{:,}"),
             ("cost", tally.cost_spent, tally.cost_saved, "${:.4g}"),

@@ -304,18 +304,17 @@ def _clusters(given: Any, devset: Sequence[dspy.Example]) -> Sequence[Any] | Non
 
 def _governed(program: Any) -> tuple[Any, AbstractContextManager[Any]]:
     """Return the program with governed LMs, and the settings to run it in."""
-    if isinstance(program, dspy.Module) and any(
-        isinstance(predictor.lm, dspy.BaseLM) and not isinstance(predictor.lm, Governed)
-        for predictor in program.predictors()
-    ):
+    if isinstance(program, dspy.Module) and any(_is_plain(predictor.lm) for predictor in program.predictors()):
         program = program.deepcopy()
         for predictor in program.predictors():
-            if isinstance(predictor.lm, dspy.BaseLM) and not isinstance(predictor.lm, Governed):
+            if _is_plain(predictor.lm):
                 predictor.lm = wrap(predictor.lm)
     lm = dspy.settings.lm
-    if isinstance(lm, dspy.BaseLM) and not isinstance(lm, Governed):
-        return program, dspy.context(lm=wrap(lm))
-    return program, nullcontext()
+    return program, dspy.context(lm=wrap(lm)) if _is_plain(lm) else nullcontext()
+
+
+def _is_plain(lm: Any) -> bool:
+    return isinstance(lm, dspy.BaseLM) and not isinstance(lm, Governed)
 
 
 def _opening(run_id: str | None) -> tuple[PhaseContext, str | None]:

@@ -173,13 +173,8 @@ def _warnings(baseline: Measurement, candidate: Measurement, result: PairedCompa
         found.append("the two were scored with different metrics; rescore one of them")
     for name, missing in ((baseline.name, result.only_baseline), (candidate.name, result.only_candidate)):
         if missing:
-            found.append(f"left out, since only {name!r} has them: {plural(len(missing), 'question')}, {_few(missing)}")
+            found.append(f"left out, since only {name!r} has them: {plural(len(missing), 'question')}")
     return found
-
-
-def _few(questions: tuple[str, ...]) -> str:
-    shown = ", ".join(questions[:3])
-    return shown if len(questions) <= 3 else f"{shown} and {len(questions) - 3} more"
 
 
 def _rows(comparison: Comparison) -> Iterator[tuple[str, str]]:

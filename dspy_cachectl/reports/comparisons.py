@@ -116,8 +116,7 @@ def _best(comparisons: Comparisons) -> str:
 
 
 def _report_row(report: Measurement) -> tuple[Cell, ...]:
-    price = report.price
-    cost = f", {money(price.cost_per_answer)}" if price.cost else ""
+    cost = f", {money(report.cost_per_answer)}" if report.cost_per_answer else ""
     return (
         Cell(report.name),
         Cell(score_text(report.score, report.standard_error)),
@@ -125,7 +124,7 @@ def _report_row(report: Measurement) -> tuple[Cell, ...]:
         Cell(f"{report.n:,}"),
         Cell(f"{report.repeats:,}"),
         Cell(f"{report.failures:,}"),
-        Cell(f"{number(price.tokens_per_answer)} tokens{cost}"),
+        Cell(f"{number(report.tokens_per_answer)} tokens{cost}"),
         Cell(report.provenance.model),
     )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dspy_cachectl.reports.measurement import Measurement, Price
+from dspy_cachectl.accounting.ledger import NOTABLE
+from dspy_cachectl.reports.measurement import DrawResult, Measurement
 from dspy_cachectl.reports.numbers import (
     duration,
     ends_text,
@@ -24,23 +26,7 @@ from dspy_cachectl.reports.texts import MISSING, cut, plural, when
 
 _FAILURES_SHOWN = 3
 _CHARACTERS_SHOWN = 80
-_HOW_SERVED = ("fresh", "resumed", "reused", "coalesced")
-_NOTABLE = (
-    "refreshed",
-    "replayed",
-    "collapsed",
-    "uncacheable",
-    "missed",
-    "failed",
-    "expired",
-    "truncated",
-    "unstored",
-    "failed_reads",
-    "failed_writes",
-    "not_distinct",
-    "stray",
-    "late",
-)
+_IN_ROWS_OF_THEIR_OWN = {"temperatures_lent", "unpriced"}
 
 
 def report_sheet(report: Measurement, *against: tuple[str, str]) -> Sheet:
@@ -120,23 +106,25 @@ def _caveats(report: Measurement) -> Iterator[str]:
 
 
 def _provenance_rows(report: Measurement) -> Iterator[tuple[str, str]]:
-    made, price = report.provenance, report.price
+    made, draws = report.provenance, report.draws
     yield "run", f"{made.run_id or 'none'} (phase {made.phase}, policy {made.policy})"
     yield "model", _model(made)
     yield "temperature", _temperature(made)
     yield "program", short(made.program)
     yield "data", short(made.data)
     yield "metric", f"{made.metric} {short(made.metric_hash)}"
-    yield "predictions", _predictions(made, price)
+    yield "predictions", _predictions(made, draws)
     if made.changes:
         yield "what changed", "; ".join(made.changes)
     yield "LM calls", _calls(made.counters)
     yield "spent", _money_row(made.counters, "spent")
     yield "saved", _money_row(made.counters, "saved")
-    all_of_it = f"{plural(price.tokens, 'token')}, {money(price.cost)}, {duration(price.seconds)} of the provider"
-    yield "made of", f"{all_of_it}, whoever paid for them"
-    yield "oldest draw", when(min((draw.oldest for draw in report.draws if draw.oldest is not None), default=None))
-    yield "newest draw", when(max((draw.newest for draw in report.draws if draw.newest is not None), default=None))
+    tokens, cost = sum(draw.tokens for draw in draws), math.fsum(draw.cost for draw in draws)
+    seconds = math.fsum(draw.seconds for draw in draws)
+    made_of = f"{plural(tokens, 'token')}, {money(cost)}, {duration(seconds)} of the provider"
+    yield "made of", f"{made_of}, whoever paid for them"
+    yield "oldest draw", when(min((draw.oldest for draw in draws if draw.oldest is not None), default=None))
+    yield "newest draw", when(max((draw.newest for draw in draws if draw.newest is not None), default=None))
     yield "evaluated", f"{when(made.created)}, in {duration(made.seconds)}"
     if made.versions:
         yield "versions", ", ".join(f"{name} {version}" for name, version in made.versions.items())
@@ -161,11 +149,12 @@ def _temperature(made: Provenance) -> str:
     return f"{own}, as the program asks; none lent by the phase"
 
 
-def _predictions(made: Provenance, price: Price) -> str:
+def _predictions(made: Provenance, draws: Sequence[DrawResult]) -> str:
     if made.predictions == "off":
         return "off: computed, and not kept"
     where = f" ({made.snapshot})" if made.snapshot else ""
-    said = f"{made.predictions}: {price.loaded:,} of {plural(price.answers, 'answer')} loaded{where}"
+    loaded = sum(draw.loaded for draw in draws)
+    said = f"{made.predictions}: {loaded:,} of {plural(len(draws), 'answer')} loaded{where}"
     if made.library_bytes is None or made.library_limit is None:
         return said
     return f"{said}; the library takes {made.library_bytes / 1e6:,.1f} MB of {made.library_limit / 1e6:,.0f} MB"
@@ -174,9 +163,9 @@ def _predictions(made: Provenance, price: Price) -> str:
 def _calls(counters: Mapping[str, Any]) -> str:
     if not counters:
         return MISSING
-    served = ", ".join(f"{counters.get(name, 0):,} {name}" for name in _HOW_SERVED)
-    more = [f"{counters[name]:,} {name.replace('_', ' ')}" for name in _NOTABLE if counters.get(name)]
-    return "; ".join([f"{counters.get('calls', 0):,}: {served}", *more])
+    names = [name for name in NOTABLE if counters.get(name) and name not in _IN_ROWS_OF_THEIR_OWN]
+    said = ", ".join(f"{counters[name]:,} {name.replace('_', ' ')}" for name in names)
+    return f"{counters.get('calls', 0):,}" + (f": {said}" if said else "")
 
 
 def _money_row(counters: Mapping[str, Any], kind: str) -> str:

@@ -71,35 +71,6 @@ class QuestionResult:
     cluster: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
-    """What the answers behind a score are made of, whoever paid for them and whenever.
-
-    Attributes:
-        answers: How many answers there are, one a question and repeat.
-        loaded: How many of them were loaded from saved predictions.
-        tokens: Their tokens.
-        cost: Their US dollars; 0 where no price is known.
-        seconds: The seconds that the provider took.
-    """
-
-    answers: int
-    loaded: int
-    tokens: int
-    cost: float
-    seconds: float
-
-    @property
-    def tokens_per_answer(self) -> float:
-        """Tokens of one answer, on average."""
-        return self.tokens / self.answers
-
-    @property
-    def cost_per_answer(self) -> float:
-        """US dollars of one answer, on average."""
-        return self.cost / self.answers
-
-
 @dataclass(frozen=True)
 class Measurement:
     """A score with its error bar, and what it was made of. Scores are in the metric's own units.
@@ -119,7 +90,7 @@ class Measurement:
     @cached_property
     def table(self) -> ScoreTable:
         """The scores for the statistics: repeats that are one draw count once."""
-        distinct = [(question, _distinct(question.draws)) for question in self.questions]
+        distinct = ((question, _distinct(question.draws)) for question in self.questions)
         return ScoreTable(
             tuple(
                 QuestionScores(
@@ -170,10 +141,8 @@ class Measurement:
     @cached_property
     def distinct(self) -> DistinctDraws:
         """How many of the repeats are draws of their own."""
-        return distinct_draws(
-            [_identities(question.draws) for question in self.questions],
-            [[draw.output for draw in question.draws] for question in self.questions],
-        )
+        outputs = [[draw.output for draw in _distinct(question.draws)] for question in self.questions]
+        return distinct_draws(len(self.draws), outputs)
 
     @property
     def n(self) -> int:
@@ -223,17 +192,15 @@ class Measurement:
         """Every draw that the score rests on."""
         return frozenset(draw.draw for draw in self.draws if draw.draw)
 
-    @cached_property
-    def price(self) -> Price:
-        """What the answers are made of, whoever paid for them."""
-        draws = self.draws
-        return Price(
-            answers=len(draws),
-            loaded=sum(draw.loaded for draw in draws),
-            tokens=sum(draw.tokens for draw in draws),
-            cost=math.fsum(draw.cost for draw in draws),
-            seconds=math.fsum(draw.seconds for draw in draws),
-        )
+    @property
+    def tokens_per_answer(self) -> float:
+        """Tokens that one answer is made of, on average."""
+        return sum(draw.tokens for draw in self.draws) / len(self.draws)
+
+    @property
+    def cost_per_answer(self) -> float:
+        """US dollars that one answer is made of, on average; 0 where no price is known."""
+        return math.fsum(draw.cost for draw in self.draws) / len(self.draws)
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers that people ask for, as plain data; None for what is infinite or unknown."""
@@ -263,14 +230,10 @@ class Measurement:
 
 def _distinct(draws: Sequence[DrawResult]) -> list[DrawResult]:
     seen: dict[str, DrawResult] = {}
-    for identity, draw in zip(_identities(draws), draws, strict=True):
-        seen.setdefault(identity, draw)
+    for number, draw in enumerate(draws):
+        # An answer of which no draw is known is nobody's replay.
+        seen.setdefault(draw.draw or f"#{number}", draw)
     return list(seen.values())
-
-
-def _identities(draws: Sequence[DrawResult]) -> list[str]:
-    # An answer of which no draw is known is nobody's replay.
-    return [draw.draw or f"#{number}" for number, draw in enumerate(draws)]
 
 
 def _finite(value: float) -> float | None:

@@ -129,19 +129,17 @@ def _draw_score(axes: Axes, report: Measurement) -> None:
 
 
 def _draw_interval(axes: Axes, report: Measurement, height: float, colour: str, marker: str) -> None:
-    interval = report.interval
-    reach = [[report.score - interval.low], [interval.high - report.score]]
     axes.errorbar(
-        [report.score],
-        [height],
-        xerr=reach if math.isfinite(interval.width) else None,
-        fmt=marker,
-        color=colour,
-        ms=7,
-        capsize=4,
-        lw=1.8,
-        zorder=3,
+        [report.score], [height], xerr=_reach(report), fmt=marker, color=colour, ms=7, capsize=4, lw=1.8, zorder=3
     )
+
+
+def _reach(report: Measurement) -> list[list[float]] | None:
+    """Return how far the interval reaches down and up from the score; None where it has no end."""
+    interval = report.interval
+    if not math.isfinite(interval.width):
+        return None
+    return [[report.score - interval.low], [interval.high - report.score]]
 
 
 def _draw_heat_map(figure: Figure, axes: Axes, report: Measurement) -> None:
@@ -238,16 +236,13 @@ def _draw_scores(axes: Axes, reports: Sequence[Measurement]) -> None:
 
 
 def _draw_prices(axes: Axes, reports: Sequence[Measurement]) -> None:
-    prices = [report.price for report in reports]
-    in_dollars = all(price.cost > 0.0 for price in prices)
-    for (report, colour, marker), price in zip(_styled(reports), prices, strict=True):
-        interval = report.interval
-        each = price.cost_per_answer if in_dollars else price.tokens_per_answer
-        reach = [[report.score - interval.low], [interval.high - report.score]]
+    in_dollars = all(report.cost_per_answer > 0.0 for report in reports)
+    for report, colour, marker in _styled(reports):
+        each = report.cost_per_answer if in_dollars else report.tokens_per_answer
         axes.errorbar(
             [each],
             [report.score],
-            yerr=reach if math.isfinite(interval.width) else None,
+            yerr=_reach(report),
             fmt=marker,
             color=colour,
             ms=7,

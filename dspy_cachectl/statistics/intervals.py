@@ -88,19 +88,17 @@ def t_interval(mean: float, error: StandardError, *, level: float = 0.95, caveat
 
     Args:
         mean: The estimate.
-        error: Its standard error, in the same units.
+        error: Its standard error, in the same units, of at least two independent units.
         level: The nominal coverage, in (0, 1).
         caveats: Handed on to the interval.
 
     Returns:
-        The interval; unbounded where there are fewer than two units.
+        The interval.
 
     Raises:
         MissingExtraError: scipy is not installed.
     """
     method = f"t({error.units - 1})" if error.clusters is None else f"cluster-robust t({error.units - 1})"
-    if error.units < 2:
-        return Interval(low=-math.inf, high=math.inf, level=level, method="none", units=error.units, caveats=caveats)
     half = two_sided_t(level, error.units - 1) * error.value
     return Interval(low=mean - half, high=mean + half, level=level, method=method, units=error.units, caveats=caveats)
 

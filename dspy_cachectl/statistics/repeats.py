@@ -20,56 +20,37 @@ class DistinctDraws:
         distinct: The number of distinct draws among them.
         effective: K_eff, the harmonic mean over questions of the number of distinct draws; 1 where every
             repeat of every question gave the same output.
-        identical: The share of pairs of distinct draws of one question that have the same output, in [0, 1];
-            NaN where outputs are not given or no question has two draws.
         sentence: What of this needs saying; empty where every repeat is a draw of its own.
     """
 
     asked: int
     distinct: int
     effective: float
-    identical: float
     sentence: str
 
 
-def distinct_draws(
-    draws: Sequence[Sequence[Hashable]], outputs: Sequence[Sequence[Hashable]] | None = None
-) -> DistinctDraws:
-    """Count the draws that are draws of their own, and the outputs that are all the same.
+def distinct_draws(asked: int, outputs: Sequence[Sequence[Hashable]]) -> DistinctDraws:
+    """Count the draws that are draws of their own, and see whether they all say the same.
 
-    Two repeats with one draw id (a stored entry, a provider's response id) are one draw. Distinct draws may
-    still say the same, and at temperature 0 they do: if all outputs of all questions are equal, the repeats
-    say nothing that one of them does not, and K_eff is 1.
+    Distinct draws may still say the same, and at temperature 0 they do: if all outputs of all questions are equal, the
+    repeats say nothing that one of them does not, and K_eff is 1.
 
     Args:
-        draws: Per question what identifies each draw, shape (n, K_i).
-        outputs: Per question what each draw said, or a hash of it, shape (n, K_i).
+        asked: The number of repeats of all questions together.
+        outputs: Per question what each distinct draw said, or a hash of it, shape (n, K_i).
 
     Returns:
         The counts, with K_eff for use in place of K.
-
-    Raises:
-        ConfigurationError: No questions, a question without draws, or shapes that do not match.
     """
-    if not draws or not all(draws):
-        raise ConfigurationError("every question needs at least one draw id, and there must be a question")
-    if outputs is not None and [len(row) for row in outputs] != [len(row) for row in draws]:
-        raise ConfigurationError("draws and outputs differ in shape; give one output for each draw id")
-    counts = [len(set(row)) for row in draws]
-    asked, distinct = sum(len(row) for row in draws), sum(counts)
-    pairs = sum(math.comb(count, 2) for count in counts)
-    equal = _equal_pairs(draws, outputs) if outputs is not None else None
-    identical = equal / pairs if pairs and equal is not None else math.nan
+    counts = [len(row) for row in outputs]
+    distinct, effective = sum(counts), len(counts) / math.fsum(1.0 / count for count in counts)
     sentences = []
     if distinct < asked:
         sentences.append(f"{asked - distinct} of {asked} repeats are replays of a draw that is already counted.")
-    effective = len(counts) / math.fsum(1.0 / count for count in counts)
-    if identical == 1.0:
+    if distinct > len(counts) and all(len(set(row)) == 1 for row in outputs):
         effective = 1.0
         sentences.append("All draws of every question gave the same output: K_eff = 1, and repeats add nothing.")
-    return DistinctDraws(
-        asked=asked, distinct=distinct, effective=effective, identical=identical, sentence=" ".join(sentences)
-    )
+    return DistinctDraws(asked=asked, distinct=distinct, effective=effective, sentence=" ".join(sentences))
 
 
 def pass_at_k(table: ScoreTable, k: int) -> float:
@@ -159,13 +140,3 @@ def _over_questions(table: ScoreTable, k: int, rate: Callable[[int, int], float]
 
 def _share(chosen_from: int, draws: int, k: int) -> float:
     return math.comb(chosen_from, k) / math.comb(draws, k)
-
-
-def _equal_pairs(draws: Sequence[Sequence[Hashable]], outputs: Sequence[Sequence[Hashable]]) -> int:
-    equal = 0
-    for ids, said in zip(draws, outputs, strict=True):
-        first: dict[Hashable, Hashable] = {}
-        for identity, output in zip(ids, said, strict=True):
-            first.setdefault(identity, output)
-        equal += sum(math.comb(count, 2) for count in Counter(first.values()).values())
-    return equal

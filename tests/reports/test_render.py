@@ -119,7 +119,7 @@ def test_a_report_shows_where_it_comes_from(medium: Medium) -> None:
         "metric exact_match c3c3c3c3c3c3",
         "extended: 5 of 15 answers loaded (gpt-4o-mini_1234.json)",
         "the instruction of `answer` changed",
-        "14: 9 fresh, 3 resumed, 1 reused, 1 coalesced; 2 truncated",
+        "14: 9 fresh, 3 resumed, 1 reused, 1 coalesced, 2 truncated",
         "9 requests, 12,345 tokens, $0.0123, 40.0 s of the provider, 1 request without a known price",
         "678 tokens, $0.00100, 2.5 s of the provider",
         "1,500 tokens, $0.0300, 7.5 s of the provider, whoever paid for them",

@@ -86,45 +86,22 @@ def test_consistency_counts_questions_whose_draws_agree() -> None:
 
 
 def test_replays_are_no_draws() -> None:
-    """Repeats with one draw id count once, and how many were replays is said."""
-    found = distinct_draws([["a", "b", "a"], ["c", "d", "e"]])
+    """Repeats beyond the distinct draws count for nothing, and how many there were is said."""
+    found = distinct_draws(6, [["x", "y"], ["x", "y", "z"]])
     assert (found.asked, found.distinct) == (6, 5)
     assert found.effective == pytest.approx(2 / (1 / 2 + 1 / 3))
     assert "1 of 6 repeats are replays" in found.sentence
-    assert math.isnan(found.identical)
 
 
 def test_distinct_draws_need_no_sentence() -> None:
-    """Where every repeat is a draw of its own and they differ, there is nothing to say."""
-    found = distinct_draws([["a", "b"], ["c", "d"]], [["x", "y"], ["x", "x"]])
-    assert (found.effective, found.identical, found.sentence) == (2.0, 0.5, "")
+    """Where every repeat is a draw of its own and some differ, or none is repeated, there is nothing to say."""
+    for outputs, effective in (([["x", "y"], ["x", "x"]], 2.0), ([["x"], ["x"]], 1.0)):
+        found = distinct_draws(sum(map(len, outputs)), outputs)
+        assert (found.effective, found.sentence) == (effective, "")
 
 
 def test_draws_that_all_say_the_same_are_one() -> None:
     """As at temperature 0: distinct draws with equal outputs everywhere have K_eff = 1."""
-    found = distinct_draws([["a", "b", "c"], ["d", "e", "f"]], [["x", "x", "x"], ["y", "y", "y"]])
-    assert (found.distinct, found.effective, found.identical) == (6, 1.0, 1.0)
+    found = distinct_draws(6, [["x", "x", "x"], ["y", "y", "y"]])
+    assert (found.distinct, found.effective) == (6, 1.0)
     assert "K_eff = 1" in found.sentence
-
-
-def test_a_replay_makes_no_pair() -> None:
-    """Outputs are compared between distinct draws only, each by what it said first."""
-    found = distinct_draws([["a", "a", "b"]], [["x", "other", "x"]])
-    assert (found.distinct, found.identical, found.effective) == (2, 1.0, 1.0)
-
-
-def test_single_draws_are_not_called_identical() -> None:
-    """One draw per question has no pair to compare."""
-    found = distinct_draws([["a"], ["b"]], [["x"], ["x"]])
-    assert (found.effective, found.sentence) == (1.0, "")
-    assert math.isnan(found.identical)
-
-
-def test_bad_draws_are_refused() -> None:
-    """No questions, questions without draws, and outputs of another shape are errors."""
-    with pytest.raises(ConfigurationError, match="at least one draw id"):
-        distinct_draws([])
-    with pytest.raises(ConfigurationError, match="at least one draw id"):
-        distinct_draws([["a"], []])
-    with pytest.raises(ConfigurationError, match="differ in shape"):
-        distinct_draws([["a"]], [["x", "y"]])
