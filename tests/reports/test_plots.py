@@ -16,16 +16,10 @@ from dspy_cachectl.reports.plots import MOST_QUESTIONS, plot_report, plot_scores
 from dspy_cachectl.reports.report import EvalReport
 from tests.reports.made_up import report
 
+pytest.importorskip("matplotlib")
+
 REPEATED = [[1, 1, 0], [0, None, 0], [1, 1, 1], [1, 0, 1]]
 PNG = b"\x89PNG\r\n\x1a\n"
-
-needs_matplotlib = pytest.mark.usefixtures("matplotlib")
-
-
-@pytest.fixture
-def matplotlib() -> Any:
-    """matplotlib, or a skipped test."""
-    return pytest.importorskip("matplotlib")
 
 
 def heat_map(made: EvalReport) -> Any:
@@ -38,7 +32,6 @@ def points(axes: Any) -> list[tuple[float, float]]:
     return [tuple(float(value[0]) for value in bar[0].get_data()) for bar in axes.containers]
 
 
-@needs_matplotlib
 def test_a_report_is_drawn_and_saved(tmp_path: Path) -> None:
     """A PNG of some size, in a folder that is made for it."""
     figure = report(REPEATED).plot(tmp_path / "new" / "report.png")
@@ -49,7 +42,6 @@ def test_a_report_is_drawn_and_saved(tmp_path: Path) -> None:
     assert min(width, height) > 300
 
 
-@needs_matplotlib
 def test_a_name_without_an_ending_is_a_png(tmp_path: Path) -> None:
     """The file has the name that was asked for; other endings choose other formats."""
     report([1, 0]).plot(tmp_path / "report")
@@ -58,7 +50,6 @@ def test_a_name_without_an_ending_is_a_png(tmp_path: Path) -> None:
     assert "<svg" in (tmp_path / "report.svg").read_text(encoding="utf-8")
 
 
-@needs_matplotlib
 def test_the_score_is_where_it_belongs() -> None:
     """The point is the score, the bar its interval, the axis the scale from 0 to 1."""
     made = report(REPEATED, name="zero-shot")
@@ -72,7 +63,6 @@ def test_the_score_is_where_it_belongs() -> None:
     assert ["without failures"] == [text.get_text() for text in axes.get_legend().get_texts()]
 
 
-@needs_matplotlib
 def test_the_heat_map_has_questions_by_repeats_sorted_by_their_mean() -> None:
     """Columns are questions from the lowest mean up, rows are repeats, and failures are marked."""
     axes = plot_report(report(REPEATED)).axes[1]
@@ -84,14 +74,12 @@ def test_the_heat_map_has_questions_by_repeats_sorted_by_their_mean() -> None:
     assert "score" == plot_report(report(REPEATED)).axes[2].get_ylabel()
 
 
-@needs_matplotlib
 def test_a_missing_repeat_is_left_blank() -> None:
     """A question with fewer draws than others has no colour for those that it lacks."""
     shown = heat_map(report([[1, 0], [1]]))
     assert [[False, False], [False, True]] == shown.mask.tolist()
 
 
-@needs_matplotlib
 def test_of_many_questions_an_even_choice_is_shown() -> None:
     """Of 1,000 questions 200 are drawn, from the worst to the best, with their share of passes."""
     made = report([0] * 600 + [1] * 400)
@@ -102,7 +90,6 @@ def test_of_many_questions_an_even_choice_is_shown() -> None:
     assert plot_report(made).axes[1].get_title(loc="left").startswith("200 of 1,000 questions, 1 repeat")
 
 
-@needs_matplotlib
 @pytest.mark.parametrize("scores", [[1], [3.5], [0, 0], [-4.0, 12.0], [[70.5] * 3, [80.0] * 3], [None, None]])
 def test_every_report_can_be_drawn(scores: list[Any], tmp_path: Path) -> None:
     """One question, equal scores, other scales, only failures: a figure all the same, also without an interval."""
@@ -110,7 +97,6 @@ def test_every_report_can_be_drawn(scores: list[Any], tmp_path: Path) -> None:
     assert PNG == (tmp_path / "report.png").read_bytes()[:8]
 
 
-@needs_matplotlib
 def test_texts_are_not_taken_for_formulas(tmp_path: Path) -> None:
     """Dollar signs and control characters in names are drawn as they are written, and never an error."""
     made = report([1, 0], name="$\\frac{$ \x1b[31m", metric="$_{")
@@ -121,7 +107,6 @@ def test_texts_are_not_taken_for_formulas(tmp_path: Path) -> None:
     assert (tmp_path / "both.png").stat().st_size > 0
 
 
-@needs_matplotlib
 def test_comparisons_are_drawn_with_scores_and_costs(tmp_path: Path) -> None:
     """Left a score with its interval for each name, right score against the cost of one answer."""
     old = report(REPEATED, cost=0.001)
@@ -137,7 +122,6 @@ def test_comparisons_are_drawn_with_scores_and_costs(tmp_path: Path) -> None:
     assert PNG == (tmp_path / "both.png").read_bytes()[:8]
 
 
-@needs_matplotlib
 def test_without_prices_tokens_are_the_cost() -> None:
     """Where one report does not know its price, all are drawn against tokens: the unit is one for all."""
     made = compare({"old": report(REPEATED, cost=0.001), "new": report([[1, 1, 1]] * 4)})
@@ -146,7 +130,6 @@ def test_without_prices_tokens_are_the_cost() -> None:
     assert [100.0, 100.0] == [x for x, _ in points(right)]
 
 
-@needs_matplotlib
 def test_reports_differ_in_colour_and_in_mark() -> None:
     """No two of seven reports look alike, with any colour vision; both panels mark them the same."""
     made = compare({str(i): report([[1, 0], [i % 2, 1]], name=str(i)) for i in range(7)})
@@ -156,7 +139,6 @@ def test_reports_differ_in_colour_and_in_mark() -> None:
     assert 7 == len({colour for colour, _ in looks[0]}) == len({mark for _, mark in looks[0]})
 
 
-@needs_matplotlib
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     """An unknown ending and a folder that cannot be made are errors with the file's name."""
     with pytest.raises(ConfigurationError, match=r"report\.xyz; end it in one of .*png"):
@@ -176,7 +158,6 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     assert "plots" == caught.value.extra
 
 
-@needs_matplotlib
 def test_no_state_of_pyplot_is_touched() -> None:
     """Drawing needs no display and leaves the user's own figures alone: pyplot is never loaded."""
     program = (
@@ -188,7 +169,6 @@ def test_no_state_of_pyplot_is_touched() -> None:
     assert (0, "") == (done.returncode, done.stderr if done.returncode else "")
 
 
-@needs_matplotlib
 def test_another_name_is_another_title() -> None:
     """Long names are cut, so that the figure keeps its shape."""
     title = plot_report(replace(report([1, 0]), name="n" * 200)).axes[0].get_title(loc="left")

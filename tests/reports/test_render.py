@@ -148,12 +148,11 @@ def test_a_lent_temperature_is_said(own: float | None, lent: float | None, calls
     assert f"temperature    {expected}" in str(made) or f"temperature   {expected}" in str(made)
 
 
-@MEDIA
-def test_what_is_not_known_is_a_dash(medium: Medium) -> None:
+def test_what_is_not_known_is_a_dash() -> None:
     """One draw of one question, nothing counted: no NaN, None or inf reaches people."""
     made = report([0.3], run_id=None, endpoint=None, version=None, counters={}, predictions="off")
     bare = replace(made.questions[0], draws=(replace(made.questions[0].draws[0], oldest=None, newest=None),))
-    shown = squeezed(medium(replace(made, questions=(bare,))))
+    shown = squeezed(str(replace(made, questions=(bare,))))
     for fact in (
         "variance – between questions, – between draws",
         "flip rate –",
@@ -216,23 +215,21 @@ def test_a_comparison_shows_the_verdict_and_its_grounds(medium: Medium) -> None:
     assert "Holm" not in shown
 
 
-@MEDIA
-def test_an_open_comparison_says_what_would_settle_it(medium: Medium) -> None:
+def test_an_open_comparison_says_what_would_settle_it() -> None:
     """INCONCLUSIVE comes with a number of questions or repeats."""
     made = report([1, 0, 1, 0], name="old").compare(report([1, 1, 0, 1], name="new"))
     assert made.result.needed is not None
-    shown = squeezed(medium(made))
+    shown = squeezed(str(made))
     assert "INCONCLUSIVE" in shown
     assert made.result.needed.sentence in shown
 
 
-@MEDIA
-def test_warnings_and_unpaired_questions_are_shown(medium: Medium) -> None:
+def test_warnings_and_unpaired_questions_are_shown() -> None:
     """What stands in the way of a comparison, and each question that is in one report only."""
     old = report([1, 0, 1], name="old", questions=["a", "b", "c"], preview="old question {}")
     new = report([1, 1], name="new", questions=["b", "c"], metric_hash="other", preview="new question {}")
     made = old.compare(new)
-    shown = squeezed(medium(made))
+    shown = squeezed(str(made))
     assert "old a old question 0" in shown
     for warning in made.warnings:
         assert warning in shown
@@ -260,10 +257,9 @@ def test_many_comparisons_show_scores_pairs_and_the_luck_of_the_best(medium: Med
     assert "Alone it would be BETTER; among 3 comparisons its p-value of 0.041 becomes 0.12 (Holm)" in shown
 
 
-@MEDIA
-def test_a_pair_among_many_shows_both_p_values(medium: Medium) -> None:
+def test_a_pair_among_many_shows_both_p_values() -> None:
     """The plain p-value and Holm's, with the number of comparisons."""
-    shown = squeezed(medium(many()["old", "new"]))
+    shown = squeezed(str(many()["old", "new"]))
     assert "p-value 0.041, mid-p McNemar" in shown
     assert "adjusted p-value 0.12, Holm, among 3 comparisons" in shown
 

@@ -20,16 +20,6 @@ def test_repeats_keep_the_coverage(n: int, repeats: int, draw: object) -> None:
     assert 0.93 <= coverage(scores, 2 / 3) <= 0.97
 
 
-def test_pooled_draws_would_not_keep_it() -> None:
-    """Why the mean per question comes first: over n*K draws as if independent, 95% become 83%, and 60% replayed."""
-    rng = np.random.default_rng(1)
-    difficulty = rng.beta(2, 1, (4000, 100))
-    for scores, expected in ((fresh(rng, difficulty, 5), 0.828), (replayed(rng, difficulty, 5), 0.603)):
-        pooled = scores.reshape(4000, -1)
-        half = stats.t.ppf(0.975, 499) * stats.sem(pooled, axis=1)
-        assert float(np.mean(np.abs(pooled.mean(1) - 2 / 3) <= half)) == pytest.approx(expected, abs=0.02)
-
-
 @pytest.mark.parametrize(("clusters", "size", "naive"), [(10, 10, 0.667), (50, 10, 0.666), (200, 5, 0.79)])
 def test_clusters_keep_the_coverage(clusters: int, size: int, naive: float) -> None:
     """With ten clusters or two hundred the interval holds the truth 93 to 97 times in 100; without them, not."""
@@ -40,9 +30,9 @@ def test_clusters_keep_the_coverage(clusters: int, size: int, naive: float) -> N
     assert coverage(scores[..., None], 0.0) == pytest.approx(naive, abs=0.025)
 
 
-@pytest.mark.parametrize(("n", "wald"), [(10, 0.61), (20, 0.77), (50, 0.88), (100, 0.92), (300, 0.945)])
-def test_wilson_covers_at_extreme_proportions(n: int, wald: float) -> None:
-    """Over passing rates of 80 to 99%, computed exactly, 93 to 97 in 100 hold the truth, where Wald's miss it."""
+@pytest.mark.parametrize("n", [10, 20, 50, 100, 300])
+def test_wilson_covers_at_extreme_proportions(n: int) -> None:
+    """Over passing rates of 80 to 99%, computed exactly, 93 to 97 in 100 hold the truth."""
     rates = np.linspace(0.8, 0.99, 400)
     found = [wilson_interval(successes, n) for successes in range(n + 1)]
     holds = np.array([[rate in interval for interval in found] for rate in rates])
@@ -50,9 +40,6 @@ def test_wilson_covers_at_extreme_proportions(n: int, wald: float) -> None:
     covered = (weights * holds).sum(1)
     assert 0.93 <= float(covered.mean()) <= 0.97
     assert float(covered.min()) > 0.83
-    p = np.arange(n + 1) / n
-    by_wald = np.abs(p - rates[:, None]) <= stats.norm.ppf(0.975) * np.sqrt(p * (1 - p) / n)
-    assert float((weights * by_wald).sum(1).mean()) == pytest.approx(wald, abs=0.02)
 
 
 @pytest.mark.parametrize(("n", "highest"), [(10, 0.985), (20, 0.97), (50, 0.97)])
@@ -61,12 +48,7 @@ def test_few_questions_with_repeats_cover_at_extreme_means(n: int, repeats: int,
     """Means of 85 to 99% from 20 or 50 repeated questions: 93 to 97 in 100; from 10 questions, rather more."""
     rng = np.random.default_rng([n, repeats])
     truths = rng.uniform(0.85, 0.99, 4000)
-    scores = fresh(rng, around(rng, truths, n, 4.0), repeats)
-    found = coverage(scores, truths)
-    assert 0.93 <= found <= highest
-    means = scores.mean(2)
-    plain_t = np.abs(means.mean(1) - truths) <= stats.t.ppf(0.975, n - 1) * stats.sem(means, axis=1)
-    assert float(plain_t.mean()) < found - 0.02
+    assert 0.93 <= coverage(fresh(rng, around(rng, truths, n, 4.0), repeats), truths) <= highest
 
 
 def test_few_questions_with_partial_credit_cover() -> None:

@@ -85,13 +85,12 @@ def test_holm_is_statsmodels() -> None:
 
 
 def test_holm_keeps_the_family_at_five_percent() -> None:
-    """Eight true null hypotheses: a false win in 5% of the families, where uncorrected it is a third."""
+    """Eight true null hypotheses: a false win in 5% of the families."""
     families = np.random.default_rng(16).random((20_000, 8))
     smallest = families.min(1)
     for family in families[np.argsort(smallest)[[100, 900, 1100, 3000]]]:
         assert (min(holm(family.tolist())) < 0.05) is bool(8 * family.min() < 0.05)
     assert float(np.mean(8 * smallest < 0.05)) == pytest.approx(0.05, abs=0.005)
-    assert float(np.mean(smallest < 0.05)) == pytest.approx(1 - 0.95**8, abs=0.01)
 
 
 @pytest.mark.parametrize("candidates", [2, 10, 100])

@@ -39,13 +39,9 @@ def test_the_split_is_unbiased_for_unequal_repeats() -> None:
 
 
 def test_the_error_falls_with_repeats_to_the_floor() -> None:
-    """n = 200 and K = 1, 2, 5, 10, 100: .0333 .0264 .0211 .0190 .0169, and the floor is sqrt(Var(x)/n) = .0167."""
+    """n = 200 and K = 5: the error is .0211, and the floor under it sqrt(Var(x)/n) = .0167."""
     rng = np.random.default_rng(5)
-    difficulty = rng.beta(2, 1, (1000, 200))
-    for repeats, expected in ((1, 0.0333), (2, 0.0264), (5, 0.0211), (10, 0.0190), (100, 0.0169)):
-        means = rng.binomial(repeats, difficulty).mean(1) / repeats
-        assert float(means.std()) == pytest.approx(expected, rel=0.06)
-    tables = [table_of(trial) for trial in fresh(rng, difficulty[:200], 5).tolist()]
+    tables = [table_of(trial) for trial in fresh(rng, rng.beta(2, 1, (200, 200)), 5).tolist()]
     assert float(np.mean([standard_error(table).value for table in tables])) == pytest.approx(0.0211, rel=0.02)
     assert float(np.mean([variance_split(table).limit_error for table in tables])) == pytest.approx(0.0167, rel=0.02)
 
@@ -93,7 +89,7 @@ def test_hard_and_easy_questions_ask_for_questions() -> None:
 def test_advice_comes_true() -> None:
     """The error foretold for twice the repeats is the one found with them."""
     rng = np.random.default_rng(9)
-    scores = fresh(rng, rng.beta(2, 1, (300, 200)), 6)
+    scores = fresh(rng, rng.beta(2, 1, (100, 200)), 6)
     foretold = [
         float(re.findall(r"standard error from [\d.]+ to ([\d.]+),", variance_split(table_of(trial)).advice)[0])
         for trial in scores[..., :3].tolist()
