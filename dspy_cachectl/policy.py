@@ -154,23 +154,6 @@ PRESETS: Mapping[str, Policy] = {
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What the decision needs to know of a call.
-
-    Attributes:
-        kind: What is asked for.
-        temperature: The temperature the program asked for; None where it left it unset.
-        model: The model's name.
-        has_run: Whether the phase has a run whose draws can be served.
-    """
-
-    kind: Kind = Kind.LM
-    temperature: float | None = None
-    model: str = ""
-    has_run: bool = False
-
-
-@dataclass(frozen=True)
 class Decision:
     """What is done for one call.
 
@@ -191,7 +174,14 @@ class Decision:
     coalesces: bool
 
 
-def decide(policy: Policy, facts: Facts) -> Decision:
+def decide(
+    policy: Policy,
+    *,
+    kind: Kind = Kind.LM,
+    temperature: float | None = None,
+    model: str = "",
+    has_run: bool = False,
+) -> Decision:
     """Decide what the cache does for one call.
 
     Sharing an answer with an identical call in flight is a kind of read, so a policy that does not read does
@@ -199,15 +189,18 @@ def decide(policy: Policy, facts: Facts) -> Decision:
 
     Args:
         policy: The policy of the phase and role.
-        facts: What is known of the call.
+        kind: What is asked for.
+        temperature: The temperature the program asked for; None where it left it unset.
+        model: The model's name.
+        has_run: Whether the phase has a run whose draws can be served.
 
     Returns:
-        The decision. A pure function of both arguments.
+        The decision. A pure function of the arguments.
     """
-    draws = policy.fresh or (policy.replays and facts.has_run)
-    from_run = draws and facts.kind is not Kind.EMBEDDING
-    lent = policy.temperature if from_run and facts.kind is Kind.LM else None
-    if lent is not None and (facts.temperature not in {None, 0} or (lent != 1.0 and is_reasoning_model(facts.model))):
+    draws = policy.fresh or (policy.replays and has_run)
+    from_run = draws and kind is not Kind.EMBEDDING
+    lent = policy.temperature if from_run and kind is Kind.LM else None
+    if lent is not None and (temperature not in {None, 0} or (lent != 1.0 and is_reasoning_model(model))):
         lent = None
     return Decision(
         reads=policy.reads,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.policy import Decision, Facts, Kind, Policy, decide, is_reasoning_model
+from dspy_cachectl.policy import Decision, Kind, Policy, decide, is_reasoning_model
 
 REUSE, FRESH, REFRESH, REPLAY, OFF = Policy.REUSE, Policy.FRESH, Policy.REFRESH, Policy.REPLAY, Policy.OFF
 
@@ -23,48 +25,48 @@ REUSE, FRESH, REFRESH, REPLAY, OFF = Policy.REUSE, Policy.FRESH, Policy.REFRESH,
 )
 def test_presets(policy: Policy, reads: bool, stores: bool, raises: bool, from_run: bool, coalesces: bool) -> None:
     """Each preset does what the design's table says."""
-    decision = decide(policy, Facts(temperature=0.7))
+    decision = decide(policy, temperature=0.7)
     assert Decision(reads, stores, raises, from_run, None, coalesces) == decision
 
 
 @pytest.mark.parametrize(
     ("policy", "facts", "lent"),
     [
-        (FRESH, Facts(temperature=None), 1.0),
-        (FRESH, Facts(temperature=0), 1.0),
-        (FRESH, Facts(temperature=0.0), 1.0),
-        (FRESH, Facts(temperature=0.2), None),
-        (FRESH, Facts(temperature=1.0), None),
-        (FRESH.with_overrides(temperature=None), Facts(temperature=0), None),
-        (FRESH.with_overrides(temperature=0.7), Facts(temperature=None), 0.7),
-        (FRESH, Facts(temperature=None, model="openai/o3-mini"), 1.0),
-        (FRESH.with_overrides(temperature=0.7), Facts(temperature=None, model="openai/gpt-5"), None),
-        (FRESH, Facts(Kind.PLAIN_LM, temperature=None), None),
-        (FRESH, Facts(Kind.EMBEDDING), None),
-        (REUSE, Facts(temperature=None), None),
-        (REFRESH, Facts(temperature=0), None),
-        (OFF, Facts(temperature=0), None),
-        (REPLAY.with_overrides(temperature=1.0), Facts(temperature=0, has_run=True), 1.0),
-        (REPLAY.with_overrides(temperature=1.0), Facts(temperature=0, has_run=False), None),
+        (FRESH, {"temperature": None}, 1.0),
+        (FRESH, {"temperature": 0}, 1.0),
+        (FRESH, {"temperature": 0.0}, 1.0),
+        (FRESH, {"temperature": 0.2}, None),
+        (FRESH, {"temperature": 1.0}, None),
+        (FRESH.with_overrides(temperature=None), {"temperature": 0}, None),
+        (FRESH.with_overrides(temperature=0.7), {"temperature": None}, 0.7),
+        (FRESH, {"temperature": None, "model": "openai/o3-mini"}, 1.0),
+        (FRESH.with_overrides(temperature=0.7), {"temperature": None, "model": "openai/gpt-5"}, None),
+        (FRESH, {"kind": Kind.PLAIN_LM, "temperature": None}, None),
+        (FRESH, {"kind": Kind.EMBEDDING}, None),
+        (REUSE, {"temperature": None}, None),
+        (REFRESH, {"temperature": 0}, None),
+        (OFF, {"temperature": 0}, None),
+        (REPLAY.with_overrides(temperature=1.0), {"temperature": 0, "has_run": True}, 1.0),
+        (REPLAY.with_overrides(temperature=1.0), {"temperature": 0, "has_run": False}, None),
     ],
 )
 def test_temperature_is_lent_only_where_the_call_left_it_unset_or_zero(
-    policy: Policy, facts: Facts, lent: float | None
+    policy: Policy, facts: dict[str, Any], lent: float | None
 ) -> None:
     """A phase never overrides a temperature that the program chose."""
-    assert lent == decide(policy, facts).lent_temperature
+    assert lent == decide(policy, **facts).lent_temperature
 
 
 def test_embeddings_are_never_a_draw() -> None:
     """A vector does not vary: a fresh policy serves the shared entry."""
-    assert not decide(FRESH, Facts(Kind.EMBEDDING)).from_run
-    assert decide(FRESH, Facts(Kind.PLAIN_LM)).from_run
+    assert not decide(FRESH, kind=Kind.EMBEDDING).from_run
+    assert decide(FRESH, kind=Kind.PLAIN_LM).from_run
 
 
 def test_a_replay_serves_a_named_run() -> None:
     """With a run id a replay looks the run's draws up, without one the program's own."""
-    assert decide(REPLAY, Facts(has_run=True)).from_run
-    assert not decide(REPLAY, Facts(has_run=False)).from_run
+    assert decide(REPLAY, has_run=True).from_run
+    assert not decide(REPLAY, has_run=False).from_run
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
+SERVED = frozenset({"resumed", "reused", "coalesced", "collapsed", "replayed"})
+"""The outcomes of calls that cost nothing."""
+
 
 class Row(NamedTuple):
     """What a tally is kept for."""

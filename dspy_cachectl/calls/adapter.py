@@ -1,7 +1,8 @@
-"""Everything that depends on how DSPy makes a call, in one place.
+"""What DSPy makes of a call: the request that it will look up, and whether it will look it up at all.
 
 DSPy 3.4 sends every call through `BaseLM.__call__` or `acall`, then `clients.execution`, which asks `dspy.cache`
-before it chooses an engine. DSPy 3.5 routes its adapters through `generate` and `agenerate`.
+before it chooses an engine. DSPy 3.5 routes its adapters through `generate` and `agenerate`. What of DSPy is replaced
+is in `patches`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import dspy
-from dspy.clients.execution import prepare
+from dspy.clients.execution import PreparedCall, prepare
 from dspy.utils.dummies import DummyLM
 
 from dspy_cachectl.policy import Kind
@@ -18,22 +19,22 @@ from dspy_cachectl.policy import Kind
 _COMPLETIONS = {"chat": "completion", "text": "text_completion", "responses": "responses_completion"}
 _EMBEDDINGS = "dspy.clients.embedding."
 
-ENDPOINT = "_cachectl_endpoint"
-"""The field under which a plain LM's request in the cache names its endpoint (see `endpoints`)."""
+dspys_request = PreparedCall.key
+"""What DSPy asks its cache for a prepared call, by itself (see `patches`)."""
 
 
-def is_typed(prompt: Any, kwargs: Mapping[str, Any]) -> bool:
-    """Tell whether a call carries a `dspy.lm15.Request`."""
-    return isinstance(prompt, dspy.lm15.Request) or kwargs.get("request") is not None
+def typed_request(prompt: Any, kwargs: Mapping[str, Any]) -> dspy.lm15.Request | None:
+    """Return the `dspy.lm15.Request` that a call carries, or None."""
+    return prompt if isinstance(prompt, dspy.lm15.Request) else kwargs.get("request")
 
 
 def request_of(
     lm: dspy.BaseLM, prompt: Any, messages: Any, kwargs: Mapping[str, Any], *, asynchronous: bool
 ) -> dict[str, Any]:
     """Return the request that DSPy will look up for a call, in the form that sync and async share."""
-    if is_typed(prompt, kwargs):
-        call = prepare(lm, prompt, messages, dict(kwargs), asynchronous=asynchronous)
-        return {"model": lm.model, **_shared_form(call.key(lm, asynchronous))}
+    if typed_request(prompt, kwargs) is not None:
+        prepared = prepare(lm, prompt, messages, dict(kwargs), asynchronous=asynchronous)
+        return {"model": lm.model, **_shared_form(dspys_request(prepared, lm, asynchronous))}
     request = {
         "_fn_identifier": f"dspy.clients.lm.litellm_{_COMPLETIONS.get(lm.model_type, lm.model_type)}",
         "model": lm.model,
@@ -61,14 +62,6 @@ def cache_request(request: Mapping[str, Any]) -> tuple[Kind, dict[str, Any]]:
     return Kind.FUNCTION, shared
 
 
-def as_dspy_asks(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a request in the managed cache as DSPy's own cache would be asked it (see `endpoints`)."""
-    asked = {field: value for field, value in request.items() if field != ENDPOINT}
-    if ENDPOINT in request and str(request.get("_fn_identifier", "")).startswith("dspy.clients.lm15."):
-        del asked["model"]
-    return asked
-
-
 def model_of(request: Mapping[str, Any]) -> str:
     """Return the name of the model that a request in DSPy's cache is for."""
     model, typed = request.get("model"), request.get("request")
@@ -86,7 +79,7 @@ def _shared_form(request: Mapping[str, Any]) -> dict[str, Any]:
         .replace("._cached_acompute_", "._cached_compute_")
         .removesuffix(".async")
     )
-    return {**{field: value for field, value in request.items() if field != ENDPOINT}, "_fn_identifier": shared}
+    return {**request, "_fn_identifier": shared}
 
 
 def is_managed(lm: dspy.BaseLM, *, asynchronous: bool) -> bool:

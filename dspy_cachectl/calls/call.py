@@ -1,7 +1,7 @@
-"""One call on its way: what the policy decided for it, what became of it, and how it is counted.
+"""One call on its way: what was asked, what was answered, and what is counted for it.
 
-The LM opens a call (see `opening`) and the cache, which DSPy asks in between, finds it in a context variable. A call
-of a plain `dspy.LM` or an embedder is opened by the cache itself.
+Whoever opens a call knows all of `Asked`; the cache sets `Answered` once; `account` counts both. The LM's call is
+found in a context variable by those who run within it.
 """
 
 from __future__ import annotations
@@ -14,25 +14,87 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from dspy.utils.callback_context import ACTIVE_CALL_ID
-
-from dspy_cachectl.accounting.ledger import Row, Tally
-from dspy_cachectl.context import scopes
-from dspy_cachectl.context.open_cassette import OpenCassette
-from dspy_cachectl.context.phases import PhaseRun
-from dspy_cachectl.context.process import state
+from dspy_cachectl.accounting.ledger import Tally
 from dspy_cachectl.context.ruling import Ruling
 from dspy_cachectl.entries.answers import AnswerFacts
+from dspy_cachectl.entries.draws import Key
 from dspy_cachectl.entries.records import Origin
 from dspy_cachectl.errors import CacheMissError
 from dspy_cachectl.policy import Decision, Kind, Policy
 
-_SERVED = frozenset({"resumed", "reused", "coalesced", "collapsed", "replayed"})
+CALL = "_cachectl_call"
+"""The field under which a question of DSPy's to its cache carries the call that asks it."""
 
 _CURRENT: contextvars.ContextVar[Call | None] = contextvars.ContextVar("dspy_cachectl_call", default=None)
 
-WATCHED: dict[str, Call | None] = {}
-"""What is known of the LM calls that somebody wants to know of, by DSPy's id of the call."""
+
+@dataclass(eq=False)
+class Asked:
+    """What is asked of whom, and what the phase decided for it: all that is known before there is an answer.
+
+    Attributes:
+        kind: What it asks for.
+        model: The model's name.
+        ruling: The phase that rules it.
+        policy: What the cache does for it.
+        decision: What that comes to.
+        role: The LM's role, or None.
+        endpoint: The endpoint's identity, or None.
+        version: The user's name for a version of the model, or None.
+        temperature: The temperature that is sent, or None.
+        program_rollout_id: The rollout id that the program chose, which that of a draw encloses; or None.
+        request: What is asked, cleaned; None where it has no canonical form.
+        key: Which answer it stands for; None where it has no canonical form.
+        cached: Whether DSPy will ask the cache.
+        local: Whether a function of the program answers it, and no provider.
+    """
+
+    kind: Kind
+    model: str
+    ruling: Ruling
+    policy: Policy
+    decision: Decision
+    role: str | None = None
+    endpoint: str | None = None
+    version: str | None = None
+    temperature: float | None = None
+    program_rollout_id: Any = None
+    request: dict[str, Any] | None = None
+    key: Key | None = None
+    cached: bool = True
+    local: bool = False
+
+    @property
+    def run_id(self) -> str | None:
+        """The run that it is a draw of, or None."""
+        return self.ruling.context.run_id if self.decision.from_run else None
+
+    def description(self) -> dict[str, Any]:
+        """Return what is asked, for people: what an entry keeps beside the answer."""
+        is_draw = self.program_rollout_id is not None and self.run_id is not None
+        return {
+            "request": self.request or {"model": self.model},
+            "endpoint": self.endpoint,
+            "version": self.version,
+            "rollout_id": None if self.key is None else self.key.rollout_id,
+            "scope": dict(self.policy.scope) or None,
+            **({"own_rollout_id": self.program_rollout_id} if is_draw else {}),
+        }
+
+
+@dataclass
+class Answered:
+    """What became of a call.
+
+    Attributes:
+        outcome: How it was answered: a counter of `Tally`.
+        origin: Where the answer comes from; None where there is none.
+        entry: The bytes of the entry that holds it; None where it is in no store.
+    """
+
+    outcome: str
+    origin: Origin | None = None
+    entry: bytes | None = None
 
 
 @dataclass(eq=False)
@@ -40,81 +102,55 @@ class Call:
     """One call on its way.
 
     Attributes:
-        kind: What it asks for.
-        model: The model's name.
-        role: The LM's role, or None.
-        endpoint: The endpoint's identity, or None.
-        ruling: The phase that rules it.
-        policy: What the cache does for it.
-        decision: What that comes to.
-        request: What is asked, cleaned; None where it has no canonical form.
-        fingerprint: The hash of what is asked of whom, or None.
-        key: The key of its entry, or None.
-        asked: The key of what is asked, whichever draw of it this is; or None.
-        version: The user's name for a version of the model, or None.
-        rollout_id: The rollout id in the key, or None.
-        own: The rollout id that the program chose, which that of a draw encloses; or None.
-        ordinal: Which asking of this request it is within its run; None outside runs.
-        temperature: The temperature that is sent, or None.
-        cached: Whether DSPy will ask the cache.
-        local: Whether a function of the program answers it, and no provider.
+        asked: What is asked, of whom, and what was decided.
         parent: The call within which this one is made, or None.
-        awaited: Whether the cache's next question is this call's.
-        handed: The bytes of an entry that were found, or handed over by a leader.
-        coalesced: Whether `handed` comes from a leader that bought it.
-        entry: The bytes of the entry that answered it.
-        keep_stored: Whether the stored entry must not be overwritten.
-        outcome: How it was answered: a counter of `Tally`, or None while it is not.
+        answered: What became of it; None while nothing did.
         tally: What is counted for it.
-        asked_at: When the provider was asked, on the monotonic clock; None before.
-        foreign: The keys of other calls that were made within this one and are not answered yet.
-        drawn: Where its answer comes from; None while it has none, or where nothing is known of it.
+        awaited_from: The LM whose next question of the cache is this call's; None once it was asked.
+        found_bytes: The entry that was found in memory, or handed over by a leader; None before.
+        from_leader: Whether that comes from a leader that bought it.
+        sent_at: When the provider was asked, on the monotonic clock; None before.
+        is_newer_stored: Whether a newer version of this package wrote the stored entry, which stays as it is.
     """
 
-    kind: Kind
-    model: str
-    role: str | None
-    endpoint: str | None
-    ruling: Ruling
-    policy: Policy
-    decision: Decision
-    request: dict[str, Any] | None
-    fingerprint: str | None
-    key: str | None
-    asked: str | None = None
-    version: str | None = None
-    rollout_id: Any = None
-    own: Any = None
-    ordinal: int | None = None
-    temperature: float | None = None
-    cached: bool = True
-    local: bool = False
+    asked: Asked
     parent: Call | None = None
-    awaited: bool = False
-    handed: bytes | None = None
-    coalesced: bool = False
-    entry: bytes | None = None
-    keep_stored: bool = False
-    outcome: str | None = None
+    answered: Answered | None = None
     tally: Tally = field(default_factory=lambda: Tally(calls=1))
-    asked_at: float | None = None
-    foreign: set[str] = field(default_factory=set)
-    drawn: Origin | None = None
+    awaited_from: Any = None
+    found_bytes: bytes | None = None
+    from_leader: bool = False
+    sent_at: float | None = None
+    is_newer_stored: bool = False
+
+    def __deepcopy__(self, memo: Any) -> Call:
+        # DSPy's `request_cache` copies the question that it asked, and puts the answer under the copy.
+        return self
 
     @property
-    def cassette(self) -> OpenCassette | None:
-        """The cassette that it is within, or None."""
-        return self.ruling.cassette
+    def key(self) -> str | None:
+        """The key of its entry, or None."""
+        return None if self.asked.key is None else self.asked.key.entry
 
     @property
-    def run(self) -> PhaseRun | None:
-        """The phase run it belongs to, or None."""
-        return self.ruling.run
+    def request_key(self) -> str | None:
+        """The key of what is asked, whichever draw of it this is; or None."""
+        return None if self.asked.key is None else self.asked.key.request
+
+    @property
+    def outcome(self) -> str | None:
+        """How it was answered, or None while it is not."""
+        return None if self.answered is None else self.answered.outcome
+
+    @property
+    def origin(self) -> Origin | None:
+        """Where its answer comes from; None while it has none."""
+        return None if self.answered is None else self.answered.origin
 
     @property
     def coalesces(self) -> bool:
         """Whether it may share the answer of an identical call in flight."""
-        if not (self.decision.coalesces and self.cached and self.key is not None):
+        if not (self.asked.decision.coalesces and self.asked.cached and self.key is not None):
             return False
         ancestor = self.parent
         while ancestor is not None:
@@ -129,75 +165,43 @@ class Call:
 
         Two calls with one draw id have one answer, whether the store, a proxy or the provider repeated it.
         """
-        if self.drawn is not None and self.drawn.response_ids and self.fingerprint is not None:
-            return f"{self.fingerprint[:16]}:{':'.join(self.drawn.response_ids)}"
+        if self.asked.key is not None and self.origin is not None and self.origin.response_ids:
+            return f"{self.asked.key.fingerprint[:16]}:{':'.join(self.origin.response_ids)}"
         return self.key or f"uncached:{uuid.uuid4().hex}"
 
-    @property
-    def run_id(self) -> str | None:
-        """The run that it is a draw of, or None."""
-        return self.ruling.context.run_id if self.decision.from_run else None
-
-    def description(self) -> dict[str, Any]:
-        """Return what is asked, for people: what an entry keeps beside the answer."""
-        return {
-            "request": self.request or {"model": self.model},
-            "endpoint": self.endpoint,
-            "version": self.version,
-            "rollout_id": self.rollout_id,
-            "scope": dict(self.policy.scope) or None,
-            **({} if self.own is None or self.run_id is None else {"own_rollout_id": self.own}),
-        }
-
-    def served(self, origin: Origin) -> None:
-        """Note that a stored answer was served."""
-        if self.coalesced:
-            self.outcome = "coalesced"
-        elif self.decision.raises:
-            self.outcome = "replayed"
-        elif self.decision.from_run:
-            self.outcome = "collapsed" if self._handed_out_before() else "resumed"
+    def serve(self, origin: Origin, entry: bytes) -> None:
+        """Note that a stored answer is served."""
+        decision = self.asked.decision
+        if self.from_leader:
+            outcome = "coalesced"
+        elif decision.raises:
+            outcome = "replayed"
+        elif decision.from_run:
+            outcome = "collapsed" if self._handed_out_before() else "resumed"
         else:
-            self.outcome = "reused"
-        self.tally.prompt_tokens_saved += origin.prompt_tokens or 0
-        self.tally.completion_tokens_saved += origin.completion_tokens or 0
-        self.tally.cost_saved += origin.cost or 0.0
-        self.tally.seconds_saved += origin.seconds
-        self.drawn = origin
-        self._check_distinct(origin.response_ids)
+            outcome = "reused"
+        self.answered = Answered(outcome, origin, entry)
 
-    def bought(self, facts: AnswerFacts, seconds: float) -> None:
+    def buy(self, facts: AnswerFacts) -> Answered:
         """Note that the provider answered."""
-        if self.decision.reads and self.cached and self.key is not None:
-            self.outcome = "fresh"
-        else:
-            self.outcome = "refreshed" if self.decision.stores and self.cached and self.key else "uncacheable"
+        asked = self.asked
+        decision, caches = asked.decision, asked.cached and asked.key is not None
+        outcome = "fresh" if decision.reads and caches else "refreshed" if decision.stores and caches else "uncacheable"
         self._handed_out_before()
-        self.tally.requests += 0 if self.local else facts.requests
-        self.tally.prompt_tokens_spent += facts.prompt_tokens or 0
-        self.tally.completion_tokens_spent += facts.completion_tokens or 0
-        self.tally.cost_spent += facts.cost or 0.0
-        self.tally.unpriced += facts.cost is None and self.kind is not Kind.EMBEDDING
-        self.tally.seconds_spent += seconds
-        self.tally.truncated += facts.truncated
         self.tally.unstored += not facts.storable
-        self._check_distinct(facts.response_ids)
-
-    def origin(self, facts: AnswerFacts, seconds: float) -> Origin:
-        """Return where its answer comes from."""
-        return Origin(
-            kind=self.kind.value,
-            model=self.model,
-            endpoint=self.endpoint,
-            phase=self.ruling.context.name,
-            role=self.role,
-            run_id=self.run_id,
-            rollout_id=self.rollout_id,
-            ordinal=self.ordinal,
-            temperature=self.temperature,
-            lent=self.decision.lent_temperature is not None,
+        origin = Origin(
+            kind=asked.kind.value,
+            model=asked.model,
+            endpoint=asked.endpoint,
+            phase=asked.ruling.context.name,
+            role=asked.role,
+            run_id=asked.run_id,
+            rollout_id=None if asked.key is None else asked.key.rollout_id,
+            ordinal=None if asked.key is None else asked.key.ordinal,
+            temperature=asked.temperature,
+            lent=decision.lent_temperature is not None,
             created=time.time(),
-            seconds=seconds,
+            seconds=0.0 if self.sent_at is None else time.monotonic() - self.sent_at,
             requests=facts.requests,
             prompt_tokens=facts.prompt_tokens,
             completion_tokens=facts.completion_tokens,
@@ -205,111 +209,46 @@ class Call:
             response_ids=facts.response_ids,
             truncated=facts.truncated,
         )
-
-    def seconds(self) -> float:
-        """Return how long the provider has taken so far."""
-        return 0.0 if self.asked_at is None else time.monotonic() - self.asked_at
+        self.answered = Answered(outcome, origin)
+        return self.answered
 
     def miss(self, reason: str, **nearest: Any) -> CacheMissError:
         """Note that a replay has no answer, and return the error to raise."""
-        self.outcome = "missed"
-        cassette = self.cassette
+        self.answered = Answered("missed")
+        ruling = self.asked.ruling
         error = CacheMissError(
             reason,
             key=self.key,
-            model=self.model,
-            phase=self.ruling.context.name or "(replay)",
-            cassette=None if cassette is None else cassette.name,
+            model=self.asked.model,
+            phase=ruling.context.name or "(replay)",
+            cassette=None if ruling.cassette is None else ruling.cassette.name,
             **nearest,
         )
-        if self.run is not None:
-            self.run.missed(error)
-        if cassette is not None:
-            cassette.missed(error)
+        for who in (ruling.run, ruling.cassette):
+            if who is not None:
+                who.missed(error)
         return error
-
-    def record(self) -> None:
-        """Count it: in its phase, in the phases it strayed from, and in the process."""
-        if self.outcome is not None:
-            setattr(self.tally, self.outcome, getattr(self.tally, self.outcome) + 1)
-        ruling = self.ruling
-        self.tally.late += ruling.late
-        self.tally.stray += bool(ruling.stray_of)
-        row = Row(ruling.context.name, self.role, self.model)
-        state.ledger.record(row, self.tally)
-        scopes.record(row, self.tally)
-        if WATCHED and self.kind is Kind.PLAIN_LM and (call_id := ACTIVE_CALL_ID.get()) in WATCHED:
-            WATCHED[call_id] = self
-        if ruling.cassette is not None:
-            ruling.cassette.ledger.record(row, self.tally)
-        elif state.usage is not None:
-            used = (self.kind.value, self.model, ruling.context.name, self.role or "", self.run_id or "")
-            state.usage.record(used, self.tally, self.key if self.outcome in _SERVED else None)
-        if ruling.run is not None:
-            ruling.run.ledger.record(row, self.tally)
-            if ruling.run.on_call is not None:
-                ruling.run.on_call(self)
-        for run in ruling.stray_of:
-            if run is not ruling.run:
-                run.ledger.record(row, Tally(stray=1))
-        if ruling.stray_of:
-            names = ", ".join(repr(run.name) for run in ruling.stray_of)
-            state.say_once(
-                f"stray:{names}",
-                f"a call to {self.model!r} came from a thread that carries no phase while {names} is open elsewhere. "
-                "A bare thread pool does not carry DSPy's settings: open the phase with everywhere=True, or hand the "
-                "pool cachectl.carry(function). Such calls are counted as stray",
-            )
 
     def _handed_out_before(self) -> bool:
         """Note that a plain LM's draw is handed out. Tell whether it was before, in this passage of the run."""
-        if self.kind is not Kind.PLAIN_LM or self.run is None or self.key is None or not self.decision.from_run:
+        run = self.asked.ruling.run
+        if self.asked.kind is not Kind.PLAIN_LM or run is None or self.key is None or not self.asked.decision.from_run:
             return False
-        return self.run.ordinals.next(unit="handed out", own=None, request=self.key) > 0
-
-    def _check_distinct(self, response_ids: tuple[str, ...]) -> None:
-        if self.fingerprint is None or self.key is None or self.coalesced:
-            return
-        for response_id in response_ids:
-            if state.given_before(self.fingerprint, response_id, self.key):
-                self.tally.not_distinct += 1
-                state.say_once(
-                    f"not-distinct:{self.endpoint}:{self.model}",
-                    f"{self.model!r} answered two draws with one response id ({response_id!r}): something on the way "
-                    "to the model caches by itself, so these draws are not distinct; they are counted as not_distinct. "
-                    "A LiteLLM proxy can be asked not to, with phase(..., bypass_proxy=True)",
-                )
-                return
+        return run.ordinals.next(self.key, unit="handed out") > 0
 
 
 @contextlib.contextmanager
-def asking(call: Call) -> Iterator[None]:
-    """Make a call the one whose question the cache expects next."""
-    call.awaited = call.cached
+def asking(call: Call, lm: Any) -> Iterator[None]:
+    """Make a call the one within which code runs, and the LM's next question of the cache its question."""
+    call.awaited_from = lm if call.asked.cached else None
     token = _CURRENT.set(call)
     try:
         yield
     finally:
-        call.awaited = False
+        call.awaited_from = None
         _CURRENT.reset(token)
 
 
-@contextlib.contextmanager
-def counted(call: Call) -> Iterator[None]:
-    """Count a call when it has ended, however it ended."""
-    try:
-        yield
-    except CacheMissError:
-        call.outcome = "missed"
-        raise
-    except BaseException:
-        if call.outcome is None:
-            call.outcome = "failed"
-        raise
-    finally:
-        call.record()
-
-
 def current_call() -> Call | None:
-    """Return the call within which this code runs, or None."""
+    """Return the LM call within which this code runs, or None."""
     return _CURRENT.get()

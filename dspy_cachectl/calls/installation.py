@@ -12,7 +12,7 @@ from dspy.clients.cache import Cache
 
 from dspy_cachectl.accounting import runs
 from dspy_cachectl.accounting.usage import Usage
-from dspy_cachectl.calls import endpoints, strict
+from dspy_cachectl.calls import patches
 from dspy_cachectl.calls.cache import ManagedCache
 from dspy_cachectl.config import Settings, reload, settings
 from dspy_cachectl.context.phases import PhaseContext, PhaseRun
@@ -78,8 +78,7 @@ def uninstall() -> None:
         _stop_counting()
         _installed.cache.tiers.close()
         _installed.cache, _installed.before = None, None
-        strict.unguard()
-        endpoints.forget_endpoints()
+        patches.undo()
 
 
 def installed() -> ManagedCache | None:
@@ -121,8 +120,7 @@ def _put(cache: ManagedCache) -> None:
         _stop_counting()
         state.usage = Usage(cache.tiers, on_fault=cache.note_fault)
     _installed.cache = cache
-    strict.guard()
-    endpoints.name_endpoints()
+    patches.apply()
 
 
 def _stop_counting() -> None:

@@ -15,10 +15,12 @@ import dspy
 from dspy.clients.base_lm import LM_CLASS_STATE_KEY
 from dspy.utils.dummies import DummyLM
 
-from dspy_cachectl.calls import adapter, opening
-from dspy_cachectl.calls.call import Call, asking, counted, current_call
+from dspy_cachectl.calls import adapter
+from dspy_cachectl.calls.account import counted
+from dspy_cachectl.calls.call import Call, asking, current_call
 from dspy_cachectl.calls.flight import Flights
 from dspy_cachectl.calls.installation import ensure_installed, installed
+from dspy_cachectl.calls.opening import open_lm_call
 from dspy_cachectl.calls.pickling import Remake, state_of
 from dspy_cachectl.context.process import state
 from dspy_cachectl.entries.answers import AnswerFacts
@@ -27,8 +29,11 @@ from dspy_cachectl.fingerprints.endpoints import UNNAMED
 
 M = TypeVar("M")
 
-_FLIGHTS: Flights[tuple[bytes, bool]] = Flights()
-"""The calls in the air. A leader hands on the entry, and whether it was bought just now."""
+_Handed = tuple[bytes, bool]
+"""What a leader hands to those who wait: the entry, and whether it was bought just now."""
+
+_FLIGHTS: Flights[_Handed] = Flights()
+"""The calls in the air."""
 
 
 class Governed:
@@ -46,33 +51,29 @@ class Governed:
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Answer as `dspy.LM` does, under the policy of the phase."""
-        call, prompt, kwargs = opening.open_lm_call(self, prompt, messages, kwargs, asynchronous=False)
-        if messages is not None:
-            kwargs["messages"] = messages
+        call, prompt, kwargs = open_lm_call(self, prompt, messages, kwargs, asynchronous=False)
         parent = functools.partial(super().__call__, prompt, **kwargs)  # type: ignore[misc]
 
-        def ask(handed: tuple[bytes, bool] | None) -> Any:
+        def ask(handed: _Handed | None) -> Any:
             _take(call, handed)
-            with asking(call):
+            with asking(call, self):
                 return _answered(call, parent())
 
         with counted(call):
-            return ask(None) if _found(call) else _FLIGHTS.run(call.key or "", ask, lambda: _handed(call))
+            return ask(None) if _goes_alone(call) else _FLIGHTS.run(call.key or "", ask, lambda: _handed(call))
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Answer as `dspy.LM.acall` does, under the policy of the phase."""
-        call, prompt, kwargs = opening.open_lm_call(self, prompt, messages, kwargs, asynchronous=True)
-        if messages is not None:
-            kwargs["messages"] = messages
+        call, prompt, kwargs = open_lm_call(self, prompt, messages, kwargs, asynchronous=True)
         parent = functools.partial(super().acall, prompt, **kwargs)  # type: ignore[misc]
 
-        async def ask(handed: tuple[bytes, bool] | None) -> Any:
+        async def ask(handed: _Handed | None) -> Any:
             _take(call, handed)
-            with asking(call):
+            with asking(call, self):
                 return _answered(call, await parent())
 
         with counted(call):
-            if _found(call):
+            if _goes_alone(call):
                 return await ask(None)
             return await _FLIGHTS.run_async(call.key or "", ask, lambda: _handed(call))
 
@@ -80,19 +81,20 @@ class Governed:
         """Note in the history how a call was answered, beside what DSPy notes."""
         call = current_call()
         if call is not None and isinstance(entry, dict):
-            if call.outcome is None:
+            if call.answered is None:
+                # With caching off DSPy puts nothing into its cache, and the history is all that says what was paid.
                 usage = entry.get("usage") or {}
                 facts = AnswerFacts(
                     prompt_tokens=usage.get("prompt_tokens", usage.get("input_tokens")),
                     completion_tokens=usage.get("completion_tokens", usage.get("output_tokens")),
                     cost=entry.get("cost"),
                 )
-                call.bought(facts, call.seconds())
+                call.buy(facts)
             entry["cachectl"] = {
                 "outcome": call.outcome,
-                "phase": call.ruling.context.name or None,
-                "role": call.role,
-                "run_id": call.run_id,
+                "phase": call.asked.ruling.context.name or None,
+                "role": call.asked.role,
+                "run_id": call.asked.run_id,
                 "key": call.key,
             }
         super().update_history(entry)  # type: ignore[misc]
@@ -100,9 +102,16 @@ class Governed:
     def dump_state(self) -> dict[str, Any]:
         """Return the state under DSPy's own class, so that programs load where this package is not installed."""
         dumped: dict[str, Any] = super().dump_state()  # type: ignore[misc]
-        ours = next(cls for cls in type(self).__mro__ if not issubclass(cls, Governed))
+        ours = _ungoverned(type(self))
         dumped[LM_CLASS_STATE_KEY] = f"{ours.__module__}.{ours.__qualname__}"
         return dumped
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        kind = _ungoverned(type(self))
+        if type(self) is not _CLASSES.get(kind):
+            # A subclass is somebody's own, and pickled as such.
+            return super().__reduce_ex__(protocol)
+        return Remake(_rebuild), (kind,), state_of(self)
 
 
 class LM(Governed, dspy.LM):  # type: ignore[misc]
@@ -129,12 +138,6 @@ class LM(Governed, dspy.LM):  # type: ignore[misc]
         super().__init__(model, *args, **kwargs)
         _name(self, role=role, endpoint=endpoint, version=version)
         ensure_installed()
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        # A subclass is somebody's own, and pickled as such.
-        if type(self) is not LM:
-            return super().__reduce_ex__(protocol)
-        return Remake(_rebuild_ours), (dspy.LM,), state_of(self)
 
 
 def wrap(lm: M, *, role: str | None = None, endpoint: str | None = None, version: str | None = None) -> M:
@@ -181,31 +184,24 @@ def wrap(lm: M, *, role: str | None = None, endpoint: str | None = None, version
     return governed
 
 
-_CLASSES: dict[type, type] = {}
+_CLASSES: dict[type, type] = {dspy.LM: LM}
+"""The governed class of each class of LMs."""
 
 
 def _governed_class(kind: type) -> type:
     if kind in _CLASSES:
         return _CLASSES[kind]
-    name = kind.__name__
-    made = type(
-        name, (Governed, kind), {"__reduce_ex__": _reduce, "__module__": kind.__module__, "__doc__": kind.__doc__}
-    )
+    made = type(kind.__name__, (Governed, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
     made.__qualname__ = kind.__qualname__
     return _CLASSES.setdefault(kind, made)
 
 
-def _reduce(self: Any, protocol: Any) -> tuple[Any, ...]:  # noqa: ARG001 - the protocol's signature
-    kind = next(cls for cls in type(self).__mro__ if not issubclass(cls, Governed))
-    return Remake(_rebuild), (kind,), state_of(self)
+def _ungoverned(kind: type) -> type:
+    return next(cls for cls in kind.__mro__ if not issubclass(cls, Governed))
 
 
 def _rebuild(kind: type) -> Any:
     return object.__new__(_governed_class(kind))
-
-
-def _rebuild_ours(_: type) -> Any:
-    return object.__new__(LM)
 
 
 def _name(lm: Any, **names: Any) -> None:
@@ -215,25 +211,27 @@ def _name(lm: Any, **names: Any) -> None:
         setattr(lm, what, name)
 
 
-def _found(call: Call) -> bool:
+def _goes_alone(call: Call) -> bool:
     """Tell whether a call goes ahead by itself: its answer is at hand, or it shares none."""
     cache = installed()
-    return not call.coalesces or cache is None or cache.peek(call)
+    return not call.coalesces or cache is None or cache.find_at_hand(call)
 
 
-def _take(call: Call, handed: tuple[bytes, bool] | None) -> None:
+def _take(call: Call, handed: _Handed | None) -> None:
     if handed is not None:
-        call.handed, call.coalesced = handed
+        call.found_bytes, call.from_leader = handed
 
 
-def _handed(call: Call) -> tuple[bytes, bool] | None:
-    return None if call.entry is None else (call.entry, call.outcome == "fresh")
+def _handed(call: Call) -> _Handed | None:
+    answered = call.answered
+    return None if answered is None or answered.entry is None else (answered.entry, answered.outcome == "fresh")
 
 
 def _answered(call: Call, result: Any) -> Any:
-    if call.outcome is None:
-        call.bought(AnswerFacts(), call.seconds())
-    if call.cassette is not None and call.decision.stores:
+    if call.answered is None:
+        call.buy(AnswerFacts())
+    cassette = call.asked.ruling.cassette
+    if cassette is not None and call.asked.decision.stores:
         # The calls that follow from it ask what they will ask in a replay.
-        return call.cassette.clean.outputs(result)
+        return cassette.clean.outputs(result)
     return result

@@ -1,7 +1,7 @@
 """Opening a call: what the policy decides for it, which draw it is, and what it is sent with.
 
-The LM opens its own calls. A call of a plain `dspy.LM` or an embedder is opened by the cache, which is all that
-sees it.
+A governed LM opens its own calls. A call of a plain `dspy.LM` is opened when DSPy makes the question for its cache of
+it, that of an embedder when the cache is asked, since nothing earlier sees them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import dspy
 
 from dspy_cachectl.calls import adapter
-from dspy_cachectl.calls.call import Call, current_call
+from dspy_cachectl.calls.call import Asked, Call, current_call
 from dspy_cachectl.context.open_cassette import EACH_A_DRAW, UNCACHED_RUN
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import Ruling, phase_here
@@ -22,7 +22,7 @@ from dspy_cachectl.entries import draws
 from dspy_cachectl.fingerprints.canonical import UnstableError
 from dspy_cachectl.fingerprints.code import code_fingerprint
 from dspy_cachectl.fingerprints.endpoints import UNNAMED, endpoint_of
-from dspy_cachectl.policy import Decision, Facts, Kind, Policy, decide
+from dspy_cachectl.policy import Kind
 
 
 def open_lm_call(
@@ -44,129 +44,121 @@ def open_lm_call(
     managed = adapter.is_managed(lm, asynchronous=asynchronous)
     if ruling.cassette is not None and managed:
         ruling, kwargs = _in_cassette(ruling, lm, kwargs)
-    policy = ruling.context.policy_for(lm.role)
-    typed = adapter.is_typed(prompt, kwargs)
-    asked = (prompt if isinstance(prompt, dspy.lm15.Request) else kwargs["request"]).config if typed else None
-    temperature = kwargs.get("temperature", lm.kwargs.get("temperature")) if asked is None else asked.temperature
-    facts = Facts(Kind.LM, temperature=temperature, model=lm.model, has_run=ruling.context.run_id is not None)
-    decision = _decided(ruling, policy, facts)
+    typed = adapter.typed_request(prompt, kwargs)
+    given = kwargs.get("temperature", lm.kwargs.get("temperature")) if typed is None else typed.config.temperature
+    decision = ruling.decide(Kind.LM, lm.model, role=lm.role, temperature=given)
     if decision.raises and managed:
+        # With caching off DSPy would not ask the cache, which is what stops a replay from calling.
         kwargs = {**kwargs, "cache": True}
-    if decision.lent_temperature is not None:
-        temperature = decision.lent_temperature
-        prompt, kwargs = _with_temperature(prompt, kwargs, temperature)
+    lent = decision.lent_temperature
+    if lent is not None:
+        prompt, kwargs = _with_temperature(prompt, kwargs, lent)
     endpoint = lm.endpoint or endpoint_of(lm.model, {**lm.kwargs, **kwargs}, getattr(lm, "_engine_spec", None))
     if ruling.cassette is not None and (lm.endpoint is None or lm.endpoint.startswith(UNNAMED)):
         endpoint = ruling.cassette.endpoint(lm.model, endpoint)
-    call = Call(
+    asked = Asked(
         kind=Kind.LM,
         model=lm.model,
+        ruling=ruling,
+        policy=ruling.context.policy_for(lm.role),
+        decision=decision,
         role=lm.role,
         endpoint=endpoint,
-        ruling=ruling,
-        policy=policy,
-        decision=decision,
-        request=None,
-        fingerprint=None,
-        key=None,
         version=lm.version,
-        temperature=temperature,
+        temperature=given if lent is None else lent,
+        program_rollout_id=kwargs.get("rollout_id", lm.kwargs.get("rollout_id")),
         cached=adapter.asks_cache(lm, kwargs, managed=managed),
-        parent=current_call(),
     )
-    call.tally.temperatures_lent += decision.lent_temperature is not None
-    own = kwargs.get("rollout_id", lm.kwargs.get("rollout_id"))
     with contextlib.suppress(draws.UncacheableError):
         # Without a canonical form there is no key: the call goes through, counted as uncacheable.
-        request = draws.clean_request(adapter.request_of(lm, prompt, messages, kwargs, asynchronous=asynchronous))
-        call.fingerprint = draws.fingerprint(request, endpoint=endpoint, version=lm.version)
-        call.own, call.rollout_id = own, _rollout(call, own)
-        call.key = draws.cache_key(call.fingerprint, rollout_id=call.rollout_id, scope=policy.scope)
-        call.asked = draws.cache_key(call.fingerprint, rollout_id=own, scope=policy.scope)
-        call.request = request
-    if managed and call.rollout_id is not None:
-        kwargs = {**kwargs, "rollout_id": call.rollout_id}
+        _identify(asked, adapter.request_of(lm, prompt, messages, kwargs, asynchronous=asynchronous))
+    call = Call(asked, parent=current_call())
+    call.tally.temperatures_lent += lent is not None
+    if messages is not None:
+        kwargs = {**kwargs, "messages": messages}
+    if managed and asked.key is not None and asked.key.rollout_id is not None:
+        # With the call and not in `lm.kwargs`, to whose rollout id BestOfN and SIMBA add numbers.
+        kwargs = {**kwargs, "rollout_id": asked.key.rollout_id}
     if ruling.context.bypass_proxy and decision.from_run:
-        kwargs = _bypassing(lm, kwargs, typed=typed, managed=managed)
+        kwargs = _bypassing(lm, kwargs, typed=typed is not None, managed=managed)
     return call, prompt, kwargs
 
 
-def open_plain_call(request: Mapping[str, Any]) -> Call:
-    """Decide what is done for a call that only the cache sees: of a plain `dspy.LM`, or of an embedder."""
-    kind, shared = adapter.cache_request(request)
+def open_plain_call(request: Mapping[str, Any], *, lm: Any = None, options: Mapping[str, Any] | None = None) -> Call:
+    """Decide what is done for a call of which there is only DSPy's question: of a plain LM, or of an embedder.
+
+    Args:
+        request: What DSPy asks its cache.
+        lm: The plain LM, where it is known.
+        options: The LM's options and the call's, with the address that DSPy leaves out of a typed request.
+    """
+    kind, shared = adapter.cache_request(request if lm is None else {"model": lm.model, **request})
     ruling = phase_here()
-    policy = ruling.context.policy
-    if kind is Kind.EMBEDDING and not policy.replays:
+    if kind is Kind.EMBEDDING and not ruling.context.policy.replays:
         # DSPy's retriever embeds in a thread of its own; what does not vary puts no result in doubt.
         ruling = dataclasses.replace(ruling, stray_of=())
     model = adapter.model_of(shared)
-    decision = _decided(ruling, policy, Facts(kind, model=model, has_run=ruling.context.run_id is not None))
-    endpoint = request[adapter.ENDPOINT] if adapter.ENDPOINT in request else endpoint_of(model, shared)
+    endpoint = endpoint_of(model, options or shared, getattr(lm, "_engine_spec", None))
     if ruling.cassette is not None:
-        ruling.cassette.clean.learn(request)
+        ruling.cassette.clean.learn(options or request)
         endpoint = ruling.cassette.endpoint(model, endpoint)
-    call = Call(
+    asked = Asked(
         kind=kind,
         model=model,
-        role=None,
-        endpoint=endpoint,
         ruling=ruling,
-        policy=policy,
-        decision=decision,
-        request=None,
-        fingerprint=None,
-        key=None,
+        policy=ruling.context.policy,
+        decision=ruling.decide(kind, model),
+        endpoint=endpoint,
         temperature=shared.get("temperature"),
+        program_rollout_id=shared.get("rollout_id"),
         local=kind is Kind.EMBEDDING and callable(shared.get("model")),
     )
     with contextlib.suppress(draws.UncacheableError, UnstableError):
-        cleaned = draws.clean_request(shared)
-        if call.local:
+        if asked.local:
             # A function of the user's is told from others by all that it rests on, or is not cached.
-            cleaned["model"] = f"{model}#{code_fingerprint(shared['model'], exact=True)}"
-        call.fingerprint = draws.fingerprint(cleaned, endpoint=call.endpoint)
-        own = call.own = shared.get("rollout_id")
-        # Only the cache sees this call, so it cannot tell two askings of a request apart: they share a draw.
-        call.rollout_id = (
-            draws.rollout_id(call.run_id, own=own, request=call.fingerprint) if call.run_id is not None else own
-        )
-        call.key = draws.cache_key(call.fingerprint, rollout_id=call.rollout_id, scope=policy.scope)
-        call.asked = draws.cache_key(call.fingerprint, rollout_id=own, scope=policy.scope)
-        call.request = cleaned
-    return call
+            shared["model"] = f"{model}#{code_fingerprint(shared['model'], exact=True)}"
+        _identify(asked, shared)
+    return Call(asked)
 
 
-def _decided(ruling: Ruling, policy: Policy, facts: Facts) -> Decision:
-    decision = decide(policy, facts)
-    return decision if ruling.cassette is None else ruling.cassette.decide(decision)
+def open_uncached_call(kind: Kind, model: str, role: str | None) -> Call:
+    """Decide what is done for a call that never reaches the cache, and of which no more is known."""
+    ruling = phase_here()
+    policy, decision = ruling.context.policy_for(role), ruling.decide(kind, model, role=role)
+    return Call(Asked(kind, model, ruling, policy, decision, role=role, cached=False))
+
+
+def _identify(asked: Asked, request: Mapping[str, Any]) -> None:
+    """Say what is asked, and which answer that stands for."""
+    cleaned = draws.clean_request(request)
+    own, ruling = asked.program_rollout_id, asked.ruling
+    is_lms = asked.kind is Kind.LM
+    asked.key = draws.key_of(
+        cleaned,
+        endpoint=asked.endpoint,
+        version=asked.version,
+        scope=asked.policy.scope,
+        program_rollout_id=own,
+        run_id=asked.run_id,
+        # Two askings of a plain LM or an embedder cannot be told from DSPy asking twice: they share a draw.
+        unit=ruling.context.unit if is_lms else None,
+        ordinal=(lambda request: ruling.next_ordinal(request, own)) if is_lms else None,
+    )
+    asked.request = cleaned
 
 
 def _in_cassette(ruling: Ruling, lm: Any, kwargs: dict[str, Any]) -> tuple[Ruling, dict[str, Any]]:
     """Record a call, or serve it, also where its caching is off: then each call is a draw of its own."""
-    cassette = ruling.cassette
-    assert cassette is not None  # noqa: S101 - for the type checker
-    cassette.clean.learn({**lm.kwargs, **kwargs})
-    if kwargs.get("cache", lm.cache) or ruling.context.policy_for(lm.role).fresh:
-        return ruling, {**kwargs, "cache": True}
-    context = dataclasses.replace(ruling.context, policy=EACH_A_DRAW, roles=(), run_id=UNCACHED_RUN)
-    return dataclasses.replace(ruling, context=context), {**kwargs, "cache": True}
-
-
-def _rollout(call: Call, own: Any) -> Any:
-    run_id, fingerprint = call.run_id, call.fingerprint
-    if run_id is None or fingerprint is None:
-        return own
-    run, unit = call.run, call.ruling.context.unit
-    if call.cassette is not None and run_id == UNCACHED_RUN:
-        # Not of the passage through a phase: the next one must not be served these draws.
-        call.ordinal = call.cassette.ordinals.next(unit=unit, own=own, request=fingerprint)
-    else:
-        call.ordinal = 0 if run is None else run.ordinals.next(unit=unit, own=own, request=fingerprint)
-    return draws.rollout_id(run_id, own=own, unit=unit, request=fingerprint, ordinal=call.ordinal)
+    assert ruling.cassette is not None  # noqa: S101 - for the type checker
+    ruling.cassette.clean.learn({**lm.kwargs, **kwargs})
+    if not (kwargs.get("cache", lm.cache) or ruling.context.policy_for(lm.role).fresh):
+        context = dataclasses.replace(ruling.context, policy=EACH_A_DRAW, roles=(), run_id=UNCACHED_RUN)
+        ruling = dataclasses.replace(ruling, context=context)
+    return ruling, {**kwargs, "cache": True}
 
 
 def _with_temperature(prompt: Any, kwargs: dict[str, Any], temperature: float) -> tuple[Any, dict[str, Any]]:
-    request = prompt if isinstance(prompt, dspy.lm15.Request) else kwargs.get("request")
+    request = adapter.typed_request(prompt, kwargs)
     if request is None:
         return prompt, {**kwargs, "temperature": temperature}
     request = dataclasses.replace(request, config=dataclasses.replace(request.config, temperature=temperature))

@@ -10,7 +10,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from dspy_cachectl.calls.call import WATCHED, Call, current_call
+from dspy_cachectl.accounting.ledger import SERVED
+from dspy_cachectl.calls.account import WATCHED
+from dspy_cachectl.calls.call import Call, current_call
 from dspy_cachectl.calls.lm import Governed
 from dspy_cachectl.context import evaluations, scopes
 from dspy_cachectl.context.scopes import EvaluationScope, ScopeKeeper
@@ -124,16 +126,16 @@ def forget_last_trace() -> None:
 
 def attributes(call: Call, *, failed: bool) -> dict[str, Any]:
     """Return what a span says of a call. Tokens are said of bought answers only: what is served costs nothing."""
-    tally = call.tally
+    asked, tally = call.asked, call.tally
     outcome = call.outcome or ("failed" if failed else None)
     found = {
-        "phase": call.ruling.context.name or None,
-        "role": call.role,
-        "run_id": call.run_id,
-        "rollout_id": call.rollout_id,
+        "phase": asked.ruling.context.name or None,
+        "role": asked.role,
+        "run_id": asked.run_id,
+        "rollout_id": None if asked.key is None else asked.key.rollout_id,
         "cache_key": call.key,
         "outcome": outcome,
-        "cache_hit": outcome in _SERVED,
+        "cache_hit": outcome in SERVED,
     }
     said = {f"{PREFIX}.{name}": value for name, value in found.items() if value is not None}
     if tally.tokens_spent:
@@ -143,9 +145,6 @@ def attributes(call: Call, *, failed: bool) -> dict[str, Any]:
             "total_tokens": tally.tokens_spent,
         }
     return said
-
-
-_SERVED = frozenset({"resumed", "reused", "coalesced", "collapsed", "replayed"})
 
 
 def _claim(span: Any, scope: EvaluationScope, outputs: Any) -> None:

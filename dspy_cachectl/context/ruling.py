@@ -6,14 +6,15 @@ import contextlib
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import dspy
 
 from dspy_cachectl.config import settings
-from dspy_cachectl.context.open_cassette import OpenCassette
+from dspy_cachectl.context.open_cassette import UNCACHED_RUN, OpenCassette
 from dspy_cachectl.context.phases import PhaseContext, PhaseRun
 from dspy_cachectl.context.process import SETTING, state
-from dspy_cachectl.policy import Policy
+from dspy_cachectl.policy import Decision, Kind, Policy, decide
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,23 @@ class Ruling:
     def replays(self, role: str | None) -> bool:
         """Tell whether no call of a role reaches a provider here."""
         return self.context.policy_for(role).replays or (self.cassette is not None and self.cassette.replays)
+
+    def decide(self, kind: Kind, model: str, *, role: str | None = None, temperature: float | None = None) -> Decision:
+        """Return what is done for a call: what the policy says, and what a cassette makes of it."""
+        has_run = self.context.run_id is not None
+        policy = self.context.policy_for(role)
+        decision = decide(policy, kind=kind, temperature=temperature, model=model, has_run=has_run)
+        return decision if self.cassette is None else self.cassette.decide(decision)
+
+    def next_ordinal(self, request: str, program_rollout_id: Any) -> int:
+        """Return which asking of a request a call is within its unit and run."""
+        unit = self.context.unit
+        if self.cassette is not None and self.context.run_id == UNCACHED_RUN:
+            # Not of the passage through a phase: the next one must not be served these draws.
+            return self.cassette.ordinals.next(request, unit=unit, program_rollout_id=program_rollout_id)
+        if self.run is None:
+            return 0
+        return self.run.ordinals.next(request, unit=unit, program_rollout_id=program_rollout_id)
 
 
 def phase_around() -> PhaseContext | None:

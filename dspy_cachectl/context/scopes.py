@@ -7,13 +7,14 @@ LM, a tool, ...) is entered under its own id, so that what is made within that c
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from dspy.utils.callback import BaseCallback
 from dspy.utils.callback_context import ACTIVE_CALL_ID
 
-from dspy_cachectl.accounting.ledger import Ledger, Row, Tally
+from dspy_cachectl.accounting.ledger import Ledger
 
 
 @dataclass(eq=False)
@@ -87,11 +88,11 @@ def elsewhere(scope: EvaluationScope, mlflow_run: str) -> bool:
     return bool(owners)
 
 
-def record(row: Row, tally: Tally) -> None:
-    """Count what happened to a call in the scopes that it is within."""
+def ledgers() -> Iterator[Ledger]:
+    """Yield the ledgers of the scopes that this code is within, the innermost first."""
     scope = current()
     while scope is not None:
-        scope.ledger.record(row, tally)
+        yield scope.ledger
         scope = scope.parent
 
 

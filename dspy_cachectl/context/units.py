@@ -39,7 +39,7 @@ class UnitMarker(BaseCallback):  # type: ignore[misc]
             name = hashlib.sha256(draws.plain_text(inputs)).hexdigest()[:32]
         except draws.UncacheableError:
             return  # inputs that cannot be told apart make no unit: the draws are then numbered within the run
-        occurrence = run.ordinals.next(unit="units", own=None, request=name)
+        occurrence = run.ordinals.next(name, unit="units")
         entered = dspy.context(**{SETTING: replace(context, unit=f"{name}:{occurrence}")})
         entered.__enter__()
         self._entered[call_id] = entered

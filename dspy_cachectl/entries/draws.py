@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -118,11 +119,11 @@ def fingerprint(request: Mapping[str, Any], *, endpoint: str | None, version: st
     return hashlib.sha256(_canonical(material)).hexdigest()
 
 
-def cache_key(print_: str, *, rollout_id: object = None, scope: tuple[tuple[str, str], ...] = ()) -> str:
+def cache_key(request_fingerprint: str, *, rollout_id: object = None, scope: tuple[tuple[str, str], ...] = ()) -> str:
     """Return the key of an entry: the fingerprint, the rollout and the policy's scope.
 
     Args:
-        print_: The fingerprint of the request.
+        request_fingerprint: The fingerprint of the request.
         rollout_id: The rollout of this draw; None for the program's plain call.
         scope: Extra key material of the policy.
 
@@ -133,8 +134,62 @@ def cache_key(print_: str, *, rollout_id: object = None, scope: tuple[tuple[str,
         UncacheableError: If the rollout id has no canonical form.
     """
     if rollout_id is None and not scope:
-        return print_
-    return hashlib.sha256(_canonical([KEY_VERSION, print_, rollout_id, scope])).hexdigest()
+        return request_fingerprint
+    return hashlib.sha256(_canonical([KEY_VERSION, request_fingerprint, rollout_id, scope])).hexdigest()
+
+
+@dataclass(frozen=True)
+class Key:
+    """Which answer a call stands for.
+
+    Attributes:
+        fingerprint: The hash of what is asked of whom.
+        request: The key of what is asked, whichever draw of it this is.
+        entry: The key of its entry.
+        rollout_id: The rollout id in that, or None.
+        ordinal: Which asking of this request it is within its run, where that is counted.
+    """
+
+    fingerprint: str
+    request: str
+    entry: str
+    rollout_id: Any = None
+    ordinal: int | None = None
+
+
+def key_of(
+    request: Mapping[str, Any],
+    *,
+    endpoint: str | None,
+    version: str | None = None,
+    scope: tuple[tuple[str, str], ...] = (),
+    program_rollout_id: object = None,
+    run_id: str | None = None,
+    unit: str | None = None,
+    ordinal: Callable[[str], int] | None = None,
+) -> Key:
+    """Return which answer a call stands for.
+
+    Args:
+        request: The cleaned request (see `clean_request`).
+        endpoint: See `fingerprint`; likewise the next.
+        version: See `fingerprint`.
+        scope: Extra key material of the policy.
+        program_rollout_id: The rollout id that the program chose, or None.
+        run_id: The run that it is a draw of, or None.
+        unit: What draws are numbered within.
+        ordinal: Numbers the request of this fingerprint. None: all of them are one draw.
+
+    Raises:
+        UncacheableError: If the request, or the program's rollout id, has no canonical form.
+    """
+    asked = fingerprint(request, endpoint=endpoint, version=version)
+    key = cache_key(asked, rollout_id=program_rollout_id, scope=scope)
+    if run_id is None:
+        return Key(asked, key, key, program_rollout_id)
+    number = None if ordinal is None else ordinal(asked)
+    drawn = rollout_id(run_id, program_rollout_id=program_rollout_id, unit=unit, request=asked, ordinal=number or 0)
+    return Key(asked, key, cache_key(asked, rollout_id=drawn, scope=scope), drawn, number)
 
 
 def described_key(description: Mapping[str, Any], *, rollout_id: object = None) -> str | None:
@@ -148,24 +203,26 @@ def described_key(description: Mapping[str, Any], *, rollout_id: object = None) 
     if not isinstance(request, Mapping):
         return None
     try:
-        print_ = fingerprint(request, endpoint=description.get("endpoint"), version=description.get("version"))
+        asked = fingerprint(request, endpoint=description.get("endpoint"), version=description.get("version"))
         pairs = tuple(sorted(scope.items())) if isinstance(scope, Mapping) else ()
-        return cache_key(print_, rollout_id=rollout_id, scope=pairs)
+        return cache_key(asked, rollout_id=rollout_id, scope=pairs)
     except (UncacheableError, TypeError):
         return None
 
 
-def rollout_id(run_id: str, *, own: object = None, unit: str | None = None, request: str = "", ordinal: int = 0) -> int:
+def rollout_id(
+    run_id: str, *, program_rollout_id: object = None, unit: str | None = None, request: str = "", ordinal: int = 0
+) -> int:
     """Derive the rollout id of a fresh draw.
 
     The same arguments give the same id on any machine and under any thread schedule.
 
     Args:
         run_id: The run that the draw belongs to.
-        own: The rollout id that the program chose, if it did. It is enclosed, never replaced.
+        program_rollout_id: The rollout id that the program chose, if it did. It is enclosed, never replaced.
         unit: What is being evaluated (example and repeat), if known.
         request: The fingerprint of the request.
-        ordinal: How many times this request was asked before within the run, unit and own rollout.
+        ordinal: How many times this request was asked before within the run, unit and program's rollout.
 
     Returns:
         An integer of at most 53 bits, never 0.
@@ -173,7 +230,7 @@ def rollout_id(run_id: str, *, own: object = None, unit: str | None = None, requ
     Raises:
         UncacheableError: If the program's rollout id has no canonical form.
     """
-    digest = hashlib.sha256(_canonical([KEY_VERSION, run_id, own, unit, request, ordinal])).digest()
+    digest = hashlib.sha256(_canonical([KEY_VERSION, run_id, program_rollout_id, unit, request, ordinal])).digest()
     return (int.from_bytes(digest[:8], "big") >> (64 - ROLLOUT_BITS)) or 1
 
 
@@ -184,13 +241,14 @@ class Ordinals:
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str | None, str, str]] = Counter()
 
-    def next(self, *, unit: str | None, own: object, request: str) -> int:
+    def next(self, request: str, *, unit: str | None = None, program_rollout_id: object = None) -> int:
         """Return 0 for the first such request, 1 for the second, and so on.
 
         Raises:
             UncacheableError: If the program's rollout id has no canonical form.
         """
-        key = (unit, "" if own is None else _canonical(own).decode(), request)
+        chosen = "" if program_rollout_id is None else _canonical(program_rollout_id).decode()
+        key = (unit, chosen, request)
         with self._lock:
             ordinal = self._counts[key]
             self._counts[key] += 1

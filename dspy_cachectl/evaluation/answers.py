@@ -29,8 +29,8 @@ class AnswerCost:
         self.tally.add(call.tally)
         if call.outcome not in {None, "failed", "missed"}:
             self.draws.append(call.draw_id)
-        if call.drawn is not None and call.drawn.created:
-            self.created.append(call.drawn.created)
+        if call.origin is not None and call.origin.created:
+            self.created.append(call.origin.created)
 
     @property
     def prompt_tokens(self) -> int:
@@ -62,7 +62,7 @@ class AnswerCosts:
 
     def __call__(self, call: Call) -> None:
         """Add a call that has ended to its answer."""
-        unit = call.ruling.context.unit
+        unit = call.asked.ruling.context.unit
         if unit is not None:
             with self._lock:
                 self._costs[unit].add(call)

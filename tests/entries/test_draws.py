@@ -130,17 +130,20 @@ def test_an_endpoints_identity_holds_no_credentials(url: str | None, identity: s
 def test_rollout_ids_are_stable_integers_of_53_bits(run: str, own: object, unit: str | None, ordinal: int) -> None:
     """The same draw has the same id for ever, and it survives JSON."""
     try:
-        first = rollout_id(run, own=own, unit=unit, request="r", ordinal=ordinal)
+        first = rollout_id(run, program_rollout_id=own, unit=unit, request="r", ordinal=ordinal)
     except UncacheableError:
         return  # a lone surrogate in a name: no id can be made of it
-    assert first == rollout_id(run, own=own, unit=unit, request="r", ordinal=ordinal)
+    assert first == rollout_id(run, program_rollout_id=own, unit=unit, request="r", ordinal=ordinal)
     assert 0 < first < 2**53
 
 
 def test_each_part_of_a_draw_changes_its_id() -> None:
     """Run, own rollout, unit, request and ordinal each make another draw; the program's rollout is enclosed."""
-    base = {"own": 0, "unit": "e1/0", "request": "r", "ordinal": 0}
-    changes = [{}, {"own": 1}, {"own": None}, {"own": "0"}, {"unit": "e2/0"}, {"request": "q"}, {"ordinal": 1}]
+    base = {"program_rollout_id": 0, "unit": "e1/0", "request": "r", "ordinal": 0}
+    changes = [
+        *({}, {"program_rollout_id": 1}, {"program_rollout_id": None}, {"program_rollout_id": "0"}),
+        *({"unit": "e2/0"}, {"request": "q"}, {"ordinal": 1}),
+    ]
     ids = [rollout_id("run", **{**base, **change}) for change in changes]  # type: ignore[arg-type]
     ids.append(rollout_id("other", **base))  # type: ignore[arg-type]
     assert len(ids) == len(set(ids))
@@ -148,17 +151,17 @@ def test_each_part_of_a_draw_changes_its_id() -> None:
 
 def test_a_rollout_id_is_the_same_on_every_machine() -> None:
     """A run begun elsewhere is resumed here: the derivation is part of the format."""
-    assert 8704847329483413 == rollout_id("baseline", own=1, unit="q7/2", request="abc", ordinal=3)
+    assert 8704847329483413 == rollout_id("baseline", program_rollout_id=1, unit="q7/2", request="abc", ordinal=3)
 
 
 def test_ordinals_count_each_request_apart() -> None:
     """Retries of a request are draws 0, 1, 2; another request, unit or own rollout begins at 0."""
     ordinals = Ordinals()
-    counted = [ordinals.next(unit=None, own=None, request="r") for _ in range(3)]
+    counted = [ordinals.next("r") for _ in range(3)]
     assert [0, 1, 2] == counted
-    assert 0 == ordinals.next(unit="u", own=None, request="r")
-    assert 0 == ordinals.next(unit=None, own=0, request="r")
-    assert 0 == ordinals.next(unit=None, own=None, request="q")
+    assert 0 == ordinals.next("r", unit="u")
+    assert 0 == ordinals.next("r", program_rollout_id=0)
+    assert 0 == ordinals.next("q")
 
 
 def test_ordinals_are_given_once_each_to_many_threads() -> None:
@@ -166,7 +169,7 @@ def test_ordinals_are_given_once_each_to_many_threads() -> None:
     ordinals, found = Ordinals(), []
 
     def draw() -> None:
-        found.extend(ordinals.next(unit=None, own=None, request="r") for _ in range(200))
+        found.extend(ordinals.next("r") for _ in range(200))
 
     threads = [threading.Thread(target=draw) for _ in range(8)]
     for thread in threads:

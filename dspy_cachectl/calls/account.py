@@ -1,0 +1,127 @@
+"""Counting a call when it has ended: what it cost or saved, in every ledger that is due."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from dspy.utils.callback_context import ACTIVE_CALL_ID
+
+from dspy_cachectl.accounting.ledger import SERVED, Ledger, Row, Tally
+from dspy_cachectl.calls.call import Answered, Call
+from dspy_cachectl.context import scopes
+from dspy_cachectl.context.process import state
+from dspy_cachectl.context.ruling import Ruling
+from dspy_cachectl.entries.records import Origin
+from dspy_cachectl.errors import CacheMissError
+from dspy_cachectl.policy import Kind
+
+WATCHED: dict[str, Call | None] = {}
+"""What is known of the LM calls that somebody wants to know of, by DSPy's id of the call."""
+
+
+@contextlib.contextmanager
+def counted(call: Call) -> Iterator[None]:
+    """Count a call when it has ended, however it ended."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, CacheMissError):
+            call.answered = Answered("missed")
+        elif call.answered is None:
+            call.answered = Answered("failed")
+        raise
+    finally:
+        account(call)
+
+
+def account(call: Call) -> None:
+    """Count a call: in its phase, in the phases it strayed from, in its evaluation and in the process.
+
+    A call that only the cache sees is counted twice: when it asks, and when it was answered.
+    """
+    asked, tally = call.asked, call.tally
+    ruling = asked.ruling
+    if call.answered is not None:
+        _add_answer(call, call.answered)
+    if tally.calls:
+        tally.late += ruling.late
+        tally.stray += bool(ruling.stray_of)
+    row = Row(ruling.context.name, asked.role, asked.model)
+    for ledger in (*_ledgers(ruling), *scopes.ledgers()):
+        ledger.record(row, tally)
+    if state.usage is not None and ruling.cassette is None:
+        used = (asked.kind.value, asked.model, ruling.context.name, asked.role or "", asked.run_id or "")
+        state.usage.record(used, tally, call.key if call.outcome in SERVED else None)
+    if WATCHED and asked.kind is Kind.PLAIN_LM and (call_id := ACTIVE_CALL_ID.get()) in WATCHED:
+        WATCHED[call_id] = call
+    if ruling.run is not None and ruling.run.on_call is not None:
+        ruling.run.on_call(call)
+    if tally.stray:
+        _note_stray(row, ruling)
+
+
+def count_elsewhere(tally: Tally, ruling: Ruling) -> None:
+    """Count something that happened to no call in particular."""
+    for ledger in _ledgers(ruling):
+        ledger.record(Row(ruling.context.name, None, ""), tally)
+
+
+def _ledgers(ruling: Ruling) -> list[Ledger]:
+    ledgers = [state.ledger]
+    if ruling.cassette is not None:
+        ledgers.append(ruling.cassette.ledger)
+    if ruling.run is not None:
+        ledgers.append(ruling.run.ledger)
+    return ledgers
+
+
+def _add_answer(call: Call, answered: Answered) -> None:
+    outcome, origin, tally = answered.outcome, answered.origin, call.tally
+    setattr(tally, outcome, getattr(tally, outcome) + 1)
+    if origin is None:
+        return
+    if outcome in SERVED:
+        tally.prompt_tokens_saved += origin.prompt_tokens or 0
+        tally.completion_tokens_saved += origin.completion_tokens or 0
+        tally.cost_saved += origin.cost or 0.0
+        tally.seconds_saved += origin.seconds
+    else:
+        tally.requests += 0 if call.asked.local else origin.requests
+        tally.prompt_tokens_spent += origin.prompt_tokens or 0
+        tally.completion_tokens_spent += origin.completion_tokens or 0
+        tally.cost_spent += origin.cost or 0.0
+        tally.unpriced += origin.cost is None and call.asked.kind is not Kind.EMBEDDING
+        tally.seconds_spent += origin.seconds
+        tally.truncated += origin.truncated
+    if outcome != "coalesced":
+        _check_distinct(call, origin)
+
+
+def _check_distinct(call: Call, origin: Origin) -> None:
+    key, asked = call.asked.key, call.asked
+    if key is None:
+        return
+    for response_id in origin.response_ids:
+        if state.given_before(key.fingerprint, response_id, key.entry):
+            call.tally.not_distinct += 1
+            state.say_once(
+                f"not-distinct:{asked.endpoint}:{asked.model}",
+                f"{asked.model!r} answered two draws with one response id ({response_id!r}): something on the way "
+                "to the model caches by itself, so these draws are not distinct; they are counted as not_distinct. "
+                "A LiteLLM proxy can be asked not to, with phase(..., bypass_proxy=True)",
+            )
+            return
+
+
+def _note_stray(row: Row, ruling: Ruling) -> None:
+    for run in ruling.stray_of:
+        if run is not ruling.run:
+            run.ledger.record(row, Tally(stray=1))
+    names = ", ".join(repr(run.name) for run in ruling.stray_of)
+    state.say_once(
+        f"stray:{names}",
+        f"a call to {row.model!r} came from a thread that carries no phase while {names} is open elsewhere. "
+        "A bare thread pool does not carry DSPy's settings: open the phase with everywhere=True, or hand the "
+        "pool cachectl.carry(function). Such calls are counted as stray",
+    )

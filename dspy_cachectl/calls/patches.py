@@ -1,0 +1,118 @@
+"""What is replaced in DSPy while the managed cache is in place, because no setting of DSPy's does it.
+
+- Its question of the cache carries the call that asks it, so that the cache need not guess whose question it is.
+- What makes a call without asking the cache is refused in a replay. A call with caching off, or of an LM that runs its
+  own `forward`, never reaches `dspy.cache`; every such call of DSPy goes through one function that chooses the engine,
+  after the cache and before any provider. Embedders with caching off have functions of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import dspy
+from dspy.clients import embedding, execution
+from dspy.clients.execution import PreparedCall
+
+from dspy_cachectl.calls.account import counted
+from dspy_cachectl.calls.cache import ManagedCache
+from dspy_cachectl.calls.call import CALL, Call, current_call
+from dspy_cachectl.calls.opening import open_plain_call, open_uncached_call
+from dspy_cachectl.context.process import logger, state
+from dspy_cachectl.context.ruling import phase_here
+from dspy_cachectl.policy import Kind
+
+Original = Callable[..., Any]
+
+
+def apply() -> None:
+    """Put the replacements in place. Does nothing where they are."""
+    for (home, name), replacing in _REPLACEMENTS.items():
+        original = getattr(home, name, None)
+        if original is None:
+            logger.warning("this DSPy has no %s.%s: a replay cannot stop calls with caching off", home.__name__, name)
+        elif (home, name) not in _ORIGINALS:
+            _ORIGINALS[home, name] = original
+            setattr(home, name, replacing(original))
+
+
+def undo() -> None:
+    """Give DSPy its functions back."""
+    while _ORIGINALS:
+        (home, name), original = _ORIGINALS.popitem()
+        setattr(home, name, original)
+
+
+def _with_its_call(original: Original) -> Original:
+    """Around what makes DSPy's question of its cache: it asks once to look up, and once more to store."""
+
+    def key(prepared: Any, lm: Any, asynchronous: bool) -> dict[str, Any]:
+        request: dict[str, Any] = original(prepared, lm, asynchronous)
+        if not isinstance(vars(dspy).get("cache"), ManagedCache):
+            return request
+        call = vars(prepared).get(CALL)
+        if call is None:
+            call = _call_of(prepared, lm, request)
+            setattr(prepared, CALL, call)
+        return {**request, CALL: call}
+
+    return key
+
+
+def _call_of(prepared: Any, lm: Any, request: Mapping[str, Any]) -> Call:
+    call = current_call()
+    if call is not None and call.awaited_from is lm:
+        # Only the first question of this LM is its own: an engine may ask the same LM again by `forward`.
+        call.awaited_from = None
+        return call
+    return open_plain_call(request, lm=lm, options={**lm.kwargs, **prepared.kwargs})
+
+
+def _refused_in_replay(original: Original) -> Original:
+    # The embedders' coroutine function is refused before it makes its coroutine.
+    def refused(subject: Any, *args: Any, **kwargs: Any) -> Any:
+        ruling = phase_here()
+        if ruling.replays(getattr(subject, "role", None)):
+            _refuse(subject)
+        elif ruling.cassette is not None and not _asks_cache(args, kwargs):
+            state.say_once(
+                f"unrecorded:{subject}",
+                f"a call of {getattr(subject, 'model', subject)!r} is not recorded in {ruling.cassette.name}, and will "
+                "be refused in its replay: it does not use DSPy's cache (cache=False, or an LM with its own forward). "
+                "Use cachectl.LM or wrap(lm), which are recorded either way",
+            )
+        return original(subject, *args, **kwargs)
+
+    return refused
+
+
+def _asks_cache(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    call = current_call()
+    if call is not None:
+        return call.asked.cached
+    prepared = args[0] if args else None
+    return bool(getattr(prepared, "cache", kwargs.get("caching", True)))
+
+
+def _refuse(subject: Any) -> None:
+    if callable(subject) and not hasattr(subject, "model"):
+        return  # an embedder's own function: the user's code, not a provider
+    reason = "the call does not use DSPy's cache (cache=False, or an LM with its own forward)"
+    call = current_call()
+    if call is not None and call.answered is None:
+        raise call.miss(reason)
+    kind = Kind.PLAIN_LM if hasattr(subject, "model") else Kind.EMBEDDING
+    refused = open_uncached_call(kind, str(getattr(subject, "model", subject)), getattr(subject, "role", None))
+    with counted(refused):
+        raise refused.miss(reason)
+
+
+_REPLACEMENTS: Mapping[tuple[Any, str], Callable[[Original], Original]] = {
+    (PreparedCall, "key"): _with_its_call,
+    (execution, "_engine"): _refused_in_replay,
+    (embedding, "_compute_embeddings"): _refused_in_replay,
+    (embedding, "_acompute_embeddings"): _refused_in_replay,
+}
+
+_ORIGINALS: dict[tuple[Any, str], Original] = {}
