@@ -126,7 +126,8 @@ def forget_last_trace() -> None:
 
 def attributes(call: Call, *, failed: bool) -> dict[str, Any]:
     """Return what a span says of a call. Tokens are said of bought answers only: what is served costs nothing."""
-    asked, tally = call.asked, call.tally
+    # Not from its tally: the span closes before the call is counted.
+    asked, origin = call.asked, call.origin
     outcome = call.outcome or ("failed" if failed else None)
     found = {
         "phase": asked.ruling.context.name or None,
@@ -138,12 +139,10 @@ def attributes(call: Call, *, failed: bool) -> dict[str, Any]:
         "cache_hit": outcome in SERVED,
     }
     said = {f"{PREFIX}.{name}": value for name, value in found.items() if value is not None}
-    if tally.tokens_spent:
-        said[_USAGE] = {
-            "input_tokens": tally.prompt_tokens_spent,
-            "output_tokens": tally.completion_tokens_spent,
-            "total_tokens": tally.tokens_spent,
-        }
+    if origin is not None and outcome not in SERVED:
+        read, written = origin.prompt_tokens or 0, origin.completion_tokens or 0
+        if read or written:
+            said[_USAGE] = {"input_tokens": read, "output_tokens": written, "total_tokens": read + written}
     return said
 
 
