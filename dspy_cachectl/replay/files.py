@@ -10,8 +10,6 @@ import glob
 import io
 import os
 import re
-import stat
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
@@ -25,6 +23,7 @@ from dspy_cachectl.context.open_cassette import Recording
 from dspy_cachectl.entries import records
 from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreUnavailableError
+from dspy_cachectl.reports.writing import write_whole
 
 FORMAT = 1
 LARGEST_LINE = 64 * 1024 * 1024
@@ -131,7 +130,8 @@ def write(
         )
     if path.suffix == ".zst":
         content = zstandard.ZstdCompressor(level=9).compress(content)
-    replace_file(path, content)
+    _sweep(path, content[:_HEAD])
+    write_whole(path, content, what="the cassette")
     return True
 
 
@@ -189,40 +189,18 @@ def from_line(line: bytes) -> Recording:
     return Recording(key, asked, data, scope)
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file in place of what is there, whole or not at all; where a link is there, in place of what it leads to.
-
-    A new file may be read by whom the umask says, since it is made to be committed; one that was there keeps its mode.
-
-    Raises:
-        StoreUnavailableError: If it cannot be written.
-    """
+def _sweep(path: Path, head: bytes) -> None:
+    """Remove what a process left that was killed while it wrote; a file that only has such a name stays."""
     target = Path(os.path.realpath(path))
-    new = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.new")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target, content[:_HEAD])
-        try:
-            with new.open("xb") as file:
-                if target.exists():
-                    new.chmod(stat.S_IMODE(target.stat().st_mode))
-                file.write(content)
-            new.replace(target)
-        except BaseException:
-            new.unlink(missing_ok=True)
-            raise
+        for left in target.parent.glob(f".{glob.escape(target.name)}.????????.new"):
+            if left.is_file() and not left.is_symlink():
+                with left.open("rb") as file:
+                    ours = file.read(len(head)) == head
+                if ours:
+                    left.unlink(missing_ok=True)
     except OSError as error:
         raise StoreUnavailableError(f"the cassette {path} cannot be written: {error}") from error
-
-
-def _sweep(target: Path, head: bytes) -> None:
-    """Remove what a process left that was killed while it wrote; a file that only has such a name stays."""
-    for left in target.parent.glob(f".{glob.escape(target.name)}.????????.new"):
-        if left.is_file() and not left.is_symlink():
-            with left.open("rb") as file:
-                ours = file.read(len(head)) == head
-            if ours:
-                left.unlink(missing_ok=True)
 
 
 def _place_in_file(line: bytes) -> tuple[str, ...]:
