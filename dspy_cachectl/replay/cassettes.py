@@ -6,7 +6,6 @@ import contextlib
 import functools
 import hashlib
 import os
-import tempfile
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -175,7 +174,7 @@ class CassetteSession:
         if replays and scope not in scopes and "" in scopes:
             scope = ""
         of_a_store = before is not None and before.keys == "store"
-        self._journal = None if replays else unsaved.Journal(path)
+        self._unsaved = None if replays else unsaved.Unsaved(path)
         self._token = uuid.uuid4().hex
         try:
             contents = OpenCassette(
@@ -184,7 +183,7 @@ class CassetteSession:
                 mode="replay" if replays else "all" if mode == "all" else "new",
                 clean=Cleaner(redact),
                 portable=not of_a_store,
-                on_recorded=None if self._journal is None else self._journal.append,
+                on_recorded=None if self._unsaved is None else self._unsaved.append,
                 scope=scope,
             )
             self.cassette = Cassette(path, mode, contents)
@@ -195,8 +194,8 @@ class CassetteSession:
             self._phase.__enter__()
         except BaseException:
             state.cassettes.pop(self._token, None)
-            if self._journal is not None:
-                self._journal.close(keep=False)
+            if self._unsaved is not None:
+                self._unsaved.close(keep=False)
             raise
 
     def close(self, error: BaseException | None = None, *, forget: Collection[str] = ()) -> None:
@@ -211,7 +210,7 @@ class CassetteSession:
             StoreError: If the file cannot be written.
         """
         contents = self.cassette.contents
-        unsaved = True
+        is_saved = False
         try:
             # The misses of its own phase are among the cassette's.
             with contextlib.suppress(ReplayIncompleteError):
@@ -220,12 +219,12 @@ class CassetteSession:
             state.cassettes[self._token] = OpenCassette(
                 f"{contents.name}, which is closed", mode="replay", clean=contents.clean
             )
-            if self._journal is not None and (contents.recorded or forget or not contents.scope):
+            if self._unsaved is not None and (contents.recorded or forget or not contents.scope):
                 save(self.cassette.path, contents.recorded, forget=forget)
-            unsaved = False
+            is_saved = True
         finally:
-            if self._journal is not None:
-                self._journal.close(keep=unsaved)
+            if self._unsaved is not None:
+                self._unsaved.close(keep=not is_saved)
         if contents.unkept and (error is None or isinstance(error, Exception)):
             raise ConfigurationError(
                 f"{len(contents.unkept)} answers are not in the cassette {contents.name}, and its replay would miss "
@@ -299,14 +298,13 @@ def _take_over(path: Path, scope: str) -> bool:
     A scope leaves the others' alone: when they open it, they have to know that theirs was cut short.
     """
     found = False
-    for journal, recordings in unsaved.left_behind(path).items():
+    for database, recordings in unsaved.left_behind(path):
         if scope and any(recording.scope != scope for recording in recordings):
             continue
-        if recordings:
-            found = True
-            logger.warning("%d answers of a recording of %s that was killed are added to it", len(recordings), path)
-            save(path, {recording.key: recording for recording in recordings})
-        journal.unlink(missing_ok=True)
+        found = True
+        logger.warning("%d answers of a recording of %s that was killed are added to it", len(recordings), path)
+        save(path, {recording.key: recording for recording in recordings})
+        unsaved.remove(database)
     return found
 
 
@@ -317,10 +315,8 @@ def _locked(path: Path) -> Iterator[None]:
     Raises:
         StoreUnavailableError: If its turn does not come, or there can be no lock.
     """
-    # Not beside the cassette, which is in version control.
-    user = os.getuid() if hasattr(os, "getuid") else "user"
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
-    lock = Path(tempfile.gettempdir()) / f"dspy-cachectl-{user}" / f"{name}.lock"
+    lock = unsaved.locks_folder() / f"{name}.lock"
     try:
         lock.parent.mkdir(mode=0o700, exist_ok=True)
         if lock.exists() and lock.stat().st_size:

@@ -1,104 +1,101 @@
-"""What a recording has bought so far, beside its cassette: a killed process loses nothing that was paid for."""
+"""What a recording has bought and its cassette has not yet: a killed process loses nothing that was paid for.
+
+Each open cassette that records has a small database of its own beside its file, which goes when all is saved. A
+process that is dead, or a cassette that was closed and could not be saved, leaves it behind for the next recording.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import io
+import glob
 import os
-import threading
+import tempfile
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from dspy_cachectl.context.open_cassette import Recording
 from dspy_cachectl.errors import CorruptEntryError, StoreUnavailableError
-from dspy_cachectl.predictions import locks
 from dspy_cachectl.replay import files
+from dspy_cachectl.stores.database import Database
+from dspy_cachectl.stores.liveness import is_alive, me
+
+VERSION = 1
+
+_SCHEMA = ("CREATE TABLE recordings (key TEXT PRIMARY KEY, process TEXT, line BLOB) WITHOUT ROWID",)
+
+_open: set[Path] = set()
+"""Those of this process that are in use: what else there is of it was closed and could not be saved."""
 
 
-class Journal:
-    """The recordings of one open cassette, a line each, on the disk as soon as they are made. Thread-safe.
+class Unsaved:
+    """The recordings of one open cassette, on the disk as soon as they are made. Thread-safe.
 
     Args:
-        path: The cassette's file. The journal is made beside it with the first recording.
+        path: The cassette's file.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial")
-        self._lock = threading.Lock()
-        self._file: io.FileIO | None = None
-        self._closed = False
+        self._file = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.unsaved").absolute()
+        self._database = _database(self._file)
+        _open.add(self._file)
 
     def append(self, recording: Recording) -> None:
         """Write a recording. One that comes when it is closed is left behind, for the next recording to take over.
 
         Raises:
-            StoreUnavailableError: If it cannot be written.
+            StoreError: If it cannot be written.
         """
-        line = files.to_line(recording) + b"\n"
+        line, process = files.to_line(recording), me(locks_folder())
+        # Not left to the database, which would keep the folder to this user: cassettes are made to be committed.
         try:
-            with self._lock:
-                if self._file is None:
-                    self._path.parent.mkdir(parents=True, exist_ok=True)
-                    self._file = io.FileIO(self._path, "ab")
-                    locks.hold(self._file)
-                _write(self._file, line)
-                if self._closed:
-                    self._let_go()
+            self._file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreUnavailableError(f"the recording {self._path} cannot be written: {error}") from error
+            raise StoreUnavailableError(f"the folder {self._file.parent} cannot be written: {error}") from error
+        with self._database.change() as sql:
+            sql("INSERT OR REPLACE INTO recordings VALUES (?, ?, ?)", recording.key, process, line)
 
     def close(self, *, keep: bool) -> None:
         """Let go of it, and remove it unless it has to be kept."""
-        with self._lock:
-            self._closed = True
-            if self._file is not None and not keep:
-                # First removed, then let go: nobody may take it for a dead process's.
-                self._path.unlink(missing_ok=True)
-            self._let_go()
-
-    def _let_go(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            file.close()
+        if not keep:
+            remove(self._file)
+        _open.discard(self._file)
 
 
-def _write(file: io.FileIO, line: bytes) -> None:
-    # On a full disk a part of it may be written: the next line must not be joined to that.
-    begin = file.seek(0, io.SEEK_END)
-    rest = memoryview(line)
-    try:
-        while rest:
-            rest = rest[file.write(rest) :]
-    except OSError:
-        file.truncate(begin)
-        raise
-
-
-def left_behind(path: Path) -> dict[Path, list[Recording]]:
-    """Return the journals of a cassette whose processes are dead, and what is in them.
+def left_behind(path: Path) -> Iterator[tuple[Path, list[Recording]]]:
+    """Yield the databases of a cassette that nobody uses any more, and what is in them.
 
     Raises:
-        StoreUnavailableError: If one cannot be read.
+        CorruptEntryError: If one is damaged.
+        FormatVersionError: If a newer version of this package wrote one; it is left as it is.
+        StoreUnavailableError: If one cannot be read, or is not ours.
     """
-    found: dict[Path, list[Recording]] = {}
-    if not path.parent.is_dir():
-        return found
-    for journal in sorted(path.parent.glob(f".{_literal(path.name)}.*.partial")):
-        if locks.is_in_use(journal):
-            continue
-        recordings = []
-        try:
-            lines = journal.read_bytes().split(b"\n")
-        except FileNotFoundError:
-            continue  # another process has just taken it over
-        except OSError as error:
-            raise StoreUnavailableError(f"the recording {journal} cannot be read: {error}") from error
-        for line in lines:
-            with contextlib.suppress(CorruptEntryError):  # its last line may be cut short
-                recordings.append(files.from_line(line))
-        found[journal] = recordings
-    return found
+    for file in sorted(path.parent.absolute().glob(f".{glob.escape(path.name)}.????????.unsaved")):
+        rows = [] if file in _open else _database(file).read("SELECT process, line FROM recordings")
+        # One without rows may be somebody's who has just begun.
+        if rows and not any(_is_in_use(process) for process in {process for process, _ in rows}):
+            try:
+                yield file, [files.from_line(line) for _, line in rows]
+            except CorruptEntryError as error:
+                raise CorruptEntryError(f"{file}: {error}. Move it away to record anew what is in it") from error
 
 
-def _literal(name: str) -> str:
-    return "".join(f"[{character}]" if character in "*?[" else character for character in name)
+def remove(file: Path) -> None:
+    """Remove a database, and what a killed process may have left beside it."""
+    for one in (file, file.with_name(f"{file.name}-journal")):
+        if one.exists():  # on a read-only disk nothing was made, and nothing can be removed
+            one.unlink(missing_ok=True)
+
+
+def locks_folder() -> Path:
+    """Return where the locks of cassettes are: not beside them, which are in version control."""
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    return Path(tempfile.gettempdir()) / f"dspy-cachectl-{user}"
+
+
+def _database(file: Path) -> Database:
+    return Database(file, kind="unsaved recordings", version=VERSION, schema=_SCHEMA)
+
+
+def _is_in_use(process: str) -> bool:
+    folder = locks_folder()
+    return process != me(folder) and is_alive(folder, process)

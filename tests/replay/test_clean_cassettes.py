@@ -62,17 +62,19 @@ class TestSecrets:
         assert (recorded[0], recorded[2:]) == (replayed[0], replayed[2:])
         assert endpoint.requests == 4
 
-    def test_in_the_journal(self, endpoint: Endpoint, lm: MakeLM, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_in_what_is_not_saved_yet(
+        self, endpoint: Endpoint, lm: MakeLM, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Nor are they in what a killed recording leaves behind."""
         monkeypatch.setenv("SOME_API_KEY", SECRETS["environment"])
         known = [secret for name, secret in SECRETS.items() if name != "header"]
         endpoint.configure(answers={"tell": [" ".join(known)]})
         with cachectl.cassette(path, "record"):
             lm()(f"tell {SECRETS['environment']}")
-            (journal,) = path.parent.glob(".*.partial")
-            text = journal.read_text()
-        assert [] == [secret for secret in known if secret in text]
-        assert "[removed]" in text
+            (unsaved,) = path.parent.glob(".*.unsaved")
+            content = unsaved.read_bytes()
+        assert [] == [secret for secret in known if secret.encode() in content]
+        assert b"[removed]" in content
 
     def test_in_the_arguments_of_a_tool(self, endpoint: Endpoint, path: Path) -> None:
         """A tool's parameter may have any name: what is called `key` or `id` is text as well."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +18,7 @@ import dspy
 import pytest
 
 import dspy_cachectl as cachectl
+from dspy_cachectl.replay import files, unsaved
 from tests.calls.support import MakeLM, assert_counted, evaluate, examples, gold, qa, question
 from tests.endpoint import Endpoint
 from tests.faults.disks import read_only, small_disk
@@ -67,6 +71,15 @@ def start(endpoint: Endpoint, path: Path, mode: str, questions: int, copies: int
     )
 
 
+def left_behind(path: Path, of: Path) -> Path:
+    """Leave the first recording of a cassette behind for another, as one that could not be saved."""
+    left = unsaved.Unsaved(of)
+    left.append(next(iter(files.read(path).recordings.values())))
+    left.close(keep=True)
+    (file,) = path.parent.glob(f".{of.name}.*.unsaved")
+    return file
+
+
 class TestKilled:
     @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
     @pytest.mark.parametrize("mode", ["record", "new", "all"])
@@ -81,7 +94,7 @@ class TestKilled:
         process.communicate()
         assert process.returncode == -signal.SIGKILL
         assert not path.exists()
-        assert 1 == len(left_over(path.parent))
+        assert 1 == len(list(path.parent.glob(".*.unsaved")))
         arrived = endpoint.requests
         endpoint.configure(delay=0.0)
 
@@ -94,27 +107,73 @@ class TestKilled:
         with cachectl.cassette(path):
             assert score == evaluate(qa(), examples(40), threads=THREADS)
 
-    def test_a_line_cut_short(self, endpoint: Endpoint, path: Path) -> None:
-        """Of the journal of a killed recording the last line may be half there."""
-        with cachectl.cassette(path.with_name("whole.jsonl"), "record"):
-            recorded = ask("one", "two")
-        _, first, second = path.with_name("whole.jsonl").read_bytes().splitlines()
-        path.with_name(f".{path.name}.1-abc.partial").write_bytes(first + b"\n" + second[:-50])
-        with cachectl.cassette(path, "record"):
-            answers = ask("one", "two")
-        assert 1 == len({*recorded} & {*answers})
-        assert endpoint.requests == 3
-
-    def test_a_journal_of_another_cassette(self, endpoint: Endpoint, path: Path) -> None:
+    def test_of_another_cassette(self, endpoint: Endpoint, path: Path) -> None:
         """Names that are like this one's, or like a pattern, are not this one's."""
-        with cachectl.cassette(path.with_name("whole.jsonl"), "record"):
+        with cachectl.cassette(path, "record"):
             ask("one")
-        line = path.with_name("whole.jsonl").read_bytes().splitlines()[1]
-        other = path.with_name(".answerz.jsonl.1-abc.partial")
-        other.write_bytes(line + b"\n")
+        other = left_behind(path, path.with_name("answerz.jsonl"))
         with cachectl.cassette(path.with_name("answer[sz].jsonl"), "record"):
             pass
         assert other.exists()
+
+    @pytest.mark.parametrize("mode", ["record", "new", "all"])
+    @pytest.mark.parametrize("content", ["text", "database", "nothing"])
+    def test_a_file_of_somebody_elses(self, endpoint: Endpoint, path: Path, content: str, mode: Any) -> None:
+        """Where it only has such a name it is neither taken nor removed, and it is said where it cannot be read."""
+        theirs = path.with_name(f".{path.name}.01234567.unsaved")
+        theirs.write_bytes(b"precious" * 1000 if content == "text" else b"")
+        if content == "database":
+            with contextlib.closing(sqlite3.connect(theirs)) as connection:
+                connection.execute("CREATE TABLE recordings (key, process, line)")
+        before = theirs.read_bytes()
+        if content == "nothing":
+            with cachectl.cassette(path, mode):
+                ask("one")
+        else:
+            with pytest.raises(cachectl.StoreUnavailableError, match="01234567"), cachectl.cassette(path, mode):
+                ask("one")
+            assert 0 == endpoint.requests
+        assert before == theirs.read_bytes()
+        assert [theirs.name] == left_over(path.parent)
+
+    def test_of_a_newer_version(self, endpoint: Endpoint, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What a newer version left behind is said and left as it is; a replay needs none of it."""
+        with cachectl.cassette(path, "record"):
+            recorded = ask("one")
+        monkeypatch.setattr(unsaved, "VERSION", 2)
+        left = left_behind(path, path)
+        monkeypatch.undo()
+        before = left.read_bytes()
+        with pytest.raises(cachectl.FormatVersionError, match="newer"), cachectl.cassette(path, "new"):
+            ask("two")
+        with cachectl.cassette(path):
+            assert recorded == ask("one")
+        assert (before, 1) == (left.read_bytes(), endpoint.requests)
+
+    def test_a_damaged_one(self, endpoint: Endpoint, path: Path) -> None:
+        """Is named and left as it is."""
+        with cachectl.cassette(path, "record"):
+            ask("one")
+        file = left_behind(path, path)
+        with contextlib.closing(sqlite3.connect(file)) as connection:
+            connection.execute("UPDATE recordings SET line = ?", (b'{"key": "x"}',))
+            connection.commit()
+        with pytest.raises(cachectl.CorruptEntryError, match=re.escape(str(file))), cachectl.cassette(path, "new"):
+            ask("two")
+        assert (True, 1) == (file.exists(), endpoint.requests)
+
+    def test_who_may_read_it(self, endpoint: Endpoint, path: Path) -> None:
+        """What is not saved yet is for this user alone; the folder that is made for it is not."""
+        path = path.parent / "below" / path.name
+        before = os.umask(0o022)
+        try:
+            with cachectl.cassette(path, "record"):
+                ask("one")
+                (file,) = path.parent.glob(".*.unsaved")
+                assert (0o600, 0o755) == tuple(one.stat().st_mode & 0o777 for one in (file, path.parent))
+        finally:
+            os.umask(before)
+        assert 0o644 == path.stat().st_mode & 0o777
 
 
 class TestTwoProcesses:
@@ -182,10 +241,10 @@ class TestDisks:
             with cachectl.cassette(path, "record") as opened:
                 recorded = ask("one")
                 disk.fill()
-                recorded += ask("large", "two")  # the second fits into the last page of the journal
+                recorded += ask("large", "two")
                 disk.free()
                 recorded += ask("three")
-            assert_counted(opened.stats, fresh=4, requests=4, failed_writes=1)
+            assert_counted(opened.stats, fresh=4, requests=4, failed_writes=2)
             assert (4, []) == (len(recordings(path)), left_over(disk.path))
             with cachectl.cassette(path):
                 assert recorded == ask("one", "large", "two", "three")
