@@ -12,7 +12,7 @@ from dspy_cachectl.cli.output import console, print_json, print_table
 
 app = typer.Typer(
     name="mlflow",
-    help="See and deliver the results that wait for an MLflow server.",
+    help="See, deliver and discard the results that wait for an MLflow server.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -39,7 +39,7 @@ def show_status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
                     item.tracking_uri or "-",
                     item.run_id or "-",
                     str(item.tries),
-                    f"being delivered by process {item.held_by}" if item.held_by else item.reason or "not tried yet",
+                    "being delivered" if item.being_delivered else item.reason or "not tried yet",
                 )
                 for item in waiting
             ),
@@ -59,15 +59,26 @@ def deliver_all(
     """Deliver the results that wait in the outbox. Exits with 1 if some of them go on waiting."""
     from dspy_cachectl.tracking import sync
 
-    deliveries = sync(timeout=timeout, uri=uri, dry_run=dry_run)
+    outcomes = sync(timeout=timeout, uri=uri, dry_run=dry_run)
     if as_json:
-        print_json([asdict(item) for item in deliveries])
-    elif not deliveries:
+        print_json([asdict(item) for item in outcomes])
+    elif not outcomes:
         console().print("Nothing waits.")
     else:
         print_table(
             ("record", "status", "run", "reason"),
-            ((item.uid[:8], item.status, item.run_id or "-", item.reason or "-") for item in deliveries),
+            ((str(item.uid)[:8], item.status, item.run_id or "-", item.reason or "-") for item in outcomes),
         )
-    if not dry_run and any(item.status == "pending" for item in deliveries):
+    if not dry_run and any(item.status in ("pending", "damaged") for item in outcomes):
         raise typer.Exit(1)
+
+
+@app.command("discard")
+def throw_away(
+    records: Annotated[list[str], typer.Argument(metavar="RECORD", help="Records, as `mlflow status` names them.")],
+) -> None:
+    """Throw results away that wait in the outbox, such as those for a run that was deleted."""
+    from dspy_cachectl.tracking import discard
+
+    for uid in discard(records):
+        console().print(f"Discarded {uid}.")

@@ -80,6 +80,7 @@ class PhaseRun:
             policy makes no draws of its own.
         closed: Whether its block has ended.
         on_call: Called with each `Call` of it that has ended, in the thread that made it; None for nobody.
+        logged: The uids that it was first logged as, by where it was logged to.
     """
 
     def __init__(self, context: PhaseContext) -> None:
@@ -92,6 +93,7 @@ class PhaseRun:
         self.ledger = Ledger()
         self.observer = EvaluationObserver() if context.strays_matter else None
         self.on_call: Callable[[Any], None] | None = None
+        self.logged: dict[tuple[str | None, ...], str] = {}
         self._lock = threading.Lock()
         self._misses: list[CacheMissError] = []
         self._missed = 0

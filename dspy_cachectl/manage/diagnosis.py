@@ -214,7 +214,7 @@ def check_outbox(_: Surroundings) -> Iterator[Finding]:
     """Look at what waits for a tracking server."""
     from dspy_cachectl.tracking.outbox import Outbox
 
-    waiting = Outbox().pending()
+    waiting = Outbox().waiting()
     if not waiting:
         yield Finding("outbox", "ok", "nothing waits")
         return

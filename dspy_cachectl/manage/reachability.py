@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from dspy_cachectl.entries.secrets import scrub
 from dspy_cachectl.errors import CachectlError
-from dspy_cachectl.tracking.deadline import Guard
+from dspy_cachectl.tracking.deadline import TimeLimiter
 from dspy_cachectl.tracking.record import without_credentials
 
 
@@ -25,7 +25,7 @@ def reach(uri: str, *, limit: float) -> tuple[str, str | None]:
     """
     shown = scrub(without_credentials(uri))
     try:
-        return shown, Guard(exit_wait=0.0).run(lambda: _problem(uri), limit=limit, target=shown)
+        return shown, TimeLimiter(exit_wait=0.0).run(lambda: _problem(uri), limit=limit, target=shown)
     except CachectlError as error:
         return shown, str(error)
 
@@ -48,7 +48,7 @@ def _asked(scheme: str, host: str, path: str) -> str | None:
     # Without credentials: any answer shows that somebody is there.
     request = urllib.request.Request(f"{scheme}://{host}{path.rstrip('/')}/health")  # noqa: S310 - http(s) only
     try:
-        with urllib.request.urlopen(request, timeout=30):  # noqa: S310 - the guard's limit is the shorter one
+        with urllib.request.urlopen(request, timeout=30):  # noqa: S310 - the limiter's is the shorter one
             return None
     except urllib.error.HTTPError as error:
         return None if error.code < 500 else f"it answers with status {error.code}"

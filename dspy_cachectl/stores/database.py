@@ -176,7 +176,7 @@ class Database:
                 return self._connected()
 
         with self._translated():
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self.path.parent)
             self._exists()
             return patiently(connect, self.patience)
 
@@ -261,6 +261,12 @@ class Database:
             yield
         except (sqlite3.Error, OSError) as error:
             raise StoreUnavailableError(f"could not use {self.path}: {reason(error)}") from error
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder, and what is missing above it, for this user alone: `mkdir` gives its mode to the last one only."""
+    for missing in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
 
 
 def patiently(use: Callable[[], _T], patience: float) -> _T:

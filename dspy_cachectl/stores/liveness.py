@@ -12,6 +12,7 @@ from pathlib import Path
 import filelock
 
 from dspy_cachectl.errors import StoreUnavailableError
+from dspy_cachectl.stores.database import make_private
 
 _mine: dict[Path, tuple[int, str, filelock.BaseFileLock]] = {}
 _lock = threading.Lock()
@@ -33,7 +34,7 @@ def me(folder: Path) -> str:
         # Of the process, and not of the thread that asks first: its lock would end with the thread.
         held = filelock.FileLock(_file(folder, token), timeout=0, mode=0o600, thread_local=False)
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(folder)
             for left in folder.glob(_file(folder, "[0-9a-f]" * 32).name):
                 is_alive(folder, left.stem[1:])
             held.acquire()

@@ -4,21 +4,25 @@
 outcome = log_to_mlflow(run)     # returns within 10 s, whatever the server does
 status()                         # what waits in the outbox
 sync()                           # deliver it
+discard(["5f2a"])                # or throw it away
 protect_mlflow()                 # bound MLflow's own calls, too
 ```
+
+Besides these, `callbacks` has the pair that logs every evaluation by itself. It knows `reports`, `context` and what is
+below them.
 """
 
 from __future__ import annotations
 
-from dspy_cachectl.tracking.delivery import Delivery, Waiting, status, sync
-from dspy_cachectl.tracking.log import LogOutcome, log_to_mlflow
+from dspy_cachectl.tracking.delivery import LogOutcome, Waiting, discard, status, sync
+from dspy_cachectl.tracking.log import log_to_mlflow
 from dspy_cachectl.tracking.protect import Protection, protect_mlflow
 
 __all__ = [
-    "Delivery",
     "LogOutcome",
     "Protection",
     "Waiting",
+    "discard",
     "log_to_mlflow",
     "protect_mlflow",
     "status",

@@ -5,19 +5,20 @@ Doing it twice leaves the server as doing it once: files are overwritten, the re
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import logging
+import tempfile
 import threading
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.tracking.record import REPORT_TAG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Iterator
 
+    from dspy_cachectl.tracking.push import Push
     from dspy_cachectl.tracking.record import Dataset, Record
 
 logger = logging.getLogger(__name__)
@@ -33,67 +34,41 @@ _NAMING_WAIT = 5.0
 _SOURCE = json.dumps({"tags": {"mlflow.source.name": "dspy-cachectl"}})
 
 
-def attach(
-    client: Any,
-    run_id: str,
-    record: Record,
-    *,
-    files: Path | None,
-    check: Callable[[], None],
-    model_id: str | None = None,
-) -> None:
+def attach(push: Push, run_id: str, *, model_id: str | None = None) -> None:
     """Add to a run what a record has beside its numbers. Where it has nothing, no request is made.
 
     Args:
-        client: An `MlflowClient`.
+        push: The try to deliver the record.
         run_id: The run.
-        record: The record.
-        files: The folder with its artifacts, or None where there is none.
-        check: Called before each change; raises where the record is no longer ours to deliver.
         model_id: The model that was evaluated, or None.
 
     Raises:
-        Exception: Whatever MLflow or `check` raises.
+        LeaseLostError: The record is no longer ours to deliver.
+        Exception: Whatever MLflow raises.
     """
-    inputs = _inputs(record, model_id)
+    inputs = _inputs(push.record, model_id)
     if inputs:
-        check()
-        client.log_inputs(run_id, **inputs)
-    if record.artifacts and files is not None:
-        _upload(client, run_id, files, check)
-        if record.tables:
-            with _naming(run_id):
-                _name_tables(client, run_id, record, check)
-    for child in _children(client, run_id, record):
+        push.check()
+        push.client.log_inputs(run_id, **inputs)
+    if push.files:
+        _upload(push, run_id)
+        if push.record.tables:
+            _name_tables(push, run_id)
+    for child in _children(push, run_id):
         if child.info.run_id != run_id and PARENT_TAG not in child.data.tags:
-            check()
-            client.set_tag(child.info.run_id, PARENT_TAG, run_id)
+            push.check()
+            push.client.set_tag(child.info.run_id, PARENT_TAG, run_id)
 
 
-def find_run(client: Any, run_id: str) -> Any | None:
-    """Return a run; None if the server does not know it.
-
-    Raises:
-        Exception: Whatever else MLflow raises.
-    """
-    exceptions = importlib.import_module("mlflow.exceptions")
-    try:
-        return client.get_run(run_id)
-    except exceptions.MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
-
-
-def _upload(client: Any, run_id: str, files: Path, check: Callable[[], None]) -> None:
-    try:
-        # One by one: `log_artifacts` has an executor upload to some stores, and exit waits for an executor's threads.
-        for path in sorted(path for path in files.rglob("*") if path.is_file()):
-            check()
-            client.log_artifact(run_id, str(path), path.parent.relative_to(files).as_posix())
-    except Exception:
-        check()  # the folder moves away when somebody else has delivered the record
-        raise
+def _upload(push: Push, run_id: str) -> None:
+    # One by one: `log_artifacts` has an executor upload to some stores, and exit waits for an executor's threads.
+    for name, data in sorted(push.files.items()):
+        place = PurePosixPath(name)
+        with tempfile.TemporaryDirectory(prefix="dspy-cachectl-") as folder:
+            path = Path(folder, place.name)
+            path.write_bytes(data)
+            push.check()
+            push.client.log_artifact(run_id, str(path), place.parent.as_posix())
 
 
 def _inputs(record: Record, model_id: str | None) -> dict[str, list[Any]]:
@@ -119,45 +94,42 @@ def _input(dataset: Dataset) -> Any:
     )
 
 
-_naming_lock = threading.Lock()
-_named: dict[str, threading.Lock] = {}
+_naming = threading.Lock()
 
 
-@contextlib.contextmanager
-def _naming(run_id: str) -> Iterator[None]:
+def _name_tables(push: Push, run_id: str) -> None:
     """Let the threads of this process add to a run's tables one after the other: each reads the list and writes it."""
-    with _naming_lock:
-        lock = _named.setdefault(run_id, threading.Lock())
     # Not for ever: the one before may hang.
-    held = lock.acquire(timeout=_NAMING_WAIT)
+    held = _naming.acquire(timeout=_NAMING_WAIT)
     try:
-        yield
+        _add_tables(push, run_id)
     finally:
         if held:
-            lock.release()
+            _naming.release()
 
 
-def _name_tables(client: Any, run_id: str, record: Record, check: Callable[[], None]) -> None:
-    known = client.get_run(run_id).data.tags.get(TABLES_TAG, "[]")
+def _add_tables(push: Push, run_id: str) -> None:
+    known = push.client.get_run(run_id).data.tags.get(TABLES_TAG, "[]")
     try:
         tables = list(json.loads(known))
     except (ValueError, TypeError):
         logger.warning("run %s has a tag %s that is not a list of tables; it is left alone", run_id, TABLES_TAG)
         return
-    merged = tables + [table for path in record.tables if (table := {"path": path, "type": "table"}) not in tables]
+    named = ({"path": path, "type": "table"} for path in push.record.tables)
+    merged = tables + [table for table in named if table not in tables]
     text = json.dumps(merged)
     if len(text) > _LONGEST_TAG:
         logger.warning("run %s has too many tables for mlflow.load_table to find another", run_id)
     elif merged != tables:
-        check()
-        client.set_tag(run_id, TABLES_TAG, text)
+        push.check()
+        push.client.set_tag(run_id, TABLES_TAG, text)
 
 
-def _children(client: Any, run_id: str, record: Record) -> Iterator[Any]:
-    for run in (find_run(client, child) for child in record.children):
+def _children(push: Push, run_id: str) -> Iterator[Any]:
+    for run in map(push.find_run, push.record.children):
         if run is not None and run.info.lifecycle_stage == "active":
             yield run
-    if record.compares:
-        experiment = client.get_run(run_id).info.experiment_id
-        for digest in record.compares:
-            yield from client.search_runs([experiment], filter_string=f"tags.`{REPORT_TAG}` = '{digest}'")
+    if push.record.compares:
+        experiment = push.client.get_run(run_id).info.experiment_id
+        for digest in push.record.compares:
+            yield from push.client.search_runs([experiment], filter_string=f"tags.`{REPORT_TAG}` = '{digest}'")

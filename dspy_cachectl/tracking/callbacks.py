@@ -8,23 +8,20 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import dspy
-
 from dspy_cachectl.calls.spans import SpanHead, SpanTail, hide_secrets
 from dspy_cachectl.context import evaluations, scopes
 from dspy_cachectl.context.evaluations import REPORTED, Evaluation, EvaluationObserver
 from dspy_cachectl.context.ruling import current_phase
-from dspy_cachectl.fingerprints.code import metric_fingerprint
-from dspy_cachectl.fingerprints.data import hash_of_questions, questions_of
-from dspy_cachectl.fingerprints.models import model_identity
-from dspy_cachectl.fingerprints.programs import program_fingerprint
+from dspy_cachectl.fingerprints.data import questions_of
+from dspy_cachectl.fingerprints.provenance import provenance_of
 from dspy_cachectl.tracking.deadline import check_limit
 from dspy_cachectl.tracking.log import log_results
+from dspy_cachectl.tracking.outgoing import program_model
+from dspy_cachectl.tracking.phase_records import PhaseResults
 from dspy_cachectl.tracking.record import Dataset
-from dspy_cachectl.tracking.reports import program_model
-from dspy_cachectl.tracking.results import Results, Scored
 
 if TYPE_CHECKING:
+    from dspy_cachectl.context.phases import PhaseRun
     from dspy_cachectl.context.scopes import EvaluationScope
 
 logger = logging.getLogger(__name__)
@@ -59,7 +56,7 @@ def mlflow_callbacks(*, timeout: float = 10.0) -> tuple[SpanHead, EvaluationLogg
 class _Begun:
     """What is known of an evaluation when it begins. Strictly private."""
 
-    facts: dict[str, str | None]
+    provenance: dict[str, str | None]
     name: str
     inner: bool
 
@@ -87,7 +84,7 @@ class EvaluationLogger(EvaluationObserver, SpanTail):
         if not (metadata.get("disable_logging") or metadata.get(REPORTED)):
             program = inputs.get("program")
             self._begun[call_id] = _Begun(
-                _facts(program, inputs.get("devset") or instance.devset, inputs.get("metric") or instance.metric),
+                _provenance(program, inputs.get("devset") or instance.devset, inputs.get("metric") or instance.metric),
                 type(program).__name__,
                 scopes.opened(call_id).parent is not None,
             )
@@ -120,49 +117,37 @@ class EvaluationLogger(EvaluationObserver, SpanTail):
         if scope is None or run is None:
             return
         phase, stats = current_phase(), scope.ledger.snapshot()
-        name, policy, run_id = (phase.name, phase.policy.name, phase.run_id) if phase else (None, None, None)
-        self._log(Results(name, policy, run_id, stats, [], time.time(), kind="compile"))
+        self._log(_in_phase(phase, stats=stats, kind="compile"))
 
-    def _log(self, results: Results) -> None:
+    def _log(self, results: PhaseResults) -> None:
         try:
             log_results(results, timeout=self._timeout)
         except Exception as error:  # noqa: BLE001 - an evaluation is paid for, and goes on whatever MLflow does
             logger.warning("an evaluation could not be logged to MLflow: %r", error)
 
 
-def _results(ended: Evaluation, begun: _Begun) -> Results:
-    phase = current_phase()
-    facts = begun.facts
-    digest = facts.get("devset_digest")
-    known = {name: facts.get(name) for name in ("program_sha", "model", "model_version", "endpoint", "temperature")}
-    return Results(
-        phase=phase.name if phase else None,
-        policy=phase.policy.name if phase else None,
-        cache_run_id=phase.run_id if phase else None,
+def _results(ended: Evaluation, begun: _Begun) -> PhaseResults:
+    made = begun.provenance
+    digest = made.get("data")
+    return _in_phase(
+        current_phase(),
         stats=ended.stats,
-        evaluations=[Scored.of(ended)],
-        now=time.time(),
-        facts={name: value for name, value in facts.items() if name != "temperature"},
-        model=program_model(begun.name, known) if facts.get("program_sha") else None,
+        evaluations=[ended],
+        provenance=made,
+        model=program_model(begun.name, made) if made.get("program") else None,
         dataset=Dataset("devset", digest[:36], ended.n) if digest else None,
     )
 
 
-def _facts(program: Any, devset: Any, metric: Any) -> dict[str, str | None]:
-    """Return what tells program, model, data and metric from others, as `evaluate()` says it."""
+def _in_phase(phase: PhaseRun | None, **content: Any) -> PhaseResults:
+    if phase is not None:
+        content |= {"phase": phase.name, "policy": phase.policy.name, "run_id": phase.run_id}
+    return PhaseResults(time.time(), **content)
+
+
+def _provenance(program: Any, devset: Any, metric: Any) -> dict[str, str | None]:
     try:
-        lm = dspy.settings.lm
-        identity = model_identity(lm, program=program)
-        temperature = lm.kwargs.get("temperature") if isinstance(lm, dspy.BaseLM) else None
-        return {
-            "program_sha": program_fingerprint(program).hash,
-            "model": identity.model,
-            "model_version": identity.checkpoint or identity.version,
-            "endpoint": identity.endpoint,
-            "temperature": None if temperature is None else str(temperature),
-            "devset_digest": hash_of_questions(questions_of(devset)),
-            "metric_sha": metric_fingerprint(evaluations.unwrapped(metric)),
-        }
+        return provenance_of(program, questions_of(devset), evaluations.unwrapped(metric))
     except Exception as error:  # noqa: BLE001 - without them the score stands all the same
         logger.warning("an evaluation is logged without its provenance: %r", error)
         return {}

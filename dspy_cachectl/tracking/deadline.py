@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import atexit
 import math
-import queue
 import threading
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from concurrent import futures
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dspy_cachectl.errors import CachectlError, ConfigurationError
 
@@ -36,50 +35,23 @@ class CircuitOpenError(DeadlineError):
     """The function was not started: its target did not answer in time a short while ago."""
 
 
-@dataclass(eq=False)
-class _Flight(Generic[T]):
-    """A call under way."""
-
-    target: str
-    outcome: queue.SimpleQueue[tuple[T, None] | tuple[None, BaseException]] = field(default_factory=queue.SimpleQueue)
-    ended: threading.Event = field(default_factory=threading.Event)
-
-    def fly(self, function: Callable[[], T]) -> None:
-        try:
-            value = function()
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised in the caller's thread
-            self.outcome.put((None, error))
-        else:
-            self.outcome.put((value, None))
-        finally:
-            self.ended.set()
-
-
-class Guard:
+class TimeLimiter:
     """Runs functions within a limit and keeps a circuit breaker for each target. Thread-safe.
 
     Whatever a function imports has to be imported before, in the caller's thread: a thread that hangs within
     an import holds that module's lock.
 
     Args:
-        cool_down: Seconds for which the circuit of a target stays open after a time-out.
         exit_wait: Seconds, in all, that `wait_at_exit` may take.
         clock: A monotonic clock in seconds.
     """
 
-    def __init__(
-        self,
-        *,
-        cool_down: float = COOL_DOWN,
-        exit_wait: float = EXIT_WAIT,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._cool_down = cool_down
+    def __init__(self, *, exit_wait: float = EXIT_WAIT, clock: Callable[[], float] = time.monotonic) -> None:
         self._exit_wait = exit_wait
         self._clock = clock
         self._lock = threading.Lock()
         self._open_until: dict[str, float] = {}
-        self._flights: set[_Flight[Any]] = set()
+        self._under_way: dict[futures.Future[Any], str] = {}
         self._registered = False
 
     def run(self, function: Callable[[], T], *, limit: float, target: str, trips: bool = True) -> T:
@@ -104,17 +76,13 @@ class Guard:
         left = self.cooling(target)
         if left > 0:
             raise CircuitOpenError(f"{target} did not answer in time before; it is asked again in {math.ceil(left)} s")
-        flight: _Flight[T] = _Flight(target)
-        self._take_off(flight, function)
-        try:
-            value, error = flight.outcome.get(timeout=min(limit, threading.TIMEOUT_MAX))
-        except queue.Empty:
+        future = self._start(function, target)
+        futures.wait([future], timeout=min(limit, threading.TIMEOUT_MAX))
+        if not future.done():
             if trips:
                 self.open_circuit(target)
-            raise DeadlineError(f"{target} did not answer within {limit:.3g} s") from None
-        if error is not None:
-            raise error
-        return value  # type: ignore[return-value]
+            raise DeadlineError(f"{target} did not answer within {limit:.3g} s")
+        return future.result()
 
     def cooling(self, target: str) -> float:
         """Return for how many seconds the circuit of a target stays open; 0 if it is closed."""
@@ -122,9 +90,9 @@ class Guard:
             return max(0.0, self._open_until.get(target, -math.inf) - self._clock())
 
     def open_circuit(self, target: str) -> None:
-        """Ask nothing more of a target for the cool-down."""
+        """Ask nothing more of a target for `COOL_DOWN` seconds."""
         with self._lock:
-            self._open_until[target] = self._clock() + self._cool_down
+            self._open_until[target] = self._clock() + COOL_DOWN
 
     def close_circuit(self, target: str) -> None:
         """Forget that a target did not answer, because somebody asks for another try."""
@@ -134,35 +102,38 @@ class Guard:
     def wait_at_exit(self) -> None:
         """Give calls under way a last chance, all of them together; none to those whose circuit is open."""
         with self._lock:
-            flights = list(self._flights)
-        until = time.monotonic() + self._exit_wait
-        for flight in flights:
-            if self.cooling(flight.target) <= 0:
-                flight.ended.wait(max(0.0, until - time.monotonic()))
+            under_way = list(self._under_way.items())
+        futures.wait([future for future, target in under_way if self.cooling(target) <= 0], timeout=self._exit_wait)
 
-    def _take_off(self, flight: _Flight[T], function: Callable[[], T]) -> None:
+    def _start(self, function: Callable[[], T], target: str) -> futures.Future[T]:
+        future: futures.Future[T] = futures.Future()
+
+        def work() -> None:
+            try:
+                value = function()
+            except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised in the caller's thread
+                future.set_exception(error)
+            else:
+                future.set_result(value)
+            finally:
+                self._ended(future)
+
         with self._lock:
             if not self._registered:
                 # Registered late, so that it runs before the exit hooks of what was imported for the function.
                 atexit.register(self.wait_at_exit)
                 self._registered = True
-            self._flights.add(flight)
-        thread = threading.Thread(target=self._fly, args=(flight, function), name="dspy-cachectl-push", daemon=True)
+            self._under_way[future] = target
         try:
-            thread.start()
+            threading.Thread(target=work, name="dspy-cachectl-push", daemon=True).start()
         except BaseException:
-            self._land(flight)
+            self._ended(future)
             raise
+        return future
 
-    def _fly(self, flight: _Flight[T], function: Callable[[], T]) -> None:
-        try:
-            flight.fly(function)
-        finally:
-            self._land(flight)
-
-    def _land(self, flight: _Flight[T]) -> None:
+    def _ended(self, future: futures.Future[Any]) -> None:
         with self._lock:
-            self._flights.discard(flight)
+            self._under_way.pop(future, None)
 
 
 def check_limit(seconds: object) -> float:

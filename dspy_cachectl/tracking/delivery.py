@@ -5,26 +5,27 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Literal
 
-from dspy_cachectl.errors import StoreError
-from dspy_cachectl.tracking import push
-from dspy_cachectl.tracking.deadline import CircuitOpenError, DeadlineError, Guard, check_limit
+from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, StoreError
+from dspy_cachectl.tracking import client
+from dspy_cachectl.tracking.deadline import CircuitOpenError, DeadlineError, TimeLimiter, check_limit
 from dspy_cachectl.tracking.feedback import FeedbackLeftError
-from dspy_cachectl.tracking.outbox import ARTIFACTS, Entry, Outbox
-from dspy_cachectl.tracking.record import plain_text, without_credentials
+from dspy_cachectl.tracking.outbox import Lease, Outbox, WaitingRecord
+from dspy_cachectl.tracking.push import LeaseLostError, Push
+from dspy_cachectl.tracking.record import Record, plain_text, without_credentials
 from dspy_cachectl.tracking.resolve import absolute, default_uri
+from dspy_cachectl.tracking.send import send
 
 if TYPE_CHECKING:
-    from dspy_cachectl.tracking.claims import Claim
-    from dspy_cachectl.tracking.record import Record
+    from collections.abc import Sequence
 
 logger = logging.getLogger(__name__)
 
-guard = Guard()
-"""The process's guard: circuits are shared by all that is delivered in it."""
+limiter = TimeLimiter()
+"""The process's limiter: circuits are shared by all that is delivered in it."""
 
 SHARE = 0.8
 """The share of a limit for which feedback is sent, so that it stops before it is taken for a server that hangs."""
@@ -35,6 +36,8 @@ LEAST_LEFT = 0.5
 MOST_TRIES = 3
 """Failed tries after which a record is only delivered by `sync`."""
 
+_NOWHERE = "it names no tracking server: give --uri, or set MLFLOW_TRACKING_URI"
+
 
 @dataclass(frozen=True)
 class Waiting:
@@ -42,55 +45,83 @@ class Waiting:
 
     Attributes:
         uid: Its identity.
-        folder: Where it waits.
         written: When it was written, in seconds since 1970.
         tracking_uri: Where it is to go; None if that is not known.
         run_id: The run it is for; None for a run of its own.
         phase: The phase it tells of.
         tries: How many tries to deliver it have failed.
         reason: Why the last one failed, or why the record cannot be read; empty before the first.
-        held_by: The process that is delivering it just now, or None.
+        being_delivered: Whether somebody is delivering it just now.
     """
 
     uid: str
-    folder: str
     written: float
     tracking_uri: str | None
     run_id: str | None
     phase: str | None
     tries: int
     reason: str
-    held_by: int | None
+    being_delivered: bool
 
 
 @dataclass(frozen=True)
-class Delivery:
-    """What became of one record.
+class LogOutcome:
+    """What became of results that were to be logged. Where they make several records, it tells of the last.
 
     Attributes:
-        uid: The record.
-        status: `"delivered"`; `"pending"`: it goes on waiting, for the reason given; `"busy"`: another thread or
-            process is delivering it, or has delivered it meanwhile.
-        run_id: The run that holds the results, or is meant to.
-        reason: Why it was not delivered.
+        status: `"logged"`: the server has them. `"pending"`: they wait in the outbox. `"busy"`: another thread or
+            process is delivering them, or has meanwhile. `"damaged"`: the outbox does not have them as they were
+            written, and they are not delivered. `"disabled"`: logging is turned off, and nothing was written.
+            `"failed"`: neither the server nor the outbox took them.
+        uid: The record's identity in the outbox; None if there is no record.
+        run_id: The MLflow run that holds them or is meant to; None if it is not known yet.
+        reason: Why they are not logged; empty if they are.
+        seconds: How long it took.
     """
 
-    uid: str
-    status: Literal["delivered", "pending", "busy"]
+    status: Literal["logged", "pending", "busy", "damaged", "disabled", "failed"]
+    uid: str | None = None
     run_id: str | None = None
     reason: str = ""
+    seconds: float = 0.0
 
 
 def status() -> list[Waiting]:
     """Return what waits in the outbox, the oldest first. Nothing is sent and MLflow is not imported.
 
     Raises:
-        StoreUnavailableError: The outbox cannot be read.
+        StoreError: The outbox cannot be read.
     """
-    return [waiting for entry in Outbox().pending() if (waiting := _describe(entry)) is not None]
+    return [_describe(waiting) for waiting in Outbox().waiting()]
 
 
-def sync(*, timeout: float = 30.0, uri: str | None = None, dry_run: bool = False) -> list[Delivery]:
+def discard(uids: Sequence[str]) -> list[str]:
+    """Throw records away that wait in the outbox, such as those for a run that was deleted.
+
+    Args:
+        uids: Their uids, or as much of each as tells it from the others.
+
+    Returns:
+        The uids of what was thrown away.
+
+    Raises:
+        ConfigurationError: One of them is not the beginning of a uid that waits, or of several; nothing is discarded.
+        StoreError: The outbox cannot be read, or not be written.
+    """
+    outbox = Outbox()
+    waiting = [one.uid for one in outbox.waiting()]
+    found = []
+    for uid in uids:
+        matches = [one for one in waiting if one.startswith(uid)]
+        if len(matches) != 1:
+            raise ConfigurationError(f"{len(matches)} records wait whose name begins with {uid!r}; see `mlflow status`")
+        found += matches
+    for uid in found:
+        outbox.discard(uid)
+    return found
+
+
+def sync(*, timeout: float = 30.0, uri: str | None = None, dry_run: bool = False) -> list[LogOutcome]:
     """Deliver what waits in the outbox, the oldest first.
 
     Any number of processes may do this at once; each record is delivered once. A server that does not answer in
@@ -103,237 +134,210 @@ def sync(*, timeout: float = 30.0, uri: str | None = None, dry_run: bool = False
         dry_run: Only say what would be delivered.
 
     Returns:
-        What became of each record. With `dry_run`, all of them are pending.
+        What became of each record. With `dry_run`, all that can be delivered are pending.
 
     Raises:
         ConfigurationError: The timeout is not a number of seconds.
         MissingExtraError: MLflow is not installed.
-        StoreUnavailableError: The outbox cannot be read.
+        StoreError: The outbox cannot be read.
     """
     timeout = check_limit(timeout)
-    outbox = Outbox()
-    entries = outbox.pending()
-    if dry_run:
-        return [_rehearse(entry, uri) for entry in entries]
-    if not entries:
-        return []
-    push.load()
+    waiting = Outbox().waiting()
+    if waiting and not dry_run:
+        client.load()
     given_up: set[str] = set()
-    deliveries = [_sync_one(entry, uri=uri, timeout=timeout, given_up=given_up) for entry in entries]
-    outbox.sweep()
-    return deliveries
+    return [_sync_one(one, uri=uri, timeout=timeout, given_up=given_up, dry_run=dry_run) for one in waiting]
 
 
 def deliver(
-    entry: Entry,
     record: Record,
     *,
-    tracking_uri: str,
+    address: str,
     limit: float,
-    extra_tags: dict[str, str] | None = None,
+    outbox: Outbox | None,
     trips: bool = True,
-) -> Delivery:
-    """Deliver one record within a limit. Faults of the server are not raised; they are the delivery's reason.
+) -> LogOutcome:
+    """Deliver one record within a limit. Nothing is raised: every fault is the outcome's reason.
 
     Args:
-        entry: The record's place in the outbox.
         record: The record.
-        tracking_uri: Where to, with credentials. MLflow has been loaded for it.
+        address: Where to, with credentials. MLflow has been loaded for it.
         limit: Seconds.
-        extra_tags: Tags to add.
+        outbox: Where it waits; None where it could not be kept, and is sent without its files.
         trips: Whether a server that does not answer in time is left alone for a while.
 
     Returns:
         What became of it.
     """
-    claim = _claim(entry, record)
-    if claim is None:
-        return Delivery(entry.uid, "busy", record.run_id, str(push.ClaimLostError()))
-    bare = without_credentials(tracking_uri)
-    elsewhere = record.tracking_uri is not None and record.tracking_uri != bare
-    until = time.monotonic() + limit * SHARE
-
-    def job() -> str:
-        # The part after the push is here and not below, so that a push that ends late still counts.
-        try:
-            run_id = push.push(
-                record,
-                tracking_uri=tracking_uri,
-                elsewhere=elsewhere,
-                extra_tags=extra_tags,
-                still_ours=claim.holds,
-                files=entry.folder / ARTIFACTS,
-                until=until,
-            )
-        except push.ClaimLostError as lost:
-            receipt = entry.receipt()
-            if lost.created is not None and receipt is not None and receipt["run_id"] != lost.created:
-                push.discard(lost.created, tracking_uri=tracking_uri)
-            raise
-        else:
-            if claim.holds():
-                entry.finish(run_id=run_id, tracking_uri=bare)
-            return run_id
-        finally:
-            claim.release()
-
+    began = time.monotonic()
+    run_id, reason = record.run_id, ""
+    result: Literal["logged", "pending", "busy", "damaged"] = "pending"
     try:
-        run_id = guard.run(job, limit=limit, target=bare, trips=trips)
-    except push.ClaimLostError as error:
-        return Delivery(entry.uid, "busy", record.run_id, str(error))
-    except CircuitOpenError as error:
-        claim.release()
-        return Delivery(entry.uid, "pending", record.run_id, str(error))
+        run_id = _Attempt(record, address, outbox).run(limit=limit, trips=trips) or None
+        result = "logged"
+    except LeaseLostError as error:
+        result, reason = "busy", str(error)
+    except CorruptEntryError as error:
+        result, reason = "damaged", str(error)
     except Exception as error:  # noqa: BLE001 - whatever the server or its client does, the caller goes on
-        claim.release()
-        if trips and isinstance(error, push.UnreachableError) and error.slow:
-            guard.open_circuit(bare)
         reason = _reason(error)
-        _note(entry, reason)
-        return Delivery(entry.uid, "pending", record.run_id, reason)
-    return Delivery(entry.uid, "delivered", run_id or None)
+        if outbox is not None and not isinstance(error, CircuitOpenError):
+            _note(outbox, record, reason)
+    return LogOutcome(result, record.uid, run_id, reason, time.monotonic() - began)
 
 
-class _Claims:
-    """Several claims as one. Strictly private."""
+@dataclass(frozen=True)
+class _Attempt:
+    """One try to deliver one record within a limit. Strictly private."""
 
-    def __init__(self, claims: list[Claim]) -> None:
-        self._claims = claims
+    record: Record
+    address: str
+    outbox: Outbox | None
 
-    def holds(self) -> bool:
-        return all(claim.holds() for claim in self._claims)
+    def run(self, *, limit: float, trips: bool) -> str:
+        lease = None
+        if self.outbox is not None:
+            lease = self.outbox.lease(self.record.uid)
+            if lease is None:
+                raise LeaseLostError
+        bare = without_credentials(self.address)
+        try:
+            push = self._push(lease, until=time.monotonic() + limit * SHARE)
+            return limiter.run(lambda: self._send(push, lease), limit=limit, target=bare, trips=trips)
+        except client.UnreachableError as error:
+            if trips and error.slow:
+                limiter.open_circuit(bare)
+            raise
+        finally:
+            # Also where the limit has passed and the thread goes on: it may, until somebody else has the record.
+            if lease is not None:
+                lease.release()
 
-    def release(self) -> None:
-        for claim in self._claims:
-            claim.release()
+    def _push(self, lease: Lease | None, *, until: float) -> Push:
+        named = self.record.tracking_uri
+        return Push(
+            self.record,
+            self.address,
+            elsewhere=named is not None and named != without_credentials(self.address),
+            files={} if self.outbox is None else self.outbox.files(self.record),
+            until=until,
+            holds=(lambda: True) if lease is None else lease.holds,
+        )
+
+    def _send(self, push: Push, lease: Lease | None) -> str:
+        run_id = send(push)
+        if lease is not None:
+            # Here and not after the limit, so that a push that ends late still counts.
+            try:
+                lease.finish()
+            except StoreError as error:
+                logger.warning(
+                    "run %s has the results, but the outbox still has their record, and the next sync sends it again, "
+                    "which changes nothing: %s",
+                    *(run_id, error),
+                )
+        return run_id
 
 
-def _claim(entry: Entry, record: Record) -> Claim | _Claims | None:
-    mine = entry.claim()
-    owner = Entry(entry.root, record.owner) if record.owner is not None else None
-    if mine is None or owner is None or not owner.waits:
-        return mine
-    # Whoever delivers either of them may have to create the run that both are for.
-    others = owner.claim()
-    if others is None:
-        mine.release()
-        return None
-    return _Claims([mine, others])
-
-
-def deliver_waiting(tracking_uri: str, *, limit: float) -> None:
-    """Deliver what waits for a server that has just taken something, the oldest first, as far as a limit allows.
+def deliver_waiting(address: str, *, until: float) -> None:
+    """Deliver what waits for a server that has just taken something, the oldest first, as far as the time allows.
 
     What has failed several times is left to `sync`, or a record that its server will never take would cost every
     call a try.
 
     Args:
-        tracking_uri: The server, with credentials. MLflow has been loaded for it.
-        limit: Seconds for all of them.
+        address: The server, with credentials. MLflow has been loaded for it.
+        until: When to stop, on the monotonic clock.
     """
-    until = time.monotonic() + limit
-    bare = without_credentials(tracking_uri)
+    outbox = Outbox()
     try:
-        entries = Outbox().pending()
+        waiting = outbox.waiting()
     except StoreError as error:
         logger.warning("what else waits is not delivered: %s", error)
         return
-    for entry in entries:
+    for one in waiting:
         left = until - time.monotonic()
         if left < LEAST_LEFT:
             return
-        failure = entry.failure()
-        if failure is not None and failure.tries >= MOST_TRIES:
-            continue
-        try:
-            record = entry.read()
-        except StoreError:
-            continue  # `status` and `sync` say why
-        address = _usable_uri(record, None)
-        if address is not None and without_credentials(address) == bare:
-            deliver(entry, record, tracking_uri=tracking_uri, limit=left, extra_tags=_late_tags(), trips=False)
+        record = _due(one, address)
+        if record is not None:
+            deliver(_late(record), address=address, limit=left, outbox=outbox, trips=False)
 
 
-def _late_tags() -> dict[str, str]:
-    return {"dspy_cachectl.synced_at": datetime.now(timezone.utc).isoformat(timespec="seconds")}
-
-
-def _sync_one(entry: Entry, *, uri: str | None, timeout: float, given_up: set[str]) -> Delivery:
+def _due(waiting: WaitingRecord, address: str) -> Record | None:
+    if waiting.tries >= MOST_TRIES:
+        return None
     try:
-        record = entry.read()
+        record = waiting.read()
+    except StoreError:
+        return None  # `status` and `sync` say why
+    meant_for = _usable_uri(record, None)
+    same = meant_for is not None and without_credentials(meant_for) == without_credentials(address)
+    return record if same else None
+
+
+def _late(record: Record) -> Record:
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return replace(record, tags={**record.tags, "dspy_cachectl.synced_at": now})
+
+
+def _sync_one(
+    waiting: WaitingRecord, *, uri: str | None, timeout: float, given_up: set[str], dry_run: bool
+) -> LogOutcome:
+    try:
+        record = waiting.read()
+    except CorruptEntryError as error:
+        return LogOutcome("damaged", waiting.uid, None, str(error))
     except StoreError as error:
-        return Delivery(entry.uid, "pending" if entry.waits else "busy", None, str(error))
+        return LogOutcome("pending", waiting.uid, None, str(error))
     address = _usable_uri(record, uri)
-    if address is None:
-        return Delivery(
-            entry.uid, "pending", record.run_id, "it names no tracking server: give --uri, or set MLFLOW_TRACKING_URI"
-        )
-    bare = without_credentials(address)
+    bare = None if address is None else without_credentials(address)
+    if address is None or bare is None:
+        return LogOutcome("pending", record.uid, record.run_id, _NOWHERE)
+    if dry_run:
+        return LogOutcome("pending", record.uid, record.run_id, f"would go to {bare}")
     if bare in given_up:
-        return Delivery(entry.uid, "pending", record.run_id, f"{bare} did not answer for an earlier record")
-    push.load(address)
-    guard.close_circuit(bare)
-    delivery = deliver(entry, record, tracking_uri=address, limit=timeout, extra_tags=_late_tags())
-    if guard.cooling(bare) > 0:
+        return LogOutcome("pending", record.uid, record.run_id, f"{bare} did not answer for an earlier record")
+    client.load(address)
+    limiter.close_circuit(bare)
+    outcome = deliver(_late(record), address=address, limit=timeout, outbox=Outbox())
+    if limiter.cooling(bare) > 0:
         given_up.add(bare)
-    return delivery
+    return outcome
 
 
 def _usable_uri(record: Record, uri: str | None) -> str | None:
     """Return the address with the credentials that were left out of the record, where this process has them."""
     if uri is not None:
         return absolute(uri)
-    here = _configured_uri()
+    # MLflow's default is a database in the working directory, which nobody has asked for here.
+    mlflow = sys.modules.get("mlflow")
+    here = absolute(default_uri(mlflow if mlflow is not None and mlflow.is_tracking_uri_set() else None))
     if record.tracking_uri is None or (here is not None and without_credentials(here) == record.tracking_uri):
         return here
     return record.tracking_uri
 
 
-def _configured_uri() -> str | None:
-    # MLflow's default is a database in the working directory, which nobody has asked for here.
-    mlflow = sys.modules.get("mlflow")
-    if mlflow is not None and mlflow.is_tracking_uri_set():
-        return absolute(default_uri(mlflow))
-    return absolute(default_uri(None))
-
-
-def _rehearse(entry: Entry, uri: str | None) -> Delivery:
-    try:
-        record = entry.read()
-    except StoreError as error:
-        return Delivery(entry.uid, "pending", None, str(error))
-    address = _usable_uri(record, uri)
-    where = without_credentials(address) if address else "nowhere: it names no tracking server"
-    return Delivery(entry.uid, "pending", record.run_id, f"would go to {where}")
-
-
-def _describe(entry: Entry) -> Waiting | None:
-    failure, holder = entry.failure(), entry.holder()
-    tries, reason = (failure.tries, failure.reason) if failure else (0, "")
+def _describe(waiting: WaitingRecord) -> Waiting:
     uri = run_id = phase = None
+    reason = waiting.reason
     try:
-        record = entry.read()
+        record = waiting.read()
         uri, run_id, phase = record.tracking_uri, record.run_id, record.tags.get("dspy_cachectl.phase")
     except StoreError as error:
-        if not entry.waits:
-            return None  # delivered while we looked
         reason = str(error)
-    held_by = holder.pid if holder else None
-    return Waiting(entry.uid, str(entry.folder), entry.written, uri, run_id, phase, tries, reason, held_by)
+    return Waiting(waiting.uid, waiting.written, uri, run_id, phase, waiting.tries, reason, waiting.is_held)
 
 
 def _reason(error: Exception) -> str:
     text = plain_text(error, longest=300)
-    return (
-        text
-        if isinstance(error, (DeadlineError, FeedbackLeftError, push.UnreachableError))
-        else f"{type(error).__name__}: {text}"
-    )
+    ours = (DeadlineError, FeedbackLeftError, client.UnreachableError, StoreError)
+    return text if isinstance(error, ours) else f"{type(error).__name__}: {text}"
 
 
-def _note(entry: Entry, reason: str) -> None:
+def _note(outbox: Outbox, record: Record, reason: str) -> None:
     try:
-        entry.fail(reason)
-    except OSError as error:
+        outbox.fail(record.uid, reason)
+    except StoreError as error:
         # The record itself is safe; only the note about this try is not.
-        logger.debug("cannot note why %s was not delivered: %s", entry.uid, error)
+        logger.debug("cannot note why %s was not delivered: %s", record.uid, error)

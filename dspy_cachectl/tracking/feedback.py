@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import queue
 import sys
 import threading
 import time
@@ -16,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from dspy_cachectl.errors import CachectlError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from dspy_cachectl.tracking.record import Feedback, Record
+    from dspy_cachectl.tracking.push import Push
+    from dspy_cachectl.tracking.record import Feedback
 
 logger = logging.getLogger(__name__)
 
@@ -41,56 +43,50 @@ class FeedbackLeftError(CachectlError):
     """Some feedback is not logged yet; what is logged stays logged."""
 
 
-def deliver(
-    client: Any,
-    record: Record,
-    *,
-    tracking_uri: str,
-    run_id: str | None,
-    until: float,
-    patient: bool,
-    check: Callable[[], None],
-) -> None:
+def deliver(push: Push) -> str:
     """Log the feedback that a server does not have yet.
 
-    Args:
-        client: An `MlflowClient`.
-        record: The record with the feedback.
-        tracking_uri: The server, with credentials.
-        run_id: The run that the traces are linked to where they belong to none or another; None if there is none yet.
-        until: When to stop, on the monotonic clock.
-        patient: Whether traces that the server does not have may still arrive.
-        check: Called before each change; raises where the record is no longer ours to deliver.
+    The traces are linked to the record's run, where they belong to none or another.
+
+    Returns:
+        The run; empty where the traces are in none.
 
     Raises:
         FeedbackLeftError: Something is left for the next time.
-        Exception: Whatever MLflow or `check` raises.
+        LeaseLostError: The record is no longer ours to deliver.
+        Exception: Whatever MLflow raises.
     """
-    left = absent = total = 0
+    record, run_id = push.record, push.record.run_id
+    if run_id is None and record.owner is not None:
+        run_id = push.run_of_owner()
+        if run_id is None:
+            raise FeedbackLeftError("the run that the feedback belongs to is not there yet")
+    # Whether traces that the server does not have may still arrive there.
+    patient = not push.elsewhere and time.time() - record.ended / 1000 < AWAITED
+    left = absent = 0
     for group in record.feedback:
-        total += len(group.values)
-        known = _arrived(client, group, until=until, pauses=_PAUSES if patient else ())
+        known = _arrived(push, group, pauses=_PAUSES if patient else ())
         if not group.linked and run_id is not None:
             for some in _portions([trace for trace, _, _ in group.values if trace in known]):
-                check()
-                client.link_traces_to_run(some, run_id)
+                push.check()
+                push.client.link_traces_to_run(some, run_id)
         missing = [row for row in group.values if row[0] in known and group.metric not in known[row[0]]]
-        left += _assess(tracking_uri, group.metric, missing, until=until, check=check)
+        left += _assess(push, group.metric, missing)
         absent += sum(trace not in known for trace, _, _ in group.values)
-    if left or (absent and patient):
-        raise FeedbackLeftError(
-            f"the feedback on {left + (absent if patient else 0)} of {total} answers is not logged yet"
-            + (f"; {absent} traces have not arrived" if absent and patient else "")
-        )
+    _say_what_is_left(left, absent, total=sum(len(group.values) for group in record.feedback), patient=patient)
+    return run_id or ""
+
+
+def _say_what_is_left(left: int, absent: int, *, total: int, patient: bool) -> None:
+    if patient and (left or absent):
+        arrived = f"; {absent} traces have not arrived" if absent else ""
+        raise FeedbackLeftError(f"the feedback on {left + absent} of {total} answers is not logged yet{arrived}")
+    if left:
+        raise FeedbackLeftError(f"the feedback on {left} of {total} answers is not logged yet")
     if absent:
         logger.warning(
             "the feedback on %d of %d answers is left out: the server does not have their traces", absent, total
         )
-
-
-def is_patient(record: Record, *, elsewhere: bool) -> bool:
-    """Tell whether traces that a server does not have may still arrive there."""
-    return not elsewhere and time.time() - record.ended / 1000 < AWAITED
 
 
 _flushing: list[threading.Thread] = []
@@ -115,28 +111,28 @@ def flush(until: float) -> bool:
             )
             under_way.start()
             _flushing[:] = [under_way]
-    under_way.join(max(0.0, until - time.monotonic()))
+    under_way.join(min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX))
     return not under_way.is_alive()
 
 
-def _arrived(client: Any, group: Feedback, *, until: float, pauses: tuple[float, ...]) -> dict[str, set[str]]:
-    known = _known(client, group)
+def _arrived(push: Push, group: Feedback, *, pauses: tuple[float, ...]) -> dict[str, set[str]]:
+    known = _known(push, group)
     for pause in (0.0, *pauses):
-        if all(trace in known for trace, _, _ in group.values) or time.monotonic() + pause > until:
+        if all(trace in known for trace, _, _ in group.values) or time.monotonic() + pause > push.until:
             break
         time.sleep(pause)
-        if not flush(until):
+        if not flush(push.until):
             break
-        known = _known(client, group)
+        known = _known(push, group)
     return known
 
 
-def _known(client: Any, group: Feedback) -> dict[str, set[str]]:
+def _known(push: Push, group: Feedback) -> dict[str, set[str]]:
     """Return the traces of an evaluation that the server has, and what has been said about each."""
     found: dict[str, set[str]] = {}
     token: str | None = None
     while True:
-        page = client.search_traces(
+        page = push.client.search_traces(
             locations=[group.experiment_id],
             filter_string=f"tags.`{EVALUATION_TAG}` = '{group.evaluation}'",
             max_results=_PAGE,
@@ -150,45 +146,39 @@ def _known(client: Any, group: Feedback) -> dict[str, set[str]]:
             return found
 
 
-def _assess(
-    tracking_uri: str,
-    metric: str,
-    rows: Sequence[tuple[str, Any, str | None]],
-    *,
-    until: float,
-    check: Callable[[], None],
-) -> int:
+def _assess(push: Push, metric: str, rows: Sequence[tuple[str, float | bool | str, str | None]]) -> int:
     """Log feedback, as far as the time allows, and return how much is left."""
-    entities = importlib.import_module("mlflow.entities")
-    client = importlib.import_module("mlflow.tracing.client").TracingClient(tracking_uri)
-    waiting = iter(rows)
-    lock, done, failures = threading.Lock(), [0], list[BaseException]()
-
-    def work() -> None:
-        while not failures and time.monotonic() < until:
-            with lock:
-                row = next(waiting, None)
-            if row is None:
-                return
-            trace, value, why = row
-            try:
-                check()
-                source = entities.AssessmentSource("CODE", "dspy_cachectl")
-                client.log_assessment(trace, entities.Feedback(metric, value, source=source, rationale=why))
-            except BaseException as error:  # noqa: BLE001 - raised below, in the thread that waits for it
-                failures.append(error)
-                return
-            with lock:
-                done[0] += 1
-
-    threads = [threading.Thread(target=work, name="dspy-cachectl-feedback", daemon=True) for _ in rows[:_AT_ONCE]]
+    client = importlib.import_module("mlflow.tracing.client").TracingClient(push.address)
+    waiting, failures = queue.SimpleQueue[Any](), list[BaseException]()
+    for row in rows:
+        waiting.put(row)
+    threads = [
+        threading.Thread(
+            target=_work, args=(push, client, metric, waiting, failures), name="dspy-cachectl-feedback", daemon=True
+        )
+        for _ in rows[:_AT_ONCE]
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     if failures:
         raise failures[0]
-    return len(rows) - done[0]
+    return waiting.qsize()
+
+
+def _work(push: Push, client: Any, metric: str, waiting: queue.SimpleQueue[Any], failures: list[BaseException]) -> None:
+    entities = importlib.import_module("mlflow.entities")
+    try:
+        while not failures and time.monotonic() < push.until:
+            trace, value, why = waiting.get_nowait()
+            push.check()
+            source = entities.AssessmentSource("CODE", "dspy_cachectl")
+            client.log_assessment(trace, entities.Feedback(metric, value, source=source, rationale=why))
+    except queue.Empty:
+        return
+    except BaseException as error:  # noqa: BLE001 - raised in the thread that waits for it
+        failures.append(error)
 
 
 def _portions(traces: list[str]) -> Iterator[list[str]]:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
-from weakref import WeakKeyDictionary
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError, StoreError
-from dspy_cachectl.tracking import delivery, push, reports, results
+from dspy_cachectl.tracking import client, delivery, phase_records, report_records
 from dspy_cachectl.tracking.deadline import check_limit
+from dspy_cachectl.tracking.delivery import LogOutcome
 from dspy_cachectl.tracking.outbox import Outbox
-from dspy_cachectl.tracking.parcels import Parcel
-from dspy_cachectl.tracking.record import plain_text, without_credentials
+from dspy_cachectl.tracking.outgoing import Outgoing
+from dspy_cachectl.tracking.phase_records import PhaseResults
 from dspy_cachectl.tracking.resolve import Target, resolve
-from dspy_cachectl.tracking.results import Results, Scored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from dspy.evaluate.evaluate import EvaluationResult
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from dspy_cachectl.reports.comparison import Comparison
     from dspy_cachectl.reports.comparisons import Comparisons
     from dspy_cachectl.reports.report import EvalReport
-    from dspy_cachectl.tracking.outbox import Entry
     from dspy_cachectl.tracking.record import Record
 
 logger = logging.getLogger(__name__)
@@ -38,30 +38,15 @@ logger = logging.getLogger(__name__)
 SWITCH_VARIABLE = "DSPY_CACHECTL_MLFLOW"
 """The environment variable that turns logging off, set to `off`, `0`, `false` or `no`."""
 
-_WORSE = ("logged", "disabled", "pending", "failed")
+LIMIT = 10.0
+"""Seconds that logging may take where nobody says how many."""
 
 LEAST_LIMIT = 1.0
 """Seconds that a push gets even where importing MLflow has used up the limit."""
 
+_WORSE = ("logged", "busy", "pending", "damaged", "failed")
 
-@dataclass(frozen=True)
-class LogOutcome:
-    """What became of results that were to be logged. Where they make several records, it tells of the last.
-
-    Attributes:
-        status: `"logged"`: the server has them. `"pending"`: they wait in the outbox. `"disabled"`: logging is
-            turned off, and nothing was written. `"failed"`: neither the server nor the outbox took them.
-        uid: The record's identity in the outbox; None if there is no record.
-        run_id: The MLflow run that holds them or is meant to; None if it is not known yet.
-        reason: Why they are not logged; empty if they are.
-        seconds: How long it took.
-    """
-
-    status: Literal["logged", "pending", "disabled", "failed"]
-    uid: str | None
-    run_id: str | None
-    reason: str
-    seconds: float
+_Make = Callable[[Target], list[Outgoing]]
 
 
 def log_to_mlflow(
@@ -71,7 +56,7 @@ def log_to_mlflow(
     run_id: str | None = None,
     tracking_uri: str | None = None,
     experiment: str | None = None,
-    timeout: float = 10.0,
+    timeout: float = LIMIT,
 ) -> LogOutcome:
     """Log results to MLflow, without ever hanging and without losing them.
 
@@ -99,26 +84,12 @@ def log_to_mlflow(
     Raises:
         ConfigurationError: An argument cannot be used.
     """
-    began = time.monotonic()
-    timeout = check_limit(timeout)
-
-    def find(captured: str | None) -> Target:
-        return resolve(run_id=run_id, captured=captured, tracking_uri=tracking_uri, experiment=experiment)
-
-    value: Any = run_or_result
-    kind = reports.evaluation_type(value)
-    if kind is None:
-        return _log_results(_results(value, result), find, of=value, timeout=timeout, began=began)
-    if result is not None:
-        raise ConfigurationError("result= goes with a phase: log_to_mlflow(run, result=result)")
-    if kind == "report":
-        return _log_report(value, find, evaluations=(), timeout=timeout, began=began)
-    return _log_comparisons(value, find, timeout=timeout, began=began)
+    make, what = _subject(run_or_result, result)
+    where = functools.partial(resolve, run_id=run_id, tracking_uri=tracking_uri, experiment=experiment)
+    return _log(make, what, where, timeout=check_limit(timeout))
 
 
-def log_report(
-    report: EvalReport, evaluations: Sequence[Evaluation], *, run_id: str | None = None, timeout: float = 10.0
-) -> LogOutcome:
+def log_report(report: EvalReport, evaluations: Sequence[Evaluation], *, run_id: str | None = None) -> LogOutcome:
     """Log a report, knowing of the evaluations that it was made of.
 
     Args:
@@ -126,176 +97,120 @@ def log_report(
         evaluations: Its evaluations, a repeat each. Where they ran in one MLflow run, it is the report's; of several,
             as autolog opens them for the repeats, the report's run becomes the parent.
         run_id: The MLflow run to log to.
-        timeout: As for `log_to_mlflow`.
 
     Returns:
         What became of it.
     """
-    return _log_report(
-        report,
-        lambda captured: resolve(run_id=run_id, captured=captured),
-        evaluations=evaluations,
-        timeout=timeout,
-        began=time.monotonic(),
-    )
+    make = functools.partial(_of_report, report, evaluations)
+    return _log(make, f"the report {report.name!r}", functools.partial(resolve, run_id=run_id), timeout=LIMIT)
 
 
-def log_results(found: Results, *, timeout: float) -> LogOutcome:
+def log_results(results: PhaseResults, *, timeout: float) -> LogOutcome:
     """Log what is known of an evaluation that has just ended, or of a compile.
 
     Args:
-        found: What is known.
+        results: What is known.
         timeout: As for `log_to_mlflow`.
 
     Returns:
         What became of it.
     """
-    return _log_results(
-        found, lambda captured: resolve(captured=captured), of=None, timeout=timeout, began=time.monotonic()
-    )
+    return _log(*_of_results(results), resolve, timeout=timeout)
 
 
-def _log_results(
-    found: Results, find: Callable[[str | None], Target], *, of: Any, timeout: float, began: float
-) -> LogOutcome:
-    def parcels() -> list[Parcel]:
-        made = [_owners.owned(parcel, of) for parcel in results.parcels(found, find, _steps.first)]
-        for parcel in list(made):
-            here = [item for item in found.evaluations if find(item.mlflow_run_id).run_id == parcel.target.run_id]
-            made += results.feedback(parcel.record, parcel.target, here, now=found.now)
-        return made
-
-    what = f"the results of phase {found.phase!r}" if found.phase else "the results"
-    return _log(parcels, what=what, timeout=timeout, began=began)
-
-
-def _log_report(
-    report: EvalReport,
-    find: Callable[[str | None], Target],
-    *,
-    evaluations: Sequence[Evaluation],
-    timeout: float,
-    began: float,
-) -> LogOutcome:
-    seen = list(dict.fromkeys(item.mlflow_run_id for item in evaluations if item.mlflow_run_id is not None))
-
-    def parcels() -> list[Parcel]:
-        target = find(seen[0] if len(seen) == 1 else None)
-        children = seen if len(seen) > 1 else ()
-        step = _steps.first(target, report.repeats)
-        parcel = reports.of_report(report, target, first_step=step, children=children)
-        return [parcel, *results.feedback(parcel.record, target, evaluations, now=time.time())]
-
-    return _log(parcels, what=f"the report {report.name!r}", timeout=timeout, began=began)
-
-
-def _log_comparisons(
-    compared: Comparison | Comparisons, find: Callable[[str | None], Target], *, timeout: float, began: float
-) -> LogOutcome:
-    def parcels() -> list[Parcel]:
-        target = find(None)
-        pairs = len(getattr(compared, "pairs", (compared,)))
-        return [reports.of_comparisons(compared, target, first_step=_steps.first(target, pairs))]
-
-    return _log(parcels, what="the comparison", timeout=timeout, began=began)
-
-
-def _log(make: Callable[[], list[Parcel]], *, what: str, timeout: float, began: float) -> LogOutcome:
-    if os.environ.get(SWITCH_VARIABLE, "").strip().lower() in {"off", "0", "false", "no"}:
-        return LogOutcome("disabled", None, None, f"{SWITCH_VARIABLE} turns it off", time.monotonic() - began)
+def _log(make: _Make, what: str, where: Callable[[], Target], *, timeout: float) -> LogOutcome:
+    if _is_off():
+        return LogOutcome("disabled", reason=f"{SWITCH_VARIABLE} turns it off")
+    began = time.monotonic()
     missing = _load()
+    target = where()  # now that MLflow can tell its address
+    address = target.tracking_uri or ""
     # All records are safe on disk before the first request.
-    jobs = [(parcel, _put(parcel)) for parcel in make()]
-    outcomes: list[LogOutcome] = []
-    left_over: list[LogOutcome] = []
-    for parcel, entry in jobs:
-        if missing is None:
-            push.load(parcel.target.tracking_uri)
-        left = max(timeout - (time.monotonic() - began), 0.0 if outcomes else min(timeout, LEAST_LIMIT))
-        if parcel.record.feedback and any(outcome.status != "logged" for outcome in outcomes):
-            continue  # it waits with the results that it is about
-        outcome = _send(parcel.record, parcel.target, entry, limit=left, missing=missing)
-        (left_over if parcel.record.feedback else outcomes).append(outcome)
-    worst = max(outcomes, key=lambda outcome: _WORSE.index(outcome.status))
-    last = outcomes[-1]
+    kept = [(one.record, _put(one)) for one in make(target)]
+    if missing is None:
+        client.load(address)
+    until = max(began + timeout, time.monotonic() + min(timeout, LEAST_LIMIT))
+    send = functools.partial(_send, address=address, until=until, missing=missing)
+    outcomes = [send(record, problem) for record, problem in kept if not record.feedback]
+    worst, last = max(outcomes, key=lambda outcome: _WORSE.index(outcome.status)), outcomes[-1]
     _warn(worst, what)
-    for outcome in left_over:
-        _warn(outcome, f"all the feedback on {what}")
-    address = jobs[-1][0].target.tracking_uri
-    if address is not None and all(outcome.status == "logged" for outcome in (worst, *left_over)):
-        delivery.deliver_waiting(address, limit=timeout - (time.monotonic() - began))
+    if worst.status == "logged":  # else the feedback waits with the results that it is about
+        said = [send(record, problem) for record, problem in kept if record.feedback]
+        for outcome in said:
+            _warn(outcome, f"all the feedback on {what}")
+        if all(outcome.status == "logged" for outcome in said):
+            delivery.deliver_waiting(address, until=until)
     return LogOutcome(worst.status, last.uid, last.run_id, worst.reason, time.monotonic() - began)
 
 
-class _Steps:
-    """Counts the steps that this process has logged to a run, so that a later evaluation has a later step."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._next: Counter[tuple[str | None, str]] = Counter()
-
-    def first(self, target: Target, count: int) -> int:
-        if target.run_id is None:
-            return 0
-        key = (target.tracking_uri, target.run_id)
-        with self._lock:
-            step = self._next[key]
-            self._next[key] += max(count, 1)
-        return step
+_next_steps: Counter[tuple[str | None, str]] = Counter()
+_steps_lock = threading.Lock()
 
 
-_steps = _Steps()
+def _first_step(target: Target, count: int) -> int:
+    """Return the first free step of a run, so that what this process logs to it later has later steps."""
+    if target.run_id is None:
+        return 0
+    key = (target.tracking_uri, target.run_id)
+    with _steps_lock:
+        step = _next_steps[key]
+        _next_steps[key] += max(count, 1)
+    return step
 
 
-class _Owners:
-    """Remembers the runs that were made for a phase, so that logging it again makes no other."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._uids: WeakKeyDictionary[Any, dict[tuple[str | None, ...], str]] = WeakKeyDictionary()
-
-    def owned(self, parcel: Parcel, of: Any) -> Parcel:
-        """Return the parcel of a phase, bound for the run that an earlier one of it made."""
-        target = parcel.target
-        if target.run_id is not None or not isinstance(of, _phase_run()):
-            return parcel
-        key = (target.tracking_uri, target.experiment_id, target.experiment)
-        with self._lock:
-            owner = self._uids.setdefault(of, {}).setdefault(key, parcel.record.uid)
-        return parcel if owner == parcel.record.uid else replace(parcel, record=replace(parcel.record, owner=owner))
-
-
-_owners = _Owners()
-
-
-def _phase_run() -> type:
-    from dspy_cachectl.context.phases import PhaseRun
-
-    return PhaseRun
-
-
-def _results(run_or_result: Any, result: Any) -> Results:
+def _subject(value: Any, result: Any) -> tuple[_Make, str]:
+    """Return what makes the records, and what they are about."""
     from dspy_cachectl.context.phases import PhaseRun
     from dspy_cachectl.context.ruling import current_phase, last_phase
+    from dspy_cachectl.reports.comparison import Comparison
+    from dspy_cachectl.reports.comparisons import Comparisons
+    from dspy_cachectl.reports.report import EvalReport
 
-    now = time.time()
-    if isinstance(run_or_result, PhaseRun):
-        phase: PhaseRun | None = run_or_result
-    elif result is not None:
-        raise ConfigurationError("result= goes with a phase: log_to_mlflow(run, result=result)")
-    else:
-        phase, result = current_phase() or last_phase(), run_or_result
-    evaluations = [
-        Scored.of(item) for item in (phase.evaluations if phase is not None else ()) if item.ended is not None
-    ]
+    if isinstance(value, PhaseRun):
+        return _of_results(_results(value, result))
     if result is not None:
-        evaluations = [_scored(result, evaluations, now)]
+        raise ConfigurationError("result= goes with a phase: log_to_mlflow(run, result=result)")
+    if isinstance(value, EvalReport):
+        return functools.partial(_of_report, value, ()), f"the report {value.name!r}"
+    if isinstance(value, (Comparison, Comparisons)):
+        return functools.partial(_of_comparisons, value), "the comparison"
+    return _of_results(replace(_results(current_phase() or last_phase(), value), logged={}))
+
+
+def _of_results(results: PhaseResults) -> tuple[_Make, str]:
+    what = f"the results of phase {results.phase!r}" if results.phase else "the results"
+    return functools.partial(phase_records.of_phase, results, first_step=_first_step), what
+
+
+def _of_report(report: EvalReport, evaluations: Sequence[Evaluation], target: Target) -> list[Outgoing]:
+    seen = list(dict.fromkeys(item.mlflow_run_id for item in evaluations if item.mlflow_run_id is not None))
+    target = target.of(seen[0] if len(seen) == 1 else None)
+    children = seen if len(seen) > 1 else ()
+    step = _first_step(target, report.repeats)
+    outgoing = report_records.of_report(report, target, first_step=step, children=children)
+    return [outgoing, *phase_records.feedback(outgoing.record, evaluations, now=time.time())]
+
+
+def _of_comparisons(compared: Comparison | Comparisons, target: Target) -> list[Outgoing]:
+    step = _first_step(target, len(getattr(compared, "pairs", (compared,))))
+    return [report_records.of_comparisons(compared, target, first_step=step)]
+
+
+def _results(phase: PhaseRun | None, result: Any) -> PhaseResults:
+    now = time.time()
+    evaluations = [item for item in (phase.evaluations if phase is not None else ()) if item.ended is not None]
+    if result is not None:
+        evaluations = [_evaluation(result, evaluations, now)]
     if phase is None:
-        return Results(None, None, None, None, evaluations, now)
-    return Results(phase.name, phase.policy.name, phase.run_id, phase.stats, evaluations, now)
+        return PhaseResults(now, evaluations)
+    name, policy = phase.name, phase.policy.name
+    return PhaseResults(now, evaluations, phase.stats, name, policy, phase.run_id, logged=phase.logged)
 
 
-def _scored(result: Any, evaluations: list[Scored], now: float) -> Scored:
+def _evaluation(result: Any, evaluations: list[Evaluation], now: float) -> Evaluation:
+    """Return the evaluation of a phase that a result is of, or what the result itself tells."""
+    from dspy_cachectl.context.evaluations import Evaluation
+
     try:
         score, n = float(result.score), len(result.results)
     except (AttributeError, TypeError, ValueError) as error:
@@ -304,65 +219,54 @@ def _scored(result: Any, evaluations: list[Scored], now: float) -> Scored:
             f"what dspy.Evaluate returned, not {type(result).__name__}"
         ) from error
     same = [item for item in evaluations if item.score == score and item.n == n]
-    if same:
-        return same[-1]
-    return Scored(score, n, None, now, now)
+    return same[-1] if same else Evaluation(metric="", n=n, started=now, ended=now, score=score)
+
+
+def _is_off() -> bool:
+    return os.environ.get(SWITCH_VARIABLE, "").strip().lower() in {"off", "0", "false", "no"}
 
 
 def _load() -> MissingExtraError | None:
     try:
-        push.load()
+        client.load()
     except MissingExtraError as error:
         return error
     return None
 
 
-def _put(parcel: Parcel) -> Entry | StoreError:
+def _put(outgoing: Outgoing) -> StoreError | None:
     try:
-        return Outbox().put(parcel.record, parcel.files)
+        Outbox().put(outgoing.record, outgoing.files)
     except StoreError as error:
         return error
+    return None
 
 
 def _send(
-    record: Record, target: Target, entry: Entry | StoreError, *, limit: float, missing: MissingExtraError | None
+    record: Record, problem: StoreError | None, *, address: str, until: float, missing: MissingExtraError | None
 ) -> LogOutcome:
-    address = target.tracking_uri
-    if missing is not None or address is None:
-        reason = str(missing or "no tracking server is named")
-        return _not_sent(record, entry, reason)
-    if isinstance(entry, StoreError):
-        return _send_unwritten(record, address, entry, limit=limit)
-    sent = delivery.deliver(entry, record, tracking_uri=address, limit=limit)
-    status: Literal["logged", "pending"] = "logged" if sent.status == "delivered" else "pending"
-    return LogOutcome(status, record.uid, sent.run_id, sent.reason, 0.0)
-
-
-def _send_unwritten(record: Record, address: str, problem: StoreError, *, limit: float) -> LogOutcome:
-    bare = without_credentials(address)
-    try:
-        run_id = delivery.guard.run(lambda: push.push(record, tracking_uri=address), limit=limit, target=bare)
-    except Exception as error:  # noqa: BLE001 - whatever the server or its client does, the caller goes on
-        return _not_sent(record, problem, plain_text(error, longest=300))
+    if missing is not None or not address:
+        outcome = LogOutcome("pending", record.uid, record.run_id, str(missing or "no tracking server is named"))
+    else:
+        outbox, limit = None if problem is not None else Outbox(), max(0.0, until - time.monotonic())
+        outcome = delivery.deliver(record, address=address, limit=limit, outbox=outbox)
+    if problem is None:
+        return outcome
+    if outcome.status != "logged":
+        return replace(outcome, status="failed", reason=f"{outcome.reason}; {problem}")
     without = ", and its files are not logged" if record.artifacts else ""
-    logger.warning("the results of run %s could not be kept%s: %s", run_id, without, problem)
-    return LogOutcome("logged", record.uid, run_id, "", 0.0)
-
-
-def _not_sent(record: Record, entry: Entry | StoreError, reason: str) -> LogOutcome:
-    if isinstance(entry, StoreError):
-        return LogOutcome("failed", record.uid, record.run_id, f"{reason}; {entry}", 0.0)
-    return LogOutcome("pending", record.uid, record.run_id, reason, 0.0)
+    logger.warning("the results of run %s could not be kept%s: %s", outcome.run_id, without, problem)
+    return outcome
 
 
 def _warn(outcome: LogOutcome, what: str) -> None:
     if outcome.status == "failed":
         logger.warning("%s are lost to MLflow: %s", what, outcome.reason)
-    elif outcome.status == "pending":
+    elif outcome.status != "logged":
         logger.warning(
             "MLflow does not have %s yet: %s. They wait in the outbox (%s); deliver them with "
             "`dspy-cachectl mlflow sync` or dspy_cachectl.tracking.sync().",
             what,
             outcome.reason,
-            Outbox().root / "pending",
+            Outbox().path,
         )

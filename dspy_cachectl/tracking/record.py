@@ -5,9 +5,11 @@ A record is complete: metrics carry their time and step, so delivering it twice 
 
 from __future__ import annotations
 
+import functools
 import math
 import re
-from dataclasses import dataclass, field, fields
+import uuid
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -16,10 +18,14 @@ from dspy_cachectl.entries.secrets import USERINFO, is_secret_header, is_secret_
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
-RECORD_VERSION = 3
-"""Raised when the meaning of a record changes. Older ones are read, newer ones are left alone."""
+    from pydantic import TypeAdapter
+
+    from dspy_cachectl.tracking.resolve import Target
+
+RECORD_VERSION = 4
+"""Raised when the meaning of a record changes. Newer ones are left alone."""
 
 UID_TAG = "dspy_cachectl.uid"
 """The tag by which a run of our own is found again."""
@@ -32,7 +38,6 @@ _LONGEST_NAME = 250
 _LONGEST_MODEL_VALUE = 250
 _LONGEST_TEXT = 4000
 _NOT_IN_NAMES = re.compile(r"[/:.%\"'\s]+")  # of models
-_LISTS = ("artifacts", "tables", "children", "compares")  # since version 2
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,8 @@ class Model:
 
     name: str
     identity: str
-    params: Mapping[str, str] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", _NOT_IN_NAMES.sub("-", scrub(self.name))[:_LONGEST_NAME] or "program")
@@ -140,6 +145,7 @@ class Record:
         owner: The uid by which a run of its own is found, where that is another record's; None for its own.
         model: The program that was evaluated.
         feedback: What the metric said about each answer. A record with feedback holds nothing else.
+        version: The version of the form that it is written in.
     """
 
     uid: str
@@ -152,8 +158,8 @@ class Record:
     run_name: str | None = None
     failed: bool = False
     metrics: tuple[Point, ...] = ()
-    tags: Mapping[str, str] = field(default_factory=dict)
-    params: Mapping[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict)
     artifacts: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
     dataset: Dataset | None = None
@@ -162,21 +168,26 @@ class Record:
     owner: str | None = None
     model: Model | None = None
     feedback: tuple[Feedback, ...] = ()
+    version: int = RECORD_VERSION
 
     def __post_init__(self) -> None:
         if self.tracking_uri is not None:
             object.__setattr__(self, "tracking_uri", without_credentials(self.tracking_uri))
         if self.run_name is not None:
             object.__setattr__(self, "run_name", scrub(self.run_name))
-        object.__setattr__(self, "metrics", tuple(_finite(self.metrics)))
+        object.__setattr__(self, "metrics", tuple(point for point in self.metrics if math.isfinite(point.value)))
         for name in ("tags", "params"):
             object.__setattr__(self, name, _clean(getattr(self, name), longest=_LONGEST[name]))
 
+    @classmethod
+    def to(cls, target: Target | Record, **content: Any) -> Record:
+        """Return a new record that is bound for where a target, or another record, is bound for."""
+        places = ("tracking_uri", "run_id", "experiment_id", "experiment")
+        return cls(**{"uid": new_uid(), **{name: getattr(target, name) for name in places}, **content})
+
     def to_json(self) -> bytes:
         """Return the record as JSON."""
-        plain = {item.name: getattr(self, item.name) for item in fields(self)}
-        plain["metrics"] = [[point.key, point.value, point.timestamp, point.step] for point in self.metrics]
-        return orjson.dumps({"version": RECORD_VERSION, **plain})
+        return orjson.dumps(self)
 
     @classmethod
     def from_json(cls, data: bytes) -> Record:
@@ -187,9 +198,8 @@ class Record:
             CorruptEntryError: It is damaged, or no record.
         """
         try:
-            plain = orjson.loads(data)
-            version = plain.pop("version")
-        except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+            version = orjson.loads(data)["version"]
+        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
             raise CorruptEntryError(f"not a record of results: {error}") from error
         if isinstance(version, int) and version > RECORD_VERSION:
             raise FormatVersionError(
@@ -197,36 +207,28 @@ class Record:
                 f"{RECORD_VERSION}); upgrade to deliver it"
             )
         try:
-            metrics = tuple(
-                Point(str(key), float(value), int(at), int(step)) for key, value, at, step in plain["metrics"]
-            )
-            lists = {name: tuple(map(str, plain.get(name, ()))) for name in _LISTS}
-            dataset, model = plain.get("dataset"), plain.get("model")
-            return cls(
-                **{
-                    **plain,
-                    **lists,
-                    "metrics": metrics,
-                    "dataset": Dataset(**dataset) if dataset else None,
-                    "model": Model(**model) if model else None,
-                    "feedback": tuple(
-                        Feedback(**{**group, "values": tuple(tuple(row) for row in group["values"])})
-                        for group in plain.get("feedback", ())
-                    ),
-                }
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            return _adapter().validate_json(data, strict=True)
+        except ValueError as error:  # pydantic's is one
             raise CorruptEntryError(f"a record of results is damaged: {error}") from error
+
+
+@functools.lru_cache(maxsize=1)
+def _adapter() -> TypeAdapter[Record]:
+    # Only where a record is read: pydantic takes longer to import than the rest of a command.
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Record)
+
+
+def new_uid() -> str:
+    """Return an identity that no record has."""
+    return uuid.uuid4().hex
 
 
 def _said(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # a number that JSON does not have
     return plain_text(value, longest=_LONGEST_TEXT) if isinstance(value, str) else value
-
-
-def _finite(points: Iterable[Point]) -> Iterable[Point]:
-    return (point for point in points if math.isfinite(point.value))
 
 
 def _clean(pairs: Mapping[str, str], *, longest: int) -> dict[str, str]:

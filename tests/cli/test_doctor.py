@@ -7,9 +7,9 @@ import http.server
 import json
 import shutil
 import socket
+import sqlite3
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +19,8 @@ import pytest
 
 from dspy_cachectl.manage import diagnosis
 from dspy_cachectl.manage.diagnosis import Finding, Surroundings
+from dspy_cachectl.tracking.outbox import Outbox
+from dspy_cachectl.tracking.record import Record
 from tests.cli.commands import HEAVY, command, modules_loaded
 from tests.cli.stores import COMPILED, filled
 
@@ -134,16 +136,15 @@ def test_dspys_own_cache_in_the_same_folder(store: Path) -> None:
     assert (1, {"error"}) == (code, levels(found)["dspy.cache"])
 
 
-def test_what_waits_in_the_outbox(store: Path, tmp_path: Path) -> None:
+def test_what_waits_in_the_outbox(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records that have waited for long are a warning."""
-    import os
-
-    folder = tmp_path / "state" / "mlflow" / "pending" / "some-record"
-    folder.mkdir(parents=True)
-    (folder / "record.json").write_text("{}")
     state = str(tmp_path / "state")
+    monkeypatch.setenv("DSPY_CACHECTL_STATE", state)
+    Outbox().put(Record("a" * 32, 1, 2))
     assert "1 waiting" in doctor(store=store, DSPY_CACHECTL_STATE=state)[1]["outbox"][0][1]
-    os.utime(folder / "record.json", (time.time() - 7 * 86400,) * 2)
+    with sqlite3.connect(Outbox().path) as connection:
+        connection.execute("UPDATE parcels SET written = written - 7 * 86400")
+    connection.close()
     code, found = doctor(store=store, DSPY_CACHECTL_STATE=state)
     assert (0, {"outbox": {"warning"}}) == (code, levels(found))
     assert "168.0 h" in found["outbox"][0][1]

@@ -219,14 +219,3 @@ def test_half_of_the_questions_in_clusters_is_an_error() -> None:
     )
     with pytest.raises(ConfigurationError, match="no cluster id"):
         _ = EvalReport("halves", rows, provenance()).score
-
-
-def test_a_report_is_saved_where_a_link_leads(tmp_path: Path) -> None:
-    """The link stays a link, and what it leads to keeps its mode."""
-    target, link = tmp_path / "target.json", tmp_path / "report.json"
-    report([1, 0]).save(target)
-    target.chmod(0o600)
-    link.symlink_to(target)
-    newer = report([0, 0, 1])
-    newer.save(link)
-    assert (True, newer, 0o600) == (link.is_symlink(), EvalReport.load(target), target.stat().st_mode & 0o777)

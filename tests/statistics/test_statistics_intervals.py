@@ -71,6 +71,17 @@ def test_the_clustered_error_is_statsmodels() -> None:
     assert error.design_effect == pytest.approx((error.value / stats.sem(scores)) ** 2)
 
 
+def test_the_clustered_error_is_the_pairwise_form_with_the_correction() -> None:
+    """Without C/(C-1) it is SE^2 over n - 1 plus the products within clusters: the form of equation 4."""
+    rng = np.random.default_rng(3)
+    groups, scores = rng.integers(0, 6, 40), rng.normal(size=40)
+    residuals = scores - scores.mean()
+    pairs = sum(residuals[i] * residuals[j] for i in range(40) for j in range(40) if i != j and groups[i] == groups[j])
+    expected = (np.sum(residuals**2) + pairs) / 40**2 * 6 / 5
+    error = standard_error(table_of(scores.tolist(), clusters=groups.tolist()))
+    assert error.value**2 == pytest.approx(expected)
+
+
 def test_clusters_of_one_are_no_clusters() -> None:
     """With every question a cluster of its own, clustering changes nothing."""
     scores = scores_of(np.random.default_rng(4), 120, 2)

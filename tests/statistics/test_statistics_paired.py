@@ -129,6 +129,11 @@ def test_binary_scores_with_one_draw_get_mcnemar() -> None:
     assert found.verdict is Verdict.BETTER
 
 
+def test_the_other_way_round_is_worse() -> None:
+    """Baseline and candidate exchanged: WORSE."""
+    assert binary(10, 30, 160).verdict is Verdict.WORSE
+
+
 def test_enough_questions_without_a_difference_show_none() -> None:
     """Few wins and losses among many questions: no difference of the size asked for, with the size in the text."""
     found = binary(6, 5, 989)

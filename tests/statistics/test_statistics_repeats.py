@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.statistics.repeats import consistency, distinct_draws, flip_rate, pass_at_k, pass_hat_k
 from dspy_cachectl.statistics.variance import within_variance
+from tests.statistics.simulate import fresh
 from tests.statistics.tables import table_of
 
 SEEDED = settings(derandomize=True, deadline=None, database=None, max_examples=60)
@@ -28,6 +29,29 @@ def test_pass_rates_are_those_of_all_choices_of_draws(scores: list[list[float]],
     all_passed = [np.mean([min(chosen) for chosen in combinations(row, k)]) for row in scores]
     assert pass_at_k(table, k) == pytest.approx(float(np.mean(any_passed)))
     assert pass_hat_k(table, k) == pytest.approx(float(np.mean(all_passed)))
+
+
+@SEEDED
+@given(binary_rows)
+def test_pass_rates_are_ordered(scores: list[list[float]]) -> None:
+    """pass^k falls with k, pass@k rises, and both are the mean score at k = 1."""
+    table = table_of(scores)
+    at, hat = [pass_at_k(table, k) for k in (1, 2, 3)], [pass_hat_k(table, k) for k in (1, 2, 3)]
+    assert at[0] == pytest.approx(table.mean)
+    assert hat[0] == pytest.approx(table.mean)
+    assert at == sorted(at)
+    assert hat == sorted(hat, reverse=True)
+
+
+def test_pass_rates_are_unbiased() -> None:
+    """From five draws, pass@3 and pass^3 of questions of known difficulty, on average."""
+    rng = np.random.default_rng(1)
+    difficulty = rng.beta(2, 1, (300, 60))
+    tables = [table_of(trial) for trial in fresh(rng, difficulty, 5).tolist()]
+    assert float(np.mean([pass_at_k(t, 3) for t in tables])) == pytest.approx(
+        float((1 - (1 - difficulty) ** 3).mean()), abs=0.005
+    )
+    assert float(np.mean([pass_hat_k(t, 3) for t in tables])) == pytest.approx(float((difficulty**3).mean()), abs=0.005)
 
 
 def test_too_few_draws_are_no_number() -> None:

@@ -12,11 +12,13 @@ where it kills itself, and `again` where it logs the same again.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -35,12 +37,12 @@ from mlflow.store.artifact.cloud_artifact_repo import CloudArtifactRepository
 from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 
 import dspy_cachectl as cachectl
+from dspy_cachectl.context.phases import PhaseRun
 from dspy_cachectl.reports.report import EvalReport
-from dspy_cachectl.tracking import delivery, log, log_to_mlflow, outbox, push, sync
-from dspy_cachectl.tracking.deadline import Guard
-from dspy_cachectl.tracking.outbox import Entry, Outbox
+from dspy_cachectl.tracking import client, delivery, log, log_to_mlflow, outbox, sync
+from dspy_cachectl.tracking.deadline import TimeLimiter
+from dspy_cachectl.tracking.outbox import Lease, Outbox
 from tests.reports.made_up import report
-from tests.tracking.forked import Child, Parent
 
 for _module in (databricks.sdk, matplotlib.figure, mlflow.tracking, scipy.stats, statsmodels.api):
     assert _module.__name__ in sys.modules
@@ -58,13 +60,30 @@ def is_zero(example: Any, prediction: Any, trace: Any = None) -> bool:
     return bool(prediction.answer == "0")
 
 
+def questions() -> list[dspy.Example]:
+    return [dspy.Example(question=str(number % 4)).with_inputs("question") for number in range(QUESTIONS)]
+
+
 def evaluate(**options: Any) -> EvalReport:
     """A report that scores 0.25, of a program that asks nobody."""
     dspy.configure(lm=cachectl.LM("openai/test-model", api_base="http://127.0.0.1:9", api_key="sk-test-secret"))
-    devset = [dspy.Example(question=str(number % 4)).with_inputs("question") for number in range(QUESTIONS)]
     return cachectl.evaluate(
-        Echo(), devset, is_zero, repeats=REPEATS, predictions=False, display_progress=False, num_threads=2, **options
+        Echo(),
+        questions(),
+        is_zero,
+        repeats=REPEATS,
+        predictions=False,
+        display_progress=False,
+        num_threads=2,
+        **options,
     )
+
+
+def phase() -> PhaseRun:
+    """A phase with an evaluation that scores 25."""
+    with cachectl.phase("eval") as run:
+        dspy.Evaluate(devset=questions(), metric=is_zero, num_threads=2, display_progress=False)(Echo())
+    return run
 
 
 def large() -> EvalReport:
@@ -89,15 +108,15 @@ def traced(options: dict[str, Any]) -> EvalReport:
 
 
 def do_log(case: dict[str, Any], parent: Parent) -> list[dict[str, Any]]:
-    """Log: what `evaluate` found, by itself and then again; or a report that is made up."""
+    """Log: what `evaluate` found, by itself and then again; or a phase; or a report that is made up."""
     outcomes = _watch(case.get("patience", case["limit"]))
-    Guard.run = _before(Guard.run, parent.ready)  # type: ignore[method-assign]
+    TimeLimiter.run = _before(TimeLimiter.run, parent.ready)  # type: ignore[method-assign]
     if kill := case.get("kill"):
         _kill_at(kill)
     if case.get("executor"):
         _artifact_repository_registry.register("mlflow-artifacts", Executing)
     if case.get("report"):
-        found, again = globals()[case["report"]](), [None]
+        found, again = globals()[case["report"]](), case.get("again", [None])
     else:
         found, again = traced(case["lm"]) if case.get("lm") else evaluate(mlflow=True), case.get("again", [])
     for address in again:
@@ -105,6 +124,14 @@ def do_log(case: dict[str, Any], parent: Parent) -> list[dict[str, Any]]:
         outcome = log_to_mlflow(found, tracking_uri=address, timeout=case["limit"])
         outcomes.append({**asdict(outcome), "took": time.monotonic() - began})
     return outcomes
+
+
+def do_leave(case: dict[str, Any], parent: Parent) -> None:
+    """Log in a thread, and end while that is under way."""
+    TimeLimiter.run = _before(TimeLimiter.run, parent.ready)  # type: ignore[method-assign]
+    threading.Thread(target=log_to_mlflow, args=(phase(),), kwargs={"timeout": case["limit"]}, daemon=True).start()
+    while not delivery.limiter._under_way:
+        time.sleep(0.01)
 
 
 class Executing(MlflowArtifactsRepository):
@@ -121,7 +148,7 @@ class Executing(MlflowArtifactsRepository):
 
 def do_sync(case: dict[str, Any], parent: Parent) -> list[tuple[str, str]]:
     """Deliver what waits, at a word that others may be given at the same time."""
-    push.load(case.get("uri"))
+    client.load(case.get("uri"))
     parent.ready()
     parent.wait()
     return [(item.uid, item.status) for item in sync(uri=case.get("uri"))]
@@ -134,11 +161,12 @@ def _watch(limit: float) -> list[dict[str, Any]]:
 
     def log_report(*arguments: Any, **options: Any) -> Any:
         began = time.monotonic()
-        outcome = real(*arguments, **options, timeout=limit)
+        outcome = real(*arguments, **options)
         outcomes.append({**asdict(outcome), "took": time.monotonic() - began})
         return outcome
 
-    log.log_report = log_report  # type: ignore[assignment]
+    log.LIMIT = limit
+    log.log_report = log_report
     return outcomes
 
 
@@ -161,25 +189,116 @@ def _after(function: Callable[..., Any], then: Callable[[], None]) -> Callable[.
     return wrapper
 
 
-def _kill_at(where: str) -> None:
-    def die() -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
+def _third(function: Callable[..., Any], then: Callable[[], None]) -> Callable[..., Any]:
+    calls: list[None] = []
 
-    wrap, owner, name = {
-        "before it is written": (_before, Outbox, "put"),
-        "while it is written": (_after, outbox, "_write"),
-        "when it is written": (_before, delivery, "deliver"),
-        "before it is done": (_before, Entry, "finish"),
-        "while it is done": (_after, outbox, "_replace"),
-        "when it is done": (_after, Entry, "finish"),
+    def wrapper(*arguments: Any) -> Any:
+        calls.append(None)
+        if len(calls) == 3:
+            then()
+        return function(*arguments)
+
+    return wrapper
+
+
+def _die(*_: Any, **__: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _die_inside(lease: Lease) -> None:
+    with lease._database.change() as sql:
+        sql("DELETE FROM parcels WHERE uid = ?", lease.uid)
+        _die()
+
+
+def _kill_at(where: str) -> None:
+    owner, name, function = {
+        "before it is written": (Outbox, "put", _die),
+        "while it is written": (outbox, "_sha256", _third(outbox._sha256, _die)),  # of the record and two files
+        "when it is written": (delivery, "deliver", _die),
+        "before it is done": (Lease, "finish", _die),
+        "while it is done": (Lease, "finish", _die_inside),
+        "when it is done": (Lease, "finish", _after(Lease.finish, _die)),
     }[where]
-    setattr(owner, name, wrap(getattr(owner, name), die))
+    setattr(owner, name, function)
+
+
+class Parent:
+    """What a child can say to its parent, and hear from it."""
+
+    def __init__(self, tell: int, hear: int) -> None:
+        self._tell, self._hear = tell, hear
+
+    def ready(self) -> None:
+        """Let the parent go on to the next child."""
+        os.write(self._tell, b"\n")
+
+    def wait(self) -> None:
+        """Wait for the parent's word."""
+        os.read(self._hear, 1)
+
+
+Work = Callable[[dict[str, Any], Parent], Any]
+
+
+class Child:
+    """One forked process, which does its work, tells of it in JSON, and ends when it is told to."""
+
+    def __init__(self, case: dict[str, Any], work: Work) -> None:
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the child
+        told, tell = os.pipe()
+        hear, say = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(told)
+            os.close(say)
+            os.dup2(self.errors.fileno(), 1)
+            os.dup2(self.errors.fileno(), 2)
+            os.write(tell, json.dumps(work(case, Parent(tell, hear))).encode())
+            os.close(tell)
+            os.read(hear, 1)
+            sys.exit(0)
+        os.close(tell)
+        os.close(hear)
+        self._told, self._say = os.fdopen(told, "rb"), say
+
+    def await_ready(self) -> None:
+        """Wait until it is ready, or has come to an end before."""
+        self._told.readline()
+
+    def go(self) -> None:
+        """Give it the word, be it to go on or to end."""
+        with contextlib.suppress(BrokenPipeError):  # it was killed
+            os.write(self._say, b"!")
+
+    def told(self) -> Any:
+        """What it told, or None if it was killed."""
+        with self._told:
+            data = self._told.read()
+        return json.loads(data) if data else None
+
+    def end(self) -> dict[str, Any]:
+        """Let it end, and watch; one that does not is killed."""
+        late = threading.Timer(30.0, os.kill, (self.pid, signal.SIGKILL))
+        began = time.monotonic()
+        self.go()
+        late.start()
+        _, status = os.waitpid(self.pid, 0)
+        took = time.monotonic() - began
+        late.cancel()
+        late.join()
+        self.errors.seek(0)
+        return {
+            "code": os.waitstatus_to_exitcode(status),
+            "exit": took,
+            "errors": self.errors.read().decode(errors="replace"),
+        }
 
 
 def _work(case: dict[str, Any], parent: Parent) -> Any:
     os.environ.update(case["env"])
     os.chdir(case["folder"])
-    return {"log": do_log, "sync": do_sync}[case["do"]](case, parent)
+    return {"log": do_log, "leave": do_leave, "sync": do_sync}[case["do"]](case, parent)
 
 
 def _run(cases: dict[str, dict[str, Any]]) -> None:

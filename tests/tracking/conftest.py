@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from dspy_cachectl.tracking import delivery
-from dspy_cachectl.tracking.deadline import Guard
+from dspy_cachectl.tracking.deadline import TimeLimiter
 from dspy_cachectl.tracking.outbox import Outbox
 from tests.tracking.rest import Rest
 
@@ -180,23 +180,31 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, value in _QUIET.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(delivery, "guard", Guard())
+    monkeypatch.setattr(delivery, "limiter", TimeLimiter())
     return folder
 
 
 @pytest.fixture
-def experiment(state: Path, server: Rest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def mlflow_set(state: Path, server: Rest) -> Iterator[None]:
+    """MLflow set to the server; no run of it is active afterwards."""
+    import mlflow
+
+    mlflow.set_tracking_uri(server.url)
+    yield
+    while mlflow.active_run() is not None:
+        mlflow.end_run()
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def experiment(mlflow_set: None, server: Rest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The id of an experiment of the test's own, which MLflow uses."""
     import mlflow
 
     number = server.create_experiment(uuid.uuid4().hex)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", number)
-    mlflow.set_tracking_uri(server.url)
     yield number
-    while mlflow.active_run() is not None:
-        mlflow.end_run()
     mlflow.flush_trace_async_logging()
-    mlflow.set_tracking_uri(None)
 
 
 @pytest.fixture

@@ -8,8 +8,15 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import urlsplit
+
+import pytest
+
+from dspy_cachectl.tracking import delivery
+from dspy_cachectl.tracking.deadline import DeadlineError, TimeLimiter
 
 
 @contextlib.contextmanager
@@ -250,3 +257,19 @@ def _close(sockets: list[socket.socket]) -> None:
 
 def _url(sock: socket.socket) -> str:
     return f"http://127.0.0.1:{sock.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def ends_the_limit(proxy: Proxy) -> Iterator[list[Future[Any]]]:
+    """Let limits end when a proxy has stopped a request, and not before; what goes on all the same."""
+    late: list[Future[Any]] = []
+
+    class Limiter(TimeLimiter):
+        def run(self, function: Callable[[], Any], *, limit: float, target: str, trips: bool = True) -> Any:
+            late.append(self._start(function, target))
+            assert proxy.stopped.wait(60), proxy.seen
+            raise DeadlineError(f"{target} did not answer")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(delivery, "limiter", Limiter())
+        yield late

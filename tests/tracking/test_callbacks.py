@@ -68,9 +68,9 @@ def test_an_evaluation_is_logged_into_the_run_that_autolog_opened(
     with cachectl.phase("eval") as run:
         result = _evaluate(program)
     (found,) = server.all_runs(experiment)
-    assert found.metrics["eval"] == found.metrics["dspy_cachectl/score"] == result.score
-    assert _metrics(found, "n_examples", "requests", "fresh", "cache_hits") == [6.0, 6.0, 6.0, 0.0]
-    assert found.metrics["dspy_cachectl/cost_usd"] == run.stats.cost_spent
+    assert found.metrics["eval"] == found.metrics["dspy_cachectl/score/percent"] == result.score
+    assert _metrics(found, "score/n", "cache/requests", "cache/fresh", "cache/served") == [6.0, 6.0, 6.0, 0.0]
+    assert found.metrics["dspy_cachectl/cost/spent"] == run.stats.cost_spent
     tags = {"kind": "eval", "phase": "eval", "policy": "FRESH", "metric": "is_even", "model": "openai/test-model"}
     assert tags == {name: found.tags[f"dspy_cachectl.{name}"] for name in tags}
     assert found.tags["dspy_cachectl.cache_run_id"] == run.run_id
@@ -95,7 +95,7 @@ def test_evaluations_of_one_phase_have_each_their_own_ledger(
         program(question="0")
         for n in (4, 7):
             _evaluate(program, n)
-    found = sorted(_metrics(run, "n_examples", "lm_calls", "requests") for run in server.all_runs(experiment))
+    found = sorted(_metrics(run, "score/n", "cache/calls", "cache/requests") for run in server.all_runs(experiment))
     assert found == [[4.0, 4.0, 3.0], [7.0, 7.0, 3.0]]
 
 
@@ -107,9 +107,9 @@ def test_two_threads(server: Rest, experiment: str, autolog: Callable[..., None]
         scores = overlapping(
             lambda meeting: _evaluate(meeting, 4, mark="a").score, lambda meeting: _evaluate(meeting, 7, mark="b").score
         )
-    runs = {run.metrics["dspy_cachectl/n_examples"]: run for run in server.all_runs(experiment)}
+    runs = {run.metrics["dspy_cachectl/score/n"]: run for run in server.all_runs(experiment)}
     for n, score in zip((4, 7), scores, strict=True):
-        assert _metrics(runs[n], "score", "lm_calls", "requests") == [score, n, n]
+        assert _metrics(runs[n], "score/percent", "cache/calls", "cache/requests") == [score, n, n]
         assert runs[n].metrics["eval"] == score
         traces = [trace for trace in server.traces(experiment) if trace.metadata["mlflow.sourceRun"] == runs[n].id]
         assert [len(trace.feedback) for trace in traces] == [1] * n
@@ -122,7 +122,7 @@ def test_without_autolog_each_gets_a_run_of_its_own(server: Rest, experiment: st
     _evaluate(program, 3)
     with mlflow.start_run() as active:
         _evaluate(program, 5)
-    found = {run.id: _metrics(run, "n_examples", "lm_calls") for run in server.all_runs(experiment)}
+    found = {run.id: _metrics(run, "score/n", "cache/calls") for run in server.all_runs(experiment)}
     assert found.pop(active.info.run_id) == [5.0, 5.0]
     assert list(found.values()) == [[3.0, 3.0]]
 
@@ -142,7 +142,7 @@ def test_autophase(server: Rest, experiment: str, autolog: Callable[..., None], 
     outcome = cachectl.log_to_mlflow(run)
     (found,) = server.all_runs(experiment)
     assert outcome.run_id == found.id
-    assert _metrics(found, "n_examples", "requests") == [5.0, 5.0]
+    assert _metrics(found, "score/n", "cache/requests") == [5.0, 5.0]
 
 
 def test_evaluations_inside_a_compile(
@@ -155,10 +155,10 @@ def test_evaluations_inside_a_compile(
         Optimizer([3, 5]).compile(program, trainset=[])
     runs = server.all_runs(experiment)
     (parent,) = [run for run in runs if run.tags.get("dspy_cachectl.kind") == "compile"]
-    assert _metrics(parent, "lm_calls", "requests", "score") == [9.0, 9.0, None]
+    assert _metrics(parent, "cache/calls", "cache/requests", "score/percent") == [9.0, 9.0, None]
     assert parent.tags["dspy_cachectl.phase"] == "compile"
-    children = {run.metrics["dspy_cachectl/n_examples"]: run for run in runs if run.id != parent.id}
-    assert {n: _metrics(run, "lm_calls") for n, run in children.items()} == {3.0: [3.0], 5.0: [5.0]}
+    children = {run.metrics["dspy_cachectl/score/n"]: run for run in runs if run.id != parent.id}
+    assert {n: _metrics(run, "cache/calls") for n, run in children.items()} == {3.0: [3.0], 5.0: [5.0]}
     assert {run.tags["mlflow.parentRunId"] for run in children.values()} == {parent.id}
 
 
@@ -172,7 +172,7 @@ def test_a_compile_with_its_own_evaluations_in_no_run_makes_none(
         Optimizer([3]).compile(program, trainset=[])
     assert server.all_runs(experiment) == []
     _evaluate(program, 4)
-    assert [_metrics(run, "n_examples") for run in server.all_runs(experiment)] == [[4.0]]
+    assert [_metrics(run, "score/n") for run in server.all_runs(experiment)] == [[4.0]]
 
 
 def test_a_bootstrap(server: Rest, experiment: str, autolog: Callable[..., None], program: Any) -> None:
@@ -184,7 +184,7 @@ def test_a_bootstrap(server: Rest, experiment: str, autolog: Callable[..., None]
         dspy.BootstrapFewShot(metric=is_even, max_bootstrapped_demos=2).compile(program, trainset=trainset)
     (found,) = server.all_runs(experiment)
     assert found.tags["dspy_cachectl.kind"] == "compile"
-    assert _metrics(found, "lm_calls", "requests") == [run.stats.calls, run.stats.requests]
+    assert _metrics(found, "cache/calls", "cache/requests") == [run.stats.calls, run.stats.requests]
     assert run.stats.calls > 0
 
 
@@ -197,10 +197,10 @@ def test_what_a_report_logs_is_not_logged_again(
     cachectl.evaluate(program, questions(4), is_even, predictions=False, display_progress=False, mlflow=True)
     (found,) = server.all_runs(experiment)
     assert "dspy_cachectl/score/mean" in found.metrics
-    assert "dspy_cachectl/score" not in found.metrics
+    assert "dspy_cachectl/score/percent" not in found.metrics
     cachectl.evaluate(program, questions(4), is_even, predictions=False, display_progress=False)
     (later,) = [run for run in server.all_runs(experiment) if run.id != found.id]
-    assert "dspy_cachectl/score" in later.metrics
+    assert "dspy_cachectl/score/percent" in later.metrics
 
 
 def test_what_is_not_to_be_logged_is_not(server: Rest, experiment: str, program: Any) -> None:
@@ -225,9 +225,9 @@ def test_a_metric_that_raises(server: Rest, experiment: str, autolog: Callable[.
         assert _evaluate(program, 4, picky).score == 75.0
         with pytest.raises(Exception, match="cancelled"):
             _evaluate(program, 8, picky, max_errors=1)
-    found = {run.metrics["dspy_cachectl/n_examples"]: run for run in server.all_runs(experiment)}
-    assert (_metrics(found[4.0], "score", "lm_calls"), found[4.0].status) == ([75.0, 4.0], "FINISHED")
-    assert (_metrics(found[8.0], "score"), found[8.0].status) == ([None], "FAILED")
+    found = {run.metrics["dspy_cachectl/score/n"]: run for run in server.all_runs(experiment)}
+    assert (_metrics(found[4.0], "score/percent", "cache/calls"), found[4.0].status) == ([75.0, 4.0], "FINISHED")
+    assert (_metrics(found[8.0], "score/percent"), found[8.0].status) == ([None], "FAILED")
     assert "cancelled" in found[8.0].tags["dspy_cachectl.error"]
 
 
@@ -249,7 +249,7 @@ def test_a_program_that_raises(server: Rest, experiment: str, autolog: Callable[
     with cachectl.phase("eval"):
         score = _evaluate(Fragile(), 5).score
     (found,) = server.all_runs(experiment)
-    assert _metrics(found, "score", "lm_calls", "requests") == [score, 4.0, 4.0]
+    assert _metrics(found, "score/percent", "cache/calls", "cache/requests") == [score, 4.0, 4.0]
     traces = server.traces(experiment)
     assert {trace.metadata["mlflow.sourceRun"] for trace in traces} == {found.id}
     assert sorted(len(trace.feedback) for trace in traces) == [0, 1, 1, 1, 1]
@@ -270,7 +270,7 @@ def test_an_mlflow_that_raises(
     with cachectl.phase("eval"):
         score = _evaluate(program, 4).score
     (found,) = server.all_runs(experiment)
-    assert _metrics(found, "score", "requests") == [score, 4.0]
+    assert _metrics(found, "score/percent", "cache/requests") == [score, 4.0]
     assert found.status == "FINISHED"
 
 
@@ -280,7 +280,7 @@ def test_a_server_that_is_away(experiment: str, program: Any, outbox: Outbox, ca
     with servers.refusing() as nobody, caplog.at_level(logging.WARNING, logger="dspy_cachectl"):
         mlflow.set_tracking_uri(nobody)
         assert _evaluate(program, 4).score is not None
-    assert [entry.read().metrics[0].key for entry in outbox.pending()] == ["dspy_cachectl/score"]
+    assert [entry.read().metrics[0].key for entry in outbox.waiting()] == ["dspy_cachectl/score/percent"]
     assert "mlflow sync" in caplog.text
 
 
@@ -293,12 +293,12 @@ def test_a_program_that_cannot_be_told_from_others_is_logged_all_the_same(
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no hash")
 
-    monkeypatch.setattr(callbacks, "program_fingerprint", broken)
+    monkeypatch.setattr(callbacks, "provenance_of", broken)
     _install()
     with caplog.at_level(logging.WARNING, logger="dspy_cachectl"):
         _evaluate(program, 2)
     (found,) = server.all_runs(experiment)
-    assert _metrics(found, "n_examples") == [2.0]
+    assert _metrics(found, "score/n") == [2.0]
     assert "without its provenance: RuntimeError('no hash')" in caplog.text
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import dspy
@@ -13,7 +12,7 @@ import pytest
 
 import dspy_cachectl as cachectl
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.tracking import reports
+from dspy_cachectl.tracking import report_records
 from dspy_cachectl.tracking.outbox import Outbox
 from tests.endpoint import Endpoint
 from tests.tracking import servers
@@ -37,15 +36,11 @@ def _evaluate(program: Any, n: int = 6, **options: Any) -> cachectl.EvalReport:
 
 
 @pytest.fixture
-def program(state: Path, server: Rest, lm: Callable[..., cachectl.LM], endpoint: Endpoint, tmp_path: Path) -> Any:
+def program(experiment: str, lm: Callable[..., cachectl.LM], endpoint: Endpoint) -> Any:
     """A program whose answers are a number each, and MLflow set to the server."""
     endpoint.configure(answers={"question": ["2", "4", "5", "6"]})
     dspy.configure(lm=lm())
-    mlflow.set_tracking_uri(server.url)
-    yield dspy.Predict("question -> answer")
-    while mlflow.active_run() is not None:
-        mlflow.end_run()
-    mlflow.set_tracking_uri(None)
+    return dspy.Predict("question -> answer")
 
 
 @pytest.fixture
@@ -56,33 +51,34 @@ def autolog(program: Any) -> Any:
     mlflow.dspy.autolog(disable=True)
 
 
-def _only(server: Rest, outbox: Outbox) -> Run:
-    (done,) = outbox.done()
-    return server.run(done.receipt()["run_id"])
+def _only(server: Rest, experiment: str) -> Run:
+    (found,) = (run for run in server.all_runs(experiment) if "dspy_cachectl.uid" in run.tags)
+    return found
 
 
-def test_a_report_gets_a_run_of_its_own(server: Rest, outbox: Outbox, program: Any) -> None:
+def test_a_report_gets_a_run_of_its_own(server: Rest, experiment: str, program: Any) -> None:
     """What `evaluate` returned is what the server has; the ledger is the evaluation's own."""
     report = _evaluate(program, repeats=2, mlflow=True)
-    found = _only(server, outbox)
+    found = _only(server, experiment)
     assert found.status == "FINISHED"
     assert found.metrics["dspy_cachectl/score/mean"] == report.score
     assert found.metrics["dspy_cachectl/cache/requests"] == 12.0 == report.provenance.counters["requests"]
     assert found.tags["dspy_cachectl.cache_run_id"] == report.run_id
 
 
-def test_without_being_asked_nothing_is_logged(outbox: Outbox, program: Any) -> None:
+def test_without_being_asked_nothing_is_logged(server: Rest, experiment: str, outbox: Outbox, program: Any) -> None:
     """Nothing is even written."""
     _evaluate(program)
-    assert [*outbox.pending(), *outbox.done()] == []
+    assert outbox.waiting() == []
+    assert server.all_runs(experiment) == []
 
 
 def test_a_report_goes_to_the_run_that_autolog_opened(
-    server: Rest, outbox: Outbox, program: Any, autolog: None
+    server: Rest, experiment: str, program: Any, autolog: None
 ) -> None:
     """Beside autolog's own metric and table, which stay."""
     report = _evaluate(program, mlflow=True)
-    found = _only(server, outbox)
+    found = _only(server, experiment)
     assert found.metrics["dspy_cachectl/score/mean"] == report.score
     assert found.metrics["eval"] == pytest.approx(100 * report.score)
     assert not any(name.startswith("dspy_cachectl") for name in found.params)
@@ -91,40 +87,40 @@ def test_a_report_goes_to_the_run_that_autolog_opened(
 
 
 def test_the_runs_of_the_repeats_are_below_the_report(
-    server: Rest, outbox: Outbox, program: Any, autolog: None
+    server: Rest, experiment: str, program: Any, autolog: None
 ) -> None:
     """Autolog opens a run for each repeat: the report's own run is their parent."""
-    before = {run.id for run in server.all_runs()}
+    before = {run.id for run in server.all_runs(experiment)}
     _evaluate(program, repeats=3, mlflow=True)
-    found = _only(server, outbox)
-    children = [run for run in server.all_runs() if run.id not in before and run.id != found.id]
+    found = _only(server, experiment)
+    children = [run for run in server.all_runs(experiment) if run.id not in before and run.id != found.id]
     assert [run.tags.get("mlflow.parentRunId") for run in children] == [found.id] * 3
 
 
-def test_a_report_goes_to_the_active_run(server: Rest, outbox: Outbox, program: Any) -> None:
+def test_a_report_goes_to_the_active_run(server: Rest, experiment: str, program: Any) -> None:
     """And leaves it open."""
     with mlflow.start_run() as active:
         _evaluate(program, repeats=2, mlflow=True)
-        found = _only(server, outbox)
+        found = _only(server, experiment)
         assert (found.id, found.status) == (active.info.run_id, "RUNNING")
 
 
 def test_a_report_goes_to_the_run_of_the_environment(
-    server: Rest, outbox: Outbox, program: Any, monkeypatch: pytest.MonkeyPatch
+    server: Rest, experiment: str, program: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`MLFLOW_RUN_ID` is whoever started the process."""
-    named = server.create_run()
+    named = server.create_run(experiment)
     monkeypatch.setenv("MLFLOW_RUN_ID", named)
     _evaluate(program, mlflow=True)
-    assert _only(server, outbox).id == named
+    assert _only(server, experiment).id == named
 
 
-def test_a_report_goes_to_the_run_that_is_named(server: Rest, outbox: Outbox, program: Any) -> None:
+def test_a_report_goes_to_the_run_that_is_named(server: Rest, experiment: str, program: Any) -> None:
     """Rather than to the active one."""
-    named = server.create_run()
+    named = server.create_run(experiment)
     with mlflow.start_run():
         _evaluate(program, mlflow=named)
-    assert _only(server, outbox).id == named
+    assert _only(server, experiment).id == named
 
 
 def test_a_server_that_is_away_costs_no_report(outbox: Outbox, program: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -133,7 +129,7 @@ def test_a_server_that_is_away_costs_no_report(outbox: Outbox, program: Any, cap
         mlflow.set_tracking_uri(nobody)
         report = _evaluate(program, mlflow=True)
     assert report.n == 6
-    assert len(outbox.pending()) == 1
+    assert len(outbox.waiting()) == 1
     assert "mlflow sync" in caplog.text
 
 
@@ -145,7 +141,7 @@ def test_a_fault_of_ours_costs_no_report(
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no")
 
-    monkeypatch.setattr(reports, "of_report", broken)
+    monkeypatch.setattr(report_records, "of_report", broken)
     with caplog.at_level(logging.WARNING, logger="dspy_cachectl"):
         assert _evaluate(program, mlflow=True).n == 6
     assert "could not be logged to MLflow: RuntimeError('no')" in caplog.text
@@ -158,14 +154,14 @@ def test_something_that_is_no_run_is_refused(program: Any, endpoint: Endpoint) -
     assert endpoint.requests == 0
 
 
-def test_an_evaluation_of_a_thousand_questions_is_one_batch(server: Rest, outbox: Outbox, program: Any) -> None:
+def test_an_evaluation_of_a_thousand_questions_is_one_batch(server: Rest, experiment: str, program: Any) -> None:
     """No request a question: a run of its own takes seventeen at most, whatever is in it."""
     with servers.Proxy.to(server.url) as proxy:
         mlflow.set_tracking_uri(proxy.url)
         _evaluate(Echo(), n=1000, mlflow=True)
     assert proxy.seen.count("runs/log-batch") == 1
     assert len(proxy.seen) <= 17
-    found = _only(server, outbox)
+    found = _only(server, experiment)
     assert found.metrics["dspy_cachectl/score/mean"] == 0.5
     table = mlflow.load_table(f"dspy_cachectl/rows_{found.tags['dspy_cachectl.uid'][:8]}.json", run_ids=[found.id])
     assert len(table) == 1000

@@ -1,99 +1,64 @@
-"""Servers that fail: nothing hangs, nothing is lost, and what waits is delivered once."""
+"""Servers that fail while something is logged: nothing hangs, nothing is lost, and what waits is delivered once."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 
-from dspy_cachectl.tracking import sync
+from dspy_cachectl.tracking.delivery import MOST_TRIES
 from dspy_cachectl.tracking.outbox import Outbox
 from dspy_cachectl.tracking.record import Record
-from tests.tracking import forked, servers
+from tests.endpoint import Endpoint
+from tests.tracking import servers
+from tests.tracking.conftest import Forks
+from tests.tracking.delivered import FILES, assert_delivered_once, kinds, sync_from_a_shell
 from tests.tracking.rest import Rest
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the black hole, fork and SIGKILL are of POSIX")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the black hole, fork and SIGSTOP are of POSIX")
 
 LIMIT = 2.0
-
-_SYNC = """
-import json, sys
-from dspy_cachectl.tracking import push, sync
-
-push.load()
-print("ready", flush=True)
-sys.stdin.readline()
-print(json.dumps([(item.uid, item.status) for item in sync(uri=sys.argv[1])]))
-"""
-
-Start = Callable[..., "subprocess.Popen[str]"]
+SCORE, PERCENT = "dspy_cachectl/score/mean", "dspy_cachectl/score/percent"
 
 
-@pytest.fixture
-def start(state: Path, tmp_path: Path) -> Iterator[Start]:
-    """Start Python in a child process, with its streams on pipes; what is left of it at the end is killed."""
-    processes: list[subprocess.Popen[str]] = []
+PATIENCE = 30.0
+"""Seconds after which nobody can say that it was the limit that ended a call, however busy the machine is."""
 
-    def run(*arguments: str) -> subprocess.Popen[str]:
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-        process = subprocess.Popen(
-            [sys.executable, *arguments],
-            cwd=tmp_path,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        processes.append(process)
-        return process
-
-    yield run
-    for process in processes:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+ENDED_BY = (
+    "did not answer within",
+    "does not accept connections",
+    "it is asked again in",
+    "MlflowException: API request",
+)
 
 
-def _say(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
-    process.stdin.write("go\n")
-    process.stdin.flush()
+def _assert_in_time(results: dict[str, dict[str, Any]], outbox: Outbox) -> dict[str, Record]:
+    """Every call was ended by its limit and said what to do, every process ended; what waits."""
+    uids = []
+    for name, result in results.items():
+        assert result["code"] == 0, (name, result)  # who does not end by itself is killed
+        assert result["told"], name
+        for outcome in result["told"]:
+            assert (outcome["status"], outcome["took"] < PATIENCE) == ("pending", True), (name, result)
+            assert any(reason in outcome["reason"] for reason in ENDED_BY), (name, result)
+            uids.append(outcome["uid"])
+        assert result["errors"].count("dspy-cachectl mlflow sync") == len(result["told"]), (name, result)
+    waiting = {one.uid: one.read() for one in outbox.waiting()}
+    assert sorted(waiting) == sorted(uids)
+    for record in waiting.values():
+        files = outbox.files(record)
+        assert kinds(files) == (FILES if record.model else [])
+        assert all(files.values())
+    return waiting
 
 
-def _hear(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline()
-
-
-def _sync_at_once(start: Start, url: str, *, processes: int) -> list[tuple[str, str]]:
-    running = [start("-c", _SYNC, url) for _ in range(processes)]
-    assert [_hear(process) for process in running] == ["ready\n"] * processes
-    for process in running:
-        _say(process)
-    outputs = [process.communicate(timeout=120)[0] for process in running]
-    assert [process.returncode for process in running] == [0] * processes
-    return [(uid, status) for output in outputs for uid, status in json.loads(output.splitlines()[-1])]
-
-
-def _assert_delivered_once(server: Rest, uid: str) -> None:
-    record = Record.from_json((Outbox().root / "done" / uid / "record.json").read_bytes())
-    (run,) = server.runs_of(record.owner or uid)  # a phase that is logged twice is one run
-    assert run.status == "FINISHED"
-    assert run.metrics["dspy_cachectl/n_examples"] == 8.0
-    assert [(step, value) for step, value, _ in server.history(run.id, "dspy_cachectl/score")] == [(0, 25.0)]
-
-
-def test_no_fault_of_a_server_holds_up_or_loses_anything(server: Rest, start: Start, outbox: Outbox) -> None:
-    """Each fault: the call returns within its limit, the process ends with 0, and two syncs deliver once."""
+def test_a_server_that_is_no_good_costs_its_limit_and_no_more(server: Rest, forks: Forks, outbox: Outbox) -> None:
+    """Reports by `evaluate` and by hand, phases: calls and processes end, and two syncs at once deliver once."""
     with contextlib.ExitStack() as stack:
         hang = stack.enter_context(servers.hanging())
         addresses = {
@@ -106,53 +71,187 @@ def test_no_fault_of_a_server_holds_up_or_loses_anything(server: Rest, start: St
             "databricks": "databricks",
         }
         databricks = {"DATABRICKS_HOST": hang, "DATABRICKS_TOKEN": "not-a-token"}
-        cases: dict[str, Any] = {
-            name: {"env": {"MLFLOW_TRACKING_URI": address, **databricks}, "limit": LIMIT}
-            for name, address in addresses.items()
+        cases = {
+            name: {"env": {"MLFLOW_TRACKING_URI": url, **databricks}, "again": [None]}
+            for name, url in addresses.items()
         }
-        cases["left under way"] = {**cases["hang"], "limit": 60, "leave": True}
-        output, _ = start(forked.__file__, json.dumps(cases)).communicate(timeout=120)
-    results = json.loads(output.splitlines()[-1])
-
-    assert results.keys() == cases.keys()
-    for name, result in results.items():
-        assert (result["code"], result["exit"] <= 5.0) == (0, True), (name, result)
-    del results["left under way"]
-    for name, result in results.items():
-        first, second = result["told"]["seconds"]
-        assert result["told"]["statuses"] == ["pending", "pending"], (name, result)
-        assert first <= LIMIT + 1, (name, result)
-        assert second <= 1, (name, result)  # the circuit is open, or the server refuses at once
-        assert result["errors"].count("dspy-cachectl mlflow sync") == 2, (name, result)
-
-    waiting = {entry.uid for entry in outbox.pending()}
-    assert waiting >= {uid for result in results.values() for uid in result["told"]["uids"]}
-    assert len(waiting) == 2 * len(results) + 1
-    done = _sync_at_once(start, server.url, processes=2)
-    assert sorted(uid for uid, status in done if status == "delivered") == sorted(waiting)
-    assert sync(uri=server.url) == []
-    for uid in waiting:
-        _assert_delivered_once(server, uid)
+        for name in ("hang", "refused"):
+            cases[f"phase, {name}"] = {**cases[name], "report": "phase", "again": [None, None]}
+        results = forks.run(cases, do="log", limit=LIMIT)
+    waiting = _assert_in_time(results, outbox)
+    assert len(waiting) == 2 * len(cases)
+    for silent in ("hang", "black hole", "drip", "databricks", "phase, hang"):
+        assert "it is asked again in" in results[silent]["told"][1]["reason"]
+    done = forks.sync(processes=2, uri=server.url)
+    assert [uid for uid, status in done if status == "logged"] == sorted(waiting)
+    assert sync_from_a_shell("--uri", server.url) == []
+    for uid, record in waiting.items():
+        if record.model is not None:
+            run = assert_delivered_once(server, uid)
+            assert [(step, value) for step, value, _ in server.history(run.id, SCORE)] == [(1, 0.25)]
+        elif record.owner is None:
+            run = assert_delivered_once(server, uid, record=record)
+            assert [(step, value) for step, value, _ in server.history(run.id, PERCENT)] == [(0, 25.0)]
 
 
-def test_a_kill_at_any_point_loses_nothing_and_makes_no_second_run(server: Rest, start: Start, outbox: Outbox) -> None:
-    """Killed while a request is in the air, whichever it is: the next sync leaves one run with single points."""
-    calls = ["runs/search", "runs/create", "runs/log-batch", "runs/update"]
+def test_a_process_that_ends_while_it_logs(server: Rest, forks: Forks, outbox: Outbox) -> None:
+    """Its exit is not held up by a server that hangs, and what was under way waits."""
+    with servers.hanging() as hang:
+        (result,) = forks.run({"": {"env": {"MLFLOW_TRACKING_URI": hang}}}, do="leave", limit=60).values()
+    assert result["code"] == 0, result
+    ((waiting, record),) = ((one.uid, one.read()) for one in outbox.waiting())
+    assert forks.sync(uri=server.url) == [(waiting, "logged")]
+    assert_delivered_once(server, waiting, record=record)
+
+
+def test_a_server_that_fails_in_the_middle_costs_a_report_its_limit_and_no_more(
+    server: Rest, forks: Forks, outbox: Outbox
+) -> None:
+    """Whatever it has taken already: it is silent, sends a byte a second, breaks off, or is gone."""
+    faults = {
+        "holds": ["runs/create", "runs/log-batch", "runs/log-inputs", "upload:1", "upload:3", "runs/update"],
+        "drips": ["upload:2"],
+        "cuts": ["upload:2"],
+        "dies": ["runs/create", "upload:1"],
+    }
     with contextlib.ExitStack() as stack:
-        proxies = {call: stack.enter_context(servers.Proxy.to(server.url)) for call in calls}
-        for call, proxy in proxies.items():
-            proxy.holds = call
-        cases = {call: {"env": {"MLFLOW_TRACKING_URI": proxy.url}, "limit": 120} for call, proxy in proxies.items()}
-        process = start(forked.__file__, json.dumps(cases))
-        for call, pid in json.loads(_hear(process)).items():
-            assert proxies[call].stopped.wait(60), proxies[call].seen
-            os.kill(pid, signal.SIGKILL)
-        output, _ = process.communicate(timeout=120)
-    assert {result["code"] for result in json.loads(output.splitlines()[-1]).values()} == {-signal.SIGKILL}
-
-    waiting = [entry.uid for entry in outbox.pending()]
-    assert len(waiting) == len(calls)
-    assert sorted(_sync_at_once(start, server.url, processes=1)) == sorted((uid, "delivered") for uid in waiting)
+        proxies = {}
+        for fault, calls in faults.items():
+            for call in calls:
+                proxies[f"{fault} {call}"] = proxy = stack.enter_context(servers.Proxy.to(server.url))
+                setattr(proxy, fault, call)
+        cases: dict[str, Any] = {name: {"env": {"MLFLOW_TRACKING_URI": proxy.url}} for name, proxy in proxies.items()}
+        cases["drips upload:2"]["executor"] = True
+        results = forks.run(cases, do="log", limit=LIMIT)
+        waiting = _assert_in_time(results, outbox)
+        assert [name for name, proxy in proxies.items() if not proxy.stopped.is_set()] == []
+        assert len(waiting) == len(cases)
+        done = forks.sync(processes=2, uri=server.url)
+    assert [uid for uid, status in done if status == "logged"] == sorted(waiting)
+    assert forks.sync() == []
     for uid in waiting:
-        _assert_delivered_once(server, uid)
-        assert len(server.runs_of(uid, deleted=True)) == 1
+        assert_delivered_once(server, uid)
+
+
+@pytest.mark.parametrize("call", ["runs/create", "upload:2"])
+def test_a_server_that_is_stopped_for_a_while_takes_a_report_once(
+    server: Rest, forks: Forks, outbox: Outbox, call: str
+) -> None:
+    """The request that it had not answered may count when it wakes up, and what was given up is delivered."""
+    with servers.Proxy.to(server.url) as proxy:
+        proxy.calls[call] = lambda: os.killpg(server.pid, signal.SIGSTOP)
+        try:
+            results = forks.run({call: {"env": {"MLFLOW_TRACKING_URI": proxy.url}}}, do="log", limit=LIMIT)
+        finally:
+            os.killpg(server.pid, signal.SIGCONT)
+        (waiting,) = _assert_in_time(results, outbox)
+        assert proxy.stopped.is_set()
+        proxy.calls.clear()
+        assert forks.sync(processes=2)[-1] == (waiting, "logged")
+        assert forks.sync() == []
+    assert_delivered_once(server, waiting)
+
+
+def test_a_run_that_was_begun_is_found_under_another_address(server: Rest, forks: Forks, outbox: Outbox) -> None:
+    """The server's name has changed since, and its default experiment is not the run's."""
+    experiment = server.create_experiment(outbox.path.parents[2].name)
+    with servers.Proxy.to(server.url) as proxy:
+        proxy.holds = "runs/log-batch"
+        env = {"MLFLOW_TRACKING_URI": proxy.url, "MLFLOW_EXPERIMENT_ID": experiment}
+        (waiting,) = _assert_in_time(forks.run({"": {"env": env}}, do="log", limit=LIMIT), outbox)
+    assert forks.sync(uri=server.url) == [(waiting, "logged")]
+    assert_delivered_once(server, waiting, experiment=experiment)
+
+
+def test_a_large_report_that_was_cut_off_is_whole_after_a_sync(server: Rest, forks: Forks, outbox: Outbox) -> None:
+    """Half of its table had arrived when the process was killed: all of it is there, and every metric once."""
+    with servers.Proxy.to(server.url) as proxy:
+        proxy.cuts = "upload:3"
+        case = {"env": {"MLFLOW_TRACKING_URI": proxy.url}, "report": "large"}
+        (pid,) = forks.start({"large": case}, do="log", limit=120).values()
+        assert proxy.stopped.wait(60)
+        os.kill(pid, signal.SIGKILL)
+        assert forks.results()["large"]["code"] == -signal.SIGKILL
+        proxy.cuts = None
+        proxy.let_go()
+        ((waiting, status),) = forks.sync()
+    assert status == "logged"
+    run = assert_delivered_once(server, waiting, every=True)
+    name = f"dspy_cachectl/rows_{waiting[:8]}.json"
+    assert len(server.download(run, name)) > 500_000
+    mlflow.set_tracking_uri(server.url)
+    table = mlflow.load_table(name, run_ids=[run.id])
+    assert (len(table), table["score"].sum(), table["repeat"].sum()) == (2000, 250, 1000)
+
+
+def test_what_waited_is_delivered_with_what_comes_later(server: Rest, forks: Forks, outbox: Outbox) -> None:
+    """The server is well again; what it never takes and what another is to have is in nobody's way, or not for long."""
+    with servers.Proxy.to(server.url) as proxy, servers.refusing() as nobody:
+        there = {"MLFLOW_TRACKING_URI": proxy.url}
+        elsewhere = {"unknown": {**there, "MLFLOW_RUN_ID": "0" * 32}, "away": {"MLFLOW_TRACKING_URI": nobody}}
+        stuck = _logged(forks.run({name: {"env": env} for name, env in elsewhere.items()}, do="log", limit=LIMIT))
+        proxy.delays = "runs/search"
+        waiting = _logged(forks.run({"1": {"env": there}, "2": {"env": there}}, do="log", limit=LIMIT))
+        assert len(outbox.waiting()) == 4
+        proxy.delays = None
+        later = _logged(forks.run({"": {"env": there, "again": [None] * 3}}, do="log", limit=60))
+    assert set(later.values()) == {"logged"}
+    assert sorted(entry.uid for entry in outbox.waiting()) == sorted(stuck)
+    assert [one.tries for one in outbox.waiting()] == [MOST_TRIES, 1]
+    for uid in (*later, *waiting):
+        assert_delivered_once(server, uid)
+
+
+def test_what_waited_takes_no_more_than_is_left_of_the_limit(server: Rest, forks: Forks, outbox: Outbox) -> None:
+    """Nor does it cost the server its good name: the process goes on logging there."""
+    limit = 5.0
+    with servers.Proxy.to(server.url) as proxy:
+        case = {"env": {"MLFLOW_TRACKING_URI": proxy.url}}
+        proxy.delays = "runs/log-batch:1"
+        (waiting,) = _logged(forks.run({"": case}, do="log", limit=LIMIT))
+        proxy.delays = "runs/log-batch:3"
+        (result,) = forks.run({"": {**case, "again": [None]}}, do="log", limit=limit).values()
+        assert proxy.stopped.is_set()
+    assert result["code"] == 0, result
+    assert [(told["status"], told["took"] < PATIENCE) for told in result["told"]] == [("logged", True)] * 2, result
+    assert outbox.waiting() == []
+    for uid in (waiting, *(told["uid"] for told in result["told"])):
+        assert_delivered_once(server, uid)
+
+
+def _logged(results: dict[str, dict[str, Any]]) -> dict[str, str]:
+    return {told["uid"]: told["status"] for result in results.values() for told in result["told"]}
+
+
+SECRETS = {
+    "api_key": "sk-hidden-0000000000000001",
+    "headers": {"X-Team-Token": "hidden-2", "Authorization": "Bearer hidden-3", "X-Tenant": "hidden-4"},
+    "extra_headers": {"X-Api-Key": "hidden-5"},
+}
+
+
+def test_no_secret_is_in_what_is_written(server: Rest, forks: Forks, outbox: Outbox, endpoint: Endpoint) -> None:
+    """Not those of the LM, nor those of an address: in no record, file, tag or trace, with all that autolog logs."""
+    experiment = server.create_experiment(outbox.path.parents[2].name)
+    with servers.refusing() as nobody, servers.answering(500) as broken, servers.hanging() as hang:
+        again = [url.replace("://", "://me:hidden-6@") + "?token=hidden-7" for url in (nobody, broken, hang)]
+        url = server.url.replace("://", "://me:hidden-8@")
+        case = {"env": {"MLFLOW_TRACKING_URI": url, "MLFLOW_EXPERIMENT_ID": experiment}, "again": again}
+        case["lm"] = {"api_base": endpoint.url, **SECRETS}
+        (result,) = forks.run({"": case}, do="log", limit=LIMIT, patience=60).values()
+    assert [told["status"] for told in result["told"]] == ["logged", "pending", "pending", "pending"]
+    ours = [line for line in result["errors"].splitlines() if "dspy-cachectl" in line]
+    assert len(ours) >= 3
+    waiting = [(one, one.read(), outbox.files(one.read())) for one in outbox.waiting()]
+    assert [bool(one.reason) for one, *_ in waiting] == [True] * 3
+
+    run = server.run(result["told"][0]["run_id"])
+    assert run.tags["dspy_cachectl.uid"] == result["told"][0]["uid"]
+    assert "test-model" in run.params["lm_params"]
+    paths = [path for path in server.artifacts(run.id, "") if path.endswith(".json")] + server.artifacts(run.id)
+    assert {*FILES} < {*kinds(paths)}
+    traces = server.traces(experiment)
+    assert [len(trace.calls) for trace in traces] == [1, 1, 1]
+    everything = [result["told"], ours, waiting, run, [server.download(run, path) for path in paths]]
+    everything += map(vars, traces)
+    assert [text for text in map(repr, everything) if "hidden" in text] == []

@@ -16,6 +16,7 @@ from dspy_cachectl.tracking import feedback, log_to_mlflow, status, sync
 from dspy_cachectl.tracking.outbox import Outbox
 from tests.endpoint import Endpoint
 from tests.tracking import servers
+from tests.tracking.delivered import deliver_twice
 from tests.tracking.overlap import Meeting, is_even, overlapping, questions
 from tests.tracking.rest import Rest
 
@@ -162,7 +163,7 @@ def test_traces_that_hang_hold_nothing_up(
     (waiting,) = status()
     assert "5 traces have not arrived" in waiting.reason
     assert "feedback" in caplog.text
-    assert [item.status for item in sync(uri=server.url)] == ["delivered"]
+    assert [item.status for item in sync(uri=server.url)] == ["logged"]
     assert [len(trace.feedback) for trace in server.traces(experiment)] == [1] * 5
 
 
@@ -178,14 +179,12 @@ def test_a_server_that_is_away_gets_it_later_and_once(
         mlflow.set_tracking_uri(nobody)
         assert log_to_mlflow(run).status == "pending"
     assert len(status()) == 2
-    assert [item.status for item in sync(uri=server.url)] == ["delivered"] * 2
-    for done in outbox.done():
-        (outbox.root / "done" / done.uid).rename(outbox.root / "pending" / done.uid)
-    assert [item.status for item in sync(uri=server.url)] == ["delivered"] * 2
-    traces = server.traces(experiment)
-    assert [len(trace.feedback) for trace in traces] == [1] * 5
-    (found,) = {done.receipt()["run_id"] for done in outbox.done()}
-    assert server.traces_of_run(experiment, found) == {trace.id for trace in traces}
+    uid = outbox.waiting()[0].uid
+    for _ in deliver_twice(outbox, uri=server.url):
+        traces = server.traces(experiment)
+        assert [len(trace.feedback) for trace in traces] == [1] * 5
+        (found,) = server.runs_of(uid)
+        assert server.traces_of_run(experiment, found.id) == {trace.id for trace in traces}
 
 
 def test_traces_that_are_lost_are_given_up(
@@ -199,9 +198,9 @@ def test_traces_that_are_lost_are_given_up(
     mlflow.flush_trace_async_logging()
     (lost, *_) = [trace.id for trace in server.traces(experiment)]
     mlflow.MlflowClient(server.url).delete_traces(experiment, trace_ids=[lost])
-    assert [item.status for item in sync(uri=server.url)] == ["delivered", "pending"]
+    assert [item.status for item in sync(uri=server.url)] == ["logged", "pending"]
     with caplog.at_level(logging.WARNING, logger="dspy_cachectl"), pytest.MonkeyPatch.context() as later:
         later.setattr(feedback, "AWAITED", 0.0)
-        assert [item.status for item in sync(uri=server.url)] == ["delivered"]
+        assert [item.status for item in sync(uri=server.url)] == ["logged"]
     assert "the feedback on 1 of 3 answers is left out" in caplog.text
     assert [len(trace.feedback) for trace in server.traces(experiment)] == [1] * 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from dspy_cachectl.accounting.ledger import Row, Tally
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.phases.phase import phase
-from dspy_cachectl.tracking import LogOutcome, delivery, log_to_mlflow, status, sync
+from dspy_cachectl.tracking import LogOutcome, log_to_mlflow, status, sync
 from dspy_cachectl.tracking.outbox import Outbox
 from tests.tracking import servers
 from tests.tracking.rest import Rest
@@ -38,13 +39,7 @@ def _evaluate(right: str = "0", n: int = 8) -> Any:
     return dspy.Evaluate(devset=devset, metric=_metric(right), num_threads=2)(Echo())
 
 
-@pytest.fixture(autouse=True)
-def _mlflow(state: Path, server: Rest) -> Any:
-    mlflow.set_tracking_uri(server.url)
-    yield
-    while mlflow.active_run() is not None:
-        mlflow.end_run()
-    mlflow.set_tracking_uri(None)
+pytestmark = pytest.mark.usefixtures("mlflow_set")
 
 
 def test_a_phase_is_logged_to_a_run_of_its_own(server: Rest, outbox: Outbox) -> None:
@@ -62,16 +57,20 @@ def test_a_phase_is_logged_to_a_run_of_its_own(server: Rest, outbox: Outbox) -> 
     assert found.id == outcome.run_id
     assert found.status == "FINISHED"
     assert found["info"]["run_name"] == "eval"
-    expected = {"score": 25.0, "n_examples": 8.0, "lm_calls": 5.0, "requests": 3.0, "fresh": 3.0, "resumed": 2.0}
-    expected |= {"cache_hits": 2.0, "cache_misses": 3.0, "hit_rate": 0.4, "prompt_tokens": 70.0, "cost_usd": 0.25}
-    expected |= {"tokens_saved": 9.0, "failed": 0.0, "lm_s": 0.0}
+    expected = {"score/percent": 25.0, "score/n": 8.0, "cache/calls": 5.0, "cache/requests": 3.0, "cache/fresh": 3.0}
+    expected |= {"cache/resumed": 2.0, "cache/served": 2.0, "cache/hit_rate": 0.4, "cache/failed": 0.0}
+    expected |= {
+        "cost/prompt_tokens_spent": 70.0,
+        "cost/spent": 0.25,
+        "cost/tokens_saved": 9.0,
+        "cost/seconds_spent": 0,
+    }
     assert expected == {name: found.metrics[f"dspy_cachectl/{name}"] for name in expected}
     tags = {"phase": "eval", "policy": "FRESH", "cache_run_id": "baseline", "kind": "eval", "metric": "is_right"}
     assert tags == {name: found.tags[f"dspy_cachectl.{name}"] for name in tags}
     (evaluation,) = run.evaluations
-    assert server.history(found.id, "dspy_cachectl/score") == [(0, 25.0, int(evaluation.ended * 1000))]
-    assert outbox.pending() == []
-    assert [entry.receipt()["run_id"] for entry in outbox.done()] == [found.id]
+    assert server.history(found.id, "dspy_cachectl/score/percent") == [(0, 25.0, int(evaluation.ended * 1000))]
+    assert outbox.waiting() == []
 
 
 def _bought(run: Any, calls: int) -> None:
@@ -85,11 +84,11 @@ def test_several_evaluations_are_steps(server: Rest) -> None:
         _evaluate("0", 8)
         _evaluate("1", 5)
     outcome = log_to_mlflow(run)
-    assert [(step, value) for step, value, _ in server.history(outcome.run_id, "dspy_cachectl/score")] == [
+    assert [(step, value) for step, value, _ in server.history(outcome.run_id, "dspy_cachectl/score/percent")] == [
         (0, 25.0),
         (1, 20.0),
     ]
-    assert [step for step, _, _ in server.history(outcome.run_id, "dspy_cachectl/requests")] == [1]
+    assert [step for step, _, _ in server.history(outcome.run_id, "dspy_cachectl/cache/requests")] == [1]
 
 
 def test_the_active_run_is_used_and_left_open(server: Rest) -> None:
@@ -109,7 +108,7 @@ def test_the_active_run_is_used_and_left_open(server: Rest) -> None:
     assert elsewhere.run_id != active.info.run_id
     found = server.run(active.info.run_id)
     assert found.status == "FINISHED"
-    assert [step for step, _, _ in server.history(found.id, "dspy_cachectl/score")] == [0, 1]
+    assert [step for step, _, _ in server.history(found.id, "dspy_cachectl/score/percent")] == [0, 1]
     assert found.params == {}
 
 
@@ -124,8 +123,8 @@ def test_each_evaluation_is_in_its_own_run(server: Rest) -> None:
     outcome = log_to_mlflow(run)
     first, last = (server.run(run_id) for run_id in ids)
     assert outcome.run_id == last.id
-    assert [first.metrics["dspy_cachectl/score"], last.metrics["dspy_cachectl/score"]] == [25.0, 20.0]
-    assert [first.metrics["dspy_cachectl/lm_calls"], last.metrics["dspy_cachectl/lm_calls"]] == [0.0, 0.0]
+    assert [first.metrics["dspy_cachectl/score/percent"], last.metrics["dspy_cachectl/score/percent"]] == [25.0, 20.0]
+    assert [first.metrics["dspy_cachectl/cache/calls"], last.metrics["dspy_cachectl/cache/calls"]] == [0.0, 0.0]
 
 
 def test_evaluations_in_two_threads_keep_their_runs(server: Rest) -> None:
@@ -148,7 +147,7 @@ def test_evaluations_in_two_threads_keep_their_runs(server: Rest) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert {right: server.run(run_id).metrics["dspy_cachectl/score"] for right, run_id in found.items()} == {
+    assert {right: server.run(run_id).metrics["dspy_cachectl/score/percent"] for right, run_id in found.items()} == {
         "0": 25.0,
         "1": 20.0,
     }
@@ -164,7 +163,7 @@ def test_a_result_of_evaluate_is_logged_with_the_stats_of_its_phase(server: Rest
     assert outcome.run_id == named
     found = server.run(named)
     assert found.status == "RUNNING"
-    assert [found.metrics[f"dspy_cachectl/{name}"] for name in ("score", "requests")] == [25.0, 8.0]
+    assert [found.metrics[f"dspy_cachectl/{name}"] for name in ("score/percent", "cache/requests")] == [25.0, 8.0]
 
 
 def test_a_result_stands_in_for_the_evaluations_of_a_phase(server: Rest) -> None:
@@ -173,7 +172,7 @@ def test_a_result_stands_in_for_the_evaluations_of_a_phase(server: Rest) -> None
         first = _evaluate("0", 8)
         _evaluate("1", 5)
     outcome = log_to_mlflow(run, result=first)
-    assert [value for _, value, _ in server.history(outcome.run_id, "dspy_cachectl/score")] == [25.0]
+    assert [value for _, value, _ in server.history(outcome.run_id, "dspy_cachectl/score/percent")] == [25.0]
 
 
 def test_a_failed_evaluation_is_a_failed_run_without_the_secret(server: Rest) -> None:
@@ -188,7 +187,7 @@ def test_a_failed_evaluation_is_a_failed_run_without_the_secret(server: Rest) ->
     outcome = log_to_mlflow(run)
     (found,) = server.runs_of(outcome.uid)
     assert found.status == "FAILED"
-    assert "dspy_cachectl/score" not in found.metrics
+    assert "dspy_cachectl/score/percent" not in found.metrics
     assert "verysecret" not in found.tags["dspy_cachectl.error"]
 
 
@@ -216,8 +215,10 @@ def test_a_phase_that_is_logged_twice_has_one_run(server: Rest) -> None:
         sync()
         (found,) = [found for found in server.all_runs() if found.id not in before]
         assert found.tags["dspy_cachectl.uid"] == first.uid
-        assert [(step, value) for step, value, _ in server.history(found.id, "dspy_cachectl/score")] == [(0, 25.0)]
-        assert found.metrics["dspy_cachectl/requests"] == 3.0
+        assert [(step, value) for step, value, _ in server.history(found.id, "dspy_cachectl/score/percent")] == [
+            (0, 25.0)
+        ]
+        assert found.metrics["dspy_cachectl/cache/requests"] == 3.0
 
 
 def test_the_ledger_is_a_table(server: Rest) -> None:
@@ -243,8 +244,8 @@ def test_a_request_that_reached_the_server_twice_leaves_one_run(server: Rest, ou
         outcome = log_to_mlflow(run, tracking_uri=proxy.url)
     (found,) = server.runs_of(outcome.uid)
     assert found.id == outcome.run_id
-    assert found.metrics["dspy_cachectl/score"] == 25.0
-    assert len(server.history(found.id, "dspy_cachectl/score")) == 1
+    assert found.metrics["dspy_cachectl/score/percent"] == 25.0
+    assert len(server.history(found.id, "dspy_cachectl/score/percent")) == 1
 
 
 def test_nothing_is_printed(server: Rest, capfd: pytest.CaptureFixture[str]) -> None:
@@ -279,16 +280,15 @@ def test_a_late_answer_still_counts(server: Rest, outbox: Outbox) -> None:
         _evaluate()
     with servers.Proxy.to(server.url) as proxy:
         proxy.holds = "runs/log-batch"
-        outcome = log_to_mlflow(run, tracking_uri=proxy.url, timeout=1.0)
+        with servers.ends_the_limit(proxy) as late:
+            outcome = log_to_mlflow(run, tracking_uri=proxy.url)
         assert outcome.status == "pending"
-        assert proxy.stopped.wait(30)
-        (flight,) = delivery.guard._flights
         proxy.holds = None
         proxy.let_go()
-        assert flight.ended.wait(60)
+        futures.wait(late, 60)
     assert sync(uri=server.url) == []
     (found,) = server.runs_of(outcome.uid)
-    assert len(server.history(found.id, "dspy_cachectl/score")) == 1
+    assert len(server.history(found.id, "dspy_cachectl/score/percent")) == 1
 
 
 @pytest.mark.parametrize("call", ["runs/search", "runs/create", "runs/log-batch", "runs/update"])
@@ -299,16 +299,15 @@ def test_a_push_that_was_given_up_does_not_come_back(server: Rest, outbox: Outbo
         _evaluate()
     with servers.Proxy.to(server.url) as proxy:
         proxy.holds, proxy.delays = (call, None) if passed_on == "before" else (None, call)
-        given_up = log_to_mlflow(run, tracking_uri=proxy.url, timeout=0.5)
-        assert proxy.stopped.wait(30)
-        (flight,) = delivery.guard._flights
+        with servers.ends_the_limit(proxy) as late:
+            given_up = log_to_mlflow(run, tracking_uri=proxy.url)
         (done,) = sync(uri=server.url)
         proxy.let_go()
-        assert flight.ended.wait(60)
-    assert (given_up.status, done.status) == ("pending", "delivered")
+        futures.wait(late, 60)
+    assert (given_up.status, done.status) == ("pending", "logged")
     (found,) = server.runs_of(given_up.uid)
     assert (found.id, found.status) == (done.run_id, "FINISHED")
-    assert [(step, value) for step, value, _ in server.history(found.id, "dspy_cachectl/score")] == [(0, 25.0)]
+    assert [(step, value) for step, value, _ in server.history(found.id, "dspy_cachectl/score/percent")] == [(0, 25.0)]
 
 
 def test_without_a_limit_to_spend_the_results_only_wait(server: Rest, outbox: Outbox) -> None:
@@ -357,7 +356,7 @@ def test_it_can_be_turned_off(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -
     with phase("eval") as run:
         _evaluate()
     assert log_to_mlflow(run).status == "disabled"
-    assert outbox.pending() == []
+    assert outbox.waiting() == []
 
 
 @pytest.mark.parametrize("arguments", [{"timeout": -1}, {"timeout": float("nan")}, {"timeout": "soon"}])

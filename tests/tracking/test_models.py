@@ -12,11 +12,12 @@ import mlflow
 import pytest
 
 import dspy_cachectl as cachectl
-from dspy_cachectl.tracking import log_to_mlflow, models, sync
+from dspy_cachectl.tracking import log_to_mlflow, models
 from dspy_cachectl.tracking.outbox import Outbox
 from dspy_cachectl.tracking.record import Model
 from tests.reports.made_up import report
 from tests.tracking import servers
+from tests.tracking.delivered import deliver_twice
 from tests.tracking.rest import Rest
 
 
@@ -43,12 +44,10 @@ def test_a_report_is_linked_to_its_program(server: Rest, experiment: str) -> Non
 
 def test_delivering_twice_makes_no_second_model(server: Rest, experiment: str, outbox: Outbox) -> None:
     """Nor a second link."""
-    outcome = log_to_mlflow(report([1, 0, 1]))
-    (done,) = outbox.done()
-    (outbox.root / "done" / done.uid).rename(outbox.root / "pending" / done.uid)
-    assert [item.status for item in sync()] == ["delivered"]
-    (model,) = _ids(server, experiment)
-    assert [item["model_id"] for item in server.run(str(outcome.run_id))["inputs"]["model_inputs"]] == [model]
+    log_to_mlflow(report([1, 0, 1]), timeout=0)
+    for _ in deliver_twice(outbox):
+        (model,), (run,) = _ids(server, experiment), server.all_runs(experiment)
+        assert [item["model_id"] for item in server.run(run.id)["inputs"]["model_inputs"]] == [model]
 
 
 @pytest.mark.parametrize("call", ["logged-models", "runs/log-batch"])
@@ -56,8 +55,8 @@ def test_a_push_that_ends_half_way_leaves_one_model(server: Rest, experiment: st
     """It is found again by the next one, and made ready."""
     with servers.Proxy.to(server.url) as proxy:
         proxy.holds = call
-        assert log_to_mlflow(report([1, 0, 1]), tracking_uri=proxy.url, timeout=1.0).status == "pending"
-        assert proxy.stopped.wait(30)
+        with servers.ends_the_limit(proxy):
+            assert log_to_mlflow(report([1, 0, 1]), tracking_uri=proxy.url).status == "pending"
         # The same server, under the address that it is known by in the end.
         assert log_to_mlflow(report([1, 0, 1])).status == "logged"
     (model,) = server.models(experiment)

@@ -1,179 +1,343 @@
-"""The outbox: whole records only, private, and each with one deliverer."""
+"""The outbox: whole records only, private, each with one deliverer, and nothing delivered that is not as it was."""
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import platform
+import signal
+import sqlite3
 import stat
 import subprocess
 import sys
 import threading
-import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from dspy_cachectl.errors import CorruptEntryError, StoreUnavailableError
-from dspy_cachectl.tracking import claims, status
-from dspy_cachectl.tracking.outbox import KEEP_DONE, Outbox, state_dir
+from dspy_cachectl.cli.mlflow import app
+from dspy_cachectl.errors import ConfigurationError, FormatVersionError, StoreUnavailableError
+from dspy_cachectl.tracking import discard, log_to_mlflow, status, sync
+from dspy_cachectl.tracking.outbox import Outbox, state_dir
 from dspy_cachectl.tracking.record import Point, Record
+from tests.reports.made_up import report
+from tests.tracking import servers
+from tests.tracking.delivered import assert_delivered_once
+from tests.tracking.rest import Rest
+
+UID = "a" * 32
 
 
-def _record(uid: str = "a" * 32) -> Record:
-    return Record(uid, 1, 2, "http://host", metrics=(Point("m", 1.0, 1),), tags={"dspy_cachectl.phase": "eval"})
+def _record(uid: str = UID, **content: Any) -> Record:
+    points = (Point("m", 1.0, 1),)
+    return Record(uid, 1, 2, "http://host", metrics=points, tags={"dspy_cachectl.phase": "eval"}, **content)
 
 
-def test_a_record_waits_and_is_done(outbox: Outbox) -> None:
-    """Put, read, claim, finish: it leaves what waits and is kept with its receipt."""
-    entry = outbox.put(_record())
-    assert [found.read() for found in outbox.pending()] == [_record()]
-    claim = entry.claim()
-    assert claim is not None
-    entry.finish(run_id="r", tracking_uri="http://host")
-    claim.release()
-    assert outbox.pending() == []
-    assert [found.uid for found in outbox.done()] == ["a" * 32]
-    receipt = entry.receipt()
-    assert receipt is not None
-    assert (receipt["run_id"], receipt["tracking_uri"]) == ("r", "http://host")
-    assert entry.claim() is None
+def _run_sql(outbox: Outbox, *statements: str) -> None:
+    with sqlite3.connect(outbox.path, isolation_level=None) as connection:
+        for statement in statements:
+            connection.execute(statement)
+    connection.close()
+
+
+def test_a_record_waits_until_it_is_delivered(outbox: Outbox) -> None:
+    """Put, read, lease, finish: it leaves, with its files, and cannot be leased again."""
+    record = _record(artifacts=("a/b.json",))
+    outbox.put(record, {"a/b.json": b"{}"})
+    assert [one.read() for one in outbox.waiting()] == [record]
+    assert outbox.files(record) == {"a/b.json": b"{}"}
+    lease = outbox.lease(UID)
+    assert lease is not None
+    lease.finish()
+    lease.release()
+    assert outbox.waiting() == []
+    assert outbox.lease(UID) is None
+    assert outbox.files(_record()) == {}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are of POSIX")
 def test_everything_is_private(outbox: Outbox) -> None:
-    """Folders are 0700, files 0600."""
-    outbox.put(_record()).fail("because")
-    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in [state_dir(), *state_dir().rglob("*")]}
+    """Folders are 0700, files 0600, whatever the umask; also those that SQLite makes beside."""
+    before = os.umask(0o022)
+    try:
+        outbox.put(_record())
+        assert outbox.lease(UID) is not None
+        with sqlite3.connect(outbox.path) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            modes = {path: stat.S_IMODE(path.stat().st_mode) for path in [state_dir(), *state_dir().rglob("*")]}
+        connection.close()
+    finally:
+        os.umask(before)
+    assert len(modes) >= 4
     assert {path.name: oct(mode) for path, mode in modes.items() if mode != (0o700 if path.is_dir() else 0o600)} == {}
 
 
-def test_a_write_that_fails_leaves_nothing(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_leaves_nothing(outbox: Outbox) -> None:
     """A full disk is an error of the store's family, and no half record is ever seen."""
-
-    def full(handle: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreUnavailableError, match="No space left on device"):
-        outbox.put(_record())
-    monkeypatch.undo()
-    assert [path for path in outbox.root.rglob("*") if path.is_file()] == []
+    outbox.put(_record())
+    _run_sql(
+        outbox,
+        "CREATE TRIGGER full BEFORE INSERT ON files BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END",
+    )
+    with pytest.raises(StoreUnavailableError, match="disk is full"):
+        outbox.put(_record("b" * 32), {"a/b.json": b"{}"})
+    assert [one.uid for one in outbox.waiting()] == [UID]
 
 
 def test_one_of_many_gets_a_record(outbox: Outbox) -> None:
     """Sixteen threads want it, one has it; when it is free again, one has it again."""
-    entry = outbox.put(_record())
+    outbox.put(_record())
     together = threading.Barrier(16)
 
-    def take(_: int) -> claims.Claim | None:
+    def take(_: int) -> Any:
         together.wait()
-        return entry.claim()
+        return outbox.lease(UID)
 
-    for _ in range(20):
+    for _ in range(5):
         with ThreadPoolExecutor(16) as pool:
-            (got,) = [claim for claim in pool.map(take, range(16)) if claim is not None]
+            (got,) = [lease for lease in pool.map(take, range(16)) if lease is not None]
         assert got.holds()
         got.release()
 
 
-def _left_behind(folder: Path, name: str) -> None:
-    (folder / claims.FREE).rename(folder / name)
+_TAKE = """
+import sys
+from dspy_cachectl.tracking.outbox import Outbox
+
+assert Outbox().lease(sys.argv[1]) is not None
+print("taken", flush=True)
+sys.stdin.read()
+"""
 
 
-def _ended_pid() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
+def test_a_dead_process_loses_what_it_had_and_a_living_one_does_not(outbox: Outbox) -> None:
+    """Whoever is killed holds nothing; of sixteen that see it one gets it."""
+    outbox.put(_record())
+    with subprocess.Popen(
+        [sys.executable, "-c", _TAKE, UID], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=_ROOT
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"taken\n"
+        assert outbox.lease(UID) is None
+        assert [one.being_delivered for one in status()] == [True]
+        os.kill(holder.pid, signal.SIGKILL)
+    assert [one.being_delivered for one in status()] == [False]
+    with ThreadPoolExecutor(16) as pool:
+        assert len([one for one in pool.map(lambda _: outbox.lease(UID), range(16)) if one is not None]) == 1
 
 
-def test_the_lock_of_a_dead_process_is_taken_over_once(outbox: Outbox) -> None:
-    """Its process is gone, so the record is free; of sixteen that see it one gets it."""
-    entry = outbox.put(_record())
-    host, now = claims._host(), int(time.time())
-    for pid in (_ended_pid(), os.getpid()):  # our own pid under a token that is not ours is somebody's before us
-        _left_behind(entry.folder, claims.Holder(host, pid, now, "token").file_name)
-        assert entry.holder() is None
-        with ThreadPoolExecutor(16) as pool:
-            (got,) = [claim for claim in pool.map(lambda _: entry.claim(), range(16)) if claim is not None]
-        got.release()
+_ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize(("host", "age", "taken"), [(None, 60, False), ("other", 60, False), ("other", 4000, True)])
-def test_a_live_lock_is_respected_until_it_is_too_old(outbox: Outbox, host: str | None, age: int, taken: bool) -> None:
-    """A process that lives keeps its record; on another host only the age can tell."""
-    entry = outbox.put(_record())
-    parent = claims.Holder(host or claims._host(), os.getppid(), int(time.time()) - age, "token")
-    _left_behind(entry.folder, parent.file_name)
-    assert (entry.claim() is not None) is taken
+def test_records_of_one_run_are_leased_together(outbox: Outbox) -> None:
+    """Whoever delivers either of them may have to create the run that both are for."""
+    outbox.put(_record())
+    outbox.put(_record("b" * 32, owner=UID))
+    lease = outbox.lease(UID)
+    assert lease is not None
+    assert outbox.lease("b" * 32) is None
+    outbox.put(_record("c" * 32, owner=UID))
+    assert outbox.lease("c" * 32) is None
+    lease.finish()
+    lease.release()
+    assert outbox.lease("b" * 32) is not None
 
 
-def test_a_claim_that_was_given_up_is_good_until_somebody_else_has_one(outbox: Outbox) -> None:
+def test_a_lease_that_was_given_up_is_good_until_somebody_else_has_one(outbox: Outbox) -> None:
     """Who is late may go on while the record is free, is in nobody's way, and stops when somebody takes it."""
-    entry = outbox.put(_record())
-    late = entry.claim()
+    outbox.put(_record())
+    late = outbox.lease(UID)
     assert late is not None
     late.release()
     assert late.holds()
-    other = entry.claim()
+    other = outbox.lease(UID)
     assert other is not None
     assert not late.holds()
     late.release()
+    late.finish()
     assert other.holds()
-    entry.finish(run_id="r", tracking_uri="http://host")
+    other.finish()
     assert not other.holds()
-    entry.finish(run_id="late", tracking_uri="http://host")
-    receipt = entry.receipt()
-    assert receipt is not None
-    assert receipt["run_id"] == "r"
-
-
-def test_failures_are_counted_and_hold_no_secret(outbox: Outbox) -> None:
-    """The last reason is kept, with how often it was tried."""
-    entry = outbox.put(_record())
-    entry.fail("first")
-    entry.fail("no access for token=hunter2hunter2")
-    failure = entry.failure()
-    assert failure is not None
-    assert failure.tries == 2
-    assert "hunter2" not in failure.reason
+    assert outbox.waiting() == []
 
 
 def test_status_shows_what_waits_and_why(outbox: Outbox) -> None:
-    """Readable or not, each record is listed."""
-    outbox.put(_record()).fail("nobody there")
-    held = outbox.put(_record("b" * 32))
-    assert held.claim() is not None
-    broken = outbox.put(_record("c" * 32))
-    (broken.folder / "record.json").write_bytes(b"{")
+    """Readable or not, each record is listed, with the last reason, how often it was tried, and no secret."""
+    for letter in "abc":
+        outbox.put(_record(letter * 32))
+    outbox.fail(UID, "first")
+    outbox.fail(UID, "no access for token=hunter2hunter2")
+    assert outbox.lease("b" * 32) is not None
+    _run_sql(outbox, f"UPDATE parcels SET record = '{{' WHERE uid = '{'c' * 32}'")
     found = {item.uid[0]: item for item in status()}
-    assert (found["a"].reason, found["a"].tries, found["a"].phase) == ("nobody there", 1, "eval")
-    assert found["b"].held_by == os.getpid()
-    assert "not a record" in found["c"].reason
+    assert (found["a"].tries, found["a"].phase, found["a"].tracking_uri) == (2, "eval", "http://host")
+    assert "no access" in found["a"].reason
+    assert "hunter2" not in found["a"].reason
+    assert [found[letter].being_delivered for letter in "abc"] == [False, True, False]
+    assert "damaged" in found["c"].reason
 
 
-def test_a_record_in_another_records_place_is_refused(outbox: Outbox) -> None:
-    """A folder that was copied by hand does not deliver the same results twice."""
-    entry = outbox.put(_record())
-    other = outbox.put(_record("b" * 32))
-    (other.folder / "record.json").write_bytes((entry.folder / "record.json").read_bytes())
-    with pytest.raises(CorruptEntryError, match="another record"):
-        other.read()
+FLIPPED = "UPDATE files SET data = CAST(REPLACE(data, 'score', 'Score') AS BLOB) WHERE path LIKE '%/rows_%'"
+DAMAGES = {
+    "flipped": FLIPPED,
+    "gone": "DELETE FROM files WHERE path LIKE '%/rows_%'",
+    "of the record": "UPDATE parcels SET record = CAST(REPLACE(record, '0.5', '0.9') AS BLOB)",
+}
 
 
-def test_sweeping_removes_what_is_done_with(outbox: Outbox) -> None:
-    """Half-written folders go after a day, delivered ones after a month; what waits stays."""
-    waiting = outbox.put(_record())
-    done = outbox.put(_record("b" * 32))
-    done.finish(run_id="r", tracking_uri="http://host")
-    half = outbox.root / "new" / ("c" * 32)
-    half.mkdir()
-    outbox.sweep()
-    assert half.exists()
-    outbox.sweep(now=time.time() + KEEP_DONE + 60)
-    assert not half.exists()
-    assert outbox.done() == []
-    assert [entry.uid for entry in outbox.pending()] == [waiting.uid]
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_was_damaged_is_said_and_never_delivered(
+    server: Rest, outbox: Outbox, mlflow_set: None, damage: str
+) -> None:
+    """By no sync, and not along with others; the others are delivered, and it can be thrown away."""
+    bad = log_to_mlflow(report([1, 0]), timeout=0).uid
+    _run_sql(outbox, DAMAGES[damage])
+    good = log_to_mlflow(report([1, 1]), timeout=0).uid
+    for _ in range(2):
+        outcomes = {outcome.uid: outcome for outcome in sync()}
+        assert outcomes[bad].status == "damaged"
+        assert ("is gone" if damage == "gone" else "is damaged") in outcomes[bad].reason
+    assert log_to_mlflow(report([0, 0])).status == "logged"
+    assert [one.uid for one in outbox.waiting()] == [bad]
+    assert server.runs_of(str(bad), deleted=True) == []
+    assert_delivered_once(server, str(good))
+    assert discard([str(bad)]) == [bad]
+    assert sync() == []
+
+
+def test_what_is_to_be_discarded_is_named(outbox: Outbox) -> None:
+    """By the beginning of its name, if no other has it; else nothing is."""
+    for letter in "ab":
+        outbox.put(_record("1" + letter * 31))
+    for unclear in ("1", "2", "1a", "1b1"):
+        with pytest.raises(ConfigurationError, match="mlflow status"):
+            discard([unclear, "1"])
+    assert len(outbox.waiting()) == 2
+    assert discard(["1a"]) == ["1" + "a" * 31]
+    assert [one.uid for one in outbox.waiting()] == ["1" + "b" * 31]
+
+
+def test_a_full_disk_after_the_push_is_no_reason_to_say_that_it_waits(
+    server: Rest, outbox: Outbox, mlflow_set: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """MLflow has it: so it is said; taking the record out is tried again, and leaves one run with everything once."""
+    uid = log_to_mlflow(report([1, 0]), timeout=0).uid
+    _run_sql(
+        outbox,
+        "CREATE TRIGGER full BEFORE DELETE ON parcels BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END",
+        "CREATE TRIGGER fuller BEFORE UPDATE ON parcels WHEN NEW.lease IS NULL"
+        " BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END",
+    )
+    with caplog.at_level(logging.WARNING, logger="dspy_cachectl"):
+        assert [outcome.status for outcome in sync()] == ["logged"]
+    assert "disk is full" in caplog.text
+    assert len(outbox.waiting()) == 1
+    _run_sql(outbox, "DROP TRIGGER full", "DROP TRIGGER fuller")
+    assert [outcome.status for outcome in sync()] == ["logged"]
+    assert sync() == []
+    assert_delivered_once(server, str(uid))
+
+
+def _newer(path: Path) -> None:
+    Outbox().put(_record())
+    _run_sql(Outbox(), "PRAGMA user_version = 99")
+
+
+def _text(path: Path) -> None:
+    path.write_text("dear diary, today I deployed on a Friday\n" * 40)
+
+
+def _others_database(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE mine (a)")
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"), [(_newer, "newer version"), (_text, "no database"), (_others_database, "another program")]
+)
+def test_what_is_not_an_outbox_of_ours_is_left_alone(
+    server: Rest,
+    outbox: Outbox,
+    mlflow_set: None,
+    make: Callable[[Path], None],
+    said: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is said and not written; the results go to the server all the same, and are lost only where that is away."""
+    outbox.path.parent.mkdir(parents=True, mode=0o700)
+    make(outbox.path)
+    before = outbox.path.read_bytes()
+    with pytest.raises((StoreUnavailableError, FormatVersionError), match=said):
+        status()
+    with caplog.at_level(logging.WARNING, logger="dspy_cachectl"):
+        outcome = log_to_mlflow(report([1, 0]))
+        assert outcome.status == "logged"
+        assert log_to_mlflow(report([1, 0]), timeout=0).status == "failed"
+    assert caplog.text.count(said) >= 2
+    assert len(server.runs_of(str(outcome.uid))) == 1
+    assert outbox.path.read_bytes() == before
+
+
+def _wait_for(outbox: Outbox, uid: str, tracking_uri: str | None) -> None:
+    points = (Point("dspy_cachectl/score/percent", 25.0, 1_700_000_000_000),)
+    outbox.put(Record(uid, 1, 2, tracking_uri, metrics=points, tags={"dspy_cachectl.phase": "eval"}))
+
+
+def test_status_and_sync(server: Rest, outbox: Outbox) -> None:
+    """What waits is shown, rehearsed, delivered; what cannot be delivered waits on, and the exit code says so."""
+    run = CliRunner().invoke
+    assert run(app, ["status"]).output == "Nothing waits.\n"
+    assert run(app, ["sync"]).output == "Nothing waits.\n"
+    good, bad, nowhere = ("a" * 32, "b" * 32, "c" * 32)
+    with servers.refusing() as nobody:
+        _wait_for(outbox, good, server.url)
+        _wait_for(outbox, bad, nobody)
+        _wait_for(outbox, nowhere, None)
+        assert [item["uid"] for item in json.loads(run(app, ["status", "--json"]).output)] == [good, bad, nowhere]
+        assert "not tried yet" in run(app, ["status"]).output
+
+        rehearsed = run(app, ["sync", "--dry-run"])
+        assert rehearsed.exit_code == 0
+        assert f"would go to {server.url}" in rehearsed.output
+        assert server.runs_of(good) == []
+
+        synced = run(app, ["sync", "--json"])
+        assert synced.exit_code == 1
+        assert {item["uid"]: item["status"] for item in json.loads(synced.output)} == {
+            good: "logged",
+            bad: "pending",
+            nowhere: "pending",
+        }
+        assert "does not accept connections" in run(app, ["status"]).output
+        elsewhere = run(app, ["sync", "--uri", server.url])
+        assert elsewhere.exit_code == 0, elsewhere.output
+    assert run(app, ["status"]).output == "Nothing waits.\n"
+    assert [len(server.runs_of(uid)) for uid in (good, bad, nowhere)] == [1, 1, 1]
+
+
+def test_a_run_that_is_not_known_elsewhere_becomes_a_new_one(server: Rest, outbox: Outbox) -> None:
+    """Delivered to another server than the one it was for, the results name the run they were meant for."""
+    outbox.put(Record("d" * 32, 1, 2, "http://gone:5000", run_id="e" * 32, experiment_id="77"))
+    done = CliRunner().invoke(app, ["sync", "--uri", server.url])
+    assert done.exit_code == 0, done.output
+    (found,) = server.runs_of("d" * 32)
+    assert found.tags["dspy_cachectl.meant_for_run"] == "e" * 32
+
+
+def test_status_needs_neither_mlflow_nor_dspy(state: Path) -> None:
+    """The command line starts fast."""
+    script = (
+        "import sys; from dspy_cachectl.tracking import status; import dspy_cachectl.cli.mlflow; status();"
+        "print([name for name in ('dspy', 'litellm', 'mlflow') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=_ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_the_state_folder_is_the_platforms_or_the_one_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -4,36 +4,27 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
-import sys
 import threading
+from concurrent import futures
 from pathlib import Path
-from typing import Any
 
 import mlflow
-import orjson
 import pytest
 from mlflow.tracking._tracking_service import utils
 
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.reports.comparisons import compare
 from dspy_cachectl.reports.report import EvalReport
-from dspy_cachectl.tracking import delivery, log_to_mlflow, sync
+from dspy_cachectl.tracking import attachments, log_to_mlflow, sync
 from dspy_cachectl.tracking.outbox import Outbox
 from dspy_cachectl.tracking.record import Record
-from dspy_cachectl.tracking.reports import digest
+from dspy_cachectl.tracking.report_records import digest
 from tests.reports.made_up import BOUGHT, report
 from tests.tracking import servers
+from tests.tracking.delivered import FILES, deliver_twice, kinds
 from tests.tracking.rest import Rest, Run
 
-
-@pytest.fixture(autouse=True)
-def _mlflow(state: Path, server: Rest) -> Any:
-    mlflow.set_tracking_uri(server.url)
-    yield
-    while mlflow.active_run() is not None:
-        mlflow.end_run()
-    mlflow.set_tracking_uri(None)
+pytestmark = pytest.mark.usefixtures("mlflow_set")
 
 
 def _run_of(server: Rest, uid: str | None) -> Run:
@@ -97,7 +88,7 @@ def test_a_report_is_a_run_with_its_error_bars(server: Rest, outbox: Outbox) -> 
     assert found.params["dspy_cachectl.repeats"] == "2"
     assert found.params["dspy_cachectl.versions.dspy"] == "3.4.1"
     assert found.inputs == [("devset", ("b2" * 32)[:36], {"mlflow.data.context": "eval"})]
-    assert outbox.pending() == []
+    assert outbox.waiting() == []
 
 
 def test_repeats_are_steps(server: Rest) -> None:
@@ -240,9 +231,9 @@ def test_what_waited_is_delivered_with_its_files_once(server: Rest, outbox: Outb
     with servers.refusing() as nobody:
         waiting = [log_to_mlflow(made, tracking_uri=nobody) for made in (old, new, old.compare(new))]
     assert [outcome.status for outcome in waiting] == ["pending"] * 3
-    for entry in outbox.pending():
-        assert all((entry.folder / "artifacts" / name).is_file() for name in entry.read().artifacts)
-    assert [item.status for item in sync(uri=server.url)] == ["delivered"] * 3
+    for one in outbox.waiting():
+        assert sorted(outbox.files(one.read())) == sorted(one.read().artifacts)
+    assert [item.status for item in sync(uri=server.url)] == ["logged"] * 3
     assert sync(uri=server.url) == []
     first, second, parent = (_run_of(server, outcome.uid) for outcome in waiting)
     assert any(path.endswith(f"rows_{str(waiting[0].uid)[:8]}.json") for path in server.artifacts(first.id))
@@ -251,14 +242,11 @@ def test_what_waited_is_delivered_with_its_files_once(server: Rest, outbox: Outb
 
 def test_delivering_twice_changes_nothing(server: Rest, outbox: Outbox) -> None:
     """The same record again: the same points, inputs, files and table, once each."""
-    outcome = log_to_mlflow(report([1, 0, 1]))
-    before = _run_of(server, outcome.uid)
-    (done,) = outbox.done()
-    (outbox.root / "done" / done.uid).rename(outbox.root / "pending" / done.uid)
-    assert [item.status for item in sync(uri=server.url)] == ["delivered"]
-    after = _run_of(server, outcome.uid)
-    for run in (before, after):
+    outcome = log_to_mlflow(report([1, 0, 1]), timeout=0)
+    runs = [_run_of(server, outcome.uid) for _ in deliver_twice(outbox)]
+    for run in runs:
         run["data"]["tags"] = [t for t in run["data"]["tags"] if t["key"] != "dspy_cachectl.synced_at"]
+    before, after = runs
     assert after == before
     assert len(server.history(after.id, "dspy_cachectl/score/mean")) == 1
 
@@ -271,19 +259,18 @@ def test_a_push_that_was_given_up_does_not_come_back(server: Rest, outbox: Outbo
     """Its thread hangs among the files, a sync delivers, the thread wakes up: one run, with everything once."""
     with servers.Proxy.to(server.url) as proxy:
         proxy.holds, proxy.delays = (call, None) if passed_on == "before" else (None, call)
-        given_up = log_to_mlflow(report([1, 0, 1]), tracking_uri=proxy.url, timeout=1.0)
-        assert proxy.stopped.wait(30)
-        (flight,) = delivery.guard._flights
+        with servers.ends_the_limit(proxy) as late:
+            given_up = log_to_mlflow(report([1, 0, 1]), tracking_uri=proxy.url)
         # MLflow remembers a run's artifact store for the process, and with it the address of the proxy.
         utils._artifact_repos_cache.clear()
         (done,) = sync(uri=server.url)
         proxy.let_go()
-        assert flight.ended.wait(60)
-    assert (given_up.status, done.status) == ("pending", "delivered")
+        futures.wait(late, 60)
+    assert (given_up.status, done.status) == ("pending", "logged")
     found = _run_of(server, given_up.uid)
     assert (found.id, found.status) == (done.run_id, "FINISHED")
     assert len(found.inputs) == 1
-    assert len(server.artifacts(found.id)) == len(list((outbox.root / "done" / done.uid).glob("artifacts/*/*")))
+    assert kinds(server.artifacts(found.id)) == FILES
     assert len(json.loads(found.tags["mlflow.loggedArtifacts"])) == 1
 
 
@@ -304,9 +291,26 @@ def test_a_thousand_questions_cost_as_many_requests_as_three(server: Rest) -> No
     )
 
 
-def test_two_threads_that_log_to_one_run_hide_no_table(server: Rest) -> None:
+class Waited:
+    """A lock that tells when somebody waits for it."""
+
+    def __init__(self) -> None:
+        self.waited = threading.Event()
+        self._lock = threading.Lock()
+        self.release = self._lock.release
+
+    def acquire(self, timeout: float) -> bool:
+        if not self._lock.acquire(blocking=False):
+            self.waited.set()
+            return self._lock.acquire(timeout=timeout)
+        return True
+
+
+def test_two_threads_that_log_to_one_run_hide_no_table(server: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each reads the list of tables and writes it back: the list has both in the end."""
     named = server.create_run()
+    lock = Waited()
+    monkeypatch.setattr(attachments, "_naming", lock)
     with servers.Proxy.to(server.url) as proxy:
         proxy.delays = "runs/set-tag:1"
         threads = [
@@ -316,7 +320,8 @@ def test_two_threads_that_log_to_one_run_hide_no_table(server: Rest) -> None:
         threads[0].start()
         assert proxy.stopped.wait(30)
         threads[1].start()
-        threads[1].join(2)  # it does not end before the other one: it would have read what is about to change
+        # It does not end before the other one: it would have read what is about to change.
+        assert lock.waited.wait(30)
         proxy.let_go()
         for thread in threads:
             thread.join()
@@ -326,58 +331,11 @@ def test_two_threads_that_log_to_one_run_hide_no_table(server: Rest) -> None:
     )
 
 
-_SMALL = """
-import json, sys
-from importlib.machinery import PathFinder
-
-class Hiding:
-    find_distributions = PathFinder.find_distributions
-
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        hidden = name.partition(".")[0] in {"sqlalchemy", "alembic", "flask", "pyarrow", "sklearn", "matplotlib"}
-        return None if hidden else PathFinder.find_spec(name, path, target)
-
-sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
-from dspy_cachectl.tracking import log_to_mlflow
-from tests.reports.made_up import report
-
-old, new = report([0, 0, 1], name="old"), report([1, 1, 1], name="new")
-print(json.dumps([log_to_mlflow(made, tracking_uri=sys.argv[1]).run_id for made in (old, new, old.compare(new))]))
-"""
-
-
-def test_the_small_mlflow_is_enough_for_reports(server: Rest) -> None:
-    """What mlflow-skinny lacks is not needed for tables, data set, model and comparison either."""
-    root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, "-c", _SMALL, server.url]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=120)
-    first, second, parent = (server.run(run_id) for run_id in json.loads(done.stdout.splitlines()[-1]))
-    assert {run.tags["mlflow.parentRunId"] for run in (first, second)} == {parent.id}
-    assert len({run["inputs"]["model_inputs"][0]["model_id"] for run in (first, second)}) == 1
-    assert "loggedArtifacts" in "".join(parent.tags)
-
-
-def test_without_matplotlib_the_rest_is_logged(server: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A figure is an extra, and no reason to warn."""
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    outcome = log_to_mlflow(report([1, 0, 1]))
-    assert outcome.status == "logged"
-    assert not any(path.endswith(".png") for path in server.artifacts(str(outcome.run_id)))
-
-
 def test_a_report_is_recognised_whatever_it_is_called(tmp_path: Path) -> None:
     """Its digest survives saving and renaming, and tells it from another one."""
     made = report([1, 0, None], name="a")
     assert digest(EvalReport.load(made.save(tmp_path / "a.json"))) == digest(made)
     assert digest(report([1, 0, 1], name="a")) != digest(made)
-
-
-def test_a_record_of_the_first_version_still_loads() -> None:
-    """What an older release left in the outbox is delivered by this one."""
-    plain = orjson.loads(Record("a" * 32, 1, 2, tags={"x": "y"}).to_json())
-    old = {k: v for k, v in plain.items() if k not in ("artifacts", "tables", "dataset", "children", "compares")}
-    assert Record.from_json(orjson.dumps({**old, "version": 1})) == Record("a" * 32, 1, 2, tags={"x": "y"})
 
 
 def test_a_report_takes_no_result(state: Path) -> None:

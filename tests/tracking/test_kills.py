@@ -46,13 +46,14 @@ def test_a_kill_at_any_point_loses_no_report_and_makes_no_second_run(
     server: Rest, forks: Forks, outbox: Outbox
 ) -> None:
     """Killed between two steps, or with a request in the air; a sync is killed, too; the next ones deliver once."""
+    experiment = server.create_experiment(outbox.path.parents[2].name)
     with contextlib.ExitStack() as stack:
 
         def struck(**fault: str) -> tuple[servers.Proxy, dict[str, Any]]:
             proxy = stack.enter_context(servers.Proxy.to(server.url))
             for name, call in fault.items():
                 setattr(proxy, name, call)
-            return proxy, {"env": {"MLFLOW_TRACKING_URI": proxy.url}}
+            return proxy, {"env": {"MLFLOW_TRACKING_URI": proxy.url, "MLFLOW_EXPERIMENT_ID": experiment}}
 
         by_us = {f"{call} answered": struck(holds=call) for call in ANSWER_LOST}
         by_us |= {f"half of {call}": struck(cuts=call) for call in HALF_SENT}
@@ -70,27 +71,27 @@ def test_a_kill_at_any_point_loses_no_report_and_makes_no_second_run(
         assert {name: (result["code"], result["told"]) for name, result in results.items()} == dict.fromkeys(
             cases, (-signal.SIGKILL, None)
         )
-        waiting = sorted(entry.uid for entry in outbox.pending())
+        waiting = sorted(entry.uid for entry in outbox.waiting())
         assert len(waiting) == len(cases) - len(NOT_WRITTEN) - len(DONE)
-        done = [entry.uid for entry in outbox.done()]
-        assert len(done) == len(DONE)
 
         for proxy, _ in by_us.values():
             proxy.holds = proxy.cuts = None
             proxy.let_go()
         _kill_a_sync(forks, by_us["runs/create answered"][0])
-        delivered = [uid for uid, status in forks.sync(processes=2) if status == "delivered"]
+        delivered = [uid for uid, status in forks.sync(processes=2) if status == "logged"]
         assert len(delivered) == len(set(delivered))
-        assert [(entry.uid, entry.failure(), entry.holder()) for entry in outbox.pending()] == []
+        assert outbox.waiting() == []
         assert forks.sync() == []
-    assert {entry.uid for entry in outbox.done()} == {*waiting, *done}
-    for uid in (*waiting, *done):
-        assert_delivered_once(server, uid)
+    uids = [run.tags["dspy_cachectl.uid"] for run in server.all_runs(experiment)]
+    assert len(uids) == len(waiting) + len(DONE)
+    assert set(waiting) < set(uids)
+    for uid in uids:
+        assert_delivered_once(server, uid, experiment=experiment)
 
 
 def test_a_kill_makes_no_second_model(server: Rest, forks: Forks, outbox: Outbox) -> None:
     """The program's model was created and nobody heard of it: it is found again."""
-    experiment = server.create_experiment(outbox.root.parent.parent.name)
+    experiment = server.create_experiment(outbox.path.parents[2].name)
     with servers.Proxy.to(server.url) as proxy:
         proxy.holds = "logged-models"
         env = {"MLFLOW_TRACKING_URI": proxy.url, "MLFLOW_EXPERIMENT_ID": experiment}
@@ -100,7 +101,7 @@ def test_a_kill_makes_no_second_model(server: Rest, forks: Forks, outbox: Outbox
         assert forks.results()[""]["code"] == -signal.SIGKILL
         proxy.let_go()
         ((waiting, status),) = forks.sync()
-    assert status == "delivered"
+    assert status == "logged"
     assert_delivered_once(server, waiting, experiment=experiment)
     assert len(server.models(experiment)) == 1
 

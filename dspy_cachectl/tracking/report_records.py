@@ -5,20 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import sys
 import tempfile
 import time
-import uuid
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl._version import __version__
-from dspy_cachectl.accounting.ledger import FIELDS
 from dspy_cachectl.entries.secrets import scrub
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError
-from dspy_cachectl.tracking.parcels import PREFIX, Parcel, artifact, ledger_table, milliseconds, named, table
-from dspy_cachectl.tracking.record import REPORT_TAG, Dataset, Model, Point, Record
+from dspy_cachectl.tracking.outgoing import (
+    PREFIX,
+    PROVENANCE_TAGS,
+    Outgoing,
+    artifact,
+    ledger_metrics,
+    ledger_table,
+    milliseconds,
+    named,
+    program_model,
+    table,
+)
+from dspy_cachectl.tracking.record import REPORT_TAG, Dataset, Point, Record, new_uid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,44 +39,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_COSTS = {"unpriced"} | {
-    f"{what}_{how}"
-    for what in ("cost", "prompt_tokens", "completion_tokens", "tokens", "seconds")
-    for how in ("spent", "saved")
-}
-"""The counters that are logged as costs; the others tell of the cache."""
-
 _DRAWN = ("draw", "output", "loaded", "requests", "tokens", "cost", "seconds", "oldest", "newest")
 _ROW = ("question", "preview", "cluster", "repeat", "score", "failed", *_DRAWN)
 """The columns of the table with a row a draw."""
-
-_PROVENANCE_TAGS = {
-    "cache_run_id": "run_id",
-    "phase": "phase",
-    "policy": "policy",
-    "model": "model",
-    "model_version": "version",
-    "endpoint": "endpoint",
-    "program_sha": "program",
-    "devset_digest": "data",
-    "metric": "metric",
-    "metric_sha": "metric_hash",
-    "predictions": "predictions",
-    "snapshot": "snapshot",
-}
-"""Tags, by the field of the provenance that they show."""
-
-
-def evaluation_type(value: Any) -> str | None:
-    """Tell what of an evaluation this is: `"report"`, `"comparison"`, `"comparisons"`, or None."""
-    if "dspy_cachectl.reports.comparison" not in sys.modules:
-        return None  # nobody can have one
-    from dspy_cachectl.reports.comparison import Comparison
-    from dspy_cachectl.reports.comparisons import Comparisons
-    from dspy_cachectl.reports.report import EvalReport
-
-    kinds = (("report", EvalReport), ("comparison", Comparison), ("comparisons", Comparisons))
-    return next((name for name, kind in kinds if isinstance(value, kind)), None)
 
 
 def digest(report: Measurement) -> str:
@@ -78,7 +51,7 @@ def digest(report: Measurement) -> str:
     return hashlib.sha256(f"{made}{report.questions!r}".encode()).hexdigest()[:32]
 
 
-def of_report(report: EvalReport, target: Target, *, first_step: int = 0, children: Sequence[str] = ()) -> Parcel:
+def of_report(report: EvalReport, target: Target, *, first_step: int, children: Sequence[str] = ()) -> Outgoing:
     """Return what is delivered of a report: each repeat is a step, and the totals stand at the last one.
 
     Args:
@@ -88,7 +61,7 @@ def of_report(report: EvalReport, target: Target, *, first_step: int = 0, childr
         children: Runs that are shown below its own.
     """
     made = report.provenance
-    uid, ended = uuid.uuid4().hex, milliseconds(made.created)
+    uid, ended = new_uid(), milliseconds(made.created)
     last_step = first_step + report.repeats - 1
     points = [Point(f"{PREFIX}/{key}", value, ended, last_step) for key, value in _report_metrics(report)]
     points += [
@@ -103,7 +76,7 @@ def of_report(report: EvalReport, target: Target, *, first_step: int = 0, childr
         "caveats": "; ".join(report.interval.caveats) or None,
         "advice": report.variance.advice,
         "changes": "; ".join(made.changes) or None,
-        **{name: getattr(made, source) for name, source in _PROVENANCE_TAGS.items()},
+        **{name: getattr(made, source) for name, source in PROVENANCE_TAGS.items()},
     }
     comparison = _comparison(report)
     if comparison is not None:
@@ -119,34 +92,28 @@ def of_report(report: EvalReport, target: Target, *, first_step: int = 0, childr
     rows = artifact("rows", uid)
     ledger = ledger_table(uid, made.counters.get("by", ()))
     files = {rows: table(_ROW, _rows(report)), **ledger, **_figure(report, uid)}
-    return _parcel(
-        Record(
-            uid=uid,
-            started=milliseconds(made.created - made.seconds),
-            ended=ended,
-            tracking_uri=target.tracking_uri,
-            run_id=target.run_id,
-            experiment_id=target.experiment_id,
-            experiment=target.experiment,
-            run_name=report.name,
-            metrics=tuple(points),
-            tags={**named(tags), REPORT_TAG: digest(report)},
-            params=named(params),
-            artifacts=(*files, artifact("record", uid)),
-            tables=(rows, *ledger),
-            dataset=Dataset("devset", made.data[:36], report.n),
-            children=tuple(children),
-            model=_model(report),
-        ),
+    record = Record.to(
         target,
-        files,
+        uid=uid,
+        started=milliseconds(made.created - made.seconds),
+        ended=ended,
+        run_name=report.name,
+        metrics=tuple(points),
+        tags={**named(tags), REPORT_TAG: digest(report)},
+        params=named(params),
+        artifacts=(*files, artifact("record", uid)),
+        tables=(rows, *ledger),
+        dataset=Dataset("devset", made.data[:36], report.n),
+        children=tuple(children),
+        model=program_model(report.name, vars(made)),
     )
+    return _with_itself(record, files)
 
 
-def of_comparisons(compared: Comparison | Comparisons, target: Target, *, first_step: int = 0) -> Parcel:
+def of_comparisons(compared: Comparison | Comparisons, target: Target, *, first_step: int) -> Outgoing:
     """Return what is delivered of a comparison: each pair is a step, in the order of the table."""
     comparisons = _as_comparisons(compared)
-    uid, now = uuid.uuid4().hex, milliseconds(time.time())
+    uid, now = new_uid(), milliseconds(time.time())
     points = [
         Point(f"{PREFIX}/delta/{key}", value, now, first_step + number)
         for number, pair in enumerate(comparisons.pairs)
@@ -171,48 +138,23 @@ def of_comparisons(compared: Comparison | Comparisons, target: Target, *, first_
     if comparisons.reports:
         files |= _figure(comparisons, uid)
     names = list(dict.fromkeys(name for pair in comparisons.pairs for name in (pair.baseline, pair.candidate)))
-    return _parcel(
-        Record(
-            uid=uid,
-            started=now,
-            ended=now,
-            tracking_uri=target.tracking_uri,
-            run_id=target.run_id,
-            experiment_id=target.experiment_id,
-            experiment=target.experiment,
-            run_name=" against ".join(reversed(names)) if len(names) == 2 else f"comparison of {len(names)}",
-            metrics=tuple(points),
-            tags=named(tags),
-            artifacts=(*files, artifact("record", uid)),
-            tables=(compared_pairs,),
-            compares=tuple(digest(report) for report in comparisons.reports),
-        ),
+    record = Record.to(
         target,
-        files,
+        uid=uid,
+        started=now,
+        ended=now,
+        run_name=" against ".join(reversed(names)) if len(names) == 2 else f"comparison of {len(names)}",
+        metrics=tuple(points),
+        tags=named(tags),
+        artifacts=(*files, artifact("record", uid)),
+        tables=(compared_pairs,),
+        compares=tuple(digest(report) for report in comparisons.reports),
     )
+    return _with_itself(record, files)
 
 
-def _parcel(record: Record, target: Target, files: Mapping[str, bytes]) -> Parcel:
-    return Parcel(record, target, {**files, artifact("record", record.uid): record.to_json()})
-
-
-def _model(report: EvalReport) -> Model:
-    made = report.provenance
-    facts = {
-        "program_sha": made.program,
-        "model": made.model,
-        "model_version": made.version,
-        "endpoint": made.endpoint,
-        "temperature": made.temperature,
-    }
-    return program_model(report.name, facts)
-
-
-def program_model(name: str, facts: Mapping[str, Any]) -> Model:
-    """Return the model of a program, given what tells it from others."""
-    known = named(facts)
-    identity = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]
-    return Model(name, identity, params=known)
+def _with_itself(record: Record, files: Mapping[str, bytes]) -> Outgoing:
+    return Outgoing(record, {**files, artifact("record", record.uid): record.to_json()})
 
 
 def _report_metrics(report: EvalReport) -> Iterator[tuple[str, float]]:
@@ -237,21 +179,9 @@ def _report_metrics(report: EvalReport) -> Iterator[tuple[str, float]]:
         "var/share_within": variance.share_within,
         "var/limit_se": variance.limit_error,
         "cost/wall_s": report.provenance.seconds,
-        **_ledger(counters),
+        **dict(ledger_metrics(counters)),
     }
     yield from _present(found)
-
-
-def _ledger(counters: Mapping[str, Any]) -> dict[str, float]:
-    found = {
-        # Dollars are what cost/spent is in.
-        f"cost/{name.removeprefix('cost_')}" if name in _COSTS else f"cache/{name}": float(counters[name])
-        for name in (*FIELDS, "served", "tokens_spent", "tokens_saved")
-        if name in counters
-    }
-    if found.get("cache/calls") and "cache/served" in found:
-        found["cache/hit_rate"] = found["cache/served"] / found["cache/calls"]
-    return found
 
 
 def _delta_metrics(pair: Comparison) -> Iterator[tuple[str, float]]:

@@ -1,0 +1,33 @@
+"""What an evaluation is made of: what tells its program, model, data and metric from any other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dspy_cachectl.fingerprints.code import metric_fingerprint
+from dspy_cachectl.fingerprints.data import Question, hash_of_questions
+from dspy_cachectl.fingerprints.models import model_identity
+from dspy_cachectl.fingerprints.programs import program_fingerprint
+
+
+def provenance_of(program: Any, questions: Sequence[Question], metric: Any) -> dict[str, str | None]:
+    """Return what an evaluation with the LM that DSPy is set to is made of, by the fields of a report's provenance.
+
+    Raises:
+        ConfigurationError: If there is no LM at all, or something cannot be told from others.
+    """
+    import dspy
+
+    lm = dspy.settings.lm
+    identity = model_identity(lm, program=program)
+    temperature = lm.kwargs.get("temperature") if isinstance(lm, dspy.BaseLM) else None
+    return {
+        "model": identity.model,
+        "version": identity.checkpoint or identity.version,
+        "endpoint": identity.endpoint,
+        "temperature": None if temperature is None else str(temperature),
+        "program": program_fingerprint(program).hash,
+        "data": hash_of_questions(questions),
+        "metric_hash": metric_fingerprint(metric),
+    }

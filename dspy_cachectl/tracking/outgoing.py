@@ -1,0 +1,117 @@
+"""A record with its files, and what the names and files of all of them have in common."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from dspy_cachectl.accounting.ledger import FIELDS
+from dspy_cachectl.tracking.record import Model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from dspy_cachectl.tracking.record import Record
+
+PREFIX = "dspy_cachectl"
+
+PROVENANCE_TAGS = {
+    "cache_run_id": "run_id",
+    "phase": "phase",
+    "policy": "policy",
+    "model": "model",
+    "model_version": "version",
+    "endpoint": "endpoint",
+    "program_sha": "program",
+    "devset_digest": "data",
+    "metric": "metric",
+    "metric_sha": "metric_hash",
+    "predictions": "predictions",
+    "snapshot": "snapshot",
+}
+"""Tags, by the field of the provenance that they show."""
+
+_MODEL_PARAMS = ("program_sha", "model", "model_version", "endpoint")
+_COUNTERS = (*FIELDS, "served", "tokens_spent", "tokens_saved")
+_LEDGER = ("phase", "role", "model", *_COUNTERS)
+"""The columns of the table with a row for each phase, role and model."""
+
+_COSTS = {"unpriced"} | {
+    f"{what}_{how}"
+    for what in ("cost", "prompt_tokens", "completion_tokens", "tokens", "seconds")
+    for how in ("spent", "saved")
+}
+"""The counters that are logged as costs; the others tell of the cache."""
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A record with its files.
+
+    Attributes:
+        record: The record.
+        files: The content of its artifacts, by their path in the run.
+    """
+
+    record: Record
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def artifact(what: str, uid: str, ending: str = "json") -> str:
+    """Return the path of a record's file in the run."""
+    return f"{PREFIX}/{what}_{uid[:8]}.{ending}"
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    """Return a table as `mlflow.load_table` reads it: the columns' names, and the rows without them."""
+    data = [[_utf8(value) for value in row] for row in rows]
+    return orjson.dumps({"columns": columns, "data": data}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def ledger_table(uid: str, by: Iterable[Mapping[str, Any]]) -> dict[str, bytes]:
+    """Return the table of a ledger, by its path in the run; nothing where nothing was counted.
+
+    Args:
+        uid: The record's uid.
+        by: The rows of the ledger, as in `Stats.as_dict()["by"]`.
+    """
+    rows = [[row.get(column) for column in _LEDGER] for row in by]
+    return {artifact("ledger", uid): table(_LEDGER, rows)} if rows else {}
+
+
+def ledger_metrics(counters: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Return the metrics of counters, as in `Stats.as_dict()`, zeros included, so that runs can be compared."""
+    for name in _COUNTERS:
+        if name in counters:
+            # Dollars are what cost/spent is in.
+            key = f"cost/{name.removeprefix('cost_')}" if name in _COSTS else f"cache/{name}"
+            yield key, float(counters[name])
+    if counters.get("calls") and "served" in counters:
+        yield "cache/hit_rate", counters["served"] / counters["calls"]
+
+
+def program_model(name: str, provenance: Mapping[str, Any]) -> Model:
+    """Return the model of a program, given what tells it from others, by the fields of a report's provenance."""
+    known = {tag: provenance.get(PROVENANCE_TAGS[tag]) for tag in _MODEL_PARAMS}
+    params = named({**known, "temperature": provenance.get("temperature")})
+    identity = hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:32]
+    return Model(name, identity, params=params)
+
+
+def named(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return tags or params under their full names; what is None is left out."""
+    return {f"{PREFIX}.{name}": str(value) for name, value in values.items() if value is not None}
+
+
+def milliseconds(seconds: float) -> int:
+    """Return a time in seconds as MLflow has it."""
+    return int(seconds * 1000)
+
+
+def _utf8(value: Any) -> Any:
+    # Half of a surrogate pair has no UTF-8.
+    return value if not isinstance(value, str) else value.encode("utf-8", "backslashreplace").decode()
