@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,61 +28,90 @@ from dspy_cachectl.errors import CachectlError, ConfigurationError
 if TYPE_CHECKING:
     from rich.console import Console
 
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What can be chosen; see `dspy_cachectl.demo.run`."""
-
-    endpoint: str | None = None
-    model: str | None = None
-    api_key_env: str | None = None
-    output: Path | None = None
-    quick: bool = False
-
-    def __post_init__(self) -> None:
-        if (self.endpoint is None) != (self.model is None):
-            raise ConfigurationError("a server needs both its address and the model's name: endpoint= and model=")
-        if self.endpoint is None and self.api_key_env is not None:
-            raise ConfigurationError("the local model wants no key; name an endpoint= for api_key_env=")
-        if self.api_key_env is not None and not os.environ.get(self.api_key_env):
-            raise ConfigurationError(f"the environment variable {self.api_key_env!r} is not set; put the key into it")
-
-    @property
-    def api_key(self) -> str:
-        """The server's key, or what LiteLLM takes for one."""
-        return "none" if self.api_key_env is None else os.environ[self.api_key_env]
+_NO_KEY = "none"
+"""What a server that wants no key is shown: without any, LiteLLM would look for one of the user's."""
 
 
-def play(options: Options, console: Console | None = None) -> DemoResult:
-    """Play all acts, show them on a console, and return what they found."""
+def run(
+    *,
+    endpoint: str | None = None,
+    model: str | None = None,
+    api_key_env: str | None = None,
+    output: Path | None = None,
+    quick: bool = False,
+    console: Console | None = None,
+) -> DemoResult:
+    """Play the demo, show its progress, and print what it found.
+
+    Without an endpoint it runs a small model on this machine, offline. It uses a store, a DSPy cache and an
+    MLflow database of its own, and leaves the caller's settings as they were. It starts processes, so a script calls it
+    under `if __name__ == "__main__":`.
+
+    Args:
+        endpoint: The base address of an OpenAI-compatible server to ask instead, usually ending in `/v1`.
+        model: The model's name at that server.
+        api_key_env: The environment variable that holds that server's key.
+        output: A folder to keep what the demo writes; each run has a folder of its own in it. None: nothing
+            is kept.
+        quick: Half of the reviews, and no MLflow.
+        console: Where to print. None: standard output.
+
+    Returns:
+        What it found, row by row.
+
+    Raises:
+        ConfigurationError: An option cannot be used, or the server does not answer.
+        MissingExtraError: The local model is not installed; the message names the commands that install it.
+        DemoError: The server or a child process failed on the way.
+    """
+    api_key = _api_key(endpoint, model, api_key_env)
     console = console or telling.standard_console()
     began = time.monotonic()
-    acts = [act for act in ACTS if not (options.quick and act.play is log_to_mlflow)]
-    rows: list[ActResult] = []
+    acts = [act for act in ACTS if not (quick and act.play is log_to_mlflow)]
     with ExitStack() as stack:
-        folder = stack.enter_context(_folder(options.output))
-        progress = stack.enter_context(telling.showing_progress(console, len(acts)))
-        progress.begin("starting the model")
-        connection, relay = stack.enter_context(_reaching_the_model(options, progress.note_requests))
+        folder = _new_folder(output)
+        if output is None:
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        show = stack.enter_context(telling.showing_progress(console, len(acts)))
+        show(description="starting the model")
+        address = endpoint or stack.enter_context(local_model.serving())
+        relay = stack.enter_context(Relay(address, on_request=lambda requests: show(requests=requests)))
+        if endpoint is not None:
+            relay.check(str(model), api_key)
+        connection = Connection(relay.url, model or local_model.MODEL, api_key, completes=endpoint is None)
         stack.enter_context(_set_up(connection, folder))
-        stage = _stage(relay, connection, folder, quick=options.quick)
+        train, dev = task.train_set(), task.dev_set()
+        if quick:
+            train, dev = train[: len(train) // 2], dev[: len(dev) // 2]
+        stage = Stage(relay, connection, folder, train, dev)
+        rows: list[ActResult] = []
         for act in acts:
-            progress.begin(act.title)
+            show(description=act.title)
             rows.extend(_play(act, stage))
-            progress.done()
+            show(advance=1)
         result = DemoResult(
             model=connection.model,
-            examples=len(stage.dev),
+            examples=len(dev),
             rows=tuple(rows),
             mlflow=stage.mlflow,
             comparison=stage.comparison,
             seconds=time.monotonic() - began,
-            output=folder if options.output is not None else None,
+            output=None if output is None else folder,
         )
-        if options.output is not None:
+        if output is not None:
             (folder / "result.json").write_text(result.as_json(), encoding="utf-8")
     telling.show(result, console)
     return result
+
+
+def _api_key(endpoint: str | None, model: str | None, variable: str | None) -> str:
+    if (endpoint is None) != (model is None):
+        raise ConfigurationError("a server needs both its address and the model's name: endpoint and model")
+    if endpoint is None and variable is not None:
+        raise ConfigurationError("the local model wants no key; name an endpoint as well")
+    if variable is not None and not os.environ.get(variable):
+        raise ConfigurationError(f"the environment variable {variable!r} is not set; put the key into it")
+    return _NO_KEY if variable is None else os.environ[variable]
 
 
 def _play(act: Act, stage: Stage) -> list[ActResult]:
@@ -95,18 +124,6 @@ def _play(act: Act, stage: Stage) -> list[ActResult]:
         if stage.relay.failure is None:
             raise
         raise DemoError(f"{act.title} failed ({error}); the model's server said {stage.relay.failure}") from error
-
-
-@contextmanager
-def _reaching_the_model(options: Options, on_request: Callable[[int], None]) -> Iterator[tuple[Connection, Relay]]:
-    with ExitStack() as stack:
-        is_local = options.endpoint is None
-        address = options.endpoint or stack.enter_context(local_model.serving())
-        model = options.model or local_model.MODEL
-        relay = stack.enter_context(Relay(address, on_request=on_request))
-        if not is_local:
-            relay.check(model, options.api_key)
-        yield Connection(relay.url, model, options.api_key, completes=is_local), relay
 
 
 @contextmanager
@@ -128,23 +145,10 @@ def _set_up(connection: Connection, folder: Path) -> Iterator[None]:
             install(before.tiers.stores)
 
 
-def _stage(relay: Relay, connection: Connection, folder: Path, *, quick: bool) -> Stage:
-    train, dev = task.train_set(), task.dev_set()
-    if quick:
-        train, dev = train[: len(train) // 2], dev[: len(dev) // 2]
-    return Stage(relay=relay, connection=connection, folder=folder, train=train, dev=dev)
-
-
-@contextmanager
-def _folder(output: Path | None) -> Iterator[Path]:
-    """Give a fresh folder: a new one in `output`, or a temporary one."""
-    if output is None:
-        with tempfile.TemporaryDirectory(prefix="dspy-cachectl-demo-", ignore_cleanup_errors=True) as name:
-            yield Path(name)
-        return
+def _new_folder(output: Path | None) -> Path:
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=output)).absolute()
+        if output is not None:
+            output.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=time.strftime("dspy-cachectl-demo-%Y%m%d-%H%M%S-"), dir=output)).absolute()
     except OSError as error:
         raise ConfigurationError(f"nothing can be written to {str(output)!r}: {error}; name another folder") from error
-    yield folder

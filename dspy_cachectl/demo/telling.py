@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -16,31 +17,9 @@ from rich.text import Text
 from dspy_cachectl.demo.act_results import PLOT, REPEATS
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
-
     from dspy_cachectl.demo.act_results import ActResult, DemoResult
 
 _UNWATCHED_WIDTH = 110
-
-
-class ActProgress:
-    """Says which act is on, and how many requests the model's server has got so far."""
-
-    def __init__(self, progress: Progress, task: TaskID) -> None:
-        self._progress = progress
-        self._task = task
-
-    def begin(self, title: str) -> None:
-        """Say what begins."""
-        self._progress.update(self._task, description=title)
-
-    def note_requests(self, requests: int) -> None:
-        """Say how many requests there were so far."""
-        self._progress.update(self._task, requests=requests)
-
-    def done(self) -> None:
-        """Say that an act has ended."""
-        self._progress.advance(self._task)
 
 
 def standard_console() -> Console:
@@ -51,8 +30,8 @@ def standard_console() -> Console:
 
 
 @contextmanager
-def showing_progress(console: Console, acts: int) -> Iterator[ActProgress]:
-    """Show a progress bar while the block lasts."""
+def showing_progress(console: Console, acts: int) -> Iterator[Callable[..., None]]:
+    """Show a progress bar while the block lasts; yield what brings it up to date, as rich's `Progress.update` does."""
     columns = (
         SpinnerColumn(),
         BarColumn(bar_width=24),
@@ -62,7 +41,7 @@ def showing_progress(console: Console, acts: int) -> Iterator[ActProgress]:
         TextColumn("{task.description}"),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        yield ActProgress(progress, progress.add_task("", total=acts, requests=0))
+        yield partial(progress.update, progress.add_task("", total=acts, requests=0))
 
 
 def show(result: DemoResult, console: Console) -> None:

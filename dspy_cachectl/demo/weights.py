@@ -31,17 +31,9 @@ def find_weights() -> Path:
     reinstall = f"Install them again: {INSTALL} --force-reinstall"
     if not path.is_file():
         raise ConfigurationError(f"the package {PACKAGE!r} is installed, but {str(path)!r} is missing. {reinstall}")
-    sha256 = _sha256(path)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     if sha256 != SHA256:
         raise ConfigurationError(
             f"the weights in {str(path)!r} are not the expected ones (sha256 {sha256}). {reinstall}"
         )
     return path
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dspy_cachectl.errors import CacheMissError, ReplayIncompleteError
+from dspy_cachectl.reports.texts import plural
 
 if TYPE_CHECKING:
     from dspy_cachectl.replay.open_test_cassette import OpenTestCassette
@@ -47,8 +48,10 @@ class Failure:
             file: The test's file.
         """
         chosen = opened.chosen
-        calls = "1 call" if len(misses) == 1 else f"{len(misses)} calls"
-        lines = [f"{calls} of {chosen.what} had no recording; no result of it can be trusted.", ""]
+        lines = [
+            f"{plural(len(misses), 'call')} of {chosen.what} had no recording; no result of it can be trusted.",
+            "",
+        ]
         lines += [miss.explanation for miss in misses[:_SHOWN]]
         if len(misses) > _SHOWN:
             lines.append(f"... and {len(misses) - _SHOWN} more")

@@ -12,7 +12,8 @@ from dspy_cachectl.entries import records
 from dspy_cachectl.errors import StoreError
 from dspy_cachectl.replay.cassettes import Cassette, CassetteSession
 from dspy_cachectl.replay.choice import TestCassette
-from dspy_cachectl.replay.summary import Note, Unused
+from dspy_cachectl.replay.summary import Note
+from dspy_cachectl.reports.texts import cut
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -110,7 +111,7 @@ class OpenTestCassette:
             cost_saved=tally.cost_saved,
             tokens_spent=tally.tokens_spent,
             cost_spent=tally.cost_spent,
-            unused=[] if renews else [Unused(one.key, one.scope, _text(one)) for one in unused],
+            unused=[] if renews else [(one.key, one.scope, _text(one)) for one in unused],
         )
 
     def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -130,5 +131,4 @@ def _text(recording: Recording) -> str:
     messages = request.get("messages")
     last = messages[-1] if isinstance(messages, list) and messages else request
     content = last.get("content", last) if isinstance(last, dict) else last
-    text = " ".join(str(content).split())
-    return text if len(text) <= _TEXT_SHOWN else f"{text[:_TEXT_SHOWN]}…"
+    return cut(str(content), _TEXT_SHOWN)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Generator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,12 +161,12 @@ class _Plugin:
             item.stash[_PASSED] = report.passed
         if self._notes:
             # A worker's report takes them to where the summary is printed.
-            vars(report)[_NOTES], self._notes = [note.as_data() for note in self._notes], []
+            vars(report)[_NOTES], self._notes = [asdict(note) for note in self._notes], []
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         for data in vars(report).get(_NOTES, ()):
-            self._summary.add(Note.of_data(data))
+            self._summary.add(Note(**data))
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

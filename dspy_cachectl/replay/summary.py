@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+
+from dspy_cachectl.reports.texts import harmless, plural
 
 _SHOWN = 3
-
-
-@dataclass(frozen=True)
-class Unused:
-    """A recording that no test asked for.
-
-    Attributes:
-        key: Its key.
-        scope: The test or fixture that recorded it.
-        text: What it answers, in a few words.
-    """
-
-    key: str
-    scope: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -36,7 +22,8 @@ class Note:
         cost_saved: US dollars that were not paid.
         tokens_spent: Tokens that were paid.
         cost_spent: US dollars that were paid.
-        unused: The recordings that are surely not used.
+        unused: Of each recording that is surely not used: its key, the test or fixture that recorded it, and what it
+            answers in a few words.
     """
 
     path: str
@@ -46,16 +33,7 @@ class Note:
     cost_saved: float = 0.0
     tokens_spent: int = 0
     cost_spent: float = 0.0
-    unused: list[Unused] = field(default_factory=list)
-
-    def as_data(self) -> dict[str, Any]:
-        """Return it as dictionaries, lists, texts and numbers."""
-        return asdict(self)
-
-    @classmethod
-    def of_data(cls, data: Mapping[str, Any]) -> Note:
-        """Return what `as_data` gave."""
-        return cls(**{**data, "unused": [Unused(**one) for one in data["unused"]]})
+    unused: list[tuple[str, str, str]] = field(default_factory=list)
 
 
 class Summary:
@@ -69,12 +47,12 @@ class Summary:
         self._notes.append(note)
 
     @property
-    def unused(self) -> dict[str, dict[str, Unused]]:
-        """The recordings that are surely not used, by file and key."""
-        found: dict[str, dict[str, Unused]] = {}
+    def unused(self) -> dict[str, set[tuple[str, str, str]]]:
+        """The recordings that are surely not used, by file; see `Note`."""
+        found: dict[str, set[tuple[str, str, str]]] = {}
         for note in self._notes:
-            for one in note.unused:
-                found.setdefault(note.path, {})[one.key] = one
+            if note.unused:
+                found.setdefault(note.path, set()).update((key, scope, text) for key, scope, text in note.unused)
         return found
 
     def lines(self, shorten: Mapping[str, str]) -> list[str]:
@@ -90,24 +68,20 @@ class Summary:
         parts = []
         if replayed:
             cost = _dollars(sum(note.cost_saved for note in self._notes))
-            parts.append(f"{_count(replayed, 'call')} replayed, {saved:,} tokens{cost} not spent")
+            parts.append(f"{plural(replayed, 'call')} replayed, {saved:,} tokens{cost} not spent")
         if recorded:
             cost = _dollars(sum(note.cost_spent for note in self._notes))
-            parts.append(f"{_count(recorded, 'answer')} recorded, {spent:,} tokens{cost} spent")
+            parts.append(f"{plural(recorded, 'answer')} recorded, {spent:,} tokens{cost} spent")
         lines = ["; ".join(parts)] if parts else []
         for path, unused in sorted(self.unused.items()):
             name = shorten.get(path, path)
-            number = _count(len(unused), "recording")
+            number = plural(len(unused), "recording")
             lines.append(f"{name}: {number} not used; --cachectl=all removes what no test asks for")
-            shown = sorted(unused.values(), key=lambda one: (one.scope, one.text))
-            lines += [f"  {one.scope}: {one.text}" for one in shown[:_SHOWN]]
+            shown = sorted((scope, text) for _, scope, text in unused)
+            lines += [harmless(f"  {scope}: {text}") for scope, text in shown[:_SHOWN]]
             if len(shown) > _SHOWN:
                 lines.append(f"  ... and {len(shown) - _SHOWN} more")
         return lines
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _dollars(cost: float) -> str:

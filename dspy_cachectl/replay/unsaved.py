@@ -70,7 +70,7 @@ def left_behind(path: Path) -> Iterator[tuple[Path, list[Recording]]]:
         StoreUnavailableError: If one cannot be read, or is not ours.
     """
     for file in sorted(path.parent.absolute().glob(f".{glob.escape(path.name)}.????????.unsaved")):
-        rows = [] if file in _open else _database(file).read("SELECT process, line FROM recordings")
+        rows = [] if file in _open else _rows(file)
         # One without rows may be somebody's who has just begun.
         if rows and not any(_is_in_use(process) for process in {process for process, _ in rows}):
             try:
@@ -94,6 +94,15 @@ def locks_folder() -> Path:
 
 def _database(file: Path) -> Database:
     return Database(file, kind="unsaved recordings", version=VERSION, schema=_SCHEMA)
+
+
+def _rows(file: Path) -> list[tuple[str, bytes]]:
+    try:
+        return _database(file).read("SELECT process, line FROM recordings")
+    except StoreUnavailableError:
+        if file.exists():
+            raise
+        return []  # its process has saved all of it meanwhile, and removed it
 
 
 def _is_in_use(process: str) -> bool:

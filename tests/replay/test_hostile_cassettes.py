@@ -22,6 +22,7 @@ import dspy_cachectl as cachectl
 from dspy_cachectl.entries import records
 from dspy_cachectl.manage import exchange
 from dspy_cachectl.replay import files
+from dspy_cachectl.replay.summary import Note, Summary
 from dspy_cachectl.stores.memory import MemoryStore
 from tests.calls.support import MakeLM
 from tests.endpoint import Endpoint
@@ -288,6 +289,14 @@ class TestValues:
         shown = str(miss.value)
         assert [] == [character for character in shown if not character.isprintable() and character != "\n"]
         assert "fake line" not in [line.strip() for line in shown.splitlines()]
+
+    def test_control_characters_in_the_summary_of_a_test_session(self) -> None:
+        """Nor can what pytest prints of recordings that are not used: whose they are, and what they answer."""
+        summary = Summary()
+        summary.add(Note("answers.jsonl", unused=[("a" * 64, "test_it\x1b[2J", "one\x9b2J\r")]))
+        shown = "".join(summary.lines({}))
+        assert "test_it" in shown
+        assert shown.isprintable()
 
     def test_control_characters_in_a_damaged_line(self, path: Path) -> None:
         """Nor can what an error shows."""

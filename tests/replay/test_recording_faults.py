@@ -19,6 +19,7 @@ import pytest
 
 import dspy_cachectl as cachectl
 from dspy_cachectl.replay import files, unsaved
+from dspy_cachectl.stores.database import Database
 from tests.calls.support import MakeLM, assert_counted, evaluate, examples, gold, qa, question
 from tests.endpoint import Endpoint
 from tests.faults.disks import read_only, small_disk
@@ -161,6 +162,26 @@ class TestKilled:
         with pytest.raises(cachectl.CorruptEntryError, match=re.escape(str(file))), cachectl.cassette(path, "new"):
             ask("two")
         assert (True, 1) == (file.exists(), endpoint.requests)
+
+    def test_one_that_goes_while_it_is_looked_at(
+        self, endpoint: Endpoint, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Another process saves and removes its own at any moment, which is no fault."""
+        with cachectl.cassette(path, "record"):
+            ask("one")
+        left = left_behind(path, path)
+        read = Database.read
+
+        def go_then_read(database: Database, *query: Any) -> list[tuple[Any, ...]]:
+            if database.path != left or not left.exists():
+                return read(database, *query)
+            left.unlink()
+            raise cachectl.StoreUnavailableError("unable to open database file")
+
+        monkeypatch.setattr(Database, "read", go_then_read)
+        with cachectl.cassette(path, "new") as opened:
+            ask("one")
+        assert (0, 1) == (opened.recorded, endpoint.requests)
 
     def test_who_may_read_it(self, endpoint: Endpoint, path: Path) -> None:
         """What is not saved yet is for this user alone; the folder that is made for it is not."""
