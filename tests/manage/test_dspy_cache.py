@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,15 @@ class TestServing:
     def test_too_old(self, endpoint: Endpoint, imported: list[str], lm: MakeLM) -> None:
         """The age is that of DSPy's entry."""
         with cachectl.phase("compile", max_age=1e-6):
+            lm()("hello")
+        assert endpoint.requests == 1
+
+    def test_recomputing(
+        self, endpoint: Endpoint, imported: list[str], lm: MakeLM, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where everything that is older than the process is computed anew, this is too."""
+        monkeypatch.setattr("dspy_cachectl.calls.cache.STARTED", time.time())
+        with cachectl.configure(force_recompute=True):
             lm()("hello")
         assert endpoint.requests == 1
 
