@@ -65,6 +65,11 @@ class PhaseContext:
         return (self.policy, *(policy for _, policy in self.roles))
 
     @property
+    def draws_afresh(self) -> bool:
+        """Whether a call in it can be a draw of a run of its own."""
+        return any(policy.fresh for policy in self.policies)
+
+    @property
     def strays_matter(self) -> bool:
         """Whether calls from outside, while it is open, put its results in doubt."""
         return any(policy.fresh or policy.replays for policy in self.policies)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 import dspy
@@ -57,7 +58,7 @@ class AutoPhase(BaseCallback):  # type: ignore[misc]
         self._leave(call_id, exception)
 
     def _enter(self, call_id: str, opening: phase) -> PhaseRun | None:
-        opening.automatic()
+        opening.context = replace(opening.context, automatic=True)
         try:
             run = opening.__enter__()
         except Exception:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 import dspy
 
-from dspy_cachectl.calls import installation
 from dspy_cachectl.calls.spans import arranged
 from dspy_cachectl.config import settings
-from dspy_cachectl.context.open_cassette import CASSETTE_RUN, OpenCassette
+from dspy_cachectl.context.open_cassette import OpenCassette
 from dspy_cachectl.context.phases import PhaseContext, PhaseRun, new_run_id
 from dspy_cachectl.context.process import SETTING, state
 from dspy_cachectl.context.ruling import phase_around
@@ -22,6 +21,7 @@ from dspy_cachectl.context.settings import settings_overridden
 from dspy_cachectl.context.units import MARKER
 from dspy_cachectl.errors import CacheMissError, ConfigurationError
 from dspy_cachectl.phases.decoration import within
+from dspy_cachectl.phases.described import describe_end, described
 from dspy_cachectl.policy import Policy
 
 P = ParamSpec("P")
@@ -47,6 +47,10 @@ class phase:  # noqa: N801 - used as a word: with phase("eval")
             `extra_body={"cache": {"no-cache": True}}`, for which DSPy's `auto` engine chooses LiteLLM.
         **overrides: Fields of `Policy` that differ: `temperature`, `max_age`, `scope`, ...
 
+    Attributes:
+        context: What it will make travel with the calls, but for what is known at its opening.
+        run: The passage that is open, or None.
+
     Raises:
         ConfigurationError: If the name is not known and has no policy, or an option cannot be used.
     """
@@ -70,33 +74,59 @@ class phase:  # noqa: N801 - used as a word: with phase("eval")
         for role, of_role in (roles or {}).items():
             if not isinstance(of_role, Policy):
                 raise ConfigurationError(f"the policy of role {role!r} is a Policy, not {of_role!r}")
-        self._context = PhaseContext(
+        self.context = PhaseContext(
             name=name,
             policy=configured.with_overrides(**overrides),
             roles=tuple(sorted({**known_roles, **(roles or {})}.items(), key=lambda item: item[0])),
             run_id=_checked_run_id(run_id),
             bypass_proxy=bypass_proxy,
         )
+        self.run: PhaseRun | None = None
         self._everywhere = everywhere
-        self._opened: _Open | None = None
-        if run_id is not None and not any(one.fresh or one.replays for one in self._context.policies):
+        if run_id is not None and not self.context.strays_matter:
             raise ConfigurationError(
                 f"phase {name!r} makes no draws of its own, so run_id={run_id!r} would have no effect; "
                 "use a fresh policy (Policy.FRESH) or replay one (Policy.REPLAY)"
             )
 
     def __enter__(self) -> PhaseRun:
-        if self._opened is not None:
-            raise ConfigurationError(f"this phase({self._context.name!r}) is open already; make a new one to nest")
-        self._opened = _Open(self._context, everywhere=self._everywhere)
-        return self._opened.run
+        if self.run is not None:
+            raise ConfigurationError(f"this phase({self.context.name!r}) is open already; make a new one to nest")
+        context = described(_at_opening(self.context))
+        run = PhaseRun(context)
+        self._travelling = settings_overridden(**_settings_of(run))
+        self._travelling.__enter__()
+        with state.lock:
+            state.runs[context.token] = run
+            if context.strays_matter:
+                state.open_runs.append(run)
+            if self._everywhere:
+                state.everywhere.append(context)
+        self.run = run
+        return run
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            opened.close(error)
+        run, self.run = self.run, None
+        if run is None:
+            return
+        with state.lock:
+            run.closed = True
+            if run in state.open_runs:
+                state.open_runs.remove(run)
+            if self._everywhere and run.context in state.everywhere:
+                state.everywhere.remove(run.context)
+            if not run.context.is_cassette:
+                state.last_run = run
+        self._travelling.__exit__(None, None, None)
+        incomplete = run.incomplete()
+        describe_end(run, error or incomplete)
+        # What interrupts the program goes through, and so does a miss that nobody swallowed.
+        if incomplete is not None and (
+            error is None or (isinstance(error, Exception) and not isinstance(error, CacheMissError))
+        ):
+            raise incomplete from error
 
     async def __aenter__(self) -> PhaseRun:
         return self.__enter__()
@@ -110,80 +140,34 @@ class phase:  # noqa: N801 - used as a word: with phase("eval")
         """Return the function, running in this phase each time it is called."""
         return within(self._again, function, name="phase")
 
-    @property
-    def context(self) -> PhaseContext:
-        """What it will make travel with the calls, but for what is known at its opening."""
-        return self._context
-
-    @property
-    def run(self) -> PhaseRun | None:
-        """The passage that is open, or None."""
-        return None if self._opened is None else self._opened.run
-
-    def automatic(self) -> None:
-        """Mark it as opened by no one's hand, before it is entered."""
-        self._context = replace(self._context, automatic=True)
-
-    def within(self, cassette: str) -> None:
-        """Make it the phase that a cassette opens, before it is entered. It is found under this token."""
-        self._context = replace(self._context, cassette_token=cassette, run_id=CASSETTE_RUN)
-
     def _again(self) -> phase:
         # Each call of a decorated function is a passage of its own; they may overlap.
-        again = object.__new__(type(self))
-        again._context, again._everywhere, again._opened = self._context, self._everywhere, None
+        again = copy.copy(self)
+        again.run = None
         return again
 
 
-class _Open:
-    """A phase that is entered. Strictly private."""
+def _at_opening(context: PhaseContext) -> PhaseContext:
+    """Return a context with what is known when it opens: its token, its run and the cassette that it is within."""
+    outer = phase_around()
+    cassette_token = context.cassette_token or (outer.cassette_token if outer is not None else "")
+    context = replace(context, token=uuid.uuid4().hex, cassette_token=cassette_token)
+    cassette = state.cassettes.get(cassette_token)
+    if cassette is not None:
+        return _in_cassette(context, cassette)
+    if context.run_id is None and context.draws_afresh:
+        return replace(context, run_id=new_run_id(context.name))
+    return context
 
-    def __init__(self, context: PhaseContext, *, everywhere: bool) -> None:
-        outer = phase_around()
-        cassette_token = context.cassette_token or (outer.cassette_token if outer is not None else "")
-        context = replace(context, token=uuid.uuid4().hex, cassette_token=cassette_token)
-        cassette = state.cassettes.get(cassette_token)
-        if cassette is not None:
-            context = _in_cassette(context, cassette)
-        elif context.run_id is None and any(policy.fresh for policy in context.policies):
-            context = replace(context, run_id=new_run_id(context.name))
-        context = installation.prepare(context)
-        self.run = PhaseRun(context)
-        self._everywhere = everywhere
-        override: dict[str, Any] = {SETTING: context}
-        before: list[Any] = dspy.settings.get("callbacks") or []
-        callbacks = arranged(before)
-        if self.run.observer is not None:
-            callbacks = [*callbacks, MARKER, self.run.observer]
-        if callbacks is not before:
-            override["callbacks"] = callbacks
-        self._entered: AbstractContextManager[None] = settings_overridden(**override)
-        self._entered.__enter__()
-        with state.lock:
-            state.runs[context.token] = self.run
-            if context.strays_matter:
-                state.open_runs.append(self.run)
-            if everywhere:
-                state.everywhere.append(context)
 
-    def close(self, error: BaseException | None) -> None:
-        run = self.run
-        with state.lock:
-            run.closed = True
-            if run in state.open_runs:
-                state.open_runs.remove(run)
-            if self._everywhere and run.context in state.everywhere:
-                state.everywhere.remove(run.context)
-            if not run.context.is_cassette:
-                state.last_run = run
-        self._entered.__exit__(None, None, None)
-        incomplete = run.incomplete()
-        installation.finish(run, error or incomplete)
-        # What interrupts the program goes through, and so does a miss that nobody swallowed.
-        if incomplete is not None and (
-            error is None or (isinstance(error, Exception) and not isinstance(error, CacheMissError))
-        ):
-            raise incomplete from error
+def _settings_of(run: PhaseRun) -> dict[str, Any]:
+    """Return what of DSPy's settings a phase overrides."""
+    before: list[Any] = dspy.settings.get("callbacks") or []
+    callbacks = arranged(before)
+    if run.observer is not None:
+        callbacks = [*callbacks, MARKER, run.observer]
+    # Only where they differ: a `dspy.configure(callbacks=...)` inside the block then takes effect at once.
+    return {SETTING: run.context} if callbacks is before else {SETTING: run.context, "callbacks": callbacks}
 
 
 def _in_cassette(context: PhaseContext, cassette: OpenCassette) -> PhaseContext:
@@ -192,7 +176,7 @@ def _in_cassette(context: PhaseContext, cassette: OpenCassette) -> PhaseContext:
         policy=cassette.policy(context.policy),
         roles=tuple((role, cassette.policy(policy)) for role, policy in context.roles),
     )
-    if context.run_id is None and any(policy.fresh for policy in context.policies):
+    if context.run_id is None and context.draws_afresh:
         context = replace(context, run_id=cassette.next_run(context.name))
     if context.run_id is None:
         return context

@@ -8,6 +8,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, TypeVar, get_args
@@ -15,7 +16,7 @@ from typing import ParamSpec, TypeVar, get_args
 from filelock import FileLock, Timeout
 
 from dspy_cachectl.accounting.ledger import Stats
-from dspy_cachectl.context.open_cassette import EACH_A_DRAW, Mode, OpenCassette, Recording
+from dspy_cachectl.context.open_cassette import CASSETTE_RUN, EACH_A_DRAW, Mode, OpenCassette, Recording
 from dspy_cachectl.context.process import logger, state
 from dspy_cachectl.entries.cleaning import Cleaner, Redact
 from dspy_cachectl.errors import CacheMissError, ConfigurationError, ReplayIncompleteError, StoreUnavailableError
@@ -190,7 +191,8 @@ class CassetteSession:
             state.cassettes[self._token] = contents
             # In a store one answer serves every equal call outside phases.
             self._phase = phase("cassette", Policy.REUSE if of_a_store else EACH_A_DRAW, everywhere=True)
-            self._phase.within(self._token)
+            # It is of nobody's draws, and found under the token wherever calls carry it.
+            self._phase.context = replace(self._phase.context, cassette_token=self._token, run_id=CASSETTE_RUN)
             self._phase.__enter__()
         except BaseException:
             state.cassettes.pop(self._token, None)
