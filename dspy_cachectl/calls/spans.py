@@ -14,7 +14,8 @@ from dspy_cachectl.accounting.ledger import SERVED
 from dspy_cachectl.calls.account import WATCHED
 from dspy_cachectl.calls.call import Call, current_call
 from dspy_cachectl.calls.lm import Governed
-from dspy_cachectl.context import evaluations, scopes
+from dspy_cachectl.context import scopes
+from dspy_cachectl.context.evaluations import EvaluationObserver
 from dspy_cachectl.context.scopes import EvaluationScope, ScopeKeeper
 from dspy_cachectl.entries.secrets import is_secret_name
 
@@ -66,21 +67,6 @@ class SpanHead(ScopeKeeper):
             _claim(span, scope, outputs)
 
 
-class SpanTail(ScopeKeeper):
-    """Notes which MLflow run an evaluation belongs to. It stands after autolog's callback, which opens the run."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return SpanTail, ()
-
-    def on_evaluate_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:  # noqa: ARG002
-        """Note the run of an evaluation."""
-        evaluations.open_scope(call_id)
-
-    def on_compile_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:  # noqa: ARG002
-        """Note the run of a compile."""
-        evaluations.open_scope(call_id)
-
-
 def arranged(callbacks: list[Any]) -> list[Any]:
     """Return DSPy's callbacks with a head before autolog's and a tail after it; the list itself without autolog."""
     position = autolog_position(callbacks)
@@ -89,7 +75,7 @@ def arranged(callbacks: list[Any]) -> list[Any]:
     hide_secrets()
     before, after = callbacks[:position], callbacks[position + 1 :]
     heads = [] if any(isinstance(one, SpanHead) for one in before) else [SpanHead()]
-    tails = [] if any(isinstance(one, SpanTail) for one in after) else [SpanTail()]
+    tails = [] if any(isinstance(one, EvaluationObserver) for one in after) else [EvaluationObserver()]
     # A head that somebody put behind it sees no span; two of them would watch one call.
     after = [one for one in after if not isinstance(one, SpanHead)]
     return [*heads, *before, callbacks[position], *tails, *after]

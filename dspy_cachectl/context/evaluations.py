@@ -100,6 +100,10 @@ class EvaluationObserver(ScopeKeeper):
             self._found[call_id] = begun
             self._scopes[call_id] = scope
 
+    def on_compile_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:  # noqa: ARG002 - DSPy's
+        """Note the MLflow run of a compile."""
+        open_scope(call_id)
+
     def on_evaluate_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:
         """Note how an evaluation ended."""
         with self._lock:

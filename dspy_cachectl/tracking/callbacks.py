@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dspy_cachectl.calls.spans import SpanHead, SpanTail, hide_secrets
+from dspy_cachectl.calls.spans import SpanHead, hide_secrets
 from dspy_cachectl.context import evaluations, scopes
 from dspy_cachectl.context.evaluations import REPORTED, Evaluation, EvaluationObserver
 from dspy_cachectl.context.ruling import current_phase
@@ -61,7 +61,7 @@ class _Begun:
     inner: bool
 
 
-class EvaluationLogger(EvaluationObserver, SpanTail):
+class EvaluationLogger(EvaluationObserver):
     """The tail: it logs each evaluation when it has ended.
 
     Args:
