@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.endpoint import Endpoint
 from tests.isolation import reset_cachectl, reset_dspy
@@ -22,6 +23,17 @@ if TYPE_CHECKING:
     import dspy_cachectl
 
 pytest_plugins = ["pytester"]
+
+# The same examples in every run, and no limit to what an example takes on a busy machine.
+settings.register_profile(
+    "ours",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("ours")
 
 # DSPy reads this once, at import, as the default folder of `configure_cache`.
 _CACHE_DIR = tempfile.mkdtemp(prefix="dspy-cachectl-tests-")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dspy_cachectl.stores.disk import DiskStore
+from tests.limits import PATIENCE
 from tests.processes import Finished
 from tests.stores.counting import calls, served, totals
 
@@ -117,6 +118,6 @@ def test_a_fork_while_another_thread_counts(child: Callable[..., Finished], tmp_
         assert status == 0
         """,
         str(tmp_path / "store"),
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert 1 == calls(DiskStore(tmp_path / "store"))

@@ -11,6 +11,7 @@ import pytest
 
 from dspy_cachectl.calls.flight import Flights
 from tests.calls.support import waiters
+from tests.limits import PATIENCE
 
 
 class Asked:
@@ -35,7 +36,7 @@ class Asked:
             number = self.count
             self.count += 1
         self.begun.set()
-        assert self.go.wait(30)
+        assert self.go.wait(PATIENCE)
         outcome = self.outcomes[number] if number < len(self.outcomes) else "answer"
         if isinstance(outcome, BaseException):
             raise outcome
@@ -76,7 +77,7 @@ def test_different_keys_do_not_wait_for_each_other() -> None:
     flights, slow = Flights[str](), Asked(hold=True)
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(flights.run, "a", slow.ask, lambda: None)
-        assert slow.begun.wait(30)
+        assert slow.begun.wait(PATIENCE)
         assert "answer" == flights.run("b", Asked().ask, lambda: None)
         slow.go.set()
         assert "answer" == held.result()

@@ -14,6 +14,7 @@ import dspy_cachectl as cachectl
 from dspy_cachectl.calls.lm import _FLIGHTS
 from tests.calls.support import waiters
 from tests.endpoint import Endpoint
+from tests.limits import PATIENCE
 
 MakeLM = Callable[..., cachectl.LM]
 QUESTION = "What is asked by all?"
@@ -114,7 +115,7 @@ def test_threads_and_coroutines_with_a_full_default_executor(lm: MakeLM, endpoin
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
         calls = [asked.acall(QUESTION) for _ in range(100)]
         calls += [asyncio.to_thread(asked, QUESTION) for _ in range(20)]
-        return list(await asyncio.wait_for(asyncio.gather(*calls), timeout=60))
+        return list(await asyncio.wait_for(asyncio.gather(*calls), timeout=PATIENCE))
 
     with cachectl.phase("compile"):
         answers = asyncio.run(main())

@@ -17,6 +17,7 @@ from dspy_cachectl.entries import draws, records
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
 from tests.cli.commands import SCRIPT, entry
+from tests.limits import PATIENCE
 
 COMPILED = Label("lm", "openai/mini", "compile")
 JUDGED = Label("lm", "openai/large", "eval", "judge", "run-1")
@@ -119,7 +120,7 @@ def at_terminal(*arguments: str | Path, typed: str) -> tuple[int, str]:
             env={**environment, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "COLUMNS": "100"},
         )
         os.write(master, f"{typed}\n".encode())
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=PATIENCE)
     finally:
         os.close(master)
         os.close(slave)

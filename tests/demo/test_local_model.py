@@ -16,6 +16,7 @@ from dspy.utils.exceptions import AdapterParseError
 from dspy_cachectl.demo import local_model, weights
 from dspy_cachectl.demo.completion import CompletionAdapter
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError
+from tests.limits import PATIENCE
 
 
 class Label(dspy.Signature):
@@ -72,10 +73,10 @@ class TestServer:
         pytest.importorskip("xllamacpp")
         if importlib.util.find_spec(weights.PACKAGE) is None:
             pytest.skip("the weights are not installed")
-        with local_model.serving() as url, urllib.request.urlopen(f"{url}/models", timeout=10) as response:
+        with local_model.serving() as url, urllib.request.urlopen(f"{url}/models", timeout=PATIENCE) as response:
             assert local_model.MODEL in response.read().decode()
         with pytest.raises(urllib.error.URLError):
-            urllib.request.urlopen(f"{url}/models", timeout=10)
+            urllib.request.urlopen(f"{url}/models", timeout=PATIENCE)
 
 
 class TestAdapter:

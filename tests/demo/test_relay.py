@@ -14,13 +14,14 @@ import pytest
 
 from dspy_cachectl.demo.relay import Relay, Traffic
 from tests.endpoint import Endpoint
+from tests.limits import PATIENCE
 
 
 def ask(relay: Relay, text: str = "Hello?") -> dict[str, object]:
     body = json.dumps({"model": "test-model", "messages": [{"role": "user", "content": text}]}).encode()
     headers = {"Content-Type": "application/json", "Authorization": "Bearer sk-test"}
     request = urllib.request.Request(f"{relay.url}/chat/completions", body, headers)
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as response:
         answer: dict[str, object] = json.load(response)
     return answer
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.limits import PATIENCE
+
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -65,7 +67,7 @@ class Endpoint:
         assert process.stdout is not None
         process.stdin.close()
         try:
-            process.wait(timeout=5)
+            process.wait(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -138,11 +140,11 @@ class Endpoint:
         """Answer what is held and hold no more; how many requests that were."""
         return int(self._control("release", {})["released"])
 
-    def wait_for(self, requests: int, timeout: float = 10.0) -> bool:
+    def wait_for(self, requests: int, timeout: float = PATIENCE) -> bool:
         """Block until so many requests have arrived since the last reset; False when the time is up."""
-        return bool(self._control("wait", {"requests": requests, "timeout": timeout}, timeout + 5)["arrived"])
+        return bool(self._control("wait", {"requests": requests, "timeout": timeout}, timeout + PATIENCE)["arrived"])
 
-    def _control(self, name: str, options: dict[str, Any] | None = None, timeout: float = 10.0) -> Any:
+    def _control(self, name: str, options: dict[str, Any] | None = None, timeout: float = PATIENCE) -> Any:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=timeout)
         try:
             body = None if options is None else json.dumps(options)

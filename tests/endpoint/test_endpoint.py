@@ -17,12 +17,13 @@ from typing import Any
 import pytest
 
 from tests.endpoint import Endpoint
+from tests.limits import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def post(
-    endpoint: Endpoint, path: str, body: dict[str, Any] | bytes, timeout: float = 5
+    endpoint: Endpoint, path: str, body: dict[str, Any] | bytes, timeout: float = PATIENCE
 ) -> tuple[int, dict[str, str], bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", endpoint.port, timeout=timeout)
     try:
@@ -63,7 +64,7 @@ class TestCounting:
 
     def test_health_models_and_control_are_not_counted(self, endpoint: Endpoint) -> None:
         """Only requests to a language-model API count."""
-        connection = http.client.HTTPConnection("127.0.0.1", endpoint.port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", endpoint.port, timeout=PATIENCE)
         for path, expected in (("/health", 200), ("/v1/models", 200), ("/v1/nothing", 404)):
             connection.request("GET", path)
             response = connection.getresponse()
@@ -272,10 +273,12 @@ class TestFaults:
     def test_stream_stalls_after_some_pieces(self, endpoint: Endpoint) -> None:
         """The first pieces of a stalled stream arrive."""
         endpoint.fail("stall_stream", chunks=2)
-        connection = http.client.HTTPConnection("127.0.0.1", endpoint.port, timeout=0.2)
+        connection = http.client.HTTPConnection("127.0.0.1", endpoint.port, timeout=PATIENCE)
         connection.request("POST", "/v1/completions", json.dumps({"prompt": "a", "stream": True}))
         response = connection.getresponse()
         assert response.readline().startswith(b"data: ")
+        assert connection.sock is not None
+        connection.sock.settimeout(0.2)
         with pytest.raises(TimeoutError):
             response.read()
         connection.close()
@@ -320,7 +323,7 @@ def test_server_ends_with_its_parent() -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.endpoint.server"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert output.strip().isdigit()
 

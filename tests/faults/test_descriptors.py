@@ -26,7 +26,7 @@ ASKING = """
     barrier = threading.Barrier(48)
 
     def ask(thread):
-        barrier.wait(60)
+        barrier.wait()
         return [lm(f"question {at}")[0] for at in range(60)]
 
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))

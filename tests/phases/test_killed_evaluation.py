@@ -37,7 +37,7 @@ def kill_half_way(endpoint: Endpoint, *arguments: str, after: int) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        assert endpoint.wait_for(after, timeout=60)
+        assert endpoint.wait_for(after)
     finally:
         process.kill()
         process.wait()

@@ -19,6 +19,7 @@ from dspy_cachectl.fingerprints.data import questions_of
 from dspy_cachectl.predictions import snapshot
 from dspy_cachectl.predictions.journal import Journal
 from dspy_cachectl.predictions.library import Library
+from tests.limits import PATIENCE
 from tests.predictions.support import evaluate, examples, fail, key_of, row
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,7 +104,7 @@ def test_two_processes_on_one_library_lose_nothing(tmp_path: Path) -> None:
         assert child.stdin is not None
         child.stdin.write("\n")
         child.stdin.flush()
-    assert [0, 0] == [child.wait(60) for child in children]
+    assert [0, 0] == [child.wait(PATIENCE) for child in children]
     for child in children:
         child.communicate()
 
@@ -173,7 +174,7 @@ def test_full_disk_does_not_end_the_evaluation(tmp_path: Path) -> None:
     """
     pytest.importorskip("resource")
     child = start(script, str(tmp_path))
-    output, _ = child.communicate(timeout=60)
+    output, _ = child.communicate(timeout=PATIENCE)
 
     assert [50, None, 50, True, 1] == json.loads(output.splitlines()[-1])
     # The disk had room again when the session closed.

@@ -59,7 +59,7 @@ rows_ = st.builds(
 
 
 @given(rows_)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 def test_any_row_survives_the_trip(row: PredictionRow) -> None:
     """Decoding what was encoded gives an equal row, on one line of strict JSON."""
     line = encode(row)
@@ -70,7 +70,7 @@ def test_any_row_survives_the_trip(row: PredictionRow) -> None:
 
 
 @given(st.lists(rows_, max_size=5), fields, st.booleans())
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 def test_any_file_survives_the_trip(
     tmp_path: Path, rows: list[PredictionRow], facts: dict[str, Any], compress: bool
 ) -> None:

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.limits import PATIENCE
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def bare(module: str, *arguments: str | Path, cwd: Path, timeout: float = 300, **variables: str) -> Any:
+def bare(module: str, *arguments: str | Path, cwd: Path, timeout: float = PATIENCE, **variables: str) -> Any:
     """Run a module of the tests with an empty environment but for what is named. Return its last line, decoded."""
     call = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from {module} import main; main(*sys.argv[1:])"
     done = subprocess.run(

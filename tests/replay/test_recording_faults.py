@@ -23,6 +23,7 @@ from dspy_cachectl.stores.database import Database
 from tests.calls.support import MakeLM, assert_counted, evaluate, examples, gold, qa, question
 from tests.endpoint import Endpoint
 from tests.faults.disks import read_only, small_disk
+from tests.limits import PATIENCE
 from tests.replay.support import left_over, recordings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,7 +91,7 @@ class TestKilled:
         """A recording that was killed is gone on with: only the calls in the air are paid twice."""
         endpoint.configure(gold=gold(40), accuracy=0.6, delay=0.03)
         process = start(endpoint, path, mode, 40)
-        assert endpoint.wait_for(20, timeout=60)
+        assert endpoint.wait_for(20)
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
@@ -203,7 +204,7 @@ class TestTwoProcesses:
         endpoint.configure(delay=0.01)
         processes = [start(endpoint, path, "new", 30, 1, 0), start(endpoint, path, "new", 60, 1, 30)]
         for process in processes:
-            output, errors = process.communicate(timeout=120)
+            output, errors = process.communicate(timeout=PATIENCE)
             assert process.returncode == 0, errors
             assert "30" == output.split()[-1]
         assert (60, 60) == (endpoint.requests, len(recordings(path)))

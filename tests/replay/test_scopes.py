@@ -16,6 +16,7 @@ import dspy_cachectl as cachectl
 from dspy_cachectl.stores.disk import DiskStore
 from tests.calls.support import MakeLM, assert_counted, qa
 from tests.endpoint import Endpoint
+from tests.limits import PATIENCE
 from tests.replay.support import left_over, recordings
 
 
@@ -222,7 +223,7 @@ class TestBounds:
         may_go, missed = threading.Event(), []
 
         def late() -> None:
-            may_go.wait(30)
+            may_go.wait(PATIENCE)
             for text in ("one", "two"):
                 with pytest.raises(cachectl.CacheMissError) as miss:
                     ask(text)

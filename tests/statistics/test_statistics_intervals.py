@@ -7,7 +7,7 @@ from statistics import median
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.regression.linear_model import OLS
@@ -27,7 +27,6 @@ from dspy_cachectl.statistics.scores import QuestionScores
 from dspy_cachectl.statistics.standard_errors import StandardError, standard_error
 from tests.statistics.tables import table_of
 
-SEEDED = settings(derandomize=True, deadline=None, database=None, max_examples=60)
 unit_scores = st.lists(
     st.lists(st.integers(0, 8).map(lambda eighths: eighths / 8), min_size=1, max_size=4), min_size=2, max_size=30
 )
@@ -218,7 +217,6 @@ def test_bad_arguments_are_refused() -> None:
         bootstrap_interval(table_of([1.0]), len)
 
 
-@SEEDED
 @given(unit_scores)
 def test_an_interval_holds_the_mean_and_stays_near_the_scale(scores: list[list[float]]) -> None:
     """The interval of scores in [0, 1] contains the mean, and with few questions it stays in [0, 1]."""
@@ -230,7 +228,6 @@ def test_an_interval_holds_the_mean_and_stays_near_the_scale(scores: list[list[f
     assert interval.high <= 1.0
 
 
-@SEEDED
 @given(unit_scores)
 def test_an_interval_of_failures_mirrors_that_of_successes(scores: list[list[float]]) -> None:
     """Turning every score s into 1 - s turns the interval round."""
@@ -239,7 +236,6 @@ def test_an_interval_of_failures_mirrors_that_of_successes(scores: list[list[flo
     assert (1 - found.high, 1 - found.low) == pytest.approx((mirrored.low, mirrored.high), abs=1e-9)
 
 
-@SEEDED
 @given(unit_scores, st.floats(2, 1000), st.floats(-100, -2))
 def test_an_interval_moves_and_stretches_with_the_scale(scores: list[list[float]], scale: float, shift: float) -> None:
     """The t interval of a + b*s is a + b times that of s, and the error b times its."""
@@ -250,7 +246,6 @@ def test_an_interval_moves_and_stretches_with_the_scale(scores: list[list[float]
     assert found.low == pytest.approx(shift + scale * expected.low, rel=1e-6, abs=1e-6)
 
 
-@SEEDED
 @given(unit_scores, st.floats(0.5, 0.98))
 def test_a_higher_level_is_a_wider_interval(scores: list[list[float]], level: float) -> None:
     """More confidence never makes the interval narrower."""
@@ -260,7 +255,6 @@ def test_a_higher_level_is_a_wider_interval(scores: list[list[float]], level: fl
     assert narrow.high <= wide.high + 1e-12
 
 
-@SEEDED
 @given(unit_scores, st.randoms(use_true_random=False))
 def test_the_order_of_questions_does_not_matter(scores: list[list[float]], random: object) -> None:
     """Shuffled questions give the same interval to the last bits."""
@@ -270,7 +264,6 @@ def test_the_order_of_questions_does_not_matter(scores: list[list[float]], rando
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
-@SEEDED
 @given(st.floats(0, 1), st.integers(1, 500))
 def test_equal_scores_stay_on_the_scale(score: float, n: int) -> None:
     """The interval of n equal scores contains the score and stays in [0, 1]."""

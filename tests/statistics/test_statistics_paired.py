@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 from statsmodels.regression.linear_model import OLS
@@ -19,7 +19,6 @@ from dspy_cachectl.statistics.paired import compare_paired
 from dspy_cachectl.statistics.verdicts import PairedComparison, Verdict, verdict_of
 from tests.statistics.tables import table_of
 
-SEEDED = settings(derandomize=True, deadline=None, database=None, max_examples=60)
 eighths = st.integers(0, 8).map(lambda number: number / 8)
 two_programs = st.lists(
     st.tuples(st.lists(eighths, min_size=1, max_size=3), st.lists(eighths, min_size=1, max_size=3)),
@@ -300,7 +299,6 @@ def test_the_smallest_difference_must_be_one(size: float) -> None:
         compare_paired(table_of([0, 1]), table_of([1, 1]), smallest_difference=size)
 
 
-@SEEDED
 @given(two_programs)
 def test_exchanging_the_programs_exchanges_everything(scores: list[tuple[list[float], list[float]]]) -> None:
     """B against A is A against B turned round: the same p-value, the mirrored interval, the opposite verdict."""
@@ -316,7 +314,6 @@ def test_exchanging_the_programs_exchanges_everything(scores: list[tuple[list[fl
     assert forth.verdict is opposite.get(back.verdict, back.verdict)
 
 
-@SEEDED
 @given(two_programs)
 def test_numbers_keep_their_bounds(scores: list[tuple[list[float], list[float]]]) -> None:
     """p in [0, 1], correlation in [-1, 1], the difference in its interval, and needed only when inconclusive."""
@@ -330,7 +327,6 @@ def test_numbers_keep_their_bounds(scores: list[tuple[list[float], list[float]]]
         assert found.needed.questions > found.n
 
 
-@SEEDED
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60), st.sampled_from([0.8, 0.95, 0.99]))
 def test_tangos_interval_holds_the_difference_and_mirrors(wins: int, losses: int, ties: int, level: float) -> None:
     """The interval contains (wins - losses)/n, stays in [-1, 1], and turns round with wins and losses."""

@@ -7,7 +7,7 @@ from itertools import combinations, permutations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dspy_cachectl.errors import ConfigurationError
@@ -16,11 +16,9 @@ from dspy_cachectl.statistics.variance import within_variance
 from tests.statistics.simulate import fresh
 from tests.statistics.tables import table_of
 
-SEEDED = settings(derandomize=True, deadline=None, database=None, max_examples=60)
 binary_rows = st.lists(st.lists(st.sampled_from([0.0, 1.0]), min_size=3, max_size=6), min_size=1, max_size=10)
 
 
-@SEEDED
 @given(binary_rows, st.integers(1, 3))
 def test_pass_rates_are_those_of_all_choices_of_draws(scores: list[list[float]], k: int) -> None:
     """pass@k is the share of all choices of k draws with a pass among them, pass^k of those with nothing else."""
@@ -31,7 +29,6 @@ def test_pass_rates_are_those_of_all_choices_of_draws(scores: list[list[float]],
     assert pass_hat_k(table, k) == pytest.approx(float(np.mean(all_passed)))
 
 
-@SEEDED
 @given(binary_rows)
 def test_pass_rates_are_ordered(scores: list[list[float]]) -> None:
     """pass^k falls with k, pass@k rises, and both are the mean score at k = 1."""
@@ -63,7 +60,6 @@ def test_too_few_draws_are_no_number() -> None:
         pass_at_k(table, 0)
 
 
-@SEEDED
 @given(st.lists(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=5), min_size=1, max_size=8))
 def test_the_flip_rate_is_that_of_two_draws(scores: list[list[float]]) -> None:
     """The flip rate is the share of ordered pairs of draws that differ; for 0/1 scores twice the variance within."""

@@ -7,15 +7,13 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dspy_cachectl.statistics.standard_errors import standard_error
 from dspy_cachectl.statistics.variance import variance_split, within_variance
 from tests.statistics.simulate import fresh
 from tests.statistics.tables import table_of
-
-SEEDED = settings(derandomize=True, deadline=None, database=None, max_examples=60)
 
 
 @pytest.mark.parametrize("repeats", [2, 5])
@@ -113,7 +111,6 @@ def test_what_cannot_be_split_is_said(scores: list[object], says: str) -> None:
     assert says in split.advice
 
 
-@SEEDED
 @given(st.lists(st.lists(st.floats(-10, 10), min_size=2, max_size=5), min_size=2, max_size=20))
 def test_the_parts_are_never_negative(scores: list[list[float]]) -> None:
     """Variances are not negative, the share lies in [0, 1], and the limit is at most the error."""
@@ -128,7 +125,6 @@ def test_the_parts_are_never_negative(scores: list[list[float]]) -> None:
     assert split.limit_error <= standard_error(table).value + 1e-12
 
 
-@SEEDED
 @given(
     st.lists(st.lists(st.integers(0, 4).map(float), min_size=2, max_size=4), min_size=2, max_size=20),
     st.floats(0.1, 50),

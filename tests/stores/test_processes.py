@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dspy_cachectl.stores.disk import DiskStore
+from tests.limits import PATIENCE
 from tests.processes import Finished
 from tests.stores import writer
 
@@ -36,7 +37,7 @@ def test_eight_processes_lose_nothing(tmp_path: Path) -> None:
             assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
-        faults = [process.communicate(timeout=240)[0] for process in processes]
+        faults = [process.communicate(timeout=PATIENCE)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -67,7 +68,7 @@ def test_writers_opening_a_new_folder_at_once(tmp_path: Path) -> None:
         )
         for number in range(6)
     ]
-    faults = [process.communicate("go\n", timeout=120)[0] for process in processes]
+    faults = [process.communicate("go\n", timeout=PATIENCE)[0] for process in processes]
 
     assert ["ready\n0\n"] * 6 == faults
     assert 6 == sum(DiskStore(tmp_path / "entries").labels().values())
@@ -133,4 +134,4 @@ FORKING = """
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
 def test_a_fork_while_threads_write(tmp_path: Path, child: Callable[..., Finished]) -> None:
     """A forked child goes on with the stores it inherited, whatever its parent's threads held at that moment."""
-    child(FORKING, str(tmp_path / "entries"), timeout=100)
+    child(FORKING, str(tmp_path / "entries"))
