@@ -42,6 +42,7 @@ from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.tracking import client, delivery, log, log_to_mlflow, outbox, sync
 from dspy_cachectl.tracking.deadline import TimeLimiter
 from dspy_cachectl.tracking.outbox import Lease, Outbox
+from tests.limits import SOON
 from tests.reports.made_up import report
 
 for _module in (databricks.sdk, matplotlib.figure, mlflow.tracking, scipy.stats, statsmodels.api):
@@ -279,7 +280,7 @@ class Child:
 
     def end(self) -> dict[str, Any]:
         """Let it end, and watch; one that does not is killed."""
-        late = threading.Timer(30.0, os.kill, (self.pid, signal.SIGKILL))
+        late = threading.Timer(SOON, os.kill, (self.pid, signal.SIGKILL))
         began = time.monotonic()
         self.go()
         late.start()

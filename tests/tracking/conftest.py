@@ -20,12 +20,14 @@ import pytest
 from dspy_cachectl.tracking import delivery
 from dspy_cachectl.tracking.deadline import TimeLimiter
 from dspy_cachectl.tracking.outbox import Outbox
+from tests.limits import PATIENCE
 from tests.tracking.rest import Rest
 
 _MLFLOW_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 _QUIET = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # without it, mlflow waits for a list from the internet
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false",  # its threads look once a second whether they may end
 }
 
 
@@ -51,16 +53,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rest]:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, 15)
-            process.wait(30)
+            process.wait(PATIENCE)
 
 
 def _await_health(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         if process.poll() is not None:
             break
         try:
-            with urllib.request.urlopen(f"{url}/health", timeout=5):
+            with urllib.request.urlopen(f"{url}/health", timeout=PATIENCE):
                 return
         except OSError:
             time.sleep(0.1)
@@ -214,6 +216,18 @@ def autolog(experiment: str) -> Iterator[Callable[..., None]]:
 
     yield mlflow.dspy.autolog
     mlflow.dspy.autolog(disable=True)
+
+
+@pytest.fixture
+def exported_in_background(experiment: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let MLflow export traces in threads of its own, as it does where nobody says anything."""
+    import mlflow
+
+    monkeypatch.delenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING")
+    mlflow.tracing.reset()
+    yield
+    mlflow.flush_trace_async_logging()
+    mlflow.tracing.reset()
 
 
 @pytest.fixture

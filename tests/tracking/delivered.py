@@ -11,6 +11,7 @@ from typing import Any
 from dspy_cachectl.tracking import sync
 from dspy_cachectl.tracking.outbox import Outbox
 from dspy_cachectl.tracking.record import Record
+from tests.limits import PATIENCE
 from tests.tracking.rest import Rest, Run
 
 SAMPLE = {f"dspy_cachectl/{name}" for name in ("score/mean", "score/repeat", "score/percent", "var/within")}
@@ -81,5 +82,5 @@ def deliver_twice(outbox: Outbox, *, uri: str | None = None) -> Iterator[None]:
 def sync_from_a_shell(*arguments: str) -> list[dict[str, Any]]:
     """What the command line says of what it delivered."""
     command = [sys.executable, "-m", "dspy_cachectl", "mlflow", "sync", "--json", *arguments]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE)
     return list(json.loads(done.stdout))

@@ -8,6 +8,8 @@ from typing import Any
 
 import dspy
 
+from tests.limits import PATIENCE
+
 
 def is_even(example: Any, prediction: Any, trace: Any = None) -> bool:
     return int(prediction.answer) % 2 == 0
@@ -27,7 +29,7 @@ class Meeting(dspy.Module):
 
     def forward(self, question: str) -> dspy.Prediction:
         self.events[0].set()
-        assert self.events[1].wait(60)
+        assert self.events[1].wait(PATIENCE)
         return self.answer(question=question)
 
     def __deepcopy__(self, memo: Any) -> Meeting:
@@ -41,7 +43,7 @@ def overlapping(*works: Callable[[Meeting], Any]) -> list[Any]:
 
     def run(number: int) -> None:
         if number:
-            assert begun[0].wait(60)
+            assert begun[0].wait(PATIENCE)
         found[number] = works[number](Meeting(begun[number], begun[1 - number]))
 
     settings = dspy.settings.copy()

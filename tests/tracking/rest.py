@@ -7,6 +7,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from tests.limits import PATIENCE
+
 
 class Rest:
     """Reads one server.
@@ -68,7 +70,7 @@ class Rest:
         """The content of a run's file."""
         folder = run["info"]["artifact_uri"].removeprefix("mlflow-artifacts:/")
         with urllib.request.urlopen(
-            f"{self.url}/api/2.0/mlflow-artifacts/artifacts/{folder}/{path}", timeout=30
+            f"{self.url}/api/2.0/mlflow-artifacts/artifacts/{folder}/{path}", timeout=PATIENCE
         ) as answer:
             return bytes(answer.read())
 
@@ -104,7 +106,7 @@ class Rest:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return dict(json.load(answer))
 
 

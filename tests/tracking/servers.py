@@ -17,6 +17,7 @@ import pytest
 
 from dspy_cachectl.tracking import delivery
 from dspy_cachectl.tracking.deadline import DeadlineError, TimeLimiter
+from tests.limits import PATIENCE
 
 
 @contextlib.contextmanager
@@ -178,11 +179,11 @@ class Proxy:
     def _cut(self, handler: _Quiet, body: bytes) -> None:
         host, port = urlsplit(self.upstream).netloc.split(":")
         head = f"{handler.command} {handler.path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
-        with socket.create_connection((host, int(port)), timeout=60) as connection:
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
             connection.sendall(head.encode() + body[: len(body) // 2])
 
     def _ask(self, handler: _Quiet, body: bytes) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(urlsplit(self.upstream).netloc, timeout=60)
+        connection = http.client.HTTPConnection(urlsplit(self.upstream).netloc, timeout=PATIENCE)
         with contextlib.closing(connection):
             connection.request(handler.command, handler.path, body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
@@ -267,7 +268,7 @@ def ends_the_limit(proxy: Proxy) -> Iterator[list[Future[Any]]]:
     class Limiter(TimeLimiter):
         def run(self, function: Callable[[], Any], *, limit: float, target: str, trips: bool = True) -> Any:
             late.append(self._start(function, target))
-            assert proxy.stopped.wait(60), proxy.seen
+            assert proxy.stopped.wait(PATIENCE), proxy.seen
             raise DeadlineError(f"{target} did not answer")
 
     with pytest.MonkeyPatch.context() as patched:

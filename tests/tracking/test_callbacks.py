@@ -99,6 +99,7 @@ def test_evaluations_of_one_phase_have_each_their_own_ledger(
     assert found == [[4.0, 4.0, 3.0], [7.0, 7.0, 3.0]]
 
 
+@pytest.mark.usefixtures("exported_in_background")
 def test_two_threads(server: Rest, experiment: str, autolog: Callable[..., None], program: Any) -> None:
     """Two evaluations that overlap in one phase: each run has its own score, calls and traces."""
     autolog(log_evals=True)
@@ -127,6 +128,7 @@ def test_without_autolog_each_gets_a_run_of_its_own(server: Rest, experiment: st
     assert list(found.values()) == [[3.0, 3.0]]
 
 
+@pytest.mark.usefixtures("exported_in_background")
 @pytest.mark.parametrize("first", [True, False])
 def test_autophase(server: Rest, experiment: str, autolog: Callable[..., None], program: Any, first: bool) -> None:
     """The phase that it enters, before or after autolog opens the run, is the one that is told of."""

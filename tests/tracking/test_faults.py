@@ -15,6 +15,7 @@ from dspy_cachectl.tracking.delivery import MOST_TRIES
 from dspy_cachectl.tracking.outbox import Outbox
 from dspy_cachectl.tracking.record import Record
 from tests.endpoint import Endpoint
+from tests.limits import PATIENCE, SOON
 from tests.tracking import servers
 from tests.tracking.conftest import Forks
 from tests.tracking.delivered import FILES, assert_delivered_once, kinds, sync_from_a_shell
@@ -24,11 +25,6 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the black hole,
 
 LIMIT = 2.0
 SCORE, PERCENT = "dspy_cachectl/score/mean", "dspy_cachectl/score/percent"
-
-
-PATIENCE = 30.0
-"""Seconds after which nobody can say that it was the limit that ended a call, however busy the machine is."""
-
 ENDED_BY = (
     "did not answer within",
     "does not accept connections",
@@ -44,7 +40,7 @@ def _assert_in_time(results: dict[str, dict[str, Any]], outbox: Outbox) -> dict[
         assert result["code"] == 0, (name, result)  # who does not end by itself is killed
         assert result["told"], name
         for outcome in result["told"]:
-            assert (outcome["status"], outcome["took"] < PATIENCE) == ("pending", True), (name, result)
+            assert (outcome["status"], outcome["took"] < SOON) == ("pending", True), (name, result)
             assert any(reason in outcome["reason"] for reason in ENDED_BY), (name, result)
             uids.append(outcome["uid"])
         assert result["errors"].count("dspy-cachectl mlflow sync") == len(result["told"]), (name, result)
@@ -168,8 +164,8 @@ def test_a_large_report_that_was_cut_off_is_whole_after_a_sync(server: Rest, for
     with servers.Proxy.to(server.url) as proxy:
         proxy.cuts = "upload:3"
         case = {"env": {"MLFLOW_TRACKING_URI": proxy.url}, "report": "large"}
-        (pid,) = forks.start({"large": case}, do="log", limit=120).values()
-        assert proxy.stopped.wait(60)
+        (pid,) = forks.start({"large": case}, do="log", limit=PATIENCE).values()
+        assert proxy.stopped.wait(PATIENCE)
         os.kill(pid, signal.SIGKILL)
         assert forks.results()["large"]["code"] == -signal.SIGKILL
         proxy.cuts = None
@@ -213,7 +209,7 @@ def test_what_waited_takes_no_more_than_is_left_of_the_limit(server: Rest, forks
         (result,) = forks.run({"": {**case, "again": [None]}}, do="log", limit=limit).values()
         assert proxy.stopped.is_set()
     assert result["code"] == 0, result
-    assert [(told["status"], told["took"] < PATIENCE) for told in result["told"]] == [("logged", True)] * 2, result
+    assert [(told["status"], told["took"] < SOON) for told in result["told"]] == [("logged", True)] * 2, result
     assert outbox.waiting() == []
     for uid in (waiting, *(told["uid"] for told in result["told"])):
         assert_delivered_once(server, uid)
@@ -238,7 +234,7 @@ def test_no_secret_is_in_what_is_written(server: Rest, forks: Forks, outbox: Out
         url = server.url.replace("://", "://me:hidden-8@")
         case = {"env": {"MLFLOW_TRACKING_URI": url, "MLFLOW_EXPERIMENT_ID": experiment}, "again": again}
         case["lm"] = {"api_base": endpoint.url, **SECRETS}
-        (result,) = forks.run({"": case}, do="log", limit=LIMIT, patience=60).values()
+        (result,) = forks.run({"": case}, do="log", limit=LIMIT, patience=PATIENCE).values()
     assert [told["status"] for told in result["told"]] == ["logged", "pending", "pending", "pending"]
     ours = [line for line in result["errors"].splitlines() if "dspy-cachectl" in line]
     assert len(ours) >= 3

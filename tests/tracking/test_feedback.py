@@ -99,6 +99,7 @@ def test_what_autolog_has_said_is_not_said_again(
     assert [len(trace.feedback) for trace in traces] == [1] * 8
 
 
+@pytest.mark.usefixtures("exported_in_background")
 def test_overlapping_evaluations_have_their_own_traces(
     server: Rest, experiment: str, autolog: Callable[..., None], program: Any
 ) -> None:
@@ -136,6 +137,7 @@ def test_an_evaluation_without_a_run_takes_no_other(
     assert (len(server.traces_of_run(experiment, named)), len(server.traces_of_run(experiment, own.id))) == (5, 7)
 
 
+@pytest.mark.usefixtures("exported_in_background")
 def test_traces_that_hang_hold_nothing_up(
     server: Rest,
     experiment: str,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dspy_cachectl.tracking.outbox import Outbox
+from tests.limits import PATIENCE
 from tests.tracking import servers
 from tests.tracking.conftest import Forks
 from tests.tracking.delivered import assert_delivered_once
@@ -63,9 +64,9 @@ def test_a_kill_at_any_point_loses_no_report_and_makes_no_second_run(
         cases |= {name: case for name, (_, case) in by_us.items()}
 
         # A parent that does not ask for its dead children is Linux's to look through.
-        pids = forks.start(cases, do="log", limit=120, keep=sys.platform == "linux")
+        pids = forks.start(cases, do="log", limit=PATIENCE, keep=sys.platform == "linux")
         for name, (proxy, _) in by_us.items():
-            assert proxy.stopped.wait(60), (name, proxy.seen)
+            assert proxy.stopped.wait(PATIENCE), (name, proxy.seen)
             os.kill(pids[name], signal.SIGKILL)
         results = forks.results()
         assert {name: (result["code"], result["told"]) for name, result in results.items()} == dict.fromkeys(
@@ -95,8 +96,8 @@ def test_a_kill_makes_no_second_model(server: Rest, forks: Forks, outbox: Outbox
     with servers.Proxy.to(server.url) as proxy:
         proxy.holds = "logged-models"
         env = {"MLFLOW_TRACKING_URI": proxy.url, "MLFLOW_EXPERIMENT_ID": experiment}
-        (pid,) = forks.start({"": {"env": env}}, do="log", limit=120).values()
-        assert proxy.stopped.wait(60), proxy.seen
+        (pid,) = forks.start({"": {"env": env}}, do="log", limit=PATIENCE).values()
+        assert proxy.stopped.wait(PATIENCE), proxy.seen
         os.kill(pid, signal.SIGKILL)
         assert forks.results()[""]["code"] == -signal.SIGKILL
         proxy.let_go()
@@ -111,6 +112,6 @@ def _kill_a_sync(forks: Forks, proxy: servers.Proxy) -> None:
     proxy.stopped.clear()
     proxy.calls["runs/update"] = lambda: os.kill(pid, signal.SIGKILL)
     (pid,) = forks.start({"": {"do": "sync", "env": {}}}).values()
-    assert proxy.stopped.wait(60), proxy.seen
+    assert proxy.stopped.wait(PATIENCE), proxy.seen
     assert forks.results()[""]["code"] == -signal.SIGKILL
     proxy.calls.clear()

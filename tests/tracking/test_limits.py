@@ -17,6 +17,7 @@ import dspy_cachectl
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.tracking import protect_mlflow
 from dspy_cachectl.tracking.deadline import CircuitOpenError, DeadlineError, TimeLimiter, check_limit
+from tests.limits import PATIENCE
 from tests.tracking import servers
 
 
@@ -105,7 +106,7 @@ def test_exit_waits_for_what_can_still_end_and_for_nothing_else(
     caller.start()
     with pytest.raises(DeadlineError):
         limiter.run(lambda: fly("b", hung), limit=0.01, target="hangs")
-    assert flying.wait(60)
+    assert flying.wait(PATIENCE)
     (answers,) = (future for future, target in limiter._under_way.items() if target == "answers")
     monkeypatch.setattr(futures, "wait", lambda these, timeout: waits.append((these, timeout)))
     limiter.wait_at_exit()

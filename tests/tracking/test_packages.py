@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dspy_cachectl.tracking import log_to_mlflow
+from tests.limits import PATIENCE
 from tests.reports.made_up import report
 from tests.tracking.delivered import assert_delivered_once, sync_from_a_shell
 from tests.tracking.rest import Rest
@@ -70,7 +71,7 @@ def _without(modules: str, script: str) -> tuple[Any, str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 

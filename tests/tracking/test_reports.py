@@ -19,6 +19,7 @@ from dspy_cachectl.tracking import attachments, log_to_mlflow, sync
 from dspy_cachectl.tracking.outbox import Outbox
 from dspy_cachectl.tracking.record import Record
 from dspy_cachectl.tracking.report_records import digest
+from tests.limits import PATIENCE
 from tests.reports.made_up import BOUGHT, report
 from tests.tracking import servers
 from tests.tracking.delivered import FILES, deliver_twice, kinds
@@ -318,10 +319,10 @@ def test_two_threads_that_log_to_one_run_hide_no_table(server: Rest, monkeypatch
             for options in ({"tracking_uri": proxy.url}, {"tracking_uri": server.url})
         ]
         threads[0].start()
-        assert proxy.stopped.wait(30)
+        assert proxy.stopped.wait(PATIENCE)
         threads[1].start()
         # It does not end before the other one: it would have read what is about to change.
-        assert lock.waited.wait(30)
+        assert lock.waited.wait(PATIENCE)
         proxy.let_go()
         for thread in threads:
             thread.join()

@@ -15,6 +15,7 @@ import pytest
 
 import dspy_cachectl as cachectl
 from tests.endpoint import Endpoint
+from tests.limits import PATIENCE
 from tests.processes import Finished
 from tests.tracking.rest import Rest
 
@@ -197,5 +198,5 @@ with cachectl.phase("eval"):
     print([type(one).__name__ for one in dspy.settings.callbacks])
 print("mlflow" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=PATIENCE)
     assert done.stdout.split("\n")[:3] == ["0", "['UnitMarker', 'EvaluationObserver']", "False"]
