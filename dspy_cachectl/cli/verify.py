@@ -35,7 +35,7 @@ def verify_store(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check the database, every entry and every file. Exits with 3 if something is damaged, also after --repair.
+    """Check the database and every entry. Exits with 3 if something is damaged, also after --repair.
 
     Entries of a newer version are named, and are no damage.
     """
@@ -69,7 +69,6 @@ def _as_data(folder: Path, found: Report, done: Repaired | None, left: Report) -
         "store": str(folder),
         "exists": found.exists,
         "entries": found.entries,
-        "files": found.files,
         "clean": not found.damage,
         "flaws": [_flaw(flaw) for flaw in found.flaws],
     }
@@ -86,28 +85,30 @@ def _as_data(folder: Path, found: Report, done: Repaired | None, left: Report) -
 
 
 def _flaw(flaw: Any) -> dict[str, Any]:
-    return {"kind": flaw.kind, "where": flaw.where, "message": flaw.message, "damage": flaw.is_damage}
+    return {"kind": flaw.kind.word, "where": flaw.where, "message": flaw.message, "damage": flaw.is_damage}
 
 
 def _print_report(folder: Path, found: Report) -> None:
     from rich.text import Text
 
-    from dspy_cachectl.manage.verification import FLAWS
+    from dspy_cachectl.manage.verification import Kind
 
     out = console()
     out.print(Text(plain(str(folder))), soft_wrap=True)
     if not found.exists:
         out.print("Nothing is stored yet.")
     else:
-        out.print(f"Looked at {counted(found.entries, 'row', 'rows')} and {counted(found.files, 'file', 'files')}.")
+        out.print(f"Looked at {counted(found.entries, 'row', 'rows')}.")
     if found.flaws:
-        print_table(("flaw", "where", "what"), ((flaw.kind, flaw.where, flaw.message) for flaw in found.flaws[:_SHOWN]))
+        print_table(
+            ("flaw", "where", "what"), ((flaw.kind.word, flaw.where, flaw.message) for flaw in found.flaws[:_SHOWN])
+        )
         if len(found.flaws) > _SHOWN:
             out.print(f"... and {len(found.flaws) - _SHOWN:,} more; --json prints all.")
     counts = Counter(flaw.kind for flaw in found.flaws)
-    for kind, meaning in FLAWS.items():
+    for kind in Kind:
         if counts[kind]:
-            out.print(f"{counts[kind]:,} {kind}: {meaning}", soft_wrap=True)
+            out.print(f"{counts[kind]:,} {kind.word}: {kind.value}", soft_wrap=True)
     if not found.damage:
         out.print("Nothing is damaged.")
 

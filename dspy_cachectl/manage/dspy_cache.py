@@ -19,10 +19,12 @@ from dspy_cachectl.manage import pickles
 from dspy_cachectl.manage.exchange import Imported
 from dspy_cachectl.manage.removal import Advance
 from dspy_cachectl.stores import DSPY_KIND, Label, Store, dspy_key
-from dspy_cachectl.stores.reader import DATABASE, FolderReader, is_filename
+from dspy_cachectl.stores.reader import DATABASE, FolderReader
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 _SHARD = re.compile(r"\d{3}")
+_FILENAME = re.compile(r"[0-9a-f]{2}[/\\][0-9a-f]{2}[/\\][0-9a-f]{28}\.val")
+"""diskcache's name of a value's file. Any other could point outside the folder."""
 _PICKLED = 4
 """diskcache's mode of a value that is a pickle."""
 _PAGE = 200
@@ -125,7 +127,8 @@ def _shards(folder: Path) -> list[FolderReader]:
         places = [folder, *sorted(place for place in folder.iterdir() if _SHARD.fullmatch(place.name))]
     except OSError as error:
         raise ConfigurationError(f"{str(folder)!r} cannot be looked into: {error}") from error
-    return [reader for reader in map(FolderReader, places) if reader.exists()]
+    shards = [FolderReader(place, is_ours=False) for place in places]
+    return [shard for shard in shards if shard.exists()]
 
 
 def _rows(shard: FolderReader) -> Iterator[tuple[Any, ...]]:
@@ -145,7 +148,7 @@ def _rows(shard: FolderReader) -> Iterator[tuple[Any, ...]]:
 def _pickle(folder: Path, filename: Any, value: Any) -> bytes:
     if isinstance(value, bytes):
         return value
-    if not isinstance(filename, str) or not is_filename(filename):
+    if not isinstance(filename, str) or not _FILENAME.fullmatch(filename):
         raise CorruptEntryError("its value is not there, or too large")
     try:
         with (folder / filename).open("rb") as file:

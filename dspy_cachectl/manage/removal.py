@@ -162,7 +162,7 @@ def _filed_under(reader: FolderReader, tag: str | None) -> Iterator[Row]:
     while True:
         rows = reader.query(
             "SELECT rowid, key, CAST(coalesce(store_time, 0) AS REAL), access_time, access_count,"  # noqa: S608 - no values
-            " CASE WHEN filename IS NULL THEN length(CAST(value AS BLOB)) ELSE CAST(size AS INTEGER) END FROM Cache"
+            " length(CAST(value AS BLOB)) FROM Cache"
             f" WHERE {filed} AND rowid > ? AND typeof(key) = 'text' AND raw = 1 ORDER BY rowid LIMIT {_PAGE}",
             (*parameters, last),
         )

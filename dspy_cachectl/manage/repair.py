@@ -4,7 +4,6 @@
 <store>.quarantine/<time>/
   flaws.json        what was found, and why it was moved
   rows.db           the damaged rows, in a table like the store's
-  files/ab/cd/...   the damaged files, and those that no row named
   database/         the database as it was, where it had to be built anew
 ```
 """
@@ -24,10 +23,11 @@ from pathlib import Path
 
 from dspy_cachectl.errors import StoreError, StoreUnavailableError
 from dspy_cachectl.manage.removal import Advance
-from dspy_cachectl.manage.verification import DATABASE_FLAW, ORPHAN, SNAPSHOT, SUMS, Flaw, Report, verify
+from dspy_cachectl.manage.verification import Flaw, Kind, Report, RowState, verify
+from dspy_cachectl.stores.database import as_text
 from dspy_cachectl.stores.folder import Folder
 from dspy_cachectl.stores.forks import inside_sqlite
-from dspy_cachectl.stores.reader import DATABASE, as_text
+from dspy_cachectl.stores.reader import DATABASE, database
 
 _COLUMNS = "rowid, key, raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, value"
 _PATIENCE = 5.0
@@ -35,7 +35,7 @@ _BATCH = 100
 _MOST_FAILURES = 20_000
 """After so many failed looks without a row in between the rest of a damaged table is given up."""
 _ROUNDS = 3
-"""How often it is looked again for what is damaged: rows and files come to light when the database is whole."""
+"""How often it is looked again for what is damaged: rows come to light when the database is whole."""
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Repaired:
     Attributes:
         quarantine: Where what was damaged is now; None where nothing had to be moved.
         rows: How many rows were moved there.
-        files: How many files.
+        files: How many files of a damaged database and of kept predictions.
         kept: How many rows of a damaged database could be read and were kept; None where it was not damaged.
         problems: What could not be done, in words.
         flaws: What was found and mended.
@@ -67,7 +67,7 @@ def quarantine_of(folder: Path) -> Path:
 def repair(
     folder: Path, found: Report, *, predictions: Path | None = None, advance: Advance | None = None
 ) -> tuple[Repaired, Report]:
-    """Move damaged rows and files aside, and build the database anew where it is damaged itself.
+    """Move what is damaged aside, and build the database anew where it is damaged itself.
 
     A row that was written anew since it was checked is left alone.
 
@@ -94,20 +94,15 @@ def repair(
 
 
 def _mend(folder: Path, flaws: Sequence[Flaw], done: Repaired) -> None:
-    if any(flaw.kind not in {SNAPSHOT, SUMS} for flaw in flaws):
+    if any(flaw.kind is not Kind.SNAPSHOT for flaw in flaws):
         done.quarantine = done.quarantine or _made(quarantine_of(folder))
-        done.flaws += [{"kind": flaw.kind, "where": flaw.where, "message": flaw.message} for flaw in flaws]
+        done.flaws += [{"kind": flaw.kind.word, "where": flaw.where, "message": flaw.message} for flaw in flaws]
         (done.quarantine / "flaws.json").write_text(json.dumps(done.flaws, indent=2), encoding="ascii")
-    _set_snapshots_aside([flaw for flaw in flaws if flaw.kind == SNAPSHOT], done)
-    if any(flaw.kind == DATABASE_FLAW for flaw in flaws):
-        _rebuild(folder, done)
-        return  # its rows have other numbers now; what is damaged in them is found by another look
-    _move_rows(folder, [flaw for flaw in flaws if flaw.place is not None], done)
-    for flaw in flaws:
-        if flaw.kind == ORPHAN and flaw.path is not None:
-            _move_file(folder, flaw.path, done)
-    if any(flaw.kind == SUMS for flaw in flaws):
-        _add_up(folder)
+    _set_snapshots_aside([flaw for flaw in flaws if flaw.kind is Kind.SNAPSHOT], done)
+    if any(flaw.kind is Kind.DATABASE for flaw in flaws):
+        _rebuild(folder, done)  # its rows have other numbers now; what is damaged in them is found by another look
+    else:
+        _move_rows(folder, [flaw.row for flaw in flaws if flaw.row is not None], done)
 
 
 def _made(quarantine: Path) -> Path:
@@ -117,33 +112,24 @@ def _made(quarantine: Path) -> Path:
     return made
 
 
-def _move_rows(folder: Path, flaws: Sequence[Flaw], done: Repaired) -> None:
-    if not flaws or done.quarantine is None:
+def _move_rows(folder: Path, rows: Sequence[RowState], done: Repaired) -> None:
+    if not rows or done.quarantine is None:
         return
     with _connected(folder / DATABASE) as store:
         store.execute("ATTACH ? AS aside", (str(done.quarantine / "rows.db"),))
         store.execute(f"CREATE TABLE IF NOT EXISTS aside.Cache ({_COLUMNS})")
-        for start in range(0, len(flaws), _BATCH):
-            for flaw in _move_some(store, flaws[start : start + _BATCH]):
-                done.rows += 1
-                if flaw.path is not None:
-                    _move_file(folder, flaw.path, done)
+        for start in range(0, len(rows), _BATCH):
+            done.rows += _move_some(store, rows[start : start + _BATCH])
 
 
-def _move_some(store: sqlite3.Connection, flaws: Sequence[Flaw]) -> list[Flaw]:
-    moved = []
-    places = [flaw.place for flaw in flaws if flaw.place is not None]
+def _move_some(store: sqlite3.Connection, rows: Sequence[RowState]) -> int:
     # First all are there, then they are here no more: of two databases SQLite does not write both or none.
     with _transaction(store, "BEGIN"):
-        for place in places:
-            store.execute(f"INSERT INTO aside.Cache SELECT {_COLUMNS} FROM main.Cache WHERE rowid = ?", (place.rowid,))  # noqa: S608
+        for row in rows:
+            store.execute(f"INSERT INTO aside.Cache SELECT {_COLUMNS} FROM main.Cache WHERE rowid = ?", (row.rowid,))  # noqa: S608
+    delete = "DELETE FROM main.Cache WHERE rowid = ? AND store_time IS ?"
     with _transaction(store, "BEGIN IMMEDIATE"):
-        for flaw, place in zip(flaws, places, strict=True):
-            query = "SELECT store_time, filename FROM main.Cache WHERE rowid = ?"
-            if store.execute(query, (place.rowid,)).fetchone() == (place.stored, place.filename):
-                store.execute("DELETE FROM main.Cache WHERE rowid = ?", (place.rowid,))
-                moved.append(flaw)
-    return moved
+        return sum(store.execute(delete, (row.rowid, row.stored)).rowcount for row in rows)
 
 
 @contextlib.contextmanager
@@ -156,29 +142,6 @@ def _transaction(store: sqlite3.Connection, begin: str) -> Iterator[None]:
         if store.in_transaction:
             store.execute("ROLLBACK")
         raise
-
-
-def _move_file(folder: Path, path: Path, done: Repaired) -> None:
-    assert done.quarantine is not None  # noqa: S101 - for the type checker
-    target = done.quarantine / "files" / path.relative_to(folder)
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):  # whoever wrote the row anew removed it
-        _move(path, target)
-        done.files += 1
-
-
-def _move(path: Path, target: Path) -> None:
-    try:
-        path.rename(target)
-    except OSError:
-        shutil.copy2(path, target, follow_symlinks=False)  # it is on another disk
-        path.unlink()
-
-
-def _add_up(folder: Path) -> None:
-    with _connected(folder / DATABASE) as store, _transaction(store, "BEGIN IMMEDIATE"):
-        store.execute("UPDATE Settings SET value = (SELECT COUNT(*) FROM Cache) WHERE key = 'count'")
-        store.execute("UPDATE Settings SET value = (SELECT coalesce(SUM(size), 0) FROM Cache) WHERE key = 'size'")
 
 
 def _set_snapshots_aside(flaws: Sequence[Flaw], done: Repaired) -> None:
@@ -206,6 +169,7 @@ def _rebuild(folder: Path, done: Repaired) -> None:
         return
     new = folder / f".new-{uuid.uuid4().hex[:8]}"
     try:
+        database(new, patience=_PATIENCE).make()
         made = Folder(str(new), max_bytes=2**62, patience=_PATIENCE)
         made.close()
         with _connected(new / DATABASE) as target:

@@ -41,33 +41,37 @@ class Database:
 
     Args:
         path: The file.
-        kind: What it is for. SQLite's `application_id` is made of it, and tells our files from others.
+        kind: What it is for. SQLite's `application_id` is made of it, and tells our files from others. None for
+            another program's file, which is only read.
         version: The version of the schema. One with another version is refused.
         schema: The statements that make its tables.
         synchronous: `FULL` where an acknowledged change has to survive a power failure, too.
         patience: How long to wait for a database that another process has locked, in seconds.
-        keep_open: Keep one connection until `close`, instead of one for each use: ten times as fast.
+        log: Write ahead to a log, which spares waiting for the disk where connections stay open.
+        keep_open: Keep one connection, with a log, until `close`, instead of one for each use: ten times as fast.
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
         *,
-        kind: str,
+        kind: str | None,
         version: int,
-        schema: Sequence[str],
+        schema: Sequence[str] = (),
         synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
         patience: float = 5.0,
+        log: bool = False,
         keep_open: bool = False,
     ) -> None:
         self.path = Path(path).absolute()
         self.patience = patience
-        self._mark = zlib.crc32(f"dspy_cachectl {kind}".encode()) >> 1  # SQLite keeps it as a signed number
+        # SQLite keeps it as a signed number.
+        self._mark = None if kind is None else zlib.crc32(f"dspy_cachectl {kind}".encode()) >> 1
         self._version = version
         self._schema = schema
         self._synchronous = synchronous
         self._keep_open = keep_open
-        self._with_log = keep_open  # where a connection is made for each use, it costs more than it spares
+        self._with_log = log or keep_open
         self._kept: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._lock = threading.RLock()
@@ -86,15 +90,15 @@ class Database:
         with self._translated():
             if not self._exists():
                 return []
-            address = self.path.as_uri()
             try:
-                return patiently(lambda: self._look(f"{address}?mode=rw", query, values), self.patience)
+                return self._look("mode=ro", query, values)
             except sqlite3.OperationalError as error:
-                if not any(reason in str(error) for reason in _NO_LOCK_FILE) or self._beside("-journal").exists():
+                if not any(reason in str(error) for reason in _NO_LOCK_FILE):
                     raise
-                # Where SQLite cannot keep its lock file nobody else can write either, so it is read without one. Not
-                # where somebody was killed while writing: what is undone by the journal would be taken for true.
-                return self._look(f"{address}?mode=ro&immutable=1", query, values)
+                # Who was killed while writing left a journal, and what it undoes must not be taken for true. Otherwise,
+                # where SQLite cannot keep its lock file nobody else can write either, so it is read without one.
+                killed = self.path.with_name(f"{self.path.name}-journal").exists()
+                return self._look("mode=rw" if killed else "mode=ro&immutable=1", query, values)
 
     @contextlib.contextmanager
     def change(self) -> Iterator[Sql]:
@@ -116,6 +120,11 @@ class Database:
                 with contextlib.suppress(sqlite3.Error), inside_sqlite:  # SQLite may have rolled back by itself
                     connection.execute("ROLLBACK")
                 raise
+
+    def make(self) -> None:
+        """See to it that the file is there, and ours. Raises as `change` does."""
+        with self._connection():
+            pass
 
     def close(self) -> None:
         """Let go of the connection that is kept open. The next use makes another."""
@@ -160,9 +169,6 @@ class Database:
             raise StoreUnavailableError(f"{self.path} is not a file")  # a named pipe would be waited for
         return self.path.exists()
 
-    def _beside(self, suffix: str) -> Path:
-        return self.path.with_name(self.path.name + suffix)
-
     def _look_up(self) -> tuple[int, int] | None:
         try:
             found = self.path.stat()
@@ -199,8 +205,10 @@ class Database:
         return self._connected()
 
     def _begin_log(self, connection: sqlite3.Connection) -> bool:
-        """Write ahead to a log, which spares waiting for the disk. Tell whether this disk can do it."""
+        """Write ahead to a log. Tell whether this disk can do it."""
         try:
+            if connection.execute("PRAGMA journal_mode").fetchone() == ("wal",):
+                return True
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("BEGIN IMMEDIATE")  # only the first use tells
             connection.execute("ROLLBACK")
@@ -216,6 +224,8 @@ class Database:
             "SELECT application_id, user_version, (SELECT COUNT(*) FROM sqlite_master)"
             " FROM pragma_application_id, pragma_user_version"
         ).fetchone()
+        if self._mark is None:
+            return bool(tables)
         if (mark, version, tables) == (0, 0, 0):
             return False
         if mark != self._mark:
@@ -232,6 +242,7 @@ class Database:
 
     def _fill(self, connection: sqlite3.Connection) -> None:
         self.path.chmod(0o600)  # SQLite makes the files beside it with the same mode
+        connection.execute("PRAGMA auto_vacuum = FULL")  # what goes gives its room back to the disk
         connection.execute("BEGIN IMMEDIATE")
         # Before the log is switched on: whose file it is has to stand in its head.
         if not self._is_filled(connection):  # another process may have been first
@@ -243,9 +254,14 @@ class Database:
                 connection.execute(statement)
         connection.execute("COMMIT")
 
-    def _look(self, address: str, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
-        with inside_sqlite, contextlib.closing(sqlite3.connect(address, uri=True, timeout=0)) as connection:
-            return connection.execute(query, values).fetchall() if self._is_filled(connection) else []
+    def _look(self, mode: str, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        def look() -> list[tuple[Any, ...]]:
+            address = f"{self.path.as_uri()}?{mode}"
+            with inside_sqlite, contextlib.closing(sqlite3.connect(address, uri=True, timeout=0)) as connection:
+                connection.text_factory = as_text
+                return connection.execute(query, values).fetchall() if self._is_filled(connection) else []
+
+        return patiently(look, self.patience)
 
     def _run(self, connection: sqlite3.Connection, query: str, *values: object) -> list[tuple[Any, ...]]:
         def execute() -> list[tuple[Any, ...]]:
@@ -287,6 +303,11 @@ def patiently(use: Callable[[], _T], patience: float) -> _T:
             if not is_locked(error) or time.monotonic() >= give_up:
                 raise
         time.sleep(random.uniform(0.0005, 0.002))  # noqa: S311 - no secret; only out of step with the others
+
+
+def as_text(data: bytes) -> str:
+    """Return a text of a table. What somebody planted need not be UTF-8, and must not hide all the rest."""
+    return data.decode("utf-8", "replace")
 
 
 def is_locked(error: sqlite3.Error) -> bool:

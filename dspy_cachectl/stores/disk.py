@@ -15,15 +15,13 @@ import diskcache
 
 from dspy_cachectl.errors import StoreError, StoreUnavailableError
 from dspy_cachectl.stores.base import Label
+from dspy_cachectl.stores.database import reason
 from dspy_cachectl.stores.folder import Folder
 from dspy_cachectl.stores.forks import inside_sqlite, tell_after_fork
-from dspy_cachectl.stores.reader import DATABASE, FolderReader, MissingFileError, unavailable
+from dspy_cachectl.stores.reader import DATABASE, FolderReader, database
 
 _REST_FACTOR = 10
 """After a failed opening the next is tried when ten times as long has passed: failing takes a tenth of the time."""
-
-_LOOKS = 5
-"""How often a value is looked for whose file is gone."""
 
 _INHERITED: list[Folder] = []
 """A forked child may neither use nor close its parent's connections, so they are kept as they are."""
@@ -65,39 +63,32 @@ class DiskStore:
             # A folder on a read-only disk still has answers to give.
             return self._reader.get(key)
         with self._translated("read"):
-            for _ in range(_LOOKS - 1):
-                # Another process may replace an entry, and its file, between a look at the table and one at the file.
-                with contextlib.suppress(MissingFileError):
-                    return _bytes_of(folder, key)
-            return _bytes_of(folder, key)
+            value: bytes | None = folder.get(key, retry=False)
+            return value
 
     def put(self, key: str, value: bytes, label: Label) -> None:
         """Keep bytes under a key, in place of what was there."""
-        folder = self._open()
-        with self._translated("write"):
+        with self._writing() as folder:
             folder.set(key, value, tag=label.encode(), retry=False)
 
     def delete(self, key: str) -> bool:
         """Remove a key. Tell whether it was there."""
-        folder = self._open()
-        with self._translated("write"):
+        with self._writing() as folder:
             return bool(folder.delete(key, retry=False))
 
     def delete_many(self, keys: Sequence[str], *, stored_before: float = math.inf) -> int:
-        """Remove keys and their values' files in one transaction. Return how many were there.
+        """Remove keys in one transaction. Return how many were there.
 
         Args:
             keys: The keys, few enough that other processes can wait for the transaction.
             stored_before: Leave alone what was stored since, in Unix seconds.
         """
-        folder = self._open()
-        with self._translated("write"):
+        with self._writing() as folder:
             return folder.delete_many(keys, stored_before)
 
     def shrink(self) -> None:
         """Give the disk back what deleted entries took up, as far as other processes let it. It never waits long."""
-        folder = self._open()
-        with self._translated("write"):
+        with self._writing() as folder:
             folder.shrink()
 
     def keys(self, kind: str | None = None) -> Iterator[str]:
@@ -110,8 +101,7 @@ class DiskStore:
 
     def note_served(self, counts: Mapping[str, int]) -> None:
         """Note beside entries that they were served, in one transaction. Keys that are not there are passed over."""
-        folder = self._open()
-        with self._translated("write"):
+        with self._writing() as folder:
             folder.note_served(counts)
 
     def bytes_used(self) -> int:
@@ -120,8 +110,7 @@ class DiskStore:
 
     def clear(self) -> int:
         """Remove everything. Return how many entries there were."""
-        folder = self._open()
-        with self._translated("write"):
+        with self._writing() as folder:
             return int(folder.clear(retry=False))
 
     def close(self) -> None:
@@ -173,8 +162,8 @@ class DiskStore:
             return self._folder
 
     def _opening(self) -> Folder:
+        database(self.path, patience=self.patience).make()
         with self._translated("open"):
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             return Folder(str(self.path), max_bytes=self.max_bytes, patience=self.patience)
 
     def _identity(self) -> tuple[int, int] | None:
@@ -186,6 +175,12 @@ class DiskStore:
         return found.st_dev, found.st_ino
 
     @contextlib.contextmanager
+    def _writing(self) -> Iterator[Folder]:
+        folder = self._open()
+        with self._translated("write"):
+            yield folder
+
+    @contextlib.contextmanager
     def _translated(self, doing: str) -> Iterator[None]:
         try:
             with inside_sqlite:
@@ -195,12 +190,7 @@ class DiskStore:
         except diskcache.Timeout as error:
             self._unavailable(doing, f"another process kept its database locked for {self.patience:g} s", error)
         except Exception as error:  # noqa: BLE001 - what a damaged database makes diskcache raise has no bounds
-            self._unavailable(doing, unavailable(error), error)
+            self._unavailable(doing, reason(error), error)
 
     def _unavailable(self, doing: str, why: str, error: BaseException) -> NoReturn:
         raise StoreUnavailableError(f"could not {doing} the store {self.path}: {why}") from error
-
-
-def _bytes_of(folder: Folder, key: str) -> bytes | None:
-    value: bytes | None = folder.get(key, retry=False)
-    return value

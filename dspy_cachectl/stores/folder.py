@@ -1,32 +1,29 @@
 """diskcache, made safe for answers that were paid for.
 
-diskcache brings the file format, eviction, and writing by many processes. Set right here: it may not unpickle, it
-follows no file name that it did not make, it waits for a locked database in turn and not without bound, and a
-failure keeps its reason and leaves no file behind.
+diskcache brings the file format, eviction, and writing by many processes. Set right here: it may not unpickle, every
+value is in its row and no file is looked for, it waits for a locked database in turn and not without bound, and a
+failure keeps its reason.
 """
 
 from __future__ import annotations
 
 import contextlib
-import random
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import diskcache
 
 from dspy_cachectl.errors import CorruptEntryError
-from dspy_cachectl.stores.reader import is_filename, read_value
+from dspy_cachectl.stores.database import is_locked, patiently
+from dspy_cachectl.stores.reader import as_bytes
 
 _NEVER_PICKLE = "pickle is never used here"
 _LARGEST_WAL = 8 * 1024 * 1024
 _MOST_REMOVED = 500
 """How many entries one write removes at most: a limit that was lowered must not hold it up for minutes."""
-_LARGEST_ROW = 256 * 1024
-"""From this size on a value is a file of its own. A smaller file would take a fifth more than it holds."""
 _SQLITE_PAGE = 4096
 _LOCK_FILE = 32 * 1024
 _POLITE = 100
@@ -48,37 +45,15 @@ class BytesDisk(diskcache.Disk):  # type: ignore[misc]
             raise CorruptEntryError(f"the store holds a key that is not text; {_NEVER_PICKLE}")
         return key
 
-    def store(self, value: Any, read: bool, key: Any = diskcache.UNKNOWN) -> tuple[int, int, str | None, Any]:
-        """Return a value as the table keeps it; a large one is written to a file."""
+    def store(self, value: Any, read: bool, key: Any = diskcache.UNKNOWN) -> tuple[int, int, None, bytes]:  # noqa: ARG002
+        """Return a value as the table keeps it, however large it is."""
         if type(value) is not bytes or read:
             raise TypeError(f"a value is bytes, not {type(value).__name__}: {_NEVER_PICKLE}")
-        stored: tuple[int, int, str | None, Any] = super().store(value, read=False, key=key)
-        return stored
+        return 0, diskcache.core.MODE_RAW, None, value
 
     def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> bytes:  # noqa: ARG002 - diskcache's
         """Return a value that the table keeps."""
-        return read_value(Path(self._directory), mode, filename, value)
-
-    def remove(self, file_path: str) -> None:
-        """Remove a value's file. A file that diskcache would not have made is left alone: it is not the store's."""
-        if not is_filename(file_path):
-            return
-        path = Path(self._directory, file_path)
-        # Another process may remove the same file, or use the directory. diskcache's own way goes on upward, and
-        # would remove the store's folder and those above it where they are empty.
-        with contextlib.suppress(OSError):
-            path.unlink()
-        for folder in (path.parent, path.parent.parent):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-
-    def _write(self, full_path: str, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return super()._write(full_path, *args, **kwargs)
-        except OSError:
-            with contextlib.suppress(OSError):
-                Path(full_path).unlink()
-            raise
+        return as_bytes(mode, value)
 
 
 class Folder(diskcache.Cache):  # type: ignore[misc]
@@ -98,7 +73,6 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
             directory,
             timeout=patience,
             disk=BytesDisk,
-            disk_min_file_size=min(_LARGEST_ROW, max(wal, _SQLITE_PAGE)),
             size_limit=max_bytes - wal - _LOCK_FILE,
             eviction_policy="least-recently-stored",
             statistics=0,
@@ -118,21 +92,10 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
             )
 
     def delete_many(self, keys: Sequence[str], stored_before: float) -> int:
-        """Remove rows with their files, in one transaction; not those that were stored since a time."""
-        count = 0
-        with self._transact() as (sql, cleanup):
-            for key in keys:
-                found = sql(
-                    # As bytes: what somebody planted need not be text.
-                    "SELECT rowid, CAST(filename AS BLOB) FROM Cache WHERE key = ? AND raw = 1"
-                    " AND CAST(coalesce(store_time, 0) AS REAL) < ?",
-                    (key, stored_before),
-                ).fetchone()
-                if found is not None:
-                    sql("DELETE FROM Cache WHERE rowid = ?", found[:1])
-                    cleanup(found[1].decode("utf-8", "replace") if found[1] is not None else None)
-                    count += 1
-        return count
+        """Remove rows in one transaction; not those that were stored since a time."""
+        delete = "DELETE FROM Cache WHERE key = ? AND raw = 1 AND CAST(coalesce(store_time, 0) AS REAL) < ?"
+        with self._transact() as (sql, _):
+            return sum(sql(delete, (key, stored_before)).rowcount for key in keys)
 
     def shrink(self) -> None:
         """Write the log back and cut it. SQLite cuts the database too: diskcache makes it so (auto_vacuum)."""
@@ -153,7 +116,7 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
             try:
                 return execute(statement, *args)
             except sqlite3.OperationalError as error:
-                if _is_locked(error) and time.monotonic() >= give_up:
+                if is_locked(error) and time.monotonic() >= give_up:
                     raise diskcache.Timeout from error
                 raise
 
@@ -163,64 +126,51 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
         self,
         now: float,  # noqa: ARG002 - diskcache's signature
         sql: Callable[..., Any],
-        cleanup: Callable[[str | None], None],
+        cleanup: Callable[[str | None], None],  # noqa: ARG002
         limit: int | None = None,  # noqa: ARG002
     ) -> None:
         """Remove what was stored first until the rest fits. diskcache removes ten at once, however large they are."""
         for _ in range(_MOST_REMOVED):
             if self._bytes_kept(sql) <= self.size_limit:
                 return
-            rows = sql("SELECT rowid, filename FROM Cache ORDER BY store_time, rowid LIMIT 1").fetchall()
-            for rowid, filename in rows:
-                sql("DELETE FROM Cache WHERE rowid = ?", (rowid,))
-                cleanup(filename)
-            if not rows:
+            oldest = sql("SELECT rowid FROM Cache ORDER BY store_time, rowid LIMIT 1").fetchone()
+            if oldest is None:
                 return
+            sql("DELETE FROM Cache WHERE rowid = ?", oldest)
 
     def _bytes_kept(self, sql: Callable[..., Any]) -> int:
         pages, free = (sql(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
-        in_files = sql("SELECT value FROM Settings WHERE key = 'size'").fetchone()[0]
-        return int((pages - free) * self._page_size + in_files)
+        return int((pages - free) * self._page_size)
 
     @contextlib.contextmanager
     def _transact(
         self,
         retry: bool = False,  # noqa: ARG002 - diskcache's signature
-        filename: str | None = None,
+        filename: str | None = None,  # noqa: ARG002
     ) -> Iterator[tuple[Callable[..., Any], Callable[[str | None], None]]]:
-        replaced: list[str | None] = []
-        try:
-            with self._in_turn() as connection:
-                try:
-                    yield connection.execute, replaced.append
-                    connection.execute("COMMIT")
-                except BaseException:
-                    if connection.in_transaction:  # SQLite may have rolled back by itself
-                        connection.execute("ROLLBACK")
-                    raise
-        except BaseException:
-            if filename is not None:
-                self._disk.remove(filename)
-            raise
-        for name in replaced:
-            if name is not None:
-                self._disk.remove(name)
+        with self._in_turn() as connection:
+            try:
+                yield connection.execute, _leave
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:  # SQLite may have rolled back by itself
+                    connection.execute("ROLLBACK")
+                raise
 
     @contextlib.contextmanager
     def _in_turn(self) -> Iterator[sqlite3.Connection]:
-        """Begin to write. Of this process one thread tries at a time, and it tries often.
-
-        SQLite's own waiting sleeps longer the longer it has waited, so that whoever was unlucky stays so: with
-        eight busy processes a write took seconds.
-        """
-        give_up = time.monotonic() + self.patience
+        """Begin to write. Of this process one thread tries at a time, and it tries often."""
         if not self._turn.acquire(timeout=self.patience):
             raise diskcache.Timeout
         try:
             connection: sqlite3.Connection = self._con
             connection.execute("PRAGMA busy_timeout = 0")
             try:
-                _begin(connection, give_up)
+                patiently(lambda: connection.execute("BEGIN IMMEDIATE"), self.patience)
+            except sqlite3.OperationalError as error:
+                if is_locked(error):
+                    raise diskcache.Timeout from error
+                raise
             finally:
                 connection.execute(f"PRAGMA busy_timeout = {int(self.patience * 1000)}")
             yield connection
@@ -228,19 +178,5 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
             self._turn.release()
 
 
-def _begin(connection: sqlite3.Connection, give_up: float) -> None:
-    while True:
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            if not _is_locked(error):
-                raise
-            if time.monotonic() >= give_up:
-                raise diskcache.Timeout from error
-            time.sleep(random.uniform(0.0005, 0.002))  # noqa: S311 - no secret; only out of step with the others
-        else:
-            return
-
-
-def _is_locked(error: sqlite3.OperationalError) -> bool:
-    return "locked" in str(error)
+def _leave(filename: str | None) -> None:
+    """Leave a file alone that a row names: nothing of this package made it."""

@@ -15,15 +15,16 @@ from enum import Enum
 from typing import Any
 
 from dspy_cachectl.stores.base import Label
-from dspy_cachectl.stores.reader import FolderReader, MissingFileError, read_value
+from dspy_cachectl.stores.reader import FolderReader, as_bytes
 
-_BATCH = 100
+_BATCH = 20
+"""How many rows are read at a time: an answer may have some megabytes."""
 _LOOKED_UP = 20_000
 """Up to so many rows it is faster to look up when each was stored than to walk all rows by that."""
 _LAST = "\U0010ffff"
 
-_SIZE = "CASE mode WHEN 1 THEN LENGTH(value) ELSE size END"
-_COLUMNS = f"rowid, key, store_time, access_time, access_count, {_SIZE}, tag, mode, filename, value"
+_SIZE = "LENGTH(value)"
+_COLUMNS = f"rowid, key, store_time, access_time, access_count, {_SIZE}, tag, mode, value"
 
 
 class Order(str, Enum):
@@ -128,7 +129,7 @@ def read_rows(
         rows = {row[0]: row for row in _rows(reader, "rowid IN (SELECT value FROM json_each(?))", (json.dumps(some),))}
         for number in some:
             if number in rows:
-                yield _row(rows[number]), _value(reader, rows[number])
+                yield _row(rows[number]), _value(rows[number])
 
 
 def rows_beginning_with(reader: FolderReader, prefix: str, *, limit: int) -> list[tuple[Row, Callable[[], bytes]]]:
@@ -139,7 +140,7 @@ def rows_beginning_with(reader: FolderReader, prefix: str, *, limit: int) -> lis
     ):
         found = [row for row in _rows(reader, condition, parameters) if Label.decode(row[6]).is_answer]
         if found:
-            return [(_row(row), _value(reader, row)) for row in found]
+            return [(_row(row), _value(row)) for row in found]
     return []
 
 
@@ -230,17 +231,6 @@ def _number(value: Any) -> float:
     return value if isinstance(value, (int, float)) else 0.0
 
 
-def _value(reader: FolderReader, row: tuple[Any, ...]) -> Callable[[], bytes]:
-    _, key, *_, mode, filename, value = row
-
-    def read() -> bytes:
-        try:
-            return read_value(reader.path, mode, filename, value)
-        except MissingFileError:
-            # Written anew since, so that its file is another one; or damaged.
-            found = reader.get(key)
-            if found is None:
-                raise
-            return found
-
-    return read
+def _value(row: tuple[Any, ...]) -> Callable[[], bytes]:
+    *_, mode, value = row
+    return lambda: as_bytes(mode, value)

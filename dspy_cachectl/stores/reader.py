@@ -6,72 +6,37 @@ makes a folder that is not there.
 
 from __future__ import annotations
 
-import contextlib
-import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from dspy_cachectl.errors import CorruptEntryError, StoreUnavailableError
 from dspy_cachectl.stores.base import Label
-from dspy_cachectl.stores.forks import inside_sqlite
+from dspy_cachectl.stores.database import Database
 
 DATABASE = "cache.db"
-_FILENAME = re.compile(r"[0-9a-f]{2}[/\\][0-9a-f]{2}[/\\][0-9a-f]{28}\.val")
+_KIND, _VERSION = "store", 1
 _PAGE = 1000
-_RAW, _FILE = 1, 2
-"""diskcache's modes of a value: in the table, and in a file. Its others hold text and pickles."""
-_NO_LOCK_FILE = ("unable to open", "readonly", "disk I/O error", "is full")
-"""What SQLite says where it cannot make the file that readers and writers lock: the disk is read-only, or full."""
+_RAW = 1
+"""diskcache's mode of a value that is bytes in the table. Its others hold text, pickles and the names of files."""
 
 
-class MissingFileError(CorruptEntryError):
-    """The file that the table names for a value is not there."""
+def database(folder: Path, *, patience: float, is_ours: bool = True) -> Database:
+    """Return the database of a store's folder, by whose mark it is told from other programs' diskcaches."""
+    kind = _KIND if is_ours else None
+    return Database(folder / DATABASE, kind=kind, version=_VERSION, patience=patience, log=True)
 
 
-def is_filename(name: str) -> bool:
-    """Tell whether diskcache would have made this name of a value's file. Any other could point outside the folder."""
-    return _FILENAME.fullmatch(name) is not None
-
-
-def read_value(folder: Path, mode: Any, filename: Any, value: Any) -> bytes:
-    """Return the value that a row of the table keeps.
-
-    Args:
-        folder: The store's folder.
-        mode: The row's `mode`; likewise the next two.
-        filename: The value's file, relative to the folder, or None.
-        value: The value in the table, or None.
+def as_bytes(mode: Any, value: Any) -> bytes:
+    """Return the value of a row.
 
     Raises:
-        CorruptEntryError: If it is of a kind that is never written, or its file is missing.
-        StoreUnavailableError: If its file cannot be read.
+        CorruptEntryError: If it is of a kind that is never written.
     """
     if mode == _RAW and isinstance(value, bytes):
         return value
-    if mode != _FILE or not isinstance(filename, str):
-        raise CorruptEntryError("the store holds an entry of a kind that is never written; it is not unpickled")
-    if not is_filename(filename):
-        raise CorruptEntryError(f"the store names the file {filename!r}, which is not one that it writes")
-    try:
-        return (folder / filename).read_bytes()
-    except FileNotFoundError as error:
-        raise MissingFileError(f"the store names the file {filename!r}, which is missing") from error
-    except OSError as error:
-        raise StoreUnavailableError(f"could not read {folder / filename}: {error}") from error
-
-
-def as_text(data: bytes) -> str:
-    """Return a text of the table. What somebody planted need not be UTF-8, and must not hide all the rest."""
-    return data.decode("utf-8", "replace")
-
-
-def unavailable(error: BaseException) -> str:
-    """Say in a message why a store failed, and what to do where its database is damaged."""
-    if type(error) is sqlite3.DatabaseError:
-        return f"{error}. Its database is damaged; remove the folder, or restore it, to use it again"
-    return str(error) or type(error).__name__
+    raise CorruptEntryError("the store holds an entry of a kind that is never written; it is not unpickled")
 
 
 class FolderReader:
@@ -80,11 +45,12 @@ class FolderReader:
     Args:
         path: The folder. It may be missing; then there is nothing in it.
         patience: How long it waits for a database that another process has locked, in seconds.
+        is_ours: Whether it is a store of this package; else another program's diskcache.
     """
 
-    def __init__(self, path: Path, *, patience: float = 2.0) -> None:
+    def __init__(self, path: Path, *, patience: float = 2.0, is_ours: bool = True) -> None:
         self.path = path.absolute()
-        self.patience = patience
+        self._database = database(self.path, patience=patience, is_ours=is_ours)
 
     def exists(self) -> bool:
         """Tell whether there is a store in the folder.
@@ -104,8 +70,8 @@ class FolderReader:
             CorruptEntryError: If what is kept is not bytes.
             StoreUnavailableError: If the folder cannot be read.
         """
-        rows = self.query("SELECT mode, filename, value FROM Cache WHERE key = ? AND raw = 1", (key,))
-        return read_value(self.path, *rows[0]) if rows else None
+        rows = self.query("SELECT mode, value FROM Cache WHERE key = ? AND raw = 1", (key,))
+        return as_bytes(*rows[0]) if rows else None
 
     def keys(self, kind: str | None = None) -> Iterator[str]:
         """Yield the keys, newest first; only those filed under a kind, where one is named."""
@@ -143,49 +109,25 @@ class FolderReader:
         return counts
 
     def bytes_used(self) -> int:
-        """Return how many bytes the files of the folder take up."""
-        total = 0
-        for name in (DATABASE, f"{DATABASE}-wal"):
-            try:
-                total += (self.path / name).stat().st_size
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise StoreUnavailableError(f"could not look into the store {self.path}: {error}") from error
-        rows = self.query("SELECT value FROM Settings WHERE key = 'size'")
-        return total + (int(rows[0][0]) if rows else 0)
+        """Return how many bytes the database takes up, without those that are to be used again."""
+        query = (
+            "SELECT (page_count - freelist_count) * page_size"
+            " FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+        )
+        return sum(used for (used,) in self.query(query))
 
-    def query(self, query: str, parameters: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+    def query(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Return what a query finds in diskcache's tables; nothing where there is no store.
 
         Raises:
-            StoreUnavailableError: If the folder cannot be read.
+            FormatVersionError: If a newer version of this package wrote it.
+            StoreUnavailableError: If the folder cannot be read, or is another program's.
         """
         if not self.exists():
             return []
-        address = (self.path / DATABASE).as_uri()
         try:
-            return self._query(f"{address}?mode=ro", query, parameters)
-        except sqlite3.OperationalError as error:
-            if "no such table" in str(error):
+            return self._database.read(query, *parameters)
+        except StoreUnavailableError as error:
+            if isinstance(error.__cause__, sqlite3.OperationalError) and "no such table" in str(error.__cause__):
                 return []  # made this moment, and not filled yet
-            if not any(reason in str(error) for reason in _NO_LOCK_FILE):
-                raise self._error(error) from error
-        except (sqlite3.Error, ValueError) as error:
-            raise self._error(error) from error
-        try:
-            # Where SQLite cannot keep its lock file nobody else can write either, so it is read without one.
-            return self._query(f"{address}?mode=ro&immutable=1", query, parameters)
-        except sqlite3.Error as error:
-            raise self._error(error) from error
-
-    def _query(self, address: str, query: str, parameters: tuple[object, ...]) -> list[tuple[Any, ...]]:
-        with (
-            inside_sqlite,
-            contextlib.closing(sqlite3.connect(address, uri=True, timeout=self.patience)) as connection,
-        ):
-            connection.text_factory = as_text
-            return connection.execute(query, parameters).fetchall()
-
-    def _error(self, error: Exception) -> StoreUnavailableError:
-        return StoreUnavailableError(f"could not read the store {self.path}: {unavailable(error)}")
+            raise

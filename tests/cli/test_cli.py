@@ -209,7 +209,7 @@ def test_a_damaged_store_fails_with_a_message(full: Path, tmp_path: Path) -> Non
     (full / "cache.db").write_bytes(b"not a database" * 1000)
     done = cachectl("--store", full, "stats", cwd=tmp_path)
     assert (1, "") == (done.returncode, done.stdout)
-    assert done.stderr.startswith("dspy-cachectl: could not read the store")
+    assert done.stderr.startswith("dspy-cachectl: could not use ")
     assert "Traceback" not in done.stderr
 
 

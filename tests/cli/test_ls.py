@@ -131,11 +131,10 @@ def test_a_table_for_people(full: Path) -> None:
     assert 2 == len(rows)
 
 
-def test_a_value_in_a_file_of_its_own(tmp_path: Path) -> None:
+def test_a_large_value(tmp_path: Path) -> None:
     """A large answer is listed with its size, and its prompt is read."""
     value = entry(MINI, "a large one", os.urandom(400_000).hex())
     store = fill(tmp_path / "store", {key_of(0): (MINI, value)})
-    assert list(store.glob("*/*/*.val"))
     assert [(len(value), "a large one")] == [(row["size"], row["prompt"]) for row in data("ls", store=store)]
 
 
@@ -179,7 +178,7 @@ def test_failures_are_one_message(full: Path, tmp_path: Path) -> None:
     (full / "cache.db").write_bytes(b"not a database" * 1000)
     done = command("ls", store=full)
     assert (1, "") == (done.returncode, done.stdout)
-    assert done.stderr.startswith("dspy-cachectl: could not read the store")
+    assert done.stderr.startswith("dspy-cachectl: could not use ")
     assert "Traceback" not in done.stderr
 
 

@@ -97,7 +97,7 @@ def test_the_message_says_what_to_do(scene: Scene) -> None:
     cachectl.uninstall()
     DAMAGES["header"](scene.folder)
 
-    with pytest.raises(StoreUnavailableError, match=r"entries: .*damaged; remove the folder"):
+    with pytest.raises(StoreUnavailableError, match=r"entries.*damaged.*move it away"):
         DiskStore(scene.folder).get("key")
 
 

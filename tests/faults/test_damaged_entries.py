@@ -8,7 +8,7 @@ import pytest
 
 import dspy_cachectl as cachectl
 from tests.faults import entries
-from tests.faults.support import LARGE, OLD, Scene, first
+from tests.faults.support import OLD, Scene, first
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "cut": entries.cut,
@@ -49,25 +49,6 @@ def test_many_damaged_entries_are_said_once(scene: Scene) -> None:
 
     assert 2 == scene.stats.failed_reads
     assert ["read"] == scene.warnings
-
-
-def test_a_damaged_value_in_a_file(scene: Scene) -> None:
-    """A large answer has a file of its own; cut or missing, it is bought again and replaced."""
-    scene.endpoint.configure(answers={"old question": [LARGE + str(k) for k in range(5)]})
-    (answer,) = scene.ask([OLD[0]])
-    (path,) = scene.folder.rglob("*.val")
-
-    path.write_bytes(path.read_bytes()[:-100])
-    assert answer != scene.ask([OLD[0]])[0]
-    assert (0, 1) == (scene.served, scene.stats.failed_reads)
-
-    (path,) = scene.folder.rglob("*.val")
-    path.unlink()
-    scene.ask([OLD[0]])
-    assert (0, 1) == (scene.served, scene.stats.failed_reads)
-
-    scene.ask([OLD[0]])
-    assert 1 == scene.served
 
 
 @pytest.mark.parametrize("memory", [False, True], ids=["disk only", "memory in front"])

@@ -116,4 +116,4 @@ def test_no_descriptor_left_is_not_a_miss(tmp_path: Path, child: Callable[..., F
     """A store that cannot open a file says so: it does not claim that the entry is not there."""
     seen = child(SPENT, str(tmp_path / "entries")).data
 
-    assert [5, "unavailable", None, "unavailable", "unavailable", "unavailable"] == seen
+    assert [5, 600_000, None, "unavailable", "unavailable", "unavailable"] == seen

@@ -12,7 +12,7 @@ import dspy_cachectl as cachectl
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
 from tests.faults.entries import table
-from tests.faults.support import LARGE, OLD, Scene, first
+from tests.faults.support import OLD, Scene, first
 
 
 class Evil:
@@ -134,21 +134,4 @@ def test_removing_and_clearing_follow_no_planted_name(tmp_path: Path) -> None:
     plant("cleared")
     store.clear()
 
-    assert "precious" == secret.read_text()
-
-
-def test_a_link_in_the_place_of_a_value(scene: Scene, tmp_path: Path) -> None:
-    """A value's file that is a link to another file is no entry, and replacing it removes the link alone."""
-    scene.endpoint.configure(answers={"old question": [LARGE + str(k) for k in range(5)]})
-    scene.ask([OLD[0]])
-    secret = tmp_path / "secret.val"
-    secret.write_text("precious")
-    (path,) = scene.folder.rglob("*.val")
-    path.unlink()
-    path.symlink_to(secret)
-
-    scene.ask([OLD[0]])
-
-    assert (0, 1) == (scene.served, scene.stats.failed_reads)
-    assert not path.is_symlink()
     assert "precious" == secret.read_text()

@@ -8,8 +8,10 @@ import stat
 import sys
 from pathlib import Path
 
+import diskcache
 import pytest
 
+from dspy_cachectl.errors import FormatVersionError, StoreUnavailableError
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
 from tests.stores.contract import COMPILED, DRAWN, VECTOR, StoreContract
@@ -49,9 +51,47 @@ def test_reading_makes_nothing_in_an_empty_folder(folder: Path) -> None:
     assert [] == list(folder.iterdir())
 
 
+@pytest.mark.parametrize("keys", [[], ["theirs"]], ids=["an empty one", "one with entries"])
+def test_another_programs_diskcache_is_left_alone(folder: Path, keys: list[str]) -> None:
+    """A folder in which another program keeps its cache is named in an error; nothing in it is changed or removed."""
+    with diskcache.Cache(str(folder)) as theirs:
+        for key in keys:
+            theirs.set(key, {"a": "pickle"})
+    before = (folder / "cache.db").read_bytes()
+    store = DiskStore(folder)
+
+    for use in (
+        lambda: store.put("key", b"value", COMPILED),
+        lambda: store.get("theirs"),
+        lambda: store.delete_many(["theirs"]),
+        lambda: list(store.keys()),
+        store.clear,
+    ):
+        with pytest.raises(StoreUnavailableError, match="another program's database"):
+            use()
+
+    assert before == (folder / "cache.db").read_bytes()
+
+
+def test_a_store_of_a_newer_version_is_left_alone(folder: Path) -> None:
+    """What a newer version keeps is neither read nor written, and not called damaged."""
+    DiskStore(folder).put("key", b"value", COMPILED)
+    with sqlite3.connect(folder / "cache.db") as newer:
+        newer.execute("PRAGMA user_version = 99")
+    newer.close()
+    before = (folder / "cache.db").read_bytes()
+    store = DiskStore(folder)
+
+    for use in (lambda: store.put("key", b"other", COMPILED), lambda: store.get("key"), store.labels, store.clear):
+        with pytest.raises(FormatVersionError, match="a newer version"):
+            use()
+
+    assert before == (folder / "cache.db").read_bytes()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
 def test_the_folder_is_for_its_user_alone(folder: Path) -> None:
-    """Answers may be private: a folder that the store makes can be entered by nobody else."""
+    """Answers may be private: what the store makes can be entered and read by nobody else."""
     before = os.umask(0o022)
     try:
         DiskStore(folder).put("key", b"value", COMPILED)
@@ -59,6 +99,7 @@ def test_the_folder_is_for_its_user_alone(folder: Path) -> None:
         os.umask(before)
 
     assert 0o700 == stat.S_IMODE(folder.stat().st_mode)
+    assert {0o600} == {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
 
 
 def test_another_reader_sees_at_once_what_was_put(folder: Path) -> None:
@@ -99,20 +140,18 @@ def test_labels_agree_with_the_table(folder: Path) -> None:
     assert 5 == len(counted)
 
 
-def test_no_value_is_left_behind(folder: Path) -> None:
-    """The file of a large value goes when the value is replaced, deleted or cleared."""
+def test_every_value_is_in_its_row(folder: Path) -> None:
+    """However large values are, the folder holds the database alone; what is cleared gives its room back."""
     store = DiskStore(folder)
-    store.put("replaced", bytes(600_000), COMPILED)
-    store.put("deleted", bytes(600_000), COMPILED)
-    store.put("cleared", bytes(600_000), COMPILED)
-    assert 3 == len(list(folder.rglob("*.val")))
-
+    for key in ("replaced", "deleted", "cleared"):
+        store.put(key, os.urandom(600_000), COMPILED)
     store.put("replaced", b"small", COMPILED)
     store.delete("deleted")
-    assert 1 == len(list(folder.rglob("*.val")))
-
     store.clear()
+    store.shrink()
+
     assert ["cache.db", "cache.db-shm", "cache.db-wal"] == sorted(path.name for path in folder.rglob("*"))
+    assert room(folder) < 100_000
 
 
 @pytest.mark.parametrize(("size", "count"), [(2_000, 1_500), (30_000, 200), (300_000, 30)])

@@ -94,7 +94,7 @@ def test_a_file_that_is_no_database_is_an_error(folder: Path) -> None:
     folder.mkdir()
     (folder / "cache.db").write_text("this is a text, and quite a long one " * 40)
 
-    with pytest.raises(StoreUnavailableError, match=r"not a database.*remove the folder"):
+    with pytest.raises(StoreUnavailableError, match=r"not a database.*move it away"):
         FolderReader(folder).labels()
 
 
