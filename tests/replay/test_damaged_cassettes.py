@@ -82,8 +82,10 @@ def path(tmp_path: Path, lm: MakeLM) -> Path:
     return path
 
 
-@pytest.mark.parametrize("mode", ["replay", "record", "new", "all"])
-@pytest.mark.parametrize("name", DAMAGES)
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [*((name, "replay") for name in DAMAGES), *(("merge conflict", mode) for mode in ("record", "new", "all"))],
+)
 def test_refused(endpoint: Endpoint, path: Path, name: str, mode: Any) -> None:
     """Each kind of damage is one clear error that names the file; nothing is asked and nothing is written."""
     damage, message = DAMAGES[name]

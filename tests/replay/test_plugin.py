@@ -61,7 +61,7 @@ def test_neither_the_order_of_the_tests_nor_who_is_left_out_changes_an_answer(su
 
 
 def test_recording_goes_on_test_by_test(suite: Suite) -> None:
-    """`record` asks only for the tests of a module that have no recordings, in any order, and replays the others."""
+    """`record` asks only for tests without recordings, and `all -k` for the chosen ones; the others keep theirs."""
     suite.write("test_qa.py", TESTS)
     # Each test twice: the second time it replays what it has just recorded.
     part = suite.run("--cachectl=record", "-k", "more", "--keep-duplicates", "test_qa.py", "test_qa.py")
@@ -69,38 +69,13 @@ def test_recording_goes_on_test_by_test(suite: Suite) -> None:
     rest = suite.run("--cachectl=record", REVERSED="1")
     assert (4, 4) == (part.requests, rest.requests)
     assert part.answers == {name: rest.answers[name] for name in part.answers}
-    again = suite.run("--cachectl=record")
-    assert (0, rest.answers) == (again.requests, again.answers)
-    assert rest.answers == suite.replay().answers
-
-
-def test_recording_some_tests_anew_leaves_the_others_alone(suite: Suite) -> None:
-    """`--cachectl=all -k` writes other lines for the chosen tests and no others; each then replays its own."""
-    suite.write("test_qa.py", TESTS)
-    first = suite.run("--cachectl=record").answers
     before = {line["key"]: line for line in recordings(suite.cassette("test_qa.jsonl"))}
     again = suite.run("--cachectl=all", "-k", "more")
     assert 4 == again.requests
     after = {line["key"]: line for line in recordings(suite.cassette("test_qa.jsonl"))}
-    changed = {line["scope"] for key, line in after.items() if line != before[key]}
-    assert {"test_more[1]", "test_more[2]"} == changed
-    assert {**first, **again.answers} == suite.replay().answers
-    assert first["test_more[1]"] != again.answers["test_more[1]"]
-
-
-def test_new_records_what_is_missing_and_all_drops_what_is_no_more_asked_for(suite: Suite) -> None:
-    """After a test has changed, `new` buys what it asks besides; `all` buys everything and removes the rest."""
-    suite.write("test_qa.py", TESTS)
-    first = suite.run("--cachectl=record").answers
-    suite.write("test_qa.py", TESTS.replace('ask("Only one?")', 'ask("Another one?")'))
-    new = suite.run("--cachectl=new")
-    assert 1 == new.requests
-    assert first["test_one"][:2] == new.answers["test_one"][:2]
-    assert {**RECORDED, "test_one": 4} == suite.scopes()
-    renewed = suite.run("--cachectl=all", "-k", "test_one")
-    assert 4 == renewed.requests
-    assert RECORDED == suite.scopes()
-    assert renewed.answers["test_one"] == suite.replay().answers["test_one"]
+    assert {"test_more[1]", "test_more[2]"} == {line["scope"] for key, line in after.items() if line != before[key]}
+    assert rest.answers["test_more[1]"] != again.answers["test_more[1]"]
+    assert {**rest.answers, **again.answers} == suite.replay().answers
 
 
 def test_answers_of_a_test_that_failed_or_was_interrupted_are_kept(suite: Suite) -> None:

@@ -179,14 +179,6 @@ def test_settings_that_cannot_be_used_are_usage_errors(suite: Suite, option: str
     assert message in ran.text
 
 
-def test_an_unknown_mode_is_a_usage_error(suite: Suite) -> None:
-    """The message lists the known ones."""
-    suite.write("test_qa.py", TESTS)
-    ran = suite.run("--cachectl=once")
-    assert 4 == ran.code
-    assert "invalid choice: 'once'" in ran.text
-
-
 def test_markers_that_cannot_be_used_fail_their_tests(suite: Suite) -> None:
     """Each failure names the test and what the marker takes, and the other tests run."""
     suite.write(
