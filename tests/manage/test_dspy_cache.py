@@ -33,7 +33,7 @@ def play(url: str, folder: Path, cache: Path, *, store: Path | None = None) -> d
     if store is not None:
         variables["DSPY_CACHECTL_STORE"] = str(store)
     found: dict[str, Any] = bare(
-        "tests.replay.dspy_program", url, "no" if store is None else "yes", cwd=folder, **variables
+        "tests.manage.dspy_program", url, "no" if store is None else "yes", cwd=folder, **variables
     )
     return found
 
