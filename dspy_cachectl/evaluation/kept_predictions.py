@@ -81,25 +81,26 @@ class KeptPredictions:
         if self._session is None:
             return
         try:
-            output = output_of(prediction, self._program)
+            is_kept = self._session.keep(
+                PredictionRow(
+                    example_key=question.example_key,
+                    occurrence=question.occurrence,
+                    repeat=repeat,
+                    inputs=readable(dict(example.inputs().items())),
+                    output=output_of(prediction, self._program),
+                    reference=readable(dict(example.labels().items())),
+                    draws=tuple(made.draws),
+                    cost=made.cost,
+                    prompt_tokens=made.prompt_tokens,
+                    completion_tokens=made.completion_tokens,
+                    seconds=made.seconds,
+                    created=min(made.created, default=0.0),
+                )
+            )
         except UnstorableError as error:
-            self._count_unsaved(error)
-            return
-        row = PredictionRow(
-            example_key=question.example_key,
-            occurrence=question.occurrence,
-            repeat=repeat,
-            inputs=readable(dict(example.inputs().items())),
-            output=output,
-            reference=readable(dict(example.labels().items())),
-            draws=tuple(made.draws),
-            cost=made.cost,
-            prompt_tokens=made.prompt_tokens,
-            completion_tokens=made.completion_tokens,
-            seconds=made.seconds,
-            created=min(made.created, default=0.0),
-        )
-        if not self._session.keep(row):
+            is_kept = False
+            state.say_once("unsaved", f"a prediction cannot be kept and will be made again: {error}")
+        if not is_kept:
             with self._lock:
                 self._unsaved += 1
 
@@ -137,11 +138,6 @@ class KeptPredictions:
         self._session.close()  # a journal that is not needed any more takes no room
         made = replace(made, library_bytes=self._library.usage(), library_limit=self._library.max_bytes)
         return replace(report, path=str(path), provenance=made)
-
-    def _count_unsaved(self, error: Exception) -> None:
-        with self._lock:
-            self._unsaved += 1
-        state.say_once("unsaved", f"a prediction cannot be kept and will be made again: {error}")
 
 
 def output_hash(prediction: Any) -> str:
