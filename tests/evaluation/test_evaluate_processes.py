@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from tests.endpoint import Endpoint
 from tests.evaluation.test_evaluate import models_asked
 from tests.processes import Finished
@@ -28,16 +30,19 @@ CHILD = """
 """
 
 
-def test_a_new_process_computes_only_what_changed(child: Callable[..., Finished], endpoint: Endpoint) -> None:
-    """1,000 questions: again in a new process, 0 requests; one more model: only that one; another metric: 0."""
-    first = child(CHILD, "1000", "openai/a", "1", "-").data
-    assert 1000 == endpoint.requests
-    again = child(CHILD, "1000", "openai/a", "1", "-").data
-    assert (1000, first["score"], "loaded") == (endpoint.requests, again["score"], again["status"])
-    child(CHILD, "1000", "openai/b", "1", "-")
-    assert {"a": 1000, "b": 1000} == models_asked(endpoint)
-    child(CHILD, "1000", "openai/a", "1", "metric")
-    assert 2000 == endpoint.requests
+@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.exhaustive)])
+def test_a_new_process_computes_only_what_changed(
+    child: Callable[..., Finished], endpoint: Endpoint, count: int
+) -> None:
+    """Again in a new process, 0 requests; one more model: only that one; another metric: 0."""
+    first = child(CHILD, str(count), "openai/a", "1", "-").data
+    assert count == endpoint.requests
+    again = child(CHILD, str(count), "openai/a", "1", "-").data
+    assert (count, first["score"], "loaded") == (endpoint.requests, again["score"], again["status"])
+    child(CHILD, str(count), "openai/b", "1", "-")
+    assert {"a": count, "b": count} == models_asked(endpoint)
+    child(CHILD, str(count), "openai/a", "1", "metric")
+    assert 2 * count == endpoint.requests
 
 
 def test_a_killed_evaluation_goes_on_where_it_was(child: Callable[..., Finished], endpoint: Endpoint) -> None:

@@ -20,6 +20,11 @@ Floats = NDArray[np.float64]
 CHECKED = 12
 
 
+def in_full(*values: Any) -> Any:
+    """A case of a simulation that only `make test-all` runs; another of its kind always runs."""
+    return pytest.param(*values, marks=pytest.mark.exhaustive)
+
+
 def fresh(rng: np.random.Generator, difficulty: Floats, repeats: int) -> Floats:
     """0/1 scores, shape (trials, n, repeats), every repeat a draw of its own; `difficulty` is (trials, n)."""
     return (rng.random((*difficulty.shape, repeats)) < difficulty[..., None]).astype(float)

@@ -7,11 +7,11 @@ import pytest
 from scipy import stats
 
 from dspy_cachectl.statistics.intervals import mean_interval, wilson_interval
-from tests.statistics.simulate import around, coverage, fresh, replayed
+from tests.statistics.simulate import around, coverage, fresh, in_full, replayed
 from tests.statistics.tables import table_of
 
 
-@pytest.mark.parametrize(("n", "repeats"), [(100, 5), (200, 10)])
+@pytest.mark.parametrize(("n", "repeats"), [(100, 5), in_full(200, 10)])
 @pytest.mark.parametrize("draw", [fresh, replayed])
 def test_repeats_keep_the_coverage(n: int, repeats: int, draw: object) -> None:
     """95% intervals hold the truth 93 to 97 times in 100, for fresh repeats and for replays taken for fresh ones."""
@@ -20,7 +20,7 @@ def test_repeats_keep_the_coverage(n: int, repeats: int, draw: object) -> None:
     assert 0.93 <= coverage(scores, 2 / 3) <= 0.97
 
 
-@pytest.mark.parametrize(("clusters", "size", "naive"), [(10, 10, 0.667), (50, 10, 0.666), (200, 5, 0.79)])
+@pytest.mark.parametrize(("clusters", "size", "naive"), [(10, 10, 0.667), (50, 10, 0.666), in_full(200, 5, 0.79)])
 def test_clusters_keep_the_coverage(clusters: int, size: int, naive: float) -> None:
     """With ten clusters or two hundred the interval holds the truth 93 to 97 times in 100; without them, not."""
     rng = np.random.default_rng([clusters, size])
@@ -30,7 +30,7 @@ def test_clusters_keep_the_coverage(clusters: int, size: int, naive: float) -> N
     assert coverage(scores[..., None], 0.0) == pytest.approx(naive, abs=0.025)
 
 
-@pytest.mark.parametrize("n", [10, 20, 50, 100, 300])
+@pytest.mark.parametrize("n", [10, 20, in_full(50), 100, in_full(300)])
 def test_wilson_covers_at_extreme_proportions(n: int) -> None:
     """Over passing rates of 80 to 99%, computed exactly, 93 to 97 in 100 hold the truth."""
     rates = np.linspace(0.8, 0.99, 400)
@@ -42,8 +42,8 @@ def test_wilson_covers_at_extreme_proportions(n: int) -> None:
     assert float(covered.min()) > 0.83
 
 
-@pytest.mark.parametrize(("n", "highest"), [(10, 0.985), (20, 0.97), (50, 0.97)])
-@pytest.mark.parametrize("repeats", [3, 5])
+@pytest.mark.parametrize(("n", "highest"), [(10, 0.985), (20, 0.97), in_full(50, 0.97)])
+@pytest.mark.parametrize("repeats", [3, in_full(5)])
 def test_few_questions_with_repeats_cover_at_extreme_means(n: int, repeats: int, highest: float) -> None:
     """Means of 85 to 99% from 20 or 50 repeated questions: 93 to 97 in 100; from 10 questions, rather more."""
     rng = np.random.default_rng([n, repeats])

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspy_cachectl.statistics.standard_errors import standard_error
-from dspy_cachectl.statistics.variance import variance_split, within_variance
-from tests.statistics.simulate import fresh
+from dspy_cachectl.statistics.variance import variance_split
+from tests.statistics.simulate import fresh, in_full
 from tests.statistics.tables import table_of
 
 
-@pytest.mark.parametrize("repeats", [2, 5])
+@pytest.mark.parametrize("repeats", [2, in_full(5)])
 def test_the_split_is_unbiased(repeats: int) -> None:
     """For Beta(2,1) difficulties the parts are 1/6 within and 1/18 between questions, on average."""
     rng = np.random.default_rng(repeats)
