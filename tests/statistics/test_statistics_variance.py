@@ -123,16 +123,3 @@ def test_the_parts_are_never_negative(scores: list[list[float]]) -> None:
     assert split.between >= 0.0
     assert split.share_within is None or 0.0 <= split.share_within <= 1.0
     assert split.limit_error <= standard_error(table).value + 1e-12
-
-
-@given(
-    st.lists(st.lists(st.integers(0, 4).map(float), min_size=2, max_size=4), min_size=2, max_size=20),
-    st.floats(0.1, 50),
-)
-def test_variances_go_with_the_square_of_the_scale(scores: list[list[float]], scale: float) -> None:
-    """Scores times c: variances times c^2, errors times c."""
-    table, scaled = table_of(scores), table_of([[scale * s for s in row] for row in scores])
-    within = within_variance(table)
-    assert within is not None
-    assert within_variance(scaled) == pytest.approx(scale**2 * within, rel=1e-9, abs=1e-12)
-    assert standard_error(scaled).value == pytest.approx(scale * standard_error(table).value, rel=1e-9, abs=1e-12)
