@@ -20,7 +20,7 @@ from dspy_cachectl.fingerprints.canonical import UnstableError, text
 from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.predictions.library import Library
 from dspy_cachectl.predictions.outputs import output_of, restore
-from dspy_cachectl.predictions.rows import PredictionRow, Score, readable
+from dspy_cachectl.predictions.rows import Failure, PredictionRow, Score, readable
 from dspy_cachectl.predictions.session import Session
 from dspy_cachectl.reports.measurement import DrawResult
 from dspy_cachectl.reports.report import EvalReport
@@ -77,9 +77,13 @@ class KeptPredictions:
         )
 
     def keep(self, question: Question, repeat: int, example: dspy.Example, prediction: Any, made: AnswerCost) -> None:
-        """Keep an answer at once. One that has no stored form is counted; its LM answers are in the store."""
+        """Keep an answer, or the error in its place, at once. An error is asked again, and said.
+
+        An answer that has no stored form is counted; its LM answers are in the store.
+        """
         if self._session is None:
             return
+        failure = Failure.of(prediction) if isinstance(prediction, Exception) else None
         try:
             is_kept = self._session.keep(
                 PredictionRow(
@@ -87,7 +91,8 @@ class KeptPredictions:
                     occurrence=question.occurrence,
                     repeat=repeat,
                     inputs=readable(dict(example.inputs().items())),
-                    output=output_of(prediction, self._program),
+                    output=None if failure else output_of(prediction, self._program),
+                    error=failure,
                     reference=readable(dict(example.labels().items())),
                     draws=tuple(made.draws),
                     cost=made.cost,

@@ -220,8 +220,9 @@ class _Evaluation:
             raise  # a replay's missing answer is no failure of the program
         except Exception as error:
             reason = f"the program raised {type(error).__name__}: {error}"
-            result = self._result(self.costs.take(unit), "")
-            self._note(number, repeat, result, Scored(self.failure_score, reason))
+            made = self.costs.take(unit)
+            self.kept.keep(question, repeat, self.devset[number], error, made)
+            self._note(number, repeat, self._result(made, ""), Scored(self.failure_score, reason))
             raise
         made = self.costs.take(unit)
         self.kept.keep(question, repeat, self.devset[number], prediction, made)

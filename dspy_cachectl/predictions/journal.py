@@ -1,206 +1,124 @@
-"""What a session has finished so far: one line a question, on the disk as soon as it is known.
+"""What evaluations that have not ended have finished so far: each answer on the disk as soon as it is known.
 
-Each line is JSON with its own checksum, so a line that was cut by a power failure or a full disk is left out and
-the others are kept. The file is held for as long as its session lives.
+A journal lies in a hidden folder of the library, with the library's lock. The version of its format is in its name, so
+that what a newer package keeps there is neither read nor removed by an older one.
 """
 
 from __future__ import annotations
 
-import io
-import os
-import sys
-import threading
-import uuid
-import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dspy_cachectl.entries import values
-from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreUnavailableError
-from dspy_cachectl.predictions import locks, rows
-from dspy_cachectl.predictions.rows import PredictionRow, Score
-
-FOLDER = ".journals"
-NEW = ".new-"
-"""How the name of a journal begins that is being made."""
+from dspy_cachectl.errors import CorruptEntryError
+from dspy_cachectl.predictions.kept_rows import RowKey
+from dspy_cachectl.predictions.rows import LONGEST
+from dspy_cachectl.predictions.snapshot import FOLDER, made_folder
+from dspy_cachectl.stores.database import Database
+from dspy_cachectl.stores.liveness import is_alive, me
 
 FORMAT_VERSION = 1
 
-_LINE = b'{"crc":"%08x","entry":'
-_START = len(_LINE % 0)
+_NAME = re.compile(r"unfinished-(\d+)\.db")
+_PAGE = 16
+_SCHEMA = (
+    "CREATE TABLE sessions (id TEXT PRIMARY KEY, owner TEXT, started REAL, header BLOB)",
+    "CREATE TABLE rows (session TEXT, example TEXT, occurrence INTEGER, repeat INTEGER, row BLOB,"
+    " PRIMARY KEY (session, example, occurrence, repeat)) WITHOUT ROWID",
+)
 
 
 @dataclass(frozen=True)
-class Line:
-    """An entry of a journal.
+class Unfinished:
+    """A session that has not ended, or was killed.
 
     Attributes:
-        row: A finished row, encoded; or None.
-        score: Where a score belongs (question, occurrence, repeat, metric), and the score and reference; or None.
+        id: Its name in the journal.
+        started: When it began, in Unix seconds.
+        header: What its rows are predictions of.
+        is_alive: Whether its process lives.
     """
 
-    row: bytes | None = None
-    score: tuple[tuple[str, int, int], str, Score, Mapping[str, Any] | None] | None = None
+    id: str
+    started: float
+    header: dict[str, Any]
+    is_alive: bool
 
 
 class Journal:
-    """The journal that a session writes. Thread-safe.
+    """The journal of a library. Thread-safe.
 
     Args:
-        folder: The library's folder.
-        header: What the rows are predictions of.
-
-    Raises:
-        StoreUnavailableError: If it cannot be written.
+        root: The library's folder.
+        keep_open: Whether one connection is kept until `close`, for a session that writes row by row.
     """
 
-    def __init__(self, folder: Path, header: Mapping[str, Any]) -> None:
-        self.path = folder / FOLDER / f"journal-{os.getpid()}-{uuid.uuid4().hex}.jsonl"
-        self._lock = threading.Lock()
-        self._torn = False
-        self.lines = 0
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            # It gets its name when it is held and has its header: nobody finds it in between.
-            new = self.path.with_name(f"{NEW}{self.path.name}") if sys.platform != "win32" else self.path
-            self._file = io.FileIO(new, "ab")
-            try:
-                locks.hold(self._file)
-                self._append({"header": {**header, "format": FORMAT_VERSION}})
-                new.rename(self.path)
-            except (OSError, StoreUnavailableError):
-                self._file.close()
-                new.unlink(missing_ok=True)
-                raise
-        except OSError as error:
-            raise StoreUnavailableError(f"the journal {self.path} cannot be made: {error}") from error
+    def __init__(self, root: Path, *, keep_open: bool = False) -> None:
+        self._root = root
+        self.folder = root / FOLDER
+        self.path = self.folder / f"unfinished-{FORMAT_VERSION}.db"
+        self._database = Database(
+            self.path, kind="predictions", version=FORMAT_VERSION, schema=_SCHEMA, keep_open=keep_open
+        )
 
-    def add_row(self, encoded: bytes) -> None:
-        """Write a row that `rows.encode` has encoded.
+    def keep(self, session: str, header: bytes, row_key: RowKey, encoded: bytes) -> None:
+        """Write a row, or write it over the one that is there. Raises the `StoreError` family.
 
-        Raises:
-            StoreUnavailableError: If it could not be written.
+        Args:
+            session: The name of the session.
+            header: What its rows are predictions of, as `values.dumps` writes it. It goes with each row, so that a
+                journal that was deleted meanwhile is whole again.
+            row_key: Which question and repeat the row answers.
+            encoded: The row.
         """
-        self._write(b'{"row":' + encoded + b"}")
-        self.lines += 1
+        owner = me(made_folder(self._root))
+        with self._database.change() as sql:
+            sql("INSERT OR IGNORE INTO sessions VALUES (?, ?, ?, ?)", session, owner, time.time(), header)
+            sql("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?)", session, *row_key, encoded)
 
-    def add_score(
-        self, place: tuple[str, int, int], metric: str, score: Score, reference: Mapping[str, Any] | None
-    ) -> None:
-        """Write a score of a row that is kept elsewhere. Raises as `add_row`."""
-        entry = {"place": list(place), "metric": metric, "score": vars(score), "reference": reference}
-        self._append({"score": entry})
-        self.lines += 1
-
-    def close(self, *, remove: bool) -> None:
-        """Let go of the journal, and remove it where its lines are in a snapshot."""
-        with self._lock:
-            if remove:
-                # First removed, then let go: nobody may take it for a dead session's.
-                self.path.unlink(missing_ok=True)
-            self._file.close()
-
-    def _append(self, entry: Mapping[str, Any]) -> None:
-        self._write(values.dumps(entry)[0])
-
-    def _write(self, body: bytes) -> None:
-        line = _LINE % zlib.crc32(body) + body + b"}\n"
-        with self._lock:
+    def sessions(self) -> list[Unfinished]:
+        """Return the sessions that have rows here. Raises the `StoreError` family."""
+        found = []
+        for id_, owner, started, head in self._database.read("SELECT id, owner, started, header FROM sessions"):
             try:
-                if self._torn:
-                    line = b"\n" + line
-                written = self._file.write(line)
-                self._torn = written != len(line)
-            except (OSError, ValueError) as error:
-                self._torn = True
-                raise StoreUnavailableError(f"the journal {self.path} cannot be written: {error}") from error
-        if self._torn:
-            raise StoreUnavailableError(f"the journal {self.path} cannot be written: the disk is full")
+                header = values.loads(head, tagged=True)
+            except CorruptEntryError:
+                header = {}  # its rows are no use without
+            found.append(Unfinished(id_, started, header, is_alive(self.folder, owner)))
+        return found
 
+    def rows(self, session: str) -> Iterator[bytes]:
+        """Yield the rows of a session. Raises the `StoreError` family."""
+        last: tuple[str, int, int] = ("", -1, -1)
+        while True:
+            page = self._database.read(
+                "SELECT example, occurrence, repeat, row FROM rows WHERE session = ? AND length(row) <= ?"
+                " AND (example, occurrence, repeat) > (?, ?, ?) ORDER BY example, occurrence, repeat LIMIT ?",
+                session,
+                LONGEST,
+                *last,
+                _PAGE,
+            )
+            yield from (row for *_, row in page)
+            if not page:
+                return
+            last = page[-1][:3]
 
-class JournalReader:
-    """A journal being read: its header at once, then its lines.
+    def settle(self, session: str) -> None:
+        """Forget a session whose rows are in a snapshot. Raises the `StoreError` family."""
+        with self._database.change() as sql:
+            sql("DELETE FROM rows WHERE session = ?", session)
+            sql("DELETE FROM sessions WHERE id = ?", session)
 
-    Attributes:
-        header: What the rows are predictions of.
-        damaged: How many lines were left out because they are damaged.
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._database.close()
 
-    Raises:
-        CorruptEntryError: If not even the header is there.
-        FormatVersionError: If a newer version wrote it.
-        StoreUnavailableError: If it cannot be read.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.damaged = 0
-        for entry in self._entries():
-            header = entry.get("header")
-            if not isinstance(header, dict):
-                break
-            if header.get("format", 0) > FORMAT_VERSION:
-                raise FormatVersionError(
-                    f"the journal {path} has format version {header['format']}; this dspy-cachectl reads up to "
-                    f"{FORMAT_VERSION}. Upgrade dspy-cachectl to read it; it is left as it is"
-                )
-            self.header: dict[str, Any] = header
-            self.damaged = 0
-            return
-        raise CorruptEntryError(f"the journal {path} is damaged: it has no header")
-
-    def lines(self) -> Iterator[Line]:
-        """Yield what was finished, in the order in which it was."""
-        self.damaged = 0
-        for entry in self._entries():
-            try:
-                if "row" in entry:
-                    yield Line(row=values.dumps(entry["row"])[0])
-                elif "score" in entry:
-                    found = entry["score"]
-                    place = (str(found["place"][0]), int(found["place"][1]), int(found["place"][2]))
-                    yield Line(score=(place, found["metric"], Score(**found["score"]), found["reference"]))
-            except (KeyError, TypeError, IndexError):
-                self.damaged += 1
-
-    def _entries(self) -> Iterator[dict[str, Any]]:
-        try:
-            with self.path.open("rb") as file:
-                for line in file:
-                    entry = _checked(line)
-                    if entry is None:
-                        self.damaged += line != b"\n"
-                    else:
-                        yield entry
-        except OSError as error:
-            raise StoreUnavailableError(f"the journal {self.path} cannot be read: {error}") from error
-
-
-def journals(folder: Path) -> list[Path]:
-    """Return the journals of a library, the oldest first."""
-    try:
-        found = [(path.stat().st_mtime, path) for path in (folder / FOLDER).glob("journal-*.jsonl")]
-    except OSError:
-        return []
-    return [path for _, path in sorted(found)]
-
-
-def rescored(encoded: bytes, metric: str, score: Score, reference: Mapping[str, Any] | None) -> bytes:
-    """Return an encoded row with one more score, and with what is expected now where that changed."""
-    row: PredictionRow = rows.decode(encoded)
-    scored = replace(row, scores={**row.scores, metric: score})
-    return rows.encode(scored if reference is None else replace(scored, reference=reference))
-
-
-def _checked(line: bytes) -> dict[str, Any] | None:
-    if len(line) < _START + 2 or not line.endswith(b"}\n"):
-        return None
-    body = line[_START:-2]
-    if line[:_START] != _LINE % zlib.crc32(body):
-        return None
-    try:
-        entry = values.loads(body, tagged=True)
-    except CorruptEntryError:
-        return None
-    return entry if isinstance(entry, dict) else None
+    def of_newer_versions(self) -> list[Path]:
+        """Return the journals that a newer version of this package keeps here."""
+        there = self.folder.iterdir() if self.folder.is_dir() else ()
+        return [path for path in there if (name := _NAME.fullmatch(path.name)) and int(name[1]) > FORMAT_VERSION]

@@ -72,6 +72,8 @@ class KeptRows:
         Raises:
             CorruptEntryError: If it is no row.
         """
+        if rows.is_too_large(encoded):
+            raise CorruptEntryError("a row of predictions is larger than any that is written")
         try:
             plain = orjson.loads(encoded)
             place: RowKey = (plain["example_key"], plain["occurrence"], plain["repeat"])
@@ -125,13 +127,17 @@ class KeptRows:
             ).fetchone()
         return int(found[0])
 
-    def known_questions(self) -> int:
-        """Return how many questions have an answer in any repeat."""
+    def failed(self, repeats: int) -> int:
+        """Return how many of the places up to a number of repeats have an error in place of an answer."""
         with self._lock:
-            found = self._database.execute(
-                "SELECT COUNT(*) FROM (SELECT DISTINCT example, occurrence FROM rows WHERE NOT failed)"
-            ).fetchone()
-        return int(found[0])
+            found = self._database.execute("SELECT COUNT(*) FROM rows WHERE repeat < ? AND failed", (repeats,))
+            return int(found.fetchone()[0])
+
+    def known_questions(self) -> int:
+        """Return how many questions have an answer, or an error, in any repeat."""
+        with self._lock:
+            found = self._database.execute("SELECT COUNT(*) FROM (SELECT DISTINCT example, occurrence FROM rows)")
+            return int(found.fetchone()[0])
 
     def times(self) -> tuple[float, float] | None:
         """Return when the oldest and the newest row were drawn, or None where there is none."""

@@ -11,6 +11,10 @@ from dspy_cachectl.entries.secrets import is_secret_name, scrub
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.predictions.outputs import BESIDE, Output
 
+LONGEST = 16 * 1024 * 1024
+"""How long a line of JSON may be, in bytes."""
+_MOST_PARTS = 1_000_000
+
 
 @dataclass(frozen=True)
 class Score:
@@ -99,7 +103,15 @@ def encode(row: PredictionRow) -> bytes:
     output = plain.pop("output")
     plain["prediction"] = None if output is None else output.fields
     plain["error"] = None if row.error is None else {"kind": row.error.kind, "message": scrub(row.error.message)}
-    return values.dumps(plain if output is None else {**plain, **output.beside()})[0]
+    line = values.dumps(plain if output is None else {**plain, **output.beside()})[0]
+    if is_too_large(line):
+        raise values.UnstorableError(f"it is too large: {len(line):,} bytes of JSON")
+    return line
+
+
+def is_too_large(line: bytes) -> bool:
+    """Tell whether a line is more than is ever written: long, or of so many parts that it would fill the memory."""
+    return len(line) > LONGEST or line.count(b",") + line.count(b"[") + line.count(b"{") > _MOST_PARTS
 
 
 def decode(line: bytes) -> PredictionRow:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from dspy_cachectl.context.process import state
 from dspy_cachectl.entries import values
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, StoreError
 from dspy_cachectl.fingerprints.data import Question
-from dspy_cachectl.predictions import rows
-from dspy_cachectl.predictions.journal import Journal, rescored
-from dspy_cachectl.predictions.kept_rows import KeptRows
+from dspy_cachectl.predictions.journal import Journal
+from dspy_cachectl.predictions.kept_rows import KeptRows, RowKey
 from dspy_cachectl.predictions.keys import SnapshotKey
-from dspy_cachectl.predictions.rows import PredictionRow, Score
-
-if TYPE_CHECKING:
-    from dspy_cachectl.predictions.library import Library
+from dspy_cachectl.predictions.rows import PredictionRow, Score, decode, encode, without_secrets
 
 Status = Literal["computed", "loaded", "extended"]
 
@@ -50,23 +47,43 @@ class Session:
     questions: Sequence[Question]
     run_id: str
     repeats: int
-    changes: list[str]
     path: Path
     using: tuple[str, ...]
+    changes: list[str]
     forced: bool
-    _library: Library
-    _index: KeptRows
-    _is_finished: bool
+    is_finished: bool
+    kept: KeptRows
+    journal: Journal
+    write: Callable[..., None]
     failed_writes: int = 0
     unserialisable: int = 0
     kept_before: int = field(init=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _journal: Journal | None = None
+    _id: str = field(default_factory=lambda: uuid.uuid4().hex)
     _changed: bool = False
+    _journaled: bool = False
     _closed: bool = False
 
     def __post_init__(self) -> None:
-        self.kept_before = self._index.served(self.repeats)
+        self.kept_before = self.kept.served(self.repeats)
+
+    @cached_property
+    def header(self) -> dict[str, Any]:
+        """What its rows are predictions of, for the snapshot and the journal."""
+        return {
+            "key": self.key.as_dict(),
+            "base": self.key.base,
+            "hash": self.key.hash,
+            "run_id": self.run_id,
+            "forced": self.forced,
+            "repeats": self.repeats,
+            "questions": len(self.questions),
+            "file": self.path.name,
+            "using": list(self.using),
+        }
+
+    @cached_property
+    def _encoded_header(self) -> bytes:
+        return values.dumps(self.header)[0]
 
     @property
     def status(self) -> Status:
@@ -76,10 +93,10 @@ class Session:
 
     def saved(self, question: Question, repeat: int = 0) -> PredictionRow | None:
         """Return the answer to a question, or None where it has to be computed. Errors count as not answered."""
-        encoded = self._index.get((question.example_key, question.occurrence, repeat))
+        encoded = self.kept.get((question.example_key, question.occurrence, repeat))
         if encoded is None:
             return None
-        row = rows.decode(encoded)
+        row = decode(encoded)
         return None if row.error is not None else row
 
     def score(self, question: Question, repeat: int, metric: str) -> Score | None:
@@ -96,7 +113,7 @@ class Session:
 
     def rows(self) -> Iterator[PredictionRow]:
         """Yield all rows, failed ones too, in the order of the data set and of the repeats."""
-        return map(rows.decode, self._index.in_order())
+        return map(decode, self.kept.in_order())
 
     def keep(self, row: PredictionRow) -> bool:
         """Keep an answer. It is on the disk when this returns, unless that failed and was counted.
@@ -110,19 +127,19 @@ class Session:
         if not row.created:
             row = replace(row, created=time.time())
         try:
-            encoded = rows.encode(row)
+            encoded = encode(row)
         except values.UnstorableError as error:
             self.unserialisable += 1
             state.say_once(
-                f"unserialisable:{self._library.root}",
+                f"unserialisable:{self.path.parent}",
                 f"a prediction cannot be kept and will be computed again: {error}. Others like it are only counted",
             )
             return False
-        if not self._index.put(encoded):
+        if not self.kept.put(encoded):
             raise ConfigurationError(
                 f"no question of the data set has the key {row.example_key!r}: pass what questions_of() gives for it"
             )
-        self._write("add_row", encoded)
+        self._keep(row.row_key, encoded)
         return True
 
     def keep_score(
@@ -147,17 +164,19 @@ class Session:
             Whether it could be kept: there is such an answer, and the score has a stored form.
         """
         place = (question.example_key, question.occurrence, repeat)
-        encoded = self._index.get(place)
+        encoded = self.kept.get(place)
         if encoded is None:
             return False
         try:
-            scored = rescored(encoded, metric, score, reference)
+            row = decode(encoded)
+            row = replace(row, scores={**row.scores, metric: score}, reference=reference or row.reference)
+            scored = encode(row)
         except values.UnstorableError:
             self.unserialisable += 1
             return False
         if scored != encoded:
-            self._index.replace(place, scored)
-            self._write("add_score", place, metric, score, reference)
+            self.kept.replace(place, scored)
+            self._keep(place, scored)
         return True
 
     def finish(
@@ -181,10 +200,10 @@ class Session:
         if self._changed:
             self._save({"complete": False}, {})
         self._closed = True
-        self._library.forget(self)
-        if self._journal is not None:
-            self._journal.close(remove=not self._changed)
-        self._index.close()
+        if self._journaled and not self._changed:
+            self._try(lambda: self.journal.settle(self._id))
+        self._try(self.journal.close)
+        self.kept.close()
 
     def __enter__(self) -> Session:
         return self
@@ -194,35 +213,34 @@ class Session:
     ) -> None:
         self.close()
 
-    def _write(self, what: str, *arguments: Any) -> None:
-        self._changed = True
-        try:
-            with self._lock:
-                if self._journal is None:
-                    self._journal = self._library.journal(self)
-            getattr(self._journal, what)(*arguments)
-        except StoreError as error:
-            self._failed(error)
+    def _keep(self, place: RowKey, encoded: bytes) -> None:
+        self._changed = self._journaled = True
+        self._try(lambda: self.journal.keep(self._id, self._encoded_header, place, encoded))
 
     def _save(self, metadata: Mapping[str, Any], metrics: Mapping[str, Any]) -> Path | None:
-        if self._is_finished and not self._changed and self.path.exists():
+        if self.is_finished and not self._changed and self.path.exists():
             return self.path
-        try:
-            self._library.write(
-                self, self._index, rows.without_secrets(dict(metadata)), rows.without_secrets(dict(metrics))
-            )
-        except (StoreError, values.UnstorableError) as error:
-            self._failed(error)
+        more, found = without_secrets(dict(metadata)), without_secrets(dict(metrics))
+        if not self._try(lambda: self.write(self.path, self.header, more, found, self.kept)):
             return None
         self._changed = False
-        self._is_finished = bool(metadata["complete"])
+        self.is_finished = bool(metadata["complete"])
         return self.path
+
+    def _try(self, write: Callable[[], None]) -> bool:
+        """Write to the disk. Where that fails, the evaluation goes on without, and it is counted."""
+        try:
+            write()
+        except (StoreError, values.UnstorableError) as error:
+            self._failed(error)
+            return False
+        return True
 
     def _failed(self, error: Exception) -> None:
         self.failed_writes += 1
         where = "set aside as damaged" if isinstance(error, CorruptEntryError) else "not written"
         state.say_once(
-            f"predictions:{self._library.root}",
+            f"predictions:{self.path.parent}",
             f"the predictions are {where}, and the evaluation goes on without: {error}. "
             "Make room or name another folder; further failures are only counted",
         )

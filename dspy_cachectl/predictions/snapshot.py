@@ -2,7 +2,7 @@
 
 ```
 {
-"metadata": {...},
+"metadata": {"kind":"dspy_cachectl.predictions", ...},
 "predictions": [
 {...},
 {...}
@@ -30,17 +30,29 @@ import zstandard
 
 from dspy_cachectl.entries import values
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreUnavailableError
+from dspy_cachectl.predictions.rows import LONGEST, is_too_large
 
-FORMAT_VERSION = 1
-"""Raised when the meaning of a file changes. Older ones are read, newer ones are left alone."""
+FORMAT_VERSION = 2
+"""Raised when the meaning of a file changes. Newer ones are left alone."""
 
 PLAIN, PACKED = ".json", ".json.zst"
-UNFINISHED = ".tmp"
-"""How the name of a snapshot ends that is being written."""
 
-_HEAD, _ROWS, _TAIL = b'"metadata": ', b'"predictions": [', b'"metrics": '
+FOLDER = ".dspy_cachectl"
+"""The folder beside the snapshots that holds what is none: what is being written, the journal, the lock."""
+UNFINISHED = ".tmp"
+"""How the name of a file there ends that is being written."""
+
+_METADATA = b'"metadata": {"kind":"dspy_cachectl.predictions",'
+HEAD = b"{\n" + _METADATA
+"""How each of our files begins."""
+# A compressed one has a frame before the others that zstd skips: the mark can be read whatever is damaged behind it.
+_PACKED_MARK = b"dspy_cachectl.predictions"
+PACKED_HEAD = b"\x50\x2a\x4d\x18" + len(_PACKED_MARK).to_bytes(4, "little") + _PACKED_MARK
+_ROWS, _TAIL = b'"predictions": [', b'"metrics": '
 _END = b"}}\n}\n"
-_LONGEST_METADATA = 64 * 1024 * 1024
+
+# A compressed file that unpacks to more is not one of ours.
+_MOST_TIMES, _AND_MORE = 200, 64 * 1024 * 1024
 
 
 class SnapshotReader:
@@ -51,17 +63,18 @@ class SnapshotReader:
         metrics: What was found about them; empty until `rows` has come to its end.
     """
 
-    def __init__(self, path: Path, file: IO[bytes]) -> None:
+    def __init__(self, path: Path, file: IO[bytes], size: int) -> None:
         self._path = path
         self._file = file
         self._hash = hashlib.sha256()
+        self._left = size * _MOST_TIMES + _AND_MORE
         self.metrics: dict[str, Any] = {}
-        if self._line(16) != b"{\n":
+        if self._line() != b"{\n":
             raise self._damaged("it does not begin as a snapshot")
-        line = self._line(_LONGEST_METADATA)
-        if not (line.startswith(_HEAD) and line.endswith(b",\n")):
+        line = self._line()
+        if not (line.startswith(_METADATA) and line.endswith(b",\n")):
             raise self._damaged("its metadata are cut")
-        self.metadata = self._loads(line[len(_HEAD) : -2])
+        self.metadata = self._loads(b"{" + line[len(_METADATA) : -2])
         version = self.metadata.get("format")
         if not isinstance(version, int):
             raise self._damaged("it has no format version")
@@ -90,7 +103,7 @@ class SnapshotReader:
 
     def _finish(self, count: int) -> None:
         checked = self._hash.copy()
-        line = self._line() + self._line() + self._line(1)
+        line = b"".join((self._line(), self._line(), self._line()))
         mark = line.rfind(b',"sha256":"')
         if not line.startswith(_TAIL) or mark < 0:
             raise self._damaged("it is cut short")
@@ -102,13 +115,16 @@ class SnapshotReader:
             raise self._damaged("it has lost rows")
         self.metrics = metrics
 
-    def _line(self, limit: int = -1) -> bytes:
+    def _line(self) -> bytes:
         try:
-            line = self._file.readline(limit)
+            line = self._file.readline(LONGEST + 2)
         except zstandard.ZstdError as error:
             raise self._damaged(f"it cannot be decompressed: {error}") from error
         except OSError as error:
             raise StoreUnavailableError(f"the snapshot {self._path} cannot be read: {error}") from error
+        self._left -= len(line)
+        if is_too_large(line) or self._left < 0:
+            raise self._damaged("it holds more than is ever written")
         self._hash.update(line)
         return line
 
@@ -136,13 +152,30 @@ def open_snapshot(path: Path) -> Iterator[SnapshotReader]:
     """
     with contextlib.ExitStack() as opened:
         try:
-            file: IO[bytes] = opened.enter_context(path.open("rb"))
+            file, size = opened.enter_context(_opened(path)), path.stat().st_size
         except OSError as error:
             raise StoreUnavailableError(f"the snapshot {path} cannot be read: {error}") from error
-        if path.name.endswith(PACKED):
+        yield SnapshotReader(path, file, size)
+
+
+def has_our_head(path: Path) -> bool:
+    """Tell whether a file begins as ours do. Nothing else in the folder is ever counted, renamed or removed."""
+    head = PACKED_HEAD if PACKED in path.name else HEAD
+    try:
+        with path.open("rb") as file:
+            return file.read(len(head)) == head
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    with path.open("rb") as file:
+        if PACKED not in path.name:
+            yield file
+        else:
             stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-            file = io.BufferedReader(stream, 256 * 1024)
-        yield SnapshotReader(path, file)
+            yield io.BufferedReader(stream, 256 * 1024)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -151,8 +184,25 @@ def read_metadata(path: Path) -> dict[str, Any]:
         return reader.metadata
 
 
+def made_folder(root: Path) -> Path:
+    """Make a library's folder and the one in it that is ours alone, for their owner alone. Return the inner one.
+
+    Raises:
+        StoreUnavailableError: If they cannot be made.
+    """
+    inner = root / FOLDER
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        inner.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise StoreUnavailableError(f"the folder {inner} cannot be made: {error}") from error
+    return inner
+
+
 def write_snapshot(path: Path, metadata: Mapping[str, Any], rows: Iterable[bytes], metrics: Mapping[str, Any]) -> int:
     """Write a snapshot, wholly or not at all; compressed where the name says so.
+
+    It is made for its owner alone; one that is there keeps its mode.
 
     Args:
         path: Its name, ending in `.json` or `.json.zst`.
@@ -167,18 +217,22 @@ def write_snapshot(path: Path, metadata: Mapping[str, Any], rows: Iterable[bytes
         StoreUnavailableError: If it could not be written. The file that was there is as it was.
         values.UnstorableError: If the metadata or metrics hold something that is not plain.
     """
-    head = values.dumps({**metadata, "format": FORMAT_VERSION})[0]
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{UNFINISHED}")
+    head = _line({**metadata, "format": FORMAT_VERSION})
+    members = [_member(name, value) for name, value in metrics.items() if name != "file"]
+    temporary = made_folder(path.parent) / f"{uuid.uuid4().hex}{UNFINISHED}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch(mode=0o600)
         with temporary.open("wb") as file:
             if path.name.endswith(PACKED):
+                file.write(PACKED_HEAD)
                 with zstandard.ZstdCompressor(level=6).stream_writer(file, closefd=False) as packed:
-                    count = _write(packed, head, rows, metrics)
+                    count = _write(packed, head, rows, members)
             else:
-                count = _write(file, head, rows, metrics)
+                count = _write(file, head, rows, members)
             file.flush()
             os.fsync(file.fileno())
+        if path.exists():
+            temporary.chmod(path.stat().st_mode & 0o777)
         temporary.replace(path)
     except OSError as error:
         raise StoreUnavailableError(f"the snapshot {path} cannot be written: {error}") from error
@@ -189,20 +243,19 @@ def write_snapshot(path: Path, metadata: Mapping[str, Any], rows: Iterable[bytes
     return count
 
 
-def _write(file: Any, head: bytes, rows: Iterable[bytes], metrics: Mapping[str, Any]) -> int:
+def _write(file: Any, head: bytes, rows: Iterable[bytes], metrics: list[bytes]) -> int:
     hashed = hashlib.sha256()
 
     def put(data: bytes) -> None:
         hashed.update(data)
         file.write(data)
 
-    put(b"{\n" + _HEAD + head + b",\n" + _ROWS)
+    put(HEAD + head[1:] + b",\n" + _ROWS)
     count = 0
     for count, row in enumerate(rows, start=1):
         put(b",\n" + row if count > 1 else b"\n" + row)
     put(b"\n],\n")
-    found = [_member(name, value) for name, value in metrics.items() if name != "file"]
-    tail = b"{" + b",".join([*found, b'"file":' + orjson.dumps({"rows": count})[:-1]])
+    tail = b"{" + b",".join([*metrics, b'"file":' + orjson.dumps({"rows": count})[:-1]])
     put(_TAIL + tail)
     file.write(_seal(hashed))
     return count
@@ -211,7 +264,14 @@ def _write(file: Any, head: bytes, rows: Iterable[bytes], metrics: Mapping[str, 
 def _member(name: str, value: Any) -> bytes:
     if name == values.TAG:
         raise values.UnstorableError(f"a metric cannot be called {name!r}")
-    return orjson.dumps(name) + b":" + values.dumps(value)[0]
+    return orjson.dumps(name) + b":" + _line(value)
+
+
+def _line(value: Any) -> bytes:
+    line = values.dumps(value)[0]
+    if is_too_large(line):
+        raise values.UnstorableError(f"the metadata or metrics are too large: {len(line):,} bytes of JSON")
+    return line
 
 
 def _seal(hashed: Any) -> bytes:

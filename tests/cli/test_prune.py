@@ -101,7 +101,7 @@ def test_predictions_are_pruned_by_their_own_rule(tmp_path: Path) -> None:
     evaluate(Library(root), examples(3))
     (old,) = root.glob("*.json")
     text = old.read_bytes()
-    kept = root / f"{old.stem}x.json.damaged"
+    kept = root / f"{old.name}.damaged"
     kept.write_bytes(text)
     os.utime(kept, (1, 1))
     arguments = ("prune", "--predictions", root)

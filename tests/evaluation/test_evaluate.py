@@ -254,6 +254,7 @@ def test_a_program_that_fails_is_a_counted_failure_and_is_tried_again(
     assert "LMInvalidRequestError" in (first.questions[3].draws[0].failed or "")
     second = run(program, questions(6), predictions=tmp_path / "library")
     assert (0, 7) == (second.failures, endpoint.requests)
+    assert ("errors: 1 of 6 answers failed before",) == second.provenance.changes
 
 
 def test_an_evaluation_that_gives_up_keeps_what_it_has(lm: MakeLM, endpoint: Endpoint, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from dspy_cachectl.fingerprints.data import questions_of
 from dspy_cachectl.predictions.library import DAY, Library
 from dspy_cachectl.predictions.outputs import Output
 from dspy_cachectl.predictions.rows import Failure, PredictionRow, Score
+from dspy_cachectl.predictions.snapshot import FOLDER
 from tests.predictions.support import METRIC, compute, evaluate, examples, fail, key_of, row
 
 
@@ -279,7 +280,7 @@ def test_no_secret_is_in_any_file(tmp_path: Path) -> None:
     with library.open(key_of(data, **options), questions_of(data)) as session:
         session.keep(row(session.questions[0]))
         session.keep(PredictionRow(session.questions[1].example_key, error=Failure("AuthError", f"wrong key {secret}")))
-        journal = b"".join(path.read_bytes() for path in (tmp_path / "library" / ".journals").iterdir())
+        journal = b"".join(path.read_bytes() for path in (tmp_path / "library" / FOLDER).iterdir())
         session.finish({"api_key": secret, "note": f"Bearer {secret}"}, {})
 
     everything = journal + b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())

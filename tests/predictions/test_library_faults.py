@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -13,12 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from dspy_cachectl.errors import StoreUnavailableError
 from dspy_cachectl.fingerprints.data import questions_of
 from dspy_cachectl.predictions import snapshot
 from dspy_cachectl.predictions.journal import Journal
 from dspy_cachectl.predictions.library import Library
+from dspy_cachectl.predictions.rows import LONGEST
+from dspy_cachectl.predictions.snapshot import FOLDER
+from dspy_cachectl.stores.database import Database
 from tests.limits import PATIENCE
 from tests.predictions.support import evaluate, examples, fail, key_of, row
 
@@ -34,6 +40,10 @@ def start(script: str, *arguments: str) -> subprocess.Popen[str]:
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
+
+
+def refuse(*_: Any, **__: Any) -> None:
+    raise StoreUnavailableError("read-only")
 
 
 HALF = """
@@ -56,15 +66,10 @@ def test_killed_evaluation_keeps_every_finished_question(tmp_path: Path) -> None
     assert "ready\n" == child.stdout.readline()
     child.send_signal(signal.SIGKILL)
     child.communicate()
-    # A line that the kill cut in the middle.
-    [journal] = (tmp_path / ".journals").iterdir()
-    with journal.open("ab") as file:
-        file.write(b'{"crc":"0000')
-
     again = evaluate(Library(tmp_path), examples(10))
 
     assert ("killed", "extended", 3) == (again.run_id, again.status, again.computed)
-    assert [] == list((tmp_path / ".journals").iterdir())
+    assert [] == Journal(tmp_path).sessions()
 
 
 def test_journal_of_a_living_process_is_read_and_left_alone(tmp_path: Path) -> None:
@@ -75,7 +80,7 @@ def test_journal_of_a_living_process_is_read_and_left_alone(tmp_path: Path) -> N
     try:
         again = evaluate(Library(tmp_path), examples(10))
         assert ("living", 3) == (again.run_id, again.computed)
-        assert 1 == len(list((tmp_path / ".journals").iterdir()))
+        assert [True] == [session.is_alive for session in Journal(tmp_path).sessions()]
     finally:
         child.kill()
         child.communicate()
@@ -124,7 +129,7 @@ def test_damaged_snapshot_is_set_aside_and_recomputed(
     if where == "cut":
         content = content[: len(content) * 2 // 3]
     else:
-        content[{"start": 40, "middle": len(content) // 2, "end": len(content) - 12}[where]] ^= 4
+        content[{"start": 80, "middle": len(content) // 2, "end": len(content) - 12}[where]] ^= 4
     path.write_bytes(content)
 
     with caplog.at_level(logging.WARNING, "dspy_cachectl"):
@@ -139,7 +144,7 @@ def test_damaged_snapshot_is_set_aside_and_recomputed(
 def test_newer_format_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A snapshot of a newer version is neither read, nor set aside, nor written over."""
     with monkeypatch.context() as newer:
-        newer.setattr(snapshot, "FORMAT_VERSION", 2)
+        newer.setattr(snapshot, "FORMAT_VERSION", snapshot.FORMAT_VERSION + 1)
         path = evaluate(Library(tmp_path), examples(3)).path
     before = path.read_bytes()
 
@@ -192,7 +197,7 @@ def test_folder_that_cannot_be_written_does_not_end_the_evaluation(
 
     assert ("computed", 3) == (session.status, session.computed)
     assert session.failed_writes > 0
-    assert 1 == len(caplog.records)
+    assert 1 == len(caplog.records), caplog.messages
 
 
 def test_read_only_library_still_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,40 +205,75 @@ def test_read_only_library_still_serves(tmp_path: Path, monkeypatch: pytest.Monk
     library = Library(tmp_path)
     evaluate(library, examples(3))
 
-    def refuse(*_: Any, **__: Any) -> None:
-        raise StoreUnavailableError("read-only")
-
-    monkeypatch.setattr(Journal, "__init__", refuse)
-    monkeypatch.setattr(Library, "write", refuse)
+    monkeypatch.setattr(Database, "change", refuse)
+    monkeypatch.setattr(Library, "_write", refuse)
     again = evaluate(library, examples(3))
 
     assert ("loaded", 0) == (again.status, again.failed_writes)
 
 
-def test_damaged_journal_line_costs_that_line_alone(tmp_path: Path) -> None:
-    """Each line of a journal has its own checksum."""
+def test_damaged_row_of_a_killed_evaluation_costs_that_row_alone(tmp_path: Path) -> None:
+    """What is no row, or larger than any that is written, is left out."""
     child = start(HALF, str(tmp_path), "killed")
     assert child.stdout is not None
     child.stdout.readline()
     child.kill()
     child.communicate()
-    [journal] = (tmp_path / ".journals").iterdir()
-    lines = journal.read_bytes().splitlines(keepends=True)
-    lines[3] = lines[3].replace(b'"prediction":{"answer":"a"}', b'"prediction":{"answer":"b"}')
-    journal.write_bytes(b"".join(lines))
+    damage = (b"{", b"x" * (LONGEST + 1), b'{"inputs":[%s]}' % b",".join([b"[]"] * 1_000_000))
+    with contextlib.closing(sqlite3.connect(Journal(tmp_path).path)) as database, database:
+        places = database.execute("SELECT example FROM rows").fetchall()[: len(damage)]
+        for (example,), row in zip(places, damage, strict=True):
+            database.execute("UPDATE rows SET row = ? WHERE example = ?", (row, example))
 
     again = evaluate(Library(tmp_path), examples(10))
 
-    assert (4, "extended") == (again.computed, again.status)
+    assert ("killed", "extended", 6) == (again.run_id, again.status, again.computed)
 
 
-def test_journal_that_is_no_journal_is_set_aside(tmp_path: Path) -> None:
-    """Rubbish in the folder of journals is never fatal."""
-    (tmp_path / ".journals").mkdir()
-    (tmp_path / ".journals" / "journal-1-x.jsonl").write_bytes(b"rubbish\n")
+@pytest.mark.parametrize("content", [b"rubbish" * 1000, b"SQLite format 3\0" + b"rubbish" * 1000, "other", ""])
+def test_journal_that_is_no_journal_is_left_alone(
+    tmp_path: Path, content: bytes | str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rubbish, or another program's database, in the journal's place is never fatal, and never written to."""
+    journal = Journal(tmp_path).path
+    journal.parent.mkdir()
+    if isinstance(content, bytes):
+        journal.write_bytes(content)
+    elif content:
+        with contextlib.closing(sqlite3.connect(journal)) as database, database:
+            database.execute("CREATE TABLE theirs (x)")
+    before = journal.read_bytes() if content else None
 
     assert 3 == evaluate(Library(tmp_path), examples(3)).computed
     assert 0 == evaluate(Library(tmp_path), examples(3)).computed
+    assert 0 == Library(tmp_path).clear(lambda _: False).count(journal)
+    if content:
+        assert before == journal.read_bytes()
+        assert any(str(journal) in message for message in caplog.messages)
+
+
+def test_without_a_write_ahead_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk that refuses SQLite's log, such as a network drive, a killed evaluation keeps its answers too."""
+    refused = []
+
+    class Refusing(sqlite3.Connection):
+        def execute(self, query: str, *values: Any) -> sqlite3.Cursor:
+            if "WAL" in query:
+                refused.append(query)
+                raise sqlite3.OperationalError("unable to open database file")
+            return super().execute(query, *values)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *given, **more: connect(*given, factory=Refusing, **more))
+    library, data = Library(tmp_path), examples(5)
+    session = library.open(key_of(data), questions_of(data))
+    session.write = refuse
+    with pytest.raises(KeyboardInterrupt):
+        fail(session, KeyboardInterrupt(), after=3)
+
+    assert refused
+    assert [] == library.snapshots()
+    assert 2 == evaluate(library, data).computed
 
 
 def test_exception_in_an_evaluation_keeps_what_was_finished(tmp_path: Path) -> None:
@@ -249,25 +289,20 @@ def test_exception_in_an_evaluation_keeps_what_was_finished(tmp_path: Path) -> N
     assert [True] == [info.is_complete for info in library.snapshots()]
 
 
-def test_lock_is_given_up_on_in_time(tmp_path: Path) -> None:
-    """Nobody waits for a lock without bound."""
-    from dspy_cachectl.predictions.locks import locked
-
-    with (
-        locked(tmp_path / ".lock"),
-        pytest.raises(StoreUnavailableError, match="held by another"),
-        locked(tmp_path / ".lock", patience=0.05),
-    ):
-        pass
-    with locked(tmp_path / ".lock", patience=0.05):
-        pass
+def test_lock_is_given_up_on_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for a library's lock without bound."""
+    monkeypatch.setattr("dspy_cachectl.predictions.library._PATIENCE", 0.05)
+    Library(tmp_path).prune()
+    with FileLock(tmp_path / FOLDER / "lock"), pytest.raises(StoreUnavailableError, match="held by another"):
+        Library(tmp_path).prune()
+    assert [] == Library(tmp_path).prune()
 
 
 def test_half_written_snapshots_of_the_dead_are_removed(tmp_path: Path) -> None:
     """A file that a kill left half written is taken away, and never read."""
     library = Library(tmp_path)
     session = evaluate(library, examples(2))
-    left = session.path.with_name(f".{session.path.name}.abc.tmp")
+    left = tmp_path / FOLDER / "abc.tmp"
     left.write_text("{")
 
     assert [left] == library.prune()
