@@ -29,10 +29,10 @@ from dspy_cachectl.evaluation.kept_predictions import KeptPredictions, Predictio
 from dspy_cachectl.evaluation.observed_program import NumberedExample, observed
 from dspy_cachectl.evaluation.progress import EvaluationProgress
 from dspy_cachectl.evaluation.scoring import Scored, check_metric, score_with
-from dspy_cachectl.fingerprints.code import metric_fingerprint
-from dspy_cachectl.fingerprints.data import Question, hash_of_questions, questions_of
+from dspy_cachectl.fingerprints.data import Question, questions_of
 from dspy_cachectl.fingerprints.models import generation_config, model_identity
 from dspy_cachectl.fingerprints.programs import program_fingerprint
+from dspy_cachectl.fingerprints.provenance import provenance_of
 from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.predictions.keys import SnapshotKey
 from dspy_cachectl.reports.measurement import DrawResult, QuestionResult
@@ -122,9 +122,15 @@ def evaluate(
     name = name or type(program).__name__
     with settings, ExitStack() as stack:
         opening, run_id = _opening(run_id)
-        key = _key(program, questions, opening)
+        made_of = provenance_of(program, questions, metric)
         session = None
         if library is not None:
+            key = SnapshotKey(
+                model=model_identity(dspy.settings.lm, program=program),
+                program=program_fingerprint(program),
+                generation=generation_config(dspy.settings.lm, opening.policy.temperature, program=program),
+                dataset=made_of["data"],
+            )
             force = force_recompute or configured().force_recompute
             session = library.open(
                 key, questions, repeats=repeats, run_id=run_id, max_age=max_age, force_recompute=force
@@ -139,7 +145,7 @@ def evaluate(
                 program=program,
                 devset=devset,
                 metric=metric,
-                metric_hash=metric_fingerprint(metric),
+                metric_hash=made_of["metric_hash"],
                 questions=questions,
                 failure_score=failure_score,
                 kept=kept,
@@ -154,7 +160,7 @@ def evaluate(
         report = EvalReport(
             name=name,
             questions=evaluation.question_results(groups),
-            provenance=_provenance(key, run, evaluation, time.time() - began),
+            provenance=_provenance(made_of, run, evaluation, time.time() - began),
             level=level,
             baseline=baseline,
         )
@@ -326,31 +332,15 @@ def _opening(run_id: str | None) -> tuple[PhaseContext, str | None]:
     return phase("eval").context, run_id
 
 
-def _key(program: Any, questions: Sequence[Question], opening: PhaseContext) -> SnapshotKey:
-    return SnapshotKey(
-        model=model_identity(dspy.settings.lm, program=program),
-        program=program_fingerprint(program),
-        generation=generation_config(dspy.settings.lm, opening.policy.temperature, program=program),
-        dataset=hash_of_questions(questions),
-    )
-
-
-def _provenance(key: SnapshotKey, run: PhaseRun, evaluation: _Evaluation, seconds: float) -> Provenance:
-    lm = dspy.settings.lm
+def _provenance(made_of: dict[str, Any], run: PhaseRun, evaluation: _Evaluation, seconds: float) -> Provenance:
     return Provenance(
+        **made_of,
+        **evaluation.kept.provenance(),
         run_id=run.run_id,
         phase=run.name,
         policy=run.policy.name,
-        model=key.model.model,
-        endpoint=key.model.endpoint,
-        version=key.model.checkpoint or key.model.version,
-        temperature=lm.kwargs.get("temperature") if isinstance(lm, dspy.BaseLM) else None,
         temperature_lent=run.policy.temperature,
-        program=key.program.hash,
-        data=key.dataset,
         metric=metric_name(evaluation.metric),
-        metric_hash=evaluation.metric_hash,
-        **evaluation.kept.provenance(),
         counters=run.stats.as_dict(),
         seconds=seconds,
         created=time.time(),

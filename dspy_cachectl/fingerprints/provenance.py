@@ -11,7 +11,7 @@ from dspy_cachectl.fingerprints.models import model_identity
 from dspy_cachectl.fingerprints.programs import program_fingerprint
 
 
-def provenance_of(program: Any, questions: Sequence[Question], metric: Any) -> dict[str, str | None]:
+def provenance_of(program: Any, questions: Sequence[Question], metric: Any) -> dict[str, Any]:
     """Return what an evaluation with the LM that DSPy is set to is made of, by the fields of a report's provenance.
 
     Raises:
@@ -21,12 +21,11 @@ def provenance_of(program: Any, questions: Sequence[Question], metric: Any) -> d
 
     lm = dspy.settings.lm
     identity = model_identity(lm, program=program)
-    temperature = lm.kwargs.get("temperature") if isinstance(lm, dspy.BaseLM) else None
     return {
         "model": identity.model,
         "version": identity.checkpoint or identity.version,
         "endpoint": identity.endpoint,
-        "temperature": None if temperature is None else str(temperature),
+        "temperature": lm.kwargs.get("temperature") if isinstance(lm, dspy.BaseLM) else None,
         "program": program_fingerprint(program).hash,
         "data": hash_of_questions(questions),
         "metric_hash": metric_fingerprint(metric),

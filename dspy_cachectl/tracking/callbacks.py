@@ -56,7 +56,7 @@ def mlflow_callbacks(*, timeout: float = 10.0) -> tuple[SpanHead, EvaluationLogg
 class _Begun:
     """What is known of an evaluation when it begins. Strictly private."""
 
-    provenance: dict[str, str | None]
+    provenance: dict[str, Any]
     name: str
     inner: bool
 
@@ -145,7 +145,7 @@ def _in_phase(phase: PhaseRun | None, **content: Any) -> PhaseResults:
     return PhaseResults(time.time(), **content)
 
 
-def _provenance(program: Any, devset: Any, metric: Any) -> dict[str, str | None]:
+def _provenance(program: Any, devset: Any, metric: Any) -> dict[str, Any]:
     try:
         return provenance_of(program, questions_of(devset), evaluations.unwrapped(metric))
     except Exception as error:  # noqa: BLE001 - without them the score stands all the same
