@@ -31,7 +31,7 @@ export LITELLM_LOCAL_MODEL_COST_MAP := True
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-all demo bench check lines install constraints clean
+.PHONY: help test test-all demo bench check docs lines install constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r name what; do \
@@ -55,6 +55,9 @@ check: $(INSTALLED) ## Lint, check the format, the types, the layers and the dec
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
+
+docs: $(INSTALLED) ## Write docs/cli.md, the page of the commands, anew
+	$(BIN)/typer dspy_cachectl.cli.app utils docs --name dspy-cachectl --title 'The command line' --output docs/cli.md
 
 lines: $(INSTALLED) ## Count lines of code and statements, by wing
 	$(BIN)/python scripts/lines.py

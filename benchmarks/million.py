@@ -47,7 +47,7 @@ def fill(folder: Path, entries: int) -> None:
     ]
     usage = Usage(Tiers([store], on_fault=print), on_fault=print)
     for label in labels:
-        usage.record((label.kind, label.model, label.phase, label.role, label.run_id), Tally(calls=9, reused=8), None)
+        usage.record((label.kind, label.model, label.phase, label.role, label.run), Tally(calls=9, reused=8), None)
     usage.flush(ended=True)
     store.close()
     with sqlite3.connect(folder / "cache.db") as plain:

@@ -104,5 +104,5 @@ def note_end(tiers: Tiers, run_id: str, *, token: str, tally: Tally) -> None:
 
 def _put(tiers: Tiers, origin: records.Origin, passage: Passage) -> None:
     description: dict[str, Any] = asdict(passage)
-    label = Label(kind=RUN_KIND, phase=origin.phase, run_id=origin.run_id or "")
+    label = Label(kind=RUN_KIND, phase=origin.phase, run=origin.run_id or "")
     tiers.put(run_key(origin.run_id or ""), records.encode(origin, description), label)

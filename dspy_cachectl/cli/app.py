@@ -1,7 +1,4 @@
-"""The commands put together, and how a command ends.
-
-Exit codes: 0 done, 1 failed, 2 the command was not given as it has to be, 3 `verify` found damage.
-"""
+"""The commands put together, and how a command ends."""
 
 import io
 import os
@@ -10,27 +7,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from dspy_cachectl.cli import (
-    clear,
-    config,
-    demo,
-    doctor,
-    exchange,
-    explain,
-    ls,
-    mlflow,
-    path,
-    predictions,
-    prune,
-    run,
-    runs,
-    show,
-    stats,
-    verify,
-)
-from dspy_cachectl.cli.location import Location
-from dspy_cachectl.cli.output import plain_lines
+from dspy_cachectl.cli import demo, looking, mlflow, predictions, removing, run, stats, surroundings, transfer, verify
+from dspy_cachectl.cli.options import StoreOption
 from dspy_cachectl.errors import CachectlError
+from dspy_cachectl.reports.texts import harmless_lines
 
 FAILED = 1
 
@@ -72,35 +52,44 @@ def options(
     clear_cache: Annotated[bool, typer.Option("--clear-cache", help="The same as `clear --all`.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="With --clear-cache: do not ask.")] = False,
 ) -> None:
-    """See and manage the answers that dspy-cachectl keeps."""
-    context.obj = Location(store)
+    """See and manage the answers that dspy-cachectl keeps.
+
+    Exit codes: 0 done, 1 failed, 2 the command was not given as it has to be, 3 `verify` found damage. `run` exits as
+    the script does.
+    """
+    context.obj = StoreOption(store)
     if context.invoked_subcommand is None:
         if list_cache == clear_cache:
             context.fail("name a command, or one of --list-cache and --clear-cache")
         if list_cache:
-            ls.list_store(context)
+            looking.list_store(context)
         else:
-            clear.clear_entries(context, everything=True, yes=yes)
+            removing.clear_entries(context, everything=True, yes=yes)
     elif list_cache or clear_cache or yes:
         flag = "--list-cache" if list_cache else "--clear-cache" if clear_cache else "--yes"
         raise typer.BadParameter("it stands without a command", param_hint=flag)
 
 
-app.command("path")(path.show_path)
-app.command("ls")(ls.list_store)
-app.command("show")(show.show_entry)
-app.command("diff")(show.show_difference)
-app.command("stats", cls=stats.WithOptionalFile)(stats.show_stats)
-app.add_typer(runs.app)
-app.command("clear")(clear.clear_entries)
-app.command("prune")(prune.prune_entries)
+@app.command("path")
+def show_path(context: typer.Context) -> None:
+    """Print the folder of the store."""
+    print(context.obj.folder())
+
+
+app.command("ls")(looking.list_store)
+app.command("show")(looking.show_entry)
+app.command("diff")(looking.show_difference)
+app.command("stats")(stats.show_stats)
+app.add_typer(removing.runs_app)
+app.command("clear")(removing.clear_entries)
+app.command("prune")(removing.prune_entries)
 app.command("verify")(verify.verify_store)
-app.command("export")(exchange.export_entries)
-app.command("import")(exchange.import_entries)
-app.command("doctor")(doctor.check_surroundings)
-app.add_typer(config.app)
+app.command("export")(transfer.export_entries)
+app.command("import")(transfer.import_entries)
+app.command("doctor")(surroundings.check_surroundings)
+app.add_typer(surroundings.config_app)
 app.add_typer(predictions.app)
-app.command("explain")(explain.explain_miss)
+app.command("explain")(looking.explain_miss)
 app.command("run", context_settings={"allow_interspersed_args": False})(run.run_script)
 app.command("demo")(demo.run_demo)
 app.add_typer(mlflow.app)
@@ -118,7 +107,7 @@ def main() -> NoReturn:
     except SystemExit as end:
         code = end.code
     except CachectlError as error:
-        print(f"dspy-cachectl: {plain_lines(str(error))}", file=sys.stderr)
+        print(f"dspy-cachectl: {harmless_lines(str(error))}", file=sys.stderr)
         code = FAILED
     try:
         sys.stdout.flush()

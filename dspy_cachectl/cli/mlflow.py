@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from datetime import datetime
 from typing import Annotated
 
 import typer
 
-from dspy_cachectl.cli.output import console, print_json, print_table
+from dspy_cachectl.cli.confirm import DryRun
+from dspy_cachectl.cli.options import AsJson
+from dspy_cachectl.cli.output import print_json, print_line, print_table
+from dspy_cachectl.reports.texts import when
 
 app = typer.Typer(
     name="mlflow",
@@ -19,25 +20,25 @@ app = typer.Typer(
 
 
 @app.command("status")
-def show_status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def show_status(as_json: AsJson = False) -> None:
     """Show the results that wait in the outbox. Nothing is sent."""
     from dspy_cachectl.tracking import status
 
     waiting = status()
     if as_json:
-        print_json([asdict(item) for item in waiting])
+        print_json(waiting)
     elif not waiting:
-        console().print("Nothing waits.")
+        print("Nothing waits.")
     else:
         print_table(
             ("written", "record", "phase", "server", "run", "tries", "why it waits"),
             (
                 (
-                    datetime.fromtimestamp(item.written).astimezone().strftime("%Y-%m-%d %H:%M"),
+                    when(item.written),
                     item.uid[:8],
-                    item.phase or "-",
-                    item.tracking_uri or "-",
-                    item.run_id or "-",
+                    item.phase or "",
+                    item.tracking_uri or "",
+                    item.run_id or "",
                     str(item.tries),
                     "being delivered" if item.being_delivered else item.reason or "not tried yet",
                 )
@@ -53,21 +54,21 @@ def deliver_all(
         typer.Option(metavar="URI", help="Deliver everything to this server. Default: where each record was to go."),
     ] = None,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="How long each record may take.")] = 30.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be delivered.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Deliver the results that wait in the outbox. Exits with 1 if some of them go on waiting."""
     from dspy_cachectl.tracking import sync
 
     outcomes = sync(timeout=timeout, uri=uri, dry_run=dry_run)
     if as_json:
-        print_json([asdict(item) for item in outcomes])
+        print_json(outcomes)
     elif not outcomes:
-        console().print("Nothing waits.")
+        print("Nothing waits.")
     else:
         print_table(
             ("record", "status", "run", "reason"),
-            ((str(item.uid)[:8], item.status, item.run_id or "-", item.reason or "-") for item in outcomes),
+            ((str(item.uid)[:8], item.status, item.run_id or "", item.reason or "") for item in outcomes),
         )
     if not dry_run and any(item.status in ("pending", "damaged") for item in outcomes):
         raise typer.Exit(1)
@@ -81,4 +82,4 @@ def throw_away(
     from dspy_cachectl.tracking import discard
 
     for uid in discard(records):
-        console().print(f"Discarded {uid}.")
+        print_line(f"Discarded {uid}.")

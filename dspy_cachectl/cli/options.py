@@ -1,16 +1,66 @@
-"""The options with which a command says which entries it is about: declared once, so that they read alike.
+"""The options that several commands have, declared once so that they read alike: the store, and which entries."""
 
-A command takes them as `models: Models = None, ..., contains: Contains = None` and hands them to `selected`.
-"""
+from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, TypeAlias
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias, get_type_hints
 
 import typer
 
-from dspy_cachectl.cli.completion import names_of
-from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.errors import ConfigurationError, StoreUnavailableError
 from dspy_cachectl.manage.selection import Selection, parse_age
+from dspy_cachectl.stores import folder_of
+from dspy_cachectl.stores.reader import FolderReader
+
+_MOST_OFFERED = 200
+_PATIENCE = 0.05
+
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@dataclass(frozen=True)
+class StoreOption:
+    """Which store a command looks at.
+
+    Attributes:
+        named: The store as `--store` or the environment named it, or None where it was left to the configuration.
+    """
+
+    named: str | None
+
+    def folder(self) -> Path:
+        """Return the store's folder, absolute. It need not exist, and is not made.
+
+        Raises:
+            typer.BadParameter: If the store is not a folder.
+            StoreUnavailableError: If this user may not look at it.
+        """
+        location = self.named if self.named is not None else _configured()
+        try:
+            folder = folder_of(location)
+        except ConfigurationError as error:
+            raise typer.BadParameter(str(error), param_hint="--store") from error
+        if folder is None:
+            message = f"{location!r} lives in the process that uses it and cannot be seen from here; name a folder"
+            raise typer.BadParameter(message, param_hint="--store")
+        try:
+            is_a_file = folder.exists() and not folder.is_dir()
+        except OSError as error:
+            raise StoreUnavailableError(f"could not look at the store {str(folder)!r}: {error}") from error
+        if is_a_file:
+            raise typer.BadParameter(f"{str(folder)!r} is a file; name a folder", param_hint="--store")
+        return folder.absolute()
+
+
+def _configured() -> str:
+    # Reading the configuration takes longer than all the rest of a command.
+    from dspy_cachectl.config import settings
+
+    return settings().store
 
 
 def age(text: str) -> float:
@@ -21,84 +71,69 @@ def age(text: str) -> float:
         raise typer.BadParameter(str(error)) from error
 
 
-Models: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--model",
-        metavar="NAME",
-        autocompletion=names_of("model"),
-        help="Only of this model; a pattern such as 'openai/*' will do. Repeatable.",
-    ),
-]
-Phases: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--phase",
-        metavar="NAME",
-        autocompletion=names_of("phase"),
-        help="Only bought in this phase; '-' for outside phases. Repeatable.",
-    ),
-]
-Runs: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--run",
-        metavar="RUN",
-        autocompletion=names_of("run_id"),
-        help="Only draws of this run; '-' for what belongs to none. Repeatable.",
-    ),
-]
-Roles: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--role",
-        metavar="NAME",
-        autocompletion=names_of("role"),
-        help="Only of LMs with this role; '-' for those without. Repeatable.",
-    ),
-]
-Kinds: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--kind",
-        metavar="KIND",
-        autocompletion=names_of("kind"),
-        help="Only of this kind: lm, plain-lm, embedding. Repeatable.",
-    ),
-]
-OlderThan: TypeAlias = Annotated[
-    float | None,
-    typer.Option("--older-than", metavar="AGE", parser=age, help="Only stored longer ago: 90s, 15m, 24h, 7d, 2w."),
-]
-NewerThan: TypeAlias = Annotated[
-    float | None,
-    typer.Option("--newer-than", metavar="AGE", parser=age, help="Only stored less long ago: 90s, 15m, 24h, 7d, 2w."),
-]
-Contains: TypeAlias = Annotated[
-    str | None, typer.Option("--contains", metavar="TEXT", help="Only whose request contains this text, in any case.")
-]
-AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+def _names_of(field: str) -> Callable[[typer.Context, str], list[str]]:
+    """Return what a shell offers after an option: the names in one field of the entries' labels."""
+
+    def complete(context: typer.Context, incomplete: str) -> list[str]:
+        try:
+            folder = StoreOption(context.find_root().params.get("store")).folder()
+            labels = FolderReader(folder, patience=_PATIENCE).labels()
+        except Exception:  # noqa: BLE001 - a shell that is completing a line shows no errors
+            return []
+        names = {str(getattr(label, field)) for label in labels if label.is_answer}
+        found = sorted(name for name in names if name and name.isprintable() and name.startswith(incomplete))
+        return found[:_MOST_OFFERED]
+
+    return complete
 
 
-def selected(
-    *,
-    models: Sequence[str] | None = None,
-    phases: Sequence[str] | None = None,
-    runs: Sequence[str] | None = None,
-    roles: Sequence[str] | None = None,
-    kinds: Sequence[str] | None = None,
-    older_than: float | None = None,
-    newer_than: float | None = None,
-    contains: str | None = None,
-) -> Selection:
-    """Return what the options select."""
-    return Selection(
-        models=tuple(models or ()),
-        phases=tuple(phases or ()),
-        runs=tuple(runs or ()),
-        roles=tuple(roles or ()),
-        kinds=tuple(kinds or ()),
-        older_than=older_than,
-        newer_than=newer_than,
-        text=contains or None,
-    )
+def _names(field: str, metavar: str, help_: str) -> Any:
+    option = typer.Option(f"--{field}", metavar=metavar, autocompletion=_names_of(field), help=f"{help_} Repeatable.")
+    return Annotated[list[str] | None, option]
+
+
+def _age(name: str, help_: str) -> Any:
+    return Annotated[float | None, typer.Option(name, metavar="AGE", parser=age, help=help_)]
+
+
+_SELECTORS = {
+    "models": _names("model", "NAME", "Only of this model; a pattern such as 'openai/*' will do."),
+    "phases": _names("phase", "NAME", "Only bought in this phase; '-' for outside phases."),
+    "runs": _names("run", "RUN", "Only draws of this run; '-' for what belongs to none."),
+    "roles": _names("role", "NAME", "Only of LMs with this role; '-' for those without."),
+    "kinds": _names("kind", "KIND", "Only of this kind: lm, plain-lm, embedding."),
+    "older_than": _age("--older-than", "Only stored longer ago: 90s, 15m, 24h, 7d, 2w."),
+    "newer_than": _age("--newer-than", "Only stored less long ago: 90s, 15m, 24h, 7d, 2w."),
+    "text": Annotated[
+        str | None,
+        typer.Option("--contains", metavar="TEXT", help="Only whose request contains this text, in any case."),
+    ],
+}
+
+
+def selecting(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say which entries it is about. It takes them as one `selection`."""
+    hints = get_type_hints(command, include_extras=True)
+    own = [
+        parameter.replace(annotation=hints[parameter.name])
+        for parameter in inspect.signature(command).parameters.values()
+        if parameter.name != "selection"
+    ]
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in _SELECTORS.items()
+    ]
+    places = [parameter for parameter in own if parameter.kind is not inspect.Parameter.KEYWORD_ONLY]
+
+    @functools.wraps(command)
+    def selects(*arguments: Any, **given: Any) -> None:
+        values = {name: given.pop(name, None) for name in _SELECTORS}
+        named = {name: value for name, value in values.items() if value not in (None, "", [])}
+        chosen: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in named.items()}
+        command(*arguments, selection=Selection(**chosen), **given)
+
+    parameters = [*places, *options, *own[len(places) :]]
+    # This is what typer makes the options of.
+    selects.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    selects.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return selects

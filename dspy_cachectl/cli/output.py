@@ -1,10 +1,14 @@
 """How commands print: JSON for programs, tables for people, and no stored text that could steer a terminal."""
 
+from __future__ import annotations
+
 import itertools
 import json
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
+
+from dspy_cachectl.reports.texts import as_json, harmless, harmless_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,32 +18,11 @@ _ROWS = 500
 """After so many rows a table begins anew, so that a long one is printed as it is read."""
 _LEAST = 16
 """How much room is left at least for a column that is cut."""
-_UNITS = (("w", 7 * 86400), ("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
-def plain(text: str) -> str:
-    """Return text that a terminal only shows: control characters and what cannot be printed are escaped."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-    )
-
-
-def plain_lines(text: str) -> str:
-    """Return text as `plain` does, with its lines and its tabs."""
-    return "\n".join(plain(line.replace("\t", "    ")) for line in text.split("\n"))
-
-
-def age_text(seconds: float) -> str:
-    """Return an age in its largest unit, such as `5m`. An age from the future, of another clock, is none."""
-    for unit, length in _UNITS:
-        if seconds >= 2 * length or unit == "s":
-            return f"{max(seconds, 0) / length:.0f}{unit}"
-    raise AssertionError
-
-
-def print_json(data: Any) -> None:
-    """Print data as JSON, in ASCII so that it survives any pipe and any terminal."""
-    print(json.dumps(data, indent=2))
+def print_json(value: Any) -> None:
+    """Print a value as JSON, in ASCII so that it survives any pipe and any terminal."""
+    print(json.dumps(as_json(value), indent=2))
 
 
 def print_json_lines(items: Iterable[Any]) -> None:
@@ -50,11 +33,16 @@ def print_json_lines(items: Iterable[Any]) -> None:
     print("[", end="")
     for number, item in enumerate(itertools.chain(first, left)):
         print("," if number else "")
-        print(json.dumps(item), end="")
+        print(json.dumps(as_json(item)), end="")
     print("\n]")
 
 
-def console() -> "Console":
+def print_line(text: str) -> None:
+    """Print a text in one line, as it is."""
+    print(harmless(text))
+
+
+def console() -> Console:
     """Return a console that writes whole lines where nobody watches: nothing is cut to a width in a pipe."""
     from rich.console import Console
 
@@ -73,7 +61,7 @@ def print_table(
 
     Args:
         columns: The titles.
-        rows: The cells; read and printed bit by bit.
+        rows: The cells, an empty one for what is not there; read and printed bit by bit.
         right: The columns of numbers, which are not folded: a part of a number is another number.
         whole: Other columns that are not folded.
         cut: The column that gets the room that the others leave, its cells cut to it.
@@ -97,7 +85,7 @@ def _print_rows(
     from rich.text import Text
 
     out = console()
-    cells = [tuple(plain(cell) for cell in row) for row in rows]
+    cells = [tuple(harmless(cell) or "-" for cell in row) for row in rows]
     widths = {title: max([cell_len(title), *(cell_len(row[at]) for row in cells)]) for at, title in enumerate(titles)}
     left = out.width - sum(width for title, width in widths.items() if title != cut) - 2 * len(titles)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
@@ -120,7 +108,7 @@ def _batches(rows: Iterable[Iterable[str]]) -> Iterator[list[tuple[str, ...]]]:
         yield some
 
 
-def styled(*parts: tuple[str, str]) -> "Text":
+def styled(*parts: tuple[str, str]) -> Text:
     """Return text in several styles. The text is shown as it is, line by line.
 
     Args:
@@ -128,4 +116,4 @@ def styled(*parts: tuple[str, str]) -> "Text":
     """
     from rich.text import Text
 
-    return Text.assemble(*((plain_lines(text), style) for text, style in parts))
+    return Text.assemble(*((harmless_lines(text), style) for text, style in parts))

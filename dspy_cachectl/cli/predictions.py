@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from dspy_cachectl.cli.consent import DryRun, Yes, agreed, must_be_able_to_ask
+from dspy_cachectl.cli.confirm import Consent, DryRun, Yes
 from dspy_cachectl.cli.options import AsJson
-from dspy_cachectl.cli.output import age_text, console, plain, print_json, print_table
-from dspy_cachectl.cli.removing import counted
+from dspy_cachectl.cli.output import print_json, print_line, print_table
+from dspy_cachectl.reports.texts import age, cut, plural
 
 if TYPE_CHECKING:
     from dspy_cachectl.manage.snapshots import Changed
+    from dspy_cachectl.predictions.files import SnapshotInfo
+    from dspy_cachectl.predictions.rows import PredictionRow
 
 _DEFAULT = "outputs/cache/predictions"
 _LONGEST = 200
 
-Library: TypeAlias = Annotated[
-    Path, typer.Option("--library", metavar="FOLDER", help="The folder of the kept predictions.")
+LibraryFolder: TypeAlias = Annotated[
+    Path,
+    typer.Option("--library", metavar="FOLDER", file_okay=False, help="The folder of the kept predictions."),
 ]
 Snapshot: TypeAlias = Annotated[
     str, typer.Argument(metavar="SNAPSHOT", help="The snapshot: the beginning of its name, of its hash or of its run.")
@@ -35,32 +37,32 @@ app = typer.Typer(
 
 
 @app.command("ls")
-def list_snapshots(*, library: Library = Path(_DEFAULT), as_json: AsJson = False) -> None:
+def list_snapshots(*, library: LibraryFolder = Path(_DEFAULT), as_json: AsJson = False) -> None:
     """List the snapshots, the newest first."""
     from rich import filesize
 
     from dspy_cachectl.manage import snapshots
 
-    found = [snapshots.kept(info) for info in snapshots.infos(library)]
+    found = snapshots.snapshots_in(library)
     if as_json:
-        print_json([asdict(item) for item in found])
+        print_json([_data(info) for info in found])
     elif not found:
-        console().print("No predictions are kept.")
+        print("No predictions are kept.")
     else:
         print_table(
             ("snapshot", "program", "model", "data", "rows", "age", "size", "score"),
             (
                 (
-                    item.name,
-                    item.program,
-                    item.model,
-                    item.dataset[:12],
-                    f"{item.rows:,}" + ("" if item.is_complete else " (unfinished)"),
-                    age_text(item.age),
-                    filesize.decimal(item.bytes),
-                    ", ".join(f"{name} {score:.4g}" for name, score in item.scores.items()) or "-",
+                    info.path.name,
+                    info.program,
+                    info.key.model.model,
+                    info.key.dataset[:12],
+                    f"{info.rows:,}" + ("" if info.is_complete else " (unfinished)"),
+                    age(info.age),
+                    filesize.decimal(info.bytes),
+                    ", ".join(f"{name} {_number(score)}" for name, score in snapshots.scores_of(info).items()),
                 )
-                for item in found
+                for info in found
             ),
         )
 
@@ -69,7 +71,7 @@ def list_snapshots(*, library: Library = Path(_DEFAULT), as_json: AsJson = False
 def show_snapshot(
     snapshot: Snapshot,
     *,
-    library: Library = Path(_DEFAULT),
+    library: LibraryFolder = Path(_DEFAULT),
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="How many predictions to show.")] = 20,
     as_json: AsJson = False,
 ) -> None:
@@ -79,48 +81,30 @@ def show_snapshot(
     info = snapshots.find(library, snapshot)
     rows = snapshots.read_rows(info)
     if as_json:
-        data = {
-            **asdict(snapshots.kept(info)),
-            "metadata": snapshots.jsonable(info.metadata),
-            "metrics": snapshots.jsonable(snapshots.metrics_of(info.path)),
-            "predictions": [snapshots.as_data(row) for row in rows[:limit]],
-        }
-        print_json(data)
+        print_json({**_data(info), "metrics": snapshots.metrics_of(info.path), "predictions": rows[:limit]})
         return
-    item = snapshots.kept(info)
-    for name, value in asdict(item).items():
-        _print_line(f"{name:<13} {_short(value)}")
-    print_table(
-        ("question", "repeat", "prediction", "score"),
-        (
-            (
-                _short(dict(row.inputs)),
-                str(row.repeat),
-                _short(dict(row.output.fields)) if row.output is not None else f"failed: {_short(vars(row.error))}",
-                ", ".join("-" if score.score is None else f"{score.score:.4g}" for score in row.scores.values()) or "-",
-            )
-            for row in rows[:limit]
-        ),
-    )
+    for name, value in _data(info).items():
+        print_line(f"{name:<13} {_short(value)}")
+    print_table(("question", "repeat", "prediction", "score"), map(_row_cells, rows[:limit]))
     if len(rows) > limit:
-        _print_line(f"... and {len(rows) - limit:,} more")
+        print(f"... and {len(rows) - limit:,} more")
 
 
 @app.command("diff")
 def compare_snapshots(
-    before: Snapshot, after: Snapshot, *, library: Library = Path(_DEFAULT), as_json: AsJson = False
+    before: Snapshot, after: Snapshot, *, library: LibraryFolder = Path(_DEFAULT), as_json: AsJson = False
 ) -> None:
     """Show what differs between two snapshots: what they depend on, and the questions answered or scored otherwise."""
     from dspy_cachectl.manage import snapshots
 
     found = snapshots.diff(snapshots.find(library, before), snapshots.find(library, after))
     if as_json:
-        print_json(snapshots.jsonable(asdict(found)))
+        print_json(found)
         return
     for line in found.identity or ["They depend on the same."]:
-        _print_line(line)
-    _print_line(
-        f"{counted(found.same, 'prediction', 'predictions')} alike, {len(found.changed):,} changed; "
+        print_line(line)
+    print(
+        f"{plural(found.same, 'prediction')} alike, {len(found.changed):,} changed; "
         f"{found.only_before:,} only in the first, {found.only_after:,} only in the second"
     )
     if found.changed:
@@ -132,29 +116,28 @@ def clear_snapshots(
     names: Annotated[list[str] | None, typer.Argument(metavar="SNAPSHOT...", help="Which snapshots.")] = None,
     *,
     everything: Annotated[bool, typer.Option("--all", help="All snapshots.")] = False,
-    library: Library = Path(_DEFAULT),
+    library: LibraryFolder = Path(_DEFAULT),
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Remove snapshots. What a living evaluation uses stays."""
     from dspy_cachectl.manage import snapshots
+    from dspy_cachectl.predictions.library import Library
 
     if bool(names) == everything:
         raise typer.BadParameter("name snapshots, or say --all", param_hint="SNAPSHOT")
-    must_be_able_to_ask(yes=yes, dry_run=dry_run)
-    chosen = snapshots.infos(library) if everything else [snapshots.find(library, name) for name in names or ()]
+    consent = Consent(yes, dry_run, as_json)
+    chosen = snapshots.snapshots_in(library) if everything else [snapshots.find(library, name) for name in names or ()]
     wanted = sorted({info.path.name for info in chosen})
-    if not as_json:
-        for name in wanted or ["Nothing is to be removed."]:
-            _print_line(f"To be removed: {name}" if wanted else name)
+    for name in wanted:
+        consent.say(f"To be removed: {name}")
     removed: list[Path] = []
-    if wanted and not dry_run:
-        if not agreed(f"Remove {counted(len(wanted), 'snapshot', 'snapshots')}?", yes=yes):
-            raise typer.Exit(1)
-        removed = snapshots.clear_snapshots(library, wanted)
-        if not as_json:
-            print(f"Removed {counted(len(removed), 'snapshot', 'snapshots')}.")
+    if not wanted:
+        consent.say("Nothing is to be removed.")
+    elif consent.given(f"Remove {plural(len(wanted), 'snapshot')}?"):
+        removed = Library(library).clear(lambda info: info.path.name in wanted)
+        consent.say(f"Removed {plural(len(removed), 'snapshot')}.")
     if as_json:
         print_json({"snapshots": wanted, "removed": [path.name for path in removed], "dry_run": dry_run})
 
@@ -164,24 +147,36 @@ def export_snapshot(
     snapshot: Snapshot,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to: a name that ends in .csv or .parquet.")],
     *,
-    library: Library = Path(_DEFAULT),
-    raw: Annotated[
-        bool,
-        typer.Option("--raw", help="Leave CSV cells as they are that a spreadsheet would take for a formula."),
-    ] = False,
+    library: LibraryFolder = Path(_DEFAULT),
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Write the predictions of a snapshot as a table."""
     from dspy_cachectl.manage import snapshots, tables
 
     rows = snapshots.read_rows(snapshots.find(library, snapshot))
-    tables.export(rows, file, raw=raw, force=force)
-    print(f"Wrote {counted(len(rows), 'prediction', 'predictions')} to {plain(str(file))}.")
+    tables.export(rows, file, force=force)
+    print_line(f"Wrote {plural(len(rows), 'prediction')} to {file}.")
+
+
+def _data(info: SnapshotInfo) -> dict[str, Any]:
+    from dspy_cachectl.manage.snapshots import scores_of
+
+    return {**vars(info), "scores": scores_of(info)}
+
+
+def _row_cells(row: PredictionRow) -> tuple[str, ...]:
+    said = f"failed: {_short(vars(row.error))}" if row.error is not None else ""
+    return (
+        _short(dict(row.inputs)),
+        str(row.repeat),
+        _short(dict(row.output.fields)) if row.output is not None else said,
+        ", ".join(_number(score.score) for score in row.scores.values()),
+    )
 
 
 def _changed_cells(item: Changed) -> tuple[str, ...]:
     scores = ", ".join(f"{_number(old)} -> {_number(new)}" for old, new in item.scores.values())
-    return _short(item.question), str(item.repeat), _short(item.before), _short(item.after), scores or "-"
+    return _short(item.question), str(item.repeat), _short(item.before), _short(item.after), scores
 
 
 def _number(value: float | None) -> str:
@@ -190,10 +185,4 @@ def _number(value: float | None) -> str:
 
 def _short(value: Any) -> str:
     text = ", ".join(f"{name}={item}" for name, item in value.items()) if isinstance(value, dict) else str(value)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
-
-
-def _print_line(text: str) -> None:
-    from rich.text import Text
-
-    console().print(Text(plain(text)), soft_wrap=True)
+    return cut(text, _LONGEST)

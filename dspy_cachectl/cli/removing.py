@@ -1,56 +1,229 @@
-"""What `clear` and `prune` print: what would go, and what went."""
+"""`dspy-cachectl clear` and `prune`, and `runs` with `runs rm`: what is in the way, and letting it go."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from dspy_cachectl.cli.output import console, plain, print_json, print_table
-from dspy_cachectl.manage.removal import BY, Plan
+import typer
+
+from dspy_cachectl.cli import options
+from dspy_cachectl.cli.confirm import Consent, DryRun, Yes, progress
+from dspy_cachectl.cli.options import AsJson, selecting
+from dspy_cachectl.cli.output import print_json, print_line, print_table
+from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.manage.selection import Selection, parse_size
+from dspy_cachectl.reports.texts import age, plural, when
+from dspy_cachectl.stores.reader import FolderReader
+
+if TYPE_CHECKING:
+    from dspy_cachectl.manage.removal import Removal
 
 _SHOWN = 20
 
+runs_app = typer.Typer(
+    name="runs",
+    help="List fresh runs, and whether each is complete or can be resumed; `runs rm` removes them.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
 
-def counted(count: int, one: str, several: str) -> str:
-    """Return a number with its noun."""
-    return f"{count:,} {one if count == 1 else several}"
+
+@selecting
+def clear_entries(
+    context: typer.Context,
+    *,
+    selection: Selection,
+    everything: Annotated[bool, typer.Option("--all", help="Everything in the store.")] = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove entries: those that fit all selectors, or --all of them.
+
+    Programs that use the store go on: they find an entry, or none. What they store meanwhile stays.
+    """
+    if selection.is_empty and not everything:
+        raise typer.BadParameter("say what to remove, for example --run or --older-than, or --all", param_hint="--all")
+    if everything and not selection.is_empty:
+        raise typer.BadParameter("--all is everything; leave it out to select", param_hint="--all")
+    folder: Path = context.obj.folder()
+    _clear(folder, Selection(kinds=("*",)) if everything else selection, Consent(yes, dry_run, as_json))
 
 
-def show_plan(folder: Path, decided: Plan) -> None:
-    """Print what would go, for people."""
-    from rich import filesize
-    from rich.text import Text
+def _clear(folder: Path, selection: Selection, consent: Consent) -> None:
+    from dspy_cachectl.manage import removal
+    from dspy_cachectl.stores.disk import DiskStore
 
-    out = console()
-    out.print(Text(plain(str(folder))), soft_wrap=True)
-    if not decided.entries:
-        out.print("Nothing is to be removed.")
+    with progress("Looking") as advance:
+        decided = removal.plan(FolderReader(folder), selection, advance=advance)
+    _show(folder, decided, consent)
+    removed = 0
+    if decided.keys and consent.given(f"Remove {_entries(len(decided.keys))}?"):
+        with progress("Removing") as advance:
+            removed = removal.remove(DiskStore(folder), decided.keys, decided=decided.moment, advance=advance)
+        consent.say(f"Removed {_entries(removed)}.")
+    if consent.as_json:
+        _print_result(folder, decided, removed=removed, dry_run=consent.dry_run)
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ConfigurationError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def prune_entries(
+    context: typer.Context,
+    *,
+    older_than: Annotated[
+        float | None,
+        typer.Option(
+            "--older-than",
+            metavar="AGE",
+            parser=options.age,
+            help="Remove what was stored longer ago: 90s, 15m, 24h, 7d, 2w.",
+        ),
+    ] = None,
+    max_size: Annotated[
+        int | None,
+        typer.Option(
+            "--max-size",
+            metavar="SIZE",
+            parser=_size,
+            help="Remove the oldest until this much is left, such as 10GB. Default: the configured disk_bytes.",
+        ),
+    ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            "--predictions",
+            metavar="FOLDER",
+            file_okay=False,
+            help="Prune this folder of kept predictions too, by its own rule: 30 days, 2 GiB.",
+        ),
+    ] = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what is expired, and the oldest entries over the size limit.
+
+    An answer that was bought in a phase with a max_age is expired when it is older than every max_age configured.
+    """
+    from dspy_cachectl.config import settings
+    from dspy_cachectl.manage import pruning
+    from dspy_cachectl.predictions.library import Library
+    from dspy_cachectl.stores.disk import DiskStore
+
+    consent = Consent(yes, dry_run, as_json)
+    folder: Path = context.obj.folder()
+    reader = FolderReader(folder)
+    limits = pruning.Limits.of(settings(), older_than=older_than, max_bytes=max_size)
+    decided = pruning.plan_pruning(reader, limits)
+    library = None if predictions is None else Library(predictions)
+    files = [] if library is None else library.expired()
+    _show(folder, decided, consent)
+    for path in files:
+        consent.say(f"To be removed: the predictions {path.name}")
+    removed, also = 0, f" and {plural(len(files), 'file')} of predictions" if files else ""
+    if (decided.keys or files) and consent.given(f"Remove {_entries(len(decided.keys))}{also}?"):
+        with progress("Removing") as advance:
+            removed = pruning.prune(DiskStore(folder), reader, decided, limits, advance=advance)
+        consent.say(f"Removed {_entries(removed)}.")
+        if library is not None:
+            files = library.prune()
+            consent.say(f"Removed {plural(len(files), 'file')} of predictions.")
+    if as_json:
+        _print_result(folder, decided, removed=removed, dry_run=dry_run, predictions=[path.name for path in files])
+
+
+@runs_app.callback()
+def show_runs(context: typer.Context, *, as_json: AsJson = False) -> None:
+    """List fresh runs, and whether each is complete or can be resumed; `runs rm` removes them."""
+    if context.invoked_subcommand is not None:
         return
-    out.print(f"To be removed: {counted(decided.entries, 'entry', 'entries')}, {filesize.decimal(decided.bytes)},")
-    out.print(f"stored between {_when(decided.oldest)} and {_when(decided.newest)}.")
-    for reason, count in decided.reasons.most_common():
-        out.print(f"  {count:,} {reason}")
-    print_table(("by", "name", "entries", "size"), _groups(decided), right={"entries", "size"})
+    from dspy_cachectl.manage.runs import list_runs
+
+    found = list_runs(FolderReader(context.obj.folder()))
+    if as_json:
+        print_json(found)
+    elif not found:
+        print("There are no runs.")
+    else:
+        now = time.time()
+        print_table(
+            ("run", "phase", "began", "temperature", "draws", "state", "models"),
+            (
+                (
+                    run.run,
+                    run.phase,
+                    "" if run.began is None else f"{age(now - run.began)} ago",
+                    "" if run.temperature is None else f"{run.temperature:g}",
+                    f"{run.draws:,}",
+                    f"{run.state}, {run.failed} failed" if run.failed else run.state,
+                    ", ".join(run.models),
+                )
+                for run in found
+            ),
+            right=("draws",),
+        )
 
 
-def _groups(decided: Plan) -> Iterator[tuple[str, ...]]:
+@runs_app.command("rm")
+def remove_runs(
+    context: typer.Context,
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="The ids of runs, or patterns such as 'eval-*'.")],
+    *,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove runs: their draws, and what is known of them."""
+    from dspy_cachectl.manage.runs import list_runs, selection_of
+
+    folder = context.obj.folder()
+    _clear(folder, selection_of(list_runs(FolderReader(folder)), runs), Consent(yes, dry_run, as_json))
+
+
+def _entries(count: int) -> str:
+    return plural(count, "entry", "entries")
+
+
+def _show(folder: Path, decided: Removal, consent: Consent) -> None:
+    """Print what would go, for people."""
+    if consent.as_json:
+        return
     from rich import filesize
 
-    for name in BY:
-        found = sorted(decided.by[name].items(), key=lambda item: (-item[1][0], item[0]))
-        for value, (count, size) in found[:_SHOWN]:
-            yield name, value or "-", f"{count:,}", filesize.decimal(size)
-        if len(found) > _SHOWN:
-            count, size = (sum(column) for column in zip(*(item[1] for item in found[_SHOWN:]), strict=True))
-            yield name, f"and {len(found) - _SHOWN:,} more", f"{count:,}", filesize.decimal(size)
+    print_line(str(folder))
+    if not decided.keys:
+        print("Nothing is to be removed.")
+        return
+    print(f"To be removed: {_entries(len(decided.keys))}, {filesize.decimal(decided.bytes)},")
+    print(f"stored between {when(decided.oldest)} and {when(decided.newest)}.")
+    for reason, count in decided.reasons.most_common():
+        print(f"  {count:,} {reason}")
+    print_table(("by", "name", "entries", "size"), _shares(decided), right={"entries", "size"})
 
 
-def print_result(folder: Path, decided: Plan, *, removed: int, dry_run: bool, **more: Any) -> None:
-    """Print what was planned and what became of it, as JSON."""
-    print_json({"store": str(folder), **decided.as_data(), "removed": removed, "dry_run": dry_run, **more})
+def _shares(decided: Removal) -> Iterator[tuple[str, ...]]:
+    from rich import filesize
+
+    for by, shares in decided.by.items():
+        found = sorted(shares.items(), key=lambda item: (-item[1].entries, item[0]))
+        for name, share in found[:_SHOWN]:
+            yield by, name, f"{share.entries:,}", filesize.decimal(share.bytes)
+        rest = [share for _, share in found[_SHOWN:]]
+        if rest:
+            size = filesize.decimal(sum(share.bytes for share in rest))
+            yield by, f"and {len(rest):,} more", f"{sum(share.entries for share in rest):,}", size
 
 
-def _when(stored: float | None) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(stored or 0))
+def _print_result(folder: Path, decided: Removal, **done: Any) -> None:
+    planned = {"store": folder, "entries": len(decided.keys), **vars(decided), **done}
+    del planned["keys"]  # there may be millions
+    print_json(planned)

@@ -1,18 +1,71 @@
-"""`dspy-cachectl run`."""
+"""`dspy-cachectl run`: somebody's script under a policy, without touching its code."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import runpy
 import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-if TYPE_CHECKING:
-    from dspy_cachectl.cli.scripts import Outcome
+from dspy_cachectl.errors import CachectlError, ConfigurationError
 
-MODES = ("replay", "record", "new", "all")
+if TYPE_CHECKING:
+    from dspy_cachectl.context.phases import PhaseRun
+    from dspy_cachectl.policy import Policy
+    from dspy_cachectl.replay import Cassette
+
+
+@dataclass(frozen=True)
+class Script:
+    """What is to be run.
+
+    Attributes:
+        target: The path of a script, or the name of a module.
+        arguments: What it finds in `sys.argv` after its own name.
+        is_module: Whether it is a module, found as Python finds modules.
+    """
+
+    target: str
+    arguments: Sequence[str] = ()
+    is_module: bool = False
+
+    def check(self) -> None:
+        """Find it, before anything is opened for it.
+
+        Raises:
+            ConfigurationError: If there is no such script.
+        """
+        if not self.is_module and not Path(self.target).exists():
+            raise ConfigurationError(f"there is no script {self.target!r}; a module is run with -m")
+
+    def run(self) -> int:
+        """Run it as Python would, as `__main__`, and return its exit code. An error of its is shown as Python does."""
+        path = Path(self.target)
+        where = Path.cwd() if self.is_module else path.resolve().parent if path.is_file() else path
+        sys.path.insert(0, str(where))
+        sys.argv = [self.target, *self.arguments]
+        try:
+            if self.is_module:
+                runpy.run_module(self.target, run_name="__main__", alter_sys=True)
+            else:
+                runpy.run_path(self.target, run_name="__main__")
+        except SystemExit as end:
+            if end.code is None or isinstance(end.code, int):
+                return end.code or 0
+            sys.stderr.write(f"{end.code}\n")
+            return 1
+        except Exception as error:  # noqa: BLE001 - whatever a script raises
+            traceback.print_exception(type(error), error, _within(error.__traceback__))
+            return 1
+        return 0
 
 
 def run_script(
@@ -38,9 +91,6 @@ def run_script(
         str, typer.Option("--mode", metavar="MODE", help="What the cassette does: replay, record, new or all.")
     ] = "replay",
     is_module: Annotated[bool, typer.Option("-m", help="SCRIPT is the name of a module.")] = False,
-    summary: Annotated[
-        bool, typer.Option("--summary/--no-summary", help="Whether to say at the end what happened to its calls.")
-    ] = True,
     script: Annotated[str, typer.Argument(metavar="SCRIPT", help="The script to run.")],
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="ARGS...", help="The arguments of the script.")
@@ -51,49 +101,83 @@ def run_script(
     Options of this command stand before the script; what stands after it is the script's. Phases that the script opens
     itself rule inside. The exit code is the script's; the summary goes to the standard error stream.
     """
-    if mode not in MODES:
-        raise typer.BadParameter(f"one of {', '.join(MODES)}, not {mode!r}", param_hint="--mode")
-    if cassette is None and context.get_parameter_source("mode").name != "DEFAULT":  # type: ignore[union-attr]
-        raise typer.BadParameter("it says what a cassette does; name one with --cassette", param_hint="--mode")
-    if policy is not None:
-        _check_policy(policy)
+    _check_mode(context, mode, cassette)
+    chosen = None if policy is None else _policy(policy)
+    if phase is None and (chosen is not None or run_id is not None):
+        phase = "run" if chosen is not None else "eval"
     # The script, and the processes that it starts, find the store where they always look for it.
     if context.obj.named is not None:
         os.environ["DSPY_CACHECTL_STORE"] = context.obj.named
+    found = Script(script, arguments or [], is_module)
+    found.check()
+    if force_recompute:
+        from dspy_cachectl.config import configure
 
-    from dspy_cachectl.cli.scripts import Script
-    from dspy_cachectl.cli.scripts import run_script as run
+        configure(force_recompute=True)
+        os.environ["DSPY_CACHECTL_FORCE_RECOMPUTE"] = "true"  # for the processes that the script starts
+    raise typer.Exit(_run_under(found, cassette, mode, phase_name=phase, policy=chosen, run_id=run_id))
 
-    outcome = run(
-        Script(script, arguments or [], is_module),
-        phase_name=phase,
-        policy=policy,
-        run_id=run_id,
-        force_recompute=force_recompute,
-        cassette_path=cassette,
-        mode=mode,  # type: ignore[arg-type]
-    )
+
+def _check_mode(context: typer.Context, mode: str, cassette: Path | None) -> None:
+    from dspy_cachectl.context.open_cassette import Mode
+
+    if mode not in get_args(Mode):
+        raise typer.BadParameter(f"one of {', '.join(get_args(Mode))}, not {mode!r}", param_hint="--mode")
+    if cassette is None and context.get_parameter_source("mode").name != "DEFAULT":  # type: ignore[union-attr]
+        raise typer.BadParameter("it says what a cassette does; name one with --cassette", param_hint="--mode")
+
+
+def _run_under(
+    script: Script, path: Path | None, mode: str, *, phase_name: str | None, policy: Policy | None, run_id: str | None
+) -> int:
+    """Run a script under a cassette and a phase, where they are named, and return its exit code."""
+    from dspy_cachectl.calls.installation import ensure_installed
+    from dspy_cachectl.phases.phase import phase
+    from dspy_cachectl.replay import cassette
+
+    ensure_installed()
+    code, opened, run = 0, None, None
+    try:
+        with contextlib.ExitStack() as stack:
+            if path is not None:
+                opened = stack.enter_context(cassette(path, mode))  # type: ignore[arg-type]
+            if phase_name is not None:
+                run = stack.enter_context(phase(phase_name, policy, run_id=run_id, everywhere=True))
+            code = script.run()
+    except CachectlError as error:
+        if opened is None and run is None:
+            raise  # nothing was run
+        # What phases and cassettes say at their end, in place of a trace through this package.
+        sys.stderr.write(f"dspy-cachectl: {error}\n")
+        code = 1
     sys.stdout.flush()
-    if summary:
-        _print_summary(outcome)
-    raise typer.Exit(outcome.code)
+    _print_summary(opened, run)
+    return code
 
 
-def _check_policy(name: str) -> None:
-    from dspy_cachectl.errors import ConfigurationError
+def _policy(name: str) -> Policy:
     from dspy_cachectl.policy import Policy
 
     try:
-        Policy.named(name)
+        return Policy.named(name)
     except ConfigurationError as error:
         raise typer.BadParameter(str(error), param_hint="--policy") from error
 
 
-def _print_summary(outcome: Outcome) -> None:
-    print(f"\ndspy-cachectl: {outcome.stats}", file=sys.stderr)
-    if outcome.run is not None and outcome.run.run_id is not None and outcome.cassette is None:
-        print(f"run: {outcome.run.run_id} (go on with it, or repeat it, with --run-id)", file=sys.stderr)
-    if outcome.cassette is not None:
-        cassette = outcome.cassette
+def _print_summary(cassette: Cassette | None, run: PhaseRun | None) -> None:
+    from dspy_cachectl.context.process import stats
+
+    print(f"\ndspy-cachectl: {stats()}", file=sys.stderr)
+    if cassette is not None:
         unused = f", {len(cassette.unused)} unused recordings" if cassette.unused else ""
         print(f"cassette: {cassette.path}: {cassette.recorded} recorded{unused}", file=sys.stderr)
+    elif run is not None and run.run_id is not None:
+        print(f"run: {run.run_id} (go on with it, or repeat it, with --run-id)", file=sys.stderr)
+
+
+def _within(trace: TracebackType | None) -> TracebackType | None:
+    """Return the part of a traceback that is the script's own."""
+    inner = trace
+    while inner is not None and inner.tb_frame.f_code.co_filename in {__file__, runpy.__file__, "<frozen runpy>"}:
+        inner = inner.tb_next
+    return inner or trace

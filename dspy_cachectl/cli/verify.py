@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dspy_cachectl.cli.consent import DryRun, Yes, agreed, must_be_able_to_ask, progress
+from dspy_cachectl.cli.confirm import Consent, DryRun, Yes, progress
 from dspy_cachectl.cli.options import AsJson
-from dspy_cachectl.cli.output import console, plain, print_json, print_table
-from dspy_cachectl.cli.removing import counted
+from dspy_cachectl.cli.output import console, print_json, print_table
+from dspy_cachectl.reports.texts import harmless, plural
 
 if TYPE_CHECKING:
     from dspy_cachectl.manage.repair import Repaired
@@ -43,17 +43,15 @@ def verify_store(
     from dspy_cachectl.manage.repair import Repaired
     from dspy_cachectl.manage.repair import repair as mend
 
-    if repair:
-        must_be_able_to_ask(yes=yes, dry_run=dry_run)
+    consent = Consent(yes=yes or not repair, dry_run=dry_run, as_json=as_json)
     folder: Path = context.obj.folder()
     with progress("Checking") as advance:
         found = verification.verify(folder, predictions=predictions, advance=advance)
     if not as_json:
         _print_report(folder, found)
     done, left = Repaired(), found
-    if repair and found.damage and not dry_run:
-        if not agreed(f"Move aside what is damaged ({len(found.damage):,})?", yes=yes):
-            raise typer.Exit(DAMAGED)
+    question = f"Move aside what is damaged ({len(found.damage):,})?"
+    if repair and found.damage and consent.given(question, refused=DAMAGED):
         with progress("Repairing") as advance:
             done, left = mend(folder, found, predictions=predictions, advance=advance)
         if not as_json:
@@ -94,11 +92,11 @@ def _print_report(folder: Path, found: Report) -> None:
     from dspy_cachectl.manage.verification import Kind
 
     out = console()
-    out.print(Text(plain(str(folder))), soft_wrap=True)
+    out.print(Text(harmless(str(folder))), soft_wrap=True)
     if not found.exists:
         out.print("Nothing is stored yet.")
     else:
-        out.print(f"Looked at {counted(found.entries, 'row', 'rows')}.")
+        out.print(f"Looked at {plural(found.entries, 'row')}.")
     if found.flaws:
         print_table(
             ("flaw", "where", "what"), ((flaw.kind.word, flaw.where, flaw.message) for flaw in found.flaws[:_SHOWN])
@@ -117,14 +115,14 @@ def _print_repair(done: Repaired, left: Report) -> None:
     from rich.text import Text
 
     out = console()
-    moved = f"Moved {counted(done.rows, 'row', 'rows')} and {counted(done.files, 'file', 'files')} aside"
-    where = f", to {plain(str(done.quarantine))}" if done.quarantine is not None else ""
+    moved = f"Moved {plural(done.rows, 'row')} and {plural(done.files, 'file')} aside"
+    where = f", to {harmless(str(done.quarantine))}" if done.quarantine is not None else ""
     out.print(Text(f"{moved}{where}."), soft_wrap=True)
     if done.kept is not None:
-        out.print(f"Built the database anew with the {counted(done.kept, 'row', 'rows')} that can be read.")
+        out.print(f"Built the database anew with the {plural(done.kept, 'row')} that can be read.")
     for problem in done.problems:
         out.print(Text(f"Not done: {problem}."), soft_wrap=True)
     if left.damage:
-        out.print(f"{counted(len(left.damage), 'flaw is', 'flaws are')} left.")
+        out.print(f"{plural(len(left.damage), 'flaw is', 'flaws are')} left.")
     else:
         out.print("Nothing is damaged now.")

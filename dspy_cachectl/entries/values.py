@@ -48,7 +48,7 @@ def dumps(value: Any) -> tuple[bytes, bool]:
     Raises:
         UnstorableError: If the value holds anything else.
     """
-    encoder = _Encoder()
+    encoder = Encoder()
     try:
         plain = encoder.walk(value)
     except RecursionError as error:
@@ -121,13 +121,18 @@ def _check_responses(value: Any) -> None:
             _check_responses(item)
 
 
-class _Encoder:
-    """One walk over a value. Strictly private."""
+class Encoder:
+    """One walk over a value. Who knows of more kinds of values than these overrides `other`.
+
+    Attributes:
+        tagged: Whether what was written holds tags.
+    """
 
     def __init__(self) -> None:
         self.tagged = False
 
     def walk(self, value: Any) -> Any:
+        """Return the stored form of a value."""
         # Exact types first: they are nearly all there is.
         kind = type(value)
         if kind is str:
@@ -135,16 +140,17 @@ class _Encoder:
         if value is None or kind is bool:
             return value
         if kind is int:
-            return value if value in _INT64 else self._tag("int", hex(value))  # decimal has a limit in Python
+            return value if value in _INT64 else self.tag("int", hex(value))  # decimal has a limit in Python
         if kind is float:
-            return value if math.isfinite(value) else self._tag("float", repr(value))
+            return value if math.isfinite(value) else self.tag("float", repr(value))
         if kind is list:
             return [self.walk(item) for item in value]
         if isinstance(value, dict):
             return self._mapping(value)
-        return self._other(value)
+        return self.other(value)
 
-    def _tag(self, name: str, value: Any, **more: Any) -> dict[str, Any]:
+    def tag(self, name: str, value: Any, **more: Any) -> dict[str, Any]:
+        """Return a value under the name of what it is."""
         self.tagged = True
         return {TAG: name, "v": value, **more}
 
@@ -156,13 +162,14 @@ class _Encoder:
     def _mapping(self, value: dict[Any, Any]) -> Any:
         if TAG not in value and all(type(key) is str and key.isascii() for key in value):
             return {key: self.walk(item) for key, item in value.items()}
-        return self._tag("map", [[self.walk(key), self.walk(item)] for key, item in value.items()])
+        return self.tag("map", [[self.walk(key), self.walk(item)] for key, item in value.items()])
 
-    def _other(self, value: Any) -> Any:
+    def other(self, value: Any) -> Any:
+        """Return the stored form of what is neither JSON nor a mapping. Raises `UnstorableError` if it has none."""
         if isinstance(value, (tuple, set, frozenset)) and type(value) in {tuple, set, frozenset}:
-            return self._tag(type(value).__name__, [self.walk(item) for item in value])
+            return self.tag(type(value).__name__, [self.walk(item) for item in value])
         if type(value) in {bytes, bytearray}:
-            return self._tag(type(value).__name__, _base64(value))
+            return self.tag(type(value).__name__, _base64(value))
         if isinstance(value, pydantic.BaseModel):
             return self._response(value)
         numpy = sys.modules.get("numpy")
@@ -178,7 +185,7 @@ class _Encoder:
         name = "scalar" if isinstance(value, sys.modules["numpy"].generic) else "array"
         if isinstance(value, (str, bytes)) and value[-1:] in {"\0", b"\0"}:
             raise UnstorableError("NumPy drops the zeros at the end of a text")
-        return self._tag(name, _base64(value.tobytes()), dtype=value.dtype.str, shape=list(value.shape))
+        return self.tag(name, _base64(value.tobytes()), dtype=value.dtype.str, shape=list(value.shape))
 
     def _response(self, value: pydantic.BaseModel) -> Any:
         kind = type(value)
@@ -186,7 +193,7 @@ class _Encoder:
             raise UnstorableError(f"{kind.__module__}.{kind.__qualname__} has no stored form")
         cost = (getattr(value, "_hidden_params", None) or {}).get("response_cost")
         # Of the hidden parameters only the cost is kept: the rest holds headers and addresses.
-        return self._tag("response", self.walk(value.model_dump()), of=kind.__name__, cost=self.walk(cost))
+        return self.tag("response", self.walk(value.model_dump()), of=kind.__name__, cost=self.walk(cost))
 
 
 def _untag(value: Any) -> Any:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shutil
 import sys
 import time
@@ -16,6 +15,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from dspy_cachectl.errors import CachectlError, StoreError
 from dspy_cachectl.manage.repair import quarantine_of
@@ -35,8 +37,6 @@ _REMOTE = frozenset(
     {"9p", "afs", "beegfs", "ceph", "cifs", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "smb3", "smbfs"}
 )
 _REMOTE_FUSE = ("fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.gcsfuse", "fuse.glusterfs")
-_REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*(?:\[[^]]*\])?\s*\(?([^;)]*)")
-_BOUND = re.compile(r"(>=|<=|==|!=|~=|<|>)\s*([0-9][0-9.]*)")
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def check_versions(_: Surroundings) -> Iterator[Finding]:
                 f"{version} is a compromised release",
                 f"pip install --upgrade {name}, and replace every key that this environment could see",
             )
-        elif not _fits(version, wanted := _wanted(name)):
+        elif not (wanted := _wanted(name)).contains(version, prereleases=True):
             yield Finding(name, "warning", f"{version}, and {wanted} is supported", f"pip install '{name}{wanted}'")
         else:
             yield Finding(name, "ok", version)
@@ -281,38 +281,10 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _wanted(name: str) -> str:
+def _wanted(name: str) -> SpecifierSet:
     """Return which versions of a package this one asks for, as it is installed."""
-    try:
-        lines = metadata.requires("dspy-cachectl") or []
-    except metadata.PackageNotFoundError:
-        return ""
-    for line in lines:
-        found = _REQUIREMENT.match(line)
-        if found is not None and found[1].lower() == name:
-            return found[2].strip()
-    return ""
-
-
-def _fits(version: str, wanted: str) -> bool:
-    """Tell whether a release is among those wanted; the numbers of it are looked at, and nothing behind them."""
-    mine = _numbers(version)
-    compare = {
-        ">=": mine.__ge__,
-        "<=": mine.__le__,
-        "<": mine.__lt__,
-        ">": mine.__gt__,
-        "==": mine.__eq__,
-        "!=": mine.__ne__,
-        "~=": mine.__ge__,
-    }
-    return all(compare[sign](_numbers(bound)) for sign, bound in _BOUND.findall(wanted))
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    found = re.match(r"\d+(?:\.\d+)*", version)
-    parts = [int(part) for part in found[0].split(".")] if found else []
-    return tuple([*parts, 0, 0, 0][:4])
+    asked = map(Requirement, metadata.requires("dspy-cachectl") or [])
+    return next((one.specifier for one in asked if one.name == name), SpecifierSet())
 
 
 def _file_system(path: Path) -> str | None:

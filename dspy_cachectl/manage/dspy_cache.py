@@ -1,4 +1,4 @@
-"""Answers out of the folder of DSPy's own cache, without unpickling any of it.
+"""Answers out of the folder of DSPy's own cache.
 
 DSPy keeps the hash of a request and not the request, so our key cannot be made of it. Such an answer lies under
 DSPy's key in the store until a program asks for it; then it is filed under ours (see `cache`).
@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dspy_cachectl.entries import answers, draws, records
 from dspy_cachectl.entries.values import TAG, check
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, StoreUnavailableError
-from dspy_cachectl.manage import pickles
-from dspy_cachectl.manage.exchange import Imported
-from dspy_cachectl.manage.removal import Advance
+from dspy_cachectl.manage.exchange import DAMAGED, Imported, LeftOutError
+from dspy_cachectl.manage.progress import Advance, watched
+from dspy_cachectl.manage.unpickling import LARGEST, RefusedPickleError, Unpickler
 from dspy_cachectl.stores import DSPY_KIND, Label, Store, dspy_key
 from dspy_cachectl.stores.reader import DATABASE, FolderReader
 
@@ -28,12 +29,21 @@ _FILENAME = re.compile(r"[0-9a-f]{2}[/\\][0-9a-f]{2}[/\\][0-9a-f]{28}\.val")
 _PICKLED = 4
 """diskcache's mode of a value that is a pickle."""
 _PAGE = 200
-_SHOWN_DAMAGE = 20
 
 REFUSED = "not plain answers: nothing of them was run"
 FOREIGN = "of a kind that DSPy does not write"
 EMPTY = "empty answers or refusals: they are asked for again"
-DAMAGED = "damaged"
+
+
+class _Row(NamedTuple):
+    """A row of diskcache's table, as whoever may write to the folder has filled it."""
+
+    folder: Path
+    key: Any
+    mode: Any
+    filename: Any
+    value: Any
+    stored: Any
 
 
 def default_folder() -> Path:
@@ -66,60 +76,54 @@ def import_folder(
     shards = _shards(folder)
     if not shards:
         raise ConfigurationError(f"{str(folder)!r} is no cache of DSPy's: it holds no {DATABASE}")
-    done, seen = Imported(), 0
+    done = Imported()
     total = sum(int(shard.query("SELECT COUNT(*) FROM Cache")[0][0]) for shard in shards)
-    for shard in shards:
-        for key, mode, filename, value, stored in _rows(shard):
-            seen += 1
-            if advance is not None and not seen % 100:
-                advance(seen, total)
-            if not (isinstance(key, str) and _KEY.fullmatch(key) and mode == _PICKLED):
-                done.left_out[FOREIGN] += 1
-                continue
-            if store.get(dspy_key(key)) is not None:
-                done.kept += 1
-                continue
+    with Unpickler() as unpickler:
+        for row in watched(chain.from_iterable(map(_rows, shards)), total, advance):
             try:
-                answer = pickles.read(_pickle(shard.path, filename, value))
-                check(answer)
-                facts = answers.read(answer["v"] if answer_is_response(answer) else answer, sampled=is_sampled(answer))
+                _import_row(store, row, unpickler, done, endpoint=draws.clean_endpoint(endpoint), dry_run=dry_run)
+            except LeftOutError as error:
+                done.left_out[str(error)] += 1
             except CorruptEntryError as error:
-                is_refused = isinstance(error, pickles.RefusedPickleError)
-                done.left_out[REFUSED if is_refused else DAMAGED] += 1
-                if len(done.damage) < _SHOWN_DAMAGE:
-                    done.damage.append(f"{key[:12]}: {error}")
-                continue
-            if not facts.storable:
-                done.left_out[EMPTY] += 1
-                continue
-            done.added += 1
-            if not dry_run:
-                cost = answer.get("cost") if answer_is_response(answer) else facts.cost
-                origin = records.Origin(
-                    kind=DSPY_KIND,
-                    model=_model(answer),
-                    endpoint=draws.clean_endpoint(endpoint),
-                    created=stored if isinstance(stored, float) else 0.0,
-                    requests=facts.requests,
-                    prompt_tokens=facts.prompt_tokens,
-                    completion_tokens=facts.completion_tokens,
-                    cost=cost if isinstance(cost, float) else None,
-                    response_ids=facts.response_ids,
-                    truncated=facts.truncated,
-                )
-                data = records.put_together(records.as_facts(origin), answer, tagged=True, request={})
-                store.put(dspy_key(key), data, Label(kind=DSPY_KIND, model=origin.model))
+                is_refused = isinstance(error, RefusedPickleError)
+                done.note_damage(REFUSED if is_refused else DAMAGED, f"{row.key[:12]}: {error}")
     return done
 
 
-def answer_is_response(answer: Any) -> bool:
-    """Tell whether an answer in its stored form is an object of LiteLLM's."""
-    return isinstance(answer, dict) and answer.get(TAG) == "response"
-
-
-def is_sampled(answer: Any) -> bool:
-    """Tell whether an answer in its stored form is one of a language model; others are never empty."""
-    return isinstance(answer, dict) and (answer_is_response(answer) or "_dspy_format" in answer)
+def _import_row(
+    store: Store, row: _Row, unpickler: Unpickler, done: Imported, *, endpoint: str | None, dry_run: bool
+) -> None:
+    if not (isinstance(row.key, str) and _KEY.fullmatch(row.key) and row.mode == _PICKLED):
+        raise LeftOutError(FOREIGN)
+    if store.get(dspy_key(row.key)) is not None:
+        done.kept += 1
+        return
+    answer = unpickler.read(_pickle(row))
+    check(answer)
+    is_response = isinstance(answer, dict) and answer.get(TAG) == "response"
+    is_sampled = is_response or (isinstance(answer, dict) and "_dspy_format" in answer)
+    fields = answer["v"] if is_response else answer
+    facts = answers.read(fields, sampled=is_sampled)
+    if not facts.storable:
+        raise LeftOutError(EMPTY)
+    done.added += 1
+    if dry_run:
+        return
+    cost = answer["cost"] if is_response else facts.cost
+    origin = records.Origin(
+        kind=DSPY_KIND,
+        model=_model(fields),
+        endpoint=endpoint,
+        created=row.stored if isinstance(row.stored, float) else 0.0,
+        requests=facts.requests,
+        prompt_tokens=facts.prompt_tokens,
+        completion_tokens=facts.completion_tokens,
+        cost=cost if isinstance(cost, float) else None,
+        response_ids=facts.response_ids,
+        truncated=facts.truncated,
+    )
+    data = records.put_together(records.as_facts(origin), answer, tagged=True, request={})
+    store.put(dspy_key(row.key), data, Label(kind=DSPY_KIND, model=origin.model))
 
 
 def _shards(folder: Path) -> list[FolderReader]:
@@ -131,33 +135,32 @@ def _shards(folder: Path) -> list[FolderReader]:
     return [shard for shard in shards if shard.exists()]
 
 
-def _rows(shard: FolderReader) -> Iterator[tuple[Any, ...]]:
-    last = -1
+def _rows(shard: FolderReader) -> Iterator[_Row]:
+    last = -(2**63)
     while True:
         rows = shard.query(
             "SELECT rowid, key, mode, filename, CASE WHEN length(value) <= ? THEN value END, store_time FROM Cache"
             " WHERE rowid > ? ORDER BY rowid LIMIT ?",
-            (pickles.LARGEST, last, _PAGE),
+            (LARGEST, last, _PAGE),
         )
         for last, *row in rows:  # noqa: B007 - the last row is where the next page begins
-            yield tuple(row)
+            yield _Row(shard.path, *row)
         if len(rows) < _PAGE:
             return
 
 
-def _pickle(folder: Path, filename: Any, value: Any) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    if not isinstance(filename, str) or not _FILENAME.fullmatch(filename):
+def _pickle(row: _Row) -> bytes:
+    if isinstance(row.value, bytes):
+        return row.value
+    if not isinstance(row.filename, str) or not _FILENAME.fullmatch(row.filename):
         raise CorruptEntryError("its value is not there, or too large")
     try:
-        with (folder / filename).open("rb") as file:
-            return file.read(pickles.LARGEST + 1)
+        with (row.folder / row.filename).open("rb") as file:
+            return file.read(LARGEST + 1)
     except OSError as error:
-        raise StoreUnavailableError(f"could not read {folder / filename}: {error}") from error
+        raise StoreUnavailableError(f"could not read {row.folder / row.filename}: {error}") from error
 
 
-def _model(answer: Any) -> str:
-    fields = answer.get("v") if answer_is_response(answer) else answer
+def _model(fields: Any) -> str:
     found = fields.get("response_model") or fields.get("model") if isinstance(fields, dict) else None
     return found if isinstance(found, str) else ""

@@ -1,175 +1,227 @@
-"""One entry, or two, in full."""
+"""The entries of a store: those of a selection in a row, one in full, and what differs between two."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from typing import Any
 
 from dspy_cachectl.entries import explain, records
 from dspy_cachectl.entries.values import readable
-from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.manage import content
-from dspy_cachectl.manage.content import Part
-from dspy_cachectl.stores.listing import Row, rows_beginning_with
+from dspy_cachectl.errors import ConfigurationError, StoreError
+from dspy_cachectl.manage import entry_text
+from dspy_cachectl.manage.entry_text import Part
+from dspy_cachectl.manage.progress import Advance, watched
+from dspy_cachectl.manage.selection import Selection
+from dspy_cachectl.stores.listing import (
+    Order,
+    Rows,
+    StoredEntry,
+    entries_beginning_with,
+    read_entries,
+    read_rows,
+    row_numbers,
+)
 from dspy_cachectl.stores.reader import FolderReader
 
 SHORTEST = 4
 """How many characters of a key are enough to name an entry."""
 _CANDIDATES = 10
+_OPENING = 200
+"""How many characters of a prompt are given in a list."""
 
 
 class AmbiguousKeyError(ConfigurationError):
-    """A text with which the keys of several entries begin.
-
-    Attributes:
-        candidates: The first of these keys.
-    """
-
-    def __init__(self, prefix: str, candidates: list[str]) -> None:
-        self.candidates = tuple(candidates)
-        lines = [f"{prefix!r} may be any of these; write more of the key:", *(f"  {key}" for key in candidates)]
-        super().__init__("\n".join(lines))
-
-
-class ShortKeyError(ConfigurationError):
-    """A text that is too short to name an entry."""
-
-
-class NoSuchEntryError(ConfigurationError):
-    """A text with which no entry's key begins."""
+    """A text that cannot name one entry: it is too short, or several keys begin with it."""
 
 
 @dataclass(frozen=True)
-class Shown:
+class ListedEntry(StoredEntry):
+    """An entry in a list.
+
+    Attributes:
+        prompt: The beginning of what was asked, in one line; None where the entry cannot be read.
+        damage: Why it cannot be read, or None.
+    """
+
+    prompt: str | None
+    damage: str | None = None
+
+
+@dataclass(frozen=True)
+class ShownEntry(StoredEntry):
     """An entry in full.
 
     Attributes:
-        row: What the table says of it.
         origin: Where its answer came from.
-        description: What was asked (`records.decode_request`).
-        stored: The answer in its stored form.
+        request: What was asked (`records.decode_request`).
+        messages: What was asked, as people read it.
+        answer: What was answered, as people read it.
+        value: The answer as plain JSON.
     """
 
-    row: Row
     origin: records.Origin
-    description: dict[str, Any]
-    stored: Any
-
-    @property
-    def messages(self) -> list[Part]:
-        """What was asked."""
-        return content.messages(self.description)
-
-    @property
-    def answer(self) -> list[Part]:
-        """What was answered."""
-        return content.answer(self.stored)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain data. Times are in Unix seconds, sizes in bytes, costs in US dollars."""
-        return {
-            "key": self.row.key,
-            "stored": self.row.stored,
-            "size": self.row.size,
-            "served": self.row.served,
-            "served_at": self.row.served_at,
-            "origin": asdict(self.origin),
-            "request": self.description,
-            "answer": [asdict(part) for part in self.answer],
-            "value": readable(self.stored),
-        }
+    request: dict[str, Any]
+    messages: list[Part]
+    answer: list[Part]
+    value: Any
 
 
-def options_of(shown: Shown) -> list[tuple[str, str]]:
-    """Return what was asked for beside the messages, as text."""
-    return [(name, _option(value)) for name, value in content.options(shown.description).items()]
+def rows_of(selection: Selection, *, now: float) -> Rows:
+    """Return which rows a selection means. What it says of their text is not among it."""
+    after, before = selection.window(now)
+    return Rows(selection.matches, None if math.isinf(after) else after, None if math.isinf(before) else before)
 
 
-def find(reader: FolderReader, prefix: str) -> tuple[Row, Callable[[], Shown]]:
-    """Return the one entry whose key begins with a text, and a function that decodes it.
+def entries_of(
+    reader: FolderReader,
+    selection: Selection,
+    *,
+    now: float,
+    reverse: bool = False,
+    advance: Advance | None = None,
+) -> Iterator[StoredEntry]:
+    """Yield the entries that `list_entries` lists. Only where they are asked for a text are they read.
 
-    The function raises `StoreError` where the entry is damaged.
+    Args:
+        reader: Reads the store.
+        selection: Which entries.
+        now: The time from which ages are counted, in Unix seconds.
+        reverse: The oldest first.
+        advance: Told how many entries have been looked at, and of how many.
+    """
+    if selection.text is not None:
+        yield from list_entries(reader, selection, now=now, reverse=reverse, advance=advance)
+        return
+    numbers = row_numbers(reader, rows_of(selection, now=now), reverse=reverse)
+    yield from watched(read_rows(reader, numbers), len(numbers), advance)
+
+
+def list_entries(
+    reader: FolderReader,
+    selection: Selection,
+    *,
+    now: float,
+    order: Order = Order.AGE,
+    reverse: bool = False,
+    limit: int | None = None,
+    advance: Advance | None = None,
+) -> Iterator[ListedEntry]:
+    """Yield entries, in order. Of a table of any size only those that are yielded are read, or searched for a text.
+
+    Args:
+        reader: Reads the store.
+        selection: Which entries.
+        now: The time from which ages are counted, in Unix seconds.
+        order: What they are sorted by.
+        reverse: The other way round.
+        limit: How many at most; None for all.
+        advance: Told how many entries have been read, and of how many.
+    """
+    # A text is looked for in all that is selected, from the first on, until there are enough.
+    most = limit if selection.text is None else None
+    numbers = row_numbers(reader, rows_of(selection, now=now), order=order, reverse=reverse, limit=most)
+    found = 0
+    for row, value in watched(read_entries(reader, numbers), len(numbers), advance):
+        try:
+            request = records.decode_request(value())
+        except StoreError as error:
+            if selection.text is not None:
+                continue  # nobody knows what it asks
+            yield ListedEntry(**vars(row), prompt=None, damage=str(error))
+        else:
+            if not _asks(request, selection.text):
+                continue
+            yield ListedEntry(**vars(row), prompt=entry_text.opening(request, length=_OPENING))
+        found += 1
+        if found == limit:
+            return
+
+
+def _asks(request: dict[str, Any], text: str | None) -> bool:
+    if text is None:
+        return True
+    return any(text.casefold() in part.text.casefold() for part in entry_text.messages(request))
+
+
+def find(reader: FolderReader, prefix: str) -> ShownEntry:
+    """Return the one entry whose key begins with a text.
 
     Raises:
-        AmbiguousKeyError: If there are several.
-        NoSuchEntryError: If there is none.
-        ShortKeyError: If the text is too short to name one.
+        AmbiguousKeyError: If there are several, or the text is too short to name one.
+        ConfigurationError: If there is none.
+        StoreError: If the entry is damaged.
     """
     if len(prefix) < SHORTEST:
-        raise ShortKeyError(f"{prefix!r} is too short for a key: write at least {SHORTEST} of its characters")
-    found = rows_beginning_with(reader, prefix, limit=_CANDIDATES)
+        raise AmbiguousKeyError(f"{prefix!r} is too short for a key: write at least {SHORTEST} of its characters")
+    found = entries_beginning_with(reader, prefix, limit=_CANDIDATES)
     if not found:
-        raise NoSuchEntryError(f"no entry's key begins with {prefix!r} in the store {str(reader.path)!r}")
+        raise ConfigurationError(f"no entry's key begins with {prefix!r} in the store {str(reader.path)!r}")
     if len(found) > 1:
-        raise AmbiguousKeyError(prefix, [row.key for row, _ in found])
+        keys = "".join(f"\n  {row.key}" for row, _ in found)
+        raise AmbiguousKeyError(f"{prefix!r} may be any of these; write more of the key:{keys}")
     row, value = found[0]
-
-    def decoded() -> Shown:
+    try:
         data = value()
-        _, stored, _, description = records.take_apart(data)
-        return Shown(row, records.decode_origin(data), description, stored)
-
-    return row, decoded
+        _, stored, _, request = records.take_apart(data)
+        origin = records.decode_origin(data)
+    except StoreError as error:
+        raise type(error)(f"the entry {row.key} cannot be shown: {error}") from error
+    return ShownEntry(
+        **vars(row),
+        origin=origin,
+        request=request,
+        messages=entry_text.messages(request),
+        answer=entry_text.answer(stored),
+        value=readable(stored),
+    )
 
 
 @dataclass(frozen=True)
-class Difference:
+class EntryDifference:
     """What differs between two entries.
 
     Attributes:
+        first: The key of the first.
+        second: The key of the second.
         request: What differs between what was asked, one line each.
         messages: The messages that differ, by position and role, word by word.
         answer: The answers, word by word; None where they are the same.
         origin: What differs between where they came from, one line each.
     """
 
+    first: str
+    second: str
     request: list[str]
-    messages: list[tuple[str, list[explain.Span]]]
+    messages: dict[str, list[explain.Span]]
     answer: list[explain.Span] | None
     origin: list[str]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        return {
-            "request": self.request,
-            "messages": [
-                {"message": title, "words": [asdict(span) for span in spans]} for title, spans in self.messages
-            ],
-            "answer": None if self.answer is None else [asdict(span) for span in self.answer],
-            "origin": self.origin,
-        }
 
-
-def compare(first: Shown, second: Shown) -> Difference:
+def compare(first: ShownEntry, second: ShownEntry) -> EntryDifference:
     """Say what differs between two entries."""
     names = ("first", "second")
     one, other = (_joined(entry.answer) for entry in (first, second))
     origins = [asdict(entry.origin) for entry in (first, second)]
-    return Difference(
-        request=explain.differences(first.description, second.description, names=names),
-        messages=_messages(first, second),
+    return EntryDifference(
+        first.key,
+        second.key,
+        request=explain.differences(first.request, second.request, names=names),
+        messages=dict(_different_messages(first, second)),
         answer=None if one == other else explain.word_diff(one, other),
         origin=explain.fields(origins[0], origins[1], origins[0].keys(), names=names),
     )
 
 
-def _messages(first: Shown, second: Shown) -> list[tuple[str, list[explain.Span]]]:
-    found = []
-    one, other = first.messages, second.messages
-    for index in range(max(len(one), len(other))):
-        mine, theirs = (parts[index] if index < len(parts) else None for parts in (one, other))
+def _different_messages(first: ShownEntry, second: ShownEntry) -> Iterator[tuple[str, list[explain.Span]]]:
+    for index, (mine, theirs) in enumerate(zip_longest(first.messages, second.messages)):
         if mine != theirs:
             titles = " / ".join(dict.fromkeys(part.title for part in (mine, theirs) if part is not None))
             texts = ("" if part is None else part.text for part in (mine, theirs))
-            found.append((f"{index} ({titles})", explain.word_diff(*texts)))
-    return found
+            yield f"{index} ({titles})", explain.word_diff(*texts)
 
 
 def _joined(parts: list[Part]) -> str:
     return "\n".join(part.text if part.title == "text" else f"{part.title}: {part.text}" for part in parts)
-
-
-def _option(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -19,7 +19,8 @@ from dspy_cachectl.context.open_cassette import CASSETTE_RUN, UNCACHED_RUN, Reco
 from dspy_cachectl.entries import draws, records, values
 from dspy_cachectl.entries.cleaning import Cleaner, Redact
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, FormatVersionError, StoreError
-from dspy_cachectl.manage.removal import Advance, matching
+from dspy_cachectl.manage.entries import entries_of
+from dspy_cachectl.manage.progress import Advance, watched
 from dspy_cachectl.manage.selection import Selection
 from dspy_cachectl.replay import files
 from dspy_cachectl.stores import Label, Store
@@ -33,12 +34,17 @@ _PASSAGE = "imported"
 
 DAMAGED = "damaged"
 NEWER = "of a newer version of this package"
+REMOVED = "removed meanwhile"
 NOT_KEYED = "not filed under a key of a request"
 CHANGED = "recorded without their requests, or these were cleaned since: their keys cannot be made"
 OTHER_ENDPOINT = "of a second server of a model, whose address no cassette keeps"
 FURTHER = "further draws of a request outside phases; a store keeps one of them"
 UNCACHED = "answers to calls that asked not to be cached"
 OF_RUNS = "draws of runs: they belong to the server's address that they were recorded with"
+
+
+class LeftOutError(Exception):
+    """An answer is not carried over; the message is the reason, which is counted."""
 
 
 @dataclass
@@ -76,6 +82,12 @@ class Imported:
     left_out: Counter[str] = field(default_factory=Counter)
     damage: list[str] = field(default_factory=list)
 
+    def note_damage(self, reason: str, message: str) -> None:
+        """Count one more that is left out, and say what is wrong with it."""
+        self.left_out[reason] += 1
+        if len(self.damage) < _SHOWN_DAMAGE:
+            self.damage.append(message)
+
 
 def export(
     reader: FolderReader,
@@ -107,14 +119,17 @@ def export(
         raise ConfigurationError(f"{path} is there already; name another file, or add --force to replace it")
     cleaner = Cleaner(redact)
     done, recordings = Exported(), []
-    keys = [row.key for row in matching(reader, selection, now=time.time()) if row.label.is_answer]
-    for number, key in enumerate(sorted(keys), start=1):
-        recording = _recording(reader, key, cleaner, done.left_out)
-        if recording is not None:
+    keys = sorted(entry.key for entry in entries_of(reader, selection, now=time.time()) if entry.label.is_answer)
+    for key in watched(keys, len(keys), advance):
+        try:
+            recording = _recording(reader, key, cleaner)
+        except LeftOutError as error:
+            done.left_out[str(error)] += 1
+        except (CorruptEntryError, FormatVersionError) as error:
+            done.left_out[_reason(error)] += 1
+        else:
             recordings.append(recording)
             done.models[records.decode_origin(recording.data).model] += 1
-        if advance is not None and not number % 100:
-            advance(number, len(keys))
     done.entries = len(recordings)
     if recordings:
         files.write(path, recordings, keys="store")
@@ -146,60 +161,51 @@ def import_file(
         FormatVersionError: If a newer version of this package wrote it.
         StoreUnavailableError: If the file cannot be read, or the store not be written.
     """
-    done = Imported()
-    keys: str | None = None
-    seen: set[str] = set()
-    lent: dict[str, records.Origin] = {}
     # Read twice: what cannot be read to its end is not imported by half.
     total = sum(1 for _ in files.read_lines(path))
-    for number, line in files.read_lines(path):
-        if keys is None:
-            keys = files.read_header(line, path)
-            continue
+    lines = files.read_lines(path)
+    first = next(lines, None)
+    if first is None:
+        raise CorruptEntryError(f"{path} is empty; a cassette begins with a header")
+    keys = files.read_header(first[1], path)
+    where = draws.clean_endpoint(endpoint)
+    done = Imported()
+    seen: set[str] = set()
+    lent: dict[str, records.Origin] = {}
+    for number, line in watched(lines, total, advance):
         try:
-            found = _entry(files.from_line(line), keys, endpoint=draws.clean_endpoint(endpoint))
+            key, data = _entry(files.from_line(line), keys, endpoint=where)
+            origin = records.decode_origin(data)
+        except LeftOutError as error:
+            done.left_out[str(error)] += 1
+            continue
         except StoreError as error:
-            done.left_out[NEWER if isinstance(error, FormatVersionError) else DAMAGED] += 1
-            if len(done.damage) < _SHOWN_DAMAGE:
-                done.damage.append(f"{path}, line {number}: {error}")
+            done.note_damage(_reason(error), f"{path}, line {number}: {error}")
             continue
-        if advance is not None and not number % 100:
-            advance(number, total)
-        if isinstance(found, str):
-            done.left_out[found] += 1
-            continue
-        key, data = found
         if key in seen:
             done.left_out[FURTHER] += 1
             continue
         seen.add(key)
-        origin = records.decode_origin(data)
         if origin.run_id is not None and (origin.run_id not in lent or origin.lent):
             lent[origin.run_id] = origin
         _put(store, key, data, origin, done, overwrite=overwrite, dry_run=dry_run)
-    if keys is None:
-        raise CorruptEntryError(f"{path} is empty; a cassette begins with a header")
     if not dry_run:
         _describe_runs(store, lent)
     return done
 
 
-def _recording(reader: FolderReader, key: str, cleaner: Cleaner, left_out: Counter[str]) -> Recording | None:
+def _reason(error: StoreError) -> str:
+    return NEWER if isinstance(error, FormatVersionError) else DAMAGED
+
+
+def _recording(reader: FolderReader, key: str, cleaner: Cleaner) -> Recording:
     if not _KEY.fullmatch(key):
-        left_out[NOT_KEYED] += 1
-        return None
-    try:
-        data = reader.get(key)
-        if data is None:
-            return None  # removed meanwhile
-        origin, answer, _, description = records.take_apart(data)
-        values.check(answer)
-    except FormatVersionError:
-        left_out[NEWER] += 1
-        return None
-    except CorruptEntryError:
-        left_out[DAMAGED] += 1
-        return None
+        raise LeftOutError(NOT_KEYED)
+    data = reader.get(key)
+    if data is None:
+        raise LeftOutError(REMOVED)
+    origin, answer, _, description = records.take_apart(data)
+    values.check(answer)
     asked = _asked(description, origin.get("run_id"))
     # Where the request says nothing of the key, the entry is found by its key alone.
     belongs = asked is not None and draws.described_key(description, rollout_id=description.get("rollout_id")) == key
@@ -211,41 +217,41 @@ def _recording(reader: FolderReader, key: str, cleaner: Cleaner, left_out: Count
         raise ConfigurationError(f"the function of --redact-with failed: {error!r}. Nothing was written") from error
 
 
-def _entry(recording: Recording, keys: str, *, endpoint: str | None) -> tuple[str, bytes] | str:
-    """Return the key and the bytes under which a store keeps a recording, or why it does not."""
+def _entry(recording: Recording, keys: str, *, endpoint: str | None) -> tuple[str, bytes]:
+    """Return the key and the bytes under which a store keeps a recording. Raises `LeftOutError` if it does not."""
+    key = recording.key
     origin, answer, tagged, description = records.take_apart(recording.data)
     values.check(answer)
     if keys == "store":
-        if description and draws.described_key(description, rollout_id=description.get("rollout_id")) != recording.key:
+        if description and draws.described_key(description, rollout_id=description.get("rollout_id")) != key:
             description = {**description, "cleaned": True}  # its key cannot be made of it any more
     else:
-        placed = _placed(recording, origin, description, endpoint)
-        if isinstance(placed, str):
-            return placed
-        key, origin, description = placed
-        recording = Recording(key, key, recording.data)
-    return recording.key, records.put_together(origin, answer, tagged=tagged, request=description)
+        key, origin, description = _placed(recording, origin, description, endpoint)
+    return key, records.put_together(origin, answer, tagged=tagged, request=description)
 
 
 def _placed(
     recording: Recording, origin: dict[str, Any], description: dict[str, Any], endpoint: str | None
-) -> tuple[str, dict[str, Any], dict[str, Any]] | str:
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Return the key of a recording in a store, and its origin and request there."""
     run_id, where = origin.get("run_id"), description.get("endpoint")
     if _asked(description, run_id) != recording.asked:
-        return CHANGED
+        raise LeftOutError(CHANGED)
     if isinstance(where, str) and _NUMBERED.fullmatch(where):
-        return OTHER_ENDPOINT
+        raise LeftOutError(OTHER_ENDPOINT)
     if run_id == UNCACHED_RUN:
-        return UNCACHED
+        raise LeftOutError(UNCACHED)
     there = endpoint if where is None else where
     placed = {**description, "endpoint": there}
     if run_id is not None and run_id != CASSETTE_RUN:
-        return OF_RUNS if there != where else (recording.key, origin, description)
+        if there != where:
+            raise LeftOutError(OF_RUNS)
+        return recording.key, origin, description
     own = placed.pop("own_rollout_id", None) if run_id is not None else placed.get("rollout_id")
     placed["rollout_id"] = own
     key = draws.described_key(placed, rollout_id=own)
     if key is None:
-        return CHANGED
+        raise LeftOutError(CHANGED)
     return key, {**origin, "endpoint": there, "run_id": None, "rollout_id": own, "ordinal": None}, placed
 
 

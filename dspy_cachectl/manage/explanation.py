@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -12,23 +12,16 @@ from dspy_cachectl.entries import draws, explain
 from dspy_cachectl.entries.nearest import Nearest, nearest
 from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.manage import entries
+from dspy_cachectl.manage.progress import Advance, watched
 from dspy_cachectl.stores import Label
-from dspy_cachectl.stores.listing import Rows, read_rows, row_numbers
+from dspy_cachectl.stores.listing import Rows, read_entries, row_numbers
 from dspy_cachectl.stores.reader import FolderReader
 
 MOST_SEARCHED = 50_000
 """Among how many entries, the newest ones, the nearest is looked for."""
 
-_REPORTED_EVERY = 500
-
 _CHAT = "dspy.clients.lm.litellm_completion"
 _DESCRIBED = ("request", "endpoint", "version", "rollout_id", "scope")
-
-Advance = Callable[[int, int], None]
-
-
-def _unwatched(_done: int, _total: int) -> None:
-    """Show nothing."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +44,8 @@ class Explanation:
     differences: tuple[str, ...] = ()
     searched: int = 0
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        return asdict(self)
 
-
-def explain_entry(reader: FolderReader, prefix: str, *, advance: Advance = _unwatched) -> Explanation:
+def explain_entry(reader: FolderReader, prefix: str, *, advance: Advance | None = None) -> Explanation:
     """Say why the answer of an entry was bought, though others were stored before.
 
     Args:
@@ -68,17 +57,16 @@ def explain_entry(reader: FolderReader, prefix: str, *, advance: Advance = _unwa
         ConfigurationError: If not exactly one key begins with that.
         StoreError: If the entry is damaged, or the store cannot be read.
     """
-    row, decoded = entries.find(reader, prefix)
-    shown = decoded()
-    if not shown.description:
-        raise ConfigurationError(f"the entry {row.key} keeps no request, so there is nothing to compare")
-    found, searched = _nearest(reader, shown.description, row.label, before=row.stored, advance=advance)
+    shown = entries.find(reader, prefix)
+    if not shown.request:
+        raise ConfigurationError(f"the entry {shown.key} keeps no request, so there is nothing to compare")
+    found, searched = _nearest(reader, shown.request, shown.label, before=shown.stored, advance=advance)
     if found is None:
-        return Explanation(row.key, True, "nothing like it was stored before it", searched=searched)
-    return _explained(row.key, True, shown.description, found, searched, run_id=shown.origin.run_id)
+        return Explanation(shown.key, True, "nothing like it was stored before it", searched=searched)
+    return _explained(shown.key, True, shown.request, found, searched, run_id=shown.origin.run_id)
 
 
-def explain_request(reader: FolderReader, request: Mapping[str, Any], *, advance: Advance = _unwatched) -> Explanation:
+def explain_request(reader: FolderReader, request: Mapping[str, Any], *, advance: Advance | None = None) -> Explanation:
     """Say whether the answer to a request is stored, outside runs, and what is nearest to it where it is not.
 
     Args:
@@ -118,7 +106,7 @@ def _explained(
 
 
 def _nearest(
-    reader: FolderReader, asked: Mapping[str, Any], label: Label, *, before: float | None, advance: Advance
+    reader: FolderReader, asked: Mapping[str, Any], label: Label, *, before: float | None, advance: Advance | None
 ) -> tuple[Nearest | None, int]:
     # An entry of the same model is nearer than any other; only where there is none are the others looked at.
     for same in (lambda one: one.is_answer and one.model == label.model, lambda one: one.is_answer):
@@ -129,12 +117,10 @@ def _nearest(
     return None, 0
 
 
-def _entries(reader: FolderReader, numbers: Sequence[int], advance: Advance) -> Iterator[tuple[str, bytes]]:
-    for done, (row, value) in enumerate(read_rows(reader, numbers)):
-        if done % _REPORTED_EVERY == 0:
-            advance(done, len(numbers))
+def _entries(reader: FolderReader, numbers: Sequence[int], advance: Advance | None) -> Iterator[tuple[str, bytes]]:
+    for entry, value in watched(read_entries(reader, numbers), len(numbers), advance):
         try:
-            yield row.key, value()
+            yield entry.key, value()
         except StoreError:
             continue  # a damaged entry is nobody's nearest; `verify` finds it
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dspy_cachectl.config import Settings
-from dspy_cachectl.manage.removal import Advance, Plan, add_descriptions, matching, remove
+from dspy_cachectl.manage.entries import entries_of
+from dspy_cachectl.manage.progress import Advance
+from dspy_cachectl.manage.removal import Removal, add_descriptions, remove
 from dspy_cachectl.manage.selection import EVERYTHING
 from dspy_cachectl.stores.disk import DiskStore
-from dspy_cachectl.stores.listing import Row
+from dspy_cachectl.stores.listing import StoredEntry
 from dspy_cachectl.stores.reader import FolderReader
 
 _ROUNDS = 5
@@ -40,32 +40,29 @@ class Limits:
         return cls(settings.disk_bytes if max_bytes is None else max_bytes, older_than, ages)
 
 
-def plan_pruning(reader: FolderReader, limits: Limits, *, now: float | None = None) -> Plan:
+def plan_pruning(reader: FolderReader, limits: Limits) -> Removal:
     """Return what is expired, and the oldest of the rest until what is left fits.
 
     Raises:
         StoreUnavailableError: If the store cannot be read.
     """
-    decided = Plan(time.time() if now is None else now)
-    gone: Counter[str] = Counter()
-    rows = sorted(matching(reader, EVERYTHING, now=decided.moment), key=lambda row: row.stored)
-    in_table, in_files = _bytes_kept(reader)
-    kept = sum(row.size for row in rows)
+    decided = Removal()
+    oldest_first = list(entries_of(reader, EVERYTHING, now=decided.moment, reverse=True))
+    left = float(_bytes_kept(reader))
+    kept = sum(entry.size for entry in oldest_first)
     # What pages hold beside values is shared out among the entries.
-    factor = max(1.0, (in_table + in_files) / kept) if kept else 1.0
-    left = float(in_table + in_files)
-    for row in rows:
-        reason = _expired(row, limits, decided.moment) or ("over the size limit" if left > limits.max_bytes else "")
+    factor = max(1.0, left / kept) if kept else 1.0
+    for entry in oldest_first:
+        reason = _expired(entry, limits, decided.moment) or ("over the size limit" if left > limits.max_bytes else "")
         if reason:
-            decided.add(row, reason)
-            gone[row.label.run_id] += 1
-            left -= row.size * factor
-    add_descriptions(decided, reader, gone, EVERYTHING)
+            decided.add(entry, reason)
+            left -= entry.size * factor
+    add_descriptions(decided, reader, EVERYTHING)
     return decided
 
 
 def prune(
-    store: DiskStore, reader: FolderReader, decided: Plan, limits: Limits, *, advance: Advance | None = None
+    store: DiskStore, reader: FolderReader, decided: Removal, limits: Limits, *, advance: Advance | None = None
 ) -> int:
     """Remove what was planned, and more of the oldest where that was not enough. Return how many entries went.
 
@@ -81,7 +78,7 @@ def prune(
     """
     removed = remove(store, decided.keys, decided=decided.moment, advance=advance)
     for _ in range(_ROUNDS):
-        if sum(_bytes_kept(reader)) <= limits.max_bytes:
+        if _bytes_kept(reader) <= limits.max_bytes:
             break
         more = plan_pruning(reader, limits)
         if not more.keys:
@@ -90,18 +87,19 @@ def prune(
     return removed
 
 
-def _expired(row: Row, limits: Limits, now: float) -> str:
-    age = now - row.stored
+def _expired(entry: StoredEntry, limits: Limits, now: float) -> str:
+    age = now - entry.stored
     if limits.older_than is not None and age > limits.older_than:
         return "older than asked for"
-    if limits.max_ages and row.label.phase in limits.max_ages and age > max(limits.max_ages.values()):
+    if limits.max_ages and entry.label.phase in limits.max_ages and age > max(limits.max_ages.values()):
         return "older than every max_age"
     return ""
 
 
-def _bytes_kept(reader: FolderReader) -> tuple[int, int]:
+def _bytes_kept(reader: FolderReader) -> int:
     found = reader.query(
-        "SELECT (page_count - freelist_count) * page_size, (SELECT value FROM Settings WHERE key = 'size')"
+        "SELECT (page_count - freelist_count) * page_size"
+        " + coalesce((SELECT value FROM Settings WHERE key = 'size'), 0)"
         " FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
     )
-    return (int(found[0][0]), int(found[0][1] or 0)) if found else (0, 0)
+    return int(found[0][0]) if found else 0

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dspy_cachectl.errors import StoreError, StoreUnavailableError
-from dspy_cachectl.manage.removal import Advance
+from dspy_cachectl.manage.progress import Advance
 from dspy_cachectl.manage.verification import Flaw, Kind, Report, RowState, verify
 from dspy_cachectl.stores.database import as_text
 from dspy_cachectl.stores.folder import Folder

@@ -54,7 +54,7 @@ class Selection:
             (_fits(label.kind, self.kinds) if self.kinds else label.is_answer)
             and _fits(label.model, self.models)
             and _fits(label.phase, self.phases)
-            and _fits(label.run_id, self.runs)
+            and _fits(label.run, self.runs)
             and _fits(label.role, self.roles)
         )
 

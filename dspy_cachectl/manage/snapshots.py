@@ -6,9 +6,8 @@ Looking changes nothing: a damaged file is named and left where it is.
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,50 +16,10 @@ from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, StoreUna
 from dspy_cachectl.predictions import snapshot
 from dspy_cachectl.predictions.files import SnapshotFiles, SnapshotInfo
 from dspy_cachectl.predictions.keys import differences
-from dspy_cachectl.predictions.library import Library
 from dspy_cachectl.predictions.rows import PredictionRow, decode
 
 _TAIL = 256 * 1024
 _METRICS = b'\n"metrics": '
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A snapshot in a list.
-
-    Attributes:
-        name: The name of its file.
-        program: The class of the program, or its hash's beginning where that is DSPy's own.
-        program_hash: The program's fingerprint.
-        model: The model's name.
-        dataset: The hash of the data.
-        rows: How many predictions it has.
-        questions: How many questions they answer.
-        repeats: How many predictions of each were asked for.
-        bytes: Its size.
-        age: Seconds since its oldest prediction was made.
-        saved: When it was written, in Unix seconds.
-        is_complete: Whether its evaluation came to its end.
-        run_id: The run that the predictions are draws of.
-        phase: The phase, or "".
-        scores: The score by metric, where it is known.
-    """
-
-    name: str
-    program: str
-    program_hash: str
-    model: str
-    dataset: str
-    rows: int
-    questions: int
-    repeats: int
-    bytes: int
-    age: float
-    saved: float
-    is_complete: bool
-    run_id: str
-    phase: str
-    scores: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -83,7 +42,7 @@ class Changed:
 
 
 @dataclass
-class Difference:
+class SnapshotDifference:
     """What two snapshots differ in.
 
     Attributes:
@@ -101,43 +60,9 @@ class Difference:
     only_after: int = 0
 
 
-def library_at(root: Path) -> Library:
-    """Return the library in a folder. Nothing is made.
-
-    Raises:
-        StoreUnavailableError: If the path is no folder.
-    """
-    if root.exists() and not root.is_dir():
-        raise StoreUnavailableError(f"{str(root)!r} is a file; name the folder of the kept predictions")
-    return Library(root)
-
-
-def infos(root: Path) -> list[SnapshotInfo]:
+def snapshots_in(root: Path) -> list[SnapshotInfo]:
     """Return the snapshots in a folder, the newest first; none where there is no folder."""
-    return SnapshotFiles(library_at(root).root, sets_aside=False).snapshots()
-
-
-def kept(info: SnapshotInfo) -> Kept:
-    """Return what a list says of a snapshot."""
-    key, metadata = info.key, info.metadata
-    sources = [name.partition(":")[2] for name in key.program.parts if name.startswith("source:")]
-    return Kept(
-        name=info.path.name,
-        program=sources[0] if sources else key.program.hash[:12],
-        program_hash=key.program.hash,
-        model=key.model.model,
-        dataset=key.dataset,
-        rows=info.rows,
-        questions=int(metadata.get("questions", 0)),
-        repeats=int(metadata.get("repeats", 1)),
-        bytes=info.bytes,
-        age=info.age,
-        saved=info.saved,
-        is_complete=info.is_complete,
-        run_id=info.run_id,
-        phase=str(metadata.get("phase") or ""),
-        scores=_scores(metrics_of(info.path)),
-    )
+    return SnapshotFiles(root, sets_aside=False).snapshots()
 
 
 def find(root: Path, name: str) -> SnapshotInfo:
@@ -146,7 +71,7 @@ def find(root: Path, name: str) -> SnapshotInfo:
     Raises:
         ConfigurationError: If there is none, or several.
     """
-    there = infos(root)
+    there = snapshots_in(root)
     exact = [info for info in there if name in {info.path.name, info.run_id}]
     begins = [
         info
@@ -190,7 +115,7 @@ def metrics_of(path: Path) -> dict[str, Any]:
     return {}
 
 
-def diff(one: SnapshotInfo, other: SnapshotInfo) -> Difference:
+def diff(one: SnapshotInfo, other: SnapshotInfo) -> SnapshotDifference:
     """Say what two snapshots differ in.
 
     Raises:
@@ -202,7 +127,7 @@ def diff(one: SnapshotInfo, other: SnapshotInfo) -> Difference:
     if one.run_id != other.run_id:
         identity.append(f"run: {one.run_id!r} is now {other.run_id!r}")
     before, after = ({row.row_key: row for row in read_rows(info)} for info in (one, other))
-    found = Difference(identity)
+    found = SnapshotDifference(identity)
     found.only_before = sum(place not in after for place in before)
     found.only_after = sum(place not in before for place in after)
     for place, old in before.items():
@@ -218,33 +143,9 @@ def diff(one: SnapshotInfo, other: SnapshotInfo) -> Difference:
     return found
 
 
-def expired(root: Path) -> list[Path]:
-    """Return what `prune_snapshots` would remove."""
-    return library_at(root).expired()
-
-
-def prune_snapshots(root: Path) -> list[Path]:
-    """Remove snapshots by the library's own rule: too old, or over its size. Return what went.
-
-    Raises:
-        StoreUnavailableError: If the folder cannot be written.
-    """
-    return library_at(root).prune()
-
-
-def clear_snapshots(root: Path, names: Sequence[str]) -> list[Path]:
-    """Remove snapshots by the names of their files. What a living evaluation uses stays. Return what went.
-
-    Raises:
-        StoreUnavailableError: If the folder cannot be written.
-    """
-    wanted = set(names)
-    return library_at(root).clear(lambda info: info.path.name in wanted)
-
-
 def damaged(root: Path) -> Iterator[tuple[Path, Exception]]:
     """Read every snapshot in a folder to its end, and yield those that cannot be, with the reason."""
-    for path in SnapshotFiles(library_at(root).root).files():
+    for path in SnapshotFiles(root).files():
         try:
             with snapshot.open_snapshot(path) as reader:
                 for line in reader.rows():
@@ -253,26 +154,10 @@ def damaged(root: Path) -> Iterator[tuple[Path, Exception]]:
             yield path, error
 
 
-def as_data(row: PredictionRow) -> dict[str, Any]:
-    """Return a row as JSON types, as far as it has them; the rest as text."""
-    plain = {**asdict(row), "output": None if row.output is None else dict(row.output.fields)}
-    return {name: jsonable(value) for name, value in plain.items()}
-
-
-def jsonable(value: Any) -> Any:
-    """Return a value as JSON types; what is none of them as text."""
-    if isinstance(value, dict):
-        return {str(name): jsonable(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [jsonable(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)  # JSON has no such number
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
-
-
-def _scores(metrics: dict[str, Any]) -> dict[str, float]:
+def scores_of(info: SnapshotInfo) -> dict[str, float]:
+    """Return the score of a snapshot by metric, where it is known."""
     found = {}
-    for name, value in metrics.items():
+    for name, value in metrics_of(info.path).items():
         score = value.get("score") if isinstance(value, dict) else value
         if isinstance(score, (int, float)) and not isinstance(score, bool):
             found[name] = float(score)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError, StoreUnavailableError
-from dspy_cachectl.manage.snapshots import jsonable
 from dspy_cachectl.predictions.rows import PredictionRow
+from dspy_cachectl.reports.texts import as_json
 
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 _PLAIN = (
@@ -28,14 +28,15 @@ _PLAIN = (
 )
 
 
-def export(rows: Sequence[PredictionRow], target: Path, *, raw: bool = False, force: bool = False) -> None:
+def export(rows: Sequence[PredictionRow], target: Path, *, force: bool = False) -> None:
     """Write rows to a file, wholly or not at all: CSV, or Parquet where its name ends so.
+
+    Cells of a CSV that a spreadsheet would take for a formula get an apostrophe in front, which spreadsheets do not
+    show.
 
     Args:
         rows: The rows.
         target: The file, ending in `.csv` or `.parquet`.
-        raw: Leave cells of a CSV as they are that a spreadsheet would take for a formula. Otherwise they get an
-            apostrophe in front, which spreadsheets do not show.
         force: Write over a file that is there.
 
     Raises:
@@ -50,7 +51,7 @@ def export(rows: Sequence[PredictionRow], target: Path, *, raw: bool = False, fo
         raise ConfigurationError(f"{str(target)!r} is there already; add --force to write over it")
     table = [_cells(row) for row in rows]
     columns = list(dict.fromkeys(name for cells in table for name in cells)) or list(_PLAIN)
-    data = _csv(table, columns, raw=raw) if ending == ".csv" else _parquet(table, columns)
+    data = _csv(table, columns) if ending == ".csv" else _parquet(table, columns)
     new = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     try:
         new.write_bytes(data)
@@ -69,26 +70,26 @@ def _cells(row: PredictionRow) -> dict[str, Any]:
         cells[f"score.{metric[:12]}"] = score.score
     cells["error"] = None if row.error is None else f"{row.error.kind}: {row.error.message}"
     cells.update({name: getattr(row, name) for name in _PLAIN[3:]})
-    cells["draws"] = json.dumps(jsonable(row.draws), ensure_ascii=False)
+    cells["draws"] = json.dumps(as_json(row.draws), ensure_ascii=False)
     return cells
 
 
 def _scalar(value: Any) -> Any:
-    plain = jsonable(value)
+    plain = as_json(value)
     return json.dumps(plain, ensure_ascii=False) if isinstance(plain, (dict, list)) else plain
 
 
-def _csv(table: list[dict[str, Any]], columns: list[str], *, raw: bool) -> bytes:
+def _csv(table: list[dict[str, Any]], columns: list[str]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow([_harmless(name, raw=raw) for name in columns])
+    writer.writerow([_harmless(name) for name in columns])
     for cells in table:
-        writer.writerow([_harmless(cells.get(name), raw=raw) for name in columns])
+        writer.writerow([_harmless(cells.get(name)) for name in columns])
     return text.getvalue().encode("utf-8", "backslashreplace")
 
 
-def _harmless(value: Any, *, raw: bool) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) and not raw else value
+def _harmless(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
 
 
 def _parquet(table: list[dict[str, Any]], columns: list[str]) -> bytes:

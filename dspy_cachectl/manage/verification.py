@@ -12,7 +12,7 @@ from typing import Any
 from dspy_cachectl.entries import draws, records
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreUnavailableError
 from dspy_cachectl.manage import snapshots
-from dspy_cachectl.manage.removal import Advance
+from dspy_cachectl.manage.progress import Advance
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.reader import DATABASE, FolderReader, as_bytes
 

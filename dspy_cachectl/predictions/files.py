@@ -55,6 +55,12 @@ class SnapshotInfo:
         return SnapshotKey.from_dict(self.metadata["key"])
 
     @property
+    def program(self) -> str:
+        """The class of the program, or the beginning of its hash where that is DSPy's own."""
+        sources = (name.partition(":")[2] for name in self.key.program.parts if name.startswith("source:"))
+        return next(sources, self.key.program.hash[:12])
+
+    @property
     def run_id(self) -> str:
         """The run that its predictions are draws of."""
         return str(self.metadata["run_id"])

@@ -1,9 +1,12 @@
-"""How counts, times and texts of others are written, the same in a report, on the command line and in a figure."""
+"""How counts, times, values and texts of others are written: the same in a report, a figure and on the command line."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from datetime import datetime, timezone
+from typing import Any
 
 MISSING = "\N{EN DASH}"
 """Stands for what is not known, or cannot be computed."""
@@ -46,6 +49,23 @@ def harmless(text: str) -> str:
 def harmless_lines(text: str) -> str:
     """Return a text as `harmless` does, with its lines and its tabs."""
     return "\n".join(map(harmless, text.expandtabs(4).split("\n")))
+
+
+def as_json(value: Any) -> Any:
+    """Return a value as JSON types: an object by its fields, and what JSON has nothing for as text."""
+    if isinstance(value, (str, int, bool, type(None))):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {str(name): as_json(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(as_json, value), key=str)
+    if is_dataclass(value):
+        return {field.name: as_json(getattr(value, field.name)) for field in fields(value)}
+    return str(value)
 
 
 def _shown(character: str) -> str:

@@ -30,14 +30,14 @@ class Label:
         model: The model's name.
         phase: The phase that bought it.
         role: The LM's role, or "".
-        run_id: The run that it is a draw of, or "".
+        run: The run that it is a draw of, or "".
     """
 
     kind: str = ""
     model: str = ""
     phase: str = ""
     role: str = ""
-    run_id: str = ""
+    run: str = ""
 
     @property
     def is_answer(self) -> bool:
@@ -46,7 +46,7 @@ class Label:
 
     def encode(self) -> str:
         """Return one string that sorts by kind, then run, model, phase and role."""
-        parts = (self.kind, self.run_id, self.model, self.phase, self.role)
+        parts = (self.kind, self.run, self.model, self.phase, self.role)
         return _SEPARATOR.join(part.replace(_SEPARATOR, " ") for part in parts)
 
     @classmethod
@@ -55,8 +55,8 @@ class Label:
         parts = (text or "").split(_SEPARATOR)
         if len(parts) != 5:
             return cls()
-        kind, run_id, model, phase, role = parts
-        return cls(kind=kind, model=model, phase=phase, role=role, run_id=run_id)
+        kind, run, model, phase, role = parts
+        return cls(kind=kind, model=model, phase=phase, role=role, run=run)
 
 
 @runtime_checkable

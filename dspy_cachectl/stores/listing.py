@@ -17,14 +17,16 @@ from typing import Any
 from dspy_cachectl.stores.base import Label
 from dspy_cachectl.stores.reader import FolderReader, as_bytes
 
-_BATCH = 20
-"""How many rows are read at a time: an answer may have some megabytes."""
+_ROWS = 2000
+_VALUES = 20
+"""How many rows are read at a time, without and with what they hold: an answer may have some megabytes."""
 _LOOKED_UP = 20_000
 """Up to so many rows it is faster to look up when each was stored than to walk all rows by that."""
 _LAST = "\U0010ffff"
 
 _SIZE = "LENGTH(value)"
-_COLUMNS = f"rowid, key, store_time, access_time, access_count, {_SIZE}, tag, mode, value"
+_FACTS = f"rowid, key, store_time, access_time, access_count, {_SIZE}, tag"
+_WHOLE = f"{_FACTS}, mode, value"
 
 
 class Order(str, Enum):
@@ -39,12 +41,9 @@ class Order(str, Enum):
     SERVED = "served"
     """Served most often first."""
 
-    MODEL = "model"
-    """By the model's name; of one model what was first stored last."""
-
 
 @dataclass(frozen=True)
-class Row:
+class StoredEntry:
     """What the table says of an entry.
 
     Attributes:
@@ -95,8 +94,6 @@ def row_numbers(
     meant = [tag for tag in tags if rows.matches(Label.decode(tag))]
     if not meant:
         return array("q")
-    if order is Order.MODEL:
-        return _by_model(reader, rows, meant, reverse=reverse, limit=limit)
     others = [tag for tag in tags if tag not in set(meant)]
     count, rest = (sum(tags[tag] for tag in some) for some in (meant, others))
     conditions, parameters = _window(rows)
@@ -117,77 +114,33 @@ def row_numbers(
     return array("q", (number for (number,) in found))
 
 
-def read_rows(
-    reader: FolderReader, numbers: Sequence[int], *, batch: int = _BATCH
-) -> Iterator[tuple[Row, Callable[[], bytes]]]:
+def read_rows(reader: FolderReader, numbers: Sequence[int]) -> Iterator[StoredEntry]:
+    """Yield rows by their numbers, without what they hold; those that are gone are left out."""
+    for some in _batches(numbers, _ROWS):
+        yield from (_stored(row) for row in _by_number(reader, _FACTS, some))
+
+
+def read_entries(reader: FolderReader, numbers: Sequence[int]) -> Iterator[tuple[StoredEntry, Callable[[], bytes]]]:
     """Yield rows by their numbers, each with a function that returns its value; those that are gone are left out.
 
     The function raises `StoreError` where the value cannot be read.
     """
-    for start in range(0, len(numbers), batch):
-        some = list(numbers[start : start + batch])
-        rows = {row[0]: row for row in _rows(reader, "rowid IN (SELECT value FROM json_each(?))", (json.dumps(some),))}
-        for number in some:
-            if number in rows:
-                yield _row(rows[number]), _value(rows[number])
+    for some in _batches(numbers, _VALUES):
+        yield from map(_with_value, _by_number(reader, _WHOLE, some))
 
 
-def rows_beginning_with(reader: FolderReader, prefix: str, *, limit: int) -> list[tuple[Row, Callable[[], bytes]]]:
-    """Return the answers whose keys begin with a text, as `read_rows` does; one whose key is that text alone."""
+def entries_beginning_with(
+    reader: FolderReader, prefix: str, *, limit: int
+) -> list[tuple[StoredEntry, Callable[[], bytes]]]:
+    """Return the answers whose keys begin with a text, as `read_entries` does; one whose key is that text alone."""
     for condition, parameters in (
-        ("key = ? AND raw = 1", (prefix,)),
-        ("key >= ? AND key < ? AND raw = 1 ORDER BY key LIMIT ?", (prefix, prefix + _LAST, limit)),
+        ("key = ?", (prefix,)),
+        ("key >= ? AND key < ? ORDER BY key LIMIT ?", (prefix, prefix + _LAST, limit)),
     ):
-        found = [row for row in _rows(reader, condition, parameters) if Label.decode(row[6]).is_answer]
+        found = [row for row in _rows(reader, _WHOLE, condition, parameters) if Label.decode(row[6]).is_answer]
         if found:
-            return [(_row(row), _value(row)) for row in found]
+            return [_with_value(row) for row in found]
     return []
-
-
-def ages(reader: FolderReader, rows: Rows, edges: Sequence[float]) -> dict[Label, list[int]]:
-    """Count rows by label and by when they were stored.
-
-    Args:
-        reader: Reads the folder.
-        rows: Which rows.
-        edges: Times in Unix seconds, rising.
-
-    Returns:
-        For each label one count for each span of time: before the first edge, between two, and from the last on.
-    """
-    conditions, parameters = _window(rows)
-    span = "".join(f" WHEN store_time < {edge!r} THEN {index}" for index, edge in enumerate(map(float, edges)))
-    query = (
-        f"SELECT +tag, CASE{span} ELSE {len(edges)} END AS span, COUNT(*) FROM Cache"  # noqa: S608 - numbers only
-        f" WHERE {' AND '.join(conditions) or '1'} GROUP BY 1, 2"
-    )
-    counts: dict[Label, list[int]] = {}
-    for tag, index, count in reader.query(query, tuple(parameters)):
-        label = Label.decode(tag if isinstance(tag, str) else None)
-        if rows.matches(label):
-            counts.setdefault(label, [0] * (len(edges) + 1))[index] += count
-    return counts
-
-
-def _by_model(
-    reader: FolderReader, rows: Rows, meant: Sequence[str | None], *, reverse: bool, limit: int | None
-) -> Sequence[int]:
-    by_model: dict[str, list[str | None]] = {}
-    for tag in meant:
-        by_model.setdefault(Label.decode(tag).model, []).append(tag)
-    numbers = array("q")
-    for model in sorted(by_model, reverse=reverse):
-        tags = by_model[model]
-        conditions, parameters = _window(rows)
-        query = (
-            f"SELECT rowid FROM Cache WHERE {' AND '.join([*conditions, _tagged(tags)])}"  # noqa: S608
-            f" ORDER BY rowid {'ASC' if reverse else 'DESC'} LIMIT ?"
-        )
-        rest = -1 if limit is None else limit - len(numbers)
-        numbers.extend(number for (number,) in reader.query(query, (*parameters, _as_json(tags), rest)))
-        if limit is not None and len(numbers) >= limit:
-            break
-    return numbers
 
 
 def _window(rows: Rows) -> tuple[list[str], list[Any]]:
@@ -202,21 +155,37 @@ def _window(rows: Rows) -> tuple[list[str], list[Any]]:
 
 def _tagged(tags: Sequence[str | None]) -> str:
     among = "tag IN (SELECT value FROM json_each(?))"
-    return f"({among} OR tag IS NULL)" if None in tags else among
+    return f"({among} OR typeof(tag) != 'text')" if None in tags else among
 
 
 def _as_json(tags: Sequence[str | None]) -> str:
     return json.dumps([tag for tag in tags if tag is not None])
 
 
-def _rows(reader: FolderReader, condition: str, parameters: tuple[object, ...]) -> list[tuple[Any, ...]]:
-    query = f"SELECT {_COLUMNS} FROM Cache WHERE typeof(key) = 'text' AND {condition}"  # noqa: S608 - no values
+def _batches(numbers: Sequence[int], size: int) -> Iterator[list[int]]:
+    return (list(numbers[start : start + size]) for start in range(0, len(numbers), size))
+
+
+def _by_number(reader: FolderReader, columns: str, numbers: list[int]) -> Iterator[tuple[Any, ...]]:
+    found = _rows(reader, columns, "rowid IN (SELECT value FROM json_each(?))", (json.dumps(numbers),))
+    rows = {row[0]: row for row in found}
+    return (rows[number] for number in numbers if number in rows)
+
+
+def _rows(reader: FolderReader, columns: str, condition: str, parameters: tuple[object, ...]) -> list[tuple[Any, ...]]:
+    # Only what this package wrote: its keys are texts, and kept as they are.
+    query = f"SELECT {columns} FROM Cache WHERE typeof(key) = 'text' AND raw = 1 AND {condition}"  # noqa: S608 - no values
     return reader.query(query, parameters)
 
 
-def _row(row: tuple[Any, ...]) -> Row:
+def _with_value(row: tuple[Any, ...]) -> tuple[StoredEntry, Callable[[], bytes]]:
+    *_, mode, value = row
+    return _stored(row), lambda: as_bytes(mode, value)
+
+
+def _stored(row: tuple[Any, ...]) -> StoredEntry:
     _, key, stored, served_at, served, size, tag, *_ = row
-    return Row(
+    return StoredEntry(
         key=key,
         label=Label.decode(tag if isinstance(tag, str) else None),
         stored=_number(stored),
@@ -229,8 +198,3 @@ def _row(row: tuple[Any, ...]) -> Row:
 def _number(value: Any) -> float:
     # SQLite keeps whatever somebody planted in a column of numbers.
     return value if isinstance(value, (int, float)) else 0.0
-
-
-def _value(row: tuple[Any, ...]) -> Callable[[], bytes]:
-    *_, mode, value = row
-    return lambda: as_bytes(mode, value)

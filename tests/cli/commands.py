@@ -20,9 +20,9 @@ from tests.processes import COMMAND_MODULES, Finished, python
 HEAVY = {"dspy", "litellm", "mlflow"}
 SCRIPT = Path(sys.executable).with_name("dspy-cachectl")
 """The console script, as it is installed."""
-NASTY = "[bold]x[/bold][link=file:///etc]y[/link]\x1b[2J\x07\x9b\u202e\u200b\r"
-"""Markup, an escape sequence, a bell, a turned direction, no width, and a way back to the line's beginning."""
-HARMLESS = r"[bold]x[/bold][link=file:///etc]y[/link]\x1b[2J\x07\x9b\u202e\u200b\r"
+NASTY = "[bold]x[/bold][link=file:///etc]y[/link]\x1b[2J\x07\r\x9b\u202e\u200b"
+"""Markup, an escape sequence, a bell, a way back to the line's beginning, a turned direction, and no width."""
+HARMLESS = r"[bold]x[/bold][link=file:///etc]y[/link]\x1b[2J\x07 \x9b\u202e\u200b"
 
 
 def command(*arguments: str | Path, store: Path | None = None, cwd: Path | None = None, **variables: str) -> Finished:
@@ -62,7 +62,7 @@ def modules_loaded(done: subprocess.CompletedProcess[str]) -> set[str]:
 def entry(label: Label, prompt: str = "q?", answer: Any = "an answer", **origin: Any) -> bytes:
     """An entry as the cache stores one of DSPy's native engine."""
     facts = {"kind": label.kind, "model": label.model, "phase": label.phase, "created": time.time()}
-    facts |= {"role": label.role or None, "run_id": label.run_id or None, **origin}
+    facts |= {"role": label.role or None, "run_id": label.run or None, **origin}
     description = {
         "request": {"model": label.model, "messages": [{"role": "user", "content": prompt}]},
         "endpoint": None,

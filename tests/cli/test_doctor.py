@@ -21,7 +21,7 @@ from dspy_cachectl.manage import diagnosis
 from dspy_cachectl.manage.diagnosis import Finding, Surroundings
 from dspy_cachectl.tracking.outbox import Outbox
 from dspy_cachectl.tracking.record import Record
-from tests.cli.commands import HEAVY, command, modules_loaded
+from tests.cli.commands import command
 from tests.cli.stores import COMPILED, filled
 
 SECRET = "sk-hunter2hunter2hunter2"
@@ -90,11 +90,6 @@ def test_where_all_is_well(store: Path) -> None:
     people = command("doctor", store=store)
     assert (0, "") == (people.returncode, people.stderr)
     assert all(line.startswith(("ok", "warning", " ")) for line in people.stdout.splitlines())
-
-
-def test_it_loads_nothing_heavy(store: Path) -> None:
-    """What is installed is found without importing it."""
-    assert set() == modules_loaded(command("-X", "doctor", store=store)) & HEAVY
 
 
 def test_a_store_that_is_not_there(tmp_path: Path) -> None:

@@ -165,19 +165,3 @@ class TestReasonsOfMisses:
         with cachectl.phase("compile"):
             lm()("empty")
         assert "not stored: it was empty" in self.reason(lm(), text="empty")
-
-
-def test_dspy_is_not_imported(lm: MakeLM, tmp_path: Path) -> None:
-    """Explaining needs neither DSPy nor LiteLLM."""
-    asked = lm()
-    with cachectl.phase("compile"):
-        asked("hello")
-    code = (
-        "import sys; sys.argv = ['dspy-cachectl', 'explain', sys.argv[1]]\n"
-        "from dspy_cachectl.cli import main\n"
-        "try: main()\n"
-        "except SystemExit as end: code = end.code\n"
-        "print(code, sorted({'dspy', 'litellm', 'mlflow'} & sys.modules.keys()))"
-    )
-    done = subprocess.run([sys.executable, "-c", code, key_of(asked)], capture_output=True, text=True, check=True)
-    assert "0 []" == done.stdout.splitlines()[-1]

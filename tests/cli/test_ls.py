@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from dspy_cachectl.entries import records
-from dspy_cachectl.manage import listing
+from dspy_cachectl.manage.entries import list_entries
 from dspy_cachectl.manage.selection import Selection
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
-from dspy_cachectl.stores.listing import Order, Rows, read_rows, row_numbers
+from dspy_cachectl.stores.listing import Order, Rows, read_entries, row_numbers
 from dspy_cachectl.stores.reader import FolderReader
-from tests.cli.commands import (
-    HARMLESS,
-    HEAVY,
-    NASTY,
-    SCRIPT,
-    command,
-    data,
-    entry,
-    fill,
-    key_of,
-    modules_loaded,
-    printed,
-)
+from tests.cli.commands import command, data, entry, fill, key_of, printed
 
 MINI = Label("lm", "openai/mini", "compile")
 JUDGE = Label("lm", "openai/large", "eval", "judge", "run-1")
@@ -85,9 +69,7 @@ def test_newest_first_without_what_is_no_answer(full: Path) -> None:
         (["--reverse", "--limit", "2", "--phase", "eval"], [2, 3]),
         (["--sort", "size"], [5, 4, 3, 2, 1, 0]),
         (["--sort", "size", "--reverse", "--limit", "1"], [0]),
-        (["--sort", "model"], [2, 5, 4, 3, 0, 1]),
-        (["--sort", "model", "--reverse"], [1, 0, 3, 4, 5, 2]),
-        (["--sort", "model", "--limit", "3", "--newer-than", "150m"], [5, 4, 3]),
+        (["--limit", "3", "--newer-than", "150m"], [5, 4, 3]),
     ],
 )
 def test_selects_and_sorts(full: Path, arguments: list[str], numbers: list[int]) -> None:
@@ -114,9 +96,15 @@ def test_all_that_is_known_of_an_entry(full: Path) -> None:
     stored, size = row.pop("stored"), row.pop("size")
     assert 3 * 3600 <= time.time() - stored < 3 * 3600 + 600
     assert len(DiskStore(full).get(key_of(2)) or b"") == size
-    expected = {"key": key_of(2), "kind": "lm", "model": "openai/large", "phase": "eval", "role": "judge"}
-    expected |= {"run_id": "run-1", "served": 0, "served_at": None, "prompt": "question 2", "damage": None}
-    assert expected == row
+    label = {"kind": "lm", "model": "openai/large", "phase": "eval", "role": "judge", "run": "run-1"}
+    assert {
+        "key": key_of(2),
+        "label": label,
+        "served": 0,
+        "served_at": None,
+        "prompt": "question 2",
+        "damage": None,
+    } == row
 
 
 def test_a_table_for_people(full: Path) -> None:
@@ -150,24 +138,11 @@ def test_damaged_entries_are_listed_and_named(full: Path) -> None:
     assert [5, 2, 1, 0] == listed("--contains", "question", store=full)
 
 
-@pytest.mark.parametrize("arguments", [["ls"], ["ls", "--json"], ["ls", "--plot"], ["ls", "--contains", "x"]])
-def test_an_empty_store_and_a_missing_one(tmp_path: Path, arguments: list[str]) -> None:
-    """There is nothing, which is no failure, and nothing is made."""
-    DiskStore(tmp_path / "empty").put("usage:1", entry(USAGE), USAGE)
-    for name in ("empty", "missing"):
-        lines = printed(*arguments, store=tmp_path / name)
-        if "--json" in arguments:
-            assert [] == json.loads("".join(lines))
-        else:
-            assert [True] == [line.startswith("Nothing") for line in lines]
-    assert not (tmp_path / "missing").exists()
-
-
 def test_failures_are_one_message(full: Path, tmp_path: Path) -> None:
     """A damaged database fails with 1; a file, and what cannot be meant, with 2."""
     (tmp_path / "file").write_text("x")
     wrong = [["--older-than", "7"], ["--older-than", "tomorrow"], ["--limit", "-1"], ["--sort", "colour"]]
-    wrong += [["--plot", "--json"], ["--plot", "--contains", "x"], ["--no-such"], ["unexpected"]]
+    wrong += [["--sort", "model"], ["--no-such"], ["unexpected"]]
     for arguments in wrong:
         done = command("ls", *arguments, store=full)
         assert (2, "") == (done.returncode, done.stdout)
@@ -182,82 +157,12 @@ def test_failures_are_one_message(full: Path, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_stored_text_cannot_steer_the_terminal(tmp_path: Path) -> None:
-    """Whatever is stored is shown as it is written: no markup, no escape sequence, no other direction."""
-    label = Label("lm", f"m{NASTY}", f"p{NASTY}", f"o{NASTY}", f"r{NASTY}")
-    store = fill(tmp_path / "store", {f"00{NASTY}": (label, entry(label, f"q{NASTY}"))})
-    done = command("ls", store=store, COLUMNS="1000")
-    assert (0, "") == (done.returncode, done.stderr)
-    for name in ("m", "p", "o", "r"):
-        assert f"{name}{HARMLESS}" in done.stdout
-    assert "q[bold]x[/bold][link=file:///etc]y[/link]" in done.stdout
-    assert set() == {letter for letter in done.stdout if not letter.isprintable()} - {"\n"}
-    assert [f"m{NASTY}"] == [row["model"] for row in data("ls", store=store)]
-    assert set() == {letter for letter in command("ls", "--plot", store=store).stdout if not letter.isprintable()} - {
-        "\n"
-    }
-
-
 def test_a_terminal_of_another_script(tmp_path: Path) -> None:
     """Where the output's encoding lacks a letter it is escaped."""
     store = fill(tmp_path / "store", {key_of(0): (MINI, entry(MINI, "größe ☃"))})
     done = command("ls", store=store, PYTHONIOENCODING="ascii")
     assert (0, "") == (done.returncode, done.stderr)
     assert r"gr\xf6\xdfe \u2603" in done.stdout
-
-
-def test_a_heat_strip_counts_every_entry(full: Path) -> None:
-    """`--plot` has one line for each model, those with most entries first, and the oldest on the left."""
-    lines = printed("ls", "--plot", store=full)
-    assert [["openai/mini", "4"], ["openai/large", "1"], ["openai/vectors", "1"]] == [
-        [line.split()[0], line.split()[-1]] for line in lines[:3]
-    ]
-    assert [4, 1, 1, 0] == [line.count("█") for line in lines]
-    assert ["5h", "ago", "now"] == lines[3].split()
-    strips = {line.split()[0]: line[len("openai/vectors ") :][:48] for line in lines[:3]}
-    first = {name: min(at for at, block in enumerate(strip) if block != " ") for name, strip in strips.items()}
-    assert 0 == first["openai/mini"] < first["openai/vectors"] < first["openai/large"]
-    assert ["openai/mini", "2"] == [
-        printed("ls", "--plot", "--run", "run-2", store=full)[0].split()[at] for at in (0, -1)
-    ]
-
-
-def test_head_hears_no_complaint(full: Path) -> None:
-    """A reader that has seen enough ends the listing without a word."""
-    script = (
-        "import os, subprocess, sys\n"
-        "reading, writing = os.pipe()\n"
-        "os.close(reading)\n"
-        "done = subprocess.run(sys.argv[1:], stdout=writing, stderr=subprocess.PIPE)\n"
-        "print(done.returncode, done.stderr)\n"
-    )
-    for options in ([], ["--json"], ["--plot"]):
-        program = [sys.executable, "-c", script, sys.executable, str(SCRIPT), "--store", str(full), "ls", *options]
-        assert "1 b''\n" == subprocess.run(program, capture_output=True, text=True, check=False).stdout
-
-
-def test_a_read_only_folder(full: Path, tmp_path: Path) -> None:
-    """Listing needs to write nothing."""
-    DiskStore(full).close()
-    copy = shutil.copytree(full, tmp_path / "copy")
-    for path in copy.rglob("*"):
-        path.chmod(0o400 if path.is_file() else 0o500)
-    copy.chmod(0o500)
-    before = sorted(path.name for path in copy.iterdir())
-    try:
-        assert [5, 4, 3, 2, 1, 0] == listed(store=copy)
-    finally:
-        copy.chmod(0o700)
-    if os.geteuid() != 0:
-        assert before == sorted(path.name for path in copy.iterdir())
-
-
-def test_loads_nothing_heavy(full: Path) -> None:
-    """Listing imports neither dspy, litellm nor mlflow; and without a plot or an encoder's need no diskcache either."""
-    for arguments in (["ls"], ["ls", "--json", "--contains", "x"], ["ls", "--plot"]):
-        done = command("-X", *arguments, store=full)
-        assert 0 == done.returncode
-        assert set() == modules_loaded(done) & (HEAVY | {"matplotlib", "pydantic_settings"})
 
 
 @pytest.fixture
@@ -304,11 +209,11 @@ def test_choosing_rows_uses_the_indexes(
         return rows
 
     monkeypatch.setattr(FolderReader, "query", noting)
-    found = list(listing.list_entries(many, selection, now=time.time(), limit=20))
+    found = list(list_entries(many, selection, now=time.time(), limit=20))
     wanted = [
         at for at in reversed(range(3000)) if selection.matches(Label("lm", f"m{at % 3}", "eval", "", f"run-{at % 30}"))
     ]
-    assert wanted[:20] == [int(one.row.key, 16) for one in found]
+    assert wanted[:20] == [int(one.key, 16) for one in found]
     assert 3 == len(asked)
     for text, parameters in asked:
         plan = [row[3] for row in query(many, f"EXPLAIN QUERY PLAN {text}", parameters)]
@@ -322,11 +227,11 @@ def test_only_what_is_shown_is_decoded(many: FolderReader, monkeypatch: pytest.M
     decode = records.decode_request
     monkeypatch.setattr(records, "decode_request", lambda value: decoded.append(1) or decode(value))
 
-    list(listing.list_entries(many, Selection(), now=time.time(), limit=20))
+    list(list_entries(many, Selection(), now=time.time(), limit=20))
     assert 20 == len(decoded)
     decoded.clear()
-    found = list(listing.list_entries(many, Selection(text="q 2990"), now=time.time(), limit=1))
-    assert [2990] == [int(one.row.key, 16) for one in found]
+    found = list(list_entries(many, Selection(text="q 2990"), now=time.time(), limit=1))
+    assert [2990] == [int(one.key, 16) for one in found]
     assert 10 == len(decoded)
 
 
@@ -335,8 +240,8 @@ def test_a_store_that_changes_meanwhile(many: FolderReader, order: Order) -> Non
     """An entry that is written anew comes once, one that is deleted does not come, one that is new may wait."""
     store = DiskStore(many.path)
     numbers = row_numbers(many, Rows(Selection().matches), order=order)
-    keys = [row.key for row, _ in read_rows(many, numbers)]
-    rows = read_rows(many, numbers)
+    keys = [row.key for row, _ in read_entries(many, numbers)]
+    rows = read_entries(many, numbers)
     seen = [next(rows)[0].key for _ in range(150)]
     assert keys[:150] == seen
     for key in (keys[0], keys[1000]):

@@ -149,12 +149,6 @@ def test_how_a_script_ends(run: Run) -> None:
     assert (1, True) == (gave_up.returncode, "the script gave up" in gave_up.stderr)
 
 
-def test_no_summary(run: Run) -> None:
-    """The summary can be left out."""
-    assert "calls" in run("script.py").stderr
-    assert "calls" not in run("--no-summary", "script.py").stderr
-
-
 def test_the_store_that_is_named(tmp_path: Path, endpoint: Endpoint) -> None:
     """`--store` is the script's store, and that of the processes that it starts."""
     (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")

@@ -16,19 +16,7 @@ from dspy_cachectl.entries import records
 from dspy_cachectl.stores import Label, Store
 from dspy_cachectl.stores.disk import DiskStore
 from dspy_cachectl.stores.reader import FolderReader
-from tests.cli.commands import (
-    HARMLESS,
-    HEAVY,
-    NASTY,
-    command,
-    counted,
-    data,
-    entry,
-    fill,
-    key_of,
-    modules_loaded,
-    printed,
-)
+from tests.cli.commands import command, counted, data, entry, fill, key_of, printed
 from tests.processes import Finished
 
 MakeLM = Callable[..., cachectl.LM]
@@ -61,7 +49,7 @@ def store(tmp_path: Path) -> Path:
 def the_run(store: Path) -> dict[str, Any]:
     """The one run of a store."""
     found: list[dict[str, Any]] = data("runs", store=store)
-    assert ["run-1"] == [run["run_id"] for run in found]
+    assert ["run-1"] == [run["run"] for run in found]
     return found[0]
 
 
@@ -73,7 +61,7 @@ def test_a_run_that_ended(child: Callable[..., Finished], store: Path) -> None:
     began, ended = run.pop("began"), run.pop("ended")
     assert before < began < ended < time.time()
     assert {
-        "run_id": "run-1",
+        "run": "run-1",
         "phase": "eval",
         "draws": 3,
         "models": ["openai/test-model"],
@@ -180,7 +168,7 @@ def test_the_newest_first_and_what_nothing_describes_last(tmp_path: Path) -> Non
         entries[key_of(at)] = (label, entry(label))
     store = fill(tmp_path / "store", entries)
     found = data("runs", store=store)
-    assert ["empty", "new", "old", "odd", "stray"] == [run["run_id"] for run in found]
+    assert ["empty", "new", "old", "odd", "stray"] == [run["run"] for run in found]
     assert [0, 2, 1, 0, 1] == [run["draws"] for run in found]
     assert [["resumable"] * 3, "damaged", "resumable"] == [
         [run["state"] for run in found[:3]],
@@ -204,7 +192,7 @@ def test_rm_removes_a_run_and_nothing_else(tmp_path: Path) -> None:
     store = fill(tmp_path / "store", entries)
 
     def there() -> list[str]:
-        return sorted(run["run_id"] for run in data("runs", store=store))
+        return sorted(run["run"] for run in data("runs", store=store))
 
     dry = command("runs", "rm", "eval-1", "--dry-run", store=store)
     assert (0, True) == (dry.returncode, "To be removed: 3 entries" in dry.stdout)
@@ -221,50 +209,14 @@ def test_rm_removes_a_run_and_nothing_else(tmp_path: Path) -> None:
     assert 0 == command("runs", "rm", "e*", "--yes", store=store).returncode
     assert ["other"] == there()
     assert ["other", ""] == [
-        label.run_id
-        for label in sorted(FolderReader(store).labels(), key=Label.encode, reverse=True)
-        if label.is_answer
+        label.run for label in sorted(FolderReader(store).labels(), key=Label.encode, reverse=True) if label.is_answer
     ]
     assert 4 == counted(store)
 
 
-def test_stored_text_cannot_steer_the_terminal(tmp_path: Path) -> None:
-    """Names are shown as they are written."""
-    label = Label("lm", f"m{NASTY}", f"p{NASTY}", "", f"r{NASTY}")
-    store = fill(tmp_path / "store", {key_of(0): (label, entry(label))})
-    done = command("runs", store=store, COLUMNS="1000")
-    assert (0, "") == (done.returncode, done.stderr)
-    assert [] == [name for name in "mpr" if f"{name}{HARMLESS}" not in done.stdout]
-    assert set() == {letter for letter in done.stdout if not letter.isprintable()} - {"\n"}
-
-
-def test_empty_missing_damaged_and_no_folder(tmp_path: Path) -> None:
-    """Nothing is no failure; a database that cannot be read is one message; a file is not a store."""
-    DiskStore(tmp_path / "empty").put("usage:1", entry(Label("usage")), Label("usage"))
-    (tmp_path / "file").write_text("x")
-    (tmp_path / "damaged").mkdir()
-    (tmp_path / "damaged" / "cache.db").write_bytes(b"not a database" * 1000)
-    for name in ("empty", "missing"):
-        assert ["There are no runs."] == printed("runs", store=tmp_path / name)
-        assert [] == data("runs", store=tmp_path / name)
-    assert not (tmp_path / "missing").exists()
-    assert [2, 1] == [command("runs", store=tmp_path / name).returncode for name in ("file", "damaged")]
-    assert "Traceback" not in command("runs", store=tmp_path / "damaged").stderr
-
-
-def test_loads_nothing_heavy(tmp_path: Path) -> None:
-    """Listing runs imports neither dspy, litellm nor mlflow."""
-    label = Label("lm", "m", "eval", "", "run-1")
-    store = fill(tmp_path / "store", {key_of(0): (label, entry(label))})
-    for arguments in (["runs"], ["runs", "--json"], ["runs", "rm", "run-1", "--dry-run"]):
-        done = command("-X", *arguments, store=store)
-        assert 0 == done.returncode
-        assert set() == modules_loaded(done) & HEAVY
-
-
 def test_descriptions_alone_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many draws there are, they are counted in an index and not read."""
-    from dspy_cachectl.manage.run_list import list_runs
+    from dspy_cachectl.manage.runs import list_runs
 
     entries = {"run:run-1": (Label("run", "", "eval", "", "run-1"), entry(Label("run", "", "eval", "", "run-1")))}
     label = Label("lm", "m", "eval", "", "run-1")

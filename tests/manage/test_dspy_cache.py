@@ -202,17 +202,24 @@ class TestPlanted:
                 cache.set(f"{number:064x}", value)
             cache.set("../../x", good)
             cache.set("f" * 64, {**good, "outputs": ["x" * 100_000]})  # in a file of its own
+        with sqlite3.connect(folder / "000" / "cache.db") as table:
+            # A key that is nested two million deep ends Python itself; of all that comes after it, nothing is lost.
+            nested = b"\x80\x02})" + b"\x85" * 2_000_000 + b"K\x01s."
+            table.execute("INSERT INTO Cache(rowid, key, raw, mode, value) VALUES (-1, ?, 1, 4, ?)", ("a" * 64, nested))
         done = command("import", "--from-dspy", folder, "--json", store=tmp_path / "imported")
         assert 1 == done.returncode
         found = json.loads(done.stdout)["files"][0]
         reasons = {reason.split(":")[0]: count for reason, count in found["left_out"].items()}
         assert {
-            "not plain answers": 2,
+            "not plain answers": 3,
             "empty answers or refusals": 1,
             "of a kind that DSPy does not write": 3,
         } == reasons
         assert 2 == found["added"]
-        assert all("system" in line for line in found["damage"])
+        assert 2 == sum("system" in line for line in found["damage"])
+        assert ["aaaaaaaaaaaa: reading the pickle ended the process that read it"] == [
+            line for line in found["damage"] if "system" not in line
+        ]
         assert not flag.exists()
 
     def test_a_file_elsewhere(self, tmp_path: Path) -> None:

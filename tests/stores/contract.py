@@ -12,7 +12,7 @@ from dspy_cachectl.errors import StoreError
 from dspy_cachectl.stores import Label, Store
 
 COMPILED = Label(kind="lm", model="openai/gpt-4o-mini", phase="compile", role="generator")
-DRAWN = Label(kind="lm", model="openai/gpt-4o-mini", phase="eval", role="judge", run_id="run-1")
+DRAWN = Label(kind="lm", model="openai/gpt-4o-mini", phase="eval", role="judge", run="run-1")
 VECTOR = Label(kind="embedding", model="openai/text-embedding-3-small", phase="compile")
 
 

@@ -128,7 +128,7 @@ def test_entries_outlive_the_store(folder: Path) -> None:
 def test_labels_agree_with_the_table(folder: Path) -> None:
     """The counts are those of SQLite itself, read without this package."""
     store = DiskStore(folder)
-    labels = [COMPILED, DRAWN, VECTOR, Label(kind="run", phase="eval", run_id="run-1"), Label()]
+    labels = [COMPILED, DRAWN, VECTOR, Label(kind="run", phase="eval", run="run-1"), Label()]
     for at in range(100):
         store.put(f"key-{at}", b"value", labels[at % 7 % 5])
     for at in range(0, 100, 9):

@@ -12,7 +12,7 @@ from dspy_cachectl.stores import Label, MemoryStore, Store
 from dspy_cachectl.stores.disk import DiskStore
 
 TEXT = st.text(st.characters(exclude_characters="\x1f", exclude_categories=["Cs"]))
-LABELS = st.builds(Label, kind=TEXT, model=TEXT, phase=TEXT, role=TEXT, run_id=TEXT)
+LABELS = st.builds(Label, kind=TEXT, model=TEXT, phase=TEXT, role=TEXT, run=TEXT)
 
 
 @given(LABELS)
@@ -36,7 +36,7 @@ def test_any_text_is_a_label(text: str | None) -> None:
 
 ODD = [
     Label(kind="lm", model="a\x00b", phase="größe ☃"),
-    Label(kind="lm", model="", run_id="it's"),
+    Label(kind="lm", model="", run="it's"),
     Label(kind="", model="'; DROP TABLE Cache; --", phase="%", role="_"),
 ]
 
@@ -54,6 +54,6 @@ def test_a_store_keeps_any_label(tmp_path: Path, label: Label, make: type[Store]
 
 def test_a_separator_in_a_name_does_not_shift_the_others() -> None:
     """The separator itself becomes a space: the parts stay in their places."""
-    label = Label(kind="lm", model="a\x1fb", phase="eval", role="judge", run_id="r")
+    label = Label(kind="lm", model="a\x1fb", phase="eval", role="judge", run="r")
 
-    assert Label(kind="lm", model="a b", phase="eval", role="judge", run_id="r") == Label.decode(label.encode())
+    assert Label(kind="lm", model="a b", phase="eval", role="judge", run="r") == Label.decode(label.encode())

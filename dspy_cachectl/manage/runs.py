@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from glob import escape
-from typing import Any
 
 from dspy_cachectl.accounting import runs
 from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.manage.selection import Selection
 from dspy_cachectl.stores import RUN_KIND, Label
-from dspy_cachectl.stores.listing import Rows, read_rows, row_numbers
+from dspy_cachectl.stores.listing import Rows, read_entries, row_numbers
 from dspy_cachectl.stores.reader import FolderReader
 
 
@@ -20,7 +19,7 @@ class ListedRun:
     """A run.
 
     Attributes:
-        run_id: Its id.
+        run: Its id.
         phase: The phase that made it.
         began: When it was opened first, in Unix seconds; None where it is not described.
         draws: How many draws of it are stored.
@@ -35,11 +34,11 @@ class ListedRun:
         policy: The name of its policy, or None.
     """
 
-    run_id: str
+    run: str
     phase: str
-    began: float | None
-    draws: int
-    models: tuple[str, ...]
+    began: float | None = None
+    draws: int = 0
+    models: tuple[str, ...] = ()
     temperature: float | None = None
     state: str = "resumable"
     ended: float | None = None
@@ -47,36 +46,23 @@ class ListedRun:
     failed: int = 0
     policy: str | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        return asdict(self)
-
 
 def list_runs(reader: FolderReader) -> list[ListedRun]:
     """Return the runs of a store, the one begun last first; those that nothing describes come last."""
-    draws: dict[str, int] = {}
-    models: dict[str, set[str]] = {}
-    phases: dict[str, str] = {}
     labels = reader.labels()
-    for label, count in labels.items():
-        if label.is_answer and label.run_id:
-            draws[label.run_id] = draws.get(label.run_id, 0) + count
-            models.setdefault(label.run_id, set()).add(label.model)
-            phases.setdefault(label.run_id, label.phase)
-    found: dict[str, ListedRun] = {}
+    draws = {label: count for label, count in labels.items() if label.is_answer and label.run}
+    found = {label.run: ListedRun(label.run, label.phase) for label in draws}
     if any(label.kind == RUN_KIND for label in labels):
         numbers = row_numbers(reader, Rows(lambda label: label.kind == RUN_KIND))
-        for row, value in read_rows(reader, numbers):
-            run_id = row.label.run_id
-            known = (draws.get(run_id, 0), tuple(sorted(models.get(run_id, ()))))
+        for entry, value in read_entries(reader, numbers):
             try:
-                found[run_id] = _described(run_id, value(), *known)
+                found[entry.label.run] = _described(entry.label.run, value())
             except StoreError:
-                found[run_id] = ListedRun(run_id, row.label.phase, None, *known, state="damaged")
-    for run_id, count in draws.items():
-        if run_id not in found:
-            found[run_id] = ListedRun(run_id, phases[run_id], None, count, tuple(sorted(models[run_id])))
-    return sorted(found.values(), key=lambda run: (-(run.began or 0.0), run.run_id))
+                found[entry.label.run] = ListedRun(entry.label.run, entry.label.phase, state="damaged")
+    for label, count in draws.items():
+        run = found[label.run]
+        found[label.run] = replace(run, draws=run.draws + count, models=tuple(sorted({*run.models, label.model})))
+    return sorted(found.values(), key=lambda run: (-(run.began or 0.0), run.run))
 
 
 def selection_of(listed: Iterable[ListedRun], wanted: Iterable[str]) -> Selection:
@@ -89,26 +75,24 @@ def selection_of(listed: Iterable[ListedRun], wanted: Iterable[str]) -> Selectio
     Raises:
         ConfigurationError: If there is no such run.
     """
-    known = [run.run_id for run in listed]
+    known = [run.run for run in listed]
     chosen: dict[str, None] = {}
     for name in wanted:
         pattern = Selection(runs=(name,), kinds=("*",))
-        fitting = [name] if name in known else [one for one in known if pattern.matches(Label(run_id=one))]
+        fitting = [name] if name in known else [one for one in known if pattern.matches(Label(run=one))]
         if not fitting:
             raise ConfigurationError(f"there is no run {name!r}; `dspy-cachectl runs` lists those that there are")
         chosen.update(dict.fromkeys(fitting))
     # An id may look like a pattern.
-    return Selection(runs=tuple(escape(run_id) for run_id in chosen), kinds=("*",))
+    return Selection(runs=tuple(escape(run) for run in chosen), kinds=("*",))
 
 
-def _described(run_id: str, data: bytes, draws: int, models: tuple[str, ...]) -> ListedRun:
+def _described(run: str, data: bytes) -> ListedRun:
     origin, passage = runs.decode(data)
     return ListedRun(
-        run_id,
+        run,
         phase=origin.phase,
         began=origin.created,
-        draws=draws,
-        models=models,
         temperature=origin.temperature,
         state="complete" if passage.is_complete else "resumable",
         ended=passage.ended,

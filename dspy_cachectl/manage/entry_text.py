@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dspy_cachectl.entries.values import readable
+from dspy_cachectl.reports.texts import cut, plural
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,7 @@ def options(description: Mapping[str, Any]) -> dict[str, Any]:
 def opening(description: Mapping[str, Any], *, length: int) -> str:
     """Return the beginning of what was asked, in one line: of the last message, since the first are often alike."""
     parts = messages(description)
-    line = " ".join(parts[-1].text[: 8 * length].split()) if parts else ""
-    return line if len(line) <= length else f"{line[: length - 1]}…"
+    return cut(parts[-1].text[: 8 * length], length) if parts else ""
 
 
 def answer(stored: Any) -> list[Part]:
@@ -95,22 +95,22 @@ def _output(output: Any) -> Iterator[Part]:
 
 
 def _response(response: Mapping[str, Any]) -> Iterator[Part]:
-    for choice in _list(response.get("choices")):
-        message = _mapping(_mapping(choice).get("message"))
-        if message.get("reasoning_content"):
-            yield Part("reasoning", _text(message["reasoning_content"]))
-        text = message.get("content", _mapping(choice).get("text"))
-        if text is not None:
-            yield _answered(text)
-        for call in _list(message.get("tool_calls")):
-            yield _tool_call(call)
+    for choice in map(_mapping, _list(response.get("choices"))):
+        # A completion without messages has its text in the choice itself.
+        message = _mapping(choice.get("message"))
+        text = message.get("content", choice.get("text"))
+        yield from _output({**message, "text": text, "tool_calls": _list(message.get("tool_calls"))})
     for item in map(_mapping, _list(response.get("output"))):
-        if item.get("type") == "message":
-            yield _answered(_text(item.get("content")))
-        elif item.get("type") == "function_call":
-            yield _tool_call(item)
-        elif item:
-            yield Part(str(item.get("type", "value")), _text(item.get("summary") or item))
+        yield from _item(item)
+
+
+def _item(item: Mapping[str, Any]) -> Iterator[Part]:
+    if item.get("type") == "message":
+        yield _answered(_text(item.get("content")))
+    elif item.get("type") == "function_call":
+        yield _tool_call(item)
+    elif item:
+        yield Part(str(item.get("type", "value")), _text(item.get("summary") or item))
 
 
 def _tool_call(call: Any) -> Part:
@@ -150,11 +150,8 @@ def _piece(item: Any) -> str:
     if isinstance(text, str):
         return text
     # A picture is a megabyte of letters.
-    return f"[{item.get('type', 'part')}: {_cut(json.dumps(item, ensure_ascii=False), 120)}]"
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[:length]}… ({len(text):,} characters)"
+    whole = json.dumps(item, ensure_ascii=False)
+    return f"[{item.get('type', 'part')} of {plural(len(whole), 'character')}: {cut(whole, 120)}]"
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

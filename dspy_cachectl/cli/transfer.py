@@ -7,41 +7,34 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dspy_cachectl.cli import options
-from dspy_cachectl.cli.consent import DryRun, progress
-from dspy_cachectl.cli.output import console, plain, print_json
-from dspy_cachectl.cli.removing import counted
+from dspy_cachectl.cli.confirm import DryRun, progress
+from dspy_cachectl.cli.options import AsJson, selecting
+from dspy_cachectl.cli.output import print_json, print_line
 from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.manage.selection import Selection
+from dspy_cachectl.reports.texts import harmless, plural
 from dspy_cachectl.stores.reader import FolderReader
 
 if TYPE_CHECKING:
     from dspy_cachectl.manage.exchange import Imported
 
-FAILED = 1
 
-
+@selecting
 def export_entries(
     context: typer.Context,
     *,
     path: Annotated[Path, typer.Argument(metavar="FILE", help="The file; compressed where it ends in .zst.")],
-    models: options.Models = None,
-    phases: options.Phases = None,
-    runs: options.Runs = None,
-    roles: options.Roles = None,
-    kinds: options.Kinds = None,
-    older_than: options.OlderThan = None,
-    newer_than: options.NewerThan = None,
-    contains: options.Contains = None,
+    selection: Selection,
     redact_with: Annotated[
         str | None,
         typer.Option("--redact-with", metavar="MODULE:FUNCTION", help="Apply this function to every text."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
-    as_json: options.AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write answers to a cassette: for another store, or for tests that replay it with cachectl.cassette().
 
@@ -49,41 +42,22 @@ def export_entries(
     """
     from dspy_cachectl.manage import exchange
 
-    selection = options.selected(
-        models=models,
-        phases=phases,
-        runs=runs,
-        roles=roles,
-        kinds=kinds,
-        older_than=older_than,
-        newer_than=newer_than,
-        contains=contains,
-    )
     redact = None if redact_with is None else _function(redact_with)
     folder: Path = context.obj.folder()
     with progress("Exporting") as advance:
         done = exchange.export(FolderReader(folder), selection, path, redact=redact, force=force, advance=advance)
     if as_json:
-        print_json(
-            {
-                "store": str(folder),
-                "file": str(path) if done.entries else None,
-                "entries": done.entries,
-                "bytes": done.bytes,
-                "models": dict(done.models.most_common()),
-                "left_out": dict(done.left_out),
-            }
-        )
-    elif done.entries:
-        from rich import filesize
-
-        print(f"Wrote {counted(done.entries, 'answer', 'answers')}, {filesize.decimal(done.bytes)}: {plain(str(path))}")
-        _print_left_out(done.left_out)
+        print_json({"store": folder, "file": path if done.entries else None, **vars(done)})
     else:
-        console().print("Nothing is stored yet." if selection.is_empty else "Nothing that is stored fits.")
+        if done.entries:
+            from rich import filesize
+
+            print_line(f"Wrote {plural(done.entries, 'answer')}, {filesize.decimal(done.bytes)}: {path}")
+        else:
+            print("Nothing is stored yet." if selection.is_empty else "Nothing that is stored fits.")
         _print_left_out(done.left_out)
     if not done.entries:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(1)
 
 
 def import_entries(
@@ -107,15 +81,15 @@ def import_entries(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace answers that are in the store.")] = False,
     dry_run: DryRun = False,
-    as_json: options.AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Put the answers of cassettes, or of DSPy's own cache, into the store. Those that are there are kept.
 
     Of a file that export wrote every answer comes under the key it had. Of one that cassette() recorded, the answers
     outside phases, those of phases that reuse, and with the provider's own server the draws of runs.
 
-    DSPy's cache holds no requests: its answers are filed properly as programs ask for them, outside runs. It is not
-    unpickled. Exits with 1 if something is damaged or refused; the rest is imported.
+    DSPy's cache holds no requests: its answers are filed properly as programs ask for them, outside runs. Its pickles
+    run nothing. Exits with 1 if something is damaged or refused; the rest is imported.
     """
     if not paths and not from_dspy:
         raise typer.BadParameter("name a file, or --from-dspy", param_hint="FILE")
@@ -130,7 +104,7 @@ def import_entries(
     store = DiskStore(folder, max_bytes=settings().disk_bytes)
     found: dict[Path, Imported] = {}
     for path in paths or [dspy_cache.default_folder()]:
-        with progress(f"Importing {plain(path.name)}") as advance:
+        with progress(f"Importing {harmless(path.name)}") as advance:
             if from_dspy:
                 found[path] = dspy_cache.import_folder(store, path, endpoint=endpoint, dry_run=dry_run, advance=advance)
             else:
@@ -138,35 +112,25 @@ def import_entries(
                     store, path, endpoint=endpoint, overwrite=overwrite, dry_run=dry_run, advance=advance
                 )
     if as_json:
-        data = {"store": str(folder), "dry_run": dry_run}
-        print_json({**data, "files": [{"file": str(path), **_as_data(done)} for path, done in found.items()]})
+        files = [{"file": path, **vars(done)} for path, done in found.items()]
+        print_json({"store": folder, "dry_run": dry_run, "files": files})
     else:
         for path, done in found.items():
             _print_imported(path, done, dry_run=dry_run)
     if any(done.damage for done in found.values()):
-        raise typer.Exit(FAILED)
-
-
-def _as_data(done: Imported) -> dict[str, Any]:
-    return {
-        "added": done.added,
-        "replaced": done.replaced,
-        "kept": done.kept,
-        "left_out": dict(done.left_out),
-        "damage": done.damage,
-    }
+        raise typer.Exit(1)
 
 
 def _print_imported(path: Path, done: Imported, *, dry_run: bool) -> None:
     verb = "Would import" if dry_run else "Imported"
-    print(f"{verb} {counted(done.added + done.replaced, 'answer', 'answers')}: {plain(str(path))}")
+    print_line(f"{verb} {plural(done.added + done.replaced, 'answer')}: {path}")
     if done.replaced:
         print(f"  {done.replaced:,} of them in place of answers that were there")
     if done.kept:
         print(f"  kept what was there: {done.kept:,}; --overwrite replaces it")
     _print_left_out(done.left_out)
     for problem in done.damage:
-        print(f"  {plain(problem)}")
+        print_line(f"  {problem}")
 
 
 def _print_left_out(left_out: Counter[str]) -> None:

@@ -1,0 +1,228 @@
+"""`dspy-cachectl ls`, `show`, `diff` and `explain`: which entries there are, and what is in them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dspy_cachectl.cli.confirm import progress
+from dspy_cachectl.cli.options import AsJson, selecting
+from dspy_cachectl.cli.output import console, print_json, print_json_lines, print_line, print_table, styled
+from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.manage import entries, entry_text
+from dspy_cachectl.manage.selection import Selection
+from dspy_cachectl.reports.texts import age, harmless_lines, plural, when
+from dspy_cachectl.stores.listing import Order
+from dspy_cachectl.stores.reader import FolderReader
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from dspy_cachectl.entries.explain import Span
+    from dspy_cachectl.manage.entries import ListedEntry, ShownEntry
+
+Key = Annotated[str, typer.Argument(metavar="KEY", help="The key of an entry, or how it begins.", show_default=False)]
+
+_COLUMNS = ("key", "age", "kind", "model", "phase", "role", "run", "size", "served", "prompt")
+_KEY_SHOWN = 12
+_STYLES = {"both": "", "first": "red", "second": "green", "cut": "dim"}
+_MARKS = {"both": "{}", "first": "[-{}-]", "second": "{{+{}+}}", "cut": " … ({}) … "}
+
+
+@selecting
+def list_store(
+    context: typer.Context,
+    *,
+    selection: Selection,
+    sort: Annotated[Order, typer.Option("--sort", help="What to sort by; the newest, largest, most served first.")] = (
+        Order.AGE
+    ),
+    reverse: Annotated[bool, typer.Option("--reverse", help="The other way round.")] = False,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="How many at most; 0 for all.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List entries, the newest first, with the beginning of what was asked."""
+    reader = FolderReader(context.obj.folder())
+    now = time.time()
+    with progress("Searching") if selection.text is not None else nullcontext() as advance:
+        found = entries.list_entries(
+            reader, selection, now=now, order=sort, reverse=reverse, limit=limit or None, advance=advance
+        )
+        if as_json:
+            print_json_lines(found)
+            return
+        first = next(found, None)
+        if first is not None:
+            rows = (_cells(entry, now) for entry in chain([first], found))
+            print_table(_COLUMNS, rows, right=("age", "size", "served"), whole=("key",), cut="prompt")
+    if first is None:
+        print("Nothing is stored yet." if selection.is_empty else "Nothing that is stored fits.")
+
+
+def _cells(entry: ListedEntry, now: float) -> tuple[str, ...]:
+    from rich import filesize
+
+    label = entry.label
+    return (
+        entry.key[:_KEY_SHOWN],
+        age(now - entry.stored),
+        *(label.kind, label.model, label.phase, label.role, label.run),
+        filesize.decimal(entry.size),
+        f"{entry.served:,}",
+        entry.prompt if entry.prompt is not None else f"(damaged: {entry.damage})",
+    )
+
+
+def show_entry(context: typer.Context, key: Key, *, as_json: AsJson = False) -> None:
+    """Show an entry: what was asked, what was answered, and where the answer came from."""
+    shown = _found(FolderReader(context.obj.folder()), key)
+    if as_json:
+        print_json(shown)
+        return
+    out = console()
+    for name, value in _facts(shown):
+        if value is not None:
+            out.print(styled((f"{name:<12} ", "dim"), (value, "")), soft_wrap=True)
+    for part in shown.messages:
+        _print_part(part.title, part.text, "bold cyan")
+    for part in shown.answer:
+        _print_part(f"answer: {part.title}", part.text, "bold green")
+
+
+def show_difference(
+    context: typer.Context,
+    first: Key,
+    second: Annotated[str, typer.Argument(metavar="KEY", help="The key of another.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show what differs between two entries. Words of the first are in [-...-], words of the second in {+...+}."""
+    reader = FolderReader(context.obj.folder())
+    found = entries.compare(_found(reader, first), _found(reader, second))
+    if as_json:
+        print_json(found)
+        return
+    console().print(styled((f"first   {found.first}\n", "red"), (f"second  {found.second}", "green")), soft_wrap=True)
+    for title, lines in (("request", found.request), ("origin", found.origin)):
+        _print_part(title, "\n".join(lines) or "the same", "bold cyan")
+    for title, spans in found.messages.items():
+        _print_part(f"message {title}", _words(spans), "bold cyan")
+    _print_part("answer", "the same" if found.answer is None else _words(found.answer), "bold green")
+
+
+def explain_miss(
+    context: typer.Context,
+    *,
+    key: Annotated[
+        str | None, typer.Argument(metavar="KEY", help="The key of an entry, or how it begins.", show_default=False)
+    ] = None,
+    request: Annotated[
+        Path | None,
+        typer.Option("--request", metavar="FILE", help="A request as JSON; '-' reads it from the standard input."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say why a request was bought, though others are stored: the nearest one, and what differs.
+
+    With a KEY: why that entry was bought, in the light of what was stored before it. With --request: whether the
+    answer is stored, and what is nearest to it where it is not. A request is {"model": ..., "messages": [...]} with
+    the options of the call, or what `show --json` prints under "request".
+    """
+    if (key is None) == (request is None):
+        raise typer.BadParameter("name the KEY of an entry, or a --request", param_hint="KEY")
+
+    from dspy_cachectl.manage import explanation
+
+    reader = FolderReader(context.obj.folder())
+    try:
+        with progress("Searching") as advance:
+            if key is not None:
+                found = explanation.explain_entry(reader, key, advance=advance)
+            else:
+                found = explanation.explain_request(reader, _read(request or Path("-")), advance=advance)
+    except ConfigurationError as error:
+        hint = "KEY" if key is not None else "--request"
+        raise typer.BadParameter(harmless_lines(str(error)), param_hint=hint) from error
+    if as_json:
+        print_json(found)
+        return
+    print_line(f"key: {found.key}")
+    print_line(f"{'stored' if found.stored else 'not stored'}: {found.reason}")
+    if found.nearest is not None:
+        print_line(f"nearest of {plural(found.searched, 'entry', 'entries')}: {found.nearest}")
+        for line in found.differences or ["nothing differs"]:
+            print_line(f"  - {line}")
+
+
+def _found(reader: FolderReader, key: str) -> ShownEntry:
+    try:
+        return entries.find(reader, key)
+    except entries.AmbiguousKeyError as error:
+        raise typer.BadParameter(harmless_lines(str(error)), param_hint="KEY") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+        data = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{str(path)!r} cannot be read as JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigurationError(f"{str(path)!r} holds no JSON object")
+    return data
+
+
+def _facts(shown: ShownEntry) -> Iterator[tuple[str, str | None]]:
+    from rich import filesize
+
+    origin, now = shown.origin, time.time()
+    yield "key", shown.key
+    yield "kind", origin.kind
+    yield "model", origin.model
+    yield "stored", f"{_ago(shown.stored, now)}; {filesize.decimal(shown.size)}"
+    last = "" if shown.served_at is None else f", last {_ago(shown.served_at, now)}"
+    yield "served", f"{plural(shown.served, 'time')}{last}"
+    yield "phase", origin.phase or "(outside phases)"
+    yield "role", origin.role
+    yield "run", origin.run_id
+    yield "rollout id", None if origin.rollout_id is None else str(origin.rollout_id)
+    yield "ordinal", None if origin.ordinal is None else str(origin.ordinal)
+    yield "endpoint", origin.endpoint
+    lent = " (lent by the phase)" if origin.lent else ""
+    yield "temperature", None if origin.temperature is None else f"{origin.temperature:g}{lent}"
+    yield "tokens", _tokens(origin.prompt_tokens, origin.completion_tokens)
+    yield "cost", None if origin.cost is None else f"${origin.cost:.6g}"
+    yield "took", f"{origin.seconds:.2f} s, {plural(origin.requests, 'request')}"
+    yield "response", ", ".join(origin.response_ids) or None
+    yield "truncated", "yes, at the token limit" if origin.truncated else None
+    for name, value in entry_text.options(shown.request).items():
+        yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _ago(moment: float, now: float) -> str:
+    return f"{when(moment)}, {age(now - moment)} ago"
+
+
+def _tokens(read: int | None, written: int | None) -> str | None:
+    if read is None and written is None:
+        return None
+    return f"{read or 0:,} read, {written or 0:,} written"
+
+
+def _words(spans: list[Span]) -> Text:
+    return styled(*((_MARKS[span.of].format(span.text), _STYLES[span.of]) for span in spans))
+
+
+def _print_part(title: str, text: str | Text, style: str) -> None:
+    out = console()
+    out.print()
+    out.print(styled((title, style)), soft_wrap=True)
+    out.print(styled((text, "")) if isinstance(text, str) else text, soft_wrap=True)
