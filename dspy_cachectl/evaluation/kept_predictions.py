@@ -14,7 +14,7 @@ import dspy
 from dspy_cachectl.context.process import state
 from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError
-from dspy_cachectl.evaluation.answers import AnswerCost
+from dspy_cachectl.evaluation.answer_costs import AnswerCost
 from dspy_cachectl.evaluation.scoring import Scored
 from dspy_cachectl.fingerprints.canonical import UnstableError, text
 from dspy_cachectl.fingerprints.data import Question

@@ -24,10 +24,10 @@ from dspy_cachectl.context.phases import PhaseContext, PhaseRun
 from dspy_cachectl.context.process import SETTING
 from dspy_cachectl.context.ruling import draw_unit, phase_here
 from dspy_cachectl.errors import CachectlError, ConfigurationError, MissingExtraError
-from dspy_cachectl.evaluation.answers import AnswerCost, AnswerCosts
+from dspy_cachectl.evaluation.answer_costs import AnswerCost, AnswerCosts
 from dspy_cachectl.evaluation.kept_predictions import KeptPredictions, Predictions, library_of, output_hash
 from dspy_cachectl.evaluation.observed_program import NumberedExample, observed
-from dspy_cachectl.evaluation.progress import EvaluationProgress
+from dspy_cachectl.evaluation.score_so_far import ScoreSoFar
 from dspy_cachectl.evaluation.scoring import Scored, check_metric, score_with
 from dspy_cachectl.fingerprints.data import Question, questions_of
 from dspy_cachectl.fingerprints.models import generation_config, model_identity
@@ -35,9 +35,8 @@ from dspy_cachectl.fingerprints.programs import program_fingerprint
 from dspy_cachectl.fingerprints.provenance import provenance_of
 from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.predictions.keys import SnapshotKey
-from dspy_cachectl.reports.measurement import DrawResult, QuestionResult
-from dspy_cachectl.reports.progress import progress
-from dspy_cachectl.reports.provenance import Provenance
+from dspy_cachectl.reports.measurement import DrawResult, Provenance, QuestionResult
+from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.texts import cut
 from dspy_cachectl.statistics.quantiles import check_level
@@ -149,7 +148,7 @@ def evaluate(
                 questions=questions,
                 failure_score=failure_score,
                 kept=kept,
-                progress=EvaluationProgress(len(devset) * repeats, run, show),
+                score_so_far=ScoreSoFar(len(devset) * repeats, run, show),
                 results=[[None] * repeats for _ in devset],
             )
             run.on_call = evaluation.costs
@@ -181,7 +180,7 @@ class _Evaluation:
     questions: Sequence[Question]
     failure_score: float
     kept: KeptPredictions
-    progress: EvaluationProgress
+    score_so_far: ScoreSoFar
     results: list[list[DrawResult | None]]
     costs: AnswerCosts = field(default_factory=AnswerCosts)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -265,7 +264,7 @@ class _Evaluation:
             is_first = self.results[number][repeat] is None
             self.results[number][repeat] = replace(result, score=scored.score, failed=scored.failed)
         if is_first:  # a straggler may be asked twice
-            self.progress.scored(scored.score, failed=scored.failed is not None)
+            self.score_so_far.add(scored.score, failed=scored.failed is not None)
 
     def question_results(self, groups: Sequence[Any] | None) -> tuple[QuestionResult, ...]:
         """Return the results in the order of the data set."""

@@ -2,7 +2,7 @@
 
 A `Measurement` is answers and the numbers that they come to; `EvalReport`, `Comparison` and `Comparisons` are what
 people hold. Each makes its own sheet of plain rows, and `render` shows sheets, whatever is on them. `texts`, `writing`
-and `progress` are for everybody above: how counts and times are written, files, and how far along something is.
+and `progress_bar` are for everybody above: how counts and times are written, files, and how far along something is.
 
 Import from its modules. It knows `statistics`, the rows of `predictions` and the names of what the ledger counts.
 """

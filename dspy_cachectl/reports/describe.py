@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dspy_cachectl.accounting.ledger import NOTABLE
-from dspy_cachectl.reports.measurement import DrawResult, Measurement
+from dspy_cachectl.reports.measurement import DrawResult, Measurement, Provenance
 from dspy_cachectl.reports.numbers import (
     duration,
     ends_text,
@@ -20,7 +20,6 @@ from dspy_cachectl.reports.numbers import (
     short,
     short_name,
 )
-from dspy_cachectl.reports.provenance import Provenance
 from dspy_cachectl.reports.sheets import Cell, Facts, Notes, Sheet, sheet
 from dspy_cachectl.reports.texts import MISSING, cut, plural, when
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dspy_cachectl.reports.measurement import DrawResult, QuestionResult
-from dspy_cachectl.reports.provenance import Provenance
+from dspy_cachectl.reports.measurement import DrawResult, Provenance, QuestionResult
 from dspy_cachectl.reports.report import EvalReport
 
 BOUGHT = 1_760_000_000.0

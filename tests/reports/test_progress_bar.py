@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dspy_cachectl.reports.progress import progress
+from dspy_cachectl.reports.progress_bar import progress
 
 
 def test_a_bar_shows_what_is_done(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dspy_cachectl.context.phases import PhaseRun
 
 
-class EvaluationProgress:
+class ScoreSoFar:
     """The score so far. Thread-safe.
 
     Args:
@@ -22,7 +22,7 @@ class EvaluationProgress:
         self._total, self._run, self._show = total, run, show
         self._sum, self._count, self._failed = 0.0, 0, 0
 
-    def scored(self, score: float, *, failed: bool) -> None:
+    def add(self, score: float, *, failed: bool) -> None:
         """Count one more answer."""
         with self._lock:
             self._sum += score
