@@ -1,10 +1,8 @@
-"""Asking before something is removed, and how far along it is. Both on stderr: stdout is for the result."""
+"""Asking before something is removed, on stderr: stdout is for the result."""
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
@@ -63,21 +61,6 @@ class Consent:
         """Print a line for people."""
         if not self.as_json:
             print_line(text)
-
-
-@contextlib.contextmanager
-def progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Give a function that shows how much is done, and of how much; it does nothing where nobody watches."""
-    if not sys.stderr.isatty():
-        yield lambda _done, _total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task(title, total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)
 
 
 def _is_watched() -> bool:

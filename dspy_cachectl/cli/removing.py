@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dspy_cachectl.cli import options
-from dspy_cachectl.cli.confirm import Consent, DryRun, Yes, progress
+from dspy_cachectl.cli.confirm import Consent, DryRun, Yes
 from dspy_cachectl.cli.options import AsJson, selecting
 from dspy_cachectl.cli.output import print_json, print_line, print_table
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.manage.selection import Selection, parse_size
+from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.texts import age, plural, when
 from dspy_cachectl.stores.reader import FolderReader
 

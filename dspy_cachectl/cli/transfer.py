@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dspy_cachectl.cli.confirm import DryRun, progress
+from dspy_cachectl.cli.confirm import DryRun
 from dspy_cachectl.cli.options import AsJson, selecting
 from dspy_cachectl.cli.output import print_json, print_line
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.manage.selection import Selection
+from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.texts import harmless, plural
 from dspy_cachectl.stores.reader import FolderReader
 

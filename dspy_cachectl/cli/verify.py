@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dspy_cachectl.cli.confirm import Consent, DryRun, Yes, progress
+from dspy_cachectl.cli.confirm import Consent, DryRun, Yes
 from dspy_cachectl.cli.options import AsJson
 from dspy_cachectl.cli.output import console, print_json, print_table
+from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.texts import harmless, plural
 
 if TYPE_CHECKING:

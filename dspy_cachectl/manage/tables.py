@@ -5,15 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dspy_cachectl.errors import ConfigurationError, MissingExtraError, StoreUnavailableError
+from dspy_cachectl.errors import ConfigurationError, MissingExtraError
 from dspy_cachectl.predictions.rows import PredictionRow
 from dspy_cachectl.reports.texts import as_json
+from dspy_cachectl.reports.writing import write_whole
 
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 _PLAIN = (
@@ -52,13 +51,7 @@ def export(rows: Sequence[PredictionRow], target: Path, *, force: bool = False) 
     table = [_cells(row) for row in rows]
     columns = list(dict.fromkeys(name for cells in table for name in cells)) or list(_PLAIN)
     data = _csv(table, columns) if ending == ".csv" else _parquet(table, columns)
-    new = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        new.write_bytes(data)
-        os.replace(new, target)  # noqa: PTH105 - said in one breath with what it undoes
-    except OSError as error:
-        new.unlink(missing_ok=True)
-        raise StoreUnavailableError(f"could not write {str(target)!r}: {error}") from error
+    write_whole(target, data, what="the table")
 
 
 def _cells(row: PredictionRow) -> dict[str, Any]:
