@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dspy_cachectl.cli.confirm import Consent, DryRun, Yes
 from dspy_cachectl.cli.options import AsJson
-from dspy_cachectl.cli.output import console, print_json, print_table
+from dspy_cachectl.cli.output import print_json, print_line, print_table
 from dspy_cachectl.reports.progress_bar import progress
-from dspy_cachectl.reports.texts import harmless, plural
+from dspy_cachectl.reports.texts import plural
 
 if TYPE_CHECKING:
     from dspy_cachectl.manage.repair import Repaired
@@ -30,7 +30,9 @@ def verify_store(
     ] = False,
     predictions: Annotated[
         Path | None,
-        typer.Option("--predictions", metavar="FOLDER", help="Check this folder of kept predictions, too."),
+        typer.Option(
+            "--predictions", metavar="FOLDER", file_okay=False, help="Check this folder of kept predictions, too."
+        ),
     ] = None,
     yes: Yes = False,
     dry_run: DryRun = False,
@@ -40,17 +42,16 @@ def verify_store(
 
     Entries of a newer version are named, and are no damage.
     """
-    from dspy_cachectl.manage import verification
-    from dspy_cachectl.manage.repair import Repaired
     from dspy_cachectl.manage.repair import repair as mend
+    from dspy_cachectl.manage.verification import verify
 
     consent = Consent(yes=yes or not repair, dry_run=dry_run, as_json=as_json)
     folder: Path = context.obj.folder()
     with progress("Checking") as advance:
-        found = verification.verify(folder, predictions=predictions, advance=advance)
+        found = verify(folder, predictions=predictions, advance=advance)
     if not as_json:
         _print_report(folder, found)
-    done, left = Repaired(), found
+    done, left = None, found
     question = f"Move aside what is damaged ({len(found.damage):,})?"
     if repair and found.damage and consent.given(question, refused=DAMAGED):
         with progress("Repairing") as advance:
@@ -58,72 +59,37 @@ def verify_store(
         if not as_json:
             _print_repair(done, left)
     if as_json:
-        print_json(_as_data(folder, found, done if repair and not dry_run else None, left))
+        print_json({"store": folder, **vars(found), "repaired": done, "left": left.flaws})
     if left.damage:
         raise typer.Exit(DAMAGED)
 
 
-def _as_data(folder: Path, found: Report, done: Repaired | None, left: Report) -> dict[str, Any]:
-    data: dict[str, Any] = {
-        "store": str(folder),
-        "exists": found.exists,
-        "entries": found.entries,
-        "clean": not found.damage,
-        "flaws": [_flaw(flaw) for flaw in found.flaws],
-    }
-    if done is not None:
-        data["repair"] = {
-            "quarantine": None if done.quarantine is None else str(done.quarantine),
-            "rows": done.rows,
-            "files": done.files,
-            "kept": done.kept,
-            "problems": done.problems,
-            "left": [_flaw(flaw) for flaw in left.damage],
-        }
-    return data
-
-
-def _flaw(flaw: Any) -> dict[str, Any]:
-    return {"kind": flaw.kind.word, "where": flaw.where, "message": flaw.message, "damage": flaw.is_damage}
-
-
 def _print_report(folder: Path, found: Report) -> None:
-    from rich.text import Text
-
     from dspy_cachectl.manage.verification import Kind
 
-    out = console()
-    out.print(Text(harmless(str(folder))), soft_wrap=True)
-    if not found.exists:
-        out.print("Nothing is stored yet.")
-    else:
-        out.print(f"Looked at {plural(found.entries, 'row')}.")
+    print_line(str(folder))
+    print(f"Looked at {plural(found.entries, 'row')}." if found.exists else "Nothing is stored yet.")
     if found.flaws:
-        print_table(
-            ("flaw", "where", "what"), ((flaw.kind.word, flaw.where, flaw.message) for flaw in found.flaws[:_SHOWN])
-        )
+        rows = ((flaw.kind.word, flaw.where, flaw.message) for flaw in found.flaws[:_SHOWN])
+        print_table(("flaw", "where", "what"), rows)
         if len(found.flaws) > _SHOWN:
-            out.print(f"... and {len(found.flaws) - _SHOWN:,} more; --json prints all.")
+            print(f"... and {len(found.flaws) - _SHOWN:,} more; --json prints all.")
     counts = Counter(flaw.kind for flaw in found.flaws)
     for kind in Kind:
         if counts[kind]:
-            out.print(f"{counts[kind]:,} {kind.word}: {kind.value}", soft_wrap=True)
+            print(f"{counts[kind]:,} {kind.word}: {kind.value}")
     if not found.damage:
-        out.print("Nothing is damaged.")
+        print("Nothing is damaged.")
 
 
 def _print_repair(done: Repaired, left: Report) -> None:
-    from rich.text import Text
-
-    out = console()
-    moved = f"Moved {plural(done.rows, 'row')} and {plural(done.files, 'file')} aside"
-    where = f", to {harmless(str(done.quarantine))}" if done.quarantine is not None else ""
-    out.print(Text(f"{moved}{where}."), soft_wrap=True)
+    where = f", to {done.quarantine}" if done.quarantine is not None else ""
+    print_line(f"Moved {plural(done.rows, 'row')} and {plural(done.files, 'file')} aside{where}.")
     if done.kept is not None:
-        out.print(f"Built the database anew with the {plural(done.kept, 'row')} that can be read.")
+        print(f"Built the database anew with the {plural(done.kept, 'row')} that can be read.")
     for problem in done.problems:
-        out.print(Text(f"Not done: {problem}."), soft_wrap=True)
+        print_line(f"Not done: {problem}.")
     if left.damage:
-        out.print(f"{plural(len(left.damage), 'flaw is', 'flaws are')} left.")
+        print(f"{plural(len(left.damage), 'flaw is', 'flaws are')} left.")
     else:
-        out.print("Nothing is damaged now.")
+        print("Nothing is damaged now.")

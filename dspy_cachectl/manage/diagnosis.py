@@ -21,6 +21,7 @@ from packaging.specifiers import SpecifierSet
 
 from dspy_cachectl.errors import CachectlError, StoreError
 from dspy_cachectl.manage.repair import quarantine_of
+from dspy_cachectl.manage.verification import database_problem
 from dspy_cachectl.stores.reader import DATABASE, FolderReader
 
 Level = Literal["ok", "warning", "error"]
@@ -262,14 +263,14 @@ CHECKS: tuple[Check, ...] = (
 def _database(reader: FolderReader) -> Iterator[Finding]:
     repair = "`dspy-cachectl verify --repair` keeps what can be read"
     try:
-        found = [str(row[0]) for row in reader.query("PRAGMA quick_check(5)")]
+        problem = database_problem(reader, quick=True)
         entries = sum(count for label, count in reader.labels().items() if label.is_answer)
         size = reader.bytes_used()
     except StoreError as error:
         yield Finding("store", "error", str(error), repair)
         return
-    if found != ["ok"]:
-        yield Finding("store", "error", f"its database is damaged: {'; '.join(found)}", repair)
+    if problem:
+        yield Finding("store", "error", f"its database is damaged: {problem}", repair)
     else:
         yield Finding("store", "ok", f"{reader.path}: {entries:,} entries, {size:,} bytes")
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from dspy_cachectl.errors import StoreError, StoreUnavailableError
 from dspy_cachectl.manage.progress import Advance
 from dspy_cachectl.manage.verification import Flaw, Kind, Report, RowState, verify
+from dspy_cachectl.reports.texts import as_json
 from dspy_cachectl.stores.database import as_text
 from dspy_cachectl.stores.folder import Folder
 from dspy_cachectl.stores.forks import inside_sqlite
@@ -56,7 +57,7 @@ class Repaired:
     files: int = 0
     kept: int | None = None
     problems: list[str] = field(default_factory=list)
-    flaws: list[dict[str, str]] = field(default_factory=list)
+    flaws: list[Flaw] = field(default_factory=list)
 
 
 def quarantine_of(folder: Path) -> Path:
@@ -96,8 +97,8 @@ def repair(
 def _mend(folder: Path, flaws: Sequence[Flaw], done: Repaired) -> None:
     if any(flaw.kind is not Kind.SNAPSHOT for flaw in flaws):
         done.quarantine = done.quarantine or _made(quarantine_of(folder))
-        done.flaws += [{"kind": flaw.kind.word, "where": flaw.where, "message": flaw.message} for flaw in flaws]
-        (done.quarantine / "flaws.json").write_text(json.dumps(done.flaws, indent=2), encoding="ascii")
+        done.flaws += flaws
+        (done.quarantine / "flaws.json").write_text(json.dumps(as_json(done.flaws), indent=2), encoding="ascii")
     _set_snapshots_aside([flaw for flaw in flaws if flaw.kind is Kind.SNAPSHOT], done)
     if any(flaw.kind is Kind.DATABASE for flaw in flaws):
         _rebuild(folder, done)  # its rows have other numbers now; what is damaged in them is found by another look

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from datetime import datetime, timezone
+from enum import Enum
 from typing import Any
 
 MISSING = "\N{EN DASH}"
@@ -52,7 +53,7 @@ def harmless_lines(text: str) -> str:
 
 
 def as_json(value: Any) -> Any:
-    """Return a value as JSON types: an object by its fields, and what JSON has nothing for as text."""
+    """Return a value as JSON types: an object by its fields, a choice by its name, and what JSON lacks as text."""
     if isinstance(value, (str, int, bool, type(None))):
         return value
     if isinstance(value, float):
@@ -63,6 +64,8 @@ def as_json(value: Any) -> Any:
         return [as_json(item) for item in value]
     if isinstance(value, (set, frozenset)):
         return sorted(map(as_json, value), key=str)
+    if isinstance(value, Enum):
+        return value.name.lower()
     if is_dataclass(value):
         return {field.name: as_json(getattr(value, field.name)) for field in fields(value)}
     return str(value)

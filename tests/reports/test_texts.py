@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
 import pytest
 
 from dspy_cachectl.reports import texts
@@ -49,3 +55,25 @@ def test_what_would_be_obeyed_is_shown(text: str, expected: str) -> None:
 def test_lines_stay_lines() -> None:
     """Where a text has lines they are kept, and a tab is room."""
     assert "a   b\n\\x1bc" == texts.harmless_lines("a\tb\n\x1bc")
+
+
+@dataclass
+class _Fact:
+    name: str
+    where: Path
+    kind: _Kind
+    counts: Counter[str]
+    seen: set[int]
+    worth: tuple[float, float]
+
+
+class _Kind(Enum):
+    DAMAGED = "what this means, in words"
+
+
+def test_a_value_as_json() -> None:
+    """An object is its fields, in JSON types all the way down; what JSON has no word for is text."""
+    fact = _Fact("x", Path("a/b"), _Kind.DAMAGED, Counter({"one": 2}), {3, 1}, (0.5, math.nan))
+    expected = {"name": "x", "where": str(Path("a/b")), "kind": "damaged", "counts": {"one": 2}}
+    expected |= {"seen": [1, 3], "worth": [0.5, "nan"]}
+    assert [expected, None, {"5": "b'x'"}] == texts.as_json([fact, None, {5: b"x"}])
