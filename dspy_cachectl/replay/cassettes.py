@@ -32,11 +32,6 @@ _SHOWN_MISSES = 5
 _PATIENCE = 60.0
 """How long to wait for another process that writes the same cassette, in seconds."""
 
-_READ: dict[Path, tuple[tuple[int, int, int], files.CassetteFile]] = {}
-"""What scopes opened last: which version of the file, and what is in it."""
-
-_MOST_READ = 2
-
 
 class Cassette:
     """A cassette that is, or was, open.
@@ -286,12 +281,12 @@ def _shared(path: Path) -> files.CassetteFile | None:
         return None
     except OSError as error:
         raise StoreUnavailableError(f"the cassette {path} cannot be read: {error}") from error
-    version = (found.st_mtime_ns, found.st_size, found.st_ino)
-    if path not in _READ or _READ[path][0] != version:
-        if len(_READ) >= _MOST_READ:
-            _READ.clear()
-        _READ[path] = version, files.read(path)
-    return _READ[path][1]
+    return _read(path, (found.st_mtime_ns, found.st_size, found.st_ino))
+
+
+@functools.lru_cache(maxsize=2)
+def _read(path: Path, version: tuple[int, int, int]) -> files.CassetteFile:  # noqa: ARG001 - it tells one from another
+    return files.read(path)
 
 
 def _take_over(path: Path, scope: str) -> bool:

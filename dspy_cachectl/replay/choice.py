@@ -34,46 +34,17 @@ _PLAIN = (str, int, float, bool, type(None))
 _FIXTURE_SUFFIX = " (fixture"
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line and the configuration file say.
+def check(config: pytest.Config) -> None:
+    """Look at what the configuration file says.
 
-    Attributes:
-        mode: The mode of every test, or None where the command line names none.
-        default: The mode of a test whose marker names none.
-        folder: The folder of cassettes beside a test file.
-        everything: Whether every test has a cassette, marked or not.
-        root: pytest's root folder.
-        invoked: The folder in which pytest was started.
+    Raises:
+        pytest.UsageError: If it cannot be used.
     """
-
-    mode: str | None
-    default: str
-    folder: str
-    everything: bool
-    root: Path
-    invoked: Path
-
-    @classmethod
-    def of(cls, config: pytest.Config) -> Options:
-        """Read them.
-
-        Raises:
-            pytest.UsageError: If one cannot be used.
-        """
-        default, folder = str(config.getini("cachectl_mode")), str(config.getini("cachectl_folder"))
-        if default not in MODES:
-            raise pytest.UsageError(f"cachectl_mode is one of {', '.join(MODES)}, not {default!r}")
-        if not folder or Path(folder).is_absolute() or ".." in Path(folder).parts:
-            raise pytest.UsageError(f"cachectl_folder names a folder beside each test file, not {folder!r}")
-        return cls(
-            mode=config.getoption("cachectl"),
-            default=default,
-            folder=folder,
-            everything=bool(config.getini("cachectl_all")),
-            root=config.rootpath,
-            invoked=config.invocation_params.dir,
-        )
+    mode, folder = str(config.getini("cachectl_mode")), str(config.getini("cachectl_folder"))
+    if mode not in MODES:
+        raise pytest.UsageError(f"cachectl_mode is one of {', '.join(MODES)}, not {mode!r}")
+    if not folder or Path(folder).is_absolute() or ".." in Path(folder).parts:
+        raise pytest.UsageError(f"cachectl_folder names a folder beside each test file, not {folder!r}")
 
 
 @dataclass(frozen=True)
@@ -104,27 +75,28 @@ class TestCassette:
         return self.module + self.name
 
 
-def asks(item: pytest.Item, options: Options) -> bool:
+def asks(item: pytest.Item) -> bool:
     """Tell whether a test asks for a cassette, whatever the mode."""
     marked = item.get_closest_marker(MARKER) is not None
-    return options.mode != "off" and (marked or options.everything or FIXTURE in _fixtures(item))
+    everything = bool(item.config.getini("cachectl_all"))
+    return item.config.getoption("cachectl") != "off" and (marked or everything or FIXTURE in _fixtures(item))
 
 
-def of_test(item: pytest.Item, options: Options) -> TestCassette | None:
+def of_test(item: pytest.Item) -> TestCassette | None:
     """Return the cassette of a test, or None where it has none.
 
     Raises:
         ConfigurationError: If a marker of it cannot be used.
     """
-    if not asks(item, options):
+    if not asks(item):
         return None
     said = _said(item.iter_markers(MARKER))
-    mode = _mode(said, options)
+    mode = _mode(said, item.config)
     if mode is None:
         return None
-    path, module = _place(item.path, said.get("cassette"), options)
+    path, module = _place(item, item.path, said.get("cassette"))
     name = name_of(item)
-    command = shlex.quote(f"{_relative(item.path, options.invoked)}::{name}")
+    command = shlex.quote(f"{_relative(item.path, item.config.invocation_params.dir)}::{name}")
     return TestCassette(path, module, name, mode, said.get("redact"), "this test", command)
 
 
@@ -133,7 +105,6 @@ def of_fixture(
     node: Node,
     item: pytest.Item,
     asking: Iterable[pytest.Item],
-    options: Options,
 ) -> TestCassette | None:
     """Return the cassette of a fixture that outlives a test, or None where it has none.
 
@@ -145,27 +116,26 @@ def of_fixture(
         node: What it is set up for: a class, a module, a package or the session.
         item: The test that needs it first.
         asking: The tests that ask for a cassette.
-        options: What the command line and the configuration file say.
     """
     argument = fixturedef.argname
     users = [one for one in asking if (one is item or argument in _fixtures(one)) and node in one.listchain()]
     at_node = list(node.iter_markers(MARKER))
     said = _said_by_first(sorted(users, key=lambda one: one.nodeid), at_node)
-    mode = None if said is None else _mode(said, options)
-    home = _home(fixturedef, options)
+    mode = None if said is None else _mode(said, item.config)
+    home = _home(fixturedef, item.config.rootpath)
     if said is None or mode is None:
         return None
     name = f"{argument}{_parameters(fixturedef, item)}{_FIXTURE_SUFFIX})"
     if fixturedef.scope in {"class", "module"}:
-        path, module = _place(item.path, _said(at_node).get("cassette"), options)
+        path, module = _place(item, item.path, _said(at_node).get("cassette"))
         if home is not None and home != item.path.resolve():
             name = name.removesuffix(")") + f" of {_relative(home, item.path.resolve().parent)})"
         name = "::".join(filter(None, [name_of(node), name]))
     elif home is not None:
-        path, module = _place(home, None, options)
+        path, module = _place(item, home, None)
     else:
         return None
-    command = shlex.quote(_relative(item.path, options.invoked))
+    command = shlex.quote(_relative(item.path, item.config.invocation_params.dir))
     return TestCassette(path, module, name, mode, said.get("redact"), f"the fixture {argument!r}", command)
 
 
@@ -234,17 +204,17 @@ def _said_by_first(users: Iterable[pytest.Item], at_node: Sequence[pytest.Mark])
     return None
 
 
-def _mode(said: dict[str, Any], options: Options) -> Mode | None:
+def _mode(said: dict[str, Any], config: pytest.Config) -> Mode | None:
     """Return what is done with calls, or None without a cassette. A test whose marker says so never has one."""
     if said.get("mode") == "off":
         return None
-    mode = options.mode or said.get("mode") or options.default
-    return None if mode == "off" else mode  # type: ignore[return-value]
+    mode = config.getoption("cachectl") or said.get("mode") or config.getini("cachectl_mode")
+    return None if mode == "off" else mode
 
 
-def _place(file: Path, cassette: Any, options: Options) -> tuple[Path, str]:
+def _place(item: pytest.Item, file: Path, cassette: Any) -> tuple[Path, str]:
     """Return a cassette's file, and what the scopes of a test file begin with in there."""
-    own = file.parent / options.folder / f"{file.stem}.jsonl"
+    own = file.parent / str(item.config.getini("cachectl_folder")) / f"{file.stem}.jsonl"
     if cassette is None:
         return own, ""
     path = Path(os.path.normpath(own.parent / cassette))
@@ -261,12 +231,12 @@ def _relative(path: Path, folder: Path) -> str:
         return path.as_posix()
 
 
-def _home(fixturedef: pytest.FixtureDef[Any], options: Options) -> Path | None:
+def _home(fixturedef: pytest.FixtureDef[Any], root: Path) -> Path | None:
     """Return the file that defines a fixture, or None for an installed plugin's."""
     # Not the file that its code was compiled from: that may have been moved since.
     file = getattr(inspect.unwrap(fixturedef.func), "__globals__", {}).get("__file__")
     path = None if file is None else Path(file).resolve()
-    if path is None or not path.is_relative_to(options.root.resolve()) or "site-packages" in path.parts:
+    if path is None or not path.is_relative_to(root.resolve()) or "site-packages" in path.parts:
         return None
     return path
 

@@ -300,6 +300,8 @@ def _too_much(line: int, total: int, short: int) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
+    if path.exists() and not path.is_file():
+        raise StoreUnavailableError(f"the cassette {path} cannot be read: it is no file")  # a pipe would be waited for
     with ExitStack() as stack:
         file: IO[bytes] = stack.enter_context(path.open("rb"))
         if path.suffix == ".zst":

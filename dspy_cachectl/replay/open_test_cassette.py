@@ -66,11 +66,9 @@ class OpenTestCassette:
         Args:
             is_known: Given a scope, tells whether there is still somebody to replay it.
         """
-        known: dict[str, bool] = {"": True}
-        for one in self._open.others.values():
-            if one.scope not in known:
-                known[one.scope] = is_known(one.scope)
-        return [one for one in self._open.others.values() if not known[one.scope]]
+        scopes = {one.scope for one in self._open.others.values()} - {""}
+        gone = {scope for scope in scopes if not is_known(scope)}
+        return [one for one in self._open.others.values() if one.scope in gone]
 
     @staticmethod
     def ensure_in_place() -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from dspy_cachectl.errors import CachectlError
 from dspy_cachectl.replay import choice
-from dspy_cachectl.replay.choice import Options, TestCassette
+from dspy_cachectl.replay.choice import TestCassette
 from dspy_cachectl.replay.failures import Failure
 from dspy_cachectl.replay.summary import Note, Summary
 
@@ -73,7 +73,7 @@ class _Plugin:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._options = Options.of(config)
+        choice.check(config)
         self._summary = Summary()
         self._notes: list[Note] = []
         self._item: pytest.Item | None = None
@@ -88,7 +88,7 @@ class _Plugin:
         self._collected[item.path].add(item)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        self._asking = [item for item in session.items if choice.asks(item, self._options)]
+        self._asking = [item for item in session.items if choice.asks(item)]
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -102,7 +102,7 @@ class _Plugin:
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         # Before any fixture: one that is shared must not fail for the marker of the test that came first.
         try:
-            item.stash[_CHOSEN] = choice.of_test(item, self._options)
+            item.stash[_CHOSEN] = choice.of_test(item)
         except CachectlError as error:
             raise _unusable(item, error) from None
 
@@ -177,7 +177,7 @@ class _Plugin:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         for note in self._notes:  # of a test that was interrupted
             self._summary.add(note)
-        names = {path: os.path.relpath(path, self._options.invoked) for path in self._summary.unused}
+        names = {path: os.path.relpath(path, self._config.invocation_params.dir) for path in self._summary.unused}
         lines = self._summary.lines(names)
         if lines:
             terminalreporter.section("cassettes")
@@ -225,7 +225,7 @@ class _Plugin:
         self, fixturedef: pytest.FixtureDef[Any], node: choice.Node, item: pytest.Item
     ) -> Generator[None, object, object]:
         """Set up a fixture that outlives the test, in a cassette of its own if it has one."""
-        chosen = choice.of_fixture(fixturedef, node, item, self._asking, self._options)
+        chosen = choice.of_fixture(fixturedef, node, item, self._asking)
         if chosen is None:
             return (yield)
         from dspy_cachectl.replay.open_test_cassette import OpenTestCassette

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,10 +145,13 @@ def test_an_answer_that_cannot_be_decoded(endpoint: Endpoint, path: Path) -> Non
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:
-    """A folder in the place of the file is said to be unreadable."""
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(cachectl.StoreUnavailableError, match="cannot be read"), cachectl.cassette(tmp_path / "folder"):
-        pass
+    """A folder or a named pipe in the place of the file is said to be unreadable, and nobody waits for it."""
+    folder, pipe = tmp_path / "folder", tmp_path / "pipe"
+    folder.mkdir()
+    os.mkfifo(pipe)
+    for path in (folder, pipe):
+        with pytest.raises(cachectl.StoreUnavailableError, match="cannot be read"), cachectl.cassette(path, "new"):
+            pass
 
 
 def test_a_leftover_of_a_killed_write(endpoint: Endpoint, path: Path) -> None:
