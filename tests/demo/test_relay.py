@@ -8,7 +8,8 @@ import struct
 import urllib.error
 import urllib.parse
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
 
 import pytest
 
@@ -50,13 +51,15 @@ def test_it_passes_failures_on_and_remembers_them(endpoint: Endpoint) -> None:
 def test_its_end_waits_for_what_was_handed_on(endpoint: Endpoint) -> None:
     """What a sender that was killed had in the air is counted with its tokens when the block has ended."""
     endpoint.hold("Hello?")
-    with ThreadPoolExecutor(2) as pool:
-        with Relay(endpoint.url, waits=True) as relay:
-            asked = pool.submit(ask, relay)
-            assert relay.wait_for(1, alive=lambda: not asked.done())
-            assert endpoint.wait_for(1)
-            assert Traffic(requests=1) == relay.traffic
-            pool.submit(endpoint.release)
+    with ThreadPoolExecutor(2) as pool, ExitStack() as stack:
+        relay = stack.enter_context(Relay(endpoint.url, waits=True))
+        asked = pool.submit(ask, relay)
+        assert relay.wait_for(1, alive=lambda: not asked.done())
+        ended = pool.submit(stack.pop_all().close)
+        assert set() == wait([ended], timeout=1).done
+        assert Traffic(requests=1) == relay.traffic
+        endpoint.release()
+        ended.result()
         usage: dict[str, int] = asked.result()["usage"]  # type: ignore[assignment]
         assert Traffic(requests=1, tokens=usage["total_tokens"]) == relay.traffic
 
