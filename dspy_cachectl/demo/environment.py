@@ -30,7 +30,8 @@ def children_get(variables: Mapping[str, str]) -> Iterator[None]:
     """Start processes in this block with variables of their own, and without those of an MLflow run or server."""
     prepare_environment()
     named = {name: None for name in os.environ if name.startswith("MLFLOW_")}
-    changed: dict[str, str | None] = {**named, **variables}
+    # Of a process that was killed, multiprocessing clears away the semaphores by itself, and says so.
+    changed: dict[str, str | None] = {**named, "PYTHONWARNINGS": "ignore:resource_tracker", **variables}
     before = {name: os.environ.get(name) for name in changed}
     try:
         _set(changed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from filelock import FileLock
 
 from dspy_cachectl.demo.child import Child, DemoError
+from tests.limits import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 PARENT = """
@@ -21,7 +23,7 @@ from dspy_cachectl.demo.child import Child
 from tests.demo.test_child import locking
 
 if __name__ == "__main__":
-    with Child(locking, sys.argv[1]):
+    with Child(locking, sys.argv[1]) as child:
         print("ready", flush=True)
         time.sleep(600)
 """
@@ -44,8 +46,13 @@ def dying() -> Iterator[int]:
 
 
 def locking(path: str) -> Iterator[None]:
-    with FileLock(path):
+    semaphore = multiprocessing.get_context("spawn").Lock()
+    with FileLock(path), semaphore:
         yield None
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def test_it_answers_when_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,6 +64,21 @@ def test_it_answers_when_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (2, "its own") == child.answer()
         assert child.is_alive()
     assert "the parent's" == os.environ["DEMO_TEST"]
+
+
+def test_nothing_is_said_of_what_a_killed_process_held(tmp_path: Path) -> None:
+    """What it shares with its parent is cleared away without a word on the demo's terminal."""
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT.replace("time.sleep(600)", "child.kill()"))
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "lock"],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert ("ready\n", "", 0) == (done.stdout, done.stderr, done.returncode)
 
 
 def test_a_failure_is_said_in_words() -> None:
@@ -84,7 +106,7 @@ def test_it_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
         [sys.executable, script, lock.lock_file],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=environment(),
     )
     assert parent.stdout is not None
     with parent, parent.stdout:
@@ -93,5 +115,5 @@ def test_it_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
         with pytest.raises(TimeoutError):
             lock.acquire(timeout=0)
         parent.send_signal(signal.SIGKILL)
-    with lock.acquire(timeout=120):
+    with lock.acquire(timeout=PATIENCE):
         pass

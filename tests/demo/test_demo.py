@@ -64,6 +64,7 @@ def test_half_of_the_story_on_the_local_model(tmp_path: Path) -> None:
 
 
 @needs_the_model
+@pytest.mark.exhaustive
 @pytest.mark.timeout(900)
 def test_the_whole_story_on_the_local_model(tmp_path: Path) -> None:
     """Every act on a real model shows what it claims; the count in front of the model's server is the oracle."""
