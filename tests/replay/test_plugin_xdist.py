@@ -71,7 +71,7 @@ def test_a_fixture_that_each_worker_sets_up_is_replayed_and_not_recorded_by_work
     """Each would be given another answer, and what follows from it could not be replayed: one sentence refuses it."""
     suite.write("test_qa.py", FIXTURES)
     workers = ("-n2", "--dist=loadgroup")
-    for mode in ("record", "new", "all"):
+    for mode in ("record", "all"):
         refused = suite.run(f"--cachectl={mode}", *workers)
         assert ({"errors": 4}, 0) == (refused.counts(), refused.requests), refused.text
         assert 4 == refused.text.count("the fixture 'prepared' lasts longer than a test, and each worker of ")

@@ -164,6 +164,24 @@ class TestKilled:
             ask("two")
         assert (True, 1) == (file.exists(), endpoint.requests)
 
+    @pytest.mark.parametrize("bomb", ["rows without end", "gigabytes"])
+    def test_a_bomb(self, endpoint: Endpoint, path: Path, bomb: str) -> None:
+        """Is named, and neither unfolded nor read to its end, though it bears our mark."""
+        with cachectl.cassette(path, "record"):
+            ask("one")
+        file = left_behind(path, path)
+        if bomb == "gigabytes":
+            os.truncate(file, 4 * 1024**3)  # a sparse file: it takes no room on the disk
+        else:
+            rows = "WITH RECURSIVE r(x) AS (SELECT '' UNION ALL SELECT x || 'y' FROM r) SELECT x AS process, x AS line"
+            with contextlib.closing(sqlite3.connect(file)) as connection:
+                connection.execute("DROP TABLE recordings")
+                connection.execute(f"CREATE VIEW recordings AS {rows} FROM r")
+                connection.commit()
+        with pytest.raises(cachectl.CorruptEntryError, match=re.escape(str(file))), cachectl.cassette(path, "new"):
+            ask("two")
+        assert (True, 1) == (file.exists(), endpoint.requests)
+
     def test_one_that_goes_while_it_is_looked_at(
         self, endpoint: Endpoint, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
