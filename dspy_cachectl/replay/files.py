@@ -164,12 +164,7 @@ def from_line(line: bytes) -> Recording:
     Raises:
         CorruptEntryError: If it holds none.
     """
-    if line.count(b",") + _CONTAINER * (line.count(b"[") + line.count(b"{")) > _MOST_VALUES:
-        raise CorruptEntryError("the line has more values in it than any recording")
-    try:
-        parts = orjson.loads(line)
-    except ValueError as error:
-        raise CorruptEntryError(f"the line is not JSON: {error}") from error
+    parts = _parsed(line)
     if not isinstance(parts, dict) or not {"key", "asked", "origin", "answer"} <= parts.keys():
         raise CorruptEntryError("the line is no recording: it needs key, asked, origin and answer")
     key, asked, request = parts["key"], parts["asked"], parts.get("request") or {}
@@ -187,6 +182,15 @@ def from_line(line: bytes) -> Recording:
     except TypeError as error:  # it was JSON, so only its depth can be wrong
         raise CorruptEntryError(f"it is nested too deeply: {error}") from error
     return Recording(key, asked, data, scope)
+
+
+def _parsed(line: bytes) -> Any:
+    if line.count(b",") + _CONTAINER * (line.count(b"[") + line.count(b"{")) > _MOST_VALUES:
+        raise CorruptEntryError("the line has more values in it than any recording")
+    try:
+        return orjson.loads(line)
+    except ValueError as error:
+        raise CorruptEntryError(f"the line is not JSON: {error}") from error
 
 
 def _sweep(path: Path, head: bytes) -> None:
