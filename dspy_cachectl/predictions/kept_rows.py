@@ -63,8 +63,12 @@ class KeptRows:
             ).fetchone()
         return None if found is None else found[0]
 
-    def put(self, encoded: bytes) -> bool:
+    def put(self, encoded: bytes, *, over: bool = True) -> bool:
         """Keep a row in place of what is there, with the scores of both where they judge the same answer.
+
+        Args:
+            encoded: The row.
+            over: Whether its answer takes the place of one that is there; otherwise only its scores are added.
 
         Returns:
             Whether it was kept: a question of the data set asks for it.
@@ -83,35 +87,15 @@ class KeptRows:
         with self._lock:
             if self._takes_all:
                 self._database.execute("INSERT OR IGNORE INTO questions VALUES (NULL, ?, ?)", place[:2])
-            elif not self.wants(place):
+            elif self._database.execute(_IS_WANTED, place[:2]).fetchone() is None:
                 return False
             there = self.get(place)
             if there is not None and there != encoded:
-                both = rows.merged(rows.decode(there), rows.decode(encoded))
+                earlier, later = (there, encoded) if over else (encoded, there)
+                both = rows.merged(rows.decode(earlier), rows.decode(later))
                 encoded, created, failed = rows.encode(both), both.created, both.error is not None
             self._store(place, created, failed, encoded)
         return True
-
-    def absorb(self, encoded: bytes) -> None:
-        """Take a row that another session kept where there is none yet; of two only the scores are joined."""
-        row = rows.decode(encoded)
-        with self._lock:
-            there = self.get(row.row_key)
-            if there is None:
-                self.put(encoded)
-            elif there != encoded:
-                self.replace(row.row_key, rows.encode(rows.merged(row, rows.decode(there))))
-
-    def replace(self, place: RowKey, encoded: bytes) -> None:
-        """Keep a row in place of the one that is there."""
-        row = rows.decode(encoded)
-        with self._lock:
-            self._store(place, row.created, row.error is not None, encoded)
-
-    def wants(self, place: RowKey) -> bool:
-        """Tell whether a question of the data set asks for a place."""
-        with self._lock:
-            return self._database.execute(_IS_WANTED, place[:2]).fetchone() is not None
 
     def count(self) -> int:
         """Return how many rows there are."""

@@ -15,7 +15,7 @@ from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, StoreErr
 from dspy_cachectl.fingerprints.canonical import digest
 from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.predictions import snapshot
-from dspy_cachectl.predictions.choice import changes, choose
+from dspy_cachectl.predictions.choice import Wish, changes, choose
 from dspy_cachectl.predictions.files import SnapshotFiles, SnapshotInfo, is_ours, size_of
 from dspy_cachectl.predictions.journal import Journal, Unfinished
 from dspy_cachectl.predictions.kept_rows import KeptRows
@@ -88,8 +88,8 @@ class Library:
         rows = KeptRows(questions)
         found = [*self._files.snapshots(), *self._files.unfinished()]
         limit = self.max_age if max_age is None else max_age
-        wish: dict[str, Any] = {"run_id": run_id, "max_age": limit, "forced": force_recompute, "repeats": repeats}
-        chosen_run, sources = choose(key, found, rows, self._files.load, **wish)
+        wish = Wish(key, run_id=run_id, max_age=limit, forced=force_recompute, repeats=repeats)
+        chosen_run, sources = choose(wish, found, rows, self._files.load)
         path = self._path(key, chosen_run)
         return Session(
             key=key,
@@ -98,7 +98,7 @@ class Library:
             repeats=repeats,
             path=path,
             using=tuple(info.path.name for info in sources),
-            changes=changes(key, found, sources, rows, len(questions), **wish),
+            changes=changes(wish, found, sources, rows, len(questions)),
             forced=force_recompute,
             is_finished=any(info.path == path and info.is_complete for info in sources),
             kept=rows,
@@ -216,7 +216,7 @@ class Library:
         try:
             with rows.all_or_nothing(), snapshot.open_snapshot(path) as reader:
                 for row in reader.rows():
-                    rows.absorb(row)
+                    rows.put(row, over=False)
         except CorruptEntryError as error:
             self._files.set_aside(path, error)
 

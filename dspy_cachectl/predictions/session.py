@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from dspy_cachectl.context.process import state
 from dspy_cachectl.entries import values
-from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, StoreError
+from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.predictions.journal import Journal
 from dspy_cachectl.predictions.kept_rows import KeptRows, RowKey
@@ -111,10 +111,6 @@ class Session:
         found = None if row is None else row.scores.get(metric)
         return found if found is not None and found.label_key == question.label_key else None
 
-    def rows(self) -> Iterator[PredictionRow]:
-        """Yield all rows, failed ones too, in the order of the data set and of the repeats."""
-        return map(decode, self.kept.in_order())
-
     def keep(self, row: PredictionRow) -> bool:
         """Keep an answer. It is on the disk when this returns, unless that failed and was counted.
 
@@ -175,7 +171,7 @@ class Session:
             self.unserialisable += 1
             return False
         if scored != encoded:
-            self.kept.replace(place, scored)
+            self.kept.put(scored)
             self._keep(place, scored)
         return True
 
@@ -232,15 +228,11 @@ class Session:
         try:
             write()
         except (StoreError, values.UnstorableError) as error:
-            self._failed(error)
+            self.failed_writes += 1
+            state.say_once(
+                f"predictions:{self.path.parent}",
+                f"the predictions are not written, and the evaluation goes on without: {error}. "
+                "Make room or name another folder; further failures are only counted",
+            )
             return False
         return True
-
-    def _failed(self, error: Exception) -> None:
-        self.failed_writes += 1
-        where = "set aside as damaged" if isinstance(error, CorruptEntryError) else "not written"
-        state.say_once(
-            f"predictions:{self.path.parent}",
-            f"the predictions are {where}, and the evaluation goes on without: {error}. "
-            "Make room or name another folder; further failures are only counted",
-        )

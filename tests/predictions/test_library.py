@@ -13,7 +13,7 @@ from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.fingerprints.data import questions_of
 from dspy_cachectl.predictions.library import DAY, Library
 from dspy_cachectl.predictions.outputs import Output
-from dspy_cachectl.predictions.rows import Failure, PredictionRow, Score
+from dspy_cachectl.predictions.rows import Failure, PredictionRow, Score, decode
 from dspy_cachectl.predictions.snapshot import FOLDER
 from tests.predictions.support import METRIC, compute, evaluate, examples, fail, key_of, row
 
@@ -69,7 +69,7 @@ def test_reordered_data_recompute_nothing(library: Library) -> None:
     with library.open(key_of(data[::-1]), questions_of(data[::-1])) as session:
         assert ("loaded", 0) == (session.status, compute(session))
         assert [question.example_key for question in questions_of(data[::-1])] == [
-            one.example_key for one in session.rows()
+            decode(one).example_key for one in session.kept.in_order()
         ]
 
 
@@ -121,7 +121,7 @@ def test_duplicate_questions_are_kept_apart(library: Library) -> None:
 
     with library.open(key_of(data), questions_of(data)) as session:
         assert [0, 0, 1] == [question.occurrence for question in session.questions]
-        assert 3 == len(list(session.rows()))
+        assert 3 == len(list(session.kept.in_order()))
         assert 0 == compute(session)
 
 

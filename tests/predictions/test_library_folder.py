@@ -201,17 +201,18 @@ def test_what_a_newer_version_keeps_is_left_alone(
     assert not any("damaged" in message for message in caplog.messages)
 
 
-def test_a_cut_evaluation_says_how_much_was_answered(tmp_path: Path) -> None:
-    """The cell again after Ctrl-C: the questions are not new."""
+@pytest.mark.parametrize(("repeats", "answered"), [(1, 8), (3, 8), (3, 35)])
+def test_a_cut_evaluation_says_how_much_was_answered(tmp_path: Path, repeats: int, answered: int) -> None:
+    """The cell again after Ctrl-C: neither the questions nor the repeats are new."""
     library, data = Library(tmp_path), examples(30)
-    session = library.open(key_of(data), questions_of(data))
+    session = library.open(key_of(data), questions_of(data), repeats=repeats)
     with pytest.raises(KeyboardInterrupt):
-        fail(session, KeyboardInterrupt(), after=8)
+        fail(session, KeyboardInterrupt(), after=answered)
 
-    again = evaluate(library, data)
+    again = evaluate(library, data, repeats=repeats)
 
-    assert ("extended", 22) == (again.status, again.computed)
-    assert ["unfinished: 8 of 30 were answered before"] == again.changes
+    assert ("extended", 30 * repeats - answered) == (again.status, again.computed)
+    assert [f"answers: {answered} of {30 * repeats} were answered before"] == again.changes
 
 
 def test_written_rows_are_never_too_large_to_be_read(tmp_path: Path) -> None:

@@ -231,12 +231,12 @@ for turn in range(2):
         for question in Questions() if turn == 0 else ():
             session.keep(PredictionRow(question.example_key, output=Output({"answer": "x" * 200})))
         session.finish()
-        rows = sum(1 for _ in session.rows())
+        rows = sum(1 for _ in session.kept.in_order())
 assert (rows, session.status) == (count, "loaded")
 print(json.dumps([tracemalloc.get_traced_memory()[1], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
 """
     peaks = []
-    for count in (1_000, 8_000):
+    for count in (500, 4_000):
         done = subprocess.run(
             [sys.executable, "-c", script, str(tmp_path / str(count)), str(count)],
             cwd=Path(__file__).resolve().parents[2],
@@ -246,7 +246,7 @@ print(json.dumps([tracemalloc.get_traced_memory()[1], resource.getrusage(resourc
         )
         peaks.append(json.loads(done.stdout.splitlines()[-1]))
 
-    # Holding 7,000 more rows of some 600 bytes would take over 4 MB more of Python's memory.
+    # Holding 3,500 more rows of some 600 bytes would take over 2 MB more of Python's memory.
     assert peaks[1][0] < peaks[0][0] + 1_000_000
     # SQLite's page cache is bounded, and outside of Python's memory.
     assert peaks[1][1] < peaks[0][1] * 1.3
