@@ -94,7 +94,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
             call = request.get(CALL) or open_plain_call(request)
             if call.asked.kind is not Kind.LM:
                 call.tally = Tally()  # it was counted when it asked; this counts how it was answered
-            self._keep(call, value, "all" if enable_memory_cache else "behind")
+            self._keep(call, value, "all" if enable_memory_cache else "disk")
         except Exception as error:  # noqa: BLE001 - a paid answer reaches its caller whatever happens here
             self._count_fault("write", call)
             state.say_once(

@@ -121,7 +121,7 @@ def _put(cache: ManagedCache) -> None:
 def _stop_counting() -> None:
     usage, state.usage = state.usage, None
     if usage is not None:
-        usage.flush(ended=True)
+        usage.flush()
 
 
 def reset() -> None:

@@ -59,8 +59,6 @@ def _print_head(found: StoreUsage) -> bool:
 
     total, tally = found.total, found.total.tally
     print_line(str(found.store))
-    if found.damaged:
-        print(f"{found.damaged} of the entries that say how it was used cannot be read; they are not counted.")
     if not total.entries and not tally.calls:
         print("Nothing is stored yet.")
         return False

@@ -221,6 +221,8 @@ def _copy_readable_rows(damaged: Path, target: sqlite3.Connection) -> None:
             if low < high:
                 middle = (low + high) // 2
                 spans[:0] = [(low, middle), (middle + 1, high)]
+    with contextlib.suppress(sqlite3.DatabaseError):  # how the store was used is worth less than its rows
+        target.execute("INSERT INTO main.usage SELECT label, counter, amount FROM old.usage")
     target.execute("DETACH old")
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
 from dspy_cachectl.accounting.ledger import Tally
-from dspy_cachectl.accounting.usage import UsageTotals
-from dspy_cachectl.errors import StoreError
-from dspy_cachectl.stores import USAGE_KIND, Label
-from dspy_cachectl.stores.listing import Rows, read_entries, row_numbers
+from dspy_cachectl.accounting.usage import tally_of
+from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.reader import FolderReader
 
 FIELDS = ("kind", "model", "phase", "role", "run")
@@ -68,8 +66,6 @@ class StoreUsage:
         store: The store's folder.
         exists: Whether there is one.
         bytes: How many bytes its files take up.
-        processes: How many processes are counted.
-        damaged: How many entries that say how the store was used cannot be read.
         total: Everything.
         by: The sums by each of `FIELDS`.
         labels: What is counted, by label.
@@ -78,8 +74,6 @@ class StoreUsage:
     store: Path
     exists: bool
     bytes: int
-    processes: int
-    damaged: int
     total: Usage
     by: dict[str, dict[str, Usage]]
     labels: list[LabelUsage]
@@ -97,26 +91,14 @@ def store_usage(reader: FolderReader) -> StoreUsage:
     """Count what is in a store, and add up how it was used. No answer is read."""
     labels = reader.labels()
     found = {label: Usage(count, runs={label.run} - {""}) for label, count in labels.items() if label.is_answer}
-    used = UsageTotals.of(_usage_entries(reader))
-    for label, tally in used.rows().items():
-        found.setdefault(label, Usage(runs={label.run} - {""})).tally.add(tally)
+    for label, counters in reader.usage().items():
+        found.setdefault(label, Usage(runs={label.run} - {""})).tally.add(tally_of(counters))
     counted = [LabelUsage(label, found[label]) for label in sorted(found, key=Label.encode)]
     return StoreUsage(
         store=reader.path,
         exists=reader.path.is_dir(),
         bytes=reader.bytes_used(),
-        processes=len(used.totals),
-        damaged=used.damaged,
         total=sums(counted, lambda _: None).get(None, Usage()),
         by={name: sums(counted, attrgetter(name)) for name in FIELDS},
         labels=counted,
     )
-
-
-def _usage_entries(reader: FolderReader) -> Iterator[bytes]:
-    numbers = row_numbers(reader, Rows(lambda label: label.kind == USAGE_KIND))
-    for _, value in read_entries(reader, numbers):
-        try:
-            yield value()
-        except StoreError:
-            yield b""  # counted as damaged, as what is not an entry

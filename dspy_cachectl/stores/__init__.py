@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.stores.base import DSPY_KIND, RUN_KIND, USAGE_KIND, Label, Store, dspy_key
+from dspy_cachectl.stores.base import DSPY_KIND, RUN_KIND, Label, Store, dspy_key
 from dspy_cachectl.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 __all__ = [
     "DSPY_KIND",
     "RUN_KIND",
-    "USAGE_KIND",
     "Label",
     "MemoryStore",
     "Store",

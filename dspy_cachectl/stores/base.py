@@ -8,9 +8,8 @@ from typing import Protocol, runtime_checkable
 
 _SEPARATOR = "\x1f"
 
-RUN_KIND, USAGE_KIND = "run", "usage"
-"""The kinds of what a store keeps about itself: the descriptions of runs, and how its entries were used."""
-
+RUN_KIND = "run"
+"""The kind of what a store keeps about runs: their descriptions."""
 
 DSPY_KIND = "dspy"
 """The kind of the answers that come out of DSPy's own cache and were not asked for yet."""
@@ -26,7 +25,7 @@ class Label:
     """What an entry is filed under, so that people can list, sum and clear without reading it.
 
     Attributes:
-        kind: What it is an answer to; or `RUN_KIND` or `USAGE_KIND`, for what is no answer.
+        kind: What it is an answer to; or `RUN_KIND`, for what is no answer.
         model: The model's name.
         phase: The phase that bought it.
         role: The LM's role, or "".
@@ -41,8 +40,8 @@ class Label:
 
     @property
     def is_answer(self) -> bool:
-        """Whether it is an answer that is filed under it, and not what the store keeps about itself."""
-        return self.kind not in {RUN_KIND, USAGE_KIND}
+        """Whether it is an answer that is filed under it, and not what the store keeps about a run."""
+        return self.kind != RUN_KIND
 
     def encode(self) -> str:
         """Return one string that sorts by kind, then run, model, phase and role."""
@@ -88,18 +87,28 @@ class Store(Protocol):
         """Return how many entries are filed under each label."""
         ...
 
-    def note_served(self, counts: Mapping[str, int]) -> None:
-        """Note beside entries that they were served: how often each key since the last time. All at once."""
-        ...
-
-    def bytes_used(self) -> int:
-        """Return how many bytes the entries take up."""
-        ...
-
     def clear(self) -> int:
-        """Remove everything. Return how many entries there were."""
+        """Remove all entries. Return how many there were."""
         ...
 
     def close(self) -> None:
         """Let go of connections and files. The store may be used again, and opens them anew."""
+        ...
+
+
+@runtime_checkable
+class CountingStore(Store, Protocol):
+    """A store that remembers how it was used, beyond the process. Others do without."""
+
+    def add_usage(self, used: Mapping[Label, Mapping[str, float]], served: Mapping[str, int]) -> None:
+        """Add to what is counted, all or nothing.
+
+        Args:
+            used: What happened to calls: counters by what these are filed under.
+            served: How often each key was served, to be noted beside the entries. Those that are gone are passed over.
+        """
+        ...
+
+    def usage(self) -> dict[Label, dict[str, float]]:
+        """Return what is counted."""
         ...

@@ -99,17 +99,17 @@ class DiskStore:
         """Return how many entries are filed under each label."""
         return self._reader.labels()
 
-    def note_served(self, counts: Mapping[str, int]) -> None:
-        """Note beside entries that they were served, in one transaction. Keys that are not there are passed over."""
+    def add_usage(self, used: Mapping[Label, Mapping[str, float]], served: Mapping[str, int]) -> None:
+        """Add to what is counted, and note beside entries that they were served, in one transaction."""
         with self._writing() as folder:
-            folder.note_served(counts)
+            folder.add_usage({label.encode(): counters for label, counters in used.items()}, served)
 
-    def bytes_used(self) -> int:
-        """Return how many bytes the folder takes up, its database included."""
-        return self._reader.bytes_used()
+    def usage(self) -> dict[Label, dict[str, float]]:
+        """Return what is counted."""
+        return self._reader.usage()
 
     def clear(self) -> int:
-        """Remove everything. Return how many entries there were."""
+        """Remove all entries. Return how many there were."""
         with self._writing() as folder:
             return int(folder.clear(retry=False))
 

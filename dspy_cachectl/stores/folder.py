@@ -82,13 +82,18 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
             sqlite_journal_size_limit=wal,
         )
 
-    def note_served(self, counts: Mapping[str, int]) -> None:
-        """Add to how often entries were served, in the columns that diskcache has for it."""
+    def add_usage(self, used: Mapping[str, Mapping[str, float]], served: Mapping[str, int]) -> None:
+        """Add to what is counted, and to how often entries were served, in the columns that diskcache has for it."""
         now = time.time()
-        rows = [(count, now, key) for key, count in counts.items()]
         with self._transact():
             self._con.executemany(
-                "UPDATE Cache SET access_count = access_count + ?, access_time = ? WHERE key = ? AND raw = 1", rows
+                "INSERT INTO usage VALUES (?, ?, ?)"
+                " ON CONFLICT (label, counter) DO UPDATE SET amount = amount + excluded.amount",
+                [(label, name, n) for label, counters in used.items() for name, n in counters.items()],
+            )
+            self._con.executemany(
+                "UPDATE Cache SET access_count = access_count + ?, access_time = ? WHERE key = ? AND raw = 1",
+                [(count, now, key) for key, count in served.items()],
             )
 
     def delete_many(self, keys: Sequence[str], stored_before: float) -> int:

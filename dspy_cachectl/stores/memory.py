@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from dspy_cachectl.stores.base import Label
 from dspy_cachectl.stores.forks import tell_after_fork
@@ -71,15 +71,8 @@ class MemoryStore:
         with self._lock:
             return dict(Counter(label for _, label in self._entries.values()))
 
-    def note_served(self, counts: Mapping[str, int]) -> None:
-        """Nothing is noted: what memory keeps is gone before anybody looks."""
-
-    def bytes_used(self) -> int:
-        """Return how many bytes the entries take up, Python's own included."""
-        return self._bytes
-
     def clear(self) -> int:
-        """Remove everything. Return how many entries there were."""
+        """Remove all entries. Return how many there were."""
         with self._lock:
             count = len(self._entries)
             self._entries.clear()

@@ -17,6 +17,8 @@ from dspy_cachectl.stores.database import Database
 
 DATABASE = "cache.db"
 _KIND, _VERSION = "store", 1
+_SCHEMA = ("CREATE TABLE usage (label TEXT, counter TEXT, amount, PRIMARY KEY (label, counter)) WITHOUT ROWID",)
+"""What is in the database beside diskcache's tables: how the store was used."""
 _PAGE = 1000
 _RAW = 1
 """diskcache's mode of a value that is bytes in the table. Its others hold text, pickles and the names of files."""
@@ -25,7 +27,7 @@ _RAW = 1
 def database(folder: Path, *, patience: float, is_ours: bool = True) -> Database:
     """Return the database of a store's folder, by whose mark it is told from other programs' diskcaches."""
     kind = _KIND if is_ours else None
-    return Database(folder / DATABASE, kind=kind, version=_VERSION, patience=patience, log=True)
+    return Database(folder / DATABASE, kind=kind, version=_VERSION, schema=_SCHEMA, patience=patience, log=True)
 
 
 def as_bytes(mode: Any, value: Any) -> bytes:
@@ -107,6 +109,16 @@ class FolderReader:
             name = tag if isinstance(tag, str) else None
             counts[name] = counts.get(name, 0) + count
         return counts
+
+    def usage(self) -> dict[Label, dict[str, float]]:
+        """Return what is counted of how the store was used: counters by what calls are filed under."""
+        found: dict[Label, dict[str, float]] = {}
+        for label, counter, amount in self.query(
+            "SELECT label, counter, amount FROM usage"
+            " WHERE typeof(label) = 'text' AND typeof(counter) = 'text' AND typeof(amount) IN ('integer', 'real')"
+        ):
+            found.setdefault(Label.decode(label), {})[counter] = amount
+        return found
 
     def bytes_used(self) -> int:
         """Return how many bytes the database takes up, without those that are to be used again."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import partial
+from typing import Literal, TypeVar
 
 from dspy_cachectl.errors import StoreError, StoreUnavailableError
-from dspy_cachectl.stores.base import Label, Store
+from dspy_cachectl.stores.base import CountingStore, Label, Store
 from dspy_cachectl.stores.memory import MemoryStore
 
 _SLOW = 1.0
@@ -17,11 +18,13 @@ _SLOW = 1.0
 _REST = 30.0
 """For how many seconds it is set aside."""
 
-Into = Literal["all", "memory", "behind"]
+Into = Literal["all", "memory", "disk"]
 
 Doing = Literal["read", "write"]
 
 OnFault = Callable[[Doing, StoreError], None]
+
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -30,7 +33,11 @@ class _Tier:
     # Apart, because a store that cannot be written for a while may have answers to give all the same.
     rests_until: dict[Doing, float] = field(default_factory=lambda: {"read": 0.0, "write": 0.0})
 
-    def run(self, doing: Doing, action: Callable[[], bytes | None]) -> bytes | None:
+    @property
+    def is_memory(self) -> bool:
+        return isinstance(self.store, MemoryStore)
+
+    def run(self, doing: Doing, action: Callable[[], _T]) -> _T:
         if time.monotonic() < self.rests_until[doing]:
             raise StoreUnavailableError(
                 f"the store {self.store.location} is set aside for a while after a slow failure"
@@ -43,7 +50,7 @@ class _Tier:
                 self.rests_until[doing] = time.monotonic() + _REST
             raise
 
-    def _asked(self, action: Callable[[], bytes | None]) -> bytes | None:
+    def _asked(self, action: Callable[[], _T]) -> _T:
         try:
             return action()
         except StoreError:
@@ -66,18 +73,6 @@ class Tiers:
         self._tiers = [_Tier(store) for store in stores]
         self._on_fault = on_fault
 
-    def behind(self, *, on_fault: OnFault) -> Tiers:
-        """Return the stores behind the memory, as tiers that are set aside together with these."""
-        others = Tiers((), on_fault=on_fault)
-        others._tiers = [tier for tier in self._tiers if not isinstance(tier.store, MemoryStore)]
-        others.stores = tuple(tier.store for tier in others._tiers)
-        return others
-
-    @property
-    def location(self) -> str:
-        """The stores' locations."""
-        return " > ".join(store.location for store in self.stores)
-
     def peek(self, key: str) -> bytes | None:
         """Return the bytes kept under a key by the memory in front, or None; never waits for a disk."""
         first = self.stores[0] if self.stores else None
@@ -91,27 +86,20 @@ class Tiers:
             behind: Do not ask the memory, where what another process has written since is not to be seen.
         """
         for index, tier in enumerate(self._tiers):
-            if behind and isinstance(tier.store, MemoryStore) and len(self._tiers) > 1:
+            if behind and tier.is_memory and len(self._tiers) > 1:
                 continue
-            try:
-                value = tier.run("read", lambda tier=tier: tier.store.get(key))  # type: ignore[misc]
-            except StoreError as error:
-                self._on_fault("read", error)
-                continue
+            value = self._try(tier, "read", partial(tier.store.get, key))
             if value is not None:
-                self._fill(self._tiers[:index], key, value)
+                for nearer in self._tiers[:index]:
+                    self._try(nearer, "write", partial(nearer.store.put, key, value, Label()))
                 return value
         return None
 
     def put(self, key: str, value: bytes, label: Label, *, into: Into = "all") -> None:
         """Keep bytes under a key in every store, only in memory, or only behind the memory."""
         for tier in self._tiers:
-            if into != "all" and isinstance(tier.store, MemoryStore) != (into == "memory"):
-                continue
-            try:
-                tier.run("write", lambda tier=tier: tier.store.put(key, value, label))  # type: ignore[misc]
-            except StoreError as error:
-                self._on_fault("write", error)
+            if into == "all" or tier.is_memory == (into == "memory"):
+                self._try(tier, "write", partial(tier.store.put, key, value, label))
 
     def keys(self, kind: str | None = None) -> Iterator[str]:
         """Yield the keys of all stores, each once, newest first within a store."""
@@ -127,21 +115,16 @@ class Tiers:
 
     def labels(self) -> set[Label]:
         """Return what entries are filed under in any of the stores."""
-        found: set[Label] = set()
-        for store in self.stores:
-            try:
-                found.update(store.labels())
-            except StoreError as error:
-                self._on_fault("read", error)
-        return found
+        return {label for tier in self._tiers for label in self._try(tier, "read", tier.store.labels) or ()}
 
-    def note_served(self, counts: Mapping[str, int]) -> None:
-        """Note in every store how often its entries were served."""
-        for tier in self._tiers:
-            try:
-                tier.run("write", lambda tier=tier: tier.store.note_served(counts))  # type: ignore[misc]
-            except StoreError as error:
-                self._on_fault("write", error)
+    def add_usage(self, used: Mapping[Label, Mapping[str, float]], served: Mapping[str, int]) -> bool:
+        """Add to what the stores count of their use. Tell whether it is counted, as far as any of them counts."""
+        taken = [
+            self._try(tier, "write", partial(_add_usage, tier.store, used, served))
+            for tier in self._tiers
+            if isinstance(tier.store, CountingStore)
+        ]
+        return not taken or any(taken)
 
     def clear_memory(self) -> None:
         """Forget what is kept in memory; the other stores keep it."""
@@ -154,9 +137,14 @@ class Tiers:
         for store in self.stores:
             store.close()
 
-    def _fill(self, tiers: Sequence[_Tier], key: str, value: bytes) -> None:
-        for tier in tiers:
-            try:
-                tier.run("write", lambda tier=tier: tier.store.put(key, value, Label()))  # type: ignore[misc]
-            except StoreError as error:
-                self._on_fault("write", error)
+    def _try(self, tier: _Tier, doing: Doing, action: Callable[[], _T]) -> _T | None:
+        try:
+            return tier.run(doing, action)
+        except StoreError as error:
+            self._on_fault(doing, error)
+            return None
+
+
+def _add_usage(store: CountingStore, used: Mapping[Label, Mapping[str, float]], served: Mapping[str, int]) -> bool:
+    store.add_usage(used, served)
+    return True

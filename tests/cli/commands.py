@@ -96,9 +96,7 @@ def key_of(number: int) -> str:
 def counted(folder: Path, condition: str = "1") -> int:
     """Count the answers in a store with SQLite alone."""
     with sqlite3.connect(f"{(folder / 'cache.db').as_uri()}?mode=ro", uri=True) as plain:
-        query = (
-            f"SELECT COUNT(*) FROM Cache WHERE tag NOT LIKE 'run\x1f%' AND tag NOT LIKE 'usage\x1f%' AND {condition}"
-        )
+        query = f"SELECT COUNT(*) FROM Cache WHERE tag NOT LIKE 'run\x1f%' AND {condition}"
         found: int = plain.execute(query).fetchone()[0]
     plain.close()
     return found

@@ -23,7 +23,6 @@ JUDGE = Label("lm", "openai/large", "eval", "judge", "run-1")
 DRAWN = Label("lm", "openai/mini", "eval", "", "run-2")
 VECTOR = Label("embedding", "openai/vectors", "compile")
 RUN = Label("run", "", "eval", "", "run-1")
-USAGE = Label("usage")
 
 
 @pytest.fixture
@@ -31,7 +30,7 @@ def full(tmp_path: Path) -> Path:
     """Six answers of an hour's distance, the first the oldest, among what the store keeps about itself."""
     labels = [MINI, VECTOR, JUDGE, DRAWN, DRAWN, MINI]
     entries = {key_of(at): (label, entry(label, f"question {at}", "x" * 100 * at)) for at, label in enumerate(labels)}
-    return fill(tmp_path / "full", {"run:run-1": (RUN, entry(RUN)), **entries, "usage:1": (USAGE, entry(USAGE))})
+    return fill(tmp_path / "full", {"run:run-1": (RUN, entry(RUN)), **entries})
 
 
 def listed(*arguments: str, store: Path) -> list[int]:
@@ -84,7 +83,7 @@ def test_selects_and_sorts(full: Path, arguments: list[str], numbers: list[int])
 
 def test_most_served_first(full: Path) -> None:
     """How often an entry was served is diskcache's own count."""
-    DiskStore(full).note_served({key_of(1): 7, key_of(4): 2, "never stored": 3})
+    DiskStore(full).add_usage({}, {key_of(1): 7, key_of(4): 2, "never stored": 3})
     rows = data("ls", "--sort", "served", store=full)
     assert [(1, 7), (4, 2)] == [(int(row["key"][:4], 16), row["served"]) for row in rows[:2]]
     assert [True, True, False] == [row["served_at"] is not None for row in rows[:3]]

@@ -35,7 +35,7 @@ def full(tmp_path: Path) -> Path:
 
 def test_everything_that_is_known(full: Path) -> None:
     """The request by role, the answer, and every fact of its origin."""
-    DiskStore(full).note_served({key_of(0xB000): 3})
+    DiskStore(full).add_usage({}, {key_of(0xB000): 3})
     lines = printed("show", "b000", store=full)
     facts = {line[:12].strip(): line[13:] for line in lines[: lines.index("")]}
     size = len(DiskStore(full).get(key_of(0xB000)) or b"")

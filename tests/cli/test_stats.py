@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from dspy_cachectl.entries import records
 from dspy_cachectl.manage.store_usage import store_usage
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
@@ -43,25 +42,19 @@ PROGRAM = """
 """
 
 
-def usage(rows: dict[Label, dict[str, float]], *, process: str, updated: float = 1.0) -> tuple[Label, bytes]:
-    """What a process keeps of its use."""
-    plain = [[label.kind, label.model, label.phase, label.role, label.run, tally] for label, tally in rows.items()]
-    value = {"processes": {process: {"updated": updated, "ended": True, "rows": plain}}}
-    return Label("usage"), records.encode(records.Origin(kind="usage", model=""), value)
-
-
 @pytest.fixture
 def full(tmp_path: Path) -> Path:
-    """Ten answers, two processes' statistics, and the description of a run."""
+    """Ten answers, what two processes counted, and the description of a run."""
     entries = {}
     for at, label in enumerate([COMPILED] * 3 + [VECTOR] * 2 + [DRAWN] * 5):
         entries[key_of(at)] = (label, entry(label))
     spent = {"calls": 5, "fresh": 5, "prompt_tokens_spent": 50, "completion_tokens_spent": 5, "cost_spent": 0.5}
     saved = {"calls": 4, "resumed": 3, "failed": 1, "prompt_tokens_saved": 30, "cost_saved": 0.25}
-    entries["usage:one"] = usage({DRAWN: spent, COMPILED: {"calls": 10, "reused": 9, "fresh": 1}}, process="one")
-    entries["usage:two"] = usage({DRAWN: saved}, process="two")
     entries["run:run-1"] = (Label("run", "", "eval", "", "run-1"), entry(Label("run", "", "eval", "", "run-1")))
-    return fill(tmp_path / "full", entries)
+    store = fill(tmp_path / "full", entries)
+    DiskStore(store).add_usage({DRAWN: spent, COMPILED: {"calls": 10, "reused": 9, "fresh": 1}}, {})
+    DiskStore(store).add_usage({DRAWN: saved}, {})
+    return store
 
 
 def sums(shown: Any) -> dict[str, dict[str, tuple[int, int, int]]]:
@@ -78,7 +71,7 @@ def sums(shown: Any) -> dict[str, dict[str, tuple[int, int, int]]]:
 def test_sums_by_everything(full: Path) -> None:
     """Entries are those of the table, calls those of all processes, by every field of a label."""
     shown = data("stats", store=full)
-    assert (str(full), True, 2, 0) == tuple(shown[name] for name in ("store", "exists", "processes", "damaged"))
+    assert (str(full), True) == (shown["store"], shown["exists"])
     total = shown["total"]["tally"]
     assert (10, 19, 9, 3) == (shown["total"]["entries"], *(total[name] for name in ("calls", "reused", "resumed")))
     assert (50, 5, 30, 0.5, 0.25) == tuple(
@@ -138,7 +131,7 @@ def test_what_a_real_program_did(child: Callable[..., Finished], endpoint: Any, 
     assert {"one": 4, "two": 4} == asked
 
     shown = data("stats", store=tmp_path / "store")
-    assert (8, 8, 3) == (shown["total"]["entries"], shown["total"]["tally"]["requests"], shown["processes"])
+    assert (8, 8) == (shown["total"]["entries"], shown["total"]["tally"]["requests"])
     by = sums(shown)
     assert {"lm": (8, 33, 25)} == by["kind"]
     assert {"openai/one": (4, 21, 17), "openai/two": (4, 12, 8)} == by["model"]
@@ -171,22 +164,16 @@ def test_bars_in_the_terminal(full: Path) -> None:
     ]
 
 
-def test_damaged_statistics_are_said(full: Path) -> None:
-    """What cannot be read is left out and said; the rest is counted."""
-    damages = ["UPDATE Cache SET value = substr(value, 1, 50)", "UPDATE Cache SET mode = 4, value = X'80'"]
-    wrong = [{"processes": 5}, {"processes": {"x": {"updated": 1, "ended": 1, "rows": [[1]]}}}, []]
-    odd = {"processes": {"x": {"updated": 1, "ended": 1, "rows": [["lm", "m", "p", "", "", {"calls": "many"}]]}}}
-    updates: list[tuple[str, tuple[Any, ...]]] = [(f"{damage} WHERE key = 'usage:two'", ()) for damage in damages]
-    for value in (*wrong, odd):
-        data_ = records.encode(records.Origin(kind="usage", model=""), value)
-        updates.append(("UPDATE Cache SET mode = 1, value = ? WHERE key = 'usage:two'", (data_,)))
-    for query, given in updates:
-        with sqlite3.connect(full / "cache.db") as plain:
-            plain.execute(query, given)
-        plain.close()
-        shown = store_usage(FolderReader(full))
-        assert (10, 15, 1, 1) == (shown.total.entries, shown.total.tally.calls, shown.processes, shown.damaged)
-    assert any(line.startswith("1 of the entries that say how it was used") for line in printed("stats", store=full))
+def test_planted_statistics_are_passed_over(full: Path) -> None:
+    """What is no number, no label or no counter is left out; the rest is counted."""
+    with sqlite3.connect(full / "cache.db") as plain:
+        plain.executemany(
+            "INSERT INTO usage VALUES (?, ?, ?)",
+            [(COMPILED.encode(), "failed", "many"), (COMPILED.encode(), "of a newer version", 3), (b"\xff", "", b"")],
+        )
+    plain.close()
+    found = store_usage(FolderReader(full)).total
+    assert (10, 19, 1) == (found.entries, found.tally.calls, found.tally.failed)
 
 
 def test_while_another_process_writes(tmp_path: Path) -> None:
@@ -226,10 +213,7 @@ def test_counting_reads_an_index_and_the_statistics(full: Path, monkeypatch: pyt
         plan = [row[3] for row in query(FolderReader(full), f"EXPLAIN QUERY PLAN {text}", given)]
         assert [] == [step for step in plan if step.startswith("SCAN Cache") and "COVERING INDEX" not in step]
     with sqlite3.connect(full / "cache.db") as plain:
-        plain.execute("UPDATE Cache SET value = X'00' WHERE key NOT LIKE 'usage:%'")
+        plain.execute("UPDATE Cache SET value = X'00'")
     plain.close()
-    assert (10, 19, 0) == (
-        store_usage(FolderReader(full)).total.entries,
-        store_usage(FolderReader(full)).total.tally.calls,
-        store_usage(FolderReader(full)).damaged,
-    )
+    found = store_usage(FolderReader(full)).total
+    assert (10, 19) == (found.entries, found.tally.calls)

@@ -130,7 +130,7 @@ LOOKS_INTO = """
     store = DiskStore(Path(sys.argv[1]))
     os.setgid(65534)
     os.setuid(65534)
-    for question in (lambda: store.get("key"), store.labels, store.bytes_used):
+    for question in (lambda: store.get("key"), store.labels, store.usage):
         try:
             question()
         except StoreUnavailableError as error:

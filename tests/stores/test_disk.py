@@ -37,7 +37,6 @@ def test_reading_makes_no_folder(folder: Path) -> None:
     assert store.get("key") is None
     assert [] == list(store.keys())
     assert {} == store.labels()
-    assert 0 == store.bytes_used()
     store.close()
     assert not folder.exists()
 

@@ -26,10 +26,10 @@ def test_stays_within_its_budget() -> None:
 
     for at in range(1000):
         store.put(f"key-{at}", bytes(1000 + at % 7), COMPILED)
-        assert store.bytes_used() <= 100_000
+        assert store._bytes <= 100_000
 
-    assert 97_000 < store.bytes_used()
-    assert store.bytes_used() > sum(len(store.get(key) or b"") for key in list(store.keys()))
+    assert 97_000 < store._bytes
+    assert store._bytes > sum(len(store.get(key) or b"") for key in list(store.keys()))
 
 
 def test_the_budget_is_what_python_takes() -> None:
@@ -79,7 +79,7 @@ def test_without_a_budget_nothing_is_kept() -> None:
     store.put("key", b"", COMPILED)
 
     assert store.get("key") is None
-    assert 0 == store.bytes_used()
+    assert 0 == store._bytes
 
 
 def test_its_sums_come_back_to_nothing() -> None:
@@ -90,9 +90,9 @@ def test_its_sums_come_back_to_nothing() -> None:
     for at in range(5):
         store.delete(f"key-{at}")
 
-    left = store.bytes_used()
+    left = store._bytes
     for at in range(5, 10):
         store.delete(f"key-{at}")
 
     assert left > 0
-    assert 0 == store.bytes_used()
+    assert 0 == store._bytes

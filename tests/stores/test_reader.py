@@ -68,6 +68,16 @@ def test_keys_of_one_moment_all_come(store: DiskStore, folder: Path) -> None:
     assert [f"key-{at}" for at in reversed(range(2100))] == list(FolderReader(folder).keys())
 
 
+def test_how_much_room_it_takes(store: DiskStore, folder: Path) -> None:
+    """The values at least are counted, and their room no more at once when they are gone."""
+    store.put("large", bytes(1_000_000), COMPILED)
+    with_large = FolderReader(folder).bytes_used()
+    store.delete("large")
+
+    assert with_large >= 1_000_000
+    assert with_large - FolderReader(folder).bytes_used() >= 990_000
+
+
 def test_a_missing_folder_is_empty_and_stays_missing(folder: Path) -> None:
     """There is nothing in a folder that is not there."""
     reader = FolderReader(folder)

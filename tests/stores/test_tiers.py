@@ -119,7 +119,7 @@ def test_the_nearest_is_asked_first(memory: MemoryStore, broken: Broken, faults:
 
 
 @pytest.mark.parametrize(
-    ("into", "expected"), [("all", (True, True)), ("memory", (True, False)), ("behind", (False, True))]
+    ("into", "expected"), [("all", (True, True)), ("memory", (True, False)), ("disk", (False, True))]
 )
 def test_put_into_some_of_them(
     memory: MemoryStore, disk: DiskStore, faults: Faults, into: tiers.Into, expected: tuple[bool, bool]
