@@ -15,12 +15,12 @@ from dspy_cachectl.tracking.deadline import CircuitOpenError, DeadlineError, Tim
 from dspy_cachectl.tracking.feedback import FeedbackLeftError
 from dspy_cachectl.tracking.outbox import Lease, Outbox, WaitingRecord
 from dspy_cachectl.tracking.push import LeaseLostError, Push
-from dspy_cachectl.tracking.record import Record, plain_text, without_credentials
+from dspy_cachectl.tracking.record import Record, safe_line, without_credentials
 from dspy_cachectl.tracking.resolve import absolute, default_uri
 from dspy_cachectl.tracking.send import send
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ def deliver(
     *,
     address: str,
     limit: float,
-    outbox: Outbox | None,
+    unkept: Mapping[str, bytes] | None = None,
     trips: bool = True,
 ) -> LogOutcome:
     """Deliver one record within a limit. Nothing is raised: every fault is the outcome's reason.
@@ -163,80 +163,65 @@ def deliver(
         record: The record.
         address: Where to, with credentials. MLflow has been loaded for it.
         limit: Seconds.
-        outbox: Where it waits; None where it could not be kept, and is sent without its files.
+        unkept: Its files, where the outbox could not take it; None where it waits there.
         trips: Whether a server that does not answer in time is left alone for a while.
 
     Returns:
         What became of it.
     """
     began = time.monotonic()
-    run_id, reason = record.run_id, ""
-    result: Literal["logged", "pending", "busy", "damaged"] = "pending"
     try:
-        run_id = _Attempt(record, address, outbox).run(limit=limit, trips=trips) or None
-        result = "logged"
+        run_id = _deliver(record, address, limit=limit, unkept=unkept, trips=trips)
+        outcome = LogOutcome("logged", record.uid, run_id or None)
     except LeaseLostError as error:
-        result, reason = "busy", str(error)
+        outcome = LogOutcome("busy", record.uid, record.run_id, str(error))
     except CorruptEntryError as error:
-        result, reason = "damaged", str(error)
+        outcome = LogOutcome("damaged", record.uid, record.run_id, str(error))
     except Exception as error:  # noqa: BLE001 - whatever the server or its client does, the caller goes on
-        reason = _reason(error)
-        if outbox is not None and not isinstance(error, CircuitOpenError):
-            _note(outbox, record, reason)
-    return LogOutcome(result, record.uid, run_id, reason, time.monotonic() - began)
+        outcome = LogOutcome("pending", record.uid, record.run_id, _reason(error))
+        if unkept is None and not isinstance(error, CircuitOpenError):
+            _note(record, outcome.reason)
+    return replace(outcome, seconds=time.monotonic() - began)
 
 
-@dataclass(frozen=True)
-class _Attempt:
-    """One try to deliver one record within a limit. Strictly private."""
+def _deliver(record: Record, address: str, *, limit: float, unkept: Mapping[str, bytes] | None, trips: bool) -> str:
+    bare = without_credentials(address)
+    elsewhere = record.tracking_uri is not None and record.tracking_uri != bare
+    push = Push(record, address, elsewhere, files=unkept or {}, until=time.monotonic() + limit * SHARE)
+    if unkept is not None:
+        return _within_limit(lambda: send(push), bare, limit=limit, trips=trips)
+    outbox = Outbox()
+    lease = outbox.lease(record.uid)
+    if lease is None:
+        raise LeaseLostError
+    try:
+        push = replace(push, files=outbox.files(record), holds=lease.holds)
+        return _within_limit(lambda: _send_and_finish(push, lease), bare, limit=limit, trips=trips)
+    finally:
+        # Also where the limit has passed and the thread goes on: it may, until somebody else has the record.
+        lease.release()
 
-    record: Record
-    address: str
-    outbox: Outbox | None
 
-    def run(self, *, limit: float, trips: bool) -> str:
-        lease = None
-        if self.outbox is not None:
-            lease = self.outbox.lease(self.record.uid)
-            if lease is None:
-                raise LeaseLostError
-        bare = without_credentials(self.address)
-        try:
-            push = self._push(lease, until=time.monotonic() + limit * SHARE)
-            return limiter.run(lambda: self._send(push, lease), limit=limit, target=bare, trips=trips)
-        except client.UnreachableError as error:
-            if trips and error.slow:
-                limiter.open_circuit(bare)
-            raise
-        finally:
-            # Also where the limit has passed and the thread goes on: it may, until somebody else has the record.
-            if lease is not None:
-                lease.release()
+def _within_limit(work: Callable[[], str], target: str, *, limit: float, trips: bool) -> str:
+    try:
+        return limiter.run(work, limit=limit, target=target, trips=trips)
+    except client.UnreachableError as error:
+        if trips and error.slow:
+            limiter.open_circuit(target)
+        raise
 
-    def _push(self, lease: Lease | None, *, until: float) -> Push:
-        named = self.record.tracking_uri
-        return Push(
-            self.record,
-            self.address,
-            elsewhere=named is not None and named != without_credentials(self.address),
-            files={} if self.outbox is None else self.outbox.files(self.record),
-            until=until,
-            holds=(lambda: True) if lease is None else lease.holds,
+
+def _send_and_finish(push: Push, lease: Lease) -> str:
+    run_id = send(push)
+    try:
+        lease.finish()  # here and not after the limit, so that a push that ends late still counts
+    except StoreError as error:
+        logger.warning(
+            "run %s has the results, but the outbox still has their record, and the next sync sends it again, "
+            "which changes nothing: %s",
+            *(run_id, error),
         )
-
-    def _send(self, push: Push, lease: Lease | None) -> str:
-        run_id = send(push)
-        if lease is not None:
-            # Here and not after the limit, so that a push that ends late still counts.
-            try:
-                lease.finish()
-            except StoreError as error:
-                logger.warning(
-                    "run %s has the results, but the outbox still has their record, and the next sync sends it again, "
-                    "which changes nothing: %s",
-                    *(run_id, error),
-                )
-        return run_id
+    return run_id
 
 
 def deliver_waiting(address: str, *, until: float) -> None:
@@ -249,9 +234,8 @@ def deliver_waiting(address: str, *, until: float) -> None:
         address: The server, with credentials. MLflow has been loaded for it.
         until: When to stop, on the monotonic clock.
     """
-    outbox = Outbox()
     try:
-        waiting = outbox.waiting()
+        waiting = Outbox().waiting()
     except StoreError as error:
         logger.warning("what else waits is not delivered: %s", error)
         return
@@ -261,7 +245,7 @@ def deliver_waiting(address: str, *, until: float) -> None:
             return
         record = _due(one, address)
         if record is not None:
-            deliver(_late(record), address=address, limit=left, outbox=outbox, trips=False)
+            deliver(_late(record), address=address, limit=left, trips=False)
 
 
 def _due(waiting: WaitingRecord, address: str) -> Record | None:
@@ -300,7 +284,7 @@ def _sync_one(
         return LogOutcome("pending", record.uid, record.run_id, f"{bare} did not answer for an earlier record")
     client.load(address)
     limiter.close_circuit(bare)
-    outcome = deliver(_late(record), address=address, limit=timeout, outbox=Outbox())
+    outcome = deliver(_late(record), address=address, limit=timeout)
     if limiter.cooling(bare) > 0:
         given_up.add(bare)
     return outcome
@@ -330,14 +314,14 @@ def _describe(waiting: WaitingRecord) -> Waiting:
 
 
 def _reason(error: Exception) -> str:
-    text = plain_text(error, longest=300)
+    text = safe_line(error, longest=300)
     ours = (DeadlineError, FeedbackLeftError, client.UnreachableError, StoreError)
     return text if isinstance(error, ours) else f"{type(error).__name__}: {text}"
 
 
-def _note(outbox: Outbox, record: Record, reason: str) -> None:
+def _note(record: Record, reason: str) -> None:
     try:
-        outbox.fail(record.uid, reason)
+        Outbox().fail(record.uid, reason)
     except StoreError as error:
         # The record itself is safe; only the note about this try is not.
         logger.debug("cannot note why %s was not delivered: %s", record.uid, error)

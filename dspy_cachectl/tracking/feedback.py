@@ -78,11 +78,11 @@ def deliver(push: Push) -> str:
 
 
 def _say_what_is_left(left: int, absent: int, *, total: int, patient: bool) -> None:
-    if patient and (left or absent):
-        arrived = f"; {absent} traces have not arrived" if absent else ""
-        raise FeedbackLeftError(f"the feedback on {left + absent} of {total} answers is not logged yet{arrived}")
+    if patient:
+        left += absent
     if left:
-        raise FeedbackLeftError(f"the feedback on {left} of {total} answers is not logged yet")
+        arrived = f"; {absent} traces have not arrived" if absent and patient else ""
+        raise FeedbackLeftError(f"the feedback on {left} of {total} answers is not logged yet{arrived}")
     if absent:
         logger.warning(
             "the feedback on %d of %d answers is left out: the server does not have their traces", absent, total

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from dspy_cachectl.reports.comparison import Comparison
     from dspy_cachectl.reports.comparisons import Comparisons
     from dspy_cachectl.reports.report import EvalReport
-    from dspy_cachectl.tracking.record import Record
 
 logger = logging.getLogger(__name__)
 
@@ -126,16 +125,16 @@ def _log(make: _Make, what: str, where: Callable[[], Target], *, timeout: float)
     target = where()  # now that MLflow can tell its address
     address = target.tracking_uri or ""
     # All records are safe on disk before the first request.
-    kept = [(one.record, _put(one)) for one in make(target)]
+    kept = [(one, _put(one)) for one in make(target)]
     if missing is None:
         client.load(address)
     until = max(began + timeout, time.monotonic() + min(timeout, LEAST_LIMIT))
     send = functools.partial(_send, address=address, until=until, missing=missing)
-    outcomes = [send(record, problem) for record, problem in kept if not record.feedback]
+    outcomes = [send(one, problem) for one, problem in kept if not one.record.feedback]
     worst, last = max(outcomes, key=lambda outcome: _WORSE.index(outcome.status)), outcomes[-1]
     _warn(worst, what)
     if worst.status == "logged":  # else the feedback waits with the results that it is about
-        said = [send(record, problem) for record, problem in kept if record.feedback]
+        said = [send(one, problem) for one, problem in kept if one.record.feedback]
         for outcome in said:
             _warn(outcome, f"all the feedback on {what}")
         if all(outcome.status == "logged" for outcome in said):
@@ -243,19 +242,18 @@ def _put(outgoing: Outgoing) -> StoreError | None:
 
 
 def _send(
-    record: Record, problem: StoreError | None, *, address: str, until: float, missing: MissingExtraError | None
+    outgoing: Outgoing, problem: StoreError | None, *, address: str, until: float, missing: MissingExtraError | None
 ) -> LogOutcome:
+    record, limit = outgoing.record, max(0.0, until - time.monotonic())
     if missing is not None or not address:
         outcome = LogOutcome("pending", record.uid, record.run_id, str(missing or "no tracking server is named"))
     else:
-        outbox, limit = None if problem is not None else Outbox(), max(0.0, until - time.monotonic())
-        outcome = delivery.deliver(record, address=address, limit=limit, outbox=outbox)
-    if problem is None:
-        return outcome
-    if outcome.status != "logged":
-        return replace(outcome, status="failed", reason=f"{outcome.reason}; {problem}")
-    without = ", and its files are not logged" if record.artifacts else ""
-    logger.warning("the results of run %s could not be kept%s: %s", outcome.run_id, without, problem)
+        unkept = None if problem is None else outgoing.files
+        outcome = delivery.deliver(record, address=address, limit=limit, unkept=unkept)
+    if problem is not None and outcome.status == "logged":
+        logger.warning("the results of run %s could not be kept: %s", outcome.run_id, problem)
+    elif problem is not None:
+        outcome = replace(outcome, status="failed", reason=f"{outcome.reason}; {problem}")
     return outcome
 
 

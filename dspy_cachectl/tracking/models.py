@@ -43,11 +43,8 @@ def model_id(push: Push, run_id: str) -> str | None:
     exceptions = importlib.import_module("mlflow.exceptions")
     try:
         found = _found(push, model, experiment_id)
-    except (AttributeError, NotImplementedError) as error:
-        _say(push, error)
-        return None
-    except exceptions.MlflowException as error:
-        if error.error_code not in _UNKNOWN:
+    except (AttributeError, NotImplementedError, exceptions.MlflowException) as error:
+        if getattr(error, "error_code", "NOT_IMPLEMENTED") not in _UNKNOWN:
             raise
         _say(push, error)
         return None
@@ -64,7 +61,7 @@ def _made(push: Push, model: Model, experiment_id: str, run_id: str) -> Any:
         experiment_id,
         name=model.name,
         source_run_id=run_id,
-        tags={**model.tags, IDENTITY_TAG: model.identity, _EXTERNAL_TAG: "true"},
+        tags={IDENTITY_TAG: model.identity, _EXTERNAL_TAG: "true"},
         params=dict(model.params),
         model_type="dspy",
     )

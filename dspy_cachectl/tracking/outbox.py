@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from dspy_cachectl.errors import CorruptEntryError, StoreError
 from dspy_cachectl.stores.database import Database
 from dspy_cachectl.stores.liveness import is_alive, me
-from dspy_cachectl.tracking.record import Record, plain_text
+from dspy_cachectl.tracking.record import Record, safe_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,7 +149,7 @@ class Outbox:
     def fail(self, uid: str, reason: str) -> None:
         """Note why a try failed. The record goes on waiting."""
         with self._database.change() as sql:
-            sql("UPDATE parcels SET tries = tries + 1, reason = ? WHERE uid = ?", plain_text(reason), uid)
+            sql("UPDATE parcels SET tries = tries + 1, reason = ? WHERE uid = ?", safe_line(reason), uid)
 
     def discard(self, uid: str) -> None:
         """Throw a record away; whoever is delivering it stops."""

@@ -16,7 +16,7 @@ from dspy_cachectl.tracking.outgoing import (
     milliseconds,
     named,
 )
-from dspy_cachectl.tracking.record import Dataset, Feedback, Model, Point, Record, new_uid, plain_text
+from dspy_cachectl.tracking.record import Dataset, Feedback, Model, Point, Record, new_uid, safe_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -51,7 +51,7 @@ class PhaseResults:
     run_id: str | None = None
     kind: str | None = None
     logged: dict[tuple[str | None, ...], str] = field(default_factory=dict)
-    provenance: Mapping[str, str | None] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
     model: Model | None = None
     dataset: Dataset | None = None
 
@@ -136,7 +136,7 @@ def _of_group(results: PhaseResults, target: Target, group: Sequence[Evaluation]
     tags = {
         "version": __version__,
         "kind": results.kind or ("eval" if group else "phase"),
-        "error": plain_text(errors[-1]) if errors else None,
+        "error": safe_line(errors[-1]) if errors else None,
         **{tag: results.provenance.get(name) for tag, name in PROVENANCE_TAGS.items()},
         "phase": results.phase,
         "policy": results.policy,

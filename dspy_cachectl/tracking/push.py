@@ -41,7 +41,7 @@ class Push:
         address: Where to, with whatever credentials it takes.
         elsewhere: Whether this is another server than the one the record names. A run that is not known there
             is replaced by one of the record's own, and experiments are told by their name only.
-        files: The content of the record's artifacts; empty where they could not be kept, and are left out.
+        files: The content of the record's artifacts; by their path in the run.
         until: When to stop sending feedback, on the monotonic clock.
         holds: Tells whether the record is still ours to deliver.
     """

@@ -16,6 +16,7 @@ import orjson
 
 from dspy_cachectl.entries.secrets import USERINFO, is_secret_header, is_secret_name, scrub
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError
+from dspy_cachectl.reports.texts import cut
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,18 +81,15 @@ class Model:
         name: Its name, without what MLflow refuses in one.
         identity: What tells it from any other. In an experiment there is one model of it, however often it is logged.
         params: What it is made of.
-        tags: The same, as tags.
     """
 
     name: str
     identity: str
     params: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", _NOT_IN_NAMES.sub("-", scrub(self.name))[:_LONGEST_NAME] or "program")
-        for name in ("tags", "params"):
-            object.__setattr__(self, name, _clean(getattr(self, name), longest=_LONGEST_MODEL_VALUE))
+        object.__setattr__(self, "params", _clean(self.params, longest=_LONGEST_MODEL_VALUE))
 
 
 @dataclass(frozen=True)
@@ -228,7 +226,7 @@ def new_uid() -> str:
 def _said(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # a number that JSON does not have
-    return plain_text(value, longest=_LONGEST_TEXT) if isinstance(value, str) else value
+    return safe_line(value, longest=_LONGEST_TEXT) if isinstance(value, str) else value
 
 
 def _clean(pairs: Mapping[str, str], *, longest: int) -> dict[str, str]:
@@ -249,7 +247,6 @@ def without_credentials(uri: str) -> str:
     return kept if "?" in kept or "?" not in bare else re.sub(r"[&;]", "?", kept, count=1)
 
 
-def plain_text(value: Any, *, longest: int = 500) -> str:
+def safe_line(value: Any, *, longest: int = 500) -> str:
     """Return a value's text, scrubbed and cut, for a message or a tag."""
-    text = scrub(" ".join(str(value).split()))
-    return text if len(text) <= longest else text[: longest - 1] + "…"
+    return cut(scrub(" ".join(str(value).split())), longest)

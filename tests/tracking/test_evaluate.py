@@ -105,16 +105,6 @@ def test_a_report_goes_to_the_active_run(server: Rest, experiment: str, program:
         assert (found.id, found.status) == (active.info.run_id, "RUNNING")
 
 
-def test_a_report_goes_to_the_run_of_the_environment(
-    server: Rest, experiment: str, program: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`MLFLOW_RUN_ID` is whoever started the process."""
-    named = server.create_run(experiment)
-    monkeypatch.setenv("MLFLOW_RUN_ID", named)
-    _evaluate(program, mlflow=True)
-    assert _only(server, experiment).id == named
-
-
 def test_a_report_goes_to_the_run_that_is_named(server: Rest, experiment: str, program: Any) -> None:
     """Rather than to the active one."""
     named = server.create_run(experiment)
@@ -152,16 +142,3 @@ def test_something_that_is_no_run_is_refused(program: Any, endpoint: Endpoint) -
     with pytest.raises(ConfigurationError, match="the id of a run, not 7"):
         _evaluate(program, mlflow=7)
     assert endpoint.requests == 0
-
-
-def test_an_evaluation_of_a_thousand_questions_is_one_batch(server: Rest, experiment: str, program: Any) -> None:
-    """No request a question: a run of its own takes seventeen at most, whatever is in it."""
-    with servers.Proxy.to(server.url) as proxy:
-        mlflow.set_tracking_uri(proxy.url)
-        _evaluate(Echo(), n=1000, mlflow=True)
-    assert proxy.seen.count("runs/log-batch") == 1
-    assert len(proxy.seen) <= 17
-    found = _only(server, experiment)
-    assert found.metrics["dspy_cachectl/score/mean"] == 0.5
-    table = mlflow.load_table(f"dspy_cachectl/rows_{found.tags['dspy_cachectl.uid'][:8]}.json", run_ids=[found.id])
-    assert len(table) == 1000

@@ -13,11 +13,9 @@ import pytest
 
 import dspy_cachectl as cachectl
 from dspy_cachectl.tracking import log_to_mlflow, models
-from dspy_cachectl.tracking.outbox import Outbox
 from dspy_cachectl.tracking.record import Model
 from tests.reports.made_up import report
 from tests.tracking import servers
-from tests.tracking.delivered import deliver_twice
 from tests.tracking.rest import Rest
 
 
@@ -40,14 +38,6 @@ def test_a_report_is_linked_to_its_program(server: Rest, experiment: str) -> Non
     for outcome in outcomes:
         inputs = server.run(str(outcome.run_id))["inputs"]["model_inputs"]
         assert [item["model_id"] for item in inputs] == [info["model_id"]]
-
-
-def test_delivering_twice_makes_no_second_model(server: Rest, experiment: str, outbox: Outbox) -> None:
-    """Nor a second link."""
-    log_to_mlflow(report([1, 0, 1]), timeout=0)
-    for _ in deliver_twice(outbox):
-        (model,), (run,) = _ids(server, experiment), server.all_runs(experiment)
-        assert [item["model_id"] for item in server.run(run.id)["inputs"]["model_inputs"]] == [model]
 
 
 @pytest.mark.parametrize("call", ["logged-models", "runs/log-batch"])

@@ -143,9 +143,13 @@ def test_records_of_one_run_are_leased_together(outbox: Outbox) -> None:
     assert outbox.lease("b" * 32) is None
     outbox.put(_record("c" * 32, owner=UID))
     assert outbox.lease("c" * 32) is None
-    lease.finish()
     lease.release()
-    assert outbox.lease("b" * 32) is not None
+    other = outbox.lease("b" * 32)
+    assert other is not None
+    assert not lease.holds()
+    other.finish()
+    other.release()
+    assert lease.holds()
 
 
 def test_a_lease_that_was_given_up_is_good_until_somebody_else_has_one(outbox: Outbox) -> None:

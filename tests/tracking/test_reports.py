@@ -241,23 +241,25 @@ def test_what_waited_is_delivered_with_its_files_once(server: Rest, outbox: Outb
     assert {run.tags["mlflow.parentRunId"] for run in (first, second)} == {parent.id}
 
 
-def test_delivering_twice_changes_nothing(server: Rest, outbox: Outbox) -> None:
-    """The same record again: the same points, inputs, files and table, once each."""
-    outcome = log_to_mlflow(report([1, 0, 1]), timeout=0)
-    runs = [_run_of(server, outcome.uid) for _ in deliver_twice(outbox)]
+def test_delivering_twice_changes_nothing(server: Rest, experiment: str, outbox: Outbox) -> None:
+    """The same record again: the same points, inputs, model, files and table, once each."""
+    log_to_mlflow(report([1, 0, 1]), timeout=0)
+    runs = [run for _ in deliver_twice(outbox) for run in server.all_runs(experiment)]
     for run in runs:
         run["data"]["tags"] = [t for t in run["data"]["tags"] if t["key"] != "dspy_cachectl.synced_at"]
     before, after = runs
     assert after == before
     assert len(server.history(after.id, "dspy_cachectl/score/mean")) == 1
+    assert len(server.run(after.id)["inputs"]["model_inputs"]) == len(server.models(experiment)) == 1
 
 
 @pytest.mark.parametrize(
-    ("call", "passed_on"),
-    [("runs/log-inputs", "before"), ("upload", "before"), ("upload", "after"), ("runs/set-tag", "after")],
+    "call",
+    ["runs/search", "runs/create", "runs/log-batch", "runs/log-inputs", "upload", "runs/set-tag", "runs/update"],
 )
+@pytest.mark.parametrize("passed_on", ["before", "after"])
 def test_a_push_that_was_given_up_does_not_come_back(server: Rest, outbox: Outbox, call: str, passed_on: str) -> None:
-    """Its thread hangs among the files, a sync delivers, the thread wakes up: one run, with everything once."""
+    """Its thread hangs, a sync delivers, the thread wakes up: one run, the one of the sync, with everything once."""
     with servers.Proxy.to(server.url) as proxy:
         proxy.holds, proxy.delays = (call, None) if passed_on == "before" else (None, call)
         with servers.ends_the_limit(proxy) as late:
