@@ -48,7 +48,7 @@ def account(call: Call) -> None:
         tally.late += ruling.late
         tally.stray += bool(ruling.stray_of)
     row = Row(ruling.context.name, asked.role, asked.model)
-    for ledger in (*_ledgers(ruling), *scopes.ledgers()):
+    for ledger in _ledgers(ruling) + scopes.ledgers():
         ledger.record(row, tally)
     if state.usage is not None and ruling.cassette is None:
         used = (asked.kind.value, asked.model, ruling.context.name, asked.role or "", asked.run_id or "")

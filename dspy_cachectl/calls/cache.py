@@ -261,8 +261,8 @@ def _too_old(call: Call, origin: records.Origin) -> str:
     max_age = call.asked.policy.max_age
     if max_age is not None and time.time() - origin.created > max_age:
         return f"the stored answer is older than max_age={max_age:g} s"
-    recomputes = call.asked.ruling.cassette is None and not call.asked.decision.raises and settings().force_recompute
-    if origin.created < STARTED and recomputes:
+    may_recompute = call.asked.ruling.cassette is None and not call.asked.decision.raises
+    if origin.created < STARTED and may_recompute and settings().force_recompute:
         return "the stored answer is older than this process, which recomputes everything"
     return ""
 

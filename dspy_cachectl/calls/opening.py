@@ -46,7 +46,8 @@ def open_lm_call(
         ruling, kwargs = _in_cassette(ruling, lm, kwargs)
     typed = adapter.typed_request(prompt, kwargs)
     given = kwargs.get("temperature", lm.kwargs.get("temperature")) if typed is None else typed.config.temperature
-    decision = ruling.decide(Kind.LM, lm.model, role=lm.role, temperature=given)
+    policy = ruling.context.policy_for(lm.role)
+    decision = ruling.decide(policy, Kind.LM, lm.model, given)
     if decision.raises and managed:
         # With caching off DSPy would not ask the cache, which is what stops a replay from calling.
         kwargs = {**kwargs, "cache": True}
@@ -60,7 +61,7 @@ def open_lm_call(
         kind=Kind.LM,
         model=lm.model,
         ruling=ruling,
-        policy=ruling.context.policy_for(lm.role),
+        policy=policy,
         decision=decision,
         role=lm.role,
         endpoint=endpoint,
@@ -94,7 +95,8 @@ def open_plain_call(request: Mapping[str, Any], *, lm: Any = None, options: Mapp
     """
     kind, shared = adapter.cache_request(request if lm is None else {"model": lm.model, **request})
     ruling = phase_here()
-    if kind is Kind.EMBEDDING and not ruling.context.policy.replays:
+    policy = ruling.context.policy
+    if kind is Kind.EMBEDDING and not policy.replays:
         # DSPy's retriever embeds in a thread of its own; what does not vary puts no result in doubt.
         ruling = dataclasses.replace(ruling, stray_of=())
     model = adapter.model_of(shared)
@@ -106,8 +108,8 @@ def open_plain_call(request: Mapping[str, Any], *, lm: Any = None, options: Mapp
         kind=kind,
         model=model,
         ruling=ruling,
-        policy=ruling.context.policy,
-        decision=ruling.decide(kind, model),
+        policy=policy,
+        decision=ruling.decide(policy, kind, model),
         endpoint=endpoint,
         temperature=shared.get("temperature"),
         program_rollout_id=shared.get("rollout_id"),
@@ -124,8 +126,8 @@ def open_plain_call(request: Mapping[str, Any], *, lm: Any = None, options: Mapp
 def open_uncached_call(kind: Kind, model: str, role: str | None) -> Call:
     """Decide what is done for a call that never reaches the cache, and of which no more is known."""
     ruling = phase_here()
-    policy, decision = ruling.context.policy_for(role), ruling.decide(kind, model, role=role)
-    return Call(Asked(kind, model, ruling, policy, decision, role=role, cached=False))
+    policy = ruling.context.policy_for(role)
+    return Call(Asked(kind, model, ruling, policy, ruling.decide(policy, kind, model), role=role, cached=False))
 
 
 def _identify(asked: Asked, request: Mapping[str, Any]) -> None:

@@ -51,11 +51,11 @@ def _with_its_call(original: Original) -> Original:
         request: dict[str, Any] = original(prepared, lm, asynchronous)
         if not isinstance(vars(dspy).get("cache"), ManagedCache):
             return request
-        call = vars(prepared).get(CALL)
-        if call is None:
-            call = _call_of(prepared, lm, request)
-            setattr(prepared, CALL, call)
-        return {**request, CALL: call}
+        known = vars(prepared)
+        if CALL not in known:
+            known[CALL] = _call_of(prepared, lm, request)
+        request[CALL] = known[CALL]
+        return request
 
     return key
 

@@ -52,7 +52,7 @@ class PhaseContext:
 
     def policy_for(self, role: str | None) -> Policy:
         """Return the policy for a role."""
-        return next((policy for name, policy in self.roles if name == role), self.policy)
+        return next((policy for name, policy in self.roles if name == role), self.policy) if self.roles else self.policy
 
     @property
     def is_cassette(self) -> bool:

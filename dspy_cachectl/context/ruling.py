@@ -39,10 +39,9 @@ class Ruling:
         """Tell whether no call of a role reaches a provider here."""
         return self.context.policy_for(role).replays or (self.cassette is not None and self.cassette.replays)
 
-    def decide(self, kind: Kind, model: str, *, role: str | None = None, temperature: float | None = None) -> Decision:
+    def decide(self, policy: Policy, kind: Kind, model: str, temperature: float | None = None) -> Decision:
         """Return what is done for a call: what the policy says, and what a cassette makes of it."""
         has_run = self.context.run_id is not None
-        policy = self.context.policy_for(role)
         decision = decide(policy, kind=kind, temperature=temperature, model=model, has_run=has_run)
         return decision if self.cassette is None else self.cassette.decide(decision)
 

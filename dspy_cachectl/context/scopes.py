@@ -7,7 +7,6 @@ LM, a tool, ...) is entered under its own id, so that what is made within that c
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,12 +87,13 @@ def elsewhere(scope: EvaluationScope, mlflow_run: str) -> bool:
     return bool(owners)
 
 
-def ledgers() -> Iterator[Ledger]:
-    """Yield the ledgers of the scopes that this code is within, the innermost first."""
-    scope = current()
+def ledgers() -> list[Ledger]:
+    """Return the ledgers of the scopes that this code is within, the innermost first."""
+    found, scope = [], current()
     while scope is not None:
-        yield scope.ledger
+        found.append(scope.ledger)
         scope = scope.parent
+    return found
 
 
 class ScopeKeeper(BaseCallback):  # type: ignore[misc]

@@ -10,9 +10,8 @@ import hashlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import orjson
@@ -138,8 +137,7 @@ def cache_key(request_fingerprint: str, *, rollout_id: object = None, scope: tup
     return hashlib.sha256(_canonical([KEY_VERSION, request_fingerprint, rollout_id, scope])).hexdigest()
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """Which answer a call stands for.
 
     Attributes:
