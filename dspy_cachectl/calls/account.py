@@ -28,7 +28,7 @@ def counted(call: Call) -> Iterator[None]:
     except BaseException as error:
         if isinstance(error, CacheMissError):
             call.answered = Answered("missed")
-        elif call.answered is None:
+        elif call.answered.outcome is None:
             call.answered = Answered("failed")
         raise
     finally:
@@ -42,8 +42,7 @@ def account(call: Call) -> None:
     """
     asked, tally = call.asked, call.tally
     ruling = asked.ruling
-    if call.answered is not None:
-        _add_answer(call, call.answered)
+    _add_answer(call)
     if tally.calls:
         tally.late += ruling.late
         tally.stray += bool(ruling.stray_of)
@@ -52,7 +51,7 @@ def account(call: Call) -> None:
         ledger.record(row, tally)
     if state.usage is not None and ruling.cassette is None:
         used = (asked.kind.value, asked.model, ruling.context.name, asked.role or "", asked.run_id or "")
-        state.usage.record(used, tally, call.key if call.outcome in SERVED else None)
+        state.usage.record(used, tally, call.key if call.answered.outcome in SERVED else None)
     if WATCHED and asked.kind is Kind.PLAIN_LM and (call_id := ACTIVE_CALL_ID.get()) in WATCHED:
         WATCHED[call_id] = call
     if ruling.run is not None and ruling.run.on_call is not None:
@@ -76,9 +75,10 @@ def _ledgers(ruling: Ruling) -> list[Ledger]:
     return ledgers
 
 
-def _add_answer(call: Call, answered: Answered) -> None:
-    outcome, origin, tally = answered.outcome, answered.origin, call.tally
-    setattr(tally, outcome, getattr(tally, outcome) + 1)
+def _add_answer(call: Call) -> None:
+    outcome, origin, tally = call.answered.outcome, call.answered.origin, call.tally
+    if outcome is not None:
+        setattr(tally, outcome, 1)
     if origin is None:
         return
     if outcome in SERVED:
@@ -99,11 +99,11 @@ def _add_answer(call: Call, answered: Answered) -> None:
 
 
 def _check_distinct(call: Call, origin: Origin) -> None:
-    key, asked = call.asked.key, call.asked
-    if key is None:
+    asked, fingerprint, entry = call.asked, call.asked.key.fingerprint, call.key
+    if fingerprint is None or entry is None:
         return
     for response_id in origin.response_ids:
-        if state.given_before(key.fingerprint, response_id, key.entry):
+        if state.given_before(fingerprint, response_id, entry):
             call.tally.not_distinct += 1
             state.say_once(
                 f"not-distinct:{asked.endpoint}:{asked.model}",

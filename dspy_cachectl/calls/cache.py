@@ -184,7 +184,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
         cassette = call.asked.ruling.cassette
         if cassette is None:
             return self.tiers.get(key)
-        return cassette.find(key, call.request_key or key, draw=call.asked.decision.from_run)
+        return cassette.find(key, call.asked.key.request or key, draw=call.asked.decision.from_run)
 
     @functools.cached_property
     def _has_imported(self) -> bool:
@@ -233,25 +233,23 @@ class ManagedCache(Cache):  # type: ignore[misc]
         """Count an answer as bought, and store it where it may be."""
         asked = call.asked
         facts = answers.read(value, sampled=asked.kind in {Kind.LM, Kind.PLAIN_LM})
-        answered = call.buy(facts)
-        cassette, origin = asked.ruling.cassette, answered.origin
-        assert origin is not None  # noqa: S101 - for the type checker
+        origin, cassette = call.buy(facts), asked.ruling.cassette
         # A cassette also keeps the answers that nobody would want to be served again: the program went on with them.
         if call.key is None or not (asked.decision.stores and (facts.storable or cassette is not None)):
             why = "the phase does not store" if facts.storable else "it was empty, or stopped by a content filter"
-            state.note_why_not_stored(call.request_key, f"it was bought in this process, and not stored: {why}")
+            state.note_why_not_stored(asked.key.request, f"it was bought in this process, and not stored: {why}")
             return
         try:
             data = records.encode(origin, value, draws.plain_text(asked.description()))
         except UnstorableError as error:
             self._count_fault("write", call)
             state.say_once(f"unstorable:{error}", f"an answer of {asked.model!r} is not stored: {error}")
-            state.note_why_not_stored(call.request_key, f"it was bought in this process, and not stored: {error}")
+            state.note_why_not_stored(asked.key.request, f"it was bought in this process, and not stored: {error}")
             return
         if cassette is not None:
-            answered.entry = cassette.keep(call.key, call.request_key or call.key, data)
+            call.answered.entry = cassette.keep(call.key, asked.key.request or call.key, data)
             return
-        answered.entry = data
+        call.answered.entry = data
         label = Label(origin.kind, origin.model, origin.phase, origin.role or "", origin.run_id or "")
         self.tiers.put(call.key, data, label, into="memory" if call.is_newer_stored else into)
 

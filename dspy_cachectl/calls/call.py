@@ -28,6 +28,9 @@ CALL = "_cachectl_call"
 _CURRENT: contextvars.ContextVar[Call | None] = contextvars.ContextVar("dspy_cachectl_call", default=None)
 
 
+_NO_KEY = Key()
+
+
 @dataclass(eq=False)
 class Asked:
     """What is asked of whom, and what the phase decided for it: all that is known before there is an answer.
@@ -44,7 +47,7 @@ class Asked:
         temperature: The temperature that is sent, or None.
         program_rollout_id: The rollout id that the program chose, which that of a draw encloses; or None.
         request: What is asked, cleaned; None where it has no canonical form.
-        key: Which answer it stands for; None where it has no canonical form.
+        key: Which answer it stands for.
         cached: Whether DSPy will ask the cache.
         local: Whether a function of the program answers it, and no provider.
     """
@@ -60,7 +63,7 @@ class Asked:
     temperature: float | None = None
     program_rollout_id: Any = None
     request: dict[str, Any] | None = None
-    key: Key | None = None
+    key: Key = _NO_KEY
     cached: bool = True
     local: bool = False
 
@@ -76,7 +79,7 @@ class Asked:
             "request": self.request or {"model": self.model},
             "endpoint": self.endpoint,
             "version": self.version,
-            "rollout_id": None if self.key is None else self.key.rollout_id,
+            "rollout_id": self.key.rollout_id,
             "scope": dict(self.policy.scope) or None,
             **({"own_rollout_id": self.program_rollout_id} if is_draw else {}),
         }
@@ -87,12 +90,12 @@ class Answered:
     """What became of a call.
 
     Attributes:
-        outcome: How it was answered: a counter of `Tally`.
+        outcome: How it was answered: a counter of `Tally`; None while it is not.
         origin: Where the answer comes from; None where there is none.
         entry: The bytes of the entry that holds it; None where it is in no store.
     """
 
-    outcome: str
+    outcome: str | None = None
     origin: Origin | None = None
     entry: bytes | None = None
 
@@ -104,7 +107,7 @@ class Call:
     Attributes:
         asked: What is asked, of whom, and what was decided.
         parent: The call within which this one is made, or None.
-        answered: What became of it; None while nothing did.
+        answered: What became of it.
         tally: What is counted for it.
         awaited_from: The LM whose next question of the cache is this call's; None once it was asked.
         found_bytes: The entry that was found in memory, or handed over by a leader; None before.
@@ -115,7 +118,7 @@ class Call:
 
     asked: Asked
     parent: Call | None = None
-    answered: Answered | None = None
+    answered: Answered = field(default_factory=Answered)
     tally: Tally = field(default_factory=lambda: Tally(calls=1))
     awaited_from: Any = None
     found_bytes: bytes | None = None
@@ -130,22 +133,7 @@ class Call:
     @property
     def key(self) -> str | None:
         """The key of its entry, or None."""
-        return None if self.asked.key is None else self.asked.key.entry
-
-    @property
-    def request_key(self) -> str | None:
-        """The key of what is asked, whichever draw of it this is; or None."""
-        return None if self.asked.key is None else self.asked.key.request
-
-    @property
-    def outcome(self) -> str | None:
-        """How it was answered, or None while it is not."""
-        return None if self.answered is None else self.answered.outcome
-
-    @property
-    def origin(self) -> Origin | None:
-        """Where its answer comes from; None while it has none."""
-        return None if self.answered is None else self.answered.origin
+        return self.asked.key.entry
 
     @property
     def coalesces(self) -> bool:
@@ -165,8 +153,9 @@ class Call:
 
         Two calls with one draw id have one answer, whether the store, a proxy or the provider repeated it.
         """
-        if self.asked.key is not None and self.origin is not None and self.origin.response_ids:
-            return f"{self.asked.key.fingerprint[:16]}:{':'.join(self.origin.response_ids)}"
+        fingerprint, origin = self.asked.key.fingerprint, self.answered.origin
+        if fingerprint is not None and origin is not None and origin.response_ids:
+            return f"{fingerprint[:16]}:{':'.join(origin.response_ids)}"
         return self.key or f"uncached:{uuid.uuid4().hex}"
 
     def serve(self, origin: Origin, entry: bytes) -> None:
@@ -182,10 +171,10 @@ class Call:
             outcome = "reused"
         self.answered = Answered(outcome, origin, entry)
 
-    def buy(self, facts: AnswerFacts) -> Answered:
-        """Note that the provider answered."""
+    def buy(self, facts: AnswerFacts) -> Origin:
+        """Note that the provider answered. Return where the answer comes from."""
         asked = self.asked
-        decision, caches = asked.decision, asked.cached and asked.key is not None
+        decision, caches = asked.decision, asked.cached and self.key is not None
         outcome = "fresh" if decision.reads and caches else "refreshed" if decision.stores and caches else "uncacheable"
         self._handed_out_before()
         self.tally.unstored += not facts.storable
@@ -196,8 +185,8 @@ class Call:
             phase=asked.ruling.context.name,
             role=asked.role,
             run_id=asked.run_id,
-            rollout_id=None if asked.key is None else asked.key.rollout_id,
-            ordinal=None if asked.key is None else asked.key.ordinal,
+            rollout_id=asked.key.rollout_id,
+            ordinal=asked.key.ordinal,
             temperature=asked.temperature,
             lent=decision.lent_temperature is not None,
             created=time.time(),
@@ -210,7 +199,7 @@ class Call:
             truncated=facts.truncated,
         )
         self.answered = Answered(outcome, origin)
-        return self.answered
+        return origin
 
     def miss(self, reason: str, **nearest: Any) -> CacheMissError:
         """Note that a replay has no answer, and return the error to raise."""
@@ -238,8 +227,16 @@ class Call:
 
 
 @contextlib.contextmanager
-def asking(call: Call, lm: Any) -> Iterator[None]:
-    """Make a call the one within which code runs, and the LM's next question of the cache its question."""
+def asking(call: Call, lm: Any, handed: Answered | None) -> Iterator[None]:
+    """Make a call the one within which code runs, and the LM's next question of the cache its question.
+
+    Args:
+        call: The call.
+        lm: Its LM.
+        handed: What a leader handed over, or None.
+    """
+    if handed is not None:
+        call.found_bytes, call.from_leader = handed.entry, handed.outcome == "fresh"
     call.awaited_from = lm if call.asked.cached else None
     token = _CURRENT.set(call)
     try:

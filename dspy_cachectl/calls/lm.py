@@ -17,7 +17,7 @@ from dspy.utils.dummies import DummyLM
 
 from dspy_cachectl.calls import adapter
 from dspy_cachectl.calls.account import counted
-from dspy_cachectl.calls.call import Call, asking, current_call
+from dspy_cachectl.calls.call import Answered, Call, asking, current_call
 from dspy_cachectl.calls.flight import Flights
 from dspy_cachectl.calls.installation import ensure_installed, installed
 from dspy_cachectl.calls.opening import open_lm_call
@@ -29,10 +29,7 @@ from dspy_cachectl.fingerprints.endpoints import UNNAMED
 
 M = TypeVar("M")
 
-_Handed = tuple[bytes, bool]
-"""What a leader hands to those who wait: the entry, and whether it was bought just now."""
-
-_FLIGHTS: Flights[_Handed] = Flights()
+_FLIGHTS: Flights[Answered] = Flights()
 """The calls in the air."""
 
 
@@ -54,9 +51,8 @@ class Governed:
         call, prompt, kwargs = open_lm_call(self, prompt, messages, kwargs, asynchronous=False)
         parent = functools.partial(super().__call__, prompt, **kwargs)  # type: ignore[misc]
 
-        def ask(handed: _Handed | None) -> Any:
-            _take(call, handed)
-            with asking(call, self):
+        def ask(handed: Answered | None) -> Any:
+            with asking(call, self, handed):
                 return _answered(call, parent())
 
         with counted(call):
@@ -67,9 +63,8 @@ class Governed:
         call, prompt, kwargs = open_lm_call(self, prompt, messages, kwargs, asynchronous=True)
         parent = functools.partial(super().acall, prompt, **kwargs)  # type: ignore[misc]
 
-        async def ask(handed: _Handed | None) -> Any:
-            _take(call, handed)
-            with asking(call, self):
+        async def ask(handed: Answered | None) -> Any:
+            with asking(call, self, handed):
                 return _answered(call, await parent())
 
         with counted(call):
@@ -81,7 +76,7 @@ class Governed:
         """Note in the history how a call was answered, beside what DSPy notes."""
         call = current_call()
         if call is not None and isinstance(entry, dict):
-            if call.answered is None:
+            if call.answered.outcome is None:
                 # With caching off DSPy puts nothing into its cache, and the history is all that says what was paid.
                 usage = entry.get("usage") or {}
                 facts = AnswerFacts(
@@ -91,7 +86,7 @@ class Governed:
                 )
                 call.buy(facts)
             entry["cachectl"] = {
-                "outcome": call.outcome,
+                "outcome": call.answered.outcome,
                 "phase": call.asked.ruling.context.name or None,
                 "role": call.asked.role,
                 "run_id": call.asked.run_id,
@@ -217,18 +212,13 @@ def _goes_alone(call: Call) -> bool:
     return not call.coalesces or cache is None or cache.find_at_hand(call)
 
 
-def _take(call: Call, handed: _Handed | None) -> None:
-    if handed is not None:
-        call.found_bytes, call.from_leader = handed
-
-
-def _handed(call: Call) -> _Handed | None:
-    answered = call.answered
-    return None if answered is None or answered.entry is None else (answered.entry, answered.outcome == "fresh")
+def _handed(call: Call) -> Answered | None:
+    # An answer that is in no store cannot be shared: each answer is made anew from the entry's bytes.
+    return None if call.answered.entry is None else call.answered
 
 
 def _answered(call: Call, result: Any) -> Any:
-    if call.answered is None:
+    if call.answered.outcome is None:
         call.buy(AnswerFacts())
     cassette = call.asked.ruling.cassette
     if cassette is not None and call.asked.decision.stores:

@@ -22,7 +22,7 @@ def explained(call: Call, reason: str, tiers: Tiers) -> dict[str, Any]:
     asked, run, cassette = call.asked, call.asked.ruling.run, call.asked.ruling.cassette
     if run is not None and not run.explains_next_miss:
         return {"reason": reason}
-    why_not_stored = state.why_not_stored.get(call.request_key or "")
+    why_not_stored = state.why_not_stored.get(asked.key.request or "")
     if why_not_stored is not None:
         return {"reason": why_not_stored}
     wanted = orjson.loads(draws.plain_text(asked.description()))

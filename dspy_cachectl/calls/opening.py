@@ -77,7 +77,7 @@ def open_lm_call(
     call.tally.temperatures_lent += lent is not None
     if messages is not None:
         kwargs = {**kwargs, "messages": messages}
-    if managed and asked.key is not None and asked.key.rollout_id is not None:
+    if managed and asked.key.rollout_id is not None:
         # With the call and not in `lm.kwargs`, to whose rollout id BestOfN and SIMBA add numbers.
         kwargs = {**kwargs, "rollout_id": asked.key.rollout_id}
     if ruling.context.bypass_proxy and decision.from_run:

@@ -100,7 +100,7 @@ def _refuse(subject: Any) -> None:
         return  # an embedder's own function: the user's code, not a provider
     reason = "the call does not use DSPy's cache (cache=False, or an LM with its own forward)"
     call = current_call()
-    if call is not None and call.answered is None:
+    if call is not None and call.answered.outcome is None:
         raise call.miss(reason)
     kind = Kind.PLAIN_LM if hasattr(subject, "model") else Kind.EMBEDDING
     refused = open_uncached_call(kind, str(getattr(subject, "model", subject)), getattr(subject, "role", None))

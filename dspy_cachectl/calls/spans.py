@@ -113,13 +113,13 @@ def forget_last_trace() -> None:
 def attributes(call: Call, *, failed: bool) -> dict[str, Any]:
     """Return what a span says of a call. Tokens are said of bought answers only: what is served costs nothing."""
     # Not from its tally: the span closes before the call is counted.
-    asked, origin = call.asked, call.origin
-    outcome = call.outcome or ("failed" if failed else None)
+    asked, origin = call.asked, call.answered.origin
+    outcome = call.answered.outcome or ("failed" if failed else None)
     found = {
         "phase": asked.ruling.context.name or None,
         "role": asked.role,
         "run_id": asked.run_id,
-        "rollout_id": None if asked.key is None else asked.key.rollout_id,
+        "rollout_id": asked.key.rollout_id,
         "cache_key": call.key,
         "outcome": outcome,
         "cache_hit": outcome in SERVED,

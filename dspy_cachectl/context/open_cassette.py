@@ -63,6 +63,14 @@ class OpenCassette:
         on_recorded: Called with each new recording, before its answer reaches the program.
         scope: Whose recordings it serves and makes. Equal draws of two scopes have different keys, so that neither
             is served what the other recorded.
+
+    Attributes:
+        ledger: What happened to the calls within it.
+        ordinals: Numbers the draws of calls that ask DSPy not to cache them.
+        recorded: What was recorded since it was opened, by key.
+        misses: The calls that it had no answer for, in their order.
+        unkept: Why answers could not be recorded, in their order.
+        temperatures: The temperature that each run lends.
     """
 
     def __init__(
@@ -82,18 +90,18 @@ class OpenCassette:
         self.clean = clean or cleaning.Cleaner()
         self.ledger = Ledger()
         self.ordinals = Ordinals()
+        self.recorded: dict[str, Recording] = {}
+        self.misses: list[CacheMissError] = []
+        self.unkept: list[Exception] = []
         self.temperatures: dict[str, float | None] = {}
         self._portable = portable
         self._endpoints: dict[str, list[str | None]] = {}
         self._on_recorded = on_recorded
         self._lock = threading.Lock()
         self._loaded = {recording.key: recording for recording in recordings if recording.scope == scope}
-        self._recorded: dict[str, Recording] = {}
         self._served_to: dict[str, str] = {}
         self._used: set[str] = set()
         self._passages: Counter[str] = Counter()
-        self._misses: list[CacheMissError] = []
-        self._unkept: list[Exception] = []
         self._draws: dict[str, list[str]] = {}
         self._stands_for: dict[str, str] = {}
         for recording in self._loaded.values():
@@ -107,39 +115,14 @@ class OpenCassette:
         return self.mode == "replay"
 
     @property
-    def recorded(self) -> dict[str, Recording]:
-        """What was recorded since it was opened, by key."""
-        with self._lock:
-            return dict(self._recorded)
-
-    @property
-    def used(self) -> set[str]:
-        """The keys of the recordings that were served or made since it was opened."""
-        with self._lock:
-            return self._used | self._recorded.keys()
-
-    @property
     def unused(self) -> list[str]:
         """The keys of what was on it and was not asked for since it was opened."""
-        used = self.used
-        return [key for key in self._loaded if key not in used]
-
-    @property
-    def misses(self) -> list[CacheMissError]:
-        """The calls that it had no answer for, in their order."""
         with self._lock:
-            return list(self._misses)
-
-    @property
-    def unkept(self) -> list[Exception]:
-        """Why answers could not be recorded, in their order."""
-        with self._lock:
-            return list(self._unkept)
+            return [key for key in self._loaded if key not in self._used and key not in self.recorded]
 
     def missed(self, miss: CacheMissError) -> None:
         """Note a call that it had no answer for."""
-        with self._lock:
-            self._misses.append(miss)
+        self.misses.append(miss)
 
     def next_run(self, phase: str) -> str:
         """Return the run id of the next passage through a phase: the same each time the program is run."""
@@ -189,7 +172,7 @@ class OpenCassette:
         """
         key, asked = self._own(key), self._own(asked)
         with self._lock:
-            recording = self._recorded.get(key)
+            recording = self.recorded.get(key)
             if recording is None and self.mode != "all":
                 recording = self._loaded.get(self._stands_for.get(key, key))
                 if draw and (recording is None or self._served_to.get(recording.key, key) != key):
@@ -217,18 +200,17 @@ class OpenCassette:
         try:
             recording = Recording(self._own(key), self._own(asked), self.clean.entry(data), self.scope)
         except Exception as error:
-            with self._lock:
-                self._unkept.append(error)
+            self.unkept.append(error)
             raise
         with self._lock:
-            self._recorded[recording.key] = recording
+            self.recorded[recording.key] = recording
         try:
             if self._on_recorded is not None:
                 self._on_recorded(recording)
         except UnstorableError as error:
             with self._lock:
-                del self._recorded[recording.key]
-                self._unkept.append(error)
+                del self.recorded[recording.key]
+                self.unkept.append(error)
             raise
         return recording.data
 
@@ -242,7 +224,7 @@ class OpenCassette:
             asked: The description of the request, clean (see `cleaning`).
         """
         with self._lock:
-            merged = {**self._loaded, **self._recorded}
+            merged = {**self._loaded, **self.recorded}
             # Of equally like ones the one that is left over: it is what the changed request was.
             entries = sorted(((key, one.data) for key, one in merged.items()), key=lambda entry: entry[0] in self._used)
         return nearest(asked, entries)

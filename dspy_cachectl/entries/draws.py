@@ -138,7 +138,7 @@ def cache_key(request_fingerprint: str, *, rollout_id: object = None, scope: tup
 
 
 class Key(NamedTuple):
-    """Which answer a call stands for.
+    """Which answer a call stands for; all of it None where what is asked has no canonical form.
 
     Attributes:
         fingerprint: The hash of what is asked of whom.
@@ -148,9 +148,9 @@ class Key(NamedTuple):
         ordinal: Which asking of this request it is within its run, where that is counted.
     """
 
-    fingerprint: str
-    request: str
-    entry: str
+    fingerprint: str | None = None
+    request: str | None = None
+    entry: str | None = None
     rollout_id: Any = None
     ordinal: int | None = None
 

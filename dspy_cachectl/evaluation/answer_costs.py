@@ -27,10 +27,10 @@ class AnswerCost:
     def add(self, call: Call) -> None:
         """Add a call that has ended."""
         self.tally.add(call.tally)
-        if call.outcome not in {None, "failed", "missed"}:
+        if call.answered.outcome not in {None, "failed", "missed"}:
             self.draws.append(call.draw_id)
-        if call.origin is not None and call.origin.created:
-            self.created.append(call.origin.created)
+        if call.answered.origin is not None and call.answered.origin.created:
+            self.created.append(call.answered.origin.created)
 
     @property
     def prompt_tokens(self) -> int:
