@@ -116,15 +116,15 @@ def prune_entries(
     An answer that was bought in a phase with a max_age is expired when it is older than every max_age configured.
     """
     from dspy_cachectl.config import settings
-    from dspy_cachectl.manage import pruning
+    from dspy_cachectl.manage import removal
     from dspy_cachectl.predictions.library import Library
     from dspy_cachectl.stores.disk import DiskStore
 
     consent = Consent(yes, dry_run, as_json)
     folder: Path = context.obj.folder()
     reader = FolderReader(folder)
-    limits = pruning.Limits.of(settings(), older_than=older_than, max_bytes=max_size)
-    decided = pruning.plan_pruning(reader, limits)
+    limits = removal.Limits.of(settings(), older_than=older_than, max_bytes=max_size)
+    decided = removal.plan_pruning(reader, limits)
     library = None if predictions is None else Library(predictions)
     files = [] if library is None else library.expired()
     _show(folder, decided, consent)
@@ -133,7 +133,7 @@ def prune_entries(
     removed, also = 0, f" and {plural(len(files), 'file')} of predictions" if files else ""
     if (decided.keys or files) and consent.given(f"Remove {_entries(len(decided.keys))}{also}?"):
         with progress("Removing") as advance:
-            removed = pruning.prune(DiskStore(folder), reader, decided, limits, advance=advance)
+            removed = removal.prune(DiskStore(folder), reader, decided, limits, advance=advance)
         consent.say(f"Removed {_entries(removed)}.")
         if library is not None:
             files = library.prune()
@@ -147,7 +147,7 @@ def show_runs(context: typer.Context, *, as_json: AsJson = False) -> None:
     """List fresh runs, and whether each is complete or can be resumed; `runs rm` removes them."""
     if context.invoked_subcommand is not None:
         return
-    from dspy_cachectl.manage.runs import list_runs
+    from dspy_cachectl.manage.listed_runs import list_runs
 
     found = list_runs(FolderReader(context.obj.folder()))
     if as_json:
@@ -184,7 +184,7 @@ def remove_runs(
     as_json: AsJson = False,
 ) -> None:
     """Remove runs: their draws, and what is known of them."""
-    from dspy_cachectl.manage.runs import list_runs, selection_of
+    from dspy_cachectl.manage.listed_runs import list_runs, selection_of
 
     folder = context.obj.folder()
     _clear(folder, selection_of(list_runs(FolderReader(folder)), runs), Consent(yes, dry_run, as_json))

@@ -52,7 +52,7 @@ def config() -> None:
 @config_app.command("show")
 def show_settings(context: typer.Context, *, as_json: AsJson = False) -> None:
     """Show every setting, and where it comes from. Exits with 1 if one cannot be used."""
-    from dspy_cachectl.manage.settings import configuration
+    from dspy_cachectl.manage.configuration import configuration
 
     by_option = context.find_root().get_parameter_source("store")
     store = context.obj.named if by_option is not None and by_option.name == "COMMANDLINE" else None

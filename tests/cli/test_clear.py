@@ -56,6 +56,7 @@ def keys() -> list[str]:
         (["--kind", "embedding"], {9}, set()),
         (["--contains", "QUESTION 7"], {7}, set()),
         (["--older-than", "1h"], set(), set()),
+        (["--older-than", "0s"], set(range(10)), {"run-1", "run-2"}),
         (["--newer-than", "1h", "--kind", "lm"], set(range(9)), {"run-1", "run-2"}),
         (["--all"], set(range(10)), {"run-1", "run-2"}),
     ],
@@ -210,6 +211,28 @@ def test_planted_names_lead_nowhere(store: Path, keys: list[str], tmp_path: Path
     done = command("clear", "--all", "--yes", store=store)
     assert (0, "") == (done.returncode, done.stderr)
     assert ("precious", set()) == (secret.read_text(), keys_in(store))
+
+
+@pytest.mark.parametrize("selector", [["--phase", "compile"], ["--contains", "question"], ["--newer-than", "1h"], []])
+def test_what_is_listed_is_what_is_cleared(store: Path, keys: list[str], selector: list[str]) -> None:
+    """Odd rows too, whatever somebody has planted: labels and times that are none, and keys of another kind."""
+    with sqlite3.connect(store / "cache.db") as plain:
+        for key, change in zip(
+            keys,
+            ["tag = x'ff41'", "tag = NULL", "store_time = 'never'", "raw = 0", "value = x'00'", "tag = 5"],
+            strict=False,
+        ):
+            plain.execute(f"UPDATE Cache SET {change} WHERE key = ?", (key,))
+    plain.close()
+    listed = {row["key"] for row in data("ls", "--limit", "0", *selector, store=store)}
+    before = keys_in(store)
+    assert (
+        0
+        == command(
+            "clear", *(selector or ["--kind", "lm", "--kind", "embedding", "--kind", "-"]), "--yes", store=store
+        ).returncode
+    )
+    assert listed == {key for key in before - keys_in(store) if not key.startswith("run:")}
 
 
 def test_nothing_is_made_where_there_is_nothing(tmp_path: Path) -> None:

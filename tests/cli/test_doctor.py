@@ -183,6 +183,7 @@ def test_a_server_that_does_not_answer(store: Path, server: tuple[int, list[Any]
         ("dspy", "3.4.1", "ok"),
         ("dspy", "3.4.9", "ok"),
         ("dspy", "3.5.0", "warning"),
+        ("dspy", "3.4.1rc1", "warning"),
         ("dspy", None, "error"),
         ("mlflow", None, "ok"),
     ],

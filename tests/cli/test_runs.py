@@ -216,7 +216,7 @@ def test_rm_removes_a_run_and_nothing_else(tmp_path: Path) -> None:
 
 def test_descriptions_alone_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many draws there are, they are counted in an index and not read."""
-    from dspy_cachectl.manage.runs import list_runs
+    from dspy_cachectl.manage.listed_runs import list_runs
 
     entries = {"run:run-1": (Label("run", "", "eval", "", "run-1"), entry(Label("run", "", "eval", "", "run-1")))}
     label = Label("lm", "m", "eval", "", "run-1")
