@@ -7,9 +7,12 @@ last owns the description, and only it can say that the run is complete.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
+
+import orjson
+import pydantic
 
 from dspy_cachectl.accounting.ledger import Tally
 from dspy_cachectl.entries import records
@@ -46,9 +49,6 @@ class Passage:
         return self.ended is not None and not self.failed
 
 
-_FIELDS = {item.name for item in fields(Passage)}
-
-
 def run_key(run_id: str) -> str:
     """Return the key under which a run is described."""
     return f"{RUN_KIND}:{run_id}"
@@ -62,13 +62,15 @@ def decode(data: bytes) -> tuple[records.Origin, Passage]:
         FormatVersionError: If a newer version of this package wrote it.
     """
     entry = records.decode(data)
-    if not isinstance(entry.answer, Mapping):
-        raise CorruptEntryError("the description of a run is not a mapping")
-    passage = Passage(**{name: value for name, value in entry.answer.items() if name in _FIELDS})
-    for name in ("opened", "ended", "calls", "draws", "failed"):
-        if not isinstance(getattr(passage, name), (int, float, type(None))):
-            raise CorruptEntryError(f"the description of a run says {getattr(passage, name)!r} for {name}")
-    return entry.origin, passage
+    try:
+        return entry.origin, _passages().validate_json(orjson.dumps(entry.answer), strict=True)
+    except (pydantic.ValidationError, TypeError) as error:
+        raise CorruptEntryError(f"the description of a run cannot be decoded: {error}") from error
+
+
+@lru_cache(maxsize=1)
+def _passages() -> pydantic.TypeAdapter[Passage]:
+    return pydantic.TypeAdapter(Passage)
 
 
 def note_opening(

@@ -20,10 +20,12 @@ from __future__ import annotations
 import struct
 import threading
 import zlib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import orjson
+import pydantic
 import zstandard
 
 from dspy_cachectl.entries import values
@@ -227,20 +229,18 @@ def _origin_block(origin: Origin) -> bytes:
 
 def _origin(block: bytes) -> Origin:
     try:
-        facts = orjson.loads(block)
-        known = {name: facts[name] for name in _ORIGIN_FIELDS if name in facts}
-        known["response_ids"] = tuple(known.get("response_ids", ()))
-        for name in _NUMBERS:
-            # They are added up far from here, where a text would raise.
-            if not isinstance(known.get(name, 0), (int, float, type(None))):
-                raise CorruptEntryError(f"the entry's origin says {known[name]!r} for {name}, which is no number")
-        return Origin(**known)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise CorruptEntryError(f"the entry's origin cannot be decoded: {error}") from error
+        return _origins().validate_json(block, strict=True)
+    except pydantic.ValidationError as error:
+        # Without what is in it: a message is shown, and an origin may be anybody's.
+        wrong = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, wrong["loc"])) or "it"
+        raise CorruptEntryError(f"the entry's origin cannot be decoded: {where}: {wrong['msg']}") from error
 
 
-_ORIGIN_FIELDS = tuple(field.name for field in fields(Origin))
-_NUMBERS = ("created", "seconds", "requests", "prompt_tokens", "completion_tokens", "cost")
+@lru_cache(maxsize=1)
+def _origins() -> pydantic.TypeAdapter[Origin]:
+    # Made when it is needed: commands that decode no entry start without it.
+    return pydantic.TypeAdapter(Origin)
 
 
 def _plain_rollout(value: Any) -> str:

@@ -176,8 +176,20 @@ def test_a_rollout_id_of_any_kind_is_recognisable() -> None:
     assert "frozenset({1})" == decode_origin(encode(Origin("lm", "m", rollout_id=frozenset({1})), "a")).rollout_id
 
 
-@pytest.mark.parametrize("name", ["created", "seconds", "requests", "prompt_tokens", "completion_tokens", "cost"])
-def test_an_origin_with_a_text_for_a_number_is_damage(name: str) -> None:
-    """What is added up has to be a number, whoever wrote the entry."""
-    with pytest.raises(CorruptEntryError, match=f"'x' for {name}"):
-        decode(encode(replace(ORIGIN, **{name: "x"}), "answer"))
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, "x") for name in ("created", "seconds", "requests", "prompt_tokens", "completion_tokens", "cost")),
+        ("temperature", "hot"),
+        ("model", 5),
+        ("kind", 7),
+        ("response_ids", ["1", None]),
+        ("response_ids", "chatcmpl-1"),
+    ],
+)
+def test_an_origin_of_wrong_types_is_damage(name: str, value: Any) -> None:
+    """What is added up has to be a number, and what is shown a text, whoever wrote the entry."""
+    data = encode(replace(ORIGIN, **{name: value}), "answer")
+    for decoding in (decode, decode_origin):
+        with pytest.raises(CorruptEntryError, match=f"origin cannot be decoded: {name}"):
+            decoding(data)

@@ -93,7 +93,7 @@ def test_options(
             lm("What is the colour?", **({} if ours else given))
 
     assert 2 == endpoint.requests
-    assert {"lm": 2, "run": 1, "usage": 1} == kinds(store)
+    assert {"lm": 2, "run": 1} == kinds(store)
     assert [] == leaks(store)
     assert SECRET not in caplog.text
 

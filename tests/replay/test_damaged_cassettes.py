@@ -62,7 +62,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "asked that is none": (with_part(asked=5), "its asked is not 64 hexadecimal digits"),
     "origin that is none": (with_part(origin="lm"), "its origin and its request have to be objects"),
     "origin of no kind": (with_part(origin={"model": "m"}), "origin cannot be decoded"),
-    "price that is a text": (with_part(origin={"kind": "lm", "model": "m", "cost": "1"}), "which is no number"),
+    "price that is a text": (with_part(origin={"kind": "lm", "model": "m", "cost": "1"}), "valid number"),
     "request that is none": (with_part(request=[1]), "its origin and its request have to be objects"),
     "not UTF-8": (
         lambda parts: joined([parts[0], parts[1].replace(b"one", b"\xff\xfe")]),
