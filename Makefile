@@ -49,12 +49,13 @@ demo: $(INSTALLED) $(WEIGHTS_INSTALLED) ## Run the whole story on a real model, 
 bench: $(INSTALLED) ## Measure what the package costs, as ratios within one run
 	$(BIN)/python -m benchmarks
 
-check: $(INSTALLED) ## Lint, check the format, the types, the layers and the declared dependencies
+check: $(INSTALLED) ## Lint; check the format, types, wings, sizes and the declared dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
+	$(BIN)/python scripts/lines.py --check
 
 docs: $(INSTALLED) ## Write docs/cli.md, the page of the commands, anew
 	$(BIN)/typer dspy_cachectl.cli.app utils docs --name dspy-cachectl --title 'The command line' --output docs/cli.md

@@ -40,7 +40,8 @@ def showing_progress(console: Console, acts: int) -> Iterator[Callable[..., None
         TimeElapsedColumn(),
         TextColumn("{task.description}"),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    # Where nobody watches, rich would leave an empty line, before an error too.
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield partial(progress.update, progress.add_task("", total=acts, requests=0))
 
 

@@ -62,19 +62,22 @@ def for_schema(
         return schema["const"]
     if schema.get("enum"):
         return rng.choice(schema["enum"])
-    for union in ("anyOf", "oneOf", "allOf"):
-        options = [option for option in schema.get(union, ()) if option.get("type") != "null"]
-        if options:
-            return for_schema(options[0], rng, token, keys, definitions)
-    kind = schema.get("type", "object" if "properties" in schema else "string")
-    if isinstance(kind, list):
-        kind = next((name for name in kind if name != "null"), "null")
+    unions = (option for union in ("anyOf", "oneOf", "allOf") for option in schema.get(union, ()))
+    chosen = next((option for option in unions if option.get("type") != "null"), None)
+    if chosen is not None:
+        return for_schema(chosen, rng, token, keys, definitions)
+    kind = _kind(schema)
     if kind == "object":
         return _object(schema, rng, token, keys, definitions)
     if kind == "array":
         size = max(1, schema.get("minItems", 2))
         return [for_schema(schema.get("items") or {}, rng, f"{token}-{at}", keys, definitions) for at in range(size)]
     return _scalar(kind, schema, rng, token)
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    kind = schema.get("type", "object" if "properties" in schema else "string")
+    return next((name for name in kind if name != "null"), "null") if isinstance(kind, list) else str(kind)
 
 
 def _object(

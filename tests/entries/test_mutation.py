@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,24 +35,25 @@ def spoil(value: Any, seen: set[int] | None = None) -> None:
     if id(value) in seen:
         return
     seen.add(id(value))
-    inner: list[Any] = []
-    if isinstance(value, dict):
-        inner = list(value.values())
-        for name in list(value):
-            value[name] = "spoiled"
-    elif isinstance(value, list):
-        inner = list(value)
-        value[:] = ["spoiled"]
-    elif hasattr(value, "__dict__"):
-        inner = list(vars(value).values())
-        for name in list(vars(value)):
-            try:
-                object.__setattr__(value, name, "spoiled")
-            except (AttributeError, TypeError, ValueError):
-                continue
-    for item in inner:
+    for item in _spoiled(value):
         if isinstance(item, (dict, list)) or hasattr(item, "__dict__"):
             spoil(item, seen)
+
+
+def _spoiled(value: Any) -> list[Any]:
+    """Change what is in a value, and return what was in it."""
+    if isinstance(value, list):
+        inner, value[:] = list(value), ["spoiled"]
+        return inner
+    fields = value if isinstance(value, dict) else getattr(value, "__dict__", {})
+    inner = list(fields.values())
+    for name in list(fields):
+        if fields is value:
+            value[name] = "spoiled"
+            continue
+        with contextlib.suppress(AttributeError, TypeError, ValueError):
+            object.__setattr__(value, name, "spoiled")
+    return inner
 
 
 @pytest.mark.parametrize(

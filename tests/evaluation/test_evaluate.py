@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -379,18 +380,13 @@ def test_the_report_compares_with_its_baseline(program: dspy.Module) -> None:
     """`baseline=` gives the comparison at once."""
     first = run(program, questions(6), name="zero-shot")
     second = run(dspy.ChainOfThought("question -> answer"), questions(6), baseline=first, name="cot")
-    assert second.comparison is not None
-    assert ("zero-shot", "cot", 6) == (
-        second.comparison.baseline,
-        second.comparison.candidate,
-        second.comparison.result.n,
-    )
+    compared = second.comparison
+    assert compared is not None
+    assert ("zero-shot", "cot", 6) == (compared.baseline, compared.candidate, compared.result.n)
 
 
 def test_rows_are_read_from_the_snapshot(program: dspy.Module) -> None:
     """Inputs, prediction, reference and score of every draw, from readable JSON."""
-    import json
-
     report = run(program, questions(3), repeats=2)
     rows = list(report.rows())
     assert 6 == len(rows)

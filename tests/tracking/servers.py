@@ -138,9 +138,7 @@ class Proxy:
         if self._dead:
             handler.close_connection = True
             return
-        call = handler.path.partition("?")[0].removeprefix("/api/2.0/mlflow/")
-        if call.startswith("/api/2.0/mlflow-artifacts/"):
-            call = "upload"
+        call = _call_of(handler)
         self.seen.append(call)
         names = {call, f"{call}:{self.seen.count(call)}"}
         body = handler.body()
@@ -160,6 +158,9 @@ class Proxy:
         status, data = self._ask(handler, body)
         if call in self.repeats:
             status, data = self._ask(handler, body)
+        self._answer(handler, names, status, data)
+
+    def _answer(self, handler: _Quiet, names: set[str], status: int, data: bytes) -> None:
         if self.holds in names:
             self._wait()
         if self.drips in names:
@@ -188,6 +189,12 @@ class Proxy:
             connection.request(handler.command, handler.path, body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
             return answer.status, answer.read()
+
+
+def _call_of(handler: _Quiet) -> str:
+    """Return which of the REST calls a request is; every upload is "upload"."""
+    call = handler.path.partition("?")[0].removeprefix("/api/2.0/mlflow/")
+    return "upload" if call.startswith("/api/2.0/mlflow-artifacts/") else call
 
 
 class _Quiet(BaseHTTPRequestHandler):
