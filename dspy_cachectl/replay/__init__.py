@@ -1,5 +1,7 @@
 """Cassettes: answers in a file, to be replayed in tests and elsewhere without a provider.
 
+`cassette` and `Cassette` are for people, `plugin` for pytest. It knows `phases` and what lies below.
+
 Names are loaded when they are used: pytest imports the plugin in here at each start, and that must not load DSPy.
 """
 

@@ -1,4 +1,9 @@
-"""Where entries live: bytes and labels, and no meaning."""
+"""Where entries live: bytes and labels, and no meaning.
+
+The names here are for everybody; `disk`, `reader` and `listing` are imported from their modules, since they take longer
+to load. `database` is one small SQLite file for an outbox, a journal and the like, and `liveness` tells whether the
+process that holds something lives. It knows only `errors`.
+"""
 
 from __future__ import annotations
 
