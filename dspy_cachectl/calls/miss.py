@@ -10,7 +10,7 @@ import orjson
 
 from dspy_cachectl.calls.call import Call
 from dspy_cachectl.context.process import state
-from dspy_cachectl.entries import draws, explain
+from dspy_cachectl.entries import differences, draws
 from dspy_cachectl.entries.nearest import NEVER_STORED, nearest
 from dspy_cachectl.stores.tiers import Tiers
 
@@ -33,8 +33,8 @@ def explained(call: Call, reason: str, tiers: Tiers) -> dict[str, Any]:
         return {"reason": reason}
     if reason == NEVER_STORED:
         reason = found.reason(wanted, asked.run_id)
-    differences = explain.differences(wanted, found.description)
-    return {"reason": reason, "nearest": found.key, "differences": differences}
+    lines = differences.between(wanted, found.description)
+    return {"reason": reason, "nearest": found.key, "differences": lines}
 
 
 def _like(call: Call, tiers: Tiers) -> Iterator[tuple[str, bytes]]:

@@ -26,7 +26,7 @@ from dspy_cachectl.stores.reader import FolderReader
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from dspy_cachectl.entries.explain import Span
+    from dspy_cachectl.entries.differences import Span
     from dspy_cachectl.manage.entries import ListedEntry, ShownEntry
 
 Key = Annotated[str, typer.Argument(metavar="KEY", help="The key of an entry, or how it begins.", show_default=False)]

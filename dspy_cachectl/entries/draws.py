@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import orjson
 import pydantic
 
+from dspy_cachectl.entries import secrets
 from dspy_cachectl.entries.secrets import is_secret_header, is_secret_name
 from dspy_cachectl.errors import CachectlError
 
@@ -36,8 +37,6 @@ _CONTENT = frozenset(
     {"messages", "prompt", "input", "batch_inputs", "request", "response_format", "tools", "functions", "tool_choice"}
 )
 """What is asked, word for word: a tool's parameter named `password` is no secret."""
-
-_HEADERS = frozenset({"headers", "extra_headers", "default_headers"})
 
 
 class UncacheableError(CachectlError):
@@ -61,26 +60,13 @@ def clean_request(request: Mapping[str, Any]) -> dict[str, Any]:
         if value is None or name in _TRANSPORT or is_secret_name(name):
             continue
         try:
-            kept = value if name in _CONTENT else _without_secrets(value, headers=name in _HEADERS)
+            kept = value if name in _CONTENT else secrets.without({name: value})[name]
         except RecursionError as error:
             raise UncacheableError(f"the option {name!r} has no canonical form: it holds itself") from error
         # Headers that held nothing but secrets say nothing.
         if kept or not isinstance(kept, dict) or name in _CONTENT:
             clean[name] = kept
     return clean
-
-
-def _without_secrets(value: Any, *, headers: bool) -> Any:
-    if isinstance(value, Mapping):
-        drop = is_secret_header if headers else is_secret_name
-        return {
-            key: _without_secrets(item, headers=headers or key in _HEADERS)
-            for key, item in value.items()
-            if not (isinstance(key, str) and drop(key))
-        }
-    if isinstance(value, (list, tuple)):
-        return [_without_secrets(item, headers=headers) for item in value]
-    return value
 
 
 @lru_cache(maxsize=1024)

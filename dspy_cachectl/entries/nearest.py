@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dspy_cachectl.entries import explain, records
+from dspy_cachectl.entries import differences, records
 from dspy_cachectl.entries.records import Origin
 from dspy_cachectl.errors import StoreError
 
@@ -84,7 +84,7 @@ def nearest(asked: Mapping[str, Any], entries: Iterable[tuple[str, bytes]]) -> N
             continue
         if not stored:
             continue
-        likeness = explain.similarity(asked, stored)
+        likeness = differences.similarity(asked, stored)
         if best is None or likeness > best[0]:
             best = likeness, key, data, stored
     if best is None:

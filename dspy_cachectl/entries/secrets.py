@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import Any
 
 _SECRET_WORD = re.compile(
     r"(?:^|[_\-.])(?:"
@@ -13,6 +15,8 @@ _SECRET_WORD = re.compile(
     r")(?:$|[_\-.])",
     re.IGNORECASE,
 )
+HEADERS = frozenset({"headers", "extra_headers", "default_headers"})
+"""The options of a call that are headers."""
 _SECRET_NAMES = frozenset({"token", "auth", "key", "sig", "signature", "code"})
 _SECRET_IN_HEADER = ("key", "token", "auth", "secret", "cookie", "session", "credential", "password", "signature")
 
@@ -30,6 +34,28 @@ def is_secret_header(name: str) -> bool:
     """Tell whether an HTTP header or a parameter of a URL holds a secret. In doubt it does."""
     lowered = name.lower()
     return lowered in _SECRET_NAMES or any(word in lowered for word in _SECRET_IN_HEADER)
+
+
+def without(
+    value: Any, *, hides: Callable[[str], bool] = is_secret_name, text: Callable[[str], str] | None = None
+) -> Any:
+    """Return plain data without what stands under the names of secrets.
+
+    Args:
+        value: Mappings, lists, tuples, and anything else, which stays as it is.
+        hides: Tells whether a name holds a secret. Among headers it is `is_secret_header`.
+        text: What is done to each text, if anything.
+    """
+    if isinstance(value, Mapping):
+        return {
+            name: without(item, hides=is_secret_header if name in HEADERS else hides, text=text)
+            for name, item in value.items()
+            if not (isinstance(name, str) and hides(name))
+        }
+    if isinstance(value, (list, tuple)):
+        items = [without(item, hides=hides, text=text) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    return text(value) if text is not None and isinstance(value, str) else value
 
 
 USERINFO = re.compile(r"(?P<scheme>\b[a-zA-Z][\w+.\-]*://)[^/?#\s]*@")

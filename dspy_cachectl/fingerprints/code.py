@@ -21,7 +21,7 @@ from pathlib import PurePath
 from typing import Any
 
 from dspy_cachectl.entries import draws
-from dspy_cachectl.entries.secrets import is_secret_name
+from dspy_cachectl.entries.secrets import is_secret_name, without
 from dspy_cachectl.fingerprints import canonical, signatures
 from dspy_cachectl.fingerprints.canonical import UnstableError, type_name
 from dspy_cachectl.fingerprints.content import checkpoint_of
@@ -94,7 +94,7 @@ class Walk:
 
     def text(self, value: Any, path: str = "") -> str:
         """Return the canonical JSON of a value; what is not plain in it stands there as its hash."""
-        return canonical.text(without_secrets(value), path=path, fallback=lambda held, _: {"$is": self.digest(held)})
+        return canonical.text(without(value), path=path, fallback=lambda held, _: {"$is": self.digest(held)})
 
     def _parts(self, value: Any, *, containers: bool) -> Iterator[str]:
         if isinstance(value, functools.partial):
@@ -200,7 +200,7 @@ class Walk:
         for name, item in sorted(held.items()):
             try:
                 if not is_secret_name(name):
-                    yield f"{name}={canonical.text(without_secrets(item))}"
+                    yield f"{name}={canonical.text(without(item))}"
             except UnstableError:
                 continue
 
@@ -268,14 +268,6 @@ def lms_of(program: Any) -> Iterator[tuple[str, Any]]:
 def short_name(name: str) -> str:
     """`self.generate.predict` is called `generate.predict`, and the program itself `self`."""
     return name.removeprefix("self.").removeprefix("self") or "self"
-
-
-def without_secrets(value: Any) -> Any:
-    """Return mappings without the options that hold secrets."""
-    if not isinstance(value, Mapping):
-        return value
-    shown = {key: item for key, item in value.items() if not (isinstance(key, str) and is_secret_name(key))}
-    return {key: without_secrets(item) for key, item in shown.items()}
 
 
 def _items(value: Any) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Any
 
-from dspy_cachectl.entries import explain, records
+from dspy_cachectl.entries import differences, records
 from dspy_cachectl.entries.values import readable
 from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.manage import entry_text
@@ -195,8 +195,8 @@ class EntryDifference:
     first: str
     second: str
     request: list[str]
-    messages: dict[str, list[explain.Span]]
-    answer: list[explain.Span] | None
+    messages: dict[str, list[differences.Span]]
+    answer: list[differences.Span] | None
     origin: list[str]
 
 
@@ -208,19 +208,19 @@ def compare(first: ShownEntry, second: ShownEntry) -> EntryDifference:
     return EntryDifference(
         first.key,
         second.key,
-        request=explain.differences(first.request, second.request, names=names),
+        request=differences.between(first.request, second.request, names=names),
         messages=dict(_different_messages(first, second)),
-        answer=None if one == other else explain.word_diff(one, other),
-        origin=explain.fields(origins[0], origins[1], origins[0].keys(), names=names),
+        answer=None if one == other else differences.word_diff(one, other),
+        origin=differences.fields(origins[0], origins[1], origins[0].keys(), names=names),
     )
 
 
-def _different_messages(first: ShownEntry, second: ShownEntry) -> Iterator[tuple[str, list[explain.Span]]]:
+def _different_messages(first: ShownEntry, second: ShownEntry) -> Iterator[tuple[str, list[differences.Span]]]:
     for index, (mine, theirs) in enumerate(zip_longest(first.messages, second.messages)):
         if mine != theirs:
             titles = " / ".join(dict.fromkeys(part.title for part in (mine, theirs) if part is not None))
             texts = ("" if part is None else part.text for part in (mine, theirs))
-            yield f"{index} ({titles})", explain.word_diff(*texts)
+            yield f"{index} ({titles})", differences.word_diff(*texts)
 
 
 def _joined(parts: list[Part]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from dspy_cachectl.entries import draws, explain
+from dspy_cachectl.entries import differences, draws
 from dspy_cachectl.entries.nearest import Nearest, nearest
 from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.manage import entries
@@ -100,7 +100,7 @@ def _explained(
         stored=stored,
         reason=found.reason(asked, run_id),
         nearest=found.key,
-        differences=tuple(explain.differences(asked, found.description)),
+        differences=tuple(differences.between(asked, found.description)),
         searched=searched,
     )
 

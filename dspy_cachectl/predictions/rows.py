@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dspy_cachectl.entries import values
-from dspy_cachectl.entries.secrets import is_secret_name, scrub
+from dspy_cachectl.entries.secrets import scrub
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.predictions.outputs import BESIDE, Output
 
@@ -161,19 +161,4 @@ def _shown(value: Any) -> Any:
         values.dumps(value)
     except values.UnstorableError:
         return pydantic_core.to_jsonable_python(value, fallback=lambda other: f"<{type(other).__qualname__}>")
-    return value
-
-
-def without_secrets(value: Any) -> Any:
-    """Return plain data without options that hold secrets, and without secrets that texts show."""
-    if isinstance(value, Mapping):
-        return {
-            name: without_secrets(item)
-            for name, item in value.items()
-            if not (isinstance(name, str) and is_secret_name(name))
-        }
-    if isinstance(value, str):
-        return scrub(value)
-    if isinstance(value, (list, tuple)):
-        return [without_secrets(item) for item in value]
     return value

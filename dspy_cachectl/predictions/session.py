@@ -13,12 +13,13 @@ from typing import Any, Literal
 
 from dspy_cachectl.context.process import state
 from dspy_cachectl.entries import values
+from dspy_cachectl.entries.secrets import scrub, without
 from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.predictions.journal import Journal
 from dspy_cachectl.predictions.kept_rows import KeptRows, RowKey
 from dspy_cachectl.predictions.keys import SnapshotKey
-from dspy_cachectl.predictions.rows import PredictionRow, Score, decode, encode, without_secrets
+from dspy_cachectl.predictions.rows import PredictionRow, Score, decode, encode
 
 Status = Literal["computed", "loaded", "extended"]
 
@@ -216,7 +217,7 @@ class Session:
     def _save(self, metadata: Mapping[str, Any], metrics: Mapping[str, Any]) -> Path | None:
         if self.is_finished and not self._changed and self.path.exists():
             return self.path
-        more, found = without_secrets(dict(metadata)), without_secrets(dict(metrics))
+        more, found = (without(dict(given), text=scrub) for given in (metadata, metrics))
         if not self._try(lambda: self.write(self.path, self.header, more, found, self.kept)):
             return None
         self._changed = False

@@ -18,7 +18,7 @@ Names = tuple[str, str]
 _ASKED: Names = ("asked", "stored")
 
 
-def differences(asked: Mapping[str, Any], stored: Mapping[str, Any], *, names: Names = _ASKED) -> list[str]:
+def between(asked: Mapping[str, Any], stored: Mapping[str, Any], *, names: Names = _ASKED) -> list[str]:
     """Say what differs between what was asked and what is stored, most telling first.
 
     Args:

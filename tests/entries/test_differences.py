@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dspy_cachectl.entries.explain import Span, differences, similarity, word_diff
+from dspy_cachectl.entries.differences import Span, between, similarity, word_diff
 
 BASE = {
     "request": {
@@ -45,12 +45,12 @@ def _with(**changes: object) -> dict[str, object]:
 )
 def test_each_kind_of_difference_is_named(changed: dict[str, object], line: str) -> None:
     """One line says what was asked and what is stored."""
-    assert [line] == differences(BASE, changed)
+    assert [line] == between(BASE, changed)
 
 
 def test_equal_requests_have_no_difference() -> None:
     """Nothing is said where nothing differs."""
-    assert [] == differences(BASE, _with())
+    assert [] == between(BASE, _with())
     assert 1.0 == pytest.approx(similarity(BASE, _with()))
 
 
@@ -69,7 +69,7 @@ def test_two_entries_have_names_of_their_own() -> None:
         "model: first 'm', second 'n'",
         "message 0 (user): after 'the capital of': first 'France', second 'Spain'",
         "draw: first the plain draw, second rollout 7",
-    ] == differences(BASE, changed, names=("first", "second"))
+    ] == between(BASE, changed, names=("first", "second"))
 
 
 @pytest.mark.parametrize(
