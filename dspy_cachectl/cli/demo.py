@@ -29,7 +29,11 @@ def run_demo(
 
     Without options that is a small model on this machine: offline, and without a key. It takes a minute or two.
     """
-    from dspy_cachectl.demo import run
+    from dspy_cachectl.demo.environment import prepare_environment
+
+    # Before dspy, which may load litellm.
+    prepare_environment()
+    from dspy_cachectl.demo.pipeline import run
 
     try:
         run(endpoint=endpoint, model=model, api_key_env=api_key_env, output=output, quick=quick)

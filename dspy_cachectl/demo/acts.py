@@ -5,37 +5,96 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import dspy
 
 from dspy_cachectl.demo import task
 from dspy_cachectl.demo.act_results import PLOT, REPEATS, ActResult
 from dspy_cachectl.demo.child import Child, DemoError
+from dspy_cachectl.demo.jobs import Connection, Job, evaluations
 from dspy_cachectl.demo.relay import Relay
-from dspy_cachectl.demo.stage import Stage
 from dspy_cachectl.evaluation.running import evaluate
 from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.policy import Policy
 from dspy_cachectl.reports.comparisons import compare
 from dspy_cachectl.reports.report import EvalReport
 
+if TYPE_CHECKING:
+    from dspy_cachectl.reports.comparison import Comparison
+    from dspy_cachectl.tracking import LogOutcome
 
-@dataclass(frozen=True, slots=True)
-class Act:
-    """One act.
+
+@dataclass
+class Stage:
+    """What the acts share; DSPy is set to the LM and the adapter of `connection` while they play.
 
     Attributes:
-        title: What it does, for whoever waits.
-        play: Plays it and yields its rows.
+        relay: Counts what passes.
+        connection: How to reach the model.
+        folder: Everything that is written goes there.
+        train: The reviews to compile with.
+        dev: The reviews to evaluate.
+        zero_shot: The program without demonstrations.
+        compiled: The compiled program, from its act on.
+        run_id: The run of the compiled program's evaluation, from its act on.
+        mlflow: See `DemoResult`; from its act on.
+        comparison: See `DemoResult`; from the last act on.
     """
 
-    title: str
-    play: Callable[[Stage], Iterator[ActResult]]
+    relay: Relay
+    connection: Connection
+    folder: Path
+    train: list[dspy.Example]
+    dev: list[dspy.Example]
+    zero_shot: dspy.Module = field(default_factory=task.Classifier)
+    compiled: dspy.Module | None = None
+    run_id: str | None = None
+    mlflow: LogOutcome | str = "skipped"
+    comparison: Comparison | str = "skipped"
+
+    @property
+    def compiled_file(self) -> Path:
+        """Where the compiled program is saved."""
+        return self.folder / "compiled.json"
+
+    def worker(self, *, relay: Relay | None = None, **options: Any) -> Child:
+        """Return a child process that evaluates on the demo's reviews when it is asked.
+
+        Args:
+            relay: The relay to go through, if not the one of all others.
+            options: Fields of `Job`.
+        """
+        connection = replace(self.connection, url=(relay or self.relay).url)
+        job = Job(connection, len(self.dev), self.folder, **options)
+        return Child(
+            evaluations,
+            job,
+            # DSPy's own cache and the outbox for MLflow are not the user's, and nothing leaves this machine.
+            DSPY_CACHEDIR=str(self.folder / "dspy"),
+            DSPY_CACHECTL_STATE=str(self.folder / "state"),
+            MLFLOW_DISABLE_TELEMETRY="true",
+        )
+
+    def row(self, key: str, title: str, act: Callable[[], ActResult], *, relay: Relay | None = None) -> ActResult:
+        """Play an act and return its row."""
+        relay = relay or self.relay
+        requests, tokens, began = relay.requests, relay.tokens, time.monotonic()
+        found = act()
+        return replace(
+            found,
+            key=key,
+            title=title,
+            requests=relay.requests - requests,
+            tokens=relay.tokens - tokens,
+            seconds=time.monotonic() - began,
+        )
 
 
 def evaluate_zero_shot(stage: Stage) -> Iterator[ActResult]:
@@ -43,13 +102,9 @@ def evaluate_zero_shot(stage: Stage) -> Iterator[ActResult]:
     yield stage.row("zero-shot", "evaluate, zero-shot", lambda: _fresh(stage, stage.zero_shot))
 
 
-def compile_once(stage: Stage) -> Iterator[ActResult]:
-    """Compile; answers are served from the cache, and stored in it."""
+def compile_twice(stage: Stage) -> Iterator[ActResult]:
+    """Compile; answers are served from the cache, and stored in it: the second time everything was asked before."""
     yield stage.row("compile", "compile", lambda: _compile(stage))
-
-
-def compile_again(stage: Stage) -> Iterator[ActResult]:
-    """Compile once more; everything that it asks was asked before."""
     yield stage.row("compile-again", "compile again", lambda: _compile(stage))
 
 
@@ -62,14 +117,10 @@ def evaluate_twice(stage: Stage) -> Iterator[ActResult]:
 def evaluate_plainly(stage: Stage) -> Iterator[ActResult]:
     """Evaluate twice without this package, with DSPy's own cache in a folder of its own."""
     with stage.worker() as worker:
-
-        def once() -> ActResult:
-            before = stage.relay.traffic.requests
-            found = _evaluated(worker)
-            return replace(found, served=(found.served or 0) - (stage.relay.traffic.requests - before))
-
-        yield stage.row("plain-1", "plain DSPy, zero-shot: 1st", once)
-        yield stage.row("plain-2", "plain DSPy, zero-shot: 2nd", once)
+        for key, place in (("plain-1", "1st"), ("plain-2", "2nd")):
+            row = stage.row(key, f"plain DSPy, zero-shot: {place}", lambda: _evaluated(worker))
+            # Of all its calls, those that the relay did not see.
+            yield replace(row, served=(row.served or 0) - row.requests)
 
 
 def evaluate_compiled(stage: Stage) -> Iterator[ActResult]:
@@ -84,12 +135,16 @@ def kill_and_resume(stage: Stage) -> Iterator[ActResult]:
     # Through a relay of its own, whose end waits: what was in the air is then counted, and in this row.
     relay = Relay(stage.relay.upstream, waits=True)
 
+    half = len(stage.dev) // 2
+
     def killed() -> ActResult:
         with relay, stage.worker(relay=relay, **run) as worker:
-            worker.ask()
-            if not relay.wait_for(len(stage.dev) // 2, alive=worker.is_alive):
-                raise DemoError("the evaluation that was to be killed ended by itself")
-            worker.kill()
+            relay.on_request = lambda requests: worker.kill() if requests == half else None
+            try:
+                worker.ask()
+            except DemoError:
+                if relay.requests < half:
+                    raise
         return ActResult()
 
     yield stage.row("killed", "evaluate, compiled: killed half way", killed, relay=relay)
@@ -106,9 +161,8 @@ def log_to_mlflow(stage: Stage) -> Iterator[ActResult]:
     with stage.worker(program=stage.compiled_file, run_id=stage.run_id, tracking_uri=address) as worker:
 
         def logged() -> ActResult:
-            worker.ask()
             found: ActResult
-            found, stage.mlflow = worker.answer()
+            found, stage.mlflow = worker.ask()
             return found
 
         yield stage.row("mlflow", "the compiled run again, to MLflow", logged)
@@ -127,7 +181,7 @@ def compare_programs(stage: Stage) -> Iterator[ActResult]:
             stage.dev,
             task.right_label,
             repeats=REPEATS,
-            num_threads=stage.connection.threads,
+            num_threads=task.THREADS,
             predictions=stage.folder / "predictions",
             display_progress=False,
         )
@@ -147,23 +201,23 @@ def compare_programs(stage: Stage) -> Iterator[ActResult]:
         compared.plot(stage.folder / PLOT)
 
 
-ACTS = (
-    Act("evaluating the zero-shot program", evaluate_zero_shot),
-    Act("compiling", compile_once),
-    Act("compiling again", compile_again),
-    Act("evaluating the same program twice", evaluate_twice),
-    Act("doing the same with plain DSPy", evaluate_plainly),
-    Act("evaluating the compiled program", evaluate_compiled),
-    Act("killing an evaluation, and resuming it", kill_and_resume),
-    Act("logging to MLflow", log_to_mlflow),
-    Act("comparing the two programs, with error bars", compare_programs),
-)
+ACTS: dict[str, Callable[[Stage], Iterator[ActResult]]] = {
+    "evaluating the zero-shot program": evaluate_zero_shot,
+    "compiling, twice": compile_twice,
+    "evaluating the same program twice": evaluate_twice,
+    "doing the same with plain DSPy": evaluate_plainly,
+    "evaluating the compiled program": evaluate_compiled,
+    "killing an evaluation, and resuming it": kill_and_resume,
+    "logging to MLflow": log_to_mlflow,
+    "comparing the two programs, with error bars": compare_programs,
+}
+"""The acts in their order, by what they do, for whoever waits. Each plays and yields its rows."""
 
 
 def _fresh(stage: Stage, program: dspy.Module, run_id: str | None = None) -> ActResult:
     # The presets are named, so that a project's configuration does not change what the demo shows.
     with phase("eval", Policy.FRESH, run_id=run_id) as run:
-        found = stage.evaluate(program)
+        found = task.evaluate(program, stage.dev)
     return found.with_stats(run.stats)
 
 
@@ -187,6 +241,5 @@ def _compiled(stage: Stage) -> dspy.Module:
 
 
 def _evaluated(worker: Child) -> ActResult:
-    worker.ask()
-    found: ActResult = worker.answer()[0]
+    found: ActResult = worker.ask()[0]
     return found

@@ -6,23 +6,15 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
 from dspy_cachectl.demo.environment import children_get
 from dspy_cachectl.errors import CachectlError
 
-START_SECONDS = 300.0
-
 
 class DemoError(CachectlError):
     """The model's server or a child process failed in the middle of the demo; the message says what it said."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    text: str
 
 
 class Child:
@@ -37,7 +29,7 @@ class Child:
         variables: Environment variables that the process has besides; it knows no MLflow run or server.
 
     Raises:
-        DemoError: On entering: it failed, or took too long.
+        DemoError: On entering: it failed.
 
     Attributes:
         first: The first value.
@@ -56,7 +48,7 @@ class Child:
 
     def __enter__(self) -> Child:
         try:
-            self.first = self.answer(START_SECONDS)
+            self.first = self._answer()
         except BaseException:
             self.__exit__()
             raise
@@ -64,40 +56,31 @@ class Child:
 
     def __exit__(self, *exc_info: object) -> None:
         self.kill()
+        self._process.join()
         self._pipe.close()
 
-    def ask(self) -> None:
-        """Let it make the next value, without waiting for it."""
-        self._pipe.send(None)
-
-    def answer(self, seconds: float | None = None) -> Any:
-        """Wait for the value that was asked for.
-
-        Args:
-            seconds: How long. None: for as long as the process lives.
+    def ask(self) -> Any:
+        """Let it make the next value, and wait for that.
 
         Raises:
-            DemoError: It failed, or took longer.
+            DemoError: It failed, or ended.
         """
+        self._pipe.send(None)
+        return self._answer()
+
+    def _answer(self) -> Any:
         try:
-            if not self._pipe.poll(seconds):
-                raise DemoError(f"a child process of the demo has said nothing for {seconds:.0f} s")
             value = self._pipe.recv()
         except (EOFError, ConnectionError) as error:
             self._process.join()
             raise DemoError(f"a child process of the demo ended with exit code {self._process.exitcode}") from error
-        if isinstance(value, _Failure):
-            raise DemoError(f"a child process of the demo failed: {value.text}")
+        if isinstance(value, DemoError):
+            raise value
         return value
-
-    def is_alive(self) -> bool:
-        """Tell whether it runs."""
-        return self._process.is_alive()
 
     def kill(self) -> None:
         """Kill it at once (SIGKILL): it gets no chance to tidy up."""
         self._process.kill()
-        self._process.join()
 
 
 def _answer(pipe: Connection, answers: Callable[..., Iterator[Any]], arguments: tuple[Any, ...]) -> None:
@@ -111,7 +94,7 @@ def _answer(pipe: Connection, answers: Callable[..., Iterator[Any]], arguments: 
             try:
                 value = next(values)
             except Exception as error:  # noqa: BLE001 - whatever it is, the parent says it
-                value = _Failure(f"{type(error).__name__}: {error}")
+                value = DemoError(f"a child process of the demo failed: {type(error).__name__}: {error}")
             try:
                 pipe.send(value)
                 pipe.recv()

@@ -6,6 +6,7 @@ import os
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from unittest.mock import patch
 
 LOOPBACK = "127.0.0.1"
 
@@ -28,21 +29,9 @@ def prepare_environment() -> None:
 @contextmanager
 def children_get(variables: Mapping[str, str]) -> Iterator[None]:
     """Start processes in this block with variables of their own, and without those of an MLflow run or server."""
-    prepare_environment()
-    named = {name: None for name in os.environ if name.startswith("MLFLOW_")}
-    # Of a process that was killed, multiprocessing clears away the semaphores by itself, and says so.
-    changed: dict[str, str | None] = {**named, "PYTHONWARNINGS": "ignore:resource_tracker", **variables}
-    before = {name: os.environ.get(name) for name in changed}
-    try:
-        _set(changed)
+    with patch.dict(os.environ):
+        for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+            del os.environ[name]
+        # Of a process that was killed, multiprocessing clears away the semaphores by itself, and says so.
+        os.environ.update({"PYTHONWARNINGS": "ignore:resource_tracker", **variables})
         yield
-    finally:
-        _set(before)
-
-
-def _set(variables: Mapping[str, str | None]) -> None:
-    for name, value in variables.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value

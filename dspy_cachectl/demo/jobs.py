@@ -1,4 +1,4 @@
-"""What a child process of the demo does: evaluations, under a run id or with plain DSPy."""
+"""How a process of the demo reaches the model, and what a child does: evaluations, as runs or with plain DSPy."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dspy
 
 from dspy_cachectl.calls.installation import install
+from dspy_cachectl.calls.lm import LM
 from dspy_cachectl.demo import task
 from dspy_cachectl.demo.act_results import ActResult
-from dspy_cachectl.demo.connection import Connection
+from dspy_cachectl.demo.completion import CompletionAdapter
 from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.policy import Policy
 
@@ -22,8 +23,46 @@ if TYPE_CHECKING:
     from dspy_cachectl.context.phases import PhaseRun
     from dspy_cachectl.tracking import LogOutcome
 
+LABEL_TOKENS = 8
 MLFLOW_SECONDS = 60.0
 EXPERIMENT = "dspy-cachectl demo"
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What a process needs to know to ask the model; plain values, so that it can be handed to a child.
+
+    Attributes:
+        url: The base address of the relay.
+        model: The model's name at the server behind it.
+        api_key: The server's key; any text, where it wants none.
+        completes: Whether it is a model that completes text, as the local one, or one that follows instructions.
+    """
+
+    url: str
+    model: str
+    api_key: str
+    completes: bool
+
+    def lm(self) -> LM:
+        """Return an LM that obeys phases."""
+        # The relay's port changes from run to run; the name tells whose answers these are.
+        return LM(endpoint="demo", **self._options())
+
+    def plain_lm(self) -> dspy.LM:
+        """Return DSPy's own LM, at the temperature that a fresh phase lends."""
+        return dspy.LM(**{**self._options(), "temperature": 1.0})
+
+    def adapter(self) -> dspy.Adapter:
+        """Return the adapter that suits the model."""
+        return CompletionAdapter() if self.completes else dspy.ChatAdapter()
+
+    def _options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {"model": f"openai/{self.model}", "api_base": self.url, "api_key": self.api_key}
+        if self.completes:
+            # The server's own default temperature is not 0.
+            options |= {"temperature": 0.0, "max_tokens": LABEL_TOKENS, "stop": "\n"}
+        return options
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +109,12 @@ def _evaluate(job: Job) -> tuple[ActResult, LogOutcome | None]:
     lm = connection.plain_lm() if job.run_id is None else connection.lm()
     with dspy.context(lm=lm, adapter=connection.adapter()):
         if job.run_id is None:
-            found = task.evaluate(program, reviews, threads=connection.threads)
+            found = task.evaluate(program, reviews)
             # All its calls: the parent takes off those that the relay saw.
             return replace(found, served=len(lm.history)), None
         install(store_folder(job.folder))
         with phase("eval", Policy.FRESH, run_id=job.run_id) as run:
-            found = task.evaluate(program, reviews, threads=connection.threads)
+            found = task.evaluate(program, reviews)
     return found.with_stats(run.stats), None if job.tracking_uri is None else _log(run, job)
 
 

@@ -7,26 +7,22 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import dspy
 
 from dspy_cachectl.calls.installation import install, installed, uninstall
 from dspy_cachectl.demo import local_model, task, telling
 from dspy_cachectl.demo.act_results import ActResult, DemoResult
-from dspy_cachectl.demo.acts import ACTS, Act, log_to_mlflow
+from dspy_cachectl.demo.acts import ACTS, Stage, log_to_mlflow
 from dspy_cachectl.demo.child import DemoError
-from dspy_cachectl.demo.connection import Connection
-from dspy_cachectl.demo.jobs import store_folder
+from dspy_cachectl.demo.jobs import Connection, store_folder
 from dspy_cachectl.demo.relay import Relay
-from dspy_cachectl.demo.stage import Stage
 from dspy_cachectl.errors import CachectlError, ConfigurationError
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from dspy_cachectl.reports.progress_bar import progress
 
 _NO_KEY = "none"
 """What a server that wants no key is shown: without any, LiteLLM would look for one of the user's."""
@@ -39,7 +35,6 @@ def run(
     api_key_env: str | None = None,
     output: Path | None = None,
     quick: bool = False,
-    console: Console | None = None,
 ) -> DemoResult:
     """Play the demo, show its progress, and print what it found.
 
@@ -54,7 +49,6 @@ def run(
         output: A folder to keep what the demo writes; each run has a folder of its own in it. None: nothing
             is kept.
         quick: Half of the reviews, and no MLflow.
-        console: Where to print. None: standard output.
 
     Returns:
         What it found, row by row.
@@ -65,30 +59,35 @@ def run(
         DemoError: The server or a child process failed on the way.
     """
     api_key = _api_key(endpoint, model, api_key_env)
-    console = console or telling.standard_console()
     began = time.monotonic()
-    acts = [act for act in ACTS if not (quick and act.play is log_to_mlflow)]
+    acts = {title: play for title, play in ACTS.items() if not (quick and play is log_to_mlflow)}
     with ExitStack() as stack:
         folder = _new_folder(output)
         if output is None:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        show = stack.enter_context(telling.showing_progress(console, len(acts)))
-        show(description="starting the model")
+        show = stack.enter_context(progress("demo"))
+        show(0, len(acts), lambda: "starting the model")
         address = endpoint or stack.enter_context(local_model.serving())
-        relay = stack.enter_context(Relay(address, on_request=lambda requests: show(requests=requests)))
-        if endpoint is not None:
-            relay.check(str(model), api_key)
+        relay = stack.enter_context(Relay(address))
         connection = Connection(relay.url, model or local_model.MODEL, api_key, completes=endpoint is None)
         stack.enter_context(_set_up(connection, folder))
+        if endpoint is not None:
+            _check(connection, relay)
         train, dev = task.train_set(), task.dev_set()
         if quick:
             train, dev = train[: len(train) // 2], dev[: len(dev) // 2]
         stage = Stage(relay, connection, folder, train, dev)
         rows: list[ActResult] = []
-        for act in acts:
-            show(description=act.title)
-            rows.extend(_play(act, stage))
-            show(advance=1)
+        for done, (title, play) in enumerate(acts.items()):
+            relay.on_request = say = partial(_say, show, done, len(acts), title)
+            say(relay.requests)
+            try:
+                rows.extend(play(stage))
+            except Exception as error:
+                if isinstance(error, CachectlError) or relay.failure is None:
+                    raise
+                # DSPy says that it gave up, and in its log why; the relay knows what the server said.
+                raise DemoError(f"{title} failed ({error}); the model's server said {relay.failure}") from error
         result = DemoResult(
             model=connection.model,
             examples=len(dev),
@@ -100,7 +99,7 @@ def run(
         )
         if output is not None:
             (folder / "result.json").write_text(result.as_json(), encoding="utf-8")
-    telling.show(result, console)
+    telling.show(result)
     return result
 
 
@@ -114,16 +113,19 @@ def _api_key(endpoint: str | None, model: str | None, variable: str | None) -> s
     return _NO_KEY if variable is None else os.environ[variable]
 
 
-def _play(act: Act, stage: Stage) -> list[ActResult]:
+def _say(show: Callable[..., None], done: int, acts: int, title: str, requests: int) -> None:
+    show(done, acts, lambda: f"{title}: {requests} requests")
+
+
+def _check(connection: Connection, relay: Relay) -> None:
+    """Ask the server one question, which is in no row."""
     try:
-        return list(act.play(stage))
-    except CachectlError:
-        raise
+        connection.plain_lm().copy(cache=False, num_retries=0)("Say yes.")
     except Exception as error:
-        # DSPy says that it gave up, and in its log why; the relay knows what the server said.
-        if stage.relay.failure is None:
-            raise
-        raise DemoError(f"{act.title} failed ({error}); the model's server said {stage.relay.failure}") from error
+        raise ConfigurationError(
+            f"no answer from {relay.upstream!r}: {relay.failure or error}. "
+            "Check the address, that it runs, the model's name and the key"
+        ) from error
 
 
 @contextmanager

@@ -5,45 +5,22 @@ Its numbers come from outside this package's own stats, and are what the demo sh
 
 from __future__ import annotations
 
-import http.client
 import json
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from dspy_cachectl.demo.environment import LOOPBACK
-from dspy_cachectl.errors import ConfigurationError
+import httpx
 
-PREFIX = "/v1"
+from dspy_cachectl.demo.environment import LOOPBACK
+
 ANSWER_SECONDS = 300.0
 
 _HANDED_ON = ("Authorization", "Content-Type")
 _HANDED_BACK = ("Content-Type", "Retry-After")
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """What passed so far.
-
-    Attributes:
-        requests: Requests that were handed on to the server.
-        tokens: Tokens that the server says it read and wrote for them.
-    """
-
-    requests: int = 0
-    tokens: int = 0
-
-    def __add__(self, more: Traffic) -> Traffic:
-        return Traffic(self.requests + more.requests, self.tokens + more.tokens)
-
-    def __sub__(self, earlier: Traffic) -> Traffic:
-        return Traffic(self.requests - earlier.requests, self.tokens - earlier.tokens)
 
 
 class Relay:
@@ -51,25 +28,25 @@ class Relay:
 
     Args:
         upstream: The server's base address, usually ending in `/v1`.
-        on_request: Called with the number of requests, after each.
         waits: Whether the end of the block waits for the answers to what was handed on, so that all is counted.
-
-    Raises:
-        ConfigurationError: The address is none.
 
     Attributes:
         upstream: The server's base address.
+        on_request: Called with the number of requests, after each.
         failure: How the server failed last; None if it never did.
+        requests: Requests that were handed on to the server so far.
+        tokens: Tokens that the server says it read and wrote for them.
     """
 
-    def __init__(self, upstream: str, *, on_request: Callable[[int], None] | None = None, waits: bool = False) -> None:
-        if not upstream.startswith(("http://", "https://")):
-            raise ConfigurationError(f"the endpoint is an address such as 'http://127.0.0.1:8000/v1', not {upstream!r}")
+    def __init__(
+        self, upstream: str, *, on_request: Callable[[int], object] = lambda _: None, waits: bool = False
+    ) -> None:
         self.upstream = upstream.rstrip("/")
+        self.on_request = on_request
         self.failure: str | None = None
-        self._on_request = on_request
-        self._passed = threading.Condition()
-        self._traffic = Traffic()
+        self.requests = self.tokens = 0
+        self._counting = threading.Lock()
+        self._client = httpx.Client(timeout=ANSWER_SECONDS)
         self._server = ThreadingHTTPServer((LOOPBACK, 0), type("Handler", (_Handler,), {"relay": self}))
         self._server.daemon_threads = not waits
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
@@ -77,13 +54,7 @@ class Relay:
     @property
     def url(self) -> str:
         """What to give an LM as `api_base`."""
-        return f"http://{LOOPBACK}:{self._server.server_port}{PREFIX}"
-
-    @property
-    def traffic(self) -> Traffic:
-        """What passed so far."""
-        with self._passed:
-            return self._traffic
+        return f"http://{LOOPBACK}:{self._server.server_port}"
 
     def __enter__(self) -> Relay:
         self._thread.start()
@@ -93,65 +64,25 @@ class Relay:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        self._client.close()
 
-    def check(self, model: str, api_key: str | None) -> None:
-        """Ask the server one question, which is not counted.
-
-        Raises:
-            ConfigurationError: It does not answer as an OpenAI-compatible server does.
-        """
-        question = {"model": model, "messages": [{"role": "user", "content": "Say yes."}]}
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {api_key}"}
+    def hand_on(self, path: str, body: bytes, headers: Mapping[str, str]) -> httpx.Response:
+        """Hand one request on, and count it; return the answer, whatever its status."""
+        with self._counting:
+            self.requests += 1
+            requests = self.requests
+        self.on_request(requests)
         try:
-            status, _, body = self._ask("/chat/completions", json.dumps(question).encode(), headers)
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            raise ConfigurationError(
-                f"no answer from {self.upstream!r} ({error}); check the address, and that it runs"
-            ) from error
-        if status != HTTPStatus.OK or _tokens(body) is None:
-            raise ConfigurationError(
-                f"{self.upstream!r} answered a first question to model {model!r} with status {status}: "
-                f"{_shortened(body)!r}. Check the address, the model's name and the key"
-            )
-
-    def wait_for(self, requests: int, *, alive: Callable[[], bool]) -> bool:
-        """Wait until so many requests have passed; False if their sender dies before."""
-        with self._passed:
-            while self._traffic.requests < requests and alive():
-                self._passed.wait(0.2)
-            return self._traffic.requests >= requests
-
-    def hand_on(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:
-        """Hand one request on, and count it; return the answer's status, headers and body."""
-        requests = self._count(Traffic(requests=1))
-        if self._on_request is not None:
-            self._on_request(requests)
-        try:
-            status, kept, answer = self._ask(path.removeprefix(PREFIX), body, headers)
-        except (OSError, http.client.HTTPException) as error:
+            answer = self._client.post(self.upstream + path, content=body, headers=headers)
+        except httpx.HTTPError as error:
             message = {"error": {"message": f"the server behind the relay failed: {error}"}}
-            status, kept, answer = HTTPStatus.BAD_GATEWAY, {}, json.dumps(message).encode()
-        if status != HTTPStatus.OK:
-            self.failure = f"status {status}: {_shortened(answer)!r}"
-        self._count(Traffic(tokens=_tokens(answer) or 0))
-        return status, kept, answer
-
-    def _count(self, more: Traffic) -> int:
-        with self._passed:
-            self._traffic += more
-            self._passed.notify_all()
-            return self._traffic.requests
-
-    def _ask(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:
-        request = urllib.request.Request(self.upstream + path, body, dict(headers))  # noqa: S310 - http or https, checked
-        try:
-            response = urllib.request.urlopen(request, timeout=ANSWER_SECONDS)  # noqa: S310
-        except urllib.error.HTTPError as error:
-            # An answer with an error status is an answer: the program is to see it.
-            response = error
-        with response:
-            kept = {name: value for name in _HANDED_BACK if (value := response.headers.get(name)) is not None}
-            return response.status, kept, response.read()
+            answer = httpx.Response(HTTPStatus.BAD_GATEWAY, json=message)
+        if answer.status_code == HTTPStatus.OK:
+            with self._counting:
+                self.tokens += _tokens(answer.content)
+        else:
+            self.failure = f"status {answer.status_code}: {answer.text[:200]!r}"
+        return answer
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -166,29 +97,23 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        sent = {name: value for name in _HANDED_ON if (value := self.headers.get(name)) is not None}
-        status, headers, answer = self.relay.hand_on(self.path, body, sent)
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(answer))}.items():
-            self.send_header(name, value)
+        sent = {name: self.headers[name] for name in _HANDED_ON if name in self.headers}
+        answer = self.relay.hand_on(self.path, body, sent)
+        self.send_response(answer.status_code)
+        for name in _HANDED_BACK:
+            if name in answer.headers:
+                self.send_header(name, answer.headers[name])
+        self.send_header("Content-Length", str(len(answer.content)))
         self.end_headers()
-        self.wfile.write(answer)
+        self.wfile.write(answer.content)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's signature
         """Say nothing: what passes is counted."""
 
 
-def _shortened(body: bytes) -> str:
-    return body[:200].decode(errors="replace")
-
-
-def _tokens(body: bytes) -> int | None:
-    """Return the tokens that an answer says it used; None if it is no answer."""
-    try:
-        answer = json.loads(body)
-    except ValueError:
-        return None
-    if not isinstance(answer, dict) or not answer.get("choices"):
-        return None
-    usage = answer.get("usage") or {}
-    return int(usage.get("prompt_tokens") or 0) + int(usage.get("completion_tokens") or 0)
+def _tokens(body: bytes) -> int:
+    """Return the tokens that an answer says it used."""
+    with suppress(ValueError, AttributeError):  # no answer of such a server, which is the asking program's to say
+        usage = json.loads(body).get("usage") or {}
+        return int(usage.get("prompt_tokens") or 0) + int(usage.get("completion_tokens") or 0)
+    return 0

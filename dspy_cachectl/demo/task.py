@@ -9,6 +9,9 @@ from dspy.utils.exceptions import AdapterParseError
 
 from dspy_cachectl.demo.act_results import ActResult
 
+THREADS = 4
+"""How many questions to ask at once."""
+
 POSITIVE_TRAIN = (
     "I love this blender, it is quick and quiet.",
     "A wonderful film, funny and warm from start to end.",
@@ -101,14 +104,14 @@ def right_label(example: dspy.Example, prediction: dspy.Prediction, trace: Any =
     return bool(example.sentiment == prediction.sentiment)
 
 
-def evaluate(program: dspy.Module, reviews: list[dspy.Example], *, threads: int) -> ActResult:
+def evaluate(program: dspy.Module, reviews: list[dspy.Example]) -> ActResult:
     """Evaluate a program with `dspy.Evaluate`.
 
     Raises:
         Exception: A call to the model failed; DSPy has logged which and why.
     """
     evaluator = dspy.Evaluate(
-        devset=reviews, metric=right_label, num_threads=threads, display_progress=False, max_errors=1
+        devset=reviews, metric=right_label, num_threads=THREADS, display_progress=False, max_errors=1
     )
     result = evaluator(program)
     labels = tuple(prediction.sentiment for _, prediction, _ in result.results)

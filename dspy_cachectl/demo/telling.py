@@ -1,16 +1,12 @@
-"""What the demo shows: a progress bar while it plays, then a table and what can be read from it."""
+"""What the demo shows: a table, and what can be read from it."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -22,31 +18,9 @@ if TYPE_CHECKING:
 _UNWATCHED_WIDTH = 110
 
 
-def standard_console() -> Console:
-    """Return a console for standard output."""
-    # The stream is named: what the demo silences by redirecting standard output is not this.
-    watched = sys.stdout.isatty()
-    return Console(file=sys.stdout, highlight=False, width=None if watched else _UNWATCHED_WIDTH)
-
-
-@contextmanager
-def showing_progress(console: Console, acts: int) -> Iterator[Callable[..., None]]:
-    """Show a progress bar while the block lasts; yield what brings it up to date, as rich's `Progress.update` does."""
-    columns = (
-        SpinnerColumn(),
-        BarColumn(bar_width=24),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TextColumn("{task.fields[requests]} requests"),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    # Where nobody watches, rich would leave an empty line, before an error too.
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield partial(progress.update, progress.add_task("", total=acts, requests=0))
-
-
-def show(result: DemoResult, console: Console) -> None:
+def show(result: DemoResult) -> None:
     """Print the table and its reading."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _UNWATCHED_WIDTH)
     console.print(_table(result))
     console.print()
     for paragraph in reading(result):

@@ -29,6 +29,7 @@ def progress(title: str, *, shown: bool | None = None) -> Iterator[Callable[...,
         TimeRemainingColumn(),
         TextColumn("{task.fields[facts]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=shown is None) as bar:
+    # The stream is named: what is silenced meanwhile by redirecting stderr is not this.
+    with Progress(*columns, console=Console(file=sys.stderr), transient=shown is None) as bar:
         task = bar.add_task(title, total=None, facts="")
         yield lambda done, total, facts=str: bar.update(task, completed=done, total=total, facts=facts())

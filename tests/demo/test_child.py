@@ -60,9 +60,7 @@ def test_it_answers_when_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEMO_TEST", "the parent's")
     with Child(counting, 2, DEMO_TEST="its own") as child:
         assert (0, "its own") == child.first
-        child.ask()
-        assert (2, "its own") == child.answer()
-        assert child.is_alive()
+        assert (2, "its own") == child.ask()
     assert "the parent's" == os.environ["DEMO_TEST"]
 
 
@@ -85,10 +83,8 @@ def test_a_failure_is_said_in_words() -> None:
     """Whether it fails at once or on the way."""
     with pytest.raises(DemoError, match="failed: ValueError: out of order"), Child(failing, 0):
         pass
-    with Child(failing, 1) as child:
+    with Child(failing, 1) as child, pytest.raises(DemoError, match="failed: ValueError: out of order"):
         child.ask()
-        with pytest.raises(DemoError, match="failed: ValueError: out of order"):
-            child.answer()
 
 
 def test_a_process_that_dies_is_said() -> None:

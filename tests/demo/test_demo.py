@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
 import os
 from collections.abc import Callable
@@ -11,14 +10,11 @@ from pathlib import Path
 
 import dspy
 import pytest
-from rich.console import Console
 
-from dspy_cachectl import demo
 from dspy_cachectl.calls.installation import install, installed
-from dspy_cachectl.demo import task
+from dspy_cachectl.demo import pipeline, task
 from dspy_cachectl.demo.act_results import DemoResult
 from dspy_cachectl.demo.child import DemoError
-from dspy_cachectl.demo.connection import THREADS
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.reports.comparison import Comparison
 from dspy_cachectl.tracking import LogOutcome
@@ -26,15 +22,6 @@ from tests.endpoint import Endpoint
 
 KEY_VARIABLE = "DEMO_TEST_KEY"
 KEY = "sk-demo-test-secret"
-
-
-def silent() -> Console:
-    return Console(file=io.StringIO(), width=110)
-
-
-def printed(console: Console) -> str:
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
 
 
 def written(folder: Path) -> list[bytes]:
@@ -54,7 +41,7 @@ needs_the_model = pytest.mark.skipif(
 @needs_the_model
 def test_half_of_the_story_on_the_local_model(tmp_path: Path) -> None:
     """What does not hang on luck shows on half of the reviews as well."""
-    played = demo.run(output=tmp_path, console=silent(), quick=True)
+    played = pipeline.run(output=tmp_path, quick=True)
     compiling_again_asks_nothing(played)
     evaluations_buy_every_answer(played)
     plain_dspy_repeats_itself(played)
@@ -69,7 +56,7 @@ def test_half_of_the_story_on_the_local_model(tmp_path: Path) -> None:
 def test_the_whole_story_on_the_local_model(tmp_path: Path) -> None:
     """Every act on a real model shows what it claims; the count in front of the model's server is the oracle."""
     # Played once for all checks: it takes a minute or so.
-    played = demo.run(output=tmp_path, console=silent())
+    played = pipeline.run(output=tmp_path)
     compiling_again_asks_nothing(played)
     evaluations_buy_every_answer(played)
     plain_dspy_repeats_itself(played)
@@ -117,7 +104,7 @@ def a_killed_evaluation_resumes(played: DemoResult) -> None:
     killed, resumed = played.row("killed"), played.row("resumed")
     assert resumed.served is not None
     assert played.examples // 2 <= killed.requests <= played.examples
-    assert 0 <= killed.requests - resumed.served <= THREADS
+    assert 0 <= killed.requests - resumed.served <= task.THREADS
     assert played.examples == resumed.served + resumed.requests
 
 
@@ -171,24 +158,28 @@ class TestOwnEndpoint:
     """On an OpenAI-compatible server of the user's own."""
 
     def test_it_plays_and_puts_everything_back(
-        self, endpoint: Endpoint, tmp_path: Path, lm: Callable[..., dspy.LM], monkeypatch: pytest.MonkeyPatch
+        self,
+        endpoint: Endpoint,
+        tmp_path: Path,
+        lm: Callable[..., dspy.LM],
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
         """It works there with the standard adapter, counts what arrives, and leaves no key and the store as it was."""
         knows_most(endpoint)
         monkeypatch.setenv(KEY_VARIABLE, KEY)
-        console, output = silent(), tmp_path / "output"
+        output = tmp_path / "output"
         cache, mine = install(tmp_path / "mine"), lm()
         first = mine("What is mine?")
         keys = set(cache.tiers.keys("lm"))
         assert 1 == len(keys)
         with endpoint.counting() as seen:
-            result = demo.run(
+            result = pipeline.run(
                 endpoint=endpoint.url,
                 model="test-model",
                 api_key_env=KEY_VARIABLE,
                 output=output,
                 quick=True,
-                console=console,
             )
         # One question is asked beforehand, to see whether the server answers at all.
         assert seen.requests == result.requests + 1
@@ -201,7 +192,7 @@ class TestOwnEndpoint:
         sent = [request["headers"]["authorization"] for request in endpoint.log()[1:]]
         assert {f"Bearer {KEY}"} == set(sent)
         assert [] == [text for text in written(output) if KEY.encode() in text]
-        assert "evaluate, compiled" in printed(console)
+        assert "evaluate, compiled" in capsys.readouterr().out
         assert dspy.settings.lm is None
         again = installed()
         assert again is not None
@@ -212,20 +203,20 @@ class TestOwnEndpoint:
 
     def test_no_server(self) -> None:
         """An address where nobody answers is said before anything is evaluated."""
-        with pytest.raises(ConfigurationError, match=r"no answer from 'http://127\.0\.0\.1:1/v1'"):
-            demo.run(endpoint="http://127.0.0.1:1/v1", model="test-model", console=silent())
+        with pytest.raises(ConfigurationError, match=r"no answer from 'http://127\.0\.0\.1:1/v1': status 502.*failed"):
+            pipeline.run(endpoint="http://127.0.0.1:1/v1", model="test-model")
 
     def test_a_server_that_refuses(self, endpoint: Endpoint) -> None:
         """A wrong key or model name is said with the server's own words."""
         endpoint.fail("status", status=401, message="no such key")
         with pytest.raises(ConfigurationError, match=r"status 401.*no such key"):
-            demo.run(endpoint=endpoint.url, model="test-model", console=silent())
+            pipeline.run(endpoint=endpoint.url, model="test-model")
 
     def test_a_server_that_fails_on_the_way(self, endpoint: Endpoint) -> None:
         """A failure in the middle ends the demo with what the server said, and no score is made of it."""
         endpoint.fail("status", status=400, message="out of order", skip=5)
         with pytest.raises(DemoError, match=r"status 400.*out of order"):
-            demo.run(endpoint=endpoint.url, model="test-model", quick=True, console=silent())
+            pipeline.run(endpoint=endpoint.url, model="test-model", quick=True)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +233,7 @@ class TestOwnEndpoint:
 def test_options_that_cannot_be_used(options: dict[str, object]) -> None:
     """What cannot be meant is refused before anything starts."""
     with pytest.raises(ConfigurationError):
-        demo.run(**options, console=silent())  # type: ignore[arg-type]
+        pipeline.run(**options)  # type: ignore[arg-type]
 
 
 def test_the_data_is_balanced_and_new() -> None:

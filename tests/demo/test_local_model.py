@@ -13,7 +13,7 @@ import dspy
 import pytest
 from dspy.utils.exceptions import AdapterParseError
 
-from dspy_cachectl.demo import local_model, weights
+from dspy_cachectl.demo import local_model
 from dspy_cachectl.demo.completion import CompletionAdapter
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError
 from tests.limits import PATIENCE
@@ -29,7 +29,7 @@ class Label(dspy.Signature):
 class TestWeights:
     """The file that is loaded is the right one, or the message says what to do."""
 
-    @pytest.mark.parametrize("missing", ["xllamacpp", weights.PACKAGE])
+    @pytest.mark.parametrize("missing", ["xllamacpp", local_model.PACKAGE])
     def test_what_is_missing_is_named_with_both_commands(self, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Whichever part is missing, the message holds the two commands that install all of it."""
         find_spec = importlib.util.find_spec
@@ -47,22 +47,22 @@ class TestWeights:
 
     def test_changed_weights_are_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Weights that are not those that the demo was written for are not loaded."""
-        package = tmp_path / weights.PACKAGE
+        package = tmp_path / local_model.PACKAGE
         package.mkdir()
         (package / "__init__.py").touch()
-        (package / weights.FILE).write_bytes(b"GGUF, but another one")
+        (package / local_model.FILE).write_bytes(b"GGUF, but another one")
         monkeypatch.syspath_prepend(tmp_path)
         with pytest.raises(ConfigurationError, match="not the expected ones"):
-            weights.find_weights()
+            local_model.find_weights()
 
     def test_the_package_is_not_imported(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The weights' package is never imported: what it needs is not installed."""
-        package = tmp_path / weights.PACKAGE
+        package = tmp_path / local_model.PACKAGE
         package.mkdir()
         (package / "__init__.py").write_text("raise RuntimeError('imported')")
         monkeypatch.syspath_prepend(tmp_path)
-        with pytest.raises(ConfigurationError, match="is missing"):
-            weights.find_weights()
+        with pytest.raises(ConfigurationError, match="are missing"):
+            local_model.find_weights()
 
 
 class TestServer:
@@ -71,7 +71,7 @@ class TestServer:
     def test_it_ends_with_its_block(self) -> None:
         """After the block nobody listens at its address any more."""
         pytest.importorskip("xllamacpp")
-        if importlib.util.find_spec(weights.PACKAGE) is None:
+        if importlib.util.find_spec(local_model.PACKAGE) is None:
             pytest.skip("the weights are not installed")
         with local_model.serving() as url, urllib.request.urlopen(f"{url}/models", timeout=PATIENCE) as response:
             assert local_model.MODEL in response.read().decode()
@@ -99,14 +99,3 @@ class TestAdapter:
         """Only the listed values are answers."""
         with pytest.raises(AdapterParseError):
             CompletionAdapter().parse(Label, answer)
-
-    def test_free_text(self) -> None:
-        """An output without listed values takes the line as it is."""
-        assert {"answer": "Rome, of course."} == CompletionAdapter().parse(
-            dspy.Signature("question -> answer"), " Rome, of course.\nQuestion: and Spain?"
-        )
-
-    def test_two_outputs_are_refused(self) -> None:
-        """A signature that this adapter cannot fill is said at once."""
-        with pytest.raises(ConfigurationError, match="'reason', 'answer'"):
-            CompletionAdapter().format(dspy.Signature("question -> reason, answer"), [], {"question": "Why?"})
