@@ -14,8 +14,8 @@ from dspy_cachectl.reports.texts import age, cut, plural
 
 if TYPE_CHECKING:
     from dspy_cachectl.manage.snapshots import Changed
-    from dspy_cachectl.predictions.files import SnapshotInfo
     from dspy_cachectl.predictions.rows import PredictionRow
+    from dspy_cachectl.predictions.snapshot import SnapshotInfo
 
 _DEFAULT = "outputs/cache/predictions"
 _LONGEST = 200
@@ -161,7 +161,8 @@ def export_snapshot(
 def _data(info: SnapshotInfo) -> dict[str, Any]:
     from dspy_cachectl.manage.snapshots import scores_of
 
-    return {**vars(info), "scores": scores_of(info)}
+    facts = {name: value for name, value in vars(info).items() if name not in {"session", "is_alive"}}
+    return {**facts, "scores": scores_of(info)}
 
 
 def _row_cells(row: PredictionRow) -> tuple[str, ...]:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from dspy_cachectl.entries import values
-from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, StoreUnavailableError
+from dspy_cachectl.errors import ConfigurationError, CorruptEntryError
 from dspy_cachectl.predictions import snapshot
-from dspy_cachectl.predictions.files import SnapshotFiles, SnapshotInfo
+from dspy_cachectl.predictions.files import SnapshotFiles
 from dspy_cachectl.predictions.keys import differences
 from dspy_cachectl.predictions.rows import PredictionRow, decode
+from dspy_cachectl.predictions.snapshot import SnapshotInfo
 
 _TAIL = 256 * 1024
 _METRICS = b'\n"metrics": '
@@ -100,13 +101,8 @@ def read_rows(info: SnapshotInfo) -> list[PredictionRow]:
 
 
 def metrics_of(path: Path) -> dict[str, Any]:
-    """Return the metrics of a snapshot, without reading all of it where it is not compressed; {} if it is damaged."""
-    with contextlib.suppress(CorruptEntryError, StoreUnavailableError, OSError):
-        if path.name.endswith(snapshot.PACKED):
-            with snapshot.open_snapshot(path) as reader:
-                for _ in reader.rows():
-                    pass
-                return reader.metrics
+    """Return the metrics of a snapshot, without reading all of it; {} if it is damaged."""
+    with contextlib.suppress(CorruptEntryError, OSError, ValueError):
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _TAIL))
             tail = file.read()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dspy_cachectl.predictions.files import SnapshotInfo
 from dspy_cachectl.predictions.kept_rows import KeptRows
 from dspy_cachectl.predictions.keys import SnapshotKey, differences, distance
+from dspy_cachectl.predictions.snapshot import SnapshotInfo
 
 _DAY = 24 * 3600.0
 

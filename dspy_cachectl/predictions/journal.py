@@ -9,15 +9,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dspy_cachectl.entries import values
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.predictions.kept_rows import RowKey
 from dspy_cachectl.predictions.rows import LONGEST
-from dspy_cachectl.predictions.snapshot import FOLDER, made_folder
+from dspy_cachectl.predictions.snapshot import FOLDER, SnapshotInfo
 from dspy_cachectl.stores.database import Database
 from dspy_cachectl.stores.liveness import is_alive, me
 
@@ -32,23 +30,6 @@ _SCHEMA = (
 )
 
 
-@dataclass(frozen=True)
-class Unfinished:
-    """A session that has not ended, or was killed.
-
-    Attributes:
-        id: Its name in the journal.
-        started: When it began, in Unix seconds.
-        header: What its rows are predictions of.
-        is_alive: Whether its process lives.
-    """
-
-    id: str
-    started: float
-    header: dict[str, Any]
-    is_alive: bool
-
-
 class Journal:
     """The journal of a library. Thread-safe.
 
@@ -58,7 +39,6 @@ class Journal:
     """
 
     def __init__(self, root: Path, *, keep_open: bool = False) -> None:
-        self._root = root
         self.folder = root / FOLDER
         self.path = self.folder / f"unfinished-{FORMAT_VERSION}.db"
         self._database = Database(
@@ -75,20 +55,21 @@ class Journal:
             row_key: Which question and repeat the row answers.
             encoded: The row.
         """
-        owner = me(made_folder(self._root))
+        owner = me(self.folder)
         with self._database.change() as sql:
             sql("INSERT OR IGNORE INTO sessions VALUES (?, ?, ?, ?)", session, owner, time.time(), header)
             sql("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?)", session, *row_key, encoded)
 
-    def sessions(self) -> list[Unfinished]:
+    def sessions(self) -> list[SnapshotInfo]:
         """Return the sessions that have rows here. Raises the `StoreError` family."""
-        found = []
+        found, now = [], time.time()
         for id_, owner, started, head in self._database.read("SELECT id, owner, started, header FROM sessions"):
             try:
                 header = values.loads(head, tagged=True)
             except CorruptEntryError:
                 header = {}  # its rows are no use without
-            found.append(Unfinished(id_, started, header, is_alive(self.folder, owner)))
+            age, lives = max(0.0, now - started), is_alive(self.folder, owner)
+            found.append(SnapshotInfo(self.path, header, 0, 0, age, started, session=id_, is_alive=lives))
         return found
 
     def rows(self, session: str) -> Iterator[bytes]:

@@ -11,16 +11,18 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, StoreError, StoreUnavailableError
+from dspy_cachectl.errors import ConfigurationError, StoreError, StoreUnavailableError
 from dspy_cachectl.fingerprints.canonical import digest
 from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.predictions import snapshot
 from dspy_cachectl.predictions.choice import Wish, changes, choose
-from dspy_cachectl.predictions.files import SnapshotFiles, SnapshotInfo, is_ours, size_of
-from dspy_cachectl.predictions.journal import Journal, Unfinished
+from dspy_cachectl.predictions.files import SnapshotFiles
+from dspy_cachectl.predictions.journal import Journal
 from dspy_cachectl.predictions.kept_rows import KeptRows
 from dspy_cachectl.predictions.keys import SnapshotKey
 from dspy_cachectl.predictions.session import Session
+from dspy_cachectl.predictions.snapshot import SnapshotInfo, is_ours, size_of
+from dspy_cachectl.stores.database import make_private
 
 DEFAULT_ROOT = "outputs/cache/predictions"
 DAY = 24 * 3600.0
@@ -29,15 +31,12 @@ _LOCK = "lock"
 _PATIENCE = 60.0
 """How long to wait for another process that writes to the same library, in seconds."""
 
-_HEADER = ("key", "base", "hash", "run_id", "forced", "repeats")
-
 
 class Library:
     """Kept predictions, in a folder that threads and processes share. Nothing is opened before its first use.
 
     Args:
         root: The folder; it is made at the first write.
-        compress: Whether new snapshots are compressed (`.json.zst`).
         max_age: How old an answer may be to be served, in seconds; older ones are removed.
         max_bytes: When the folder grows beyond it, the oldest snapshots are removed. In bytes.
     """
@@ -46,14 +45,12 @@ class Library:
         self,
         root: str | Path = DEFAULT_ROOT,
         *,
-        compress: bool = False,
         max_age: float = 30 * DAY,
         max_bytes: int = 2 * 1024**3,
     ) -> None:
         if max_age <= 0 or max_bytes <= 0:
             raise ConfigurationError(f"max_age and max_bytes are positive, not {max_age!r} and {max_bytes!r}")
         self.root = Path(root).expanduser().absolute()
-        self.compress = compress
         self.max_age = max_age
         self.max_bytes = max_bytes
         self._files = SnapshotFiles(self.root)
@@ -86,7 +83,7 @@ class Library:
             raise ConfigurationError("an evaluation has at least one question and one repeat")
         self.recover()
         rows = KeptRows(questions)
-        found = [*self._files.snapshots(), *self._files.unfinished()]
+        found = [*self._files.snapshots(), *self._files.sessions()]
         limit = self.max_age if max_age is None else max_age
         wish = Wish(key, run_id=run_id, max_age=limit, forced=force_recompute, repeats=repeats)
         chosen_run, sources = choose(wish, found, rows, self._files.load)
@@ -104,6 +101,7 @@ class Library:
             kept=rows,
             journal=Journal(self.root, keep_open=True),
             write=self._write,
+            kept_before=rows.served(repeats),
         )
 
     def snapshots(self) -> list[SnapshotInfo]:
@@ -149,7 +147,7 @@ class Library:
                 paths += self._files.files(damaged=True)
                 for session in self._files.sessions():
                     if not session.is_alive:
-                        self._files.journal.settle(session.id)
+                        self._files.journal.settle(str(session.session))
             used = self._files.in_use()
             return self._files.remove([path for path in paths if path.name not in used])
 
@@ -174,8 +172,9 @@ class Library:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        path = snapshot.made_folder(self.root) / _LOCK
+        path = self.root / snapshot.FOLDER / _LOCK
         try:
+            make_private(path.parent)
             held = FileLock(path, mode=0o600).acquire(timeout=_PATIENCE)
         except Timeout as error:
             raise StoreUnavailableError(f"{path} was held by another process for {_PATIENCE} s; try again") from error
@@ -187,66 +186,46 @@ class Library:
     def _path(self, key: SnapshotKey, run_id: str) -> Path:
         # The version of the format is in the name: a newer one is never written over.
         hash_ = digest([snapshot.FORMAT_VERSION, key.hash, run_id])[:16]
-        endings = (snapshot.PLAIN, snapshot.PACKED)
-        ending, other = reversed(endings) if self.compress else endings
-        number = 0
-        while True:
-            name = self.root / f"{key.model.slug}_{hash_}{f'-{number}' if number else ''}"
-            there, path = name.with_name(name.name + other), name.with_name(name.name + ending)
-            if there.exists() and is_ours(there):
-                return there
-            if not path.exists() or is_ours(path):
-                return path
+        path, number = self.root / f"{key.model.slug}_{hash_}.json", 0
+        while path.exists() and not is_ours(path):
             number += 1  # the user's file of that name is left alone
+            path = self.root / f"{key.model.slug}_{hash_}-{number}.json"
+        return path
 
-    def _write(
-        self, path: Path, header: dict[str, Any], more: dict[str, Any], metrics: dict[str, Any], rows: KeptRows
-    ) -> None:
+    def _write(self, header: dict[str, Any], metadata: dict[str, Any], metrics: dict[str, Any], rows: KeptRows) -> None:
         """Write the snapshot of a session. Raises the `StoreError` family if it cannot be written."""
         with self._locked():
-            self._absorb(path, rows)
-            metadata = {**more, **{name: header[name] for name in _HEADER}}
-            self._write_whole(path, metadata, rows, metrics, header["questions"])
-            self._prune(path.name)
-
-    def _absorb(self, path: Path, rows: KeptRows) -> None:
-        """Take over what another process wrote to the same snapshot meanwhile."""
-        if not path.exists():
-            return
-        try:
-            with rows.all_or_nothing(), snapshot.open_snapshot(path) as reader:
-                for row in reader.rows():
-                    rows.put(row, over=False)
-        except CorruptEntryError as error:
-            self._files.set_aside(path, error)
+            self._write_whole(header, metadata, metrics, rows)
+            self._prune(header["file"])
 
     def _write_whole(
-        self, path: Path, metadata: dict[str, Any], rows: KeptRows, metrics: dict[str, Any], questions: int
+        self, header: dict[str, Any], metadata: dict[str, Any], metrics: dict[str, Any], rows: KeptRows
     ) -> None:
+        """Write a snapshot, with what another process wrote to it meanwhile. The lock is held."""
+        path = self.root / Path(str(header["file"])).name
+        if path.exists():
+            self._files.load_snapshot(path, rows, over=False)
         now = time.time()
         oldest, newest = rows.times() or (now, now)
         when = dt.datetime.fromtimestamp(now, dt.timezone.utc).isoformat(timespec="seconds")
         times = {"timestamp": when, "saved": now, "oldest": oldest, "newest": newest}
-        facts = {**metadata, **times, "rows": rows.count(), "questions": questions}
+        facts = {**metadata, **header, **times, "rows": rows.count()}
         snapshot.write_snapshot(path, facts, rows.in_order(), metrics)
 
-    def _adopt(self, session: Unfinished) -> None:
+    def _adopt(self, session: SnapshotInfo) -> None:
         """Make what a dead session had finished a part of its snapshot. The lock is held."""
-        rows = KeptRows()
+        name, rows = str(session.session), KeptRows()
         try:
-            self._files.load_session(session.id, rows)
-            header = session.header
-            if rows.count() and "file" in header:
-                target = self.root / Path(str(header["file"])).name
-                self._absorb(target, rows)
-                metadata = {name: header[name] for name in _HEADER}
-                self._write_whole(target, {**metadata, "complete": False}, rows, {}, header["questions"])
+            self._files.load_session(name, rows)
+            if rows.count() and "file" in session.metadata:
+                self._write_whole(session.metadata, {"complete": False}, {}, rows)
         finally:
             rows.close()
-        self._files.journal.settle(session.id)
+        self._files.journal.settle(name)
 
     def _prune(self, *keep: str) -> list[Path]:
-        gone = self._files.remove(self._files.unfinished_writes())
+        # Snapshots are only written by who has the library's lock: what is half written is left of the dead.
+        gone = self._files.remove((self.root / snapshot.FOLDER).glob(f"*{snapshot.UNFINISHED}"))
         return gone + self._files.remove(self._over_limits(self._files, self._files.in_use() | {*keep}))
 
     def _over_limits(self, files: SnapshotFiles, used: set[str]) -> list[Path]:

@@ -17,7 +17,7 @@ from dspy_cachectl.entries.secrets import scrub, without
 from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.predictions.journal import Journal
-from dspy_cachectl.predictions.kept_rows import KeptRows, RowKey
+from dspy_cachectl.predictions.kept_rows import KeptRows
 from dspy_cachectl.predictions.keys import SnapshotKey
 from dspy_cachectl.predictions.rows import PredictionRow, Score, decode, encode
 
@@ -40,6 +40,7 @@ class Session:
         path: Where the snapshot is, or will be.
         using: The names of the files that the kept answers came from.
         forced: Whether everything was to be drawn anew.
+        kept_before: How many of the answers that are asked for were there.
         failed_writes: How many rows and scores could not be written to the disk.
         unserialisable: How many rows hold something that has no stored form.
     """
@@ -56,16 +57,12 @@ class Session:
     kept: KeptRows
     journal: Journal
     write: Callable[..., None]
+    kept_before: int
     failed_writes: int = 0
     unserialisable: int = 0
-    kept_before: int = field(init=False)
     _id: str = field(default_factory=lambda: uuid.uuid4().hex)
     _changed: bool = False
-    _journaled: bool = False
     _closed: bool = False
-
-    def __post_init__(self) -> None:
-        self.kept_before = self.kept.served(self.repeats)
 
     @cached_property
     def header(self) -> dict[str, Any]:
@@ -132,11 +129,14 @@ class Session:
                 f"a prediction cannot be kept and will be computed again: {error}. Others like it are only counted",
             )
             return False
+        if encoded == self.kept.get(row.row_key):
+            return True
         if not self.kept.put(encoded):
             raise ConfigurationError(
                 f"no question of the data set has the key {row.example_key!r}: pass what questions_of() gives for it"
             )
-        self._keep(row.row_key, encoded)
+        self._changed = True
+        self._try(lambda: self.journal.keep(self._id, self._encoded_header, row.row_key, encoded))
         return True
 
     def keep_score(
@@ -160,21 +160,10 @@ class Session:
         Returns:
             Whether it could be kept: there is such an answer, and the score has a stored form.
         """
-        place = (question.example_key, question.occurrence, repeat)
-        encoded = self.kept.get(place)
-        if encoded is None:
+        row = self.saved(question, repeat)
+        if row is None:
             return False
-        try:
-            row = decode(encoded)
-            row = replace(row, scores={**row.scores, metric: score}, reference=reference or row.reference)
-            scored = encode(row)
-        except values.UnstorableError:
-            self.unserialisable += 1
-            return False
-        if scored != encoded:
-            self.kept.put(scored)
-            self._keep(place, scored)
-        return True
+        return self.keep(replace(row, scores={**row.scores, metric: score}, reference=reference or row.reference))
 
     def finish(
         self, metadata: Mapping[str, Any] | None = None, metrics: Mapping[str, Any] | None = None
@@ -194,11 +183,9 @@ class Session:
         """Let go of the library. Answers of an evaluation that was not finished are kept as a part of a snapshot."""
         if self._closed:
             return
+        self._closed = True
         if self._changed:
             self._save({"complete": False}, {})
-        self._closed = True
-        if self._journaled and not self._changed:
-            self._try(lambda: self.journal.settle(self._id))
         self._try(self.journal.close)
         self.kept.close()
 
@@ -210,17 +197,15 @@ class Session:
     ) -> None:
         self.close()
 
-    def _keep(self, place: RowKey, encoded: bytes) -> None:
-        self._changed = self._journaled = True
-        self._try(lambda: self.journal.keep(self._id, self._encoded_header, place, encoded))
-
     def _save(self, metadata: Mapping[str, Any], metrics: Mapping[str, Any]) -> Path | None:
         if self.is_finished and not self._changed and self.path.exists():
             return self.path
         more, found = (without(dict(given), text=scrub) for given in (metadata, metrics))
-        if not self._try(lambda: self.write(self.path, self.header, more, found, self.kept)):
+        if not self._try(lambda: self.write(self.header, more, found, self.kept)):
             return None
-        self._changed = False
+        if self._changed:
+            self._changed = False
+            self._try(lambda: self.journal.settle(self._id))
         self.is_finished = bool(metadata["complete"])
         return self.path
 

@@ -18,41 +18,80 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import orjson
-import zstandard
 
 from dspy_cachectl.entries import values
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreUnavailableError
+from dspy_cachectl.predictions.keys import SnapshotKey
 from dspy_cachectl.predictions.rows import LONGEST, is_too_large
+from dspy_cachectl.stores.database import make_private
 
 FORMAT_VERSION = 2
 """Raised when the meaning of a file changes. Newer ones are left alone."""
-
-PLAIN, PACKED = ".json", ".json.zst"
 
 FOLDER = ".dspy_cachectl"
 """The folder beside the snapshots that holds what is none: what is being written, the journal, the lock."""
 UNFINISHED = ".tmp"
 """How the name of a file there ends that is being written."""
 
-_METADATA = b'"metadata": {"kind":"dspy_cachectl.predictions",'
-HEAD = b"{\n" + _METADATA
+HEAD = b'{\n"metadata": {"kind":"dspy_cachectl.predictions",'
 """How each of our files begins."""
-# A compressed one has a frame before the others that zstd skips: the mark can be read whatever is damaged behind it.
-_PACKED_MARK = b"dspy_cachectl.predictions"
-PACKED_HEAD = b"\x50\x2a\x4d\x18" + len(_PACKED_MARK).to_bytes(4, "little") + _PACKED_MARK
 _ROWS, _TAIL = b'"predictions": [', b'"metrics": '
 _END = b"}}\n}\n"
 
-# A compressed file that unpacks to more is not one of ours.
-_MOST_TIMES, _AND_MORE = 200, 64 * 1024 * 1024
+
+@dataclass(frozen=True)
+class SnapshotInfo:
+    """A snapshot of a library, or a session that has not ended, or was killed.
+
+    Attributes:
+        path: Where it is.
+        metadata: What its rows are predictions of.
+        bytes: Its size; likewise `rows`, which are not counted of a session.
+        rows: See `bytes`.
+        age: Seconds since its oldest answer was drawn, or the session began.
+        saved: When it was written, or the session began, in Unix seconds.
+        session: The session's name in the journal; None for a snapshot.
+        is_alive: Whether the session's process lives.
+    """
+
+    path: Path
+    metadata: dict[str, Any]
+    bytes: int
+    rows: int
+    age: float
+    saved: float
+    session: str | None = None
+    is_alive: bool = False
+
+    @property
+    def key(self) -> SnapshotKey:
+        """What its predictions depend on."""
+        return SnapshotKey.from_dict(self.metadata["key"])
+
+    @property
+    def program(self) -> str:
+        """The class of the program, or the beginning of its hash where that is DSPy's own."""
+        sources = (name.partition(":")[2] for name in self.key.program.parts if name.startswith("source:"))
+        return next(sources, self.key.program.hash[:12])
+
+    @property
+    def run_id(self) -> str:
+        """The run that its predictions are draws of."""
+        return str(self.metadata["run_id"])
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the evaluation that wrote it came to its end."""
+        return bool(self.metadata.get("complete"))
 
 
 class SnapshotReader:
@@ -63,25 +102,22 @@ class SnapshotReader:
         metrics: What was found about them; empty until `rows` has come to its end.
     """
 
-    def __init__(self, path: Path, file: IO[bytes], size: int) -> None:
+    def __init__(self, path: Path, file: IO[bytes]) -> None:
         self._path = path
         self._file = file
         self._hash = hashlib.sha256()
-        self._left = size * _MOST_TIMES + _AND_MORE
         self.metrics: dict[str, Any] = {}
-        if self._line() != b"{\n":
+        head = self._line() + self._line()
+        if not (head.startswith(HEAD) and head.endswith(b",\n")):
             raise self._damaged("it does not begin as a snapshot")
-        line = self._line()
-        if not (line.startswith(_METADATA) and line.endswith(b",\n")):
-            raise self._damaged("its metadata are cut")
-        self.metadata = self._loads(b"{" + line[len(_METADATA) : -2])
+        self.metadata = self._loads(b"{" + head[len(HEAD) : -2])
         version = self.metadata.get("format")
         if not isinstance(version, int):
             raise self._damaged("it has no format version")
         if version > FORMAT_VERSION:
             raise FormatVersionError(
                 f"the snapshot {path} has format version {version}; this dspy-cachectl reads up to {FORMAT_VERSION}. "
-                "Upgrade dspy-cachectl to read it; it is left as it is"
+                "Upgrade dspy-cachectl to read it"
             )
 
     def rows(self) -> Iterator[bytes]:
@@ -118,12 +154,9 @@ class SnapshotReader:
     def _line(self) -> bytes:
         try:
             line = self._file.readline(LONGEST + 2)
-        except zstandard.ZstdError as error:
-            raise self._damaged(f"it cannot be decompressed: {error}") from error
         except OSError as error:
             raise StoreUnavailableError(f"the snapshot {self._path} cannot be read: {error}") from error
-        self._left -= len(line)
-        if is_too_large(line) or self._left < 0:
+        if is_too_large(line):
             raise self._damaged("it holds more than is ever written")
         self._hash.update(line)
         return line
@@ -143,75 +176,59 @@ class SnapshotReader:
 
 @contextlib.contextmanager
 def open_snapshot(path: Path) -> Iterator[SnapshotReader]:
-    """Open a snapshot for reading, plain or compressed.
+    """Open a snapshot for reading.
 
     Raises:
         CorruptEntryError: If it is damaged.
         FormatVersionError: If a newer version wrote it.
         StoreUnavailableError: If it cannot be read.
     """
-    with contextlib.ExitStack() as opened:
-        try:
-            file, size = opened.enter_context(_opened(path)), path.stat().st_size
-        except OSError as error:
-            raise StoreUnavailableError(f"the snapshot {path} cannot be read: {error}") from error
-        yield SnapshotReader(path, file, size)
-
-
-def has_our_head(path: Path) -> bool:
-    """Tell whether a file begins as ours do. Nothing else in the folder is ever counted, renamed or removed."""
-    head = PACKED_HEAD if PACKED in path.name else HEAD
     try:
-        with path.open("rb") as file:
-            return file.read(len(head)) == head
-    except OSError:
-        return False
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    with path.open("rb") as file:
-        if PACKED not in path.name:
-            yield file
-        else:
-            stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-            yield io.BufferedReader(stream, 256 * 1024)
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """Return a snapshot's metadata without reading its rows; unchecked. Raises as `open_snapshot`."""
-    with open_snapshot(path) as reader:
-        return reader.metadata
-
-
-def made_folder(root: Path) -> Path:
-    """Make a library's folder and the one in it that is ours alone, for their owner alone. Return the inner one.
-
-    Raises:
-        StoreUnavailableError: If they cannot be made.
-    """
-    inner = root / FOLDER
-    try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        inner.mkdir(mode=0o700, exist_ok=True)
+        file = path.open("rb")
     except OSError as error:
-        raise StoreUnavailableError(f"the folder {inner} cannot be made: {error}") from error
-    return inner
+        raise StoreUnavailableError(f"the snapshot {path} cannot be read: {error}") from error
+    with file:
+        yield SnapshotReader(path, file)
 
 
-def write_snapshot(path: Path, metadata: Mapping[str, Any], rows: Iterable[bytes], metrics: Mapping[str, Any]) -> int:
-    """Write a snapshot, wholly or not at all; compressed where the name says so.
+def is_ours(path: Path) -> bool:
+    """Tell whether a file is a snapshot, damaged or not. Nothing else is ever counted, renamed or removed."""
+    with contextlib.suppress(OSError):
+        if path.is_file():  # a named pipe would be waited for
+            with path.open("rb") as file:
+                return file.read(len(HEAD)) == HEAD
+    return False
+
+
+def size_of(path: Path) -> int:
+    """Return a file's size in bytes; 0 for one that went meanwhile."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_size
+    return 0
+
+
+def read_info(path: Path) -> SnapshotInfo:
+    """Return what a snapshot says of itself, without reading its rows; unchecked. Raises as `open_snapshot`."""
+    with open_snapshot(path) as reader:
+        metadata = reader.metadata
+    try:
+        SnapshotKey.from_dict(metadata["key"])
+        age = max(0.0, time.time() - float(metadata["oldest"]))
+        return SnapshotInfo(path, metadata, size_of(path), int(metadata["rows"]), age, float(metadata["saved"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptEntryError(f"the metadata of {path} are not those of a snapshot: {error!r}") from error
+
+
+def write_snapshot(path: Path, metadata: Mapping[str, Any], rows: Iterable[bytes], metrics: Mapping[str, Any]) -> None:
+    """Write a snapshot, wholly or not at all.
 
     It is made for its owner alone; one that is there keeps its mode.
 
     Args:
-        path: Its name, ending in `.json` or `.json.zst`.
+        path: Its name.
         metadata: What the rows are predictions of.
         rows: The rows, each a line of JSON.
         metrics: What was found about them.
-
-    Returns:
-        How many rows there were.
 
     Raises:
         StoreUnavailableError: If it could not be written. The file that was there is as it was.
@@ -219,16 +236,12 @@ def write_snapshot(path: Path, metadata: Mapping[str, Any], rows: Iterable[bytes
     """
     head = _line({**metadata, "format": FORMAT_VERSION})
     members = [_member(name, value) for name, value in metrics.items() if name != "file"]
-    temporary = made_folder(path.parent) / f"{uuid.uuid4().hex}{UNFINISHED}"
+    temporary = path.parent / FOLDER / f"{uuid.uuid4().hex}{UNFINISHED}"
     try:
+        make_private(temporary.parent)
         temporary.touch(mode=0o600)
         with temporary.open("wb") as file:
-            if path.name.endswith(PACKED):
-                file.write(PACKED_HEAD)
-                with zstandard.ZstdCompressor(level=6).stream_writer(file, closefd=False) as packed:
-                    count = _write(packed, head, rows, members)
-            else:
-                count = _write(file, head, rows, members)
+            _write(file, head, rows, members)
             file.flush()
             os.fsync(file.fileno())
         if path.exists():
@@ -240,10 +253,9 @@ def write_snapshot(path: Path, metadata: Mapping[str, Any], rows: Iterable[bytes
         # It has another name by now, or was not finished.
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-    return count
 
 
-def _write(file: Any, head: bytes, rows: Iterable[bytes], metrics: list[bytes]) -> int:
+def _write(file: Any, head: bytes, rows: Iterable[bytes], metrics: list[bytes]) -> None:
     hashed = hashlib.sha256()
 
     def put(data: bytes) -> None:
@@ -258,7 +270,6 @@ def _write(file: Any, head: bytes, rows: Iterable[bytes], metrics: list[bytes]) 
     tail = b"{" + b",".join([*metrics, b'"file":' + orjson.dumps({"rows": count})[:-1]])
     put(_TAIL + tail)
     file.write(_seal(hashed))
-    return count
 
 
 def _member(name: str, value: Any) -> bytes:

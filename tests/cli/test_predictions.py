@@ -48,7 +48,7 @@ def library(tmp_path: Path) -> Path:
 def test_ls(library: Path) -> None:
     """The newest comes first, with what it is of, how large it is and its score."""
     first = run(library, {}, name="first")
-    second = run(library, {0: "other"}, name="second", compress=True)
+    second = run(library, {0: "other"}, name="second")
     found = predictions("ls", library=library)
     assert [str(second), str(first)] == [item["path"] for item in found]
     metadata = found[0]["metadata"]
@@ -187,6 +187,13 @@ def test_looking_changes_nothing(library: Path) -> None:
     assert ([str(good)], True) == ([item["path"] for item in json.loads(done.stdout)], bad.exists())
     assert bad.name in done.stderr
     assert 1 == command("predictions", "show", bad.name, "--library", library).returncode
+
+
+def test_a_snapshot_without_its_end(library: Path) -> None:
+    """It is listed by what it says of itself, without a score."""
+    path = run(library, {}, name="cut")
+    path.write_bytes(path.read_bytes()[:-200])
+    assert [{}] == [item["scores"] for item in predictions("ls", library=library)]
 
 
 def test_names_are_not_paths(library: Path, tmp_path: Path) -> None:

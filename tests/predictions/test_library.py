@@ -215,17 +215,6 @@ def test_unserialisable_row_is_counted(library: Library) -> None:
     assert 1 == evaluate(library, data).computed
 
 
-@pytest.mark.parametrize("compress", [False, True])
-def test_compressed_snapshots_are_served_alike(tmp_path: Path, compress: bool) -> None:
-    """`.json.zst` holds the same, and either is read whatever the library writes."""
-    library = Library(tmp_path, compress=compress)
-    evaluate(library, examples(50))
-
-    assert [".zst" if compress else ".json"] == [info.path.suffix for info in library.snapshots()]
-    assert "loaded" == evaluate(Library(tmp_path, compress=not compress), examples(50)).status
-    assert 1 == len(library.snapshots())
-
-
 def test_prune_removes_the_old_and_then_the_oldest(tmp_path: Path) -> None:
     """The library stays within its size: what is over age goes, then the oldest, never what was just written."""
     library = Library(tmp_path)

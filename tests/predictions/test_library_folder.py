@@ -13,15 +13,13 @@ from pathlib import Path
 
 import orjson
 import pytest
-import zstandard
 
 from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.fingerprints.data import questions_of
 from dspy_cachectl.predictions import journal, snapshot
 from dspy_cachectl.predictions.journal import Journal
 from dspy_cachectl.predictions.library import DAY, Library
-from dspy_cachectl.predictions.rows import PredictionRow, encode
-from dspy_cachectl.predictions.snapshot import FOLDER, FORMAT_VERSION, HEAD, PACKED_HEAD, write_snapshot
+from dspy_cachectl.predictions.snapshot import FOLDER, FORMAT_VERSION, HEAD, write_snapshot
 from tests.predictions.support import compute, evaluate, examples, fail, key_of
 
 OLD = 60 * DAY
@@ -109,10 +107,9 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no modes")
-@pytest.mark.parametrize("compress", [False, True])
-def test_what_is_kept_is_for_its_owner_alone(tmp_path: Path, compress: bool) -> None:
+def test_what_is_kept_is_for_its_owner_alone(tmp_path: Path) -> None:
     """Folders are 0700 and files 0600, whatever the umask; a snapshot whose mode was changed keeps it."""
-    library = Library(tmp_path / "library", compress=compress)
+    library = Library(tmp_path / "library")
     before = os.umask(0o022)
     try:
         with library.open(key_of(examples(3)), questions_of(examples(3)), run_id="one") as session:
@@ -140,16 +137,15 @@ def test_what_is_kept_is_for_its_owner_alone(tmp_path: Path, compress: bool) -> 
     ],
     ids=["one line", "long metadata", "many parts"],
 )
-def test_files_that_unpack_to_more_than_is_ever_written(
+def test_files_of_more_than_is_ever_written(
     tmp_path: Path, metadata: bytes, rows: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     """They are named and set aside in bounded memory, and the evaluation goes on."""
-    library = Library(tmp_path, compress=True)
+    library = Library(tmp_path)
     session = evaluate(library, examples(3), run_id="one")
     kept = {**session.header, "rows": 3, "oldest": time.time(), "saved": time.time(), "format": FORMAT_VERSION}
     head = HEAD + orjson.dumps(kept)[1:-1]
-    bomb = head + (metadata or b'},\n"predictions": [\n' + rows)
-    session.path.write_bytes(PACKED_HEAD + zstandard.compress(bomb))
+    session.path.write_bytes(head + (metadata or b'},\n"predictions": [\n' + rows))
     tracemalloc.start()
     try:
         again = evaluate(library, examples(3), run_id="one")
@@ -161,18 +157,6 @@ def test_files_that_unpack_to_more_than_is_ever_written(
     assert peak < 150_000_000
     assert session.path.with_name(f"{session.path.name}.damaged").exists()
     assert any(session.path.name in message for message in caplog.messages)
-
-
-def test_a_file_of_endless_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small file of very many rows is set aside, though it is whole."""
-    monkeypatch.setattr(snapshot, "_AND_MORE", 1_000_000)
-    library = Library(tmp_path, compress=True)
-    session = evaluate(library, examples(3), run_id="one")
-    facts = {**session.header, "rows": 30_000, "oldest": time.time(), "saved": time.time()}
-    write_snapshot(session.path, facts, [encode(PredictionRow("x", created=1.0))] * 30_000, {})
-
-    assert 3 == evaluate(library, examples(3), run_id="one").computed
-    assert session.path.with_name(f"{session.path.name}.damaged").exists()
 
 
 def test_what_a_newer_version_keeps_is_left_alone(
