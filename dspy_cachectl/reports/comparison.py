@@ -8,7 +8,7 @@ from typing import Any
 
 from dspy_cachectl.reports.measurement import Measurement
 from dspy_cachectl.reports.numbers import ends_text, level_text, number, p_value, places, short
-from dspy_cachectl.reports.sheets import Cell, Facts, Grid, Notes, Sheet, Tone, sheet
+from dspy_cachectl.reports.sheets import Cell, Part, Sheet, Tone, facts, notes, sheet
 from dspy_cachectl.reports.shown import Shown
 from dspy_cachectl.reports.texts import MISSING, plural
 from dspy_cachectl.statistics.intervals import Interval
@@ -124,12 +124,12 @@ class Comparison(Shown):
         return sheet(
             self.title,
             self.verdict_cell(),
-            Notes("What would settle it", tuple(self.settling())),
-            Facts("Difference", tuple(_rows(self))),
-            Notes("Warnings", self.warnings),
-            Notes("Caveats", self.interval.caveats),
-            Grid("Questions that do not pair", ("only in", "question", "begins with"), _unpaired(self)),
-            Notes("More questions that do not pair", tuple(_more_unpaired(self))),
+            notes("What would settle it", self.settling()),
+            facts("Difference", _rows(self)),
+            notes("Warnings", self.warnings),
+            notes("Caveats", self.interval.caveats),
+            Part("Questions that do not pair", _unpaired(self), header=("only in", "question", "begins with")),
+            notes("More questions that do not pair", _more_unpaired(self)),
         )
 
 

@@ -13,9 +13,12 @@ from dspy_cachectl.reports.comparison import Comparison, compare_two
 from dspy_cachectl.reports.measurement import Measurement
 from dspy_cachectl.reports.numbers import ends_text, money, number, p_value, places, score_text
 from dspy_cachectl.reports.plots import plot_scores
-from dspy_cachectl.reports.sheets import Cell, Grid, Notes, Sheet, sheet
+from dspy_cachectl.reports.sheets import Cell, Part, Sheet, notes, sheet
 from dspy_cachectl.reports.shown import Shown
 from dspy_cachectl.statistics.multiplicity import holm, selection_bias
+
+_REPORT_COLUMNS = ("report", "score", "interval", "questions", "repeats", "failed", "per answer", "model")
+_PAIR_COLUMNS = ("candidate against baseline", "difference", "interval", "p", "p (Holm)", "won/tied/lost", "verdict")
 
 
 @dataclass(frozen=True)
@@ -58,18 +61,10 @@ class Comparisons(Shown):
         return sheet(
             f"{len(self.reports)} reports, each against each",
             Cell(_best(self)),
-            Grid(
-                "Scores",
-                ("report", "score", "interval", "questions", "repeats", "failed", "per answer", "model"),
-                tuple(_report_row(report) for report in self.reports),
-            ),
-            Grid(
-                "Pairs",
-                ("candidate against baseline", "difference", "interval", "p", "p (Holm)", "won/tied/lost", "verdict"),
-                tuple(_pair_row(pair) for pair in pairs),
-            ),
-            Notes("What would settle them", tuple(settling)),
-            Notes("Warnings", tuple(warnings)),
+            Part("Scores", tuple(map(_report_row, self.reports)), header=_REPORT_COLUMNS),
+            Part("Pairs", tuple(map(_pair_row, pairs)), header=_PAIR_COLUMNS),
+            notes("What would settle them", settling),
+            notes("Warnings", warnings),
         )
 
 

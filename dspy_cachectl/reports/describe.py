@@ -20,7 +20,7 @@ from dspy_cachectl.reports.numbers import (
     short,
     short_name,
 )
-from dspy_cachectl.reports.sheets import Cell, Facts, Notes, Sheet, sheet
+from dspy_cachectl.reports.sheets import Cell, Sheet, facts, notes, sheet
 from dspy_cachectl.reports.texts import MISSING, cut, plural, when
 
 _FAILURES_SHOWN = 3
@@ -40,9 +40,9 @@ def report_sheet(report: Measurement, *against: tuple[str, str]) -> Sheet:
     return sheet(
         f"Evaluation of {report.name}",
         Cell(f"score {score}, {level_text(interval)} interval {ends} ({interval.method})"),
-        Facts("Score", (*_score_rows(report), *against)),
-        Notes("Caveats", tuple(_caveats(report))),
-        Facts("Provenance", tuple(_provenance_rows(report)), is_aside=True),
+        facts("Score", (*_score_rows(report), *against)),
+        notes("Caveats", _caveats(report)),
+        facts("Provenance", _provenance_rows(report), is_aside=True),
     )
 
 

@@ -5,6 +5,7 @@ Texts in it are raw. Whoever renders them passes each through `texts.harmless` a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -14,6 +15,7 @@ class Tone(str, Enum):
     """How something is meant, for those who show it in colour."""
 
     PLAIN = "plain"
+    LABEL = "label"
     GOOD = "good"
     BAD = "bad"
     EVEN = "even"
@@ -28,41 +30,20 @@ class Cell(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """Labelled values.
+class Part:
+    """Rows under a title.
 
     Attributes:
         title: What they are about.
-        rows: Label and value of each.
+        rows: The cells of each.
+        header: The name of each column; empty where none needs one.
         is_aside: Whether they may be folded away where the medium can fold.
     """
 
     title: str
-    rows: tuple[tuple[str, str], ...]
-    is_aside: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """Things of one kind side by side.
-
-    Attributes:
-        title: What they are.
-        header: The name of each column.
-        rows: One row a thing.
-    """
-
-    title: str
-    header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Notes:
-    """Sentences to be read before the numbers are used."""
-
-    title: str
-    lines: tuple[str, ...]
+    header: tuple[str, ...] = ()
+    is_aside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +58,19 @@ class Sheet:
 
     title: str
     headline: Cell
-    parts: tuple[Facts | Grid | Notes, ...]
+    parts: tuple[Part, ...]
 
 
-def sheet(title: str, headline: Cell, *parts: Facts | Grid | Notes) -> Sheet:
+def facts(title: str, rows: Iterable[tuple[str, str]], *, is_aside: bool = False) -> Part:
+    """Make a part of labelled values."""
+    return Part(title, tuple((Cell(label, Tone.LABEL), Cell(value)) for label, value in rows), is_aside=is_aside)
+
+
+def notes(title: str, lines: Iterable[str]) -> Part:
+    """Make a part of sentences that are to be read before the numbers are used."""
+    return Part(title, tuple((Cell("-"), Cell(line)) for line in lines))
+
+
+def sheet(title: str, headline: Cell, *parts: Part) -> Sheet:
     """Make a sheet of the parts that have something to say."""
-    said = [part for part in parts if (part.lines if isinstance(part, Notes) else part.rows)]
-    return Sheet(title, headline, tuple(said))
+    return Sheet(title, headline, tuple(part for part in parts if part.rows))
