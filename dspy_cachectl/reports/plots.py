@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError, StoreUnavailableError
 from dspy_cachectl.reports.measurement import Measurement, QuestionResult
@@ -16,7 +16,6 @@ from dspy_cachectl.reports.texts import cut, harmless, plural
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
 MOST_QUESTIONS = 200
 """How many questions a heat map shows at most; more would be thinner than a pixel."""
@@ -26,8 +25,8 @@ _NAME_SHOWN = 28
 # Okabe and Ito's palette can be told apart with every kind of colour vision; the markers differ as well.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
-_GREY = "#666666"
 _NO_ANSWER = "#dddddd"
+_MOST_SEPARATED = 60
 
 
 def plot_report(report: Measurement, path: str | os.PathLike[str] | None = None) -> Figure:
@@ -109,23 +108,17 @@ def _draw_score(axes: Axes, report: Measurement) -> None:
     without = report.score_without_failures
     if report.failures and without is not None:
         axes.plot([without], [0.0], "o", mfc="none", mec=_COLOURS[1], ms=10, label="without failures")
-        low, high = report.table.score_range
-        score_is_high = report.score > (low + high) / 2
-        axes.legend(loc="upper left" if score_is_high else "upper right", frameon=False, fontsize=8, borderaxespad=0.0)
+        axes.legend(frameon=False, fontsize=8, borderaxespad=0.0)
     axes.set_ylim(-1.0, 1.0)
     axes.set_yticks([])
-    _bare(axes, "top", "left", "right")
+    axes.spines[["top", "left", "right"]].set_visible(False)
     if report.table.score_range == (0.0, 1.0):
         axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel(f"score ({_metric_name([report])})", parse_math=False)
     error = report.standard_error
     score, ends = score_text(report.score, error), ends_text(report.interval, error)
-    axes.set_title(
-        f"{_name(report)}: {score}, {level_text(report.interval)} interval {ends}",
-        loc="left",
-        fontsize=11,
-        parse_math=False,
-    )
+    title = f"{_name(report)}: {score}, {level_text(report.interval)} interval {ends}"
+    axes.set_title(title, loc="left", fontsize=11, parse_math=False)
 
 
 def _draw_interval(axes: Axes, report: Measurement, height: float, colour: str, marker: str) -> None:
@@ -143,47 +136,33 @@ def _reach(report: Measurement) -> list[list[float]] | None:
 
 
 def _draw_heat_map(figure: Figure, axes: Axes, report: Measurement) -> None:
-    import matplotlib as mpl
     import numpy as np
     from matplotlib.ticker import MaxNLocator
 
     shown = _shown(report)
     scores = np.full((report.repeats, len(shown)), math.nan)
-    failed: list[tuple[int, int]] = []
     for column, question in enumerate(shown):
-        for row, draw in enumerate(question.draws):
-            scores[row, column] = draw.score
-            if draw.failed is not None:
-                failed.append((column, row))
+        scores[: len(question.draws), column] = [draw.score for draw in question.draws]
     low, high = report.table.score_range
-    colours = mpl.colormaps["cividis"].with_extremes(bad=_NO_ANSWER)
-    image = axes.imshow(
+    # Cells are centred on whole numbers, and lines stand between them where there are few enough not to hide them.
+    cells = axes.pcolormesh(
+        np.arange(len(shown) + 1) + 0.5,
+        np.arange(report.repeats + 1) + 0.5,
         np.ma.masked_invalid(scores),
-        aspect="auto",
-        interpolation="nearest",
-        cmap=colours,
+        cmap="cividis",
         vmin=low,
         vmax=high if high > low else low + 1.0,
-        extent=(0.5, len(shown) + 0.5, report.repeats + 0.5, 0.5),
+        edgecolors="white" if len(shown) <= _MOST_SEPARATED else "none",
+        linewidth=0.8,
     )
-    bar = figure.colorbar(image, ax=axes, label="score", pad=0.01, fraction=0.04)
+    axes.set_facecolor(_NO_ANSWER)
+    axes.invert_yaxis()
+    bar = figure.colorbar(cells, ax=axes, label="score", pad=0.01, fraction=0.04)
     if report.table.is_binary:
         bar.set_ticks([0.0, 1.0], labels=["0", "1"])
-    if failed:
-        size = min(6.0, max(2.0, 500.0 / len(shown)))
-        axes.plot(
-            [column + 1 for column, _ in failed],
-            [row + 1 for _, row in failed],
-            "x",
-            color=_COLOURS[1],
-            ms=size,
-            mew=size / 4,
-            label="failed",
-        )
-        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8, borderaxespad=0.2)
-    _separate(axes, scores)
-    axes.set_yticks(_whole_ticks(report.repeats))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _mark_failures(axes, shown)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_ylabel("repeat")
     axes.set_xlabel("question, sorted by its mean score")
     distinct = report.distinct
@@ -196,20 +175,17 @@ def _draw_heat_map(figure: Figure, axes: Axes, report: Measurement) -> None:
     )
 
 
-def _separate(axes: Axes, scores: NDArray[Any]) -> None:
-    """Draw lines between the cells, where there are few enough that lines do not hide them."""
-    repeats, questions = scores.shape
-    axes.tick_params(which="minor", length=0)
-    axes.set_yticks([number + 0.5 for number in range(1, repeats)], minor=True)
-    if questions <= 60:
-        axes.set_xticks([number + 0.5 for number in range(1, questions)], minor=True)
-    axes.grid(which="minor", color="white", lw=0.8)
-    axes.grid(visible=False, which="major")
-
-
-def _whole_ticks(count: int) -> list[int]:
-    step = max(1, math.ceil(count / 10))
-    return list(range(1, count + 1, step))
+def _mark_failures(axes: Axes, shown: Sequence[QuestionResult]) -> None:
+    failed = [
+        (column, row)
+        for column, question in enumerate(shown, 1)
+        for row, draw in enumerate(question.draws, 1)
+        if draw.failed is not None
+    ]
+    if failed:
+        size = min(6.0, max(2.0, 500.0 / len(shown)))
+        axes.plot(*zip(*failed, strict=True), "x", color=_COLOURS[1], ms=size, mew=size / 4, label="failed")
+        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8, borderaxespad=0.2)
 
 
 def _shown(report: Measurement) -> Sequence[QuestionResult]:
@@ -224,10 +200,9 @@ def _shown(report: Measurement) -> Sequence[QuestionResult]:
 def _draw_scores(axes: Axes, reports: Sequence[Measurement]) -> None:
     for height, (report, colour, marker) in enumerate(_styled(reports)):
         _draw_interval(axes, report, height, colour, marker)
-    axes.set_yticks(range(len(reports)))
-    axes.set_yticklabels([_name(report) for report in reports], parse_math=False)
+    axes.set_yticks(range(len(reports)), labels=[_name(report) for report in reports], parse_math=False)
     axes.set_ylim(len(reports) - 0.5, -0.5)
-    _bare(axes, "top", "right")
+    axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", color="#e5e5e5")
     axes.set_axisbelow(True)
     levels = {level_text(report.interval) for report in reports}
@@ -251,7 +226,7 @@ def _draw_prices(axes: Axes, reports: Sequence[Measurement]) -> None:
             label=_name(report),
         )
     axes.set_xlim(left=0.0)
-    _bare(axes, "top", "right")
+    axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e5e5e5")
     axes.set_axisbelow(True)
     axes.set_xlabel("cost of one answer (US$)" if in_dollars else "tokens of one answer")
@@ -266,11 +241,6 @@ def _styled(reports: Sequence[Measurement]) -> list[tuple[Measurement, str, str]
         (report, _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)])
         for number, report in enumerate(reports)
     ]
-
-
-def _bare(axes: Axes, *sides: str) -> None:
-    for side in sides:
-        axes.spines[side].set_visible(False)
 
 
 def _name(report: Measurement) -> str:

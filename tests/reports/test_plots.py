@@ -24,7 +24,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 def heat_map(made: EvalReport) -> Any:
     """The scores that a report's figure shows, shape (repeats, questions)."""
-    return plot_report(made).axes[1].images[0].get_array()
+    return plot_report(made).axes[1].collections[0].get_array()
 
 
 def points(axes: Any) -> list[tuple[float, float]]:
@@ -66,7 +66,7 @@ def test_the_score_is_where_it_belongs() -> None:
 def test_the_heat_map_has_questions_by_repeats_sorted_by_their_mean() -> None:
     """Columns are questions from the lowest mean up, rows are repeats, and failures are marked."""
     axes = plot_report(report(REPEATED)).axes[1]
-    assert [[0, 1, 1, 1], [0, 1, 0, 1], [0, 0, 1, 1]] == axes.images[0].get_array().tolist()
+    assert [[0, 1, 1, 1], [0, 1, 0, 1], [0, 0, 1, 1]] == axes.collections[0].get_array().tolist()
     assert ("question, sorted by its mean score", "repeat") == (axes.get_xlabel(), axes.get_ylabel())
     failed = next(line for line in axes.lines if line.get_label() == "failed")
     assert ([1], [2]) == (list(failed.get_xdata()), list(failed.get_ydata()))
@@ -87,7 +87,10 @@ def test_of_many_questions_an_even_choice_is_shown() -> None:
     assert (1, MOST_QUESTIONS) == shown.shape
     assert 0.4 == pytest.approx(shown.mean(), abs=0.01)
     assert (0, 1) == (shown[0, 0], shown[0, -1])
-    assert plot_report(made).axes[1].get_title(loc="left").startswith("200 of 1,000 questions, 1 repeat")
+    axes = plot_report(made).axes[1]
+    assert axes.get_title(loc="left").startswith("200 of 1,000 questions, 1 repeat")
+    assert ((0.5, MOST_QUESTIONS + 0.5), (1.5, 0.5)) == (axes.get_xlim(), axes.get_ylim())
+    assert 0 == len(axes.collections[0].get_edgecolor()), "lines between them would hide them"
 
 
 @pytest.mark.parametrize("scores", [[1], [3.5], [0, 0], [-4.0, 12.0], [[70.5] * 3, [80.0] * 3], [None, None]])
