@@ -50,7 +50,7 @@ if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is compute
     from dspy_cachectl.replay import Cassette as Cassette
     from dspy_cachectl.replay import cassette as cassette
     from dspy_cachectl.reports.comparison import Comparison as Comparison
-    from dspy_cachectl.reports.comparisons import compare as compare
+    from dspy_cachectl.reports.comparison import compare as compare
     from dspy_cachectl.reports.report import EvalReport as EvalReport
     from dspy_cachectl.tracking import log_to_mlflow as log_to_mlflow
     from dspy_cachectl.tracking import protect_mlflow as protect_mlflow
@@ -78,7 +78,7 @@ _HOMES = {
     "StoreUnavailableError": "errors",
     "carry": "phases.decoration",
     "cassette": "replay",
-    "compare": "reports.comparisons",
+    "compare": "reports.comparison",
     "configure": "config",
     "current_phase": "context.ruling",
     "evaluate": "evaluation.running",

@@ -9,7 +9,7 @@ from dspy.utils.callback_context import ACTIVE_CALL_ID
 
 from dspy_cachectl.accounting.ledger import SERVED, Ledger, Row, Tally
 from dspy_cachectl.calls.call import Answered, Call
-from dspy_cachectl.context import scopes
+from dspy_cachectl.context import evaluations
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import Ruling
 from dspy_cachectl.entries.records import Origin
@@ -47,7 +47,7 @@ def account(call: Call) -> None:
         tally.late += ruling.late
         tally.stray += bool(ruling.stray_of)
     row = Row(ruling.context.name, asked.role, asked.model)
-    for ledger in _ledgers(ruling) + scopes.ledgers():
+    for ledger in _ledgers(ruling) + evaluations.ledgers():
         ledger.record(row, tally)
     if state.usage is not None and ruling.cassette is None:
         used = (asked.kind.value, asked.model, ruling.context.name, asked.role or "", asked.run_id or "")

@@ -7,8 +7,10 @@ Locks, connections and counters never live on an LM: DSPy copies it.
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import uuid
+from pydoc import locate
 from typing import Any, TypeVar
 
 import dspy
@@ -21,7 +23,6 @@ from dspy_cachectl.calls.call import Answered, Call, asking, current_call
 from dspy_cachectl.calls.flight import Flights
 from dspy_cachectl.calls.installation import ensure_installed, installed
 from dspy_cachectl.calls.opening import open_lm_call
-from dspy_cachectl.calls.pickling import Remake, state_of
 from dspy_cachectl.context.process import state
 from dspy_cachectl.entries.answers import AnswerFacts
 from dspy_cachectl.errors import ConfigurationError
@@ -106,7 +107,8 @@ class Governed:
         if type(self) is not _CLASSES.get(kind):
             # A subclass is somebody's own, and pickled as such.
             return super().__reduce_ex__(protocol)
-        return Remake(_rebuild), (kind,), state_of(self)
+        getstate = getattr(self, "__getstate__", None)  # every object has it from Python 3.11 on
+        return _REBUILD, (kind,), self.__dict__ if getstate is None else getstate()
 
 
 class LM(Governed, dspy.LM):  # type: ignore[misc]
@@ -197,6 +199,28 @@ def _ungoverned(kind: type) -> type:
 
 def _rebuild(kind: type) -> Any:
     return object.__new__(_governed_class(kind))
+
+
+class _PickledAs:
+    """A function that is pickled as a call that finds it, or something else where this package is not installed.
+
+    A program that DSPy saves whole is a pickle of its LMs too, and has to load everywhere: governed where this package
+    is, and as DSPy's own LMs where it is not.
+    """
+
+    def __init__(self, function: Any, *found_by: Any) -> None:
+        self._function, self._found_by = function, found_by
+
+    def __call__(self, kind: type) -> Any:
+        return self._function(kind)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._found_by[0], self._found_by[1:]
+
+
+# `locate` gives None where there is no such module, which has no such attribute.
+_HOME = _PickledAs(None, locate, __name__)
+_REBUILD = _PickledAs(_rebuild, getattr, _HOME, _rebuild.__name__, copyreg.__newobj__)  # type: ignore[attr-defined]
 
 
 def _name(lm: Any, **names: Any) -> None:

@@ -14,9 +14,8 @@ from dspy_cachectl.accounting.ledger import SERVED
 from dspy_cachectl.calls.account import WATCHED
 from dspy_cachectl.calls.call import Call, current_call
 from dspy_cachectl.calls.lm import Governed
-from dspy_cachectl.context import scopes
-from dspy_cachectl.context.evaluations import EvaluationObserver
-from dspy_cachectl.context.scopes import EvaluationScope, ScopeKeeper
+from dspy_cachectl.context import evaluations
+from dspy_cachectl.context.evaluations import EvaluationObserver, EvaluationScope, ScopeKeeper
 from dspy_cachectl.entries.secrets import is_secret_name
 
 PREFIX = "dspy_cachectl"
@@ -40,10 +39,6 @@ class SpanHead(ScopeKeeper):
     def __init__(self) -> None:
         self._outside: dict[str, str | None] = {}
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # DSPy's settings are pickled with their callbacks; the calls under way are of this process.
-        return SpanHead, ()
-
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Watch a call, and note the span around it."""
         self._enter(call_id, instance, inputs)
@@ -62,7 +57,7 @@ class SpanHead(ScopeKeeper):
     def on_module_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:
         """Say whose the trace of an evaluation's answer is."""
         self._leave(call_id, outputs, exception)
-        scope = scopes.directly()
+        scope = evaluations.directly()
         if scope is not None and (span := _active_span()) is not None:
             _claim(span, scope, outputs)
 
@@ -143,7 +138,7 @@ def _claim(span: Any, scope: EvaluationScope, outputs: Any) -> None:
         # MLflow takes the newest run of all threads for the trace's, which may be another evaluation's.
         if scope.mlflow_run is not None:
             said[SOURCE_RUN] = scope.mlflow_run
-        elif SOURCE_RUN in said and scopes.elsewhere(scope, said[SOURCE_RUN]):
+        elif SOURCE_RUN in said and evaluations.elsewhere(scope, said[SOURCE_RUN]):
             del said[SOURCE_RUN]
     scope.answers.append((outputs, span.trace_id))
 

@@ -1,4 +1,9 @@
-"""Which evaluations ran in a phase, with what score, and which MLflow run was active when they began."""
+"""Which evaluation a call is within, and which evaluations ran in a phase: when, with what score, in which MLflow run.
+
+What DSPy carries into its threads is the id of a call. A scope is opened by an evaluation or an optimizer's compile.
+Every call of DSPy that is made within it (a module, an LM, a tool, ...) is entered under its own id, so that what is
+made within that call finds the scope again.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +13,122 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dspy_cachectl.accounting.ledger import Stats
-from dspy_cachectl.context import scopes
-from dspy_cachectl.context.scopes import EvaluationScope, ScopeKeeper
+from dspy.utils.callback import BaseCallback
+from dspy.utils.callback_context import ACTIVE_CALL_ID
+
+from dspy_cachectl.accounting.ledger import Ledger, Stats
 
 REPORTED = "dspy_cachectl.reported"
 """What in the callback metadata of an evaluation says that its results are logged as a part of a report."""
+
+
+@dataclass(eq=False)
+class EvaluationScope:
+    """What happens within one evaluation or compile.
+
+    Attributes:
+        call_id: DSPy's id of the call that opened it.
+        parent: The scope that it was opened in, or None.
+        mlflow_run: The MLflow run that it belongs to, seen in memory; None without one.
+        ledger: Its counters, those of the scopes inside it included.
+        answers: What its program answered, with the trace of it. Appended to from any thread.
+        experiment_id: The MLflow experiment of these traces, once there is one.
+    """
+
+    call_id: str
+    parent: EvaluationScope | None = None
+    mlflow_run: str | None = None
+    ledger: Ledger = field(default_factory=Ledger)
+    answers: list[tuple[Any, str]] = field(default_factory=list)
+    experiment_id: str | None = None
+
+
+_within: dict[str, EvaluationScope] = {}
+"""The scopes of the calls that are under way, by their ids."""
+
+_owners: dict[str, set[str]] = {}
+"""The calls that opened a scope in an MLflow run, by the run, the oldest first."""
+_lock = threading.Lock()
+_MOST_RUNS = 1000
+
+
+def opened(call_id: str) -> EvaluationScope:
+    """Return the scope that this call opens; the first callback to ask makes it."""
+    scope = _within.get(call_id)
+    if scope is None or scope.call_id != call_id:
+        scope = _within[call_id] = EvaluationScope(call_id, parent=current())
+    return scope
+
+
+def current() -> EvaluationScope | None:
+    """Return the scope within which this code runs, or None."""
+    return _within.get(ACTIVE_CALL_ID.get() or "") if _within else None
+
+
+def directly() -> EvaluationScope | None:
+    """Return the scope of the evaluation or compile that made the present call itself, or None."""
+    scope = current()
+    return scope if scope is not None and scope.call_id == ACTIVE_CALL_ID.get() else None
+
+
+def set_mlflow_run(scope: EvaluationScope, mlflow_run: str | None) -> None:
+    """Note the MLflow run that a scope belongs to, also for after its end: the run may be open for longer."""
+    scope.mlflow_run = mlflow_run
+    if mlflow_run is not None:
+        with _lock:
+            _owners.setdefault(mlflow_run, set()).add(scope.call_id)
+            while len(_owners) > _MOST_RUNS:
+                del _owners[next(iter(_owners))]
+
+
+def elsewhere(scope: EvaluationScope, mlflow_run: str) -> bool:
+    """Tell whether an MLflow run belongs to scopes that this one is not within, under way or ended."""
+    with _lock:
+        owners = set(_owners.get(mlflow_run, ()))
+    outer: EvaluationScope | None = scope
+    while outer is not None:
+        if outer.call_id in owners:
+            return False
+        outer = outer.parent
+    return bool(owners)
+
+
+def ledgers() -> list[Ledger]:
+    """Return the ledgers of the scopes that this code is within, the innermost first."""
+    found, scope = [], current()
+    while scope is not None:
+        found.append(scope.ledger)
+        scope = scope.parent
+    return found
+
+
+class ScopeKeeper(BaseCallback):  # type: ignore[misc]
+    """Keeps track of what is within what. Several of them in one list do no harm."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # DSPy's settings are pickled with their callbacks; what is under way, and what was noted, is of this process.
+        return type(self), ()
+
+    def _enter(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:  # noqa: ARG002 - DSPy's signature
+        scope = current()
+        if scope is not None:
+            _within[call_id] = scope
+
+    def _leave(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:  # noqa: ARG002
+        _within.pop(call_id, None)
+
+    def _open(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:  # noqa: ARG002
+        opened(call_id)
+
+    on_module_start = on_lm_start = on_tool_start = on_adapter_format_start = on_adapter_parse_start = _enter
+    on_interpreter_execute_start = on_interpreter_tool_call_start = _enter
+    on_module_end = on_lm_end = on_tool_end = on_adapter_format_end = on_adapter_parse_end = _leave
+    on_interpreter_execute_end = on_interpreter_tool_call_end = _leave
+    on_evaluate_start = on_compile_start = _open
+    on_evaluate_end = on_compile_end = _leave
 
 
 @dataclass(frozen=True)
@@ -74,11 +186,8 @@ class EvaluationObserver(ScopeKeeper):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._found: dict[str, Evaluation] = {}
+        # The first keeper of a list to hear of an end forgets its scope.
         self._scopes: dict[str, EvaluationScope] = {}
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # DSPy's settings are pickled with their callbacks; what was noted stays with the phase.
-        return type(self), ()
 
     def evaluations(self) -> list[Evaluation]:
         """Return what was noted, in the order in which the evaluations began."""
@@ -127,8 +236,8 @@ class EvaluationObserver(ScopeKeeper):
 
 def open_scope(call_id: str) -> EvaluationScope:
     """Open the scope of an evaluation or a compile, in the MLflow run that is active in this thread."""
-    scope = scopes.opened(call_id)
-    scopes.set_mlflow_run(scope, active_mlflow_run())
+    scope = opened(call_id)
+    set_mlflow_run(scope, active_mlflow_run())
     return scope
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 import dspy
+from dspy.dsp.utils.settings import thread_local_overrides
 
 from dspy_cachectl.calls.spans import arranged
 from dspy_cachectl.config import settings
@@ -17,7 +19,6 @@ from dspy_cachectl.context.open_cassette import OpenCassette
 from dspy_cachectl.context.phases import PhaseContext, PhaseRun, new_run_id
 from dspy_cachectl.context.process import SETTING, state
 from dspy_cachectl.context.ruling import phase_around
-from dspy_cachectl.context.settings import settings_overridden
 from dspy_cachectl.context.units import MARKER
 from dspy_cachectl.errors import CacheMissError, ConfigurationError
 from dspy_cachectl.phases.decoration import within
@@ -94,7 +95,7 @@ class phase:  # noqa: N801 - used as a word: with phase("eval")
             raise ConfigurationError(f"this phase({self.context.name!r}) is open already; make a new one to nest")
         context = described(_at_opening(self.context))
         run = PhaseRun(context)
-        self._travelling = settings_overridden(**_settings_of(run))
+        self._travelling = _settings_overridden(**_settings_of(run))
         self._travelling.__enter__()
         with state.lock:
             state.runs[context.token] = run
@@ -168,6 +169,21 @@ def _settings_of(run: PhaseRun) -> dict[str, Any]:
         callbacks = [*callbacks, MARKER, run.observer]
     # Only where they differ: a `dspy.configure(callbacks=...)` inside the block then takes effect at once.
     return {SETTING: run.context} if callbacks is before else {SETTING: run.context, "callbacks": callbacks}
+
+
+@contextlib.contextmanager
+def _settings_overridden(**overrides: Any) -> Iterator[None]:
+    """Override DSPy's settings in a block, and wherever DSPy carries them, as `dspy.context` does.
+
+    That takes a copy of all settings, so that a `dspy.configure()` in its block has no effect before its end. Only
+    what is named here is overridden.
+    """
+    own = thread_local_overrides.get()
+    token = thread_local_overrides.set(type(own)({**own, **overrides}))
+    try:
+        yield
+    finally:
+        thread_local_overrides.reset(token)
 
 
 def _in_cassette(context: PhaseContext, cassette: OpenCassette) -> PhaseContext:

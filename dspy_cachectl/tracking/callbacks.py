@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.calls.spans import SpanHead, hide_secrets
-from dspy_cachectl.context import evaluations, scopes
+from dspy_cachectl.context import evaluations
 from dspy_cachectl.context.evaluations import REPORTED, Evaluation, EvaluationObserver
 from dspy_cachectl.context.ruling import current_phase
 from dspy_cachectl.fingerprints.data import questions_of
@@ -21,8 +21,8 @@ from dspy_cachectl.tracking.phase_records import PhaseResults
 from dspy_cachectl.tracking.record import Dataset
 
 if TYPE_CHECKING:
+    from dspy_cachectl.context.evaluations import EvaluationScope
     from dspy_cachectl.context.phases import PhaseRun
-    from dspy_cachectl.context.scopes import EvaluationScope
 
 logger = logging.getLogger(__name__)
 
@@ -86,12 +86,12 @@ class EvaluationLogger(EvaluationObserver):
             self._begun[call_id] = _Begun(
                 _provenance(program, inputs.get("devset") or instance.devset, inputs.get("metric") or instance.metric),
                 type(program).__name__,
-                scopes.opened(call_id).parent is not None,
+                evaluations.opened(call_id).parent is not None,
             )
 
     def on_evaluate_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:
         """Log how it went."""
-        parent = scopes.current()
+        parent = evaluations.current()
         super().on_evaluate_end(call_id, outputs, exception)
         with self._lock:
             ended = self._found.pop(call_id, None)
@@ -105,7 +105,7 @@ class EvaluationLogger(EvaluationObserver):
     def on_compile_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Note that a compile began."""
         super().on_compile_start(call_id, instance, inputs)
-        scope = scopes.opened(call_id)
+        scope = evaluations.opened(call_id)
         if scope.parent is None:
             self._compiles[call_id] = scope
 

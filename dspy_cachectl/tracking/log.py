@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
     from dspy_cachectl.context.evaluations import Evaluation
     from dspy_cachectl.context.phases import PhaseRun
-    from dspy_cachectl.reports.comparison import Comparison
-    from dspy_cachectl.reports.comparisons import Comparisons
+    from dspy_cachectl.reports.comparison import Comparison, Comparisons
     from dspy_cachectl.reports.report import EvalReport
 
 logger = logging.getLogger(__name__)
@@ -161,8 +160,7 @@ def _subject(value: Any, result: Any) -> tuple[_Make, str]:
     """Return what makes the records, and what they are about."""
     from dspy_cachectl.context.phases import PhaseRun
     from dspy_cachectl.context.ruling import current_phase, last_phase
-    from dspy_cachectl.reports.comparison import Comparison
-    from dspy_cachectl.reports.comparisons import Comparisons
+    from dspy_cachectl.reports.comparison import Comparison, Comparisons
     from dspy_cachectl.reports.report import EvalReport
 
     if isinstance(value, PhaseRun):

@@ -31,8 +31,7 @@ from dspy_cachectl.tracking.record import REPORT_TAG, Dataset, Point, Record, ne
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from dspy_cachectl.reports.comparison import Comparison
-    from dspy_cachectl.reports.comparisons import Comparisons
+    from dspy_cachectl.reports.comparison import Comparison, Comparisons
     from dspy_cachectl.reports.measurement import Measurement
     from dspy_cachectl.reports.report import EvalReport
     from dspy_cachectl.tracking.resolve import Target
@@ -227,8 +226,7 @@ def _comparison(report: EvalReport) -> Comparison | None:
 
 
 def _as_comparisons(compared: Comparison | Comparisons) -> Comparisons:
-    from dspy_cachectl.reports.comparison import Comparison
-    from dspy_cachectl.reports.comparisons import Comparisons
+    from dspy_cachectl.reports.comparison import Comparison, Comparisons
 
     return Comparisons(compared.reports, (compared,)) if isinstance(compared, Comparison) else compared
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.reports.comparisons import compare
+from dspy_cachectl.reports.comparison import compare
 from dspy_cachectl.reports.report import EvalReport
-from dspy_cachectl.statistics.multiplicity import holm, selection_bias
 from dspy_cachectl.statistics.paired import compare_paired
+from dspy_cachectl.statistics.power import holm, selection_bias
 from dspy_cachectl.statistics.verdicts import Verdict
 from tests.reports.made_up import report
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError, StoreUnavailableError
-from dspy_cachectl.reports.comparisons import compare
+from dspy_cachectl.reports.comparison import compare
 from dspy_cachectl.reports.plots import MOST_QUESTIONS, plot_report, plot_scores
 from dspy_cachectl.reports.report import EvalReport
 from tests.reports.made_up import report

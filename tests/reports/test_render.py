@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from dspy_cachectl.reports.comparisons import Comparisons, compare
+from dspy_cachectl.reports.comparison import Comparisons, compare
 from dspy_cachectl.reports.numbers import duration, money, number, p_value, places
 from dspy_cachectl.reports.report import EvalReport
 from tests.reports.made_up import report

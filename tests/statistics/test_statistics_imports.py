@@ -14,8 +14,7 @@ from dspy_cachectl.errors import MissingExtraError
 from dspy_cachectl.statistics.bootstrap import bootstrap_interval
 from dspy_cachectl.statistics.intervals import mean_interval
 from dspy_cachectl.statistics.mcnemar import mid_p_mcnemar, tango_interval
-from dspy_cachectl.statistics.multiplicity import holm, selection_bias
-from dspy_cachectl.statistics.power import sample_size
+from dspy_cachectl.statistics.power import holm, sample_size, selection_bias
 from dspy_cachectl.statistics.repeats import pass_at_k
 from dspy_cachectl.statistics.standard_errors import standard_error
 from dspy_cachectl.statistics.variance import variance_split

@@ -10,14 +10,15 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import normal_sample_size_one_tail
 
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.statistics.multiplicity import holm, selection_bias
 from dspy_cachectl.statistics.power import (
     detectable_multiple,
     difference_variance,
+    holm,
     minimal_detectable_effect,
     questions_needed,
     repeats_needed,
     sample_size,
+    selection_bias,
 )
 
 

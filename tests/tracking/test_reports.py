@@ -13,7 +13,7 @@ import pytest
 from mlflow.tracking._tracking_service import utils
 
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.reports.comparisons import compare
+from dspy_cachectl.reports.comparison import compare
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.tracking import attachments, log_to_mlflow, sync
 from dspy_cachectl.tracking.outbox import Outbox
