@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.cli.options import wrong_usage
 
 
 def run_demo(
@@ -35,7 +35,5 @@ def run_demo(
     prepare_environment()
     from dspy_cachectl.demo.pipeline import run
 
-    try:
+    with wrong_usage():
         run(endpoint=endpoint, model=model, api_key_env=api_key_env, output=output, quick=quick)
-    except ConfigurationError as error:
-        raise typer.BadParameter(str(error)) from error

@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dspy_cachectl import manage
 from dspy_cachectl.cli.options import AsJson, selecting
 from dspy_cachectl.cli.output import console, print_json, print_json_lines, print_line, print_table, styled
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.manage import entries, entry_text
 from dspy_cachectl.manage.selection import Selection
 from dspy_cachectl.reports.progress_bar import progress
-from dspy_cachectl.reports.texts import age, harmless_lines, plural, when
+from dspy_cachectl.reports.texts import age, plural, size, when
 from dspy_cachectl.stores.listing import Order
 from dspy_cachectl.stores.reader import FolderReader
 
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from dspy_cachectl.entries.differences import Span
-    from dspy_cachectl.manage.entries import ListedEntry, ShownEntry
 
 Key = Annotated[str, typer.Argument(metavar="KEY", help="The key of an entry, or how it begins.", show_default=False)]
 
@@ -53,29 +50,24 @@ def list_store(
     reader = FolderReader(context.obj.folder())
     now = time.time()
     with progress("Searching") if selection.text is not None else nullcontext() as advance:
-        found = entries.list_entries(
+        found = manage.entries.list_entries(
             reader, selection, now=now, order=sort, reverse=reverse, limit=limit or None, advance=advance
         )
         if as_json:
             print_json_lines(found)
             return
-        first = next(found, None)
-        if first is not None:
-            rows = (_cells(entry, now) for entry in chain([first], found))
-            print_table(_COLUMNS, rows, right=("age", "size", "served"), whole=("key",), cut="prompt")
-    if first is None:
-        print("Nothing is stored yet." if selection.is_empty else "Nothing that is stored fits.")
+        nothing = "Nothing is stored yet." if selection.is_empty else "Nothing that is stored fits."
+        rows = (_cells(entry, now) for entry in found)
+        print_table(_COLUMNS, rows, right=("age", "size", "served"), whole=("key",), cut="prompt", nothing=nothing)
 
 
-def _cells(entry: ListedEntry, now: float) -> tuple[str, ...]:
-    from rich import filesize
-
+def _cells(entry: manage.entries.ListedEntry, now: float) -> tuple[str, ...]:
     label = entry.label
     return (
         entry.key[:_KEY_SHOWN],
         age(now - entry.stored),
         *(label.kind, label.model, label.phase, label.role, label.run),
-        filesize.decimal(entry.size),
+        size(entry.size),
         f"{entry.served:,}",
         entry.prompt if entry.prompt is not None else f"(damaged: {entry.damage})",
     )
@@ -83,12 +75,12 @@ def _cells(entry: ListedEntry, now: float) -> tuple[str, ...]:
 
 def show_entry(context: typer.Context, key: Key, *, as_json: AsJson = False) -> None:
     """Show an entry: what was asked, what was answered, and where the answer came from."""
-    shown = _found(FolderReader(context.obj.folder()), key)
+    shown = manage.entries.find(FolderReader(context.obj.folder()), key)
     if as_json:
         print_json(shown)
         return
     out = console()
-    for name, value in _facts(shown):
+    for name, value in _facts(shown).items():
         if value is not None:
             out.print(styled((f"{name:<12} ", "dim"), (value, "")), soft_wrap=True)
     for part in shown.messages:
@@ -106,7 +98,7 @@ def show_difference(
 ) -> None:
     """Show what differs between two entries. Words of the first are in [-...-], words of the second in {+...+}."""
     reader = FolderReader(context.obj.folder())
-    found = entries.compare(_found(reader, first), _found(reader, second))
+    found = manage.entries.compare(*(manage.entries.find(reader, key) for key in (first, second)))
     if as_json:
         print_json(found)
         return
@@ -139,18 +131,12 @@ def explain_miss(
     if (key is None) == (request is None):
         raise typer.BadParameter("name the KEY of an entry, or a --request", param_hint="KEY")
 
-    from dspy_cachectl.manage import explanation
-
     reader = FolderReader(context.obj.folder())
-    try:
-        with progress("Searching") as advance:
-            if key is not None:
-                found = explanation.explain_entry(reader, key, advance=advance)
-            else:
-                found = explanation.explain_request(reader, _read(request or Path("-")), advance=advance)
-    except ConfigurationError as error:
-        hint = "KEY" if key is not None else "--request"
-        raise typer.BadParameter(harmless_lines(str(error)), param_hint=hint) from error
+    with progress("Searching") as advance:
+        if request is not None:
+            found = manage.explanation.explain_request(reader, _read(request), advance=advance)
+        else:
+            found = manage.explanation.explain_entry(reader, key or "", advance=advance)
     if as_json:
         print_json(found)
         return
@@ -160,13 +146,6 @@ def explain_miss(
         print_line(f"nearest of {plural(found.searched, 'entry', 'entries')}: {found.nearest}")
         for line in found.differences or ["nothing differs"]:
             print_line(f"  - {line}")
-
-
-def _found(reader: FolderReader, key: str) -> ShownEntry:
-    try:
-        return entries.find(reader, key)
-    except entries.AmbiguousKeyError as error:
-        raise typer.BadParameter(harmless_lines(str(error)), param_hint="KEY") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -180,31 +159,31 @@ def _read(path: Path) -> dict[str, Any]:
     return data
 
 
-def _facts(shown: ShownEntry) -> Iterator[tuple[str, str | None]]:
-    from rich import filesize
-
+def _facts(shown: manage.entries.ShownEntry) -> dict[str, str | None]:
     origin, now = shown.origin, time.time()
-    yield "key", shown.key
-    yield "kind", origin.kind
-    yield "model", origin.model
-    yield "stored", f"{_ago(shown.stored, now)}; {filesize.decimal(shown.size)}"
     last = "" if shown.served_at is None else f", last {_ago(shown.served_at, now)}"
-    yield "served", f"{plural(shown.served, 'time')}{last}"
-    yield "phase", origin.phase or "(outside phases)"
-    yield "role", origin.role
-    yield "run", origin.run_id
-    yield "rollout id", None if origin.rollout_id is None else str(origin.rollout_id)
-    yield "ordinal", None if origin.ordinal is None else str(origin.ordinal)
-    yield "endpoint", origin.endpoint
     lent = " (lent by the phase)" if origin.lent else ""
-    yield "temperature", None if origin.temperature is None else f"{origin.temperature:g}{lent}"
-    yield "tokens", _tokens(origin.prompt_tokens, origin.completion_tokens)
-    yield "cost", None if origin.cost is None else f"${origin.cost:.6g}"
-    yield "took", f"{origin.seconds:.2f} s, {plural(origin.requests, 'request')}"
-    yield "response", ", ".join(origin.response_ids) or None
-    yield "truncated", "yes, at the token limit" if origin.truncated else None
-    for name, value in entry_text.options(shown.request).items():
-        yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    options = manage.entry_text.options(shown.request).items()
+    return {
+        "key": shown.key,
+        "kind": origin.kind,
+        "model": origin.model,
+        "stored": f"{_ago(shown.stored, now)}; {size(shown.size)}",
+        "served": f"{plural(shown.served, 'time')}{last}",
+        "phase": origin.phase or "(outside phases)",
+        "role": origin.role,
+        "run": origin.run_id,
+        "rollout id": None if origin.rollout_id is None else str(origin.rollout_id),
+        "ordinal": None if origin.ordinal is None else str(origin.ordinal),
+        "endpoint": origin.endpoint,
+        "temperature": None if origin.temperature is None else f"{origin.temperature:g}{lent}",
+        "tokens": _tokens(origin.prompt_tokens, origin.completion_tokens),
+        "cost": None if origin.cost is None else f"${origin.cost:.6g}",
+        "took": f"{origin.seconds:.2f} s, {plural(origin.requests, 'request')}",
+        "response": ", ".join(origin.response_ids) or None,
+        "truncated": "yes, at the token limit" if origin.truncated else None,
+        **{name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for name, value in options},
+    }
 
 
 def _ago(moment: float, now: float) -> str:

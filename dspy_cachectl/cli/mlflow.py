@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dspy_cachectl.cli.confirm import DryRun
-from dspy_cachectl.cli.options import AsJson
+from dspy_cachectl.cli.options import AsJson, DryRun
 from dspy_cachectl.cli.output import print_json, print_line, print_table
 from dspy_cachectl.reports.texts import when
 
@@ -27,8 +26,6 @@ def show_status(as_json: AsJson = False) -> None:
     waiting = status()
     if as_json:
         print_json(waiting)
-    elif not waiting:
-        print("Nothing waits.")
     else:
         print_table(
             ("written", "record", "phase", "server", "run", "tries", "why it waits"),
@@ -44,6 +41,7 @@ def show_status(as_json: AsJson = False) -> None:
                 )
                 for item in waiting
             ),
+            nothing="Nothing waits.",
         )
 
 
@@ -63,12 +61,11 @@ def deliver_all(
     outcomes = sync(timeout=timeout, uri=uri, dry_run=dry_run)
     if as_json:
         print_json(outcomes)
-    elif not outcomes:
-        print("Nothing waits.")
     else:
         print_table(
             ("record", "status", "run", "reason"),
             ((str(item.uid)[:8], item.status, item.run_id or "", item.reason or "") for item in outcomes),
+            nothing="Nothing waits.",
         )
     if not dry_run and any(item.status in ("pending", "damaged") for item in outcomes):
         raise typer.Exit(1)

@@ -1,16 +1,19 @@
-"""The options that several commands have, declared once so that they read alike: the store, and which entries."""
+"""What several commands have, declared once so that it reads alike: the store, which entries, and asking first."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, get_type_hints
 
 import typer
 
+from dspy_cachectl.cli.output import print_line
 from dspy_cachectl.errors import ConfigurationError, StoreUnavailableError
 from dspy_cachectl.manage.selection import Selection, parse_age
 from dspy_cachectl.stores import folder_of
@@ -20,6 +23,17 @@ _MOST_OFFERED = 200
 _PATIENCE = 0.05
 
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
+
+
+@contextlib.contextmanager
+def wrong_usage(option: str | None = None) -> Iterator[None]:
+    """Let what cannot be used be the fault of an option: a message, and exit code 2."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error
 
 
 @dataclass(frozen=True)
@@ -40,10 +54,8 @@ class StoreOption:
             StoreUnavailableError: If this user may not look at it.
         """
         location = self.named if self.named is not None else _configured()
-        try:
+        with wrong_usage("--store"):
             folder = folder_of(location)
-        except ConfigurationError as error:
-            raise typer.BadParameter(str(error), param_hint="--store") from error
         if folder is None:
             message = f"{location!r} lives in the process that uses it and cannot be seen from here; name a folder"
             raise typer.BadParameter(message, param_hint="--store")
@@ -63,12 +75,8 @@ def _configured() -> str:
     return settings().store
 
 
-def age(text: str) -> float:
-    """Return an age that people write in seconds: for `parser=`."""
-    try:
-        return parse_age(text)
-    except ConfigurationError as error:
-        raise typer.BadParameter(str(error)) from error
+age_in = wrong_usage()(parse_age)
+"""For `parser=`."""
 
 
 def _names_of(field: str) -> Callable[[typer.Context, str], list[str]]:
@@ -93,7 +101,7 @@ def _names(field: str, metavar: str, help_: str) -> Any:
 
 
 def _age(name: str, help_: str) -> Any:
-    return Annotated[float | None, typer.Option(name, metavar="AGE", parser=age, help=help_)]
+    return Annotated[float | None, typer.Option(name, metavar="AGE", parser=age_in, help=help_)]
 
 
 _SELECTORS = {
@@ -137,3 +145,59 @@ def selecting(command: Callable[..., None]) -> Callable[..., None]:
     selects.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     selects.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return selects
+
+
+@dataclass(frozen=True)
+class Consent:
+    """How far a command that changes something may go.
+
+    Attributes:
+        yes: Whether it need not ask.
+        dry_run: Whether it only shows what it would do.
+        as_json: Whether it prints JSON at its end, and nothing before.
+
+    Raises:
+        typer.BadParameter: If it would have to ask, and the standard input is no terminal.
+    """
+
+    yes: bool
+    dry_run: bool
+    as_json: bool
+
+    def __post_init__(self) -> None:
+        if not self.yes and not self.dry_run and not _is_watched():
+            raise typer.BadParameter(
+                "there is no terminal to ask on, so nothing was changed. Add --yes to do it, or --dry-run to see what "
+                "would be done",
+                param_hint="--yes",
+            )
+
+    def given(self, question: str, *, refused: int = 1) -> bool:
+        """Ask, unless there is a yes already; a dry run has none. Only the word `yes` is one.
+
+        Args:
+            question: The question.
+            refused: The exit code where the answer is another.
+
+        Raises:
+            typer.Exit: If the answer is another.
+        """
+        if self.yes or self.dry_run:
+            return not self.dry_run
+        print(f'{question} Type "yes" to go on: ', end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() != "yes":
+            print("Nothing was changed.", file=sys.stderr)
+            raise typer.Exit(refused)
+        return True
+
+    def say(self, text: str) -> None:
+        """Print a line for people."""
+        if not self.as_json:
+            print_line(text)
+
+
+def _is_watched() -> bool:
+    try:
+        return sys.stdin is not None and sys.stdin.isatty()
+    except ValueError:  # it is closed
+        return False

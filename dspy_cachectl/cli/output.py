@@ -56,6 +56,7 @@ def print_table(
     right: Collection[str] = (),
     whole: Collection[str] = (),
     cut: str | None = None,
+    nothing: str = "",
 ) -> None:
     """Print a table. Cells are text of any kind, and are shown as they are; one that is too long is folded.
 
@@ -65,10 +66,15 @@ def print_table(
         right: The columns of numbers, which are not folded: a part of a number is another number.
         whole: Other columns that are not folded.
         cut: The column that gets the room that the others leave, its cells cut to it.
+        nothing: What is printed where there are no rows.
     """
-    titles = tuple(columns)
-    for some in _batches(rows):
+    titles, left = tuple(columns), map(tuple, rows)
+    some = list(itertools.islice(left, _ROWS))
+    if not some:
+        print(nothing)
+    while some:
         _print_rows(titles, some, right=right, whole={*right, *whole}, cut=cut)
+        some = list(itertools.islice(left, _ROWS))
 
 
 def _print_rows(
@@ -99,13 +105,6 @@ def _print_rows(
         overflows: Iterator[Literal["ellipsis", "fold"]] = ("ellipsis" if title == cut else "fold" for title in titles)
         table.add_row(*(Text(cell, overflow=overflow) for cell, overflow in zip(row, overflows, strict=True)))
     out.print(table)
-
-
-def _batches(rows: Iterable[Iterable[str]]) -> Iterator[list[tuple[str, ...]]]:
-    left = map(tuple, rows)
-    yield list(itertools.islice(left, _ROWS))
-    while some := list(itertools.islice(left, _ROWS)):
-        yield some
 
 
 def styled(*parts: tuple[str, str]) -> Text:

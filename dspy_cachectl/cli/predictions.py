@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from dspy_cachectl.cli.confirm import Consent, DryRun, Yes
-from dspy_cachectl.cli.options import AsJson
+from dspy_cachectl import manage
+from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes
 from dspy_cachectl.cli.output import print_json, print_line, print_table
-from dspy_cachectl.reports.texts import age, cut, plural
+from dspy_cachectl.reports.texts import age, cut, plural, size
 
 if TYPE_CHECKING:
-    from dspy_cachectl.manage.snapshots import Changed
     from dspy_cachectl.predictions.rows import PredictionRow
     from dspy_cachectl.predictions.snapshot import SnapshotInfo
 
@@ -39,15 +38,9 @@ app = typer.Typer(
 @app.command("ls")
 def list_snapshots(*, library: LibraryFolder = Path(_DEFAULT), as_json: AsJson = False) -> None:
     """List the snapshots, the newest first."""
-    from rich import filesize
-
-    from dspy_cachectl.manage import snapshots
-
-    found = snapshots.snapshots_in(library)
+    found = manage.snapshots.snapshots_in(library)
     if as_json:
         print_json([_data(info) for info in found])
-    elif not found:
-        print("No predictions are kept.")
     else:
         print_table(
             ("snapshot", "program", "model", "data", "rows", "age", "size", "score"),
@@ -59,11 +52,12 @@ def list_snapshots(*, library: LibraryFolder = Path(_DEFAULT), as_json: AsJson =
                     info.key.dataset[:12],
                     f"{info.rows:,}" + ("" if info.is_complete else " (unfinished)"),
                     age(info.age),
-                    filesize.decimal(info.bytes),
-                    ", ".join(f"{name} {_number(score)}" for name, score in snapshots.scores_of(info).items()),
+                    size(info.bytes),
+                    ", ".join(f"{name} {_number(score)}" for name, score in manage.snapshots.scores_of(info).items()),
                 )
                 for info in found
             ),
+            nothing="No predictions are kept.",
         )
 
 
@@ -76,12 +70,10 @@ def show_snapshot(
     as_json: AsJson = False,
 ) -> None:
     """Show a snapshot: what its predictions depend on, and the first of them."""
-    from dspy_cachectl.manage import snapshots
-
-    info = snapshots.find(library, snapshot)
-    rows = snapshots.read_rows(info)
+    info = manage.snapshots.find(library, snapshot)
+    rows = manage.snapshots.read_rows(info)
     if as_json:
-        print_json({**_data(info), "metrics": snapshots.metrics_of(info.path), "predictions": rows[:limit]})
+        print_json({**_data(info), "metrics": manage.snapshots.metrics_of(info.path), "predictions": rows[:limit]})
         return
     for name, value in _data(info).items():
         print_line(f"{name:<13} {_short(value)}")
@@ -95,9 +87,7 @@ def compare_snapshots(
     before: Snapshot, after: Snapshot, *, library: LibraryFolder = Path(_DEFAULT), as_json: AsJson = False
 ) -> None:
     """Show what differs between two snapshots: what they depend on, and the questions answered or scored otherwise."""
-    from dspy_cachectl.manage import snapshots
-
-    found = snapshots.diff(snapshots.find(library, before), snapshots.find(library, after))
+    found = manage.snapshots.diff(manage.snapshots.find(library, before), manage.snapshots.find(library, after))
     if as_json:
         print_json(found)
         return
@@ -122,14 +112,13 @@ def clear_snapshots(
     as_json: AsJson = False,
 ) -> None:
     """Remove snapshots. What a living evaluation uses stays."""
-    from dspy_cachectl.manage import snapshots
     from dspy_cachectl.predictions.library import Library
 
     if bool(names) == everything:
         raise typer.BadParameter("name snapshots, or say --all", param_hint="SNAPSHOT")
     consent = Consent(yes, dry_run, as_json)
-    chosen = snapshots.snapshots_in(library) if everything else [snapshots.find(library, name) for name in names or ()]
-    wanted = sorted({info.path.name for info in chosen})
+    named = [manage.snapshots.find(library, name) for name in names or ()]
+    wanted = sorted({info.path.name for info in named or manage.snapshots.snapshots_in(library)})
     for name in wanted:
         consent.say(f"To be removed: {name}")
     removed: list[Path] = []
@@ -151,18 +140,14 @@ def export_snapshot(
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Write the predictions of a snapshot as a table."""
-    from dspy_cachectl.manage import snapshots, tables
-
-    rows = snapshots.read_rows(snapshots.find(library, snapshot))
-    tables.export(rows, file, force=force)
+    rows = manage.snapshots.read_rows(manage.snapshots.find(library, snapshot))
+    manage.tables.export(rows, file, force=force)
     print_line(f"Wrote {plural(len(rows), 'prediction')} to {file}.")
 
 
 def _data(info: SnapshotInfo) -> dict[str, Any]:
-    from dspy_cachectl.manage.snapshots import scores_of
-
     facts = {name: value for name, value in vars(info).items() if name not in {"session", "is_alive"}}
-    return {**facts, "scores": scores_of(info)}
+    return {**facts, "scores": manage.snapshots.scores_of(info)}
 
 
 def _row_cells(row: PredictionRow) -> tuple[str, ...]:
@@ -175,7 +160,7 @@ def _row_cells(row: PredictionRow) -> tuple[str, ...]:
     )
 
 
-def _changed_cells(item: Changed) -> tuple[str, ...]:
+def _changed_cells(item: manage.snapshots.Changed) -> tuple[str, ...]:
     scores = ", ".join(f"{_number(old)} -> {_number(new)}" for old, new in item.scores.values())
     return _short(item.question), str(item.repeat), _short(item.before), _short(item.after), scores
 

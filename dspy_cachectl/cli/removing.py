@@ -5,22 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from dspy_cachectl.cli import options
-from dspy_cachectl.cli.confirm import Consent, DryRun, Yes
-from dspy_cachectl.cli.options import AsJson, selecting
+from dspy_cachectl import manage
+from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes, age_in, selecting, wrong_usage
 from dspy_cachectl.cli.output import print_json, print_line, print_table
-from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.manage.selection import Selection, parse_size
 from dspy_cachectl.reports.progress_bar import progress
-from dspy_cachectl.reports.texts import age, plural, when
+from dspy_cachectl.reports.texts import age, plural, size, when
 from dspy_cachectl.stores.reader import FolderReader
-
-if TYPE_CHECKING:
-    from dspy_cachectl.manage.removal import Removal
 
 _SHOWN = 20
 
@@ -55,26 +50,16 @@ def clear_entries(
 
 
 def _clear(folder: Path, selection: Selection, consent: Consent) -> None:
-    from dspy_cachectl.manage import removal
-    from dspy_cachectl.stores.disk import DiskStore
-
     with progress("Looking") as advance:
-        decided = removal.plan(FolderReader(folder), selection, advance=advance)
+        decided = manage.removal.plan(FolderReader(folder), selection, advance=advance)
     _show(folder, decided, consent)
     removed = 0
     if decided.keys and consent.given(f"Remove {_entries(len(decided.keys))}?"):
         with progress("Removing") as advance:
-            removed = removal.remove(DiskStore(folder), decided.keys, decided=decided.moment, advance=advance)
+            removed = manage.removal.remove(folder, decided, advance=advance)
         consent.say(f"Removed {_entries(removed)}.")
     if consent.as_json:
         _print_result(folder, decided, removed=removed, dry_run=consent.dry_run)
-
-
-def _size(text: str) -> int:
-    try:
-        return parse_size(text)
-    except ConfigurationError as error:
-        raise typer.BadParameter(str(error)) from error
 
 
 def prune_entries(
@@ -85,7 +70,7 @@ def prune_entries(
         typer.Option(
             "--older-than",
             metavar="AGE",
-            parser=options.age,
+            parser=age_in,
             help="Remove what was stored longer ago: 90s, 15m, 24h, 7d, 2w.",
         ),
     ] = None,
@@ -94,7 +79,7 @@ def prune_entries(
         typer.Option(
             "--max-size",
             metavar="SIZE",
-            parser=_size,
+            parser=wrong_usage()(parse_size),
             help="Remove the oldest until this much is left, such as 10GB. Default: the configured disk_bytes.",
         ),
     ] = None,
@@ -115,16 +100,12 @@ def prune_entries(
 
     An answer that was bought in a phase with a max_age is expired when it is older than every max_age configured.
     """
-    from dspy_cachectl.config import settings
-    from dspy_cachectl.manage import removal
     from dspy_cachectl.predictions.library import Library
-    from dspy_cachectl.stores.disk import DiskStore
 
     consent = Consent(yes, dry_run, as_json)
     folder: Path = context.obj.folder()
-    reader = FolderReader(folder)
-    limits = removal.Limits.of(settings(), older_than=older_than, max_bytes=max_size)
-    decided = removal.plan_pruning(reader, limits)
+    limits = manage.removal.Limits.configured(older_than=older_than, max_bytes=max_size)
+    decided = manage.removal.plan_pruning(FolderReader(folder), limits)
     library = None if predictions is None else Library(predictions)
     files = [] if library is None else library.expired()
     _show(folder, decided, consent)
@@ -133,7 +114,7 @@ def prune_entries(
     removed, also = 0, f" and {plural(len(files), 'file')} of predictions" if files else ""
     if (decided.keys or files) and consent.given(f"Remove {_entries(len(decided.keys))}{also}?"):
         with progress("Removing") as advance:
-            removed = removal.prune(DiskStore(folder), reader, decided, limits, advance=advance)
+            removed = manage.removal.prune(folder, decided, limits, advance=advance)
         consent.say(f"Removed {_entries(removed)}.")
         if library is not None:
             files = library.prune()
@@ -147,31 +128,28 @@ def show_runs(context: typer.Context, *, as_json: AsJson = False) -> None:
     """List fresh runs, and whether each is complete or can be resumed; `runs rm` removes them."""
     if context.invoked_subcommand is not None:
         return
-    from dspy_cachectl.manage.listed_runs import list_runs
-
-    found = list_runs(FolderReader(context.obj.folder()))
+    now = time.time()
+    found = manage.listed_runs.list_runs(FolderReader(context.obj.folder()))
     if as_json:
         print_json(found)
-    elif not found:
-        print("There are no runs.")
-    else:
-        now = time.time()
-        print_table(
-            ("run", "phase", "began", "temperature", "draws", "state", "models"),
+        return
+    print_table(
+        ("run", "phase", "began", "temperature", "draws", "state", "models"),
+        (
             (
-                (
-                    run.run,
-                    run.phase,
-                    "" if run.began is None else f"{age(now - run.began)} ago",
-                    "" if run.temperature is None else f"{run.temperature:g}",
-                    f"{run.draws:,}",
-                    f"{run.state}, {run.failed} failed" if run.failed else run.state,
-                    ", ".join(run.models),
-                )
-                for run in found
-            ),
-            right=("draws",),
-        )
+                run.run,
+                run.phase,
+                "" if run.began is None else f"{age(now - run.began)} ago",
+                "" if run.temperature is None else f"{run.temperature:g}",
+                f"{run.draws:,}",
+                f"{run.state}, {run.failed} failed" if run.failed else run.state,
+                ", ".join(run.models),
+            )
+            for run in found
+        ),
+        right=("draws",),
+        nothing="There are no runs.",
+    )
 
 
 @runs_app.command("rm")
@@ -184,47 +162,42 @@ def remove_runs(
     as_json: AsJson = False,
 ) -> None:
     """Remove runs: their draws, and what is known of them."""
-    from dspy_cachectl.manage.listed_runs import list_runs, selection_of
-
     folder = context.obj.folder()
-    _clear(folder, selection_of(list_runs(FolderReader(folder)), runs), Consent(yes, dry_run, as_json))
+    known = manage.listed_runs.list_runs(FolderReader(folder))
+    _clear(folder, manage.listed_runs.selection_of(known, runs), Consent(yes, dry_run, as_json))
 
 
 def _entries(count: int) -> str:
     return plural(count, "entry", "entries")
 
 
-def _show(folder: Path, decided: Removal, consent: Consent) -> None:
+def _show(folder: Path, decided: manage.removal.Removal, consent: Consent) -> None:
     """Print what would go, for people."""
     if consent.as_json:
         return
-    from rich import filesize
-
     print_line(str(folder))
     if not decided.keys:
         print("Nothing is to be removed.")
         return
-    print(f"To be removed: {_entries(len(decided.keys))}, {filesize.decimal(decided.bytes)},")
+    print(f"To be removed: {_entries(len(decided.keys))}, {size(decided.bytes)},")
     print(f"stored between {when(decided.oldest)} and {when(decided.newest)}.")
     for reason, count in decided.reasons.most_common():
         print(f"  {count:,} {reason}")
     print_table(("by", "name", "entries", "size"), _shares(decided), right={"entries", "size"})
 
 
-def _shares(decided: Removal) -> Iterator[tuple[str, ...]]:
-    from rich import filesize
-
+def _shares(decided: manage.removal.Removal) -> Iterator[tuple[str, ...]]:
     for by, shares in decided.by.items():
         found = sorted(shares.items(), key=lambda item: (-item[1].entries, item[0]))
         for name, share in found[:_SHOWN]:
-            yield by, name, f"{share.entries:,}", filesize.decimal(share.bytes)
+            yield by, name, f"{share.entries:,}", size(share.bytes)
         rest = [share for _, share in found[_SHOWN:]]
         if rest:
-            size = filesize.decimal(sum(share.bytes for share in rest))
-            yield by, f"and {len(rest):,} more", f"{sum(share.entries for share in rest):,}", size
+            entries, bytes_ = sum(share.entries for share in rest), sum(share.bytes for share in rest)
+            yield by, f"and {len(rest):,} more", f"{entries:,}", size(bytes_)
 
 
-def _print_result(folder: Path, decided: Removal, **done: Any) -> None:
+def _print_result(folder: Path, decided: manage.removal.Removal, **done: Any) -> None:
     planned = {"store": folder, "entries": len(decided.keys), **vars(decided), **done}
     del planned["keys"]  # there may be millions
     print_json(planned)

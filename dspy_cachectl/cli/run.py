@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
+from dspy_cachectl.cli.options import wrong_usage
 from dspy_cachectl.errors import CachectlError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -102,7 +103,10 @@ def run_script(
     itself rule inside. The exit code is the script's; the summary goes to the standard error stream.
     """
     _check_mode(context, mode, cassette)
-    chosen = None if policy is None else _policy(policy)
+    from dspy_cachectl.policy import Policy
+
+    with wrong_usage("--policy"):
+        chosen = None if policy is None else Policy.named(policy)
     if phase is None and (chosen is not None or run_id is not None):
         phase = "run" if chosen is not None else "eval"
     # The script, and the processes that it starts, find the store where they always look for it.
@@ -153,15 +157,6 @@ def _run_under(
     sys.stdout.flush()
     _print_summary(opened, run)
     return code
-
-
-def _policy(name: str) -> Policy:
-    from dspy_cachectl.policy import Policy
-
-    try:
-        return Policy.named(name)
-    except ConfigurationError as error:
-        raise typer.BadParameter(str(error), param_hint="--policy") from error
 
 
 def _print_summary(cassette: Cassette | None, run: PhaseRun | None) -> None:

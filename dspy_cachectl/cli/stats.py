@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from dspy_cachectl import manage
 from dspy_cachectl.cli.output import console, print_json, print_line, print_table
-from dspy_cachectl.reports.texts import harmless, plural
+from dspy_cachectl.reports.texts import harmless, plural, size
 from dspy_cachectl.stores.reader import FolderReader
-
-if TYPE_CHECKING:
-    from dspy_cachectl.manage.store_usage import StoreUsage, Usage
 
 _GROUP = ("kind", "phase", "role", "model")
 _NUMBERS = ("entries", "calls", "served", "tokens spent", "tokens saved", "spent", "saved")
@@ -41,9 +39,7 @@ def show_stats(
 
     Entries are counted in the phase that bought them, calls in the phase that they were made in.
     """
-    from dspy_cachectl.manage.store_usage import store_usage
-
-    found = store_usage(FolderReader(context.obj.folder()))
+    found = manage.store_usage.store_usage(FolderReader(context.obj.folder()))
     if as_json:
         print_json(found)
     elif _print_head(found):
@@ -54,15 +50,13 @@ def show_stats(
             _print_table(found, by)
 
 
-def _print_head(found: StoreUsage) -> bool:
-    from rich import filesize
-
+def _print_head(found: manage.store_usage.StoreUsage) -> bool:
     total, tally = found.total, found.total.tally
     print_line(str(found.store))
     if not total.entries and not tally.calls:
         print("Nothing is stored yet.")
         return False
-    print(f"{plural(total.entries, 'entry', 'entries')}, {filesize.decimal(found.bytes)}")
+    print(f"{plural(total.entries, 'entry', 'entries')}, {size(found.bytes)}")
     if tally.calls:
         print(
             f"{plural(tally.calls, 'call')}, {_share(total)} of them served; "
@@ -72,14 +66,12 @@ def _print_head(found: StoreUsage) -> bool:
     return True
 
 
-def _print_table(found: StoreUsage, by: By | None) -> None:
+def _print_table(found: manage.store_usage.StoreUsage, by: By | None) -> None:
     if by is not None:
         rows = [(name, *_numbers(usage)) for name, usage in found.by[by.value].items()]
         print_table((by.value, *_NUMBERS), rows, right=_NUMBERS)
         return
-    from dspy_cachectl.manage.store_usage import sums
-
-    groups = sums(found.labels, lambda label: tuple(str(getattr(label, name)) for name in _GROUP))
+    groups = manage.store_usage.sums(found.labels, lambda label: tuple(str(getattr(label, name)) for name in _GROUP))
     print_table(
         (*_GROUP, "runs", *_NUMBERS),
         [(*group, f"{len(usage.runs):,}" if usage.runs else "", *_numbers(usage)) for group, usage in groups.items()],
@@ -87,7 +79,7 @@ def _print_table(found: StoreUsage, by: By | None) -> None:
     )
 
 
-def _numbers(usage: Usage) -> Sequence[str]:
+def _numbers(usage: manage.store_usage.Usage) -> Sequence[str]:
     tally = usage.tally
     return (
         f"{usage.entries:,}",
@@ -100,11 +92,11 @@ def _numbers(usage: Usage) -> Sequence[str]:
     )
 
 
-def _share(usage: Usage) -> str:
+def _share(usage: manage.store_usage.Usage) -> str:
     return "-" if usage.hit_rate is None else f"{usage.hit_rate:.0%}"
 
 
-def _print_bars(usages: Mapping[str, Usage], by: str) -> None:
+def _print_bars(usages: Mapping[str, manage.store_usage.Usage], by: str) -> None:
     from rich.text import Text
 
     out = console()

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dspy_cachectl import manage
 from dspy_cachectl.cli.options import AsJson
 from dspy_cachectl.cli.output import console, print_json, print_line, print_table
 from dspy_cachectl.reports.texts import harmless
@@ -26,9 +27,7 @@ def check_surroundings(
     as_json: AsJson = False,
 ) -> None:
     """Check versions, configuration, store, disk, outbox and tracking server. Exits with 1 if there is an error."""
-    from dspy_cachectl.manage.diagnosis import Surroundings, diagnose
-
-    found = diagnose(Surroundings(context.obj.folder, timeout))
+    found = manage.diagnosis.diagnose(manage.diagnosis.Surroundings(context.obj.folder, timeout))
     if as_json:
         print_json(found)
     else:
@@ -52,11 +51,9 @@ def config() -> None:
 @config_app.command("show")
 def show_settings(context: typer.Context, *, as_json: AsJson = False) -> None:
     """Show every setting, and where it comes from. Exits with 1 if one cannot be used."""
-    from dspy_cachectl.manage.configuration import configuration
-
     by_option = context.find_root().get_parameter_source("store")
     store = context.obj.named if by_option is not None and by_option.name == "COMMANDLINE" else None
-    found = configuration(store=store)
+    found = manage.configuration.configuration(store=store)
     if as_json:
         print_json(found)
     else:

@@ -7,21 +7,18 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from dspy_cachectl.cli.confirm import DryRun
-from dspy_cachectl.cli.options import AsJson, selecting
+from dspy_cachectl import manage
+from dspy_cachectl.cli.options import AsJson, DryRun, selecting
 from dspy_cachectl.cli.output import print_json, print_line
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.manage.selection import Selection
 from dspy_cachectl.reports.progress_bar import progress
-from dspy_cachectl.reports.texts import harmless, plural
+from dspy_cachectl.reports.texts import harmless, plural, size
 from dspy_cachectl.stores.reader import FolderReader
-
-if TYPE_CHECKING:
-    from dspy_cachectl.manage.exchange import Imported
 
 
 @selecting
@@ -41,19 +38,17 @@ def export_entries(
 
     Keys and other secrets are removed from its texts. Exits with 1 where nothing is there to be written.
     """
-    from dspy_cachectl.manage import exchange
-
     redact = None if redact_with is None else _function(redact_with)
     folder: Path = context.obj.folder()
     with progress("Exporting") as advance:
-        done = exchange.export(FolderReader(folder), selection, path, redact=redact, force=force, advance=advance)
+        done = manage.exchange.export(
+            FolderReader(folder), selection, path, redact=redact, force=force, advance=advance
+        )
     if as_json:
         print_json({"store": folder, "file": path if done.entries else None, **vars(done)})
     else:
         if done.entries:
-            from rich import filesize
-
-            print_line(f"Wrote {plural(done.entries, 'answer')}, {filesize.decimal(done.bytes)}: {path}")
+            print_line(f"Wrote {plural(done.entries, 'answer')}, {size(done.bytes)}: {path}")
         else:
             print("Nothing is stored yet." if selection.is_empty else "Nothing that is stored fits.")
         _print_left_out(done.left_out)
@@ -98,18 +93,19 @@ def import_entries(
         raise typer.BadParameter("answers of DSPy's cache replace nothing", param_hint="--overwrite")
 
     from dspy_cachectl.config import settings
-    from dspy_cachectl.manage import dspy_cache, exchange
     from dspy_cachectl.stores.disk import DiskStore
 
     folder: Path = context.obj.folder()
     store = DiskStore(folder, max_bytes=settings().disk_bytes)
-    found: dict[Path, Imported] = {}
-    for path in paths or [dspy_cache.default_folder()]:
+    found: dict[Path, manage.exchange.Imported] = {}
+    for path in paths or [manage.dspy_cache.default_folder()]:
         with progress(f"Importing {harmless(path.name)}") as advance:
             if from_dspy:
-                found[path] = dspy_cache.import_folder(store, path, endpoint=endpoint, dry_run=dry_run, advance=advance)
+                found[path] = manage.dspy_cache.import_folder(
+                    store, path, endpoint=endpoint, dry_run=dry_run, advance=advance
+                )
             else:
-                found[path] = exchange.import_file(
+                found[path] = manage.exchange.import_file(
                     store, path, endpoint=endpoint, overwrite=overwrite, dry_run=dry_run, advance=advance
                 )
     if as_json:
@@ -122,7 +118,7 @@ def import_entries(
         raise typer.Exit(1)
 
 
-def _print_imported(path: Path, done: Imported, *, dry_run: bool) -> None:
+def _print_imported(path: Path, done: manage.exchange.Imported, *, dry_run: bool) -> None:
     verb = "Would import" if dry_run else "Imported"
     print_line(f"{verb} {plural(done.added + done.replaced, 'answer')}: {path}")
     if done.replaced:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from dspy_cachectl.cli.confirm import Consent, DryRun, Yes
-from dspy_cachectl.cli.options import AsJson
+from dspy_cachectl import manage
+from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes
 from dspy_cachectl.cli.output import print_json, print_line, print_table
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.texts import plural
-
-if TYPE_CHECKING:
-    from dspy_cachectl.manage.repair import Repaired
-    from dspy_cachectl.manage.verification import Report
 
 DAMAGED = 3
 _SHOWN = 100
@@ -42,20 +38,17 @@ def verify_store(
 
     Entries of a newer version are named, and are no damage.
     """
-    from dspy_cachectl.manage.repair import repair as mend
-    from dspy_cachectl.manage.verification import verify
-
     consent = Consent(yes=yes or not repair, dry_run=dry_run, as_json=as_json)
     folder: Path = context.obj.folder()
     with progress("Checking") as advance:
-        found = verify(folder, predictions=predictions, advance=advance)
+        found = manage.verification.verify(folder, predictions=predictions, advance=advance)
     if not as_json:
         _print_report(folder, found)
     done, left = None, found
     question = f"Move aside what is damaged ({len(found.damage):,})?"
     if repair and found.damage and consent.given(question, refused=DAMAGED):
         with progress("Repairing") as advance:
-            done, left = mend(folder, found, predictions=predictions, advance=advance)
+            done, left = manage.repair.repair(folder, found, predictions=predictions, advance=advance)
         if not as_json:
             _print_repair(done, left)
     if as_json:
@@ -64,9 +57,7 @@ def verify_store(
         raise typer.Exit(DAMAGED)
 
 
-def _print_report(folder: Path, found: Report) -> None:
-    from dspy_cachectl.manage.verification import Kind
-
+def _print_report(folder: Path, found: manage.verification.Report) -> None:
     print_line(str(folder))
     print(f"Looked at {plural(found.entries, 'row')}." if found.exists else "Nothing is stored yet.")
     if found.flaws:
@@ -75,14 +66,14 @@ def _print_report(folder: Path, found: Report) -> None:
         if len(found.flaws) > _SHOWN:
             print(f"... and {len(found.flaws) - _SHOWN:,} more; --json prints all.")
     counts = Counter(flaw.kind for flaw in found.flaws)
-    for kind in Kind:
+    for kind in manage.verification.Kind:
         if counts[kind]:
             print(f"{counts[kind]:,} {kind.word}: {kind.value}")
     if not found.damage:
         print("Nothing is damaged.")
 
 
-def _print_repair(done: Repaired, left: Report) -> None:
+def _print_repair(done: manage.repair.Repaired, left: manage.verification.Report) -> None:
     where = f", to {done.quarantine}" if done.quarantine is not None else ""
     print_line(f"Moved {plural(done.rows, 'row')} and {plural(done.files, 'file')} aside{where}.")
     if done.kept is not None:

@@ -33,10 +33,6 @@ _OPENING = 200
 """How many characters of a prompt are given in a list."""
 
 
-class AmbiguousKeyError(ConfigurationError):
-    """A text that cannot name one entry: it is too short, or several keys begin with it."""
-
-
 @dataclass(frozen=True)
 class ListedEntry(StoredEntry):
     """An entry in a list.
@@ -150,18 +146,17 @@ def find(reader: FolderReader, prefix: str) -> ShownEntry:
     """Return the one entry whose key begins with a text.
 
     Raises:
-        AmbiguousKeyError: If there are several, or the text is too short to name one.
-        ConfigurationError: If there is none.
+        ConfigurationError: If there is none or several, or the text is too short to name one.
         StoreError: If the entry is damaged.
     """
     if len(prefix) < SHORTEST:
-        raise AmbiguousKeyError(f"{prefix!r} is too short for a key: write at least {SHORTEST} of its characters")
+        raise ConfigurationError(f"{prefix!r} is too short for a key: write at least {SHORTEST} of its characters")
     found = entries_beginning_with(reader, prefix, limit=_CANDIDATES)
     if not found:
         raise ConfigurationError(f"no entry's key begins with {prefix!r} in the store {str(reader.path)!r}")
     if len(found) > 1:
         keys = "".join(f"\n  {row.key}" for row, _ in found)
-        raise AmbiguousKeyError(f"{prefix!r} may be any of these; write more of the key:{keys}")
+        raise ConfigurationError(f"{prefix!r} may be any of these; write more of the key:{keys}")
     row, value = found[0]
     try:
         data = value()

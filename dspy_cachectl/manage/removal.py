@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from dspy_cachectl.config import Settings
+from dspy_cachectl.config import settings
 from dspy_cachectl.manage.entries import entries_of
 from dspy_cachectl.manage.progress import Advance
 from dspy_cachectl.manage.selection import EVERYTHING, Selection
@@ -121,23 +122,22 @@ def add_descriptions(decided: Removal, reader: FolderReader, selection: Selectio
             decided.add(entry, "describe a run of which no draw is left")
 
 
-def remove(store: DiskStore, keys: Sequence[str], *, decided: float, advance: Advance | None = None) -> int:
+def remove(folder: Path, decided: Removal, *, advance: Advance | None = None) -> int:
     """Remove entries, a few in each transaction, so that nobody waits for long. Return how many there were.
 
     Args:
-        store: The store.
-        keys: The keys.
-        decided: What was stored since stays, in Unix seconds.
-        advance: Told how many of them were looked at.
+        folder: The store's folder.
+        decided: What goes. What was stored since stays.
+        advance: Told how many entries were looked at, and of how many.
 
     Raises:
         StoreUnavailableError: If the store cannot be written. What was removed until then is gone.
     """
-    removed = 0
+    store, keys, removed = DiskStore(folder), decided.keys, 0
     for start in range(0, len(keys), _BATCH):
         if start:
             time.sleep(_PAUSE)
-        removed += store.delete_many(keys[start : start + _BATCH], stored_before=decided)
+        removed += store.delete_many(keys[start : start + _BATCH], stored_before=decided.moment)
         if advance is not None:
             advance(min(start + _BATCH, len(keys)), len(keys))
     if keys:
@@ -158,13 +158,14 @@ class Limits:
 
     max_bytes: int
     older_than: float | None = None
-    max_ages: Mapping[str, float] | None = None
+    max_ages: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, settings: Settings, *, older_than: float | None = None, max_bytes: int | None = None) -> Limits:
+    def configured(cls, *, older_than: float | None = None, max_bytes: int | None = None) -> Limits:
         """Return what is configured, and what was said in place of it."""
-        ages = {name: phase.max_age for name, phase in settings.phases.items() if phase.max_age is not None}
-        return cls(settings.disk_bytes if max_bytes is None else max_bytes, older_than, ages)
+        known = settings()
+        ages = {name: phase.max_age for name, phase in known.phases.items() if phase.max_age is not None}
+        return cls(known.disk_bytes if max_bytes is None else max_bytes, older_than, ages)
 
 
 def plan_pruning(reader: FolderReader, limits: Limits) -> Removal:
@@ -188,14 +189,11 @@ def plan_pruning(reader: FolderReader, limits: Limits) -> Removal:
     return decided
 
 
-def prune(
-    store: DiskStore, reader: FolderReader, decided: Removal, limits: Limits, *, advance: Advance | None = None
-) -> int:
+def prune(folder: Path, decided: Removal, limits: Limits, *, advance: Advance | None = None) -> int:
     """Remove what was planned, and more of the oldest where that was not enough. Return how many entries went.
 
     Args:
-        store: The store.
-        reader: Reads it.
+        folder: The store's folder.
         decided: What was planned.
         limits: What may stay.
         advance: Told how many entries were looked at, and of how many.
@@ -203,14 +201,13 @@ def prune(
     Raises:
         StoreUnavailableError: If the store cannot be read or written.
     """
-    removed = 0
+    reader = FolderReader(folder)
+    removed = remove(folder, decided, advance=advance)
     for _ in range(_ROUNDS):
-        removed += remove(store, decided.keys, decided=decided.moment, advance=advance)
-        if reader.bytes_used() <= limits.max_bytes:
+        if reader.bytes_used() <= limits.max_bytes or not decided.keys:
             break
         decided = plan_pruning(reader, limits)
-        if not decided.keys:
-            break
+        removed += remove(folder, decided, advance=advance)
     return removed
 
 
@@ -218,6 +215,6 @@ def _expired(entry: StoredEntry, limits: Limits, now: float) -> str:
     age = now - entry.stored
     if limits.older_than is not None and age > limits.older_than:
         return "older than asked for"
-    if limits.max_ages and entry.label.phase in limits.max_ages and age > max(limits.max_ages.values()):
+    if entry.label.phase in limits.max_ages and age > max(limits.max_ages.values()):
         return "older than every max_age"
     return ""

@@ -9,6 +9,8 @@ from datetime import datetime, timezone
 from enum import Enum
 from typing import Any
 
+from rich import filesize
+
 MISSING = "\N{EN DASH}"
 """Stands for what is not known, or cannot be computed."""
 
@@ -20,6 +22,11 @@ _JOINERS = frozenset("\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}")
 def plural(count: int, one: str, many: str | None = None) -> str:
     """Write how many there are of something."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def size(count: int) -> str:
+    """Write how many bytes there are, in the largest unit that fits."""
+    return filesize.decimal(count)
 
 
 def cut(text: str, length: int) -> str:

@@ -136,7 +136,7 @@ def test_what_was_drawn_since_stays(store: Path, keys: list[str]) -> None:
     decided = removal.plan(FolderReader(store), Selection(phases=("compile",)))
     disk = DiskStore(store)
     disk.put(keys[0], b"drawn anew", COMPILED)
-    assert 3 == removal.remove(disk, decided.keys, decided=decided.moment)
+    assert 3 == removal.remove(store, decided)
     assert b"drawn anew" == disk.get(keys[0])
 
 
@@ -153,7 +153,8 @@ def test_many_are_removed_in_bounded_transactions(tmp_path: Path) -> None:
             other.execute("UPDATE Cache SET access_count = access_count + 1 WHERE key = 'key-599'")
         seen.append(done)
 
-    removal.remove(store, [f"key-{number}" for number in range(599)], decided=1e12, advance=advance)
+    decided = removal.Removal(moment=1e12, keys=[f"key-{number}" for number in range(599)])
+    removal.remove(folder, decided, advance=advance)
     assert [250, 500, 599] == seen
     assert {"key-599"} == keys_in(folder)
 

@@ -33,8 +33,8 @@ READING = {
     "verify": ["verify"],
     "doctor": ["doctor"],
 }
-NAMES_ENTRIES = {"show": {1}, "diff": {1}, "explain": {2}}
-"""What fails where the entry is not there, and how."""
+NAMES_ENTRIES = {"show", "diff", "explain"}
+"""What fails where the entry is not there."""
 WITHOUT_STORE = [["path"], ["config", "show"], ["predictions", "ls"], ["mlflow", "status"], ["--help"]]
 
 
@@ -162,7 +162,7 @@ def codes(name: str, state: str) -> set[int]:
     if state == "planted" and name == "verify":
         return {3}
     if state in {"missing", "empty"}:
-        return NAMES_ENTRIES.get(name, {0})
+        return {1 if name in NAMES_ENTRIES else 0}
     return {0}
 
 

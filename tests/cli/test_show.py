@@ -80,10 +80,10 @@ def test_the_beginning_of_a_key_is_enough(full: Path) -> None:
     """Four characters name an entry; fewer, several or none do not, and the store's own notes are no entries."""
     assert key_of(0xA001) == data("show", "a001", store=full)["key"]
     ambiguous = command("show", "a00", store=full)
-    assert (2, "", True) == (ambiguous.returncode, ambiguous.stdout, "too short" in ambiguous.stderr)
+    assert (1, "", True) == (ambiguous.returncode, ambiguous.stdout, "too short" in ambiguous.stderr)
     DiskStore(full).put(f"a000{'0' * 60}", entry(MINI), MINI)
     ambiguous = command("show", "a000", store=full)
-    assert (2, "") == (ambiguous.returncode, ambiguous.stdout)
+    assert (1, "") == (ambiguous.returncode, ambiguous.stdout)
     assert [f"a000{'0' * 60}", key_of(0xA000)] == [
         line.strip(" │") for line in ambiguous.stderr.splitlines() if "a000" in line and "'" not in line
     ]
