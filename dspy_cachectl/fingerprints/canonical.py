@@ -7,6 +7,7 @@ equal. A value that has no such text is an `UnstableError` which says where in t
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import datetime as dt
 import decimal
@@ -101,8 +102,6 @@ class _Walk:
             return value
         if depth > _DEEPEST:
             raise UnstableError(path, type_name(kind), why="is nested too deeply, or holds itself")
-        if kind is list:
-            return [self.walk(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
         if isinstance(value, Mapping):
             return self._mapping(value, path, depth)
         return self._other(value, path, depth)
@@ -124,25 +123,25 @@ class _Walk:
             return {"$set": sorted((self.walk(item, f"{path} item", depth + 1) for item in value), key=_dump)}
         if isinstance(value, (tuple, list)):
             items = [self.walk(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
-            return {"$tuple" if isinstance(value, tuple) else "$list": items}
+            return items if kind is list else {"$tuple" if isinstance(value, tuple) else "$list": items}
         if isinstance(value, (str, int, float)):
             base = next(base for base in (str, int, float) if isinstance(value, base))
             return {"$of": type_name(kind), "v": base(value)}
-        if (written := _written(value)) is not None:
-            return {f"${kind.__name__}": written}
+        for kinds, write in _WRITTEN:
+            if isinstance(value, kinds):
+                return {f"${kind.__name__}": write(value)}
         if isinstance(value, type) and self._fallback is None:
             return _type(value)
-        if typing.get_origin(value) is not None:
-            return {"$annotation": without_addresses(repr(value))}
         return self._object(value, path, depth)
 
     def _object(self, value: Any, path: str, depth: int) -> Any:
         kind = type(value)
-        if isinstance(value, pydantic.BaseModel):
-            fields = {name: getattr(value, name) for name in kind.model_fields} | (value.model_extra or {})
-            return {"$object": type_name(kind), "v": self.walk(fields, path, depth + 1)}
-        if dataclasses.is_dataclass(value):
-            fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        if typing.get_origin(value) is not None:
+            return {"$annotation": without_addresses(repr(value))}
+        is_model = isinstance(value, pydantic.BaseModel)
+        if is_model or dataclasses.is_dataclass(kind):
+            names = kind.model_fields if is_model else [field.name for field in dataclasses.fields(kind)]
+            fields = {name: getattr(value, name) for name in names} | (getattr(value, "model_extra", None) or {})
             return {"$object": type_name(kind), "v": self.walk(fields, path, depth + 1)}
         dspy = sys.modules.get("dspy")
         if dspy is not None and isinstance(value, dspy.Example):
@@ -156,29 +155,23 @@ class _Walk:
         raise UnstableError(path, type_name(kind))
 
 
-def _written(value: Any) -> str | None:
-    if isinstance(value, (dt.datetime, dt.date, dt.time)):
-        return value.isoformat()
-    if isinstance(value, dt.timedelta):
-        return f"{value.days} {value.seconds} {value.microseconds}"
-    if isinstance(value, (decimal.Decimal, uuid.UUID, complex)):
-        return str(value)
-    if isinstance(value, pathlib.PurePath):
-        return value.as_posix()
-    if isinstance(value, (bytes, bytearray)):
-        return base64.b64encode(value).decode("ascii")
-    if isinstance(value, (range, slice, re.Pattern)):
-        return repr(value) if not isinstance(value, re.Pattern) else f"{value.flags} {value.pattern!r}"
-    return None
+_WRITTEN: tuple[tuple[Any, Callable[[Any], str]], ...] = (
+    ((dt.datetime, dt.date, dt.time), lambda value: value.isoformat()),
+    (dt.timedelta, lambda value: f"{value.days} {value.seconds} {value.microseconds}"),
+    ((decimal.Decimal, uuid.UUID, complex, range, slice), str),
+    (pathlib.PurePath, lambda value: value.as_posix()),
+    ((bytes, bytearray), lambda value: base64.b64encode(value).decode("ascii")),
+    (re.Pattern, lambda value: f"{value.flags} {value.pattern!r}"),
+)
+"""Values that are told by a text, with what writes it."""
 
 
 def _type(value: type) -> Any:
+    found = {"$type": type_name(value)}
     if issubclass(value, pydantic.BaseModel):
-        try:
-            return {"$type": type_name(value), "schema": value.model_json_schema()}
-        except pydantic.errors.PydanticUserError:
-            return {"$type": type_name(value)}  # it has fields that JSON has no words for
-    return {"$type": type_name(value)}
+        with contextlib.suppress(pydantic.errors.PydanticUserError):  # it has fields that JSON has no words for
+            return {**found, "schema": value.model_json_schema()}
+    return found
 
 
 def _joined(path: str, key: str) -> str:

@@ -8,6 +8,7 @@ user's own. Installed packages are not followed.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import datetime as dt
 import enum
 import functools
@@ -31,12 +32,13 @@ from dspy_cachectl.fingerprints.source_text import (
     is_own,
     is_own_module,
     names_in,
+    source_of,
     stored_names,
-    text_of_class,
     text_of_function,
 )
 
 _FOLLOW_AT_MOST = 500
+_CODE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial, type)
 _CONSTANTS = (str, bytes, int, float, bool, complex, type(None), enum.Enum, re.Pattern, PurePath, dt.date, dt.timedelta)
 
 _NOT_THE_PROGRAM = frozenset({"history", "callbacks", "lm", "_compiled"})
@@ -96,10 +98,17 @@ class Walk:
         """Return the canonical JSON of a value; what is not plain in it stands there as its hash."""
         return canonical.text(without(value), path=path, fallback=lambda held, _: {"$is": self.digest(held)})
 
+    def text_of_part(self, value: Any, path: str) -> str:
+        """Return likewise a part of a program, whose modules and LMs are only named: they are looked at apart."""
+        return canonical.text(
+            without(value),
+            path=path,
+            fallback=lambda held, _: type_name(type(held)) if _is_dspys(held) else {"$is": self.digest(held)},
+        )
+
     def _parts(self, value: Any, *, containers: bool) -> Iterator[str]:
         if isinstance(value, functools.partial):
-            yield "partial"
-            yield self.text([list(value.args), value.keywords])
+            yield self.text(["partial", list(value.args), value.keywords])
             yield self.digest(value.func, containers=containers)
         elif isinstance(value, types.MethodType):
             yield self.digest(value.__func__, containers=containers)
@@ -166,69 +175,56 @@ class Walk:
     def _class(self, kind: type) -> Iterator[str]:
         yield type_name(kind)
         if signatures.is_signature(kind):
-            yield self.text(signatures.described(kind))
+            yield self.text(dict(signatures.parts("", kind)))
             return
         functions = [*functions_of(kind)]
-        text = text_of_class(kind)
+        text = source_of(kind)
         if text is not None:
             yield text
         else:
             yield from (f"{function.__name__}: {text_of_function(function)}" for function in functions)
-            plain = {name: item for name, item in vars(kind).items() if not name.startswith("__")}
-            yield from self._attributes({name: item for name, item in plain.items() if not callable(item)})
+            plain = {name: item for name, item in vars(kind).items() if not (name.startswith("__") or callable(item))}
+            yield self.text(plain)
         for function in functions:
             yield from self._reached(function)
 
     def _object(self, value: Any) -> Iterator[str]:
-        kind = type(value)
-        yield type_name(kind)
-        own = [base for base in kind.__mro__ if is_own(base)]
-        if self._exact and not own:
-            raise UnstableError("", type_name(kind), why="may hold more than can be seen")
-        for base in own:
-            yield self.digest(base)
+        is_users = any(map(is_own, type(value).__mro__))
+        if self._exact and not is_users:
+            raise UnstableError("", type_name(type(value)), why="may hold more than can be seen")
+        yield from self._kind(type(value))
         held = {name: item for name, item in _attributes_of(value).items() if self._exact or not name.startswith("_")}
-        yield from self._attributes(held) if own else self._plain_attributes(held)
+        yield from [self.text(held)] if is_users else _plain_attributes(held)
 
-    def _attributes(self, held: Mapping[str, Any]) -> Iterator[str]:
-        for name, item in sorted(held.items()):
-            if not is_secret_name(name):
-                yield f"{name}={self.text(item, name)}"
-
-    def _plain_attributes(self, held: Mapping[str, Any]) -> Iterator[str]:
-        # Of an object of a package: what it rests on is not looked into.
-        for name, item in sorted(held.items()):
-            try:
-                if not is_secret_name(name):
-                    yield f"{name}={canonical.text(without(item))}"
-            except UnstableError:
-                continue
+    def _kind(self, kind: type) -> Iterator[str]:
+        yield type_name(kind)
+        yield from (self.digest(base) for base in kind.__mro__ if is_own(base))
 
     def _module(self, module: Any) -> Iterator[str]:
-        import dspy
-
-        for name, inner in module.named_sub_modules(dspy.Module):
-            for part, value in module_parts(short_name(name), inner):
-                yield f"{part}={self.text(value)}"
+        for part, value in module_parts(module):
+            yield f"{part}={self.text(value)}"
         for name, lm in lms_of(module):
             yield f"{name}:{self.digest(lm)}"
 
     def _lm(self, lm: Any) -> Iterator[str]:
-        yield type_name(type(lm))
-        for base in type(lm).__mro__:
-            if is_own(base):
-                yield self.digest(base)
+        yield from self._kind(type(lm))
         yield self.text([getattr(lm, "model", None), getattr(lm, "version", None), endpoint_of_lm(lm)])
         yield self.text([checkpoint_of(lm), draws.clean_request(getattr(lm, "kwargs", None) or {})])
 
 
-def module_parts(name: str, module: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what a module is, part by part: its class, the source of that, prompts, demos, settings and attributes.
+def module_parts(program: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what a `dspy.Module` and those in it are, part by part; their LMs are looked at apart.
 
-    Args:
-        name: What the module is called in the program.
-        module: A `dspy.Module`. Its LM is not looked at, and the modules in it are not either.
+    Of each its class, the source of that, prompts, demos, settings and attributes. `self.generate.predict` is called
+    `generate.predict`, and the program itself `self`.
     """
+    import dspy
+
+    for name, module in program.named_sub_modules(dspy.Module):
+        yield from _parts_of_module(name.removeprefix("self.").removeprefix("self") or "self", module)
+
+
+def _parts_of_module(name: str, module: Any) -> Iterator[tuple[str, Any]]:
     import dspy
 
     yield f"{name}.class", type_name(type(module))
@@ -241,7 +237,7 @@ def module_parts(name: str, module: Any) -> Iterator[tuple[str, Any]]:
     skipped = _NOT_OF_A_PREDICTOR if is_predictor else _NOT_THE_PROGRAM
     for attribute, value in vars(module).items():
         if attribute not in skipped and not is_secret_name(attribute) and not _is_dspys(value):
-            yield f"{name}.{attribute}", _without_modules(value)
+            yield f"{name}.{attribute}", value
 
 
 def class_parts(kind: type) -> Iterator[tuple[str, Any]]:
@@ -265,25 +261,17 @@ def lms_of(program: Any) -> Iterator[tuple[str, Any]]:
                     yield where.removeprefix("self."), item
 
 
-def short_name(name: str) -> str:
-    """`self.generate.predict` is called `generate.predict`, and the program itself `self`."""
-    return name.removeprefix("self.").removeprefix("self") or "self"
-
-
 def _items(value: Any) -> Any:
     if isinstance(value, dict):
         return value.items()
-    is_list = isinstance(value, (list, tuple)) and not hasattr(value, "_fields")
-    return enumerate(value) if is_list else [("", value)]
+    return enumerate(value) if isinstance(value, (list, tuple)) else [("", value)]
 
 
-def _without_modules(value: Any) -> Any:
-    """Return a collection with the names of the modules and LMs in it, which are looked at apart."""
-    if _is_dspys(value):
-        return type_name(type(value))
-    if isinstance(value, dict):
-        return {key: _without_modules(item) for key, item in value.items()}
-    return type(value)(map(_without_modules, value)) if type(value) in {list, tuple} else value
+def _plain_attributes(held: Mapping[str, Any]) -> Iterator[str]:
+    # Of an object of a package: what it rests on is not looked into.
+    for name, item in sorted(without(held).items()):
+        with contextlib.suppress(UnstableError):
+            yield f"{name}={canonical.text(item)}"
 
 
 def _attributes_of(value: Any) -> dict[str, Any]:
@@ -297,9 +285,7 @@ def _attributes_of(value: Any) -> dict[str, Any]:
 
 
 def _is_code(value: Any) -> bool:
-    if isinstance(value, (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial, type)):
-        return True
-    return _wrapped(value) is not None
+    return isinstance(value, _CODE) or _wrapped(value) is not None
 
 
 def _wrapped(value: Any) -> types.FunctionType | None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -69,9 +67,11 @@ def _path(name: str) -> Path | None:
 
 def _of_folder(folder: Path) -> str:
     whole = hashlib.sha256()
-    for path in _files(folder):
-        name = path.relative_to(folder).as_posix()
-        whole.update(f"{name}\0{path.stat().st_size}\0{_of_file(path)}\0".encode("utf-8", "surrogateescape"))
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.is_file() and ".git" not in name.parts[:-1]:
+            text = f"{name.as_posix()}\0{path.stat().st_size}\0{_of_file(path)}\0"
+            whole.update(text.encode("utf-8", "surrogateescape"))
     return whole.hexdigest()
 
 
@@ -90,12 +90,3 @@ def _read(path: Path, identity: tuple[int, ...]) -> str:  # noqa: ARG001 - the c
         while block := file.read(_BLOCK):
             hashed.update(block)
     return hashed.hexdigest()
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name != ".git")
-        for name in sorted(names):
-            path = Path(root) / name
-            if path.is_file():
-                yield path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -37,9 +36,9 @@ def questions_of(examples: Iterable[Any]) -> list[Question]:
     found = []
     for index, example in enumerate(examples):
         which = f"example {index}"
-        key = _example_key(example, which)
-        label = _digest(_split(example, which, inputs=False), which)
-        found.append(Question(example_key=key, label_key=label, occurrence=seen[key]))
+        inputs, labels = _split(example, which)
+        key = _digest(inputs, which)
+        found.append(Question(example_key=key, label_key=_digest(labels, which), occurrence=seen[key]))
         seen[key] += 1
     if not found:
         raise ConfigurationError("the data set is empty: give at least one example")
@@ -48,19 +47,7 @@ def questions_of(examples: Iterable[Any]) -> list[Question]:
 
 def hash_of_questions(questions: Sequence[Question]) -> str:
     """Hash a data set: inputs and labels, how often each occurs, and not their order."""
-    whole = hashlib.sha256()
-    for pair in sorted(f"{question.example_key} {question.label_key}" for question in questions):
-        whole.update(pair.encode())
-    return whole.hexdigest()
-
-
-def _example_key(example: Any, which: str) -> str:
-    inputs = _split(example, which, inputs=True)
-    if not inputs:
-        raise ConfigurationError(
-            f"{which} has none of the inputs that with_inputs() names; its fields are {sorted(example.keys())}"
-        )
-    return _digest(inputs, which)
+    return canonical.digest(sorted([question.example_key, question.label_key] for question in questions))
 
 
 def _digest(fields: dict[str, Any], which: str) -> str:
@@ -74,7 +61,7 @@ def _digest(fields: dict[str, Any], which: str) -> str:
         ) from error
 
 
-def _split(example: Any, which: str, *, inputs: bool) -> dict[str, Any]:
+def _split(example: Any, which: str) -> tuple[dict[str, Any], dict[str, Any]]:
     import dspy
 
     if not isinstance(example, dspy.Example):
@@ -82,10 +69,14 @@ def _split(example: Any, which: str, *, inputs: bool) -> dict[str, Any]:
             f"{which} is a {type(example).__name__}: make it a dspy.Example(...).with_inputs(...) that names its inputs"
         )
     try:
-        part = example.inputs() if inputs else example.labels()
+        # Fields of DSPy's own, such as the random id that its loaders give, are no part of a question.
+        inputs, labels = dict(example.inputs().items()), dict(example.labels().items())
     except ValueError as error:
         raise ConfigurationError(
             f"{which} does not say which of its fields are inputs: call .with_inputs('question', ...) on it"
         ) from error
-    # Fields of DSPy's own, such as the random id that its loaders give, are no part of a question.
-    return dict(part.items())
+    if not inputs:
+        raise ConfigurationError(
+            f"{which} has none of the inputs that with_inputs() names; its fields are {sorted(example.keys())}"
+        )
+    return inputs, labels

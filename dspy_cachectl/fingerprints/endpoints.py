@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from dspy_cachectl.entries.draws import clean_endpoint
+from dspy_cachectl.fingerprints.canonical import type_name
 
 UNNAMED = "dummy:"
 """How the endpoint of an LM begins that has none but has to be told from others of its name."""
@@ -40,8 +41,7 @@ def endpoint_of_lm(lm: Any) -> str | None:
 
 
 def _engine_identity(engine: Any) -> str:
-    kind = type(engine)
-    name = f"engine:{kind.__module__}.{kind.__qualname__}"
+    name = f"engine:{type_name(type(engine))}"
     dump = getattr(engine, "dump_state", None)
     if not callable(dump):
         return name

@@ -29,7 +29,7 @@ class ModelIdentity:
             provider's usual one.
         checkpoint: The hash of the weights, where the model is a local file or folder; else None.
         kind: The LM's class and the hash of its source, where it is the user's own; else None.
-        others: The LMs that parts of the program carry themselves, each with the part's name, in order.
+        others: The LMs that parts of the program carry themselves, each with the part's name, in the order of these.
     """
 
     model: str
@@ -57,7 +57,7 @@ def model_identity(lm: Any, *, program: Any = None) -> ModelIdentity:
     Raises:
         ConfigurationError: If there is no LM at all, or a checkpoint cannot be read.
     """
-    others = tuple((name, _identity(other)) for name, other in lms_of(program))
+    others = tuple((name, _identity(other)) for name, other in sorted(lms_of(program), key=lambda found: found[0]))
     if lm is None and not others:
         raise ConfigurationError("no LM is loaded: call dspy.configure(lm=cachectl.LM(...)) first")
     return ModelIdentity("none", others=others) if lm is None else _identity(lm, others)
@@ -72,7 +72,7 @@ def generation_config(lm: Any, temperature: float | None = None, *, program: Any
         program: The program, where its parts may have LMs of their own.
 
     Raises:
-        ConfigurationError: If an option cannot be told from others.
+        UnstableError: If an option cannot be told from others.
     """
     config = _options(lm, temperature) if lm is not None else {}
     others = {name: _options(other, temperature) for name, other in lms_of(program)}
@@ -95,10 +95,7 @@ def _options(lm: Any, temperature: float | None) -> dict[str, Any]:
     options = draws.clean_request(getattr(lm, "kwargs", None) or {})
     if temperature is not None and not options.get("temperature"):
         options["temperature"] = temperature
-    try:
-        plain: dict[str, Any] = canonical.as_json(
-            options, path="the LM's options", fallback=lambda value, _path: code_fingerprint(value)
-        )
-    except canonical.UnstableError as error:
-        raise ConfigurationError(f"{error}: give the LM plain options") from error
+    plain: dict[str, Any] = canonical.as_json(
+        options, path="the LM's options", fallback=lambda value, _path: code_fingerprint(value)
+    )
     return plain

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from dspy_cachectl.fingerprints import canonical
-from dspy_cachectl.fingerprints.code import Walk, class_parts, module_parts, name_of, short_name
+from dspy_cachectl.fingerprints.code import Walk, class_parts, module_parts, name_of
 
 _PART_DIGITS = 16
 
+_WHOLE = {
+    "dspy": "the version of DSPy",
+    "adapter": "adapter",
+    "adapter.config": "configuration of the adapter",
+}
 _WORDS = {
     "signature": "the fields of {}",
     "instructions": "instructions of {}",
@@ -36,8 +41,8 @@ class Fingerprint:
     @classmethod
     def of(cls, parts: Mapping[str, Any]) -> Fingerprint:
         """Make the fingerprint of parts. What two of them share counts in both."""
-        hashed = {name: canonical.digest(Walk().text(part, name))[:_PART_DIGITS] for name, part in parts.items()}
-        ordered = dict(sorted(hashed.items()))
+        hashed = {name: canonical.digest(Walk().text_of_part(part, name)) for name, part in parts.items()}
+        ordered = {name: whole[:_PART_DIGITS] for name, whole in sorted(hashed.items())}
         return cls(hash=canonical.digest(ordered), parts=ordered)
 
 
@@ -56,8 +61,7 @@ def program_fingerprint(program: Any, adapter: Any = None) -> Fingerprint:
 
     parts: dict[str, Any] = {"dspy": dspy.__version__}
     if isinstance(program, dspy.Module):
-        for name, module in program.named_sub_modules(dspy.Module):
-            parts.update(module_parts(short_name(name), module))
+        parts.update(module_parts(program))
     else:
         parts[f"source:{name_of(program)}"] = program
     adapter = adapter or dspy.settings.adapter or dspy.ChatAdapter()
@@ -81,10 +85,8 @@ def changed(before: Fingerprint, after: Fingerprint) -> list[str]:
 def _in_words(part: str) -> str:
     if part.startswith("source:"):
         return f"source of {part.removeprefix('source:').rsplit('.', 1)[-1]}"
-    if part == "dspy":
-        return "the version of DSPy"
-    if part in {"adapter", "adapter.config"}:
-        return "adapter" if part == "adapter" else "configuration of the adapter"
+    if part in _WHOLE:
+        return _WHOLE[part]
     owner, _, what = part.rpartition(".")
     whose = "the program" if owner == "self" else f"'{owner}'"
     return _WORDS[what].format(whose) if what in _WORDS else f"attribute {what!r} of {whose}"

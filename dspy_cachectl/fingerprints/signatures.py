@@ -19,11 +19,6 @@ def is_signature(value: Any) -> bool:
     return dspy is not None and isinstance(value, type) and issubclass(value, dspy.Signature)
 
 
-def described(signature: Any) -> dict[str, Any]:
-    """Return what a signature asks for."""
-    return dict(parts("", signature))
-
-
 def parts(name: str, signature: Any) -> Iterator[tuple[str, Any]]:
     """Yield what the signature of a predictor asks for, part by part.
 

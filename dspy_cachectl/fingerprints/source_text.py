@@ -21,24 +21,19 @@ _STORES = frozenset({"STORE_GLOBAL", "STORE_DEREF", "DELETE_GLOBAL", "DELETE_DER
 def is_own(kind: Any) -> bool:
     """Tell whether code is the user's: not Python's, and not an installed package's."""
     module = getattr(kind, "__module__", None)
-    if not isinstance(module, str) or module.split(".")[0] in {"builtins", "dspy", "dspy_cachectl"}:
-        return False
-    return is_own_module(module)
+    return isinstance(module, str) and is_own_module(module)
 
 
 @functools.lru_cache(maxsize=4096)
 def is_own_module(name: str) -> bool:
     """Tell whether a module is the user's."""
-    if name == "__main__":
-        return True
+    if name.partition(".")[0] in {"dspy", "dspy_cachectl"}:
+        return False  # wherever they lie
     module = sys.modules.get(name)
-    if module is None:
+    if name == "__main__" or module is None:
         return True
-    file = getattr(module, "__file__", None)
-    if file is None:
-        return False  # built in, or a namespace
-    path = Path(file).resolve()
-    return not any(path.is_relative_to(folder) for folder in _installed())
+    file = getattr(module, "__file__", None)  # None: built in, or a namespace
+    return file is not None and not any(map(Path(file).resolve().is_relative_to, _installed()))
 
 
 @functools.cache
@@ -49,11 +44,6 @@ def _installed() -> tuple[Path, ...]:
     return tuple(Path(folder).resolve() for folder in folders if folder)
 
 
-def text_of_class(kind: type) -> str | None:
-    """Return the source of a class without comments and layout; None where there is none."""
-    return _normal(kind)
-
-
 def text_of_function(function: types.FunctionType) -> str:
     """Return what a function says: its source without comments and layout, or its byte code where there is none."""
     return _text_of_code(function.__code__, function.__code__.co_filename)
@@ -62,14 +52,15 @@ def text_of_function(function: types.FunctionType) -> str:
 @functools.lru_cache(maxsize=4096)
 def _text_of_code(code: types.CodeType, filename: str) -> str:  # noqa: ARG001 - equal code may be of two files
     # Of the code and not of the function: the source of what a decorator returns would be that of what it wraps.
-    text = _normal(code)
+    text = source_of(code)
     if text is None:
         return _byte_code(code)
     # Two lambdas on one line have the same source.
     return text + _byte_code(code) if code.co_name == "<lambda>" else text
 
 
-def _normal(code: Any) -> str | None:
+def source_of(code: Any) -> str | None:
+    """Return the source of a class or of code without comments and layout; None where there is none."""
     try:
         source = textwrap.dedent(inspect.getsource(code))
     except (OSError, TypeError, IndentationError, SyntaxError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +13,10 @@ from dspy_cachectl.fingerprints import canonical
 from dspy_cachectl.fingerprints.models import ModelIdentity
 from dspy_cachectl.fingerprints.programs import Fingerprint, changed
 
-KEY_VERSION = 2
+KEY_VERSION = 3
 """Part of every key. Raised when the meaning of a key changes."""
+_LONGEST = 200
+"""How long two values may be together, in characters, to be shown."""
 
 
 @dataclass(frozen=True)
@@ -73,38 +75,26 @@ def distance(one: SnapshotKey, other: SnapshotKey) -> int:
 def differences(before: SnapshotKey, after: SnapshotKey) -> list[str]:
     """Say in words what differs between two keys but for the data, one line each."""
     return [
-        *_model_differences(before.model, after.model),
+        *(f"model: {line}" for line in _differences(_in_words(before.model), _in_words(after.model))),
         *(f"program: {line}" for line in changed(before.program, after.program)),
-        *(f"generation: {line}" for line in _option_differences(before.generation, after.generation)),
+        *(f"generation: {line}" for line in _differences(before.generation, after.generation)),
     ]
 
 
-def _model_differences(before: ModelIdentity, after: ModelIdentity) -> list[str]:
-    lines = []
-    for name in ("model", "version", "endpoint"):
-        old, new = getattr(before, name), getattr(after, name)
-        if old != new:
-            lines.append(f"model: {'name' if name == 'model' else name} {old!r} is now {new!r}")
-    if before.checkpoint != after.checkpoint:
-        lines.append("model: the content of its checkpoint changed")
-    if before.kind != after.kind:
-        lines.append("model: the class of the LM, or its source, changed")
-    if before.others != after.others:
-        old_others, new_others = dict(before.others), dict(after.others)
-        names = sorted({*old_others, *new_others})
-        lines += [
-            f"model: the LM of {name!r} changed" for name in names if old_others.get(name) != new_others.get(name)
-        ] or ["model: the LMs of the program changed places"]
-    return lines
+def _in_words(model: ModelIdentity) -> dict[str, Any]:
+    return {
+        "name": model.model,
+        "version": model.version,
+        "endpoint": model.endpoint,
+        "the content of its checkpoint": model.checkpoint,
+        "the class of the LM, or its source,": model.kind,
+        **{f"the LM of {name!r}": other for name, other in model.others},
+    }
 
 
-def _option_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    lines = []
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     for name in sorted({*before, *after}):
         old, new = before.get(name), after.get(name)
         if old != new:
-            if name == "others" or len(f"{old!r}{new!r}") > 200:
-                lines.append(f"{name} changed")
-            else:
-                lines.append(f"{name} {old!r} is now {new!r}")
-    return lines
+            is_told = name != "others" and not name.startswith("the ") and len(f"{old!r}{new!r}") <= _LONGEST
+            yield f"{name} {old!r} is now {new!r}" if is_told else f"{name} changed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import functools
 import re
@@ -241,6 +242,19 @@ def test_what_a_metric_reaches_counts(monkeypatch: pytest.MonkeyPatch) -> None:
         found.append(metric_fingerprint(by_pattern))
 
     assert 3 == len(set(found))
+
+
+@dataclasses.dataclass
+class Limits:
+    low: float
+    high: float
+
+
+def test_a_class_that_a_metric_holds_counts() -> None:
+    """A dataclass that is held itself is no object of it."""
+    held = [Judge(kind) for kind in (Limits, Point, Limits(1, 2))]  # type: ignore[arg-type]
+
+    assert 3 == len({metric_fingerprint(metric) for metric in held})
 
 
 def test_things_that_hold_each_other_have_an_end() -> None:
