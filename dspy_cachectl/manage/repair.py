@@ -26,9 +26,9 @@ from dspy_cachectl.manage.progress import Advance
 from dspy_cachectl.manage.verification import Flaw, Kind, Report, RowState, verify
 from dspy_cachectl.reports.texts import as_json
 from dspy_cachectl.stores.database import as_text
-from dspy_cachectl.stores.folder import Folder
+from dspy_cachectl.stores.disk import DiskStore
 from dspy_cachectl.stores.forks import inside_sqlite
-from dspy_cachectl.stores.reader import DATABASE, database
+from dspy_cachectl.stores.reader import DATABASE
 
 _COLUMNS = "rowid, key, raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, value"
 _PATIENCE = 5.0
@@ -170,8 +170,8 @@ def _rebuild(folder: Path, done: Repaired) -> None:
         return
     new = folder / f".new-{uuid.uuid4().hex[:8]}"
     try:
-        database(new, patience=_PATIENCE).make()
-        made = Folder(str(new), max_bytes=2**62, patience=_PATIENCE)
+        made = DiskStore(new, patience=_PATIENCE)
+        made.make()
         made.close()
         with _connected(new / DATABASE) as target:
             _copy_readable_rows(folder / DATABASE, target)

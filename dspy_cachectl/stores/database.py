@@ -29,6 +29,9 @@ Sql = Callable[..., list[tuple[Any, ...]]]
 _NO_LOCK_FILE = ("unable to open", "readonly", "disk I/O error", "is full")
 """What SQLite says where it cannot make the file that readers and writers lock: the disk is read-only, or full."""
 
+_REST_FACTOR = 10
+"""After a failed opening the next is tried when ten times as long has passed: failing takes a tenth of the time."""
+
 _INHERITED: list[sqlite3.Connection] = []
 """A forked child may neither use nor close its parent's connections, so they are kept as they are."""
 
@@ -47,8 +50,9 @@ class Database:
         schema: The statements that make its tables.
         synchronous: `FULL` where an acknowledged change has to survive a power failure, too.
         patience: How long to wait for a database that another process has locked, in seconds.
-        log: Write ahead to a log, which spares waiting for the disk where connections stay open.
-        keep_open: Keep one connection, with a log, until `close`, instead of one for each use: ten times as fast.
+        keep_open: Keep one connection from the first change until `close`, instead of one for each use, and write ahead
+            to a log: ten times as fast. After a failed opening the next is tried when ten times as long has passed.
+        prepare: What is done with a connection before its first use, to be kept.
     """
 
     def __init__(
@@ -60,8 +64,8 @@ class Database:
         schema: Sequence[str] = (),
         synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
         patience: float = 5.0,
-        log: bool = False,
         keep_open: bool = False,
+        prepare: Callable[[sqlite3.Connection], None] | None = None,
     ) -> None:
         self.path = Path(path).absolute()
         self.patience = patience
@@ -71,11 +75,18 @@ class Database:
         self._schema = schema
         self._synchronous = synchronous
         self._keep_open = keep_open
-        self._with_log = log or keep_open
+        self._with_log = keep_open
+        self._prepare = prepare
         self._kept: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
+        self._failure: tuple[StoreUnavailableError, float] | None = None
         self._lock = threading.RLock()
         tell_after_fork(self)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it keeps a connection."""
+        return self._kept is not None
 
     def read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Return what a query finds; nothing where there is no file. Nothing is written, not even to make the file.
@@ -84,10 +95,9 @@ class Database:
             FormatVersionError: If another version of this package wrote it.
             StoreUnavailableError: If it cannot be read, or is not ours.
         """
-        if self._kept is not None:
-            with self._connection() as connection:
-                return self._run(connection, query, *values)
         with self._translated():
+            if self._kept is not None:
+                return patiently(lambda: self._read_kept(query, values), self.patience)
             if not self._exists():
                 return []
             try:
@@ -111,8 +121,9 @@ class Database:
             FormatVersionError: If another version of this package wrote it.
             StoreUnavailableError: If it cannot be written, or is not ours.
         """
-        with self._connection() as connection:
-            self._run(connection, "BEGIN IMMEDIATE")
+        with contextlib.ExitStack() as held:
+            with self._translated():
+                connection = patiently(lambda: self._begin(held), self.patience)
             try:
                 yield lambda query, *values: self._run(connection, query, *values)
                 self._run(connection, "COMMIT")
@@ -139,7 +150,22 @@ class Database:
         self._lock = threading.RLock()
         if self._kept is not None:
             _INHERITED.append(self._kept)
-            self._kept = None
+        self._kept = self._failure = None
+
+    def _read_kept(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        with self._lock:
+            connection = self._keep()
+            with inside_sqlite:
+                return connection.execute(query, values).fetchall()
+
+    def _begin(self, held: contextlib.ExitStack) -> sqlite3.Connection:
+        """Begin a change, or let go at once: while another process is in the way, other threads can read."""
+        with contextlib.ExitStack() as tried:
+            connection = tried.enter_context(self._connection())
+            with inside_sqlite:
+                connection.execute("BEGIN IMMEDIATE")
+            held.push(tried.pop_all())
+            return connection
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -160,8 +186,17 @@ class Database:
             self.close()
             raise StoreUnavailableError(f"{self.path} was deleted or replaced while in use; it is opened anew")
         if self._kept is None:
-            self._kept = self._connect()
-            self._identity = self._look_up()
+            if self._failure is not None and time.monotonic() < self._failure[1]:
+                # Whoever waited for the lock must not wait once more for what just failed.
+                raise StoreUnavailableError(str(self._failure[0])) from self._failure[0].__cause__
+            started = time.monotonic()
+            try:
+                self._kept = self._connect()
+            except StoreUnavailableError as error:
+                now = time.monotonic()
+                self._failure = error, now + _REST_FACTOR * (now - started)
+                raise
+            self._identity, self._failure = self._look_up(), None
         return self._kept
 
     def _exists(self) -> bool:
@@ -193,6 +228,9 @@ class Database:
             if not self._is_filled(connection):
                 self._fill(connection)
             if not self._with_log or self._begin_log(connection):
+                connection.text_factory = as_text
+                if self._prepare is not None:
+                    self._prepare(connection)
                 return connection
         except BaseException:
             connection.close()
@@ -276,7 +314,10 @@ class Database:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            raise StoreUnavailableError(f"could not use {self.path}: {reason(error)}") from error
+            why = reason(error)
+            if is_locked(error):
+                why = f"another process kept it locked for {self.patience:g} s"
+            raise StoreUnavailableError(f"could not use {self.path}: {why}") from error
 
 
 def make_private(folder: Path) -> None:
@@ -310,7 +351,7 @@ def as_text(data: bytes) -> str:
     return data.decode("utf-8", "replace")
 
 
-def is_locked(error: sqlite3.Error) -> bool:
+def is_locked(error: BaseException) -> bool:
     """Tell whether it is another process that is in the way."""
     return "locked" in str(error)
 

@@ -5,26 +5,16 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import threading
-import time
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
-
-import diskcache
 
 from dspy_cachectl.errors import StoreError, StoreUnavailableError
 from dspy_cachectl.stores.base import Label
 from dspy_cachectl.stores.database import reason
 from dspy_cachectl.stores.folder import Folder
-from dspy_cachectl.stores.forks import inside_sqlite, tell_after_fork
-from dspy_cachectl.stores.reader import DATABASE, FolderReader, database
-
-_REST_FACTOR = 10
-"""After a failed opening the next is tried when ten times as long has passed: failing takes a tenth of the time."""
-
-_INHERITED: list[Folder] = []
-"""A forked child may neither use nor close its parent's connections, so they are kept as they are."""
+from dspy_cachectl.stores.forks import inside_sqlite
+from dspy_cachectl.stores.reader import FolderReader, database
 
 
 class DiskStore:
@@ -41,13 +31,8 @@ class DiskStore:
     def __init__(self, path: str | os.PathLike[str], *, max_bytes: int = 30 * 10**9, patience: float = 5.0) -> None:
         self.path = Path(path).expanduser().absolute()
         self.max_bytes = max_bytes
-        self.patience = patience
-        self._lock = threading.Lock()
-        self._folder: Folder | None = None
-        self._opened: tuple[int, int] | None = None
-        self._failure: tuple[StoreUnavailableError, float] | None = None
-        self._reader = FolderReader(self.path, patience=patience)
-        tell_after_fork(self)
+        self._database = database(self.path, patience=patience, keep_open=True, prepare=self._prepare)
+        self._reader = FolderReader(self.path, opened=self._database)
 
     @property
     def location(self) -> str:
@@ -56,25 +41,22 @@ class DiskStore:
 
     def get(self, key: str) -> bytes | None:
         """Return the bytes kept under a key, or None."""
-        if self._folder is None and not self._reader.exists():
-            return None
-        folder = self._open_if_possible()
-        if folder is None:
-            # A folder on a read-only disk still has answers to give.
-            return self._reader.get(key)
-        with self._translated("read"):
-            value: bytes | None = folder.get(key, retry=False)
-            return value
+        if not self._database.is_open:
+            if not self._reader.exists():
+                return None
+            with contextlib.suppress(StoreUnavailableError):  # a folder on a read-only disk has answers to give, too
+                self.make()
+        return self._reader.get(key)
 
     def put(self, key: str, value: bytes, label: Label) -> None:
         """Keep bytes under a key, in place of what was there."""
         with self._writing() as folder:
-            folder.set(key, value, tag=label.encode(), retry=False)
+            folder.set(key, value, tag=label.encode())
 
     def delete(self, key: str) -> bool:
         """Remove a key. Tell whether it was there."""
         with self._writing() as folder:
-            return bool(folder.delete(key, retry=False))
+            return bool(folder.delete(key))
 
     def delete_many(self, keys: Sequence[str], *, stored_before: float = math.inf) -> int:
         """Remove keys in one transaction. Return how many were there.
@@ -88,8 +70,8 @@ class DiskStore:
 
     def shrink(self) -> None:
         """Give the disk back what deleted entries took up, as far as other processes let it. It never waits long."""
-        with self._writing() as folder:
-            folder.shrink()
+        self.make()
+        self._database.read("PRAGMA wal_checkpoint(TRUNCATE)")  # SQLite then cuts the database, too: it is made so
 
     def keys(self, kind: str | None = None) -> Iterator[str]:
         """Yield the keys, newest first; only those filed under a kind, where one is named."""
@@ -111,86 +93,32 @@ class DiskStore:
     def clear(self) -> int:
         """Remove all entries. Return how many there were."""
         with self._writing() as folder:
-            return int(folder.clear(retry=False))
+            return int(folder.clear())
+
+    def make(self) -> None:
+        """See to it that the folder is there, and can be written."""
+        self._database.make()
 
     def close(self) -> None:
-        """Close this thread's connection; other threads' close when the threads end."""
-        with self._lock:
-            folder, self._folder, self._opened = self._folder, None, None
-        if folder is not None:
-            with self._translated("close"):
-                folder.close()
+        """Close the connection. The next use makes another."""
+        self._database.close()
 
-    def after_fork(self) -> None:
-        """Open everything anew in the child."""
-        self._lock = threading.Lock()
-        if self._folder is not None:
-            _INHERITED.append(self._folder)
-        self._folder = self._opened = self._failure = None
-
-    def _open_if_possible(self) -> Folder | None:
-        try:
-            return self._open()
-        except StoreUnavailableError:
-            if self._failure is None:
-                raise  # it could be opened, and was deleted
-            return None
-
-    def _open(self) -> Folder:
-        folder = self._folder
-        if folder is not None and self._identity() == self._opened:
-            return folder
-        with self._lock:
-            if self._folder is not None:
-                if self._identity() == self._opened:
-                    return self._folder
-                self._folder = self._opened = None
-                raise StoreUnavailableError(
-                    f"the store's folder {self.path} was deleted or replaced while in use; it is opened anew"
-                )
-            if self._failure is not None and time.monotonic() < self._failure[1]:
-                # Whoever waited for the lock must not wait once more for what just failed.
-                raise StoreUnavailableError(str(self._failure[0])) from self._failure[0].__cause__
-            started = time.monotonic()
-            try:
-                self._folder = self._opening()
-            except StoreUnavailableError as error:
-                now = time.monotonic()
-                self._failure = error, now + _REST_FACTOR * (now - started)
-                raise
-            self._opened, self._failure = self._identity(), None
-            return self._folder
-
-    def _opening(self) -> Folder:
-        database(self.path, patience=self.patience).make()
+    def _prepare(self, connection: sqlite3.Connection) -> None:
         with self._translated("open"):
-            return Folder(str(self.path), max_bytes=self.max_bytes, patience=self.patience)
-
-    def _identity(self) -> tuple[int, int] | None:
-        # SQLite goes on writing to a deleted file without a word, so the file is looked at by name.
-        try:
-            found = (self.path / DATABASE).stat()
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
+            self._folder = Folder(
+                str(self.path), connection, max_bytes=self.max_bytes, patience=self._database.patience
+            )
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[Folder]:
-        folder = self._open()
-        with self._translated("write"):
-            yield folder
+        with self._translated("write"), self._database.change(), inside_sqlite:
+            yield self._folder
 
     @contextlib.contextmanager
     def _translated(self, doing: str) -> Iterator[None]:
         try:
-            with inside_sqlite:
-                yield
+            yield
         except StoreError:
             raise
-        except diskcache.Timeout as error:
-            self._unavailable(doing, f"another process kept its database locked for {self.patience:g} s", error)
-        except Exception as error:  # noqa: BLE001 - what a damaged database makes diskcache raise has no bounds
-            self._unavailable(doing, reason(error), error)
-
-    def _unavailable(self, doing: str, why: str, error: BaseException) -> NoReturn:
-        raise StoreUnavailableError(f"could not {doing} the store {self.path}: {why}") from error
+        except Exception as error:  # what a damaged database makes diskcache raise has no bounds
+            raise StoreUnavailableError(f"could not {doing} the store {self.path}: {reason(error)}") from error

@@ -1,15 +1,15 @@
 """diskcache, made safe for answers that were paid for.
 
-diskcache brings the file format, eviction, and writing by many processes. Set right here: it may not unpickle, every
-value is in its row and no file is looked for, it waits for a locked database in turn and not without bound, and a
-failure keeps its reason.
+diskcache brings the tables, their columns and what is done with them. Set right here: it may not unpickle, every value
+is in its row and no file is looked for, and all threads share one connection. diskcache has one for each thread; what
+those leave behind stays open as long as any other is in use, so that thread pools that come and go use up what
+descriptors a process may have.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -26,8 +26,6 @@ _MOST_REMOVED = 500
 """How many entries one write removes at most: a limit that was lowered must not hold it up for minutes."""
 _SQLITE_PAGE = 4096
 _LOCK_FILE = 32 * 1024
-_POLITE = 100
-"""For how many milliseconds the log's writing back waits for other processes; the next writer does it as well."""
 
 
 class BytesDisk(diskcache.Disk):  # type: ignore[misc]
@@ -57,21 +55,21 @@ class BytesDisk(diskcache.Disk):  # type: ignore[misc]
 
 
 class Folder(diskcache.Cache):  # type: ignore[misc]
-    """A diskcache in a folder.
+    """A diskcache over a connection that somebody else opens, begins and ends transactions with, and closes.
 
     Args:
         directory: The folder.
+        connection: The connection to its database.
         max_bytes: What its files may take up together, in bytes, the write-ahead log included.
-        patience: After how many seconds of a locked database a read or write gives up.
+        patience: How long to wait, while the tables are made, for a process that has locked the database; in seconds.
     """
 
-    def __init__(self, directory: str, *, max_bytes: int, patience: float) -> None:
-        self.patience = patience
-        self._turn = threading.Lock()
+    def __init__(self, directory: str, connection: sqlite3.Connection, *, max_bytes: int, patience: float) -> None:
+        self._connection = connection
+        self._patience = patience
         wal = min(_LARGEST_WAL, max_bytes // 4)
         super().__init__(
             directory,
-            timeout=patience,
             disk=BytesDisk,
             size_limit=max_bytes - wal - _LOCK_FILE,
             eviction_policy="least-recently-stored",
@@ -85,47 +83,47 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
     def add_usage(self, used: Mapping[str, Mapping[str, float]], served: Mapping[str, int]) -> None:
         """Add to what is counted, and to how often entries were served, in the columns that diskcache has for it."""
         now = time.time()
-        with self._transact():
-            self._con.executemany(
-                "INSERT INTO usage VALUES (?, ?, ?)"
-                " ON CONFLICT (label, counter) DO UPDATE SET amount = amount + excluded.amount",
-                [(label, name, n) for label, counters in used.items() for name, n in counters.items()],
-            )
-            self._con.executemany(
-                "UPDATE Cache SET access_count = access_count + ?, access_time = ? WHERE key = ? AND raw = 1",
-                [(count, now, key) for key, count in served.items()],
-            )
+        self._connection.executemany(
+            "INSERT INTO usage VALUES (?, ?, ?)"
+            " ON CONFLICT (label, counter) DO UPDATE SET amount = amount + excluded.amount",
+            [(label, name, n) for label, counters in used.items() for name, n in counters.items()],
+        )
+        self._connection.executemany(
+            "UPDATE Cache SET access_count = access_count + ?, access_time = ? WHERE key = ? AND raw = 1",
+            [(count, now, key) for key, count in served.items()],
+        )
 
     def delete_many(self, keys: Sequence[str], stored_before: float) -> int:
-        """Remove rows in one transaction; not those that were stored since a time."""
+        """Remove rows; not those that were stored since a time."""
         delete = "DELETE FROM Cache WHERE key = ? AND raw = 1 AND CAST(coalesce(store_time, 0) AS REAL) < ?"
-        with self._transact() as (sql, _):
-            return sum(sql(delete, (key, stored_before)).rowcount for key in keys)
+        return self._connection.executemany(delete, [(key, stored_before) for key in keys]).rowcount
 
-    def shrink(self) -> None:
-        """Write the log back and cut it. SQLite cuts the database too: diskcache makes it so (auto_vacuum)."""
-        connection: sqlite3.Connection = self._con
-        connection.execute(f"PRAGMA busy_timeout = {_POLITE}")
-        try:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        finally:
-            connection.execute(f"PRAGMA busy_timeout = {int(self.patience * 1000)}")
+    def close(self) -> None:
+        """Do nothing. diskcache does it with a connection when it has made its tables."""
+
+    @property
+    def _con(self) -> sqlite3.Connection:
+        return self._connection
 
     @property
     def _sql(self) -> Callable[..., Any]:
-        # diskcache itself retries for 60 seconds wherever it opens a database or a connection; `Timeout` ends that.
-        execute = self._con.execute
-        give_up = time.monotonic() + self.patience
-
         def run(statement: str, *args: Any) -> Any:
             try:
-                return execute(statement, *args)
+                return patiently(lambda: self._connection.execute(statement, *args), self._patience)
             except sqlite3.OperationalError as error:
-                if is_locked(error) and time.monotonic() >= give_up:
-                    raise diskcache.Timeout from error
+                if is_locked(error):  # diskcache itself would go on for 60 seconds; `Timeout` ends that
+                    raise diskcache.Timeout(f"another process kept it locked for {self._patience:g} s") from error
                 raise
 
         return run
+
+    @contextlib.contextmanager
+    def _transact(
+        self,
+        retry: bool = False,  # noqa: ARG002 - diskcache's signature
+        filename: str | None = None,  # noqa: ARG002
+    ) -> Iterator[tuple[Callable[..., Any], Callable[[str | None], None]]]:
+        yield self._connection.execute, _leave
 
     def _cull(
         self,
@@ -136,51 +134,10 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
     ) -> None:
         """Remove what was stored first until the rest fits. diskcache removes ten at once, however large they are."""
         for _ in range(_MOST_REMOVED):
-            if self._bytes_kept(sql) <= self.size_limit:
+            pages, free = (sql(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
+            if (pages - free) * self._page_size <= self.size_limit:
                 return
-            oldest = sql("SELECT rowid FROM Cache ORDER BY store_time, rowid LIMIT 1").fetchone()
-            if oldest is None:
-                return
-            sql("DELETE FROM Cache WHERE rowid = ?", oldest)
-
-    def _bytes_kept(self, sql: Callable[..., Any]) -> int:
-        pages, free = (sql(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
-        return int((pages - free) * self._page_size)
-
-    @contextlib.contextmanager
-    def _transact(
-        self,
-        retry: bool = False,  # noqa: ARG002 - diskcache's signature
-        filename: str | None = None,  # noqa: ARG002
-    ) -> Iterator[tuple[Callable[..., Any], Callable[[str | None], None]]]:
-        with self._in_turn() as connection:
-            try:
-                yield connection.execute, _leave
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:  # SQLite may have rolled back by itself
-                    connection.execute("ROLLBACK")
-                raise
-
-    @contextlib.contextmanager
-    def _in_turn(self) -> Iterator[sqlite3.Connection]:
-        """Begin to write. Of this process one thread tries at a time, and it tries often."""
-        if not self._turn.acquire(timeout=self.patience):
-            raise diskcache.Timeout
-        try:
-            connection: sqlite3.Connection = self._con
-            connection.execute("PRAGMA busy_timeout = 0")
-            try:
-                patiently(lambda: connection.execute("BEGIN IMMEDIATE"), self.patience)
-            except sqlite3.OperationalError as error:
-                if is_locked(error):
-                    raise diskcache.Timeout from error
-                raise
-            finally:
-                connection.execute(f"PRAGMA busy_timeout = {int(self.patience * 1000)}")
-            yield connection
-        finally:
-            self._turn.release()
+            sql("DELETE FROM Cache WHERE rowid = (SELECT rowid FROM Cache ORDER BY store_time, rowid LIMIT 1)")
 
 
 def _leave(filename: str | None) -> None:

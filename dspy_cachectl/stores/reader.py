@@ -16,7 +16,6 @@ from dspy_cachectl.stores.base import Label
 from dspy_cachectl.stores.database import Database
 
 DATABASE = "cache.db"
-_KIND, _VERSION = "store", 1
 _SCHEMA = ("CREATE TABLE usage (label TEXT, counter TEXT, amount, PRIMARY KEY (label, counter)) WITHOUT ROWID",)
 """What is in the database beside diskcache's tables: how the store was used."""
 _PAGE = 1000
@@ -24,10 +23,9 @@ _RAW = 1
 """diskcache's mode of a value that is bytes in the table. Its others hold text, pickles and the names of files."""
 
 
-def database(folder: Path, *, patience: float, is_ours: bool = True) -> Database:
+def database(folder: Path, **options: Any) -> Database:
     """Return the database of a store's folder, by whose mark it is told from other programs' diskcaches."""
-    kind = _KIND if is_ours else None
-    return Database(folder / DATABASE, kind=kind, version=_VERSION, schema=_SCHEMA, patience=patience, log=True)
+    return Database(folder / DATABASE, **{"kind": "store", "version": 1, "schema": _SCHEMA, **options})
 
 
 def as_bytes(mode: Any, value: Any) -> bytes:
@@ -48,11 +46,15 @@ class FolderReader:
         path: The folder. It may be missing; then there is nothing in it.
         patience: How long it waits for a database that another process has locked, in seconds.
         is_ours: Whether it is a store of this package; else another program's diskcache.
+        opened: What is open already of it, to be used in place of a connection of its own.
     """
 
-    def __init__(self, path: Path, *, patience: float = 2.0, is_ours: bool = True) -> None:
+    def __init__(
+        self, path: Path, *, patience: float = 2.0, is_ours: bool = True, opened: Database | None = None
+    ) -> None:
         self.path = path.absolute()
-        self._database = database(self.path, patience=patience, is_ours=is_ours)
+        kind = {} if is_ours else {"kind": None}
+        self._database = opened or database(self.path, patience=patience, **kind)
 
     def exists(self) -> bool:
         """Tell whether there is a store in the folder.
@@ -135,8 +137,6 @@ class FolderReader:
             FormatVersionError: If a newer version of this package wrote it.
             StoreUnavailableError: If the folder cannot be read, or is another program's.
         """
-        if not self.exists():
-            return []
         try:
             return self._database.read(query, *parameters)
         except StoreUnavailableError as error:

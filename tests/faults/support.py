@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,6 @@ MakeLM = Callable[..., cachectl.LM]
 PHASES = ["compile", "eval"]
 OLD = ["old question 1", "old question 2"]
 NEW = ["new question 1", "new question 2"]
-LARGE = "".join(random.Random(0).choices("0123456789abcdef", k=700_000))
-"""An answer that is too large for the store's table: it gets a file of its own."""
 PATIENCE = 0.2
 """Seconds that the stores of these tests wait for a lock: enough to wait, too little to hold a test up."""
 

@@ -85,6 +85,39 @@ def test_48_threads_of_a_resumed_evaluation(
     assert (96, 96, 0) == (stats["calls"], stats["resumed"], stats["failed_reads"])
 
 
+POOLS = """
+    import json, os, resource
+    from concurrent.futures import ThreadPoolExecutor
+
+    import dspy_cachectl as cachectl
+
+    lm = cachectl.LM("openai/test-model", api_base=os.environ["ENDPOINT_URL"], api_key="sk-test-secret")
+
+    def rounds(number):
+        for at in range(number):
+            with ThreadPoolExecutor(16) as pool:
+                list(pool.map(lm, [f"question {at}-{asked}" for asked in range(16)]))
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+    cachectl.configure(memory_bytes=0)
+    with cachectl.phase("compile", everywhere=True) as run:
+        rounds(3)
+        before = len(os.listdir("/proc/self/fd"))
+        rounds(60)
+        print(json.dumps([len(os.listdir("/proc/self/fd")) - before, run.stats.as_dict()]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_thread_pools_that_come_and_go(endpoint: Endpoint, child: Callable[..., Finished]) -> None:
+    """However many threads have come and gone, no descriptor is left behind, and all that was bought is kept."""
+    more, stats = child(POOLS).data
+
+    assert 60 * 16 <= endpoint.requests
+    assert (0, 0) == (stats["failed_reads"], stats["failed_writes"])
+    assert more < 16
+
+
 SPENT = """
     import json, os, resource, sys
 

@@ -105,6 +105,6 @@ def test_the_reason_is_in_the_message(tmp_path: Path) -> None:
         store.put("old", b"value", Label())
         small.fill()
 
-        with pytest.raises(StoreUnavailableError, match=f"could not write the store {store.location}: .*(full|I/O)"):
+        with pytest.raises(StoreUnavailableError, match=f"could not use {store.location}.*: .*(full|I/O)"):
             store.put("new", bytes(100_000), Label())
         store.close()

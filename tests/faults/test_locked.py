@@ -137,7 +137,7 @@ def test_many_threads_wait_at_once(tmp_path: Path) -> None:
     store.put("key", b"value", Label())
 
     def work(thread: int) -> list[object]:
-        with pytest.raises(StoreUnavailableError, match=r"could not write.*locked for 0\.5 s"):
+        with pytest.raises(StoreUnavailableError, match=r"could not use.*locked for 0\.5 s"):
             store.put(f"key-{thread}", b"value", Label())
         return []
 
@@ -150,12 +150,12 @@ def test_many_threads_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """Threads that waited while one of them failed to open the store do not try once more each."""
     DiskStore(tmp_path / "entries").put("key", b"value", Label())
     store = DiskStore(tmp_path / "entries", patience=0.5)
-    openings: list[str] = []
+    openings: list[Any] = []
     opening = disk.Folder.__init__
 
-    def counted(self: disk.Folder, directory: str, **options: Any) -> None:
-        openings.append(directory)
-        opening(self, directory, **options)
+    def counted(*args: Any, **options: Any) -> None:
+        openings.append(args)
+        opening(*args, **options)
 
     monkeypatch.setattr(disk.Folder, "__init__", counted)
 

@@ -134,7 +134,7 @@ LOOKS_INTO = """
         try:
             question()
         except StoreUnavailableError as error:
-            assert "could not look into" in str(error), error
+            assert "Permission denied" in str(error), error
         else:
             raise AssertionError("the folder was looked into")
 """

@@ -74,7 +74,9 @@ def test_another_programs_diskcache_is_left_alone(folder: Path, keys: list[str])
 
 def test_a_store_of_a_newer_version_is_left_alone(folder: Path) -> None:
     """What a newer version keeps is neither read nor written, and not called damaged."""
-    DiskStore(folder).put("key", b"value", COMPILED)
+    store = DiskStore(folder)
+    store.put("key", b"value", COMPILED)
+    store.close()
     with sqlite3.connect(folder / "cache.db") as newer:
         newer.execute("PRAGMA user_version = 99")
     newer.close()
