@@ -19,19 +19,19 @@ OnMiss = Literal["call", "raise"]
 
 
 class Kind(str, Enum):
-    """What a call asks for."""
+    """What a call asks for.
+
+    Attributes:
+        LM: A sampled answer of a language model, asked through an LM that this package governs.
+        PLAIN_LM: The same, asked through a plain `dspy.LM`: only the cache sees it, so its calls have no ordinal.
+        EMBEDDING: A vector. It does not vary, so there is nothing to draw afresh.
+        FUNCTION: Any other function under DSPy's `request_cache`.
+    """
 
     LM = "lm"
-    """A sampled answer of a language model, asked through an LM that this package governs."""
-
     PLAIN_LM = "plain-lm"
-    """The same, asked through a plain `dspy.LM`: only the cache sees it, so its calls have no ordinal."""
-
     EMBEDDING = "embedding"
-    """A vector. It does not vary, so there is nothing to draw afresh."""
-
     FUNCTION = "function"
-    """Any other function under DSPy's `request_cache`."""
 
 
 def _check_number(name: str, value: object) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import dspy
 from dspy.clients.cache import Cache
@@ -13,22 +11,9 @@ from dspy.clients.cache import Cache
 from dspy_cachectl.accounting.usage import Usage
 from dspy_cachectl.calls import patches
 from dspy_cachectl.calls.cache import ManagedCache
-from dspy_cachectl.config import Settings, reload, settings
+from dspy_cachectl.config import reload, settings
 from dspy_cachectl.context.process import state
 from dspy_cachectl.stores import Store, open_stores
-
-
-@dataclass
-class _Installation:
-    """What is in place. Strictly private."""
-
-    lock: threading.RLock
-    cache: ManagedCache | None = None
-    opened_with: Settings | None = None
-    before: Cache | None = None
-
-
-_installed = _Installation(threading.RLock())
 
 
 def install(store: str | os.PathLike[str] | Sequence[Store] | None = None) -> ManagedCache:
@@ -51,28 +36,26 @@ def install(store: str | os.PathLike[str] | Sequence[Store] | None = None) -> Ma
         stores = open_stores(location, memory_bytes=chosen.memory_bytes, disk_bytes=chosen.disk_bytes)
     else:
         stores = list(store)
-    with _installed.lock:
-        _put(ManagedCache(stores))
+    with state.installing:
         # A store of the user's own stays, whatever is configured later.
-        _installed.opened_with = chosen if store is None else None
-        assert _installed.cache is not None  # noqa: S101 - for the type checker
-        return _installed.cache
+        state.opened_with = chosen if store is None else None
+        return _put(ManagedCache(stores))
 
 
 def uninstall() -> None:
     """Give DSPy its own cache back. Entries stay where they are. Does nothing where none is installed."""
-    with _installed.lock:
-        if _installed.cache is None:
+    with state.installing:
+        if state.cache is None:
             return
         with dspy._cache_lock:  # noqa: SLF001 - the lock that DSPy's own lazy build holds
-            if vars(dspy).get("cache") is _installed.cache:
-                if _installed.before is None:
+            if vars(dspy).get("cache") is state.cache:
+                if state.dspys_cache is None:
                     del dspy.cache  # DSPy builds its own at the next use
                 else:
-                    dspy.cache = _installed.before
+                    dspy.cache = state.dspys_cache
         _stop_counting()
-        _installed.cache.tiers.close()
-        _installed.cache, _installed.before = None, None
+        state.cache.tiers.close()
+        state.cache, state.dspys_cache = None, None
         patches.undo()
 
 
@@ -87,35 +70,35 @@ def ensure_installed() -> ManagedCache | None:
 
     Notices a `dspy.configure_cache()` that threw it out, and says so.
     """
-    with _installed.lock:
+    with state.installing:
         found = vars(dspy).get("cache")
         if isinstance(found, ManagedCache):
-            is_current = _installed.opened_with is None or _installed.opened_with == settings()
+            is_current = state.opened_with is None or state.opened_with == settings()
             return found if is_current else install()
         if found is not None and type(found) is not Cache:
             return None
-        if _installed.cache is None:
+        if state.cache is None:
             return install()
         state.say_once(
             "replaced",
             "dspy.configure_cache() had replaced the managed cache; it is put back. To change where entries live, use "
             "cachectl.install(store=...) or cachectl.configure(store=...)",
         )
-        _put(_installed.cache)
-        return _installed.cache
+        return _put(state.cache)
 
 
-def _put(cache: ManagedCache) -> None:
+def _put(cache: ManagedCache) -> ManagedCache:
     with dspy._cache_lock:  # noqa: SLF001 - the lock that DSPy's own lazy build holds
         found = vars(dspy).get("cache")
         if not isinstance(found, ManagedCache):
-            _installed.before = found
+            state.dspys_cache = found
         dspy.cache = cache
-    if _installed.cache is not cache:
+    if state.cache is not cache:
         _stop_counting()
         state.usage = Usage(cache.tiers, on_fault=cache.note_fault)
-    _installed.cache = cache
+    state.cache = cache
     patches.apply()
+    return cache
 
 
 def _stop_counting() -> None:

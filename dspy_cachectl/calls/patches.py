@@ -32,15 +32,15 @@ def apply() -> None:
         original = getattr(home, name, None)
         if original is None:
             logger.warning("this DSPy has no %s.%s: a replay cannot stop calls with caching off", home.__name__, name)
-        elif (home, name) not in _ORIGINALS:
-            _ORIGINALS[home, name] = original
+        elif (home, name) not in state.replaced:
+            state.replaced[home, name] = original
             setattr(home, name, replacing(original))
 
 
 def undo() -> None:
     """Give DSPy its functions back."""
-    while _ORIGINALS:
-        (home, name), original = _ORIGINALS.popitem()
+    while state.replaced:
+        (home, name), original = state.replaced.popitem()
         setattr(home, name, original)
 
 
@@ -114,5 +114,3 @@ _REPLACEMENTS: Mapping[tuple[Any, str], Callable[[Original], Original]] = {
     (embedding, "_compute_embeddings"): _refused_in_replay,
     (embedding, "_acompute_embeddings"): _refused_in_replay,
 }
-
-_ORIGINALS: dict[tuple[Any, str], Original] = {}

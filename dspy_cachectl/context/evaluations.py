@@ -184,15 +184,14 @@ class EvaluationObserver(ScopeKeeper):
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # One operation on each at a time, which needs no lock.
         self._found: dict[str, Evaluation] = {}
         # The first keeper of a list to hear of an end forgets its scope.
         self._scopes: dict[str, EvaluationScope] = {}
 
     def evaluations(self) -> list[Evaluation]:
         """Return what was noted, in the order in which the evaluations began."""
-        with self._lock:
-            return list(self._found.values())
+        return list(self._found.values())
 
     def on_evaluate_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Note that an evaluation began."""
@@ -205,9 +204,7 @@ class EvaluationObserver(ScopeKeeper):
             mlflow_run_id=scope.mlflow_run,
             key=call_id,
         )
-        with self._lock:
-            self._found[call_id] = begun
-            self._scopes[call_id] = scope
+        self._found[call_id], self._scopes[call_id] = begun, scope
 
     def on_compile_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:  # noqa: ARG002 - DSPy's
         """Note the MLflow run of a compile."""
@@ -215,12 +212,11 @@ class EvaluationObserver(ScopeKeeper):
 
     def on_evaluate_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:
         """Note how an evaluation ended."""
-        with self._lock:
-            begun, scope = self._found.get(call_id), self._scopes.pop(call_id, None)
+        begun, scope = self._found.get(call_id), self._scopes.pop(call_id, None)
         self._leave(call_id, outputs, exception)
         if begun is None or scope is None:
             return
-        ended = replace(
+        self._found[call_id] = replace(
             begun,
             ended=time.time(),
             score=None if outputs is None else float(outputs.score),
@@ -230,8 +226,6 @@ class EvaluationObserver(ScopeKeeper):
             judgements=tuple(_judgements(scope.answers, getattr(outputs, "results", ()))),
             experiment_id=scope.experiment_id,
         )
-        with self._lock:
-            self._found[call_id] = ended
 
 
 def open_scope(call_id: str) -> EvaluationScope:

@@ -7,12 +7,15 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.accounting.ledger import Ledger, Stats
 
 if TYPE_CHECKING:
+    from dspy.clients.cache import Cache
+
     from dspy_cachectl.accounting.usage import Usage
+    from dspy_cachectl.config import Settings
     from dspy_cachectl.context.open_cassette import OpenCassette
     from dspy_cachectl.context.phases import PhaseContext, PhaseRun
 
@@ -40,14 +43,20 @@ class Process:
         why_not_stored: Why answers that were bought are not stored, by the key of what was asked.
         cassettes: The cassettes that are open, by token.
         usage: Adds up how the store in use is used; None where no store is.
+        cache: The `ManagedCache` that was put in place last; None where none is.
+        opened_with: The settings that its store was opened with; None for a store of the user's own.
+        dspys_cache: The cache whose place it took; None where DSPy had built none.
+        replaced: What else of DSPy is replaced meanwhile, by its home and its name (see `patches`).
     """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        # Apart from the lock above, which calls take: opening a store may wait for a disk.
+        self.installing = threading.RLock()
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything, in place: other modules hold the object. For tests."""
+        """Forget everything, in place: other modules hold the object. For tests, after `uninstall`."""
         self.ledger = Ledger()
         self.runs: weakref.WeakValueDictionary[str, PhaseRun] = weakref.WeakValueDictionary()
         self.open_runs: list[PhaseRun] = []
@@ -55,6 +64,10 @@ class Process:
         self.last_run: PhaseRun | None = None
         self.cassettes: dict[str, OpenCassette] = {}
         self.usage: Usage | None = None
+        self.cache: Any = None
+        self.opened_with: Settings | None = None
+        self.dspys_cache: Cache | None = None
+        self.replaced: dict[tuple[Any, str], Any] = {}
         self.why_not_stored: OrderedDict[str, str] = OrderedDict()
         self._said: set[str] = set()
         self._response_ids: OrderedDict[tuple[str, str], str] = OrderedDict()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,8 +38,7 @@ class KeptPredictions:
 
     def __init__(self, library: Library | None, session: Session | None, program: Any) -> None:
         self._library, self._session, self._program = library, session, program
-        self._lock = threading.Lock()
-        self._unsaved = 0
+        self._unsaved: list[Question] = []
 
     def provenance(self) -> dict[str, Any]:
         """Return what of the answers was kept before and is kept now, as fields of a report's provenance."""
@@ -51,7 +49,7 @@ class KeptPredictions:
             "predictions": session.status,
             "changes": tuple(session.changes),
             "snapshot": session.path.name,
-            "unsaved": self._unsaved,
+            "unsaved": len(self._unsaved),
         }
 
     def prediction(self, question: Question, repeat: int) -> tuple[Any, DrawResult] | None:
@@ -106,8 +104,7 @@ class KeptPredictions:
             is_kept = False
             state.say_once("unsaved", f"a prediction cannot be kept and will be made again: {error}")
         if not is_kept:
-            with self._lock:
-                self._unsaved += 1
+            self._unsaved.append(question)
 
     def score(self, question: Question, repeat: int, metric: str) -> Scored | None:
         """Return a kept score, or None where the metric has not judged this answer against this label."""

@@ -27,7 +27,6 @@ from dspy_cachectl.errors import CachectlError, ConfigurationError, MissingExtra
 from dspy_cachectl.evaluation.answer_costs import AnswerCost, AnswerCosts
 from dspy_cachectl.evaluation.kept_predictions import KeptPredictions, Predictions, library_of, output_hash
 from dspy_cachectl.evaluation.observed_program import NumberedExample, observed
-from dspy_cachectl.evaluation.score_so_far import ScoreSoFar
 from dspy_cachectl.evaluation.scoring import Scored, check_metric, score_with
 from dspy_cachectl.fingerprints.data import Question, questions_of
 from dspy_cachectl.fingerprints.models import generation_config, model_identity
@@ -148,7 +147,8 @@ def evaluate(
                 questions=questions,
                 failure_score=failure_score,
                 kept=kept,
-                score_so_far=ScoreSoFar(len(devset) * repeats, run, show),
+                show=show,
+                run=run,
                 results=[[None] * repeats for _ in devset],
             )
             run.on_call = evaluation.costs
@@ -180,8 +180,12 @@ class _Evaluation:
     questions: Sequence[Question]
     failure_score: float
     kept: KeptPredictions
-    score_so_far: ScoreSoFar
+    show: Callable[..., None]
+    run: PhaseRun
     results: list[list[DrawResult | None]]
+    count: int = 0
+    failed: int = 0
+    total: float = 0.0
     costs: AnswerCosts = field(default_factory=AnswerCosts)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -263,8 +267,23 @@ class _Evaluation:
         with self.lock:
             is_first = self.results[number][repeat] is None
             self.results[number][repeat] = replace(result, score=scored.score, failed=scored.failed)
-        if is_first:  # a straggler may be asked twice
-            self.score_so_far.add(scored.score, failed=scored.failed is not None)
+            if is_first:  # a straggler may be asked twice
+                self.count += 1
+                self.failed += scored.failed is not None
+                self.total += scored.score
+                self.show(self.count, len(self.results) * len(self.results[0]), self._facts)
+
+    def _facts(self) -> str:
+        """Return what the progress bar says: score so far, requests, what was spent and saved."""
+        stats = self.run.stats
+        parts = [f"score {self.total / self.count:.3f}"]
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        parts.append(f"{stats.requests} requests, {stats.served} served")
+        parts.append(f"{stats.tokens_spent:,} tokens spent, {stats.tokens_saved:,} saved")
+        if stats.cost_spent or stats.cost_saved:
+            parts.append(f"${stats.cost_spent:.4f} spent, ${stats.cost_saved:.4f} saved")
+        return " · ".join(parts)
 
     def question_results(self, groups: Sequence[Any] | None) -> tuple[QuestionResult, ...]:
         """Return the results in the order of the data set."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +29,6 @@ class AutoPhase(BaseCallback):  # type: ignore[misc]
     def __init__(self, **options: Any) -> None:
         self.runs: list[PhaseRun] = []
         self._options = options
-        self._lock = threading.Lock()
         self._entered: dict[str, phase] = {}
 
     def on_compile_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:  # noqa: ARG002
@@ -65,14 +63,12 @@ class AutoPhase(BaseCallback):  # type: ignore[misc]
             # DSPy logs what a callback raises as a warning and goes on without the phase.
             logger.exception("AutoPhase could not enter a phase; calls go on without one, and are not fresh")
             raise
-        with self._lock:
-            self._entered[call_id] = opening
-            self.runs.append(run)
+        self._entered[call_id] = opening
+        self.runs.append(run)
         return run
 
     def _leave(self, call_id: str, exception: BaseException | None) -> None:
-        with self._lock:
-            opened = self._entered.pop(call_id, None)
+        opened = self._entered.pop(call_id, None)
         if opened is not None:
             opened.__exit__(None if exception is None else type(exception), exception, None)
 

@@ -183,7 +183,7 @@ class Measurement:
     @cached_property
     def answered(self) -> ScoreTable | None:
         """The scores of the draws that did not fail; None where all did."""
-        return self.table.without_failures() if self.table.failures < self.table.draws else None
+        return self.table.without_failures()
 
     @property
     def score_without_failures(self) -> float | None:

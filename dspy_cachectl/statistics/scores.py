@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,13 +68,11 @@ class ScoreTable:
     def __post_init__(self) -> None:
         if not self.questions:
             raise ConfigurationError("there are no questions to compute statistics of; evaluate at least one")
-        seen: set[str] = set()
-        for row in self.questions:
-            if row.question in seen:
-                raise ConfigurationError(
-                    f"question {row.question!r} has two rows; put its draws into one row, or name the rows apart"
-                )
-            seen.add(row.question)
+        name, rows = Counter(row.question for row in self.questions).most_common(1)[0]
+        if rows > 1:
+            raise ConfigurationError(
+                f"question {name!r} has {rows} rows; put its draws into one row, or name the rows apart"
+            )
         missing = [row.question for row in self.questions if is_missing(row.cluster)]
         if missing and len(missing) < self.n:
             shown = ", ".join(repr(name) for name in missing[:5]) + (", ..." if len(missing) > 5 else "")
@@ -96,16 +95,6 @@ class ScoreTable:
     def mean(self) -> float:
         """The mean over the questions of their means: every question weighs the same."""
         return math.fsum(self.means) / self.n
-
-    @cached_property
-    def draws(self) -> int:
-        """The number of distinct draws of all questions together."""
-        return sum(len(row.scores) for row in self.questions)
-
-    @cached_property
-    def failures(self) -> int:
-        """The number of draws that failed."""
-        return sum(sum(row.failed) for row in self.questions)
 
     @cached_property
     def repeats(self) -> float:
@@ -136,25 +125,15 @@ class ScoreTable:
         high = max(max(row.scores) for row in self.questions)
         return (0.0, 1.0) if low >= 0.0 and high <= 1.0 else (low, high)
 
-    def without_failures(self) -> ScoreTable:
-        """The same table with failed draws left out, and with them the questions of which no draw is left.
-
-        Raises:
-            ConfigurationError: Every draw failed.
-        """
-        if not self.failures:
-            return self
+    def without_failures(self) -> ScoreTable | None:
+        """The same table without failed draws, and without the questions of which none is left; None without any."""
         kept = []
         for row in self.questions:
             flags = row.failed or (False,) * len(row.scores)
             scores = tuple(score for score, failed in zip(row.scores, flags, strict=True) if not failed)
             if scores:
                 kept.append(QuestionScores(row.question, scores, cluster=row.cluster))
-        if not kept:
-            raise ConfigurationError(
-                f"all {self.draws} draws failed, so no score is left without them; look at the failures first"
-            )
-        return ScoreTable(tuple(kept))
+        return ScoreTable(tuple(kept)) if kept else None
 
 
 def sample_variance(values: Sequence[float]) -> float:

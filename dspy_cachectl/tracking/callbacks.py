@@ -93,8 +93,7 @@ class EvaluationLogger(EvaluationObserver):
         """Log how it went."""
         parent = evaluations.current()
         super().on_evaluate_end(call_id, outputs, exception)
-        with self._lock:
-            ended = self._found.pop(call_id, None)
+        ended = self._found.pop(call_id, None)
         begun = self._begun.pop(call_id, None)
         if ended is None or begun is None:
             return

@@ -11,9 +11,11 @@ from typing import Any
 
 import dspy
 import pytest
+from dspy.clients.execution import prepare
 from dspy.utils.dummies import DummyLM
 
 import dspy_cachectl as cachectl
+from dspy_cachectl.calls.adapter import is_managed
 from tests.endpoint import Endpoint
 
 MakeLM = Callable[..., cachectl.LM]
@@ -181,3 +183,19 @@ def test_wrap_says_what_it_cannot_do_for_a_legacy_lm(caplog: pytest.LogCaptureFi
     ):
         legacy("q")
     assert 2 == legacy.asked
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("base", [dspy.BaseLM, dspy.LM, DummyLM])
+@pytest.mark.parametrize("own", [(), ("forward",), ("aforward",), ("forward", "aforward")])
+@pytest.mark.parametrize("is_of_class", [False, True])
+def test_who_runs_a_call_is_what_dspy_says(
+    base: type, own: tuple[str, ...], is_of_class: bool, asynchronous: bool
+) -> None:
+    """Whether DSPy runs the calls of an LM itself decides what is cached, and is told here before DSPy is asked."""
+    methods = {name: lambda *_, **__: None for name in own}
+    lm = type("Own", (base,), methods if is_of_class else {})([{}] if base is DummyLM else "openai/model")
+    if not is_of_class:
+        vars(lm).update(methods)
+    said = prepare(lm, "hello", None, {}, asynchronous=asynchronous).managed
+    assert said is is_managed(lm, asynchronous=asynchronous)

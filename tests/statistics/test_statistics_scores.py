@@ -21,8 +21,8 @@ def test_a_failure_counts_as_zero_and_can_be_left_out() -> None:
     """None is a failed draw: 0 in the table, gone without failures, and its question with it if nothing is left."""
     table = table_of([[1, None], [None, None], [0, 1]], questions=["a", "b", "c"])
     assert table.mean == pytest.approx((0.5 + 0 + 0.5) / 3)
-    assert table.failures == 3
     answered = table.without_failures()
+    assert answered is not None
     assert [(row.question, row.scores) for row in answered.questions] == [("a", (1.0,)), ("c", (0.0, 1.0))]
     assert answered.mean == 0.75
 
@@ -30,13 +30,13 @@ def test_a_failure_counts_as_zero_and_can_be_left_out() -> None:
 def test_leaving_out_failures_keeps_clusters() -> None:
     """A question keeps its cluster when its failed draws go."""
     table = table_of([[1, None], [0, 1]], clusters=["x", "y"]).without_failures()
+    assert table is not None
     assert table.clusters == ("x", "y")
 
 
 def test_nothing_but_failures_cannot_be_left_out() -> None:
     """Without a single score left there is no score without failures."""
-    with pytest.raises(ConfigurationError, match="all 2 draws failed"):
-        table_of([None, None]).without_failures()
+    assert table_of([None, None]).without_failures() is None
 
 
 def test_scores_in_the_unit_range_have_that_range() -> None:
@@ -81,5 +81,5 @@ def test_many_missing_cluster_ids_are_not_all_listed() -> None:
 
 def test_duplicate_questions_are_refused() -> None:
     """Two rows of one question would count it twice."""
-    with pytest.raises(ConfigurationError, match="'q' has two rows"):
+    with pytest.raises(ConfigurationError, match="'q' has 2 rows"):
         table_of([1, 0], questions=["q", "q"])
