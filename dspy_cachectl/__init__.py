@@ -24,36 +24,32 @@ if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is compute
     from dspy_cachectl._version import __version__ as __version__
     from dspy_cachectl.accounting.ledger import Stats as Stats
     from dspy_cachectl.calls.cache import ManagedCache as ManagedCache
-    from dspy_cachectl.calls.installation import install as install
-    from dspy_cachectl.calls.installation import uninstall as uninstall
-    from dspy_cachectl.calls.lm import LM as LM
-    from dspy_cachectl.calls.lm import wrap as wrap
+    from dspy_cachectl.calls.installation import install as install, uninstall as uninstall
+    from dspy_cachectl.calls.lm import LM as LM, wrap as wrap
     from dspy_cachectl.config import configure as configure
     from dspy_cachectl.context.phases import PhaseRun as PhaseRun
     from dspy_cachectl.context.process import stats as stats
-    from dspy_cachectl.context.ruling import current_phase as current_phase
-    from dspy_cachectl.context.ruling import last_phase as last_phase
-    from dspy_cachectl.errors import CachectlError as CachectlError
-    from dspy_cachectl.errors import CacheMissError as CacheMissError
-    from dspy_cachectl.errors import ConfigurationError as ConfigurationError
-    from dspy_cachectl.errors import CorruptEntryError as CorruptEntryError
-    from dspy_cachectl.errors import FormatVersionError as FormatVersionError
-    from dspy_cachectl.errors import MissingExtraError as MissingExtraError
-    from dspy_cachectl.errors import ReplayIncompleteError as ReplayIncompleteError
-    from dspy_cachectl.errors import StoreError as StoreError
-    from dspy_cachectl.errors import StoreUnavailableError as StoreUnavailableError
+    from dspy_cachectl.context.ruling import current_phase as current_phase, last_phase as last_phase
+    from dspy_cachectl.errors import (
+        CachectlError as CachectlError,
+        CacheMissError as CacheMissError,
+        ConfigurationError as ConfigurationError,
+        CorruptEntryError as CorruptEntryError,
+        FormatVersionError as FormatVersionError,
+        MissingExtraError as MissingExtraError,
+        ReplayIncompleteError as ReplayIncompleteError,
+        StoreError as StoreError,
+        StoreUnavailableError as StoreUnavailableError,
+    )
     from dspy_cachectl.evaluation.running import evaluate as evaluate
     from dspy_cachectl.phases.auto import AutoPhase as AutoPhase
     from dspy_cachectl.phases.decoration import carry as carry
     from dspy_cachectl.phases.phase import phase as phase
     from dspy_cachectl.policy import Policy as Policy
-    from dspy_cachectl.replay import Cassette as Cassette
-    from dspy_cachectl.replay import cassette as cassette
-    from dspy_cachectl.reports.comparison import Comparison as Comparison
-    from dspy_cachectl.reports.comparison import compare as compare
+    from dspy_cachectl.replay import Cassette as Cassette, cassette as cassette
+    from dspy_cachectl.reports.comparison import Comparison as Comparison, compare as compare
     from dspy_cachectl.reports.report import EvalReport as EvalReport
-    from dspy_cachectl.tracking import log_to_mlflow as log_to_mlflow
-    from dspy_cachectl.tracking import protect_mlflow as protect_mlflow
+    from dspy_cachectl.tracking import log_to_mlflow as log_to_mlflow, protect_mlflow as protect_mlflow
     from dspy_cachectl.tracking.callbacks import mlflow_callbacks as mlflow_callbacks
 
 _HOMES = {

@@ -15,7 +15,7 @@ import dspy
 
 from dspy_cachectl.calls import adapter
 from dspy_cachectl.calls.call import Asked, Call, current_call
-from dspy_cachectl.context.open_cassette import EACH_A_DRAW, UNCACHED_RUN
+from dspy_cachectl.context.open_cassette import EACH_A_DRAW, UNCACHED_RUN, OpenCassette
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import Ruling, phase_here
 from dspy_cachectl.entries import draws
@@ -43,7 +43,7 @@ def open_lm_call(
     ruling = phase_here()
     managed = adapter.is_managed(lm, asynchronous=asynchronous)
     if ruling.cassette is not None and managed:
-        ruling, kwargs = _in_cassette(ruling, lm, kwargs)
+        ruling, kwargs = _in_cassette(ruling, ruling.cassette, lm, kwargs)
     typed = adapter.typed_request(prompt, kwargs)
     given = kwargs.get("temperature", lm.kwargs.get("temperature")) if typed is None else typed.config.temperature
     policy = ruling.context.policy_for(lm.role)
@@ -149,10 +149,11 @@ def _identify(asked: Asked, request: Mapping[str, Any]) -> None:
     asked.request = cleaned
 
 
-def _in_cassette(ruling: Ruling, lm: Any, kwargs: dict[str, Any]) -> tuple[Ruling, dict[str, Any]]:
+def _in_cassette(
+    ruling: Ruling, cassette: OpenCassette, lm: Any, kwargs: dict[str, Any]
+) -> tuple[Ruling, dict[str, Any]]:
     """Record a call, or serve it, also where its caching is off: then each call is a draw of its own."""
-    assert ruling.cassette is not None  # noqa: S101 - for the type checker
-    ruling.cassette.clean.learn({**lm.kwargs, **kwargs})
+    cassette.clean.learn({**lm.kwargs, **kwargs})
     if not (kwargs.get("cache", lm.cache) or ruling.context.policy_for(lm.role).fresh):
         context = dataclasses.replace(ruling.context, policy=EACH_A_DRAW, roles=(), run_id=UNCACHED_RUN)
         ruling = dataclasses.replace(ruling, context=context)
@@ -172,15 +173,11 @@ def _with_temperature(prompt: Any, kwargs: dict[str, Any], temperature: float) -
 def _bypassing(lm: Any, kwargs: dict[str, Any], *, typed: bool, managed: bool) -> dict[str, Any]:
     engine = getattr(lm, "_engine_spec", None)
     if managed and not typed and isinstance(engine, str) and engine != "lm15":
-        return {**kwargs, "extra_body": _without_proxy_cache(kwargs.get("extra_body", lm.kwargs.get("extra_body")))}
+        body = kwargs.get("extra_body", lm.kwargs.get("extra_body")) or {}
+        return {**kwargs, "extra_body": {**body, "cache": {**(body.get("cache") or {}), "no-cache": True}}}
     state.say_once(
         f"bypass:{lm.model}",
         f"bypass_proxy has no effect on {lm.model!r}: a typed Request, DSPy's native engine by name and an engine of "
         "one's own cannot carry it. Ask with messages, through engine='auto' or 'litellm'",
     )
     return kwargs
-
-
-def _without_proxy_cache(extra_body: Any) -> dict[str, Any]:
-    body = dict(extra_body or {})
-    return {**body, "cache": {**(body.get("cache") or {}), "no-cache": True}}

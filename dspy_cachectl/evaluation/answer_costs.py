@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import Any
 
 from dspy_cachectl.accounting.ledger import Tally
 from dspy_cachectl.calls.call import Call
@@ -32,25 +33,16 @@ class AnswerCost:
         if call.answered.origin is not None and call.answered.origin.created:
             self.created.append(call.answered.origin.created)
 
-    @property
-    def prompt_tokens(self) -> int:
-        """Tokens read for it, spent and saved."""
-        return self.tally.prompt_tokens_spent + self.tally.prompt_tokens_saved
-
-    @property
-    def completion_tokens(self) -> int:
-        """Tokens written for it, spent and saved."""
-        return self.tally.completion_tokens_spent + self.tally.completion_tokens_saved
-
-    @property
-    def cost(self) -> float:
-        """US dollars, spent and saved."""
-        return self.tally.cost_spent + self.tally.cost_saved
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of the provider, spent and saved."""
-        return self.tally.seconds_spent + self.tally.seconds_saved
+    def facts(self) -> dict[str, Any]:
+        """Return what it is made of, spent and saved, as fields of a kept prediction."""
+        tally = self.tally
+        return {
+            "draws": tuple(self.draws),
+            "prompt_tokens": tally.prompt_tokens_spent + tally.prompt_tokens_saved,
+            "completion_tokens": tally.completion_tokens_spent + tally.completion_tokens_saved,
+            "cost": tally.cost_spent + tally.cost_saved,
+            "seconds": tally.seconds_spent + tally.seconds_saved,
+        }
 
 
 class AnswerCosts:

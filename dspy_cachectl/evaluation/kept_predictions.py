@@ -92,12 +92,8 @@ class KeptPredictions:
                     output=None if failure else output_of(prediction, self._program),
                     error=failure,
                     reference=readable(dict(example.labels().items())),
-                    draws=tuple(made.draws),
-                    cost=made.cost,
-                    prompt_tokens=made.prompt_tokens,
-                    completion_tokens=made.completion_tokens,
-                    seconds=made.seconds,
                     created=min(made.created, default=0.0),
+                    **made.facts(),
                 )
             )
         except UnstorableError as error:

@@ -238,14 +238,15 @@ class _Evaluation:
         return prediction, self._result(made, output_hash(prediction))
 
     def _result(self, made: AnswerCost, output: str) -> DrawResult:
+        tally = made.tally
         return DrawResult(
             score=self.failure_score,
             draw="+".join(made.draws),
             output=output,
-            requests=made.tally.requests,
-            tokens=made.prompt_tokens + made.completion_tokens,
-            cost=made.cost,
-            seconds=made.seconds,
+            requests=tally.requests,
+            tokens=tally.tokens_spent + tally.tokens_saved,
+            cost=tally.cost_spent + tally.cost_saved,
+            seconds=tally.seconds_spent + tally.seconds_saved,
             oldest=min(made.created, default=None),
             newest=max(made.created, default=None),
         )

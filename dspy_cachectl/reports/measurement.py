@@ -18,8 +18,7 @@ from dspy_cachectl.statistics.repeats import (
     pass_hat_k,
 )
 from dspy_cachectl.statistics.scores import QuestionScores, ScoreTable
-from dspy_cachectl.statistics.standard_errors import StandardError, standard_error
-from dspy_cachectl.statistics.variance import VarianceSplit, variance_split
+from dspy_cachectl.statistics.variance import StandardError, VarianceSplit, standard_error, variance_split
 
 
 @dataclass(frozen=True, slots=True)

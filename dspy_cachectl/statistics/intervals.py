@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dspy_cachectl.statistics.quantiles import check_level, needed, two_sided_t
 from dspy_cachectl.statistics.scores import ScoreTable
-from dspy_cachectl.statistics.standard_errors import StandardError, standard_error
+from dspy_cachectl.statistics.variance import StandardError, standard_error
 
 MANY_QUESTIONS = 100
 """Below about this many questions the central limit theorem is not to be relied on (Bowyer et al.)."""

@@ -15,7 +15,7 @@ from dspy_cachectl.statistics.power import (
     questions_needed,
     repeats_needed,
 )
-from dspy_cachectl.statistics.standard_errors import StandardError
+from dspy_cachectl.statistics.variance import StandardError
 
 
 class Verdict(str, Enum):

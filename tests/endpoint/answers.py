@@ -9,8 +9,7 @@ from typing import Any
 
 import orjson
 
-from . import layout as layouts
-from . import values
+from . import layout as layouts, values
 from .config import Config
 from .question import Question
 

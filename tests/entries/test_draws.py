@@ -6,8 +6,7 @@ import threading
 
 import pydantic
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from dspy_cachectl.entries.draws import (
     Ordinals,

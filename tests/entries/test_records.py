@@ -11,8 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from dspy_cachectl.entries.records import Entry, Origin, decode, decode_origin, decode_request, encode
 from dspy_cachectl.entries.values import UnstorableError

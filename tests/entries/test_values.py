@@ -15,8 +15,7 @@ import numpy as np
 import orjson
 import pydantic
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from dspy_cachectl.entries.values import UnstorableError, dumps, loads
 from dspy_cachectl.errors import CorruptEntryError

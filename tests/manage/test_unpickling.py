@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from pydantic import BaseModel  # noqa: F401 - pydantic imports it when it is asked for, and not when it is watched
 
 from dspy_cachectl.entries import values

@@ -15,8 +15,7 @@ import dspy
 import numpy as np
 import pydantic
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from dspy_cachectl.entries import values
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError

@@ -15,8 +15,7 @@ from dspy_cachectl.reports.measurement import DrawResult, QuestionResult
 from dspy_cachectl.reports.report import REPORT_VERSION, EvalReport
 from dspy_cachectl.statistics.intervals import mean_interval
 from dspy_cachectl.statistics.repeats import consistency, flip_rate, pass_at_k, pass_hat_k
-from dspy_cachectl.statistics.standard_errors import standard_error
-from dspy_cachectl.statistics.variance import variance_split
+from dspy_cachectl.statistics.variance import standard_error, variance_split
 from tests.reports.made_up import provenance, report
 from tests.statistics.tables import table_of
 

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from dspy_cachectl.statistics.intervals import Interval
-from dspy_cachectl.statistics.mcnemar import mid_p_mcnemar, tango_interval
-from dspy_cachectl.statistics.paired import compare_paired
+from dspy_cachectl.statistics.paired import compare_paired, mid_p_mcnemar, tango_interval
 from dspy_cachectl.statistics.power import difference_variance, minimal_detectable_effect, sample_size
 from dspy_cachectl.statistics.verdicts import Verdict, verdict_of
 from tests.statistics.simulate import Floats, fresh, in_full

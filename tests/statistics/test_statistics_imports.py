@@ -13,11 +13,10 @@ from dspy_cachectl import statistics
 from dspy_cachectl.errors import MissingExtraError
 from dspy_cachectl.statistics.bootstrap import bootstrap_interval
 from dspy_cachectl.statistics.intervals import mean_interval
-from dspy_cachectl.statistics.mcnemar import mid_p_mcnemar, tango_interval
+from dspy_cachectl.statistics.paired import mid_p_mcnemar, tango_interval
 from dspy_cachectl.statistics.power import holm, sample_size, selection_bias
 from dspy_cachectl.statistics.repeats import pass_at_k
-from dspy_cachectl.statistics.standard_errors import standard_error
-from dspy_cachectl.statistics.variance import variance_split
+from dspy_cachectl.statistics.variance import standard_error, variance_split
 from tests.statistics.tables import table_of
 
 TABLE = table_of([[0.0, 1.0], [1.0, 1.0], [0.5, 1.0]])

@@ -7,8 +7,7 @@ from statistics import median
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from scipy import stats
 from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.proportion import proportion_confint
@@ -24,7 +23,7 @@ from dspy_cachectl.statistics.intervals import (
     wilson_interval,
 )
 from dspy_cachectl.statistics.scores import QuestionScores
-from dspy_cachectl.statistics.standard_errors import StandardError, standard_error
+from dspy_cachectl.statistics.variance import StandardError, standard_error
 from tests.statistics.tables import table_of
 
 unit_scores = st.lists(

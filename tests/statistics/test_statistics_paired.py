@@ -6,16 +6,14 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from scipy import optimize, stats
 from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.contingency_tables import mcnemar
 
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.statistics.intervals import Interval
-from dspy_cachectl.statistics.mcnemar import mid_p_mcnemar, tango_interval
-from dspy_cachectl.statistics.paired import compare_paired
+from dspy_cachectl.statistics.paired import compare_paired, mid_p_mcnemar, tango_interval
 from dspy_cachectl.statistics.verdicts import PairedComparison, Verdict, verdict_of
 from tests.statistics.tables import table_of
 

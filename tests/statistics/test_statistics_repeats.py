@@ -7,8 +7,7 @@ from itertools import combinations, permutations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.statistics.repeats import consistency, distinct_draws, flip_rate, pass_at_k, pass_hat_k

@@ -7,11 +7,9 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from dspy_cachectl.statistics.standard_errors import standard_error
-from dspy_cachectl.statistics.variance import variance_split
+from dspy_cachectl.statistics.variance import standard_error, variance_split
 from tests.statistics.simulate import fresh, in_full
 from tests.statistics.tables import table_of
 

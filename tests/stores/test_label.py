@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from dspy_cachectl.stores import Label, MemoryStore, Store
 from dspy_cachectl.stores.disk import DiskStore

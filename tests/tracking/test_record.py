@@ -10,8 +10,7 @@ from pathlib import Path
 import mlflow
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError
 from dspy_cachectl.tracking.record import RECORD_VERSION, Point, Record, scrub, without_credentials
