@@ -206,7 +206,7 @@ class Library:
         if path.exists():
             self._files.load_snapshot(path, rows, over=False)
         now = time.time()
-        oldest, newest = rows.times() or (now, now)
+        oldest, newest = rows.times(now)
         when = dt.datetime.fromtimestamp(now, dt.timezone.utc).isoformat(timespec="seconds")
         times = {"timestamp": when, "saved": now, "oldest": oldest, "newest": newest}
         facts = {**metadata, **header, **times, "rows": rows.count()}

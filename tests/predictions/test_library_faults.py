@@ -166,13 +166,13 @@ def test_full_disk_does_not_end_the_evaluation(tmp_path: Path) -> None:
         handler = logging.Handler(logging.WARNING)
         handler.emit = lambda record: warnings.append(record.getMessage())
         logging.getLogger("dspy_cachectl").addHandler(handler)
-        data = examples(50)
+        data = examples(500)
         with Library(sys.argv[1]).open(key_of(data), questions_of(data)) as session:
             # No file of this process grows beyond it: what a full disk does.
             resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))
             computed = compute(session)
             path = session.finish()
-            answers = len(list(session.kept.in_order()))
+            answers = len(list(session.kept.in_order())), session.kept.count(), session.kept.served(1)
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         print(json.dumps([computed, path, answers, session.failed_writes > 1, len(warnings)]))
     """
@@ -180,9 +180,9 @@ def test_full_disk_does_not_end_the_evaluation(tmp_path: Path) -> None:
     child = start(script, str(tmp_path))
     output, _ = child.communicate(timeout=PATIENCE)
 
-    assert [50, None, 50, True, 1] == json.loads(output.splitlines()[-1])
+    assert [500, None, [500, 500, 500], True, 1] == json.loads(output.splitlines()[-1])
     # The disk had room again when the session closed.
-    assert 0 == evaluate(Library(tmp_path), examples(50)).computed
+    assert 0 == evaluate(Library(tmp_path), examples(500)).computed
 
 
 def test_folder_that_cannot_be_written_does_not_end_the_evaluation(
