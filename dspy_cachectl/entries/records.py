@@ -149,10 +149,7 @@ def decode_request(data: bytes) -> dict[str, Any]:
     """Decode only the request of an entry; empty where it was not kept. Raises as `decode` does."""
     flags, blocks = _open(data)
     text = _unpack(blocks[2], flags, 2)
-    try:
-        request = orjson.loads(text) if text else {}
-    except ValueError as error:
-        raise CorruptEntryError(f"the entry's request cannot be decoded: {error}") from error
+    request = values.parsed(text) if text else {}
     if not isinstance(request, dict):
         raise CorruptEntryError("the entry's request is not a mapping")
     return request
@@ -164,10 +161,7 @@ def take_apart(data: bytes) -> tuple[dict[str, Any], Any, bool, dict[str, Any]]:
     The answer is in its stored form (see `values`). Raises as `decode` does.
     """
     flags, blocks = _open(data)
-    try:
-        origin, answer = (orjson.loads(_unpack(blocks[index], flags, index)) for index in (0, 1))
-    except ValueError as error:
-        raise CorruptEntryError(f"the entry cannot be decoded: {error}") from error
+    origin, answer = (values.parsed(_unpack(blocks[index], flags, index)) for index in (0, 1))
     return origin, answer, bool(flags & _TAGGED), decode_request(data)
 
 

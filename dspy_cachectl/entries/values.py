@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import importlib
 import math
+import re
 import sys
 from typing import Any
 
@@ -22,6 +23,12 @@ TAG = "$"
 _INT64 = range(-(2**63), 2**64)
 _ARRAY_KINDS = "biufcmMSU"
 """NumPy's kinds of elements that are numbers, times or text of a fixed length."""
+_ELEMENT = re.compile(rf"[<>|]([{_ARRAY_KINDS}])(\d{{1,9}})(\[\w+\])?")
+
+_MOST_VALUES = 8_000_000
+_CONTAINER = 4
+"""How many values a text of JSON may hold, and how many of them a list or an object counts for: each takes far more
+memory than the two bytes that it is written with."""
 
 RESPONSE_CLASSES = {
     "ModelResponse": "litellm.types.utils",
@@ -54,9 +61,12 @@ def dumps(value: Any) -> tuple[bytes, bool]:
     except RecursionError as error:
         raise UnstorableError("the value is nested too deeply, or holds itself") from error
     try:
-        return orjson.dumps(plain), encoder.tagged
+        data = orjson.dumps(plain)
     except TypeError as error:  # it is all JSON, so only its depth can be wrong
         raise UnstorableError(f"the value cannot be written as JSON: {error}") from error
+    if _holds_too_many(data):
+        raise UnstorableError(f"the value holds more than {_MOST_VALUES:,} values")
+    return data, encoder.tagged
 
 
 def loads(data: bytes, *, tagged: bool) -> Any:
@@ -65,11 +75,31 @@ def loads(data: bytes, *, tagged: bool) -> Any:
     Raises:
         CorruptEntryError: If the data is not what `dumps` makes, or a package that it needs is not installed here.
     """
+    value = parsed(data)
     try:
-        value = orjson.loads(data)
         return _untag(value) if tagged else value
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, ImportError) as error:
         raise CorruptEntryError(f"the entry's value cannot be decoded: {error}") from error
+
+
+def parsed(data: bytes) -> Any:
+    """Return what a text of JSON holds.
+
+    Raises:
+        CorruptEntryError: If it is none, or holds more values than are ever written: they would fill the memory.
+    """
+    if _holds_too_many(data):
+        raise CorruptEntryError(f"the JSON cannot be decoded: it holds more than {_MOST_VALUES:,} values")
+    try:
+        return orjson.loads(data)
+    except ValueError as error:
+        raise CorruptEntryError(f"the JSON cannot be decoded: {error}") from error
+
+
+def _holds_too_many(data: bytes) -> bool:
+    if len(data) * _CONTAINER < _MOST_VALUES:
+        return False
+    return data.count(b",") + _CONTAINER * (data.count(b"[") + data.count(b"{")) > _MOST_VALUES
 
 
 def readable(value: Any) -> Any:
@@ -104,21 +134,9 @@ def check(value: Any) -> None:
         CorruptEntryError: If it is not.
     """
     try:
-        readable(value)
-        _check_responses(value)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        _untag(value, build=False)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CorruptEntryError(f"the entry's value cannot be decoded: {error}") from error
-
-
-def _check_responses(value: Any) -> None:
-    if isinstance(value, list):
-        for item in value:
-            _check_responses(item)
-    elif isinstance(value, dict):
-        if value.get(TAG) == "response" and (value.get("of") not in RESPONSE_CLASSES or "cost" not in value):
-            raise CorruptEntryError(f"the entry holds a response of the unknown kind {value.get('of')!r}")
-        for item in value.values():
-            _check_responses(item)
 
 
 class Encoder:
@@ -196,23 +214,24 @@ class Encoder:
         return self.tag("response", self.walk(value.model_dump()), of=kind.__name__, cost=self.walk(cost))
 
 
-def _untag(value: Any) -> Any:
+def _untag(value: Any, *, build: bool = True) -> Any:
+    """Return what a stored form stands for; what is made by other packages only if it is to be built."""
     if isinstance(value, list):
-        return [_untag(item) for item in value]
+        return [_untag(item, build=build) for item in value]
     if not isinstance(value, dict):
         return value
     tag = value.get(TAG)
     if tag is None:
-        return {key: _untag(item) for key, item in value.items()}
+        return {key: _untag(item, build=build) for key, item in value.items()}
     if tag == "map":
-        return {_untag(key): _untag(item) for key, item in value["v"]}
+        return {_untag(key, build=build): _untag(item, build=build) for key, item in value["v"]}
     if tag in {"tuple", "set", "frozenset"}:
         make = {"tuple": tuple, "set": set, "frozenset": frozenset}[tag]
-        return make(_untag(item) for item in value["v"])
+        return make(_untag(item, build=build) for item in value["v"])
     if tag == "response":
-        return _response(value["of"], _untag(value["v"]), _untag(value["cost"]))
+        return _response(value["of"], *(_untag(value[name], build=build) for name in ("v", "cost")), build=build)
     if tag in {"array", "scalar"}:
-        return _array(value, scalar=tag == "scalar")
+        return _array(value, build=build)
     return _scalar(tag, value["v"])
 
 
@@ -228,20 +247,30 @@ def _scalar(tag: str, value: str) -> Any:
     raise CorruptEntryError(f"the entry holds a value of the unknown kind {tag!r}")
 
 
-def _array(value: dict[str, Any], *, scalar: bool) -> Any:
+def _array(value: dict[str, Any], *, build: bool) -> Any:
+    kind = _ELEMENT.fullmatch(value["dtype"])
+    if kind is None:
+        raise CorruptEntryError(f"the entry's array is of {value['dtype']!r}, which is never stored")
+    shape, data = value["shape"], base64.b64decode(value["v"])
+    size = int(kind[2]) * (4 if kind[1] == "U" else 1)
+    # NumPy ends the process for some of what is refused here, and makes gigabytes of nothing for others.
+    whole = min(shape, default=0) >= 0 and size * math.prod(shape) == len(data)
+    if not (whole if size else shape == []):
+        raise CorruptEntryError(f"the entry's array cannot be decoded: {len(data)} bytes, {kind[0]}, shape {shape}")
+    if not build:
+        return None
     import numpy as np
 
-    dtype = np.dtype(value["dtype"])
-    if dtype.kind not in _ARRAY_KINDS:
-        raise CorruptEntryError(f"the entry holds an array of {dtype}, which is never stored")
-    array = np.ndarray(value["shape"], dtype, base64.b64decode(value["v"])).copy()
-    return array[()] if scalar else array
+    array = np.ndarray(shape, np.dtype(kind[0]), data).copy()
+    return array[()] if value[TAG] == "scalar" else array
 
 
-def _response(name: str, fields: dict[str, Any], cost: Any) -> Any:
+def _response(name: str, fields: dict[str, Any], cost: Any, *, build: bool) -> Any:
     module = RESPONSE_CLASSES.get(name)
     if module is None:
         raise CorruptEntryError(f"the entry holds a response of the unknown kind {name!r}")
+    if not build:
+        return None
     response = getattr(importlib.import_module(module), name)(**fields)
     response._hidden_params = {"response_cost": cost}  # noqa: SLF001 - where LiteLLM and DSPy keep the cost
     return response

@@ -21,7 +21,7 @@ import zstandard
 
 from dspy_cachectl.context.open_cassette import Recording
 from dspy_cachectl.entries import records
-from dspy_cachectl.entries.values import UnstorableError
+from dspy_cachectl.entries.values import UnstorableError, parsed
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreUnavailableError
 from dspy_cachectl.reports.writing import write_whole
 
@@ -33,11 +33,6 @@ LARGEST_FILE = 512 * 1024 * 1024
 _SHORTEST_RECORDING = 150
 _MOST_SHORT_LINES = 1000
 """A header, blank lines and damaged ones are short; more of them is a bomb that costs time."""
-
-_MOST_VALUES = 4_000_000
-_CONTAINER = 4
-"""How many values a line may have, and how many of them a list or an object counts for: each takes far more memory than
-the two bytes that it is written with."""
 
 _HEAD = 4
 """How many bytes at its beginning tell a cassette, compressed or not."""
@@ -164,7 +159,7 @@ def from_line(line: bytes) -> Recording:
     Raises:
         CorruptEntryError: If it holds none.
     """
-    parts = _parsed(line)
+    parts = parsed(line)
     if not isinstance(parts, dict) or not {"key", "asked", "origin", "answer"} <= parts.keys():
         raise CorruptEntryError("the line is no recording: it needs key, asked, origin and answer")
     key, asked, request = parts["key"], parts["asked"], parts.get("request") or {}
@@ -182,15 +177,6 @@ def from_line(line: bytes) -> Recording:
     except TypeError as error:  # it was JSON, so only its depth can be wrong
         raise CorruptEntryError(f"it is nested too deeply: {error}") from error
     return Recording(key, asked, data, scope)
-
-
-def _parsed(line: bytes) -> Any:
-    if line.count(b",") + _CONTAINER * (line.count(b"[") + line.count(b"{")) > _MOST_VALUES:
-        raise CorruptEntryError("the line has more values in it than any recording")
-    try:
-        return orjson.loads(line)
-    except ValueError as error:
-        raise CorruptEntryError(f"the line is not JSON: {error}") from error
 
 
 def _sweep(path: Path, head: bytes) -> None:

@@ -9,6 +9,7 @@ import enum
 import math
 import sys
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from hypothesis import given, settings, strategies as st
 from dspy_cachectl.entries.values import UnstorableError, dumps, loads
 from dspy_cachectl.errors import CorruptEntryError
 from tests.entries.strategies import VALUES, same
+from tests.processes import Finished
 
 
 def round_trip(value: Any) -> Any:
@@ -212,3 +214,39 @@ def test_an_array_where_numpy_is_missing_is_a_store_error(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "numpy", None)
     with pytest.raises(CorruptEntryError, match="numpy"):
         loads(data, tagged=tagged)
+
+
+PLANTED = """
+    import json
+    from dspy_cachectl.entries import values
+    from dspy_cachectl.errors import CorruptEntryError
+
+    said = []
+    for dtype, shape in (
+        ("|S0", [10**10]), ("|S0", [-1]), ("<f8", [-1]), ("<U0", [1]), ("<f8", [10**12]), ("|O", []), ("<f8,<f8", [])
+    ):
+        planted = {"$": "array", "v": "", "dtype": dtype, "shape": shape}
+        for use in (values.check, lambda value: values.loads(json.dumps(value).encode(), tagged=True)):
+            try:
+                use(planted)
+            except CorruptEntryError as error:
+                said.append(str(error))
+    print(json.dumps(said))
+"""
+
+
+def test_planted_arrays(child: Callable[..., Finished]) -> None:
+    """An array that is not made of its bytes is an error; NumPy would end the process for it, or fill the memory."""
+    said = child(PLANTED).data
+
+    assert 14 == len(said)
+    assert all("the entry's array" in message for message in said)
+
+
+@pytest.mark.parametrize("text", [b"[" + b"[]," * 2_000_000 + b"[]]", b"[" + b"1," * 9_000_000 + b"1]"])
+def test_more_values_than_are_ever_written(text: bytes) -> None:
+    """A few bytes each, some gigabytes in all: it is refused before anything is made of it, and never written."""
+    with pytest.raises(CorruptEntryError, match="more than"):
+        loads(text, tagged=False)
+    with pytest.raises(UnstorableError, match="more than"):
+        dumps(orjson.loads(text))

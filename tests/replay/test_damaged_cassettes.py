@@ -43,11 +43,11 @@ def with_part(**changes: Any) -> Damage:
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "empty": (lambda _: b"", "is empty"),
     "only blank": (lambda _: b"\n\n", "is empty"),
-    "not JSON": (lambda parts: joined([*parts[:1], b"not json", *parts[2:]]), "line 2: the line is not JSON"),
-    "cut line": (lambda parts: joined(parts)[:-40], "line 3: the line is not JSON"),
+    "not JSON": (lambda parts: joined([*parts[:1], b"not json", *parts[2:]]), "line 2: the JSON cannot be decoded"),
+    "cut line": (lambda parts: joined(parts)[:-40], "line 3: the JSON cannot be decoded"),
     "merge conflict": (
         lambda parts: joined([parts[0], b"<<<<<<< HEAD", parts[1], b"=======", parts[2], b">>>>>>> other"]),
-        "line 2: the line is not JSON",
+        "line 2: the JSON cannot be decoded",
     ),
     "no header": (lambda parts: joined(parts[1:]), "its first line is no header"),
     "two headers": (lambda parts: joined([parts[0], *parts]), "line 2: the line is no recording"),
@@ -66,9 +66,9 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "request that is none": (with_part(request=[1]), "its origin and its request have to be objects"),
     "not UTF-8": (
         lambda parts: joined([parts[0], parts[1].replace(b"one", b"\xff\xfe")]),
-        "line 2: the line is not JSON",
+        "line 2: the JSON cannot be decoded",
     ),
-    "zeros": (lambda parts: joined(parts)[:-40] + bytes(40), "line 3: the line is not JSON"),
+    "zeros": (lambda parts: joined(parts)[:-40] + bytes(40), "line 3: the JSON cannot be decoded"),
 }
 
 
