@@ -46,7 +46,7 @@ if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is compute
     from dspy_cachectl.phases.decoration import carry as carry
     from dspy_cachectl.phases.phase import phase as phase
     from dspy_cachectl.policy import Policy as Policy
-    from dspy_cachectl.replay import Cassette as Cassette, cassette as cassette
+    from dspy_cachectl.replay.cassettes import Cassette as Cassette, cassette as cassette
     from dspy_cachectl.reports.comparison import Comparison as Comparison, compare as compare
     from dspy_cachectl.reports.report import EvalReport as EvalReport
     from dspy_cachectl.tracking import log_to_mlflow as log_to_mlflow, protect_mlflow as protect_mlflow
@@ -57,7 +57,7 @@ _HOMES = {
     "AutoPhase": "phases.auto",
     "CacheMissError": "errors",
     "CachectlError": "errors",
-    "Cassette": "replay",
+    "Cassette": "replay.cassettes",
     "Comparison": "reports.comparison",
     "ConfigurationError": "errors",
     "CorruptEntryError": "errors",
@@ -73,7 +73,7 @@ _HOMES = {
     "StoreError": "errors",
     "StoreUnavailableError": "errors",
     "carry": "phases.decoration",
-    "cassette": "replay",
+    "cassette": "replay.cassettes",
     "compare": "reports.comparison",
     "configure": "config",
     "current_phase": "context.ruling",

@@ -21,7 +21,7 @@ from dspy_cachectl.errors import CachectlError, ConfigurationError
 if TYPE_CHECKING:
     from dspy_cachectl.context.phases import PhaseRun
     from dspy_cachectl.policy import Policy
-    from dspy_cachectl.replay import Cassette
+    from dspy_cachectl.replay.cassettes import Cassette
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _run_under(
     """Run a script under a cassette and a phase, where they are named, and return its exit code."""
     from dspy_cachectl.calls.installation import ensure_installed
     from dspy_cachectl.phases.phase import phase
-    from dspy_cachectl.replay import cassette
+    from dspy_cachectl.replay.cassettes import cassette
 
     ensure_installed()
     code, opened, run = 0, None, None

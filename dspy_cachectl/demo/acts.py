@@ -126,7 +126,7 @@ def evaluate_plainly(stage: Stage) -> Iterator[ActResult]:
 def evaluate_compiled(stage: Stage) -> Iterator[ActResult]:
     """Evaluate the compiled program afresh."""
     run_id = stage.run_id = f"compiled-{uuid.uuid4().hex[:8]}"
-    yield stage.row("compiled", "evaluate, compiled", lambda: _fresh(stage, _compiled(stage), run_id))
+    yield stage.row("compiled", "evaluate, compiled", lambda: _fresh(stage, stage.compiled, run_id))
 
 
 def kill_and_resume(stage: Stage) -> Iterator[ActResult]:
@@ -193,7 +193,7 @@ def compare_programs(stage: Stage) -> Iterator[ActResult]:
             score=100.0 * report.score,
         )
 
-    for name, program in (("zero-shot", stage.zero_shot), ("compiled", _compiled(stage))):
+    for name, program in (("zero-shot", stage.zero_shot), ("compiled", stage.compiled)):
         yield stage.row(f"{name}-repeated", f"evaluate(), {name}: {REPEATS} repeats", partial(measured, name, program))
     compared = compare(reports)
     stage.comparison = compared["zero-shot", "compiled"]
@@ -232,12 +232,6 @@ def _compile(stage: Stage) -> ActResult:
         stage.compiled = task.compile_program(task.Classifier(), stage.train)
     stage.compiled.save(stage.compiled_file)
     return ActResult().with_stats(run.stats)
-
-
-def _compiled(stage: Stage) -> dspy.Module:
-    if stage.compiled is None:
-        raise DemoError("the compiled program is evaluated before it was compiled; play the acts in order")
-    return stage.compiled
 
 
 def _evaluated(worker: Child) -> ActResult:

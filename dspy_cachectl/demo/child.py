@@ -5,11 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from multiprocessing.connection import Connection
 from typing import Any
+from unittest.mock import patch
 
-from dspy_cachectl.demo.environment import children_get
 from dspy_cachectl.errors import CachectlError
 
 
@@ -42,13 +42,17 @@ class Child:
         self._pipe, theirs = spawning.Pipe()
         self._process = spawning.Process(target=_answer, args=(theirs, answers, arguments), daemon=True)
         # Not in the process: what starts it may import DSPy, which reads some of them at once.
-        with children_get(variables):
+        with patch.dict(os.environ):
+            for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+                del os.environ[name]
+            # Of a process that was killed, multiprocessing clears away the semaphores by itself, and says so.
+            os.environ.update({"PYTHONWARNINGS": "ignore:resource_tracker", **variables})
             self._process.start()
         theirs.close()
 
     def __enter__(self) -> Child:
         try:
-            self.first = self._answer()
+            self.first = self.ask()
         except BaseException:
             self.__exit__()
             raise
@@ -65,11 +69,8 @@ class Child:
         Raises:
             DemoError: It failed, or ended.
         """
-        self._pipe.send(None)
-        return self._answer()
-
-    def _answer(self) -> Any:
         try:
+            self._pipe.send(None)
             value = self._pipe.recv()
         except (EOFError, ConnectionError) as error:
             self._process.join()
@@ -89,14 +90,11 @@ def _answer(pipe: Connection, answers: Callable[..., Iterator[Any]], arguments: 
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
-    with closing(answers(*arguments)) as values:  # type: ignore[type-var]
+    with suppress(EOFError, ConnectionError), closing(answers(*arguments)) as values:  # type: ignore[type-var]
         while True:
+            pipe.recv()
             try:
                 value = next(values)
             except Exception as error:  # noqa: BLE001 - whatever it is, the parent says it
                 value = DemoError(f"a child process of the demo failed: {type(error).__name__}: {error}")
-            try:
-                pipe.send(value)
-                pipe.recv()
-            except (EOFError, ConnectionError):
-                return
+            pipe.send(value)

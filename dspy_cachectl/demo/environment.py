@@ -1,12 +1,9 @@
-"""Environment variables that the demo needs, for this process and for those it starts."""
+"""Environment variables that the demo needs, for this process and those it starts, and its address."""
 
 from __future__ import annotations
 
 import os
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from unittest.mock import patch
 
 LOOPBACK = "127.0.0.1"
 
@@ -24,14 +21,3 @@ def prepare_environment() -> None:
             direct = os.environ.get(name, "")
             if LOOPBACK not in direct.split(","):
                 os.environ[name] = f"{direct},{LOOPBACK}".lstrip(",")
-
-
-@contextmanager
-def children_get(variables: Mapping[str, str]) -> Iterator[None]:
-    """Start processes in this block with variables of their own, and without those of an MLflow run or server."""
-    with patch.dict(os.environ):
-        for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
-            del os.environ[name]
-        # Of a process that was killed, multiprocessing clears away the semaphores by itself, and says so.
-        os.environ.update({"PYTHONWARNINGS": "ignore:resource_tracker", **variables})
-        yield

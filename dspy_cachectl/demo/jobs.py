@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 LABEL_TOKENS = 8
 MLFLOW_SECONDS = 60.0
 EXPERIMENT = "dspy-cachectl demo"
+STORE = "store"
+"""Where in the demo's folder its answers are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +97,6 @@ def evaluations(job: Job) -> Iterator[tuple[ActResult, LogOutcome | None] | None
         yield _evaluate(job)
 
 
-def store_folder(folder: Path) -> Path:
-    """Return where the demo in this folder keeps its answers."""
-    return folder / "store"
-
-
 def _evaluate(job: Job) -> tuple[ActResult, LogOutcome | None]:
     connection = job.connection
     program = task.Classifier()
@@ -112,7 +109,7 @@ def _evaluate(job: Job) -> tuple[ActResult, LogOutcome | None]:
             found = task.evaluate(program, reviews)
             # All its calls: the parent takes off those that the relay saw.
             return replace(found, served=len(lm.history)), None
-        install(store_folder(job.folder))
+        install(job.folder / STORE)
         with phase("eval", Policy.FRESH, run_id=job.run_id) as run:
             found = task.evaluate(program, reviews)
     return found.with_stats(run.stats), None if job.tracking_uri is None else _log(run, job)

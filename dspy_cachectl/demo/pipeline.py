@@ -19,7 +19,7 @@ from dspy_cachectl.demo import local_model, task, telling
 from dspy_cachectl.demo.act_results import ActResult, DemoResult
 from dspy_cachectl.demo.acts import ACTS, Stage, log_to_mlflow
 from dspy_cachectl.demo.child import DemoError
-from dspy_cachectl.demo.jobs import Connection, store_folder
+from dspy_cachectl.demo.jobs import STORE, Connection
 from dspy_cachectl.demo.relay import Relay
 from dspy_cachectl.errors import CachectlError, ConfigurationError
 from dspy_cachectl.reports.progress_bar import progress
@@ -104,10 +104,11 @@ def run(
 
 
 def _api_key(endpoint: str | None, model: str | None, variable: str | None) -> str:
-    if (endpoint is None) != (model is None):
-        raise ConfigurationError("a server needs both its address and the model's name: endpoint and model")
-    if endpoint is None and variable is not None:
-        raise ConfigurationError("the local model wants no key; name an endpoint as well")
+    if (endpoint is None) != (model is None) or (endpoint is None and variable is not None):
+        raise ConfigurationError(
+            "a server of your own needs both its address and the model's name, and no other wants a key: "
+            "give endpoint and model"
+        )
     if variable is not None and not os.environ.get(variable):
         raise ConfigurationError(f"the environment variable {variable!r} is not set; put the key into it")
     return _NO_KEY if variable is None else os.environ[variable]
@@ -134,7 +135,7 @@ def _set_up(connection: Connection, folder: Path) -> Iterator[None]:
     before = installed()
     logger = logging.getLogger("dspy")
     level = logger.level
-    install(store_folder(folder))
+    install(folder / STORE)
     try:
         # DSPy logs every score, and every answer that is cut short; the table has both.
         logger.setLevel(logging.ERROR)

@@ -132,7 +132,7 @@ def export(
             done.models[records.decode_origin(recording.data).model] += 1
     done.entries = len(recordings)
     if recordings:
-        files.write(path, recordings, keys="store")
+        files.write(path, recordings, before=files.CassetteFile("store"))
         done.bytes = path.stat().st_size
     return done
 
@@ -163,11 +163,7 @@ def import_file(
     """
     # Read twice: what cannot be read to its end is not imported by half.
     total = sum(1 for _ in files.read_lines(path))
-    lines = files.read_lines(path)
-    first = next(lines, None)
-    if first is None:
-        raise CorruptEntryError(f"{path} is empty; a cassette begins with a header")
-    keys = files.read_header(first[1], path)
+    keys, lines = files.read_header(path)
     where = draws.clean_endpoint(endpoint)
     done = Imported()
     seen: set[str] = set()

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, TypeVar, get_args
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from dspy_cachectl.accounting.ledger import Stats
 from dspy_cachectl.context.open_cassette import CASSETTE_RUN, EACH_A_DRAW, Mode, OpenCassette, Recording
@@ -162,14 +162,20 @@ class CassetteSession:
     def __init__(self, path: Path, mode: Mode, redact: Redact | None = None, *, scope: str = "") -> None:
         # A recording that was cut short is gone on with.
         goes_on = mode != "replay" and _take_over(path, scope)
-        before = _shared(path) if scope else _there(path, mode)
-        self.others: Mapping[str, Recording] = before.recordings if before is not None else {}
+        before = _there(path)
+        if before is None and mode == "replay" and not scope:
+            raise ConfigurationError(
+                f"there is no cassette {path} to replay; record it first, with "
+                f'cachectl.cassette({str(path)!r}, mode="record")'
+            )
+        found = before or files.CassetteFile()
+        self.others = found.recordings
         scopes = {recording.scope for recording in self.others.values()}
         is_there = before is not None and (not scope or scope in scopes or "" in scopes)
         replays = mode == "replay" or (mode == "record" and is_there and not goes_on)
         if replays and scope not in scopes and "" in scopes:
             scope = ""
-        of_a_store = before is not None and before.keys == "store"
+        of_a_store = found.keys == "store"
         self._unsaved = None if replays else unsaved.Unsaved(path)
         self._token = uuid.uuid4().hex
         try:
@@ -256,25 +262,13 @@ def save(path: Path, recorded: Mapping[str, Recording], *, forget: Collection[st
     if not recorded and not forget and path.exists():
         return
     with _locked(path):
-        before = files.read(path) if path.exists() else None
-        there = {key: one for key, one in before.recordings.items() if key not in forget} if before is not None else {}
-        keys = before.keys if before is not None else "cassette"
-        files.write(path, {**there, **recorded}.values(), keys=keys, before=before)
+        before = files.read(path) if path.exists() else files.CassetteFile()
+        there = {key: one for key, one in before.recordings.items() if key not in forget}
+        files.write(path, {**there, **recorded}.values(), before=before)
 
 
-def _there(path: Path, mode: Mode) -> files.CassetteFile | None:
-    if path.exists():
-        return files.read(path)
-    if mode == "replay":
-        raise ConfigurationError(
-            f"there is no cassette {path} to replay; record it first, with "
-            f'cachectl.cassette({str(path)!r}, mode="record")'
-        )
-    return None
-
-
-def _shared(path: Path) -> files.CassetteFile | None:
-    """Return a file that many scopes open, one after the other, as it was read last where it is still the same."""
+def _there(path: Path) -> files.CassetteFile | None:
+    """Return a file, if there is one; many scopes open it one after the other, and it is read where it has changed."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -320,9 +314,7 @@ def _locked(path: Path) -> Iterator[None]:
             # To take a lock empties its file.
             raise StoreUnavailableError(f"{lock} is not a lock of this package; move it away")
         held = FileLock(lock).acquire(timeout=_PATIENCE)
-    except Timeout as error:
-        raise StoreUnavailableError(f"the cassette {path} was held by another process for {_PATIENCE} s") from error
-    except OSError as error:
+    except OSError as error:  # which a timeout is as well
         raise StoreUnavailableError(f"the cassette {path} cannot be locked: {error}") from error
     with held:
         yield

@@ -146,32 +146,26 @@ def name_of(node: Node) -> str:
     return "::".join(one.name for one in chain[files[-1] + 1 if files else -1 :])
 
 
-class Collected:
-    """What was collected of one test file: whose recordings may be in its cassette."""
+def gone(scopes: Iterable[str], module: str, items: Sequence[pytest.Item]) -> set[str]:
+    """Return the scopes that were a test's or a fixture's of a test file, and are nobody's any more.
 
-    def __init__(self) -> None:
-        self._tests: set[str] = set()
-        self._fixtures: set[str] = set()
+    Args:
+        scopes: Those in a cassette.
+        module: What the scopes of this file begin with in there.
+        items: All tests of the file.
+    """
+    tests = {name_of(item) for item in items}
+    fixtures = {name for item in items for name in _fixtures(item)}
 
-    def add(self, item: pytest.Item) -> None:
-        """Note a test."""
-        self._tests.add(name_of(item))
-        self._fixtures.update(_fixtures(item))
-
-    def knows(self, scope: str, module: str) -> bool:
-        """Tell whether a scope belongs to a test or a fixture of this file, or to another file.
-
-        Args:
-            scope: The scope.
-            module: What the scopes of this file begin with in the cassette.
-        """
+    def is_known(scope: str) -> bool:
         if not scope.startswith(module) or (not module and scope.startswith(("./", "../"))):
             return True
         name = scope.removeprefix(module)
         if name.endswith(")") and _FIXTURE_SUFFIX in name:
-            fixture = name[: name.rindex(_FIXTURE_SUFFIX)].split("[")[0].rpartition("::")[2]
-            return fixture in self._fixtures
-        return not name or name in self._tests
+            return name[: name.rindex(_FIXTURE_SUFFIX)].split("[")[0].rpartition("::")[2] in fixtures
+        return not name or name in tests
+
+    return {scope for scope in scopes if not is_known(scope)}
 
 
 def _said(marks: Iterable[pytest.Mark]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
@@ -59,8 +58,8 @@ class CassetteFile:
         lines: Its lines as they are written, by key.
     """
 
-    keys: str
-    recordings: Mapping[str, Recording]
+    keys: str = "cassette"
+    recordings: Mapping[str, Recording] = field(default_factory=dict)
     lines: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -74,24 +73,17 @@ def read(path: Path) -> CassetteFile:
     """
     recordings: dict[str, Recording] = {}
     lines: dict[str, bytes] = {}
-    keys = None
-    for number, line in read_lines(path):
-        if keys is None:
-            keys = read_header(line, path)
-            continue
+    keys, numbered = read_header(path)
+    for number, line in numbered:
         try:
             recording = from_line(line)
         except CorruptEntryError as error:
             raise CorruptEntryError(f"{path}, line {number}: {error}. Restore the file, or record it anew") from error
         recordings[recording.key], lines[recording.key] = recording, line
-    if keys is None:
-        raise CorruptEntryError(f"{path} is empty; a cassette begins with a header. Delete it to record it anew")
     return CassetteFile(keys, recordings, lines)
 
 
-def write(
-    path: Path, recordings: Iterable[Recording], *, keys: str = "cassette", before: CassetteFile | None = None
-) -> bool:
+def write(path: Path, recordings: Iterable[Recording], *, before: CassetteFile) -> None:
     """Write a cassette in place of what is there. Nobody sees half of it.
 
     A recording whose answer is the same as before keeps its line, and the header never changes: what version control
@@ -100,23 +92,18 @@ def write(
     Args:
         path: The file; its folder is made where it is missing.
         recordings: What is to be in it.
-        keys: What its keys are; see `CassetteFile`.
-        before: What is there now.
-
-    Returns:
-        Whether anything changed.
+        before: What is there now; one without recordings where there is no file.
 
     Raises:
         StoreUnavailableError: If it cannot be written, or would be larger than what is read.
     """
-    kept = before.lines if before is not None else {}
     lines: dict[str, bytes] = {}
     for recording in recordings:
-        line, old = to_line(recording), kept.get(recording.key)
+        line, old = to_line(recording), before.lines.get(recording.key)
         lines[recording.key] = old if old is not None and _is_same(old, line) else line
-    if before is not None and lines == kept:
-        return False
-    header = orjson.dumps({"cassette": FORMAT, "keys": keys})
+    if lines and lines == before.lines:
+        return
+    header = orjson.dumps({"cassette": FORMAT, "keys": before.keys})
     content = b"".join(line + b"\n" for line in [header, *sorted(lines.values(), key=_place_in_file)])
     if len(content) > LARGEST_FILE:
         raise StoreUnavailableError(
@@ -127,7 +114,6 @@ def write(
         content = zstandard.ZstdCompressor(level=9).compress(content)
     _sweep(path, content[:_HEAD])
     write_whole(path, content, what="the cassette")
-    return True
 
 
 def to_line(recording: Recording) -> bytes:
@@ -224,13 +210,18 @@ def _lasting(value: Any) -> Any:
     return value
 
 
-def read_header(line: bytes, path: Path) -> str:
-    """Return what the keys of a cassette are, as its first line says; see `CassetteFile`.
+def read_header(path: Path) -> tuple[str, Iterator[tuple[int, bytes]]]:
+    """Return what the keys of a cassette are, as its first line says (see `CassetteFile`), and its other lines.
 
     Raises:
-        CorruptEntryError: If the line is no header.
+        StoreUnavailableError: If the file cannot be read.
+        CorruptEntryError: If it is empty, or its first line is no header.
         FormatVersionError: If a newer version of this package wrote it.
     """
+    lines = read_lines(path)
+    _, line = next(lines, (0, b""))
+    if not line:
+        raise CorruptEntryError(f"{path} is empty; a cassette begins with a header. Delete it to record it anew")
     try:
         facts = orjson.loads(line)
         version = facts["cassette"]
@@ -246,7 +237,7 @@ def read_header(line: bytes, path: Path) -> str:
     keys = facts.get("keys", "cassette")
     if keys not in ("cassette", "store"):
         raise CorruptEntryError(f"{path} is not a cassette: its keys are those of {keys!r}")
-    return str(keys)
+    return str(keys), lines
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -288,17 +279,15 @@ def _too_much(line: int, total: int, short: int) -> str:
     return ""
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def _opened(path: Path) -> IO[bytes]:
     if path.exists() and not path.is_file():
         raise StoreUnavailableError(f"the cassette {path} cannot be read: it is no file")  # a pipe would be waited for
-    with ExitStack() as stack:
-        file: IO[bytes] = stack.enter_context(path.open("rb"))
-        if path.suffix == ".zst":
-            decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
-            reader = stack.enter_context(decompressor.stream_reader(file, read_across_frames=True))
-            file = stack.enter_context(io.BufferedReader(reader))
-        yield file
+    file = path.open("rb")
+    if path.suffix != ".zst":
+        return file
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
+    # Closes all of them.
+    return io.BufferedReader(decompressor.stream_reader(file, read_across_frames=True))
 
 
 def _claimed(path: Path) -> int:

@@ -1,23 +1,28 @@
-"""The cassette of a test, or of a fixture, while it is open."""
+"""The cassette of a test, or of a fixture, while it is open, and why the test fails if it had no answer."""
 
 from __future__ import annotations
 
 import contextvars
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from dspy_cachectl.calls.installation import ensure_installed, install, installed, uninstall
+import pytest
+
+from dspy_cachectl.calls.installation import install, installed, uninstall
 from dspy_cachectl.context.open_cassette import Recording
 from dspy_cachectl.entries import records
-from dspy_cachectl.errors import StoreError
+from dspy_cachectl.errors import CacheMissError, ReplayIncompleteError
 from dspy_cachectl.replay.cassettes import Cassette, CassetteSession
 from dspy_cachectl.replay.choice import TestCassette
-from dspy_cachectl.replay.summary import Note
-from dspy_cachectl.reports.texts import cut
+from dspy_cachectl.replay.summary import COUNTED, Note
+from dspy_cachectl.reports.texts import cut, plural
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_MISSES_SHOWN = 5
 _TEXT_SHOWN = 70
 
 
@@ -30,15 +35,22 @@ class OpenTestCassette:
 
     Raises:
         CachectlError: If it cannot be opened.
+
+    Attributes:
+        chosen: Which, and how.
+        session: The cassette that is entered.
+        passed: Whether its test went through.
     """
 
     def __init__(self, chosen: TestCassette, *, aside: bool = False) -> None:
         self.chosen = chosen
+        self.passed = False
+        self._told = 0
         self._context = contextvars.copy_context() if aside else None
         # No store is asked within a cassette: the configured one is not even opened.
         self._cache = None if installed() is not None else install("memory://")
         try:
-            self._open: CassetteSession = self._run(
+            self.session: CassetteSession = self._run(
                 CassetteSession, chosen.path, chosen.mode, chosen.redact, scope=chosen.scope
             )
         except BaseException:
@@ -48,32 +60,38 @@ class OpenTestCassette:
     @property
     def cassette(self) -> Cassette:
         """The cassette, to look at."""
-        return self._open.cassette
+        return self.session.cassette
 
-    @property
-    def records(self) -> bool:
-        """Whether calls reach the provider, and their answers the file."""
-        return not self.cassette.contents.replays
-
-    @property
-    def is_recorded(self) -> bool:
-        """Whether there was anything that it could replay when it was opened."""
-        return any(one.scope == self.cassette.contents.scope for one in self._open.others.values())
-
-    def left_by(self, is_known: Callable[[str], bool]) -> list[Recording]:
-        """Return the recordings of scopes that are known no more.
+    def failure(self, error: BaseException | None = None, file: Path | None = None) -> BaseException | None:
+        """Return why its test fails, as what it raises, if calls had no recording that were not told yet.
 
         Args:
-            is_known: Given a scope, tells whether there is still somebody to replay it.
+            error: What the test raised.
+            file: The test's file.
         """
-        scopes = {one.scope for one in self._open.others.values()} - {""}
-        gone = {scope for scope in scopes if not is_known(scope)}
-        return [one for one in self._open.others.values() if one.scope in gone]
-
-    @staticmethod
-    def ensure_in_place() -> None:
-        """Put the managed cache back, where a fixture has thrown it out."""
-        ensure_installed()
+        misses = self.cassette.misses[self._told :]
+        self._told += len(misses)
+        if not misses:
+            return None
+        what, command = self.chosen.what, self.chosen.command
+        lines = [f"{plural(len(misses), 'call')} of {what} had no recording; no result of it can be trusted.", ""]
+        lines += [miss.explanation for miss in misses[:_MISSES_SHOWN]]
+        if len(misses) > _MISSES_SHOWN:
+            lines.append(f"... and {len(misses) - _MISSES_SHOWN} more")
+        if error is not None:
+            at = _line(error, file)
+            if not isinstance(error, (CacheMissError, ReplayIncompleteError)):
+                lines += ["", f"The test then ended with {type(error).__name__}: {error}{at}"]
+            elif at:
+                lines.append(f"  asked for{at}")
+        lines.append("")
+        if any(one.scope == self.cassette.contents.scope for one in self.session.others.values()):
+            lines.append(f"To record what is missing:     pytest --cachectl=new {command}")
+            lines.append(f"To record all of it anew:      pytest --cachectl=all {command}")
+        else:
+            lines.append(f"Nothing is recorded for {what} yet. To record it:")
+            lines.append(f"    pytest --cachectl=record {command}")
+        return pytest.fail.Exception("\n".join(lines), pytrace=False)
 
     def close(self, *, whole: bool, left: list[Recording]) -> Note:
         """Leave it, and save what was recorded.
@@ -93,22 +111,17 @@ class OpenTestCassette:
         # One that replays nobody's recordings shares them with tests that may use the others.
         if whole and contents.scope == self.chosen.scope:
             mine = set(contents.unused)
-            unused = [one for key, one in self._open.others.items() if key in mine] + left
+            unused = [one for key, one in self.session.others.items() if key in mine] + left
         renews = contents.mode == "all"
         forget = frozenset(one.key for one in unused) if renews else frozenset()
         try:
-            self._run(self._open.close, forget=forget)
+            self._run(self.session.close, forget=forget)
         finally:
             self._give_back()
-        tally = contents.ledger.snapshot()
+        counts = {name: getattr(self.cassette.stats, name) for name in COUNTED}
         return Note(
             path=str(self.chosen.path),
-            replayed=tally.served,
-            recorded=len(contents.recorded),
-            tokens_saved=tally.tokens_saved,
-            cost_saved=tally.cost_saved,
-            tokens_spent=tally.tokens_spent,
-            cost_spent=tally.cost_spent,
+            counts={**counts, "recorded": self.cassette.recorded},
             unused=[] if renews else [(one.key, one.scope, _text(one)) for one in unused],
         )
 
@@ -120,13 +133,17 @@ class OpenTestCassette:
             uninstall()
 
 
+def _line(error: BaseException, file: Path | None) -> str:
+    """Return where in the test's file an exception came from, or nothing."""
+    frames = traceback.extract_tb(error.__traceback__)
+    numbers = [frame.lineno for frame in frames if file is not None and Path(frame.filename) == file]
+    return f" at {file.name}:{numbers[-1]}" if file is not None and numbers else ""
+
+
 def _text(recording: Recording) -> str:
     """Return what a recording answers, in a few words."""
-    try:
-        request: Any = records.decode_request(recording.data).get("request") or {}
-    except StoreError:
-        return "?"
-    messages = request.get("messages")
+    request: Any = records.decode_request(recording.data).get("request")
+    messages = request.get("messages") if isinstance(request, dict) else None
     last = messages[-1] if isinstance(messages, list) and messages else request
     content = last.get("content", last) if isinstance(last, dict) else last
     return cut(str(content), _TEXT_SHOWN)

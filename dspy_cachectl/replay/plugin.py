@@ -6,7 +6,6 @@ fixture that outlives the test has a cassette of its own, which does not depend 
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Generator
 from dataclasses import asdict, replace
@@ -16,21 +15,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dspy_cachectl.errors import CachectlError
-from dspy_cachectl.replay import choice
+from dspy_cachectl.replay import choice, summary
 from dspy_cachectl.replay.choice import TestCassette
-from dspy_cachectl.replay.failures import Failure
-from dspy_cachectl.replay.summary import Note, Summary
+from dspy_cachectl.replay.summary import Note
 
 if TYPE_CHECKING:
     from dspy_cachectl.context.open_cassette import Recording
-    from dspy_cachectl.replay import Cassette
+    from dspy_cachectl.replay.cassettes import Cassette
     from dspy_cachectl.replay.open_test_cassette import OpenTestCassette
 
 _NOTES = "dspy_cachectl_notes"
 _CHOSEN = pytest.StashKey[TestCassette | None]()
 _OPEN = pytest.StashKey["OpenTestCassette"]()
-_PASSED = pytest.StashKey[bool]()
-_FAILURE = pytest.StashKey[Failure]()
+_FAILURE = pytest.StashKey[BaseException | None]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -74,32 +71,26 @@ class _Plugin:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         choice.check(config)
-        self._summary = Summary()
+        self._summary: list[Note] = []
         self._notes: list[Note] = []
         self._item: pytest.Item | None = None
         self._asking: list[pytest.Item] = []
-        self._collected: dict[Path, choice.Collected] = defaultdict(choice.Collected)
+        self._collected: dict[Path, list[pytest.Item]] = defaultdict(list)
         self._looked_through: set[Path] = set()
         self._renewed: set[tuple[Path, str]] = set()
-        self._failed_fixtures: dict[tuple[str, object], Failure] = {}
+        self._failed_fixtures: dict[tuple[str, object], BaseException] = {}
         self._is_worker = hasattr(config, "workerinput")
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
-        self._collected[item.path].add(item)
+        self._collected[item.path].append(item)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._asking = [item for item in session.items if choice.asks(item)]
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        self._item = item
-        try:
-            return (yield)
-        finally:
-            self._item = None
-
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        self._item = item
+        item.stash[_FAILURE] = None
         # Before any fixture: one that is shared must not fail for the marker of the test that came first.
         try:
             item.stash[_CHOSEN] = choice.of_test(item)
@@ -130,21 +121,14 @@ class _Plugin:
         if not self._asking:
             return (yield)
         self._open(item)
-        opened = item.stash.get(_OPEN, None)
-        if opened is not None:
-            opened.ensure_in_place()
-        try:
-            result = yield
-        except (KeyboardInterrupt, SystemExit, pytest.exit.Exception):
-            raise
-        except BaseException as error:
-            failure = self._failure(item, error)
-            if failure is None:
-                raise
-            raise failure.exception from None
+        if _OPEN in item.stash:
+            from dspy_cachectl.calls.installation import ensure_installed
+
+            ensure_installed()  # a fixture may have thrown it out
+        result = yield
         failure = self._failure(item, None)
         if failure is not None:
-            raise failure.exception
+            raise failure
         return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -152,13 +136,16 @@ class _Plugin:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
-        if call.when == "setup" and self._asking and not report.passed:
-            self._failure(item, call.excinfo.value if call.excinfo is not None else None)
-        failure = item.stash.get(_FAILURE, None)
-        if failure is not None and call.when != "teardown" and call.excinfo is not None:
-            failure.override(report, call.excinfo.value)
-        if call.when == "call":
-            item.stash[_PASSED] = report.passed
+        if self._asking and call.when != "teardown" and call.excinfo is not None:
+            # Whatever ended it: what it was given after a call without an answer is no result.
+            failure = item.stash.get(_FAILURE, None) or self._failure(item, call.excinfo.value)
+            if failure is not None:
+                report.outcome = "failed"
+                vars(report).pop("wasxfail", None)  # that it fails was expected; that it asks something else was not
+                if call.excinfo.value is not failure:
+                    report.longrepr = str(failure)
+        if call.when == "call" and _OPEN in item.stash:
+            item.stash[_OPEN].passed = report.passed
         if self._notes:
             # A worker's report takes them to where the summary is printed.
             vars(report)[_NOTES], self._notes = [asdict(note) for note in self._notes], []
@@ -166,19 +153,17 @@ class _Plugin:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         for data in vars(report).get(_NOTES, ()):
-            self._summary.add(Note(**data))
+            self._summary.append(Note(**data))
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         strict = self._config.getoption("cachectl_strict") and not self._is_worker
-        if strict and self._summary.unused and session.exitstatus == pytest.ExitCode.OK:
+        if strict and summary.unused(self._summary) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        for note in self._notes:  # of a test that was interrupted
-            self._summary.add(note)
-        names = {path: os.path.relpath(path, self._config.invocation_params.dir) for path in self._summary.unused}
-        lines = self._summary.lines(names)
+        notes = self._summary + self._notes  # and of a test that was interrupted
+        lines = summary.lines(notes, self._config.invocation_params.dir)
         if lines:
             terminalreporter.section("cassettes")
             for line in lines:
@@ -186,10 +171,8 @@ class _Plugin:
 
     def _open(self, item: pytest.Item) -> None:
         """Open the cassette of a test, if it has one and it is not open."""
-        if _OPEN in item.stash:
-            return
         chosen = item.stash.get(_CHOSEN, None)
-        if chosen is None:
+        if chosen is None or _OPEN in item.stash:
             return
         from dspy_cachectl.replay.open_test_cassette import OpenTestCassette
 
@@ -198,18 +181,14 @@ class _Plugin:
         except CachectlError as error:
             raise _unusable(item, error) from None
         item.stash[_OPEN] = opened
-        item.stash[_PASSED] = False
-        if _FAILURE in item.stash:  # of an earlier attempt
-            del item.stash[_FAILURE]
         item.addfinalizer(lambda: self._close(item, opened))
 
     def _close(self, item: pytest.Item, opened: OpenTestCassette) -> None:
         del item.stash[_OPEN]
-        self._finish(item, opened, whole=item.stash[_PASSED], left=self._left(item, opened))
-        told = item.stash.get(_FAILURE, None)
-        misses = opened.cassette.misses[0 if told is None else told.told :]
-        if misses:
-            raise Failure.of(opened, misses).exception
+        self._finish(item, opened, whole=opened.passed, left=self._left(item, opened))
+        failure = opened.failure()
+        if failure is not None:
+            raise failure
 
     def _left(self, item: pytest.Item, opened: OpenTestCassette) -> list[Recording]:
         """Return the recordings of tests that are no more, once for each file, where all tests were collected."""
@@ -218,8 +197,9 @@ class _Plugin:
         if parts or (chosen.mode != "all" and chosen.path in self._looked_through):
             return []
         self._looked_through.add(chosen.path)
-        collected = self._collected[item.path]
-        return opened.left_by(lambda scope: collected.knows(scope, chosen.module))
+        others = opened.session.others.values()
+        gone = choice.gone({one.scope for one in others}, chosen.module, self._collected[item.path])
+        return [one for one in others if one.scope in gone]
 
     def _set_up(
         self, fixturedef: pytest.FixtureDef[Any], node: choice.Node, item: pytest.Item
@@ -240,7 +220,7 @@ class _Plugin:
             opened = OpenTestCassette(chosen, aside=True)
         except CachectlError as error:
             raise _unusable(item, error) from None
-        if self._is_worker and opened.records:
+        if self._is_worker and not opened.cassette.contents.replays:
             # Each would be given other answers, and what followed from one's could not be replayed by another.
             opened.close(whole=False, left=[])
             reason = "lasts longer than a test, and each worker of pytest-xdist sets it up: record it without -n"
@@ -250,9 +230,10 @@ class _Plugin:
             result = yield
             whole = True
         finally:
-            if opened.cassette.misses:
+            failure = opened.failure()
+            if failure is not None:
                 # Not raised here: pytest would give the fixture to the next test all the same.
-                self._failed_fixtures[fixture] = Failure.of(opened, opened.cassette.misses)
+                self._failed_fixtures[fixture] = failure
             self._finish(item, opened, whole=whole, left=[])
         return result
 
@@ -262,17 +243,14 @@ class _Plugin:
         except CachectlError as error:
             raise _unusable(item, error) from error
 
-    def _failure(self, item: pytest.Item, error: BaseException | None) -> Failure | None:
+    def _failure(self, item: pytest.Item, error: BaseException | None) -> BaseException | None:
         """Return the failure of a test, or one of its fixtures, that made calls which are not recorded."""
         opened = item.stash.get(_OPEN, None)
-        found = None
-        if opened is not None and opened.cassette.misses:
-            found = Failure.of(opened, opened.cassette.misses, error, item.path)
+        found = None if opened is None else opened.failure(error, item.path)
         for (name, node), failure in self._failed_fixtures.items():
             if found is None and name in getattr(item, "fixturenames", ()) and node in item.listchain():
                 found = failure
-        if found is not None:
-            item.stash[_FAILURE] = found
+        item.stash[_FAILURE] = found
         return found
 
 

@@ -21,8 +21,9 @@ import zstandard
 import dspy_cachectl as cachectl
 from dspy_cachectl.entries import records
 from dspy_cachectl.manage import exchange
-from dspy_cachectl.replay import files
-from dspy_cachectl.replay.summary import Note, Summary
+from dspy_cachectl.replay import choice, files, summary
+from dspy_cachectl.replay.open_test_cassette import OpenTestCassette
+from dspy_cachectl.replay.summary import Note
 from dspy_cachectl.stores.memory import MemoryStore
 from tests.calls.support import MakeLM
 from tests.endpoint import Endpoint
@@ -292,11 +293,20 @@ class TestValues:
 
     def test_control_characters_in_the_summary_of_a_test_session(self) -> None:
         """Nor can what pytest prints of recordings that are not used: whose they are, and what they answer."""
-        summary = Summary()
-        summary.add(Note("answers.jsonl", unused=[("a" * 64, "test_it\x1b[2J", "one\x9b2J\r")]))
-        shown = "".join(summary.lines({}))
+        note = Note("answers.jsonl", unused=[("a" * 64, "test_it\x1b[2J", "one\x9b2J\r")])
+        shown = "".join(summary.lines([note], Path.cwd()))
         assert "test_it" in shown
         assert shown.isprintable()
+
+    @pytest.mark.parametrize("request_", ["text", ["messages"], {"messages": "text"}, {"messages": [5]}])
+    def test_a_request_that_is_none(self, path: Path, request_: Any) -> None:
+        """What was not used is told in a few words, whatever it was asked with."""
+        planted(path, scope="test_it", request={"request": request_})
+        chosen = choice.TestCassette(path, "", "test_it", "replay", None, "this test", "test_it")
+        note = OpenTestCassette(chosen).close(whole=True, left=[])
+        (told,) = note.unused
+        assert "test_it" == told[1]
+        assert f"  test_it: {told[2]}" in summary.lines([note], path.parent)
 
     def test_control_characters_in_a_damaged_line(self, path: Path) -> None:
         """Nor can what an error shows."""
@@ -315,7 +325,7 @@ def test_limits_are_those_of_real_cassettes(tmp_path: Path) -> None:
     """What is refused as too large is larger than what is written: the two ends agree."""
     path = tmp_path / "answers.jsonl"
     large = files.from_line(_recording(answer="a" * (10 * MB)))
-    assert files.write(path, [large])
+    files.write(path, [large], before=files.CassetteFile())
     assert [large.data] == [one.data for one in files.read(path).recordings.values()]
 
 

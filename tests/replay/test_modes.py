@@ -279,9 +279,11 @@ class TestFiles:
             one = {"key": "a" * 64, "asked": "b" * 64, "origin": {"kind": "lm", "model": "m"}, "answer": [call]}
             return files.from_line(json.dumps(one).encode())
 
-        files.write(path, [recording("first", 1)])
-        assert not files.write(path, [recording("second", 1)], before=files.read(path))
-        assert files.write(path, [recording("second", 2)], before=files.read(path))
+        files.write(path, [recording("first", 1)], before=files.CassetteFile())
+        first = path.read_bytes()
+        files.write(path, [recording("second", 1)], before=files.read(path))
+        assert first == path.read_bytes()
+        files.write(path, [recording("second", 2)], before=files.read(path))
         assert {"id": 2} == recordings(path)[0]["answer"][0]["input"]
 
     def test_lines_do_not_depend_on_the_order_of_calls(self, endpoint: Endpoint, tmp_path: Path) -> None:
