@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ class Library:
         """
         if not questions or repeats < 1:
             raise ConfigurationError("an evaluation has at least one question and one repeat")
-        self.recover()
+        self._recover()
         rows = KeptRows(questions)
         found = [*self._files.snapshots(), *self._files.sessions()]
         limit = self.max_age if max_age is None else max_age
@@ -151,24 +151,17 @@ class Library:
             used = self._files.in_use()
             return self._files.remove([path for path in paths if path.name not in used])
 
-    def recover(self) -> int:
-        """Make snapshots of what killed evaluations had finished. Return of how many.
+    def _recover(self) -> None:
+        """Make snapshots of what killed evaluations had finished.
 
-        It is done by itself whenever an evaluation begins. What cannot be made a snapshot now, because the folder
-        cannot be written, is read from the journal all the same.
+        What cannot be made a snapshot now, because the folder cannot be written, is read from the journal all the same.
         """
         if all(session.is_alive for session in self._files.sessions()):
-            return 0
-        done = 0
-        try:
-            with self._locked():
-                for session in self._files.sessions():
-                    if not session.is_alive:
-                        self._adopt(session)
-                        done += 1
-        except StoreError:
-            return done  # the rest is read from the journal for now
-        return done
+            return
+        with suppress(StoreError), self._locked():
+            for session in self._files.sessions():
+                if not session.is_alive:
+                    self._adopt(session)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -214,13 +207,11 @@ class Library:
 
     def _adopt(self, session: SnapshotInfo) -> None:
         """Make what a dead session had finished a part of its snapshot. The lock is held."""
-        name, rows = str(session.session), KeptRows()
-        try:
+        name = str(session.session)
+        with closing(KeptRows()) as rows:
             self._files.load_session(name, rows)
             if rows.count() and "file" in session.metadata:
                 self._write_whole(session.metadata, {"complete": False}, {}, rows)
-        finally:
-            rows.close()
         self._files.journal.settle(name)
 
     def _prune(self, *keep: str) -> list[Path]:

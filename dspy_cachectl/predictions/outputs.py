@@ -6,6 +6,7 @@ program's own signatures declare for the field.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,15 +37,6 @@ class Output:
     returns: str = "prediction"
     completions: Mapping[str, list[Any]] = field(default_factory=dict)
 
-    def beside(self) -> dict[str, Any]:
-        """Return what a stored row needs beside the fields, where it is not the usual."""
-        usual = Output(self.fields)
-        return {name: getattr(self, name) for name in BESIDE if getattr(self, name) != getattr(usual, name)}
-
-
-BESIDE = ("typed", "returns", "completions")
-"""What an output is beside its fields."""
-
 
 def output_of(result: Any, program: Any = None) -> Output:
     """Return what a program returned as plain data from which `restore` makes an equal object.
@@ -58,12 +50,18 @@ def output_of(result: Any, program: Any = None) -> Output:
     """
     import dspy
 
+    kind = _VALUE
     if isinstance(result, dspy.Example):
         kind = "prediction" if isinstance(result, dspy.Prediction) else "example"
-        fields, typed = _plain_fields(dict(result.items(include_dspy=True)), program)
-        return Output(fields, typed, kind, _completions(result))
-    fields, typed = _plain_fields({_VALUE: result}, program)
-    return Output(fields, typed, _VALUE)
+    fields = {_VALUE: result} if kind == _VALUE else dict(result.items(include_dspy=True))
+    typed = []
+    for name, value in fields.items():
+        try:
+            values.dumps(value)
+        except values.UnstorableError as error:
+            fields[name] = _flattened(name, value, program, error)
+            typed.append(name)
+    return Output(fields, tuple(typed), kind, _completions(result) if kind == "prediction" else {})
 
 
 def restore(output: Output, program: Any = None) -> Any:
@@ -87,19 +85,6 @@ def restore(output: Output, program: Any = None) -> Any:
             prediction[name] = value
         return prediction
     return dspy.Prediction(**fields)
-
-
-def _plain_fields(fields: dict[str, Any], program: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
-    plain, typed = {}, []
-    for name, value in fields.items():
-        try:
-            values.dumps(value)
-        except values.UnstorableError as error:
-            plain[name] = _flattened(name, value, program, error)
-            typed.append(name)
-        else:
-            plain[name] = value
-    return plain, tuple(typed)
 
 
 def _flattened(name: str, value: Any, program: Any, error: values.UnstorableError) -> Any:
@@ -136,8 +121,7 @@ def _annotations(name: str, program: Any) -> Iterator[Any]:
     if not isinstance(program, dspy.Module):
         return
     # Of all modules, not only of the predictors that may still be compiled.
-    modules = [module for _, module in program.named_sub_modules(dspy.Predict)]
-    signatures = [module.signature for module in modules]
+    signatures = [module.signature for _, module in program.named_sub_modules(dspy.Predict)]
     for signature in reversed(signatures):
         for fields in (signature.output_fields, signature.input_fields):
             if name in fields:
@@ -145,14 +129,9 @@ def _annotations(name: str, program: Any) -> Iterator[Any]:
 
 
 def _completions(result: Any) -> dict[str, list[Any]]:
-    found = getattr(result, "_completions", None)
-    if found is None:
-        return {}
-    completions = {name: list(items) for name, items in found.items()}
-    if not completions or len(next(iter(completions.values()))) < 2:
-        return {}
-    try:
-        values.dumps(completions)
-    except values.UnstorableError:
-        return {}  # the first one is kept as the prediction's fields
-    return completions
+    completions = {name: list(items) for name, items in (getattr(result, "_completions", None) or {}).items()}
+    with contextlib.suppress(values.UnstorableError):  # the first one is kept as the prediction's fields
+        if any(len(items) > 1 for items in completions.values()):
+            values.dumps(completions)
+            return completions
+    return {}

@@ -9,11 +9,13 @@ from typing import Any
 from dspy_cachectl.entries import values
 from dspy_cachectl.entries.secrets import scrub
 from dspy_cachectl.errors import CorruptEntryError
-from dspy_cachectl.predictions.outputs import BESIDE, Output
+from dspy_cachectl.predictions.outputs import Output
 
 LONGEST = 16 * 1024 * 1024
 """How long a line of JSON may be, in bytes."""
 _MOST_PARTS = 1_000_000
+_BESIDE = ("typed", "returns", "completions")
+"""What an output is beside its fields; what of it is empty is not written."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +102,11 @@ def encode(row: PredictionRow) -> bytes:
         values.UnstorableError: If it holds something that has no stored form.
     """
     plain = {**vars(row), "draws": list(row.draws), "scores": {name: vars(score) for name, score in row.scores.items()}}
-    output = plain.pop("output")
-    plain["prediction"] = None if output is None else output.fields
+    plain.pop("output")
+    made = {} if row.output is None else vars(row.output)
+    plain["prediction"] = made.get("fields")
     plain["error"] = None if row.error is None else {"kind": row.error.kind, "message": scrub(row.error.message)}
-    line = values.dumps(plain if output is None else {**plain, **output.beside()})[0]
+    line = values.dumps({**plain, **{name: made[name] for name in _BESIDE if made.get(name)}})[0]
     if is_too_large(line):
         raise values.UnstorableError(f"it is too large: {len(line):,} bytes of JSON")
     return line
@@ -123,7 +126,7 @@ def decode(line: bytes) -> PredictionRow:
     plain = values.loads(line, tagged=True)
     try:
         prediction, error = plain.pop("prediction"), plain.pop("error")
-        beside = {name: plain.pop(name) for name in BESIDE if name in plain}
+        beside = {name: plain.pop(name) for name in _BESIDE if name in plain}
         plain["output"] = None if prediction is None else Output(prediction, **beside)
         plain["error"] = None if error is None else Failure(**error)
         plain["scores"] = {name: Score(**score) for name, score in plain["scores"].items()}
@@ -146,7 +149,7 @@ def merged(one: PredictionRow, other: PredictionRow) -> PredictionRow:
 
 def _answer(row: PredictionRow) -> bytes | None:
     # As bytes: NaN is not equal to itself, and arrays do not compare.
-    return None if row.output is None else values.dumps([row.output.fields, row.output.beside()])[0]
+    return None if row.output is None else values.dumps(vars(row.output))[0]
 
 
 def readable(fields: Mapping[str, Any]) -> dict[str, Any]:
