@@ -208,8 +208,8 @@ class Walk:
 
     def _lm(self, lm: Any) -> Iterator[str]:
         yield from self._kind(type(lm))
-        yield self.text([getattr(lm, "model", None), getattr(lm, "version", None), endpoint_of_lm(lm)])
-        yield self.text([checkpoint_of(lm), draws.clean_request(getattr(lm, "kwargs", None) or {})])
+        facts = [getattr(lm, "model", None), getattr(lm, "version", None), endpoint_of_lm(lm), checkpoint_of(lm)]
+        yield self.text([*facts, draws.clean_request(getattr(lm, "kwargs", None) or {})])
 
 
 def module_parts(program: Any) -> Iterator[tuple[str, Any]]:

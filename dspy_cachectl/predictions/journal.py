@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from dspy_cachectl.entries import values
 from dspy_cachectl.errors import CorruptEntryError
@@ -45,19 +46,19 @@ class Journal:
             self.path, kind="predictions", version=FORMAT_VERSION, schema=_SCHEMA, keep_open=keep_open
         )
 
-    def keep(self, session: str, header: bytes, row_key: RowKey, encoded: bytes) -> None:
+    def keep(self, session: str, header: dict[str, Any], row_key: RowKey, encoded: bytes) -> None:
         """Write a row, or write it over the one that is there. Raises the `StoreError` family.
 
         Args:
             session: The name of the session.
-            header: What its rows are predictions of, as `values.dumps` writes it. It goes with each row, so that a
-                journal that was deleted meanwhile is whole again.
+            header: What its rows are predictions of. It goes with each row, so that a journal that was deleted
+                meanwhile is whole again.
             row_key: Which question and repeat the row answers.
             encoded: The row.
         """
-        owner = me(self.folder)
+        owner, plain = me(self.folder), values.dumps(header)[0]
         with self._database.change() as sql:
-            sql("INSERT OR IGNORE INTO sessions VALUES (?, ?, ?, ?)", session, owner, time.time(), header)
+            sql("INSERT OR IGNORE INTO sessions VALUES (?, ?, ?, ?)", session, owner, time.time(), plain)
             sql("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?)", session, *row_key, encoded)
 
     def sessions(self) -> list[SnapshotInfo]:

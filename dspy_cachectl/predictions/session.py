@@ -79,10 +79,6 @@ class Session:
             "using": list(self.using),
         }
 
-    @cached_property
-    def _encoded_header(self) -> bytes:
-        return values.dumps(self.header)[0]
-
     @property
     def status(self) -> Status:
         """See the class. It says what was there when the session began."""
@@ -136,7 +132,7 @@ class Session:
                 f"no question of the data set has the key {row.example_key!r}: pass what questions_of() gives for it"
             )
         self._changed = True
-        self._try(lambda: self.journal.keep(self._id, self._encoded_header, row.row_key, encoded))
+        self._try(lambda: self.journal.keep(self._id, self.header, row.row_key, encoded))
         return True
 
     def keep_score(

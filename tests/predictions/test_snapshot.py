@@ -6,8 +6,6 @@ import datetime as dt
 import enum
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +20,7 @@ from dspy_cachectl.errors import CorruptEntryError, FormatVersionError
 from dspy_cachectl.predictions.outputs import Output, output_of, restore
 from dspy_cachectl.predictions.rows import Failure, PredictionRow, Score, decode, encode
 from dspy_cachectl.predictions.snapshot import FORMAT_VERSION, open_snapshot, write_snapshot
+from tests.processes import ROOT, python
 
 plain = st.recursive(
     st.none()
@@ -233,16 +232,7 @@ for turn in range(2):
 assert (rows, session.status) == (count, "loaded")
 print(json.dumps([tracemalloc.get_traced_memory()[1], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
 """
-    peaks = []
-    for count in (500, 4_000):
-        done = subprocess.run(
-            [sys.executable, "-c", script, str(tmp_path / str(count)), str(count)],
-            cwd=Path(__file__).resolve().parents[2],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        peaks.append(json.loads(done.stdout.splitlines()[-1]))
+    peaks = [python("-c", script, tmp_path / str(count), str(count), cwd=ROOT).data for count in (500, 4_000)]
 
     # Holding 3,500 more rows of some 600 bytes would take over 2 MB more of Python's memory.
     assert peaks[1][0] < peaks[0][0] + 1_000_000

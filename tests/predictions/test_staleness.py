@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
-import subprocess
-import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +18,7 @@ from dspy_cachectl.fingerprints.data import hash_of_questions, questions_of
 from dspy_cachectl.fingerprints.models import model_identity
 from dspy_cachectl.fingerprints.programs import changed, program_fingerprint
 from tests.predictions.support import examples, key_of
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.processes import DSPY_MODULES, ROOT, python
 
 PROGRAM = '''
 import dspy
@@ -65,18 +61,12 @@ ASK = """
 
 
 def run_in(folder: Path, program: str = PROGRAM, helpers: str = HELPERS, **env: str) -> Any:
-    """Return the fingerprint's hash and parts, and the metric's, as a new process sees them."""
+    """Return the fingerprint's hash and parts, and the metric's, as another process sees them."""
     (folder / "program.py").write_text(program)
     (folder / "helpers.py").write_text(helpers)
-    done = subprocess.run(
-        [sys.executable, "-B", "-c", textwrap.dedent(ASK), str(folder)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **env}
+    # The seed of hashes is a new interpreter's.
+    return python("-c", textwrap.dedent(ASK), folder, warm=() if env else DSPY_MODULES, env=environment).data
 
 
 @pytest.fixture(scope="module")
