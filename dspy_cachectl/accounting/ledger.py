@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 SERVED = frozenset({"resumed", "reused", "coalesced", "collapsed", "replayed"})
@@ -169,9 +169,7 @@ class Stats(Tally):
         """Sum rows up."""
         stats = cls()
         for row, tally in rows:
-            kept = Tally()
-            kept.add(tally)
-            stats.by[row] = kept
+            stats.by[row] = replace(tally)
             stats.add(tally)
         return stats
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import orjson
@@ -224,8 +224,8 @@ class ManagedCache(Cache):  # type: ignore[misc]
             role=asked.role,
             rollout_id=asked.program_rollout_id,
         )
-        description = orjson.loads(draws.plain_text(asked.description()))
-        entry = records.put_together(records.as_facts(origin), answer, tagged=tagged, request=description)
+        description = orjson.loads(draws.canonical(asked.description()))
+        entry = records.put_together(asdict(origin), answer, tagged=tagged, request=description)
         self.tiers.put(call.key or "", entry, Label(origin.kind, origin.model, origin.phase, origin.role or "", ""))
         call.serve(origin, entry)
 
@@ -240,7 +240,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
             state.note_why_not_stored(asked.key.request, f"it was bought in this process, and not stored: {why}")
             return
         try:
-            data = records.encode(origin, value, draws.plain_text(asked.description()))
+            data = records.encode(origin, value, draws.canonical(asked.description()))
         except UnstorableError as error:
             self._count_fault("write", call)
             state.say_once(f"unstorable:{error}", f"an answer of {asked.model!r} is not stored: {error}")

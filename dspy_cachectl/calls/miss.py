@@ -25,7 +25,7 @@ def explained(call: Call, reason: str, tiers: Tiers) -> dict[str, Any]:
     why_not_stored = state.why_not_stored.get(asked.key.request or "")
     if why_not_stored is not None:
         return {"reason": why_not_stored}
-    wanted = orjson.loads(draws.plain_text(asked.description()))
+    wanted = orjson.loads(draws.canonical(asked.description()))
     if cassette is not None:
         wanted = cassette.clean.request(wanted)  # as its recordings are, and as a message may show it
     found = nearest(wanted, _like(call, tiers)) if cassette is None else cassette.nearest(wanted)

@@ -36,7 +36,7 @@ class UnitMarker(BaseCallback):  # type: ignore[misc]
         if run is None:
             return
         try:
-            name = hashlib.sha256(draws.plain_text(inputs)).hexdigest()[:32]
+            name = hashlib.sha256(draws.canonical(inputs)).hexdigest()[:32]
         except draws.UncacheableError:
             return  # inputs that cannot be told apart make no unit: the draws are then numbered within the run
         occurrence = run.ordinals.next(name, unit="units")

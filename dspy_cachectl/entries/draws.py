@@ -101,7 +101,7 @@ def fingerprint(request: Mapping[str, Any], *, endpoint: str | None, version: st
         material["endpoint"] = endpoint
     if version is not None:
         material["version"] = version
-    return hashlib.sha256(_canonical(material)).hexdigest()
+    return hashlib.sha256(canonical(material)).hexdigest()
 
 
 def cache_key(request_fingerprint: str, *, rollout_id: object = None, scope: tuple[tuple[str, str], ...] = ()) -> str:
@@ -120,7 +120,7 @@ def cache_key(request_fingerprint: str, *, rollout_id: object = None, scope: tup
     """
     if rollout_id is None and not scope:
         return request_fingerprint
-    return hashlib.sha256(_canonical([KEY_VERSION, request_fingerprint, rollout_id, scope])).hexdigest()
+    return hashlib.sha256(canonical([KEY_VERSION, request_fingerprint, rollout_id, scope])).hexdigest()
 
 
 class Key(NamedTuple):
@@ -214,7 +214,7 @@ def rollout_id(
     Raises:
         UncacheableError: If the program's rollout id has no canonical form.
     """
-    digest = hashlib.sha256(_canonical([KEY_VERSION, run_id, program_rollout_id, unit, request, ordinal])).digest()
+    digest = hashlib.sha256(canonical([KEY_VERSION, run_id, program_rollout_id, unit, request, ordinal])).digest()
     return (int.from_bytes(digest[:8], "big") >> (64 - ROLLOUT_BITS)) or 1
 
 
@@ -231,7 +231,7 @@ class Ordinals:
         Raises:
             UncacheableError: If the program's rollout id has no canonical form.
         """
-        chosen = "" if program_rollout_id is None else _canonical(program_rollout_id).decode()
+        chosen = "" if program_rollout_id is None else canonical(program_rollout_id).decode()
         key = (unit, chosen, request)
         with self._lock:
             ordinal = self._counts[key]
@@ -239,16 +239,12 @@ class Ordinals:
         return ordinal
 
 
-def plain_text(value: Any) -> bytes:
-    """Return canonical JSON of a cleaned request, as it is kept beside an entry.
+def canonical(value: Any) -> bytes:
+    """Return canonical JSON: what is hashed for a key, and kept of a request beside an entry.
 
     Raises:
         UncacheableError: If the value has no canonical form.
     """
-    return _canonical(value)
-
-
-def _canonical(value: Any) -> bytes:
     try:
         return orjson.dumps(value, default=_transform, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
     except (TypeError, ValueError, RecursionError) as error:

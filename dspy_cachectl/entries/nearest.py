@@ -24,13 +24,11 @@ class Nearest:
         key: Its key.
         description: What it answers (`Call.description`).
         origin: Where it came from.
-        likeness: How alike the two requests are, from 0 to 1.
     """
 
     key: str
     description: Mapping[str, Any]
     origin: Origin
-    likeness: float
 
     def reason(self, asked: Mapping[str, Any], run_id: str | None) -> str:
         """Say why it does not answer what was asked.
@@ -89,4 +87,4 @@ def nearest(asked: Mapping[str, Any], entries: Iterable[tuple[str, bytes]]) -> N
             best = likeness, key, data, stored
     if best is None:
         return None
-    return Nearest(best[1], best[3], records.decode_origin(best[2]), best[0])
+    return Nearest(best[1], best[3], records.decode_origin(best[2]))

@@ -104,7 +104,7 @@ def encode(origin: Origin, answer: Any, request: bytes = b"") -> bytes:
     Args:
         origin: Where the answer came from.
         answer: What DSPy put into the cache.
-        request: The request as JSON (`draws.plain_text`); empty where it is not kept.
+        request: The request as JSON (`draws.canonical`); empty where it is not kept.
 
     Returns:
         The bytes of the entry.
@@ -163,11 +163,6 @@ def take_apart(data: bytes) -> tuple[dict[str, Any], Any, bool, dict[str, Any]]:
     flags, blocks = _open(data)
     origin, answer = (values.parsed(_unpack(blocks[index], flags, index)) for index in (0, 1))
     return origin, answer, bool(flags & _TAGGED), decode_request(data)
-
-
-def as_facts(origin: Origin) -> dict[str, Any]:
-    """Return an origin as `put_together` takes it."""
-    return asdict(origin)
 
 
 def put_together(origin: dict[str, Any], answer: Any, *, tagged: bool, request: dict[str, Any]) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,7 +123,7 @@ def _import_row(
         response_ids=facts.response_ids,
         truncated=facts.truncated,
     )
-    data = records.put_together(records.as_facts(origin), answer, tagged=True, request={})
+    data = records.put_together(asdict(origin), answer, tagged=True, request={})
     store.put(dspy_key(row.key), data, Label(kind=DSPY_KIND, model=origin.model))
 
 

@@ -134,5 +134,5 @@ def _description(request: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigurationError('a request names its model: {"model": "openai/gpt-4o-mini", "messages": [...]}')
     if asked["endpoint"] is None:
         asked["endpoint"] = draws.clean_endpoint(of_lm.get("api_base") or of_lm.get("base_url"))
-    asked["request"] = orjson.loads(draws.plain_text(draws.clean_request(of_lm)))
+    asked["request"] = orjson.loads(draws.canonical(draws.clean_request(of_lm)))
     return asked

@@ -79,9 +79,7 @@ class FolderReader:
 
     def keys(self, kind: str | None = None) -> Iterator[str]:
         """Yield the keys, newest first; only those filed under a kind, where one is named."""
-        # Answers are most of a table, which is walked; what a store keeps about itself is little, and looked up.
-        tag = "tag" if kind is not None and not Label(kind=kind).is_answer else "+tag"
-        tagged = "" if kind is None else f" AND {tag} >= ? AND {tag} < ?"
+        tagged = "" if kind is None else " AND +tag >= ? AND +tag < ?"  # most are of one kind: it is faster to walk
         parameters = () if kind is None else (f"{kind}\x1f", f"{kind}\x20")
         stored: float | None = None
         rowid: int | None = None

@@ -37,28 +37,6 @@ class _Tier:
     def is_memory(self) -> bool:
         return isinstance(self.store, MemoryStore)
 
-    def run(self, doing: Doing, action: Callable[[], _T]) -> _T:
-        if time.monotonic() < self.rests_until[doing]:
-            raise StoreUnavailableError(
-                f"the store {self.store.location} is set aside for a while after a slow failure"
-            )
-        started = time.monotonic()
-        try:
-            return self._asked(action)
-        except StoreUnavailableError:
-            if time.monotonic() - started > _SLOW:
-                self.rests_until[doing] = time.monotonic() + _REST
-            raise
-
-    def _asked(self, action: Callable[[], _T]) -> _T:
-        try:
-            return action()
-        except StoreError:
-            raise
-        except Exception as error:
-            # Somebody's own store may raise anything; a paid answer does not depend on its manners.
-            raise StoreUnavailableError(f"the store {self.store.location} failed: {error!r}") from error
-
 
 class Tiers:
     """Stores in the order in which they are asked. No fault of one reaches the caller.
@@ -138,11 +116,26 @@ class Tiers:
             store.close()
 
     def _try(self, tier: _Tier, doing: Doing, action: Callable[[], _T]) -> _T | None:
-        try:
-            return tier.run(doing, action)
-        except StoreError as error:
-            self._on_fault(doing, error)
+        started = time.monotonic()
+        if started < tier.rests_until[doing]:
+            self._on_fault(doing, StoreUnavailableError(f"{_name(tier)} is set aside for a while after a slow failure"))
             return None
+        try:
+            return action()
+        except StoreError as error:
+            failed = error
+        except Exception as error:  # noqa: BLE001 - a paid answer does not depend on the manners of somebody's own store
+            failed = StoreUnavailableError(f"{_name(tier)} failed: {error!r}")
+            failed.__cause__ = error
+        now = time.monotonic()
+        if isinstance(failed, StoreUnavailableError) and now - started > _SLOW:
+            tier.rests_until[doing] = now + _REST
+        self._on_fault(doing, failed)
+        return None
+
+
+def _name(tier: _Tier) -> str:
+    return f"the store {tier.store.location}"
 
 
 def _add_usage(store: CountingStore, used: Mapping[Label, Mapping[str, float]], served: Mapping[str, int]) -> bool:

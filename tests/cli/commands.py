@@ -71,7 +71,7 @@ def entry(label: Label, prompt: str = "q?", answer: Any = "an answer", **origin:
         "scope": None,
     }
     value = {"_dspy_format": "dspy-lm15-result-v1", "outputs": [answer]}
-    return records.encode(records.Origin(**facts), value, draws.plain_text(description))
+    return records.encode(records.Origin(**facts), value, draws.canonical(description))
 
 
 def fill(folder: Path, entries: Mapping[str, tuple[Label, bytes]], *, apart: float = 3600.0) -> Path:

@@ -211,7 +211,7 @@ def test_values_that_json_has_no_word_for(tmp_path: Path) -> None:
     label = Label("function", "", "")
     answer = {"outputs": [], "t": (1, float("nan"), 2**80), "b": b"\x00", 5: "five", "s": "\ud800", "$": {1}}
     value = records.encode(
-        records.Origin(kind="function", model=""), answer, draws.plain_text({"request": {"request": [1, 2]}})
+        records.Origin(kind="function", model=""), answer, draws.canonical({"request": {"request": [1, 2]}})
     )
     store = fill(tmp_path / "store", {key_of(0xA000): (label, value)})
     found = data("show", "a000", store=store)["value"]
