@@ -118,7 +118,7 @@ def evaluate_plainly(stage: Stage) -> Iterator[ActResult]:
     """Evaluate twice without this package, with DSPy's own cache in a folder of its own."""
     with stage.worker() as worker:
         for key, place in (("plain-1", "1st"), ("plain-2", "2nd")):
-            row = stage.row(key, f"plain DSPy, zero-shot: {place}", lambda: _evaluated(worker))
+            row = stage.row(key, f"plain DSPy, zero-shot: {place}", worker.ask)
             # Of all its calls, those that the relay did not see.
             yield replace(row, served=(row.served or 0) - row.requests)
 
@@ -149,7 +149,7 @@ def kill_and_resume(stage: Stage) -> Iterator[ActResult]:
 
     yield stage.row("killed", "evaluate, compiled: killed half way", killed, relay=relay)
     with stage.worker(**run) as worker:
-        yield stage.row("resumed", "the same run, resumed", lambda: _evaluated(worker))
+        yield stage.row("resumed", "the same run, resumed", worker.ask)
 
 
 def log_to_mlflow(stage: Stage) -> Iterator[ActResult]:
@@ -161,8 +161,8 @@ def log_to_mlflow(stage: Stage) -> Iterator[ActResult]:
     with stage.worker(program=stage.compiled_file, run_id=stage.run_id, tracking_uri=address) as worker:
 
         def logged() -> ActResult:
-            found: ActResult
-            found, stage.mlflow = worker.ask()
+            found: ActResult = worker.ask()
+            stage.mlflow = worker.ask()
             return found
 
         yield stage.row("mlflow", "the compiled run again, to MLflow", logged)
@@ -232,8 +232,3 @@ def _compile(stage: Stage) -> ActResult:
         stage.compiled = task.compile_program(task.Classifier(), stage.train)
     stage.compiled.save(stage.compiled_file)
     return ActResult().with_stats(run.stats)
-
-
-def _evaluated(worker: Child) -> ActResult:
-    found: ActResult = worker.ask()[0]
-    return found

@@ -88,16 +88,19 @@ class Job:
     tracking_uri: str | None = None
 
 
-def evaluations(job: Job) -> Iterator[tuple[ActResult, LogOutcome | None] | None]:
-    """Evaluate once each time; the first value only says that all is loaded, which is not to be timed."""
+def evaluations(job: Job) -> Iterator[ActResult | LogOutcome | None]:
+    """Evaluate once each time, and log that the next time, if it is to be logged.
+
+    The first value only says that all is loaded, which is not to be timed.
+    """
     os.chdir(job.folder)
     logging.getLogger("dspy").setLevel(logging.ERROR)
     yield None
     while True:
-        yield _evaluate(job)
+        yield from _evaluate(job)
 
 
-def _evaluate(job: Job) -> tuple[ActResult, LogOutcome | None]:
+def _evaluate(job: Job) -> Iterator[ActResult | LogOutcome]:
     connection = job.connection
     program = task.Classifier()
     if job.program is not None:
@@ -108,11 +111,15 @@ def _evaluate(job: Job) -> tuple[ActResult, LogOutcome | None]:
         if job.run_id is None:
             found = task.evaluate(program, reviews)
             # All its calls: the parent takes off those that the relay saw.
-            return replace(found, served=len(lm.history)), None
-        install(job.folder / STORE)
-        with phase("eval", Policy.FRESH, run_id=job.run_id) as run:
-            found = task.evaluate(program, reviews)
-    return found.with_stats(run.stats), None if job.tracking_uri is None else _log(run, job)
+            found = replace(found, served=len(lm.history))
+        else:
+            install(job.folder / STORE)
+            with phase("eval", Policy.FRESH, run_id=job.run_id) as run:
+                found = task.evaluate(program, reviews)
+            found = found.with_stats(run.stats)
+    yield found
+    if job.tracking_uri is not None:
+        yield _log(run, job)
 
 
 def _log(run: PhaseRun, job: Job) -> LogOutcome:
