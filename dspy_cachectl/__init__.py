@@ -49,8 +49,9 @@ if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is compute
     from dspy_cachectl.replay.cassettes import Cassette as Cassette, cassette as cassette
     from dspy_cachectl.reports.comparison import Comparison as Comparison, compare as compare
     from dspy_cachectl.reports.report import EvalReport as EvalReport
-    from dspy_cachectl.tracking import log_to_mlflow as log_to_mlflow, protect_mlflow as protect_mlflow
+    from dspy_cachectl.tracking import protect_mlflow as protect_mlflow
     from dspy_cachectl.tracking.callbacks import mlflow_callbacks as mlflow_callbacks
+    from dspy_cachectl.tracking.log import log_to_mlflow as log_to_mlflow
 
 _HOMES = {
     "__version__": "_version",
@@ -80,7 +81,7 @@ _HOMES = {
     "evaluate": "evaluation.running",
     "install": "calls.installation",
     "last_phase": "context.ruling",
-    "log_to_mlflow": "tracking",
+    "log_to_mlflow": "tracking.log",
     "mlflow_callbacks": "tracking.callbacks",
     "phase": "phases.phase",
     "protect_mlflow": "tracking",

@@ -125,7 +125,7 @@ def _evaluate(job: Job) -> Iterator[ActResult | LogOutcome]:
 def _log(run: PhaseRun, job: Job) -> LogOutcome:
     from mlflow import MlflowClient
 
-    from dspy_cachectl.tracking import log_to_mlflow
+    from dspy_cachectl.tracking.log import log_to_mlflow
 
     # Made here, because a new database takes longer to set up than any limit should be, and because MLflow
     # would keep the artifacts in the working directory.

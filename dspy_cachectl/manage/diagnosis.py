@@ -321,7 +321,7 @@ def _reach(uri: str, *, limit: float) -> tuple[str, str | None]:
     """
     shown = scrub(without_credentials(uri))
     try:
-        return shown, TimeLimiter(exit_wait=0.0).run(lambda: _problem_of(uri), limit=limit, target=shown)
+        return shown, TimeLimiter().run(lambda: _problem_of(uri), limit=limit, target=shown)
     except CachectlError as error:
         return shown, str(error)
 

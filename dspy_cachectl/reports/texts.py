@@ -74,7 +74,8 @@ def as_json(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.name.lower()
     if is_dataclass(value):
-        return {field.name: as_json(getattr(value, field.name)) for field in fields(value)}
+        shown = [field.name for field in fields(value) if not field.name.startswith("_")]
+        return {name: as_json(getattr(value, name)) for name in shown}
     return str(value)
 
 

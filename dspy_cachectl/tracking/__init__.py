@@ -8,14 +8,14 @@ discard(["5f2a"])                # or throw it away
 protect_mlflow()                 # bound MLflow's own calls, too
 ```
 
-Besides these, `callbacks` has the pair that logs every evaluation by itself. It knows `reports`, `context` and what is
-below them.
+`log_to_mlflow` is in `log`, and the pair of callbacks that logs every evaluation by itself in `callbacks`: these two
+import DSPy, the others do not. This wing knows `reports`, `context` and what is below them.
 """
 
 from __future__ import annotations
 
-from dspy_cachectl.tracking.delivery import LogOutcome, Waiting, discard, status, sync
-from dspy_cachectl.tracking.log import log_to_mlflow
+from dspy_cachectl.tracking.delivery import LogOutcome, discard, status, sync
+from dspy_cachectl.tracking.outbox import Waiting
 from dspy_cachectl.tracking.protect import Protection, protect_mlflow
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "Protection",
     "Waiting",
     "discard",
-    "log_to_mlflow",
     "protect_mlflow",
     "status",
     "sync",

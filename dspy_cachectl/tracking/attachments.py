@@ -1,10 +1,13 @@
-"""What a run gets beside its numbers: files, tables, the data set, and the runs below it.
+"""What a run gets beside its numbers: the model of its program, files, tables, the data set, and the runs below it.
+
+No file of the model is kept: a saved program holds its LM's key.
 
 Doing it twice leaves the server as doing it once: files are overwritten, the rest is merged.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import logging
@@ -13,13 +16,13 @@ import threading
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from dspy_cachectl.tracking.record import REPORT_TAG
+from dspy_cachectl.tracking.record import LONGEST_TAG, REPORT_TAG, without_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dspy_cachectl.tracking.push import Push
-    from dspy_cachectl.tracking.record import Dataset, Record
+    from dspy_cachectl.tracking.record import Model, Record
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +32,76 @@ TABLES_TAG = "mlflow.loggedArtifacts"
 PARENT_TAG = "mlflow.parentRunId"
 """What makes a run appear below another one."""
 
-_LONGEST_TAG = 8000
+IDENTITY_TAG = "dspy_cachectl.program"
+"""The tag by which a program's model is found again."""
+
+_EXTERNAL_TAG = "mlflow.model.isExternal"
+_UNKNOWN = {"ENDPOINT_NOT_FOUND", "NOT_FOUND", "RESOURCE_DOES_NOT_EXIST", "NOT_IMPLEMENTED"}
 _NAMING_WAIT = 5.0
 _SOURCE = json.dumps({"tags": {"mlflow.source.name": "dspy-cachectl"}})
+
+
+def model_id(push: Push, run_id: str) -> str | None:
+    """Return the id of the model of a record's program in the experiment of its run. It is made if there is none.
+
+    Args:
+        push: The try to deliver the record.
+        run_id: The record's run.
+
+    Returns:
+        The id; None where the record has no program, or the server is too old to know models.
+
+    Raises:
+        LeaseLostError: The record is no longer ours to deliver.
+        Exception: Whatever else MLflow raises.
+    """
+    model = push.record.model
+    if model is None:
+        return None
+    experiment_id = push.client.get_run(run_id).info.experiment_id
+    exceptions = importlib.import_module("mlflow.exceptions")
+    try:
+        found = _found(push, model, experiment_id)
+    except (NotImplementedError, exceptions.MlflowException) as error:
+        if getattr(error, "error_code", "NOT_IMPLEMENTED") not in _UNKNOWN:
+            raise
+        _say_once(without_credentials(push.address))
+        return None
+    first = found[0] if found else _made(push, model, experiment_id, run_id)
+    if str(getattr(first.status, "value", first.status)) != "READY":
+        push.check()
+        push.client.finalize_logged_model(first.model_id, "READY")
+    return str(first.model_id)
+
+
+def _made(push: Push, model: Model, experiment_id: str, run_id: str) -> Any:
+    push.check()
+    made = push.client.create_logged_model(
+        experiment_id,
+        name=model.name,
+        source_run_id=run_id,
+        tags={IDENTITY_TAG: model.identity, _EXTERNAL_TAG: "true"},
+        params=dict(model.params),
+        model_type="dspy",
+    )
+    # Somebody else may have made one at the same moment: all take the oldest.
+    first = (_found(push, model, experiment_id) or [made])[0]
+    if made.model_id != first.model_id:
+        push.check()
+        push.client.delete_logged_model(made.model_id)
+    return first
+
+
+def _found(push: Push, model: Model, experiment_id: str) -> list[Any]:
+    models = push.client.search_logged_models(
+        [experiment_id], filter_string=f"tags.`{IDENTITY_TAG}` = '{model.identity}'", max_results=50
+    )
+    return sorted(models, key=lambda one: (one.creation_timestamp, one.model_id))
+
+
+@functools.cache
+def _say_once(server: str) -> None:
+    logger.warning("%s knows no models, so results are logged without the program", server)
 
 
 def attach(push: Push, run_id: str, *, model_id: str | None = None) -> None:
@@ -50,10 +120,9 @@ def attach(push: Push, run_id: str, *, model_id: str | None = None) -> None:
     if inputs:
         push.check()
         push.client.log_inputs(run_id, **inputs)
-    if push.files:
-        _upload(push, run_id)
-        if push.record.tables:
-            _name_tables(push, run_id)
+    _upload(push, run_id)
+    if push.record.tables:
+        _name_tables(push, run_id)
     for child in _children(push, run_id):
         if child.info.run_id != run_id and PARENT_TAG not in child.data.tags:
             push.check()
@@ -72,33 +141,27 @@ def _upload(push: Push, run_id: str) -> None:
 
 
 def _inputs(record: Record, model_id: str | None) -> dict[str, list[Any]]:
+    entities = importlib.import_module("mlflow.entities")
     inputs: dict[str, list[Any]] = {}
     if record.dataset is not None:
-        inputs["datasets"] = [_input(record.dataset)]
-    if model_id is not None:
-        inputs["models"] = [importlib.import_module("mlflow.entities").LoggedModelInput(model_id)]
-    return inputs
-
-
-def _input(dataset: Dataset) -> Any:
-    entities = importlib.import_module("mlflow.entities")
-    return entities.DatasetInput(
-        entities.Dataset(
-            name=dataset.name,
-            digest=dataset.digest,
+        dataset = entities.Dataset(
+            name="devset",
+            digest=record.dataset.digest,
             source_type="code",
             source=_SOURCE,
-            profile=json.dumps({"num_rows": dataset.questions}),
-        ),
-        [entities.InputTag("mlflow.data.context", "eval")],
-    )
+            profile=json.dumps({"num_rows": record.dataset.questions}),
+        )
+        inputs["datasets"] = [entities.DatasetInput(dataset, [entities.InputTag("mlflow.data.context", "eval")])]
+    if model_id is not None:
+        inputs["models"] = [entities.LoggedModelInput(model_id)]
+    return inputs
 
 
 _naming = threading.Lock()
 
 
 def _name_tables(push: Push, run_id: str) -> None:
-    """Let the threads of this process add to a run's tables one after the other: each reads the list and writes it."""
+    """Add to a run's tables. This process's threads do it one after the other: each reads the list and writes it."""
     # Not for ever: the one before may hang.
     held = _naming.acquire(timeout=_NAMING_WAIT)
     try:
@@ -118,7 +181,7 @@ def _add_tables(push: Push, run_id: str) -> None:
     named = ({"path": path, "type": "table"} for path in push.record.tables)
     merged = tables + [table for table in named if table not in tables]
     text = json.dumps(merged)
-    if len(text) > _LONGEST_TAG:
+    if len(text) > LONGEST_TAG:
         logger.warning("run %s has too many tables for mlflow.load_table to find another", run_id)
     elif merged != tables:
         push.check()
@@ -126,7 +189,7 @@ def _add_tables(push: Push, run_id: str) -> None:
 
 
 def _children(push: Push, run_id: str) -> Iterator[Any]:
-    for run in map(push.find_run, push.record.children):
+    for run in (push.find(push.client.get_run, child) for child in push.record.children):
         if run is not None and run.info.lifecycle_stage == "active":
             yield run
     if push.record.compares:

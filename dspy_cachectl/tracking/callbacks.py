@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import functools
 import logging
-import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.calls.spans import SpanHead, hide_secrets
 from dspy_cachectl.context import evaluations
-from dspy_cachectl.context.evaluations import REPORTED, Evaluation, EvaluationObserver
+from dspy_cachectl.context.evaluations import REPORTED, EvaluationObserver
 from dspy_cachectl.context.ruling import current_phase
 from dspy_cachectl.fingerprints.data import questions_of
 from dspy_cachectl.fingerprints.provenance import provenance_of
 from dspy_cachectl.tracking.deadline import check_limit
 from dspy_cachectl.tracking.log import log_results
 from dspy_cachectl.tracking.outgoing import program_model
-from dspy_cachectl.tracking.phase_records import PhaseResults
+from dspy_cachectl.tracking.phase_records import PhaseResults, of_run
 from dspy_cachectl.tracking.record import Dataset
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dspy_cachectl.context.evaluations import EvaluationScope
-    from dspy_cachectl.context.phases import PhaseRun
 
 logger = logging.getLogger(__name__)
 
@@ -52,15 +51,6 @@ def mlflow_callbacks(*, timeout: float = 10.0) -> tuple[SpanHead, EvaluationLogg
     return SpanHead(), EvaluationLogger(timeout=timeout)
 
 
-@dataclass(frozen=True)
-class _Begun:
-    """What is known of an evaluation when it begins. Strictly private."""
-
-    provenance: dict[str, Any]
-    name: str
-    inner: bool
-
-
 class EvaluationLogger(EvaluationObserver):
     """The tail: it logs each evaluation when it has ended.
 
@@ -71,7 +61,7 @@ class EvaluationLogger(EvaluationObserver):
     def __init__(self, *, timeout: float = 10.0) -> None:
         super().__init__()
         self._timeout = check_limit(timeout)
-        self._begun: dict[str, _Begun] = {}
+        self._begun: dict[str, dict[str, Any]] = {}
         self._compiles: dict[str, EvaluationScope] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -82,24 +72,20 @@ class EvaluationLogger(EvaluationObserver):
         super().on_evaluate_start(call_id, instance, inputs)
         metadata = inputs.get("callback_metadata") or {}
         if not (metadata.get("disable_logging") or metadata.get(REPORTED)):
-            program = inputs.get("program")
-            self._begun[call_id] = _Begun(
-                _provenance(program, inputs.get("devset") or instance.devset, inputs.get("metric") or instance.metric),
-                type(program).__name__,
-                evaluations.opened(call_id).parent is not None,
-            )
+            devset, metric = inputs.get("devset") or instance.devset, inputs.get("metric") or instance.metric
+            self._begun[call_id] = _made_of(inputs.get("program"), devset, metric)
 
     def on_evaluate_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:
         """Log how it went."""
-        parent = evaluations.current()
+        outer = evaluations.current()
         super().on_evaluate_end(call_id, outputs, exception)
         ended = self._found.pop(call_id, None)
         begun = self._begun.pop(call_id, None)
         if ended is None or begun is None:
             return
-        if begun.inner and (ended.mlflow_run_id is None or (parent and ended.mlflow_run_id == parent.mlflow_run)):
+        if outer is not None and ended.mlflow_run_id in (None, outer.mlflow_run):
             return  # it is a part of what it is in
-        self._log(_results(ended, begun))
+        self._log(evaluations=[ended], stats=ended.stats, **begun)
 
     def on_compile_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Note that a compile began."""
@@ -113,40 +99,26 @@ class EvaluationLogger(EvaluationObserver):
         run = evaluations.active_mlflow_run()
         self._leave(call_id, outputs, exception)
         scope = self._compiles.pop(call_id, None)
-        if scope is None or run is None:
-            return
-        phase, stats = current_phase(), scope.ledger.snapshot()
-        self._log(_in_phase(phase, stats=stats, kind="compile"))
+        if scope is not None and run is not None:
+            self._log(provenance={}, stats=scope.ledger.snapshot(), kind="compile")
 
-    def _log(self, results: PhaseResults) -> None:
+    def _log(self, *, provenance: Mapping[str, Any], **content: Any) -> None:
+        known = {**provenance, **of_run(current_phase())}
         try:
-            log_results(results, timeout=self._timeout)
+            log_results(PhaseResults(provenance=known, **content), timeout=self._timeout)
         except Exception as error:  # noqa: BLE001 - an evaluation is paid for, and goes on whatever MLflow does
             logger.warning("an evaluation could not be logged to MLflow: %r", error)
 
 
-def _results(ended: Evaluation, begun: _Begun) -> PhaseResults:
-    made = begun.provenance
-    digest = made.get("data")
-    return _in_phase(
-        current_phase(),
-        stats=ended.stats,
-        evaluations=[ended],
-        provenance=made,
-        model=program_model(begun.name, made) if made.get("program") else None,
-        dataset=Dataset("devset", digest[:36], ended.n) if digest else None,
-    )
-
-
-def _in_phase(phase: PhaseRun | None, **content: Any) -> PhaseResults:
-    if phase is not None:
-        content |= {"phase": phase.name, "policy": phase.policy.name, "run_id": phase.run_id}
-    return PhaseResults(time.time(), **content)
-
-
-def _provenance(program: Any, devset: Any, metric: Any) -> dict[str, Any]:
+def _made_of(program: Any, devset: Any, metric: Any) -> dict[str, Any]:
+    """Return what of an evaluation is known before it runs: provenance, model and data set."""
     try:
-        return provenance_of(program, questions_of(devset), evaluations.unwrapped(metric))
+        known = provenance_of(program, questions_of(devset), evaluations.unwrapped(metric))
     except Exception as error:  # noqa: BLE001 - without them the score stands all the same
         logger.warning("an evaluation is logged without its provenance: %r", error)
-        return {}
+        return {"provenance": {}}
+    return {
+        "provenance": known,
+        "model": program_model(type(program).__name__, known),
+        "dataset": Dataset(known["data"][:36], len(devset)),
+    }

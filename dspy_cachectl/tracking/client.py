@@ -10,69 +10,52 @@ import importlib
 import logging
 import socket
 import urllib.request
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from dspy_cachectl.errors import CachectlError, MissingExtraError
-
-if TYPE_CHECKING:
-    from types import ModuleType
+from dspy_cachectl.tracking.deadline import DeadlineError
 
 logger = logging.getLogger(__name__)
 
 PREFLIGHT = 2.0
 """Seconds within which a server has to accept a connection."""
 
-_NEEDED = ("mlflow.tracking", "mlflow.entities", "mlflow.exceptions")
 _IMPORTED_LATER = {
-    "": ("mlflow.tracking.request_header.registry", "mlflow.tracing.client", "netrc"),
-    "database": (
+    ("",): ("mlflow.tracking.request_header.registry", "mlflow.tracing.client", "netrc"),
+    ("sqlite", "postgresql", "mysql", "mssql"): (
         "mlflow.store.tracking.sqlalchemy_store",
         "mlflow.store.workspace_aware_mixin",
         "alembic.command",
         "alembic.config",
         "sqlalchemy.dialects.sqlite",
     ),
-    "databricks": ("databricks.sdk", "mlflow.utils.databricks_utils"),
+    ("databricks", "uc"): ("databricks.sdk", "mlflow.utils.databricks_utils"),
 }
-"""What MLflow imports on its first request, by the kind of address. A thread that may hang must not do it."""
+"""What MLflow imports on its first request, by how the address begins. A thread that may hang must not do it."""
 
 
 class UnreachableError(CachectlError):
-    """A server does not accept connections.
-
-    Attributes:
-        slow: Whether it took the whole preflight to find out, and would again.
-    """
-
-    def __init__(self, message: str, *, slow: bool) -> None:
-        super().__init__(message)
-        self.slow = slow
+    """A server does not accept connections, and says so at once."""
 
 
-def load(address: str | None = None) -> ModuleType:
+def load(address: str = "") -> None:
     """Import MLflow, and what it would import later to talk to this address. The first time takes seconds.
-
-    Returns:
-        MLflow.
 
     Raises:
         MissingExtraError: MLflow is not installed, or cannot be imported.
     """
     try:
-        mlflow = importlib.import_module("mlflow")
-        for name in _NEEDED:
-            importlib.import_module(name)
         # mlflow-tracing alone has the module, and nothing to log with in it.
         from mlflow.tracking import MlflowClient  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("logging to MLflow", extra="mlflow", detail=str(error)) from error
-    for name in (*_IMPORTED_LATER[""], *_IMPORTED_LATER[_kind(address)]):
+    scheme = address.partition(":")[0]
+    for name in (name for begins, names in _IMPORTED_LATER.items() if scheme.startswith(begins) for name in names):
         try:
             importlib.import_module(name)
         except ImportError:  # where it is needed, the push fails on it and says so
             logger.debug("%s cannot be imported", name)
-    return mlflow
 
 
 def connect(address: str) -> Any:
@@ -80,6 +63,7 @@ def connect(address: str) -> Any:
 
     Raises:
         UnreachableError: It is an http(s) address where nobody listens; MLflow would go on trying for minutes.
+        DeadlineError: It does not even refuse.
     """
     _preflight(address)
     return importlib.import_module("mlflow.tracking").MlflowClient(tracking_uri=address)
@@ -95,12 +79,5 @@ def _preflight(address: str) -> None:
     try:
         socket.create_connection((parts.hostname, port), timeout=PREFLIGHT).close()
     except OSError as error:
-        message = f"{parts.hostname}:{port} does not accept connections: {error}"
-        raise UnreachableError(message, slow=isinstance(error, TimeoutError)) from error
-
-
-def _kind(address: str | None) -> str:
-    scheme = (address or "").partition(":")[0]
-    if scheme.startswith(("databricks", "uc")):
-        return "databricks"
-    return "database" if scheme.startswith(("sqlite", "postgresql", "mysql", "mssql")) else ""
+        kind = DeadlineError if isinstance(error, TimeoutError) else UnreachableError
+        raise kind(f"{parts.hostname}:{port} does not accept connections: {error}") from error

@@ -40,19 +40,12 @@ class TimeLimiter:
 
     Whatever a function imports has to be imported before, in the caller's thread: a thread that hangs within
     an import holds that module's lock.
-
-    Args:
-        exit_wait: Seconds, in all, that `wait_at_exit` may take.
-        clock: A monotonic clock in seconds.
     """
 
-    def __init__(self, *, exit_wait: float = EXIT_WAIT, clock: Callable[[], float] = time.monotonic) -> None:
-        self._exit_wait = exit_wait
-        self._clock = clock
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open_until: dict[str, float] = {}
         self._under_way: dict[futures.Future[Any], str] = {}
-        self._registered = False
 
     def run(self, function: Callable[[], T], *, limit: float, target: str, trips: bool = True) -> T:
         """Run a function and return its result, or give up when the limit has passed.
@@ -60,7 +53,8 @@ class TimeLimiter:
         Args:
             function: What to run. It runs in another thread, without the caller's context variables.
             limit: Seconds to wait. With 0 the function is not started, and the circuit stays as it is.
-            target: What the function talks to. A time-out opens the circuit of this target.
+            target: What the function talks to. A time-out opens the circuit of this target, be it this one or one
+                that the function raises as a `DeadlineError`.
             trips: False where the limit is so short that a time-out says nothing about the target.
 
         Returns:
@@ -73,67 +67,54 @@ class TimeLimiter:
         """
         if limit <= 0:
             raise DeadlineError("there was no time to try")
-        left = self.cooling(target)
+        left = self._cooling(target)
         if left > 0:
             raise CircuitOpenError(f"{target} did not answer in time before; it is asked again in {math.ceil(left)} s")
         future = self._start(function, target)
         futures.wait([future], timeout=min(limit, threading.TIMEOUT_MAX))
-        if not future.done():
-            if trips:
-                self.open_circuit(target)
-            raise DeadlineError(f"{target} did not answer within {limit:.3g} s")
+        late = DeadlineError(f"{target} did not answer within {limit:.3g} s")
+        error = future.exception() if future.done() else late
+        if trips and isinstance(error, DeadlineError):
+            self._open_until[target] = time.monotonic() + COOL_DOWN
+        if error is not None:
+            raise error
         return future.result()
 
-    def cooling(self, target: str) -> float:
-        """Return for how many seconds the circuit of a target stays open; 0 if it is closed."""
-        with self._lock:
-            return max(0.0, self._open_until.get(target, -math.inf) - self._clock())
-
-    def open_circuit(self, target: str) -> None:
-        """Ask nothing more of a target for `COOL_DOWN` seconds."""
-        with self._lock:
-            self._open_until[target] = self._clock() + COOL_DOWN
-
-    def close_circuit(self, target: str) -> None:
-        """Forget that a target did not answer, because somebody asks for another try."""
-        with self._lock:
-            self._open_until.pop(target, None)
+    def close_circuits(self) -> None:
+        """Forget who did not answer, because somebody asks for another try."""
+        self._open_until.clear()
 
     def wait_at_exit(self) -> None:
         """Give calls under way a last chance, all of them together; none to those whose circuit is open."""
-        with self._lock:
-            under_way = list(self._under_way.items())
-        futures.wait([future for future, target in under_way if self.cooling(target) <= 0], timeout=self._exit_wait)
+        waited_for = [future for future, target in self._under_way.items() if self._cooling(target) <= 0]
+        futures.wait(waited_for, timeout=EXIT_WAIT)
+
+    def _cooling(self, target: str) -> float:
+        return self._open_until.get(target, -math.inf) - time.monotonic()
 
     def _start(self, function: Callable[[], T], target: str) -> futures.Future[T]:
-        future: futures.Future[T] = futures.Future()
-
-        def work() -> None:
-            try:
-                value = function()
-            except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised in the caller's thread
-                future.set_exception(error)
-            else:
-                future.set_result(value)
-            finally:
-                self._ended(future)
-
+        future = in_daemon(function)
         with self._lock:
-            if not self._registered:
-                # Registered late, so that it runs before the exit hooks of what was imported for the function.
-                atexit.register(self.wait_at_exit)
-                self._registered = True
-            self._under_way[future] = target
-        try:
-            threading.Thread(target=work, name="dspy-cachectl-push", daemon=True).start()
-        except BaseException:
-            self._ended(future)
-            raise
+            under_way = {other: its for other, its in self._under_way.items() if not other.done()}
+            self._under_way = {**under_way, future: target}
+            # Registered as the last one, so that it runs before the exit hooks of what was imported for the function.
+            atexit.unregister(self.wait_at_exit)
+            atexit.register(self.wait_at_exit)
         return future
 
-    def _ended(self, future: futures.Future[Any]) -> None:
-        with self._lock:
-            self._under_way.pop(future, None)
+
+def in_daemon(function: Callable[[], T]) -> futures.Future[T]:
+    """Run a function in a thread that holds nothing up, and return its future."""
+    future: futures.Future[T] = futures.Future()
+
+    def work() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised in the thread that waits for it
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="dspy-cachectl-push", daemon=True).start()
+    return future
 
 
 def check_limit(seconds: object) -> float:

@@ -6,21 +6,19 @@ import logging
 import sys
 import time
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Literal
 
-from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, StoreError
-from dspy_cachectl.tracking import client
-from dspy_cachectl.tracking.deadline import CircuitOpenError, DeadlineError, TimeLimiter, check_limit
-from dspy_cachectl.tracking.feedback import FeedbackLeftError
-from dspy_cachectl.tracking.outbox import Lease, Outbox, WaitingRecord
+from dspy_cachectl.errors import CachectlError, ConfigurationError, CorruptEntryError, StoreError
+from dspy_cachectl.tracking import client, feedback
+from dspy_cachectl.tracking.attachments import attach, model_id
+from dspy_cachectl.tracking.deadline import CircuitOpenError, TimeLimiter, check_limit
+from dspy_cachectl.tracking.outbox import Lease, Outbox, Waiting
 from dspy_cachectl.tracking.push import LeaseLostError, Push
 from dspy_cachectl.tracking.record import Record, safe_line, without_credentials
 from dspy_cachectl.tracking.resolve import absolute, default_uri
-from dspy_cachectl.tracking.send import send
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -37,31 +35,6 @@ MOST_TRIES = 3
 """Failed tries after which a record is only delivered by `sync`."""
 
 _NOWHERE = "it names no tracking server: give --uri, or set MLFLOW_TRACKING_URI"
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """A record in the outbox, as `status()` shows it.
-
-    Attributes:
-        uid: Its identity.
-        written: When it was written, in seconds since 1970.
-        tracking_uri: Where it is to go; None if that is not known.
-        run_id: The run it is for; None for a run of its own.
-        phase: The phase it tells of.
-        tries: How many tries to deliver it have failed.
-        reason: Why the last one failed, or why the record cannot be read; empty before the first.
-        being_delivered: Whether somebody is delivering it just now.
-    """
-
-    uid: str
-    written: float
-    tracking_uri: str | None
-    run_id: str | None
-    phase: str | None
-    tries: int
-    reason: str
-    being_delivered: bool
 
 
 @dataclass(frozen=True)
@@ -92,7 +65,7 @@ def status() -> list[Waiting]:
     Raises:
         StoreError: The outbox cannot be read.
     """
-    return [_describe(waiting) for waiting in Outbox().waiting()]
+    return Outbox().waiting()
 
 
 def discard(uids: Sequence[str]) -> list[str]:
@@ -143,14 +116,13 @@ def sync(*, timeout: float = 30.0, uri: str | None = None, dry_run: bool = False
     """
     timeout = check_limit(timeout)
     waiting = Outbox().waiting()
-    if waiting and not dry_run:
-        client.load()
-    given_up: set[str] = set()
-    return [_sync_one(one, uri=uri, timeout=timeout, given_up=given_up, dry_run=dry_run) for one in waiting]
+    if not dry_run:
+        limiter.close_circuits()
+    return [_sync_one(one, uri=uri, timeout=timeout, dry_run=dry_run) for one in waiting]
 
 
 def deliver(
-    record: Record,
+    record: Record | Waiting,
     *,
     address: str,
     limit: float,
@@ -160,7 +132,7 @@ def deliver(
     """Deliver one record within a limit. Nothing is raised: every fault is the outcome's reason.
 
     Args:
-        record: The record.
+        record: The record, or one that waits in the outbox.
         address: Where to, with credentials. MLflow has been loaded for it.
         limit: Seconds.
         unkept: Its files, where the outbox could not take it; None where it waits there.
@@ -171,48 +143,56 @@ def deliver(
     """
     began = time.monotonic()
     try:
-        run_id = _deliver(record, address, limit=limit, unkept=unkept, trips=trips)
+        whole = record.read() if isinstance(record, Waiting) else record
+        run_id = _deliver(whole, address, limit=limit, unkept=unkept, trips=trips)
         outcome = LogOutcome("logged", record.uid, run_id or None)
-    except LeaseLostError as error:
-        outcome = LogOutcome("busy", record.uid, record.run_id, str(error))
+    except LeaseLostError:
+        outcome = LogOutcome("busy", record.uid, record.run_id, "another thread or process is delivering it")
     except CorruptEntryError as error:
         outcome = LogOutcome("damaged", record.uid, record.run_id, str(error))
     except Exception as error:  # noqa: BLE001 - whatever the server or its client does, the caller goes on
-        outcome = LogOutcome("pending", record.uid, record.run_id, _reason(error))
+        outcome = LogOutcome("pending" if unkept is None else "failed", record.uid, record.run_id, _reason(error))
         if unkept is None and not isinstance(error, CircuitOpenError):
-            _note(record, outcome.reason)
+            _note(record.uid, outcome.reason)
     return replace(outcome, seconds=time.monotonic() - began)
 
 
 def _deliver(record: Record, address: str, *, limit: float, unkept: Mapping[str, bytes] | None, trips: bool) -> str:
     bare = without_credentials(address)
-    elsewhere = record.tracking_uri is not None and record.tracking_uri != bare
+    elsewhere = record.tracking_uri not in (None, bare)
     push = Push(record, address, elsewhere, files=unkept or {}, until=time.monotonic() + limit * SHARE)
     if unkept is not None:
-        return _within_limit(lambda: send(push), bare, limit=limit, trips=trips)
+        return limiter.run(lambda: _send(push), target=bare, limit=limit, trips=trips)
     outbox = Outbox()
     lease = outbox.lease(record.uid)
     if lease is None:
         raise LeaseLostError
     try:
         push = replace(push, files=outbox.files(record), holds=lease.holds)
-        return _within_limit(lambda: _send_and_finish(push, lease), bare, limit=limit, trips=trips)
+        return limiter.run(lambda: _send_and_finish(push, lease), target=bare, limit=limit, trips=trips)
     finally:
         # Also where the limit has passed and the thread goes on: it may, until somebody else has the record.
         lease.release()
 
 
-def _within_limit(work: Callable[[], str], target: str, *, limit: float, trips: bool) -> str:
-    try:
-        return limiter.run(work, limit=limit, target=target, trips=trips)
-    except client.UnreachableError as error:
-        if trips and error.slow:
-            limiter.open_circuit(target)
-        raise
+def _send(push: Push) -> str:
+    """Deliver a record, from its run to the last file, and return the run; empty for feedback that is in none.
+
+    It may take as long as the server likes, and raises whatever MLflow raises: call it through the limiter.
+    """
+    if push.record.feedback:
+        return feedback.deliver(push)
+    run_id = push.open_run()
+    model = model_id(push, run_id)
+    push.log_numbers(run_id, model)
+    attach(push, run_id, model_id=model)
+    if push.is_in_own_run:
+        push.end_run(run_id)
+    return run_id
 
 
 def _send_and_finish(push: Push, lease: Lease) -> str:
-    run_id = send(push)
+    run_id = _send(push)
     try:
         lease.finish()  # here and not after the limit, so that a push that ends late still counts
     except StoreError as error:
@@ -228,7 +208,7 @@ def deliver_waiting(address: str, *, until: float) -> None:
     """Deliver what waits for a server that has just taken something, the oldest first, as far as the time allows.
 
     What has failed several times is left to `sync`, or a record that its server will never take would cost every
-    call a try.
+    call a try. So is what cannot be read, or names no server.
 
     Args:
         address: The server, with credentials. MLflow has been loaded for it.
@@ -239,89 +219,47 @@ def deliver_waiting(address: str, *, until: float) -> None:
     except StoreError as error:
         logger.warning("what else waits is not delivered: %s", error)
         return
+    server = without_credentials(address)
     for one in waiting:
         left = until - time.monotonic()
         if left < LEAST_LEFT:
             return
-        record = _due(one, address)
-        if record is not None:
-            deliver(_late(record), address=address, limit=left, trips=False)
+        if one.tries < MOST_TRIES and one.tracking_uri == server:
+            deliver(one, address=address, limit=left, trips=False)
 
 
-def _due(waiting: WaitingRecord, address: str) -> Record | None:
-    if waiting.tries >= MOST_TRIES:
-        return None
-    try:
-        record = waiting.read()
-    except StoreError:
-        return None  # `status` and `sync` say why
-    meant_for = _usable_uri(record, None)
-    same = meant_for is not None and without_credentials(meant_for) == without_credentials(address)
-    return record if same else None
-
-
-def _late(record: Record) -> Record:
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return replace(record, tags={**record.tags, "dspy_cachectl.synced_at": now})
-
-
-def _sync_one(
-    waiting: WaitingRecord, *, uri: str | None, timeout: float, given_up: set[str], dry_run: bool
-) -> LogOutcome:
-    try:
-        record = waiting.read()
-    except CorruptEntryError as error:
-        return LogOutcome("damaged", waiting.uid, None, str(error))
-    except StoreError as error:
-        return LogOutcome("pending", waiting.uid, None, str(error))
-    address = _usable_uri(record, uri)
-    bare = None if address is None else without_credentials(address)
-    if address is None or bare is None:
-        return LogOutcome("pending", record.uid, record.run_id, _NOWHERE)
+def _sync_one(waiting: Waiting, *, uri: str | None, timeout: float, dry_run: bool) -> LogOutcome:
+    if waiting.is_damaged:
+        return LogOutcome("damaged", waiting.uid, None, waiting.reason)
+    address = _usable_uri(waiting.tracking_uri, uri)
+    if address is None:
+        return LogOutcome("pending", waiting.uid, waiting.run_id, _NOWHERE)
     if dry_run:
-        return LogOutcome("pending", record.uid, record.run_id, f"would go to {bare}")
-    if bare in given_up:
-        return LogOutcome("pending", record.uid, record.run_id, f"{bare} did not answer for an earlier record")
+        return LogOutcome("pending", waiting.uid, waiting.run_id, f"would go to {without_credentials(address)}")
     client.load(address)
-    limiter.close_circuit(bare)
-    outcome = deliver(_late(record), address=address, limit=timeout)
-    if limiter.cooling(bare) > 0:
-        given_up.add(bare)
-    return outcome
+    return deliver(waiting, address=address, limit=timeout)
 
 
-def _usable_uri(record: Record, uri: str | None) -> str | None:
+def _usable_uri(meant_for: str | None, uri: str | None) -> str | None:
     """Return the address with the credentials that were left out of the record, where this process has them."""
     if uri is not None:
         return absolute(uri)
     # MLflow's default is a database in the working directory, which nobody has asked for here.
     mlflow = sys.modules.get("mlflow")
     here = absolute(default_uri(mlflow if mlflow is not None and mlflow.is_tracking_uri_set() else None))
-    if record.tracking_uri is None or (here is not None and without_credentials(here) == record.tracking_uri):
+    if meant_for is None or (here is not None and without_credentials(here) == meant_for):
         return here
-    return record.tracking_uri
-
-
-def _describe(waiting: WaitingRecord) -> Waiting:
-    uri = run_id = phase = None
-    reason = waiting.reason
-    try:
-        record = waiting.read()
-        uri, run_id, phase = record.tracking_uri, record.run_id, record.tags.get("dspy_cachectl.phase")
-    except StoreError as error:
-        reason = str(error)
-    return Waiting(waiting.uid, waiting.written, uri, run_id, phase, waiting.tries, reason, waiting.is_held)
+    return meant_for
 
 
 def _reason(error: Exception) -> str:
     text = safe_line(error, longest=300)
-    ours = (DeadlineError, FeedbackLeftError, client.UnreachableError, StoreError)
-    return text if isinstance(error, ours) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, CachectlError) else f"{type(error).__name__}: {text}"
 
 
-def _note(record: Record, reason: str) -> None:
+def _note(uid: str, reason: str) -> None:
     try:
-        Outbox().fail(record.uid, reason)
+        Outbox().fail(uid, reason)
     except StoreError as error:
         # The record itself is safe; only the note about this try is not.
-        logger.debug("cannot note why %s was not delivered: %s", record.uid, error)
+        logger.debug("cannot note why %s was not delivered: %s", uid, error)

@@ -6,18 +6,20 @@ arrive. So it is done again here for what is missing, after the traces.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
-import queue
 import sys
 import threading
 import time
+from concurrent import futures
 from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.errors import CachectlError
+from dspy_cachectl.tracking.deadline import in_daemon
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from dspy_cachectl.tracking.push import Push
     from dspy_cachectl.tracking.record import Feedback
@@ -67,9 +69,10 @@ def deliver(push: Push) -> str:
     for group in record.feedback:
         known = _arrived(push, group, pauses=_PAUSES if patient else ())
         if not group.linked and run_id is not None:
-            for some in _portions([trace for trace, _, _ in group.values if trace in known]):
+            arrived = [trace for trace, _, _ in group.values if trace in known]
+            for first in range(0, len(arrived), _LINKED_AT_ONCE):
                 push.check()
-                push.client.link_traces_to_run(some, run_id)
+                push.client.link_traces_to_run(arrived[first : first + _LINKED_AT_ONCE], run_id)
         missing = [row for row in group.values if row[0] in known and group.metric not in known[row[0]]]
         left += _assess(push, group.metric, missing)
         absent += sum(trace not in known for trace, _, _ in group.values)
@@ -89,7 +92,7 @@ def _say_what_is_left(left: int, absent: int, *, total: int, patient: bool) -> N
         )
 
 
-_flushing: list[threading.Thread] = []
+_flushing: list[futures.Future[Any]] = []
 _flush_lock = threading.Lock()
 
 
@@ -104,15 +107,11 @@ def flush(until: float) -> bool:
         return False
     with _flush_lock:
         # A flush has no limit. One that hangs is waited for, and none is started beside it.
-        under_way = next((thread for thread in _flushing if thread.is_alive()), None)
-        if under_way is None:
-            under_way = threading.Thread(
-                target=mlflow.flush_trace_async_logging, name="dspy-cachectl-flush", daemon=True
-            )
-            under_way.start()
-            _flushing[:] = [under_way]
-    under_way.join(min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX))
-    return not under_way.is_alive()
+        if not any(not one.done() for one in _flushing):
+            _flushing[:] = [in_daemon(mlflow.flush_trace_async_logging)]
+        (under_way,) = _flushing
+    futures.wait([under_way], min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX))
+    return under_way.done()
 
 
 def _arrived(push: Push, group: Feedback, *, pauses: tuple[float, ...]) -> dict[str, set[str]]:
@@ -149,37 +148,18 @@ def _known(push: Push, group: Feedback) -> dict[str, set[str]]:
 def _assess(push: Push, metric: str, rows: Sequence[tuple[str, float | bool | str, str | None]]) -> int:
     """Log feedback, as far as the time allows, and return how much is left."""
     client = importlib.import_module("mlflow.tracing.client").TracingClient(push.address)
-    waiting, failures = queue.SimpleQueue[Any](), list[BaseException]()
-    for row in rows:
-        waiting.put(row)
-    threads = [
-        threading.Thread(
-            target=_work, args=(push, client, metric, waiting, failures), name="dspy-cachectl-feedback", daemon=True
-        )
-        for _ in rows[:_AT_ONCE]
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
-    return waiting.qsize()
-
-
-def _work(push: Push, client: Any, metric: str, waiting: queue.SimpleQueue[Any], failures: list[BaseException]) -> None:
     entities = importlib.import_module("mlflow.entities")
-    try:
-        while not failures and time.monotonic() < push.until:
-            trace, value, why = waiting.get_nowait()
+
+    def log(number: int) -> int:
+        mine = rows[number::_AT_ONCE]
+        for done, (trace, value, why) in enumerate(mine):
+            if time.monotonic() >= push.until:
+                return len(mine) - done
             push.check()
             source = entities.AssessmentSource("CODE", "dspy_cachectl")
             client.log_assessment(trace, entities.Feedback(metric, value, source=source, rationale=why))
-    except queue.Empty:
-        return
-    except BaseException as error:  # noqa: BLE001 - raised in the thread that waits for it
-        failures.append(error)
+        return 0
 
-
-def _portions(traces: list[str]) -> Iterator[list[str]]:
-    return (traces[first : first + _LINKED_AT_ONCE] for first in range(0, len(traces), _LINKED_AT_ONCE))
+    works = [in_daemon(functools.partial(log, number)) for number in range(min(_AT_ONCE, len(rows)))]
+    futures.wait(works)
+    return sum(work.result() for work in works)

@@ -5,31 +5,30 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from dspy_cachectl.errors import ConfigurationError, MissingExtraError, StoreError
-from dspy_cachectl.tracking import client, delivery, phase_records, report_records
+from dspy_cachectl.context.evaluations import Evaluation
+from dspy_cachectl.context.phases import PhaseRun
+from dspy_cachectl.context.ruling import current_phase, last_phase
+from dspy_cachectl.errors import CachectlError, ConfigurationError, MissingExtraError, StoreError
+from dspy_cachectl.reports.comparison import Comparison, Comparisons
+from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.tracking import client, delivery
 from dspy_cachectl.tracking.deadline import check_limit
 from dspy_cachectl.tracking.delivery import LogOutcome
 from dspy_cachectl.tracking.outbox import Outbox
 from dspy_cachectl.tracking.outgoing import Outgoing
-from dspy_cachectl.tracking.phase_records import PhaseResults
+from dspy_cachectl.tracking.phase_records import PhaseResults, of_phase, of_run
+from dspy_cachectl.tracking.report_records import of_comparisons, of_report
 from dspy_cachectl.tracking.resolve import Target, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dspy.evaluate.evaluate import EvaluationResult
-
-    from dspy_cachectl.context.evaluations import Evaluation
-    from dspy_cachectl.context.phases import PhaseRun
-    from dspy_cachectl.reports.comparison import Comparison, Comparisons
-    from dspy_cachectl.reports.report import EvalReport
 
 logger = logging.getLogger(__name__)
 
@@ -82,9 +81,9 @@ def log_to_mlflow(
     Raises:
         ConfigurationError: An argument cannot be used.
     """
-    make, what = _subject(run_or_result, result)
-    where = functools.partial(resolve, run_id=run_id, tracking_uri=tracking_uri, experiment=experiment)
-    return _log(make, what, where, timeout=check_limit(timeout))
+    make = _maker(run_or_result, result)
+    where = {"run_id": run_id, "tracking_uri": tracking_uri, "experiment": experiment}
+    return _log(make, timeout=check_limit(timeout), **where)
 
 
 def log_report(report: EvalReport, evaluations: Sequence[Evaluation], *, run_id: str | None = None) -> LogOutcome:
@@ -99,8 +98,7 @@ def log_report(report: EvalReport, evaluations: Sequence[Evaluation], *, run_id:
     Returns:
         What became of it.
     """
-    make = functools.partial(_of_report, report, evaluations)
-    return _log(make, f"the report {report.name!r}", functools.partial(resolve, run_id=run_id), timeout=LIMIT)
+    return _log(functools.partial(of_report, report, evaluations), timeout=LIMIT, run_id=run_id)
 
 
 def log_results(results: PhaseResults, *, timeout: float) -> LogOutcome:
@@ -113,24 +111,25 @@ def log_results(results: PhaseResults, *, timeout: float) -> LogOutcome:
     Returns:
         What became of it.
     """
-    return _log(*_of_results(results), resolve, timeout=timeout)
+    return _log(functools.partial(of_phase, results), timeout=timeout)
 
 
-def _log(make: _Make, what: str, where: Callable[[], Target], *, timeout: float) -> LogOutcome:
-    if _is_off():
+def _log(make: _Make, *, timeout: float, **where: str | None) -> LogOutcome:
+    if os.environ.get(SWITCH_VARIABLE, "").strip().lower() in {"off", "0", "false", "no"}:
         return LogOutcome("disabled", reason=f"{SWITCH_VARIABLE} turns it off")
     began = time.monotonic()
-    missing = _load()
-    target = where()  # now that MLflow can tell its address
+    missing = _fault_of(client.load)
+    target = resolve(**where)  # now that MLflow can tell its address
     address = target.tracking_uri or ""
     # All records are safe on disk before the first request.
-    kept = [(one, _put(one)) for one in make(target)]
+    kept = [(one, _fault_of(Outbox().put, one.record, one.files)) for one in make(target)]
     if missing is None:
         client.load(address)
     until = max(began + timeout, time.monotonic() + min(timeout, LEAST_LIMIT))
     send = functools.partial(_send, address=address, until=until, missing=missing)
     outcomes = [send(one, problem) for one, problem in kept if not one.record.feedback]
-    worst, last = max(outcomes, key=lambda outcome: _WORSE.index(outcome.status)), outcomes[-1]
+    worst = max(reversed(outcomes), key=lambda outcome: _WORSE.index(outcome.status))
+    what = f"the results of {kept[0][0].record.run_name!r}"
     _warn(worst, what)
     if worst.status == "logged":  # else the feedback waits with the results that it is about
         said = [send(one, problem) for one, problem in kept if one.record.feedback]
@@ -138,76 +137,35 @@ def _log(make: _Make, what: str, where: Callable[[], Target], *, timeout: float)
             _warn(outcome, f"all the feedback on {what}")
         if all(outcome.status == "logged" for outcome in said):
             delivery.deliver_waiting(address, until=until)
-    return LogOutcome(worst.status, last.uid, last.run_id, worst.reason, time.monotonic() - began)
+    return replace(worst, seconds=time.monotonic() - began)
 
 
-_next_steps: Counter[tuple[str | None, str]] = Counter()
-_steps_lock = threading.Lock()
-
-
-def _first_step(target: Target, count: int) -> int:
-    """Return the first free step of a run, so that what this process logs to it later has later steps."""
-    if target.run_id is None:
-        return 0
-    key = (target.tracking_uri, target.run_id)
-    with _steps_lock:
-        step = _next_steps[key]
-        _next_steps[key] += max(count, 1)
-    return step
-
-
-def _subject(value: Any, result: Any) -> tuple[_Make, str]:
-    """Return what makes the records, and what they are about."""
-    from dspy_cachectl.context.phases import PhaseRun
-    from dspy_cachectl.context.ruling import current_phase, last_phase
-    from dspy_cachectl.reports.comparison import Comparison, Comparisons
-    from dspy_cachectl.reports.report import EvalReport
-
+def _maker(value: Any, result: Any) -> _Make:
+    """Return what makes the records of a value."""
     if isinstance(value, PhaseRun):
-        return _of_results(_results(value, result))
+        return functools.partial(of_phase, _results(value, result))
     if result is not None:
         raise ConfigurationError("result= goes with a phase: log_to_mlflow(run, result=result)")
     if isinstance(value, EvalReport):
-        return functools.partial(_of_report, value, ()), f"the report {value.name!r}"
-    if isinstance(value, (Comparison, Comparisons)):
-        return functools.partial(_of_comparisons, value), "the comparison"
-    return _of_results(replace(_results(current_phase() or last_phase(), value), logged={}))
+        return functools.partial(of_report, value, ())
+    if isinstance(value, Comparison):
+        return functools.partial(of_comparisons, Comparisons(value.reports, (value,)))
+    if isinstance(value, Comparisons):
+        return functools.partial(of_comparisons, value)
+    return functools.partial(of_phase, replace(_results(current_phase() or last_phase(), value), logged={}))
 
 
-def _of_results(results: PhaseResults) -> tuple[_Make, str]:
-    what = f"the results of phase {results.phase!r}" if results.phase else "the results"
-    return functools.partial(phase_records.of_phase, results, first_step=_first_step), what
-
-
-def _of_report(report: EvalReport, evaluations: Sequence[Evaluation], target: Target) -> list[Outgoing]:
-    seen = list(dict.fromkeys(item.mlflow_run_id for item in evaluations if item.mlflow_run_id is not None))
-    target = target.of(seen[0] if len(seen) == 1 else None)
-    children = seen if len(seen) > 1 else ()
-    step = _first_step(target, report.repeats)
-    outgoing = report_records.of_report(report, target, first_step=step, children=children)
-    return [outgoing, *phase_records.feedback(outgoing.record, evaluations, now=time.time())]
-
-
-def _of_comparisons(compared: Comparison | Comparisons, target: Target) -> list[Outgoing]:
-    step = _first_step(target, len(getattr(compared, "pairs", (compared,))))
-    return [report_records.of_comparisons(compared, target, first_step=step)]
-
-
-def _results(phase: PhaseRun | None, result: Any) -> PhaseResults:
-    now = time.time()
-    evaluations = [item for item in (phase.evaluations if phase is not None else ()) if item.ended is not None]
+def _results(run: PhaseRun | None, result: Any) -> PhaseResults:
+    evaluations = [item for item in (run.evaluations if run is not None else ()) if item.ended is not None]
     if result is not None:
-        evaluations = [_evaluation(result, evaluations, now)]
-    if phase is None:
-        return PhaseResults(now, evaluations)
-    name, policy = phase.name, phase.policy.name
-    return PhaseResults(now, evaluations, phase.stats, name, policy, phase.run_id, logged=phase.logged)
+        evaluations = [_evaluation(result, evaluations)]
+    if run is None:
+        return PhaseResults(evaluations)
+    return PhaseResults(evaluations, run.stats, logged=run.logged, provenance=of_run(run))
 
 
-def _evaluation(result: Any, evaluations: list[Evaluation], now: float) -> Evaluation:
+def _evaluation(result: Any, evaluations: list[Evaluation]) -> Evaluation:
     """Return the evaluation of a phase that a result is of, or what the result itself tells."""
-    from dspy_cachectl.context.evaluations import Evaluation
-
     try:
         score, n = float(result.score), len(result.results)
     except (AttributeError, TypeError, ValueError) as error:
@@ -216,43 +174,28 @@ def _evaluation(result: Any, evaluations: list[Evaluation], now: float) -> Evalu
             f"what dspy.Evaluate returned, not {type(result).__name__}"
         ) from error
     same = [item for item in evaluations if item.score == score and item.n == n]
+    now = time.time()
     return same[-1] if same else Evaluation(metric="", n=n, started=now, ended=now, score=score)
 
 
-def _is_off() -> bool:
-    return os.environ.get(SWITCH_VARIABLE, "").strip().lower() in {"off", "0", "false", "no"}
-
-
-def _load() -> MissingExtraError | None:
+def _fault_of(do: Callable[..., object], *arguments: object) -> CachectlError | None:
+    """Return why MLflow, or the outbox, cannot be used: the other one may do."""
     try:
-        client.load()
-    except MissingExtraError as error:
-        return error
-    return None
-
-
-def _put(outgoing: Outgoing) -> StoreError | None:
-    try:
-        Outbox().put(outgoing.record, outgoing.files)
-    except StoreError as error:
+        do(*arguments)
+    except (MissingExtraError, StoreError) as error:
         return error
     return None
 
 
 def _send(
-    outgoing: Outgoing, problem: StoreError | None, *, address: str, until: float, missing: MissingExtraError | None
+    outgoing: Outgoing, problem: CachectlError | None, *, address: str, until: float, missing: CachectlError | None
 ) -> LogOutcome:
-    record, limit = outgoing.record, max(0.0, until - time.monotonic())
-    if missing is not None or not address:
-        outcome = LogOutcome("pending", record.uid, record.run_id, str(missing or "no tracking server is named"))
-    else:
-        unkept = None if problem is None else outgoing.files
-        outcome = delivery.deliver(record, address=address, limit=limit, unkept=unkept)
-    if problem is not None and outcome.status == "logged":
-        logger.warning("the results of run %s could not be kept: %s", outcome.run_id, problem)
-    elif problem is not None:
-        outcome = replace(outcome, status="failed", reason=f"{outcome.reason}; {problem}")
-    return outcome
+    record, unkept = outgoing.record, None if problem is None else outgoing.files
+    if problem is not None:
+        logger.warning("the results of %r cannot wait in the outbox: %s", record.run_name, problem)
+    if missing is not None:
+        return LogOutcome("pending" if unkept is None else "failed", record.uid, record.run_id, str(missing))
+    return delivery.deliver(record, address=address, limit=max(0.0, until - time.monotonic()), unkept=unkept)
 
 
 def _warn(outcome: LogOutcome, what: str) -> None:

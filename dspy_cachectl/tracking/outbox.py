@@ -28,11 +28,14 @@ logger = logging.getLogger(__name__)
 STATE_VARIABLE = "DSPY_CACHECTL_STATE"
 """The environment variable that names the folder for what has to survive a process."""
 
-_VERSION = 1
+_VERSION = 2
+"""Raised when the tables or what a record means change: another version's outbox is left alone."""
+
 _SCHEMA = (
     """
     CREATE TABLE parcels (
       uid TEXT PRIMARY KEY, owner TEXT NOT NULL, written REAL NOT NULL,  -- the owner: the uid its run is found by
+      tracking_uri TEXT, run_id TEXT, phase TEXT,                        -- what `status` shows of the record
       record BLOB NOT NULL, sha256 TEXT NOT NULL,                        -- JSON
       taken_by TEXT, lease TEXT,                                         -- the process, and its try
       tries INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '')
@@ -57,33 +60,44 @@ def state_dir() -> Path:
 
 
 @dataclass(frozen=True)
-class WaitingRecord:
+class Waiting:
     """A record in the outbox, as it was when it was looked at.
 
     Attributes:
-        uid: The record's uid.
+        uid: Its identity.
         written: When it was written, in seconds since 1970.
+        tracking_uri: Where it is to go; None if that is not known.
+        run_id: The run it is for; None for a run of its own.
+        phase: The phase it tells of.
         tries: How many tries to deliver it have failed.
-        reason: Why the last one failed; empty before the first.
-        is_held: Whether somebody is delivering it just now.
+        reason: Why the last one failed, or why the record cannot be read; empty before the first.
+        being_delivered: Whether somebody is delivering it just now.
     """
 
     uid: str
     written: float
+    tracking_uri: str | None
+    run_id: str | None
+    phase: str | None
     tries: int
     reason: str
-    is_held: bool
-    _data: object
-    _sha256: str
+    being_delivered: bool
+    _data: bytes | None
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether it is not as it was written."""
+        return self._data is None
 
     def read(self) -> Record:
         """Return the record.
 
         Raises:
             CorruptEntryError: It is damaged.
-            FormatVersionError: A newer version of this package wrote it.
         """
-        return Record.from_json(_checked(self._data, self._sha256, f"record {self.uid}"))
+        if self._data is None:
+            raise CorruptEntryError(self.reason)
+        return Record.from_json(self._data)
 
 
 class Outbox:
@@ -103,20 +117,29 @@ class Outbox:
         data = record.to_json()
         with self._database.change() as sql:
             sql(
-                "INSERT INTO parcels (uid, owner, written, record, sha256) VALUES (?, ?, ?, ?, ?)",
-                *(record.uid, record.owner or record.uid, time.time(), data, _sha256(data)),
+                "INSERT INTO parcels (uid, owner, written, tracking_uri, run_id, phase, record, sha256)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                *(record.uid, record.owner or record.uid, time.time()),
+                *(record.tracking_uri, record.run_id, record.tags.get("dspy_cachectl.phase")),
+                *(data, _sha256(data)),
             )
             for path, content in (files or {}).items():
                 sql("INSERT INTO files VALUES (?, ?, ?, ?)", record.uid, path, content, _sha256(content))
 
-    def waiting(self) -> list[WaitingRecord]:
+    def waiting(self) -> list[Waiting]:
         """Return what waits, the oldest first."""
         rows = self._database.read(
-            "SELECT uid, written, tries, reason, taken_by, lease, record, sha256 FROM parcels ORDER BY written, uid"
+            "SELECT uid, written, tracking_uri, run_id, phase, tries, reason, taken_by, lease, record, sha256"
+            " FROM parcels ORDER BY written, uid"
         )
         return [
-            WaitingRecord(uid, written, tries, reason, self._is_held(taken_by, lease), data, sha256)
-            for uid, written, tries, reason, taken_by, lease, data, sha256 in rows
+            Waiting(
+                *(uid, written, tracking_uri, run_id, phase, tries),
+                reason if _is_whole(data, sha256) else f"record {uid} is damaged in the outbox",
+                self._is_held(taken_by, lease),
+                data if _is_whole(data, sha256) else None,
+            )
+            for uid, written, tracking_uri, run_id, phase, tries, reason, taken_by, lease, data, sha256 in rows
         ]
 
     def files(self, record: Record) -> dict[str, bytes]:
@@ -126,25 +149,30 @@ class Outbox:
             CorruptEntryError: One of them is damaged, or gone.
         """
         rows = self._database.read("SELECT path, data, sha256 FROM files WHERE uid = ?", record.uid)
-        found = {path: _checked(data, sha256, f"the file {path} of record {record.uid}") for path, data, sha256 in rows}
-        for path in record.artifacts:
-            if path not in found:
-                raise CorruptEntryError(f"the file {path} of record {record.uid} is gone from the outbox")
+        found = {path: data for path, data, sha256 in rows if _is_whole(data, sha256)}
+        if lost := set(record.artifacts) - set(found):
+            raise CorruptEntryError(
+                f"of record {record.uid} {', '.join(sorted(lost))} is damaged or gone in the outbox"
+            )
         return found
 
     def lease(self, uid: str) -> Lease | None:
         """Take a record for delivery; None if somebody else is delivering it, or it does not wait any more."""
         process, lease = me(self.path.parent), Lease(self._database, uid, uuid.uuid4().hex)
         with self._database.change() as sql:
-            owners = sql("SELECT owner FROM parcels WHERE uid = ?", uid)
-            if not owners:
-                return None
-            ((owner,),) = owners
-            held = sql("SELECT taken_by, lease FROM parcels WHERE owner = ? AND lease IS NOT NULL", owner)
+            held = sql(
+                "SELECT taken_by, lease FROM parcels"
+                " WHERE owner = (SELECT owner FROM parcels WHERE uid = ?) AND lease IS NOT NULL",
+                uid,
+            )
             if any(self._is_held(*row) for row in held):
                 return None
-            sql("UPDATE parcels SET taken_by = ?, lease = ? WHERE owner = ?", process, lease.token, owner)
-        return lease
+            sql(
+                "UPDATE parcels SET taken_by = ?, lease = ? WHERE owner = (SELECT owner FROM parcels WHERE uid = ?)",
+                *(process, lease.token, uid),
+            )
+            ((taken,),) = sql("SELECT changes()")
+        return lease if taken else None
 
     def fail(self, uid: str, reason: str) -> None:
         """Note why a try failed. The record goes on waiting."""
@@ -196,10 +224,8 @@ class Lease:
             logger.debug("the lease of %s is given back in this process only: %s", self.uid, error)
 
 
-def _checked(data: object, sha256: str, what: str) -> bytes:
-    if not isinstance(data, bytes) or _sha256(data) != sha256:
-        raise CorruptEntryError(f"{what} is damaged in the outbox")
-    return data
+def _is_whole(data: object, sha256: str) -> bool:
+    return isinstance(data, bytes) and _sha256(data) == sha256
 
 
 def _sha256(data: bytes) -> str:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from dspy_cachectl._version import __version__
 from dspy_cachectl.accounting.ledger import FIELDS
-from dspy_cachectl.tracking.record import Model
+from dspy_cachectl.tracking.record import Model, Point
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from dspy_cachectl.tracking.record import Record
+    from dspy_cachectl.tracking.resolve import Target
 
 PREFIX = "dspy_cachectl"
 
@@ -83,15 +87,17 @@ def ledger_table(uid: str, by: Iterable[Mapping[str, Any]]) -> dict[str, bytes]:
     return {artifact("ledger", uid): table(_LEDGER, rows)} if rows else {}
 
 
-def ledger_metrics(counters: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+def ledger_metrics(counters: Mapping[str, Any]) -> dict[str, float | None]:
     """Return the metrics of counters, as in `Stats.as_dict()`, zeros included, so that runs can be compared."""
-    for name in _COUNTERS:
-        if name in counters:
-            # Dollars are what cost/spent is in.
-            key = f"cost/{name.removeprefix('cost_')}" if name in _COSTS else f"cache/{name}"
-            yield key, float(counters[name])
+    found = {_counter(name): counters.get(name) for name in _COUNTERS}
     if counters.get("calls") and "served" in counters:
-        yield "cache/hit_rate", counters["served"] / counters["calls"]
+        found["cache/hit_rate"] = counters["served"] / counters["calls"]
+    return found
+
+
+def _counter(name: str) -> str:
+    # Dollars are what cost/spent is in.
+    return f"cost/{name.removeprefix('cost_')}" if name in _COSTS else f"cache/{name}"
 
 
 def program_model(name: str, provenance: Mapping[str, Any]) -> Model:
@@ -100,6 +106,36 @@ def program_model(name: str, provenance: Mapping[str, Any]) -> Model:
     params = named({**known, "temperature": provenance.get("temperature")})
     identity = hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:32]
     return Model(name, identity, params=params)
+
+
+_next_steps: Counter[tuple[str | None, str]] = Counter()
+_steps_lock = threading.Lock()
+
+
+def first_step(target: Target, count: int) -> int:
+    """Return the first of so many free steps of a run: what this process logs to it later has later steps."""
+    if target.run_id is None:
+        return 0
+    key = (target.tracking_uri, target.run_id)
+    with _steps_lock:
+        step = _next_steps[key]
+        _next_steps[key] += max(count, 1)
+    return step
+
+
+def points(values: Mapping[str, float | None], step: int, at: float) -> tuple[Point, ...]:
+    """Return metrics under their full names, all of one step and time; what is None is left out."""
+    return tuple(
+        Point(f"{PREFIX}/{key}", float(value), milliseconds(at), step)
+        for key, value in values.items()
+        if value is not None
+    )
+
+
+def tags(kind: str, provenance: Mapping[str, Any], **more: Any) -> dict[str, str]:
+    """Return the tags of a record of a kind, given what is known by the fields of a report's provenance, and more."""
+    known = {tag: provenance.get(name) for tag, name in PROVENANCE_TAGS.items()}
+    return named({"version": __version__, "kind": kind, **known, **more})
 
 
 def named(values: Mapping[str, Any]) -> dict[str, str]:

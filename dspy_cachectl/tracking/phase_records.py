@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from dspy_cachectl._version import __version__
 from dspy_cachectl.accounting.ledger import Stats
 from dspy_cachectl.tracking.outgoing import (
     PREFIX,
-    PROVENANCE_TAGS,
     Outgoing,
+    first_step,
     ledger_metrics,
     ledger_table,
     milliseconds,
-    named,
+    points,
+    tags,
 )
 from dspy_cachectl.tracking.record import Dataset, Feedback, Model, Point, Record, new_uid, safe_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from dspy_cachectl.context.evaluations import Evaluation
+    from dspy_cachectl.context.phases import PhaseRun
     from dspy_cachectl.tracking.resolve import Target
 
 
@@ -30,33 +32,32 @@ class PhaseResults:
     """What is to be logged of one phase, one evaluation or one compile.
 
     Attributes:
-        now: When it is logged, in seconds since 1970.
         evaluations: Its evaluations, all ended, in their order.
         stats: Its counters.
-        phase: The phase's name, or None outside one.
-        policy: The name of its policy.
-        run_id: The run id of its draws.
         kind: What it is, where it is neither an evaluation nor a phase.
         logged: The uid that a run of its own was first logged as, by where it went: logging it again makes no other.
-        provenance: What is known of program and data, by the fields of a report's provenance.
+        provenance: What is known of phase, program and data, by the fields of a report's provenance.
         model: The program that was evaluated, if it is known.
         dataset: The questions, if they are known.
+        now: When it is logged, in seconds since 1970.
     """
 
-    now: float
     evaluations: Sequence[Evaluation] = ()
     stats: Stats | None = None
-    phase: str | None = None
-    policy: str | None = None
-    run_id: str | None = None
     kind: str | None = None
     logged: dict[tuple[str | None, ...], str] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     model: Model | None = None
     dataset: Dataset | None = None
+    now: float = field(default_factory=time.time)
 
 
-def of_phase(results: PhaseResults, target: Target, first_step: Callable[[Target, int], int]) -> list[Outgoing]:
+def of_run(run: PhaseRun | None) -> dict[str, Any]:
+    """Return what is known of a phase, by the fields of a report's provenance."""
+    return {} if run is None else {"phase": run.name, "policy": run.policy.name, "run_id": run.run_id}
+
+
+def of_phase(results: PhaseResults, target: Target) -> list[Outgoing]:
     """Return what is delivered of a phase: a record for each MLflow run that its evaluations belong to.
 
     The evaluations of one run are the steps of its metrics. Where all belong to one run, the stats are those of the
@@ -66,19 +67,15 @@ def of_phase(results: PhaseResults, target: Target, first_step: Callable[[Target
     Args:
         results: What is to be logged.
         target: Where it goes, unless an evaluation had a run of its own.
-        first_step: Returns the first free step of a target, given how many are wanted.
     """
-    groups: dict[str | None, tuple[Target, list[Evaluation]]] = {}
+    groups: dict[Target, list[Evaluation]] = {}
     for evaluation in results.evaluations:
         its_target = target.of(evaluation.mlflow_run_id)
         # Taken out and put back: the group of the last evaluation has to be the last one.
-        _, group = groups.pop(its_target.run_id, (its_target, []))
-        groups[its_target.run_id] = (its_target, [*group, evaluation])
-    if not groups:
-        groups[None] = (target, [])
+        groups[its_target] = [*groups.pop(its_target, []), evaluation]
     made, said = [], []
-    for its_target, group in groups.values():
-        of_group = results if len(groups) == 1 else replace(results, stats=_together(group))
+    for its_target, group in (groups or {target: []}).items():
+        of_group = results if len(groups) <= 1 else replace(results, stats=_together(group))
         outgoing = _of_group(of_group, its_target, group, first_step(its_target, len(group)))
         made.append(outgoing)
         said += feedback(outgoing.record, group, now=results.now)
@@ -124,35 +121,30 @@ def _together(evaluations: Iterable[Evaluation]) -> Stats | None:
 
 
 def _of_group(results: PhaseResults, target: Target, group: Sequence[Evaluation], step: int) -> Outgoing:
-    now, uid = milliseconds(results.now), new_uid()
-    points = [point for offset, evaluation in enumerate(group) for point in _points(evaluation, step + offset)]
+    uid, phase = new_uid(), results.provenance.get("phase")
+    metrics = [point for offset, evaluation in enumerate(group) for point in _points(evaluation, step + offset)]
     ledger: dict[str, bytes] = {}
     if results.stats is not None:
         counters = results.stats.as_dict()
-        last_step = step + max(len(group) - 1, 0)
-        points += [Point(f"{PREFIX}/{key}", value, now, last_step) for key, value in ledger_metrics(counters)]
+        metrics += points(ledger_metrics(counters), step + max(len(group) - 1, 0), results.now)
         ledger = ledger_table(uid, counters["by"])
-    errors = [evaluation.error for evaluation in group if evaluation.error]
-    tags = {
-        "version": __version__,
-        "kind": results.kind or ("eval" if group else "phase"),
-        "error": safe_line(errors[-1]) if errors else None,
-        **{tag: results.provenance.get(name) for tag, name in PROVENANCE_TAGS.items()},
-        "phase": results.phase,
-        "policy": results.policy,
-        "cache_run_id": results.run_id,
-        "metric": (group[-1].metric or None) if group else None,
-    }
+    errors = [safe_line(evaluation.error) for evaluation in group if evaluation.error]
+    last = group[-1] if group else None
     record = Record.to(
         target,
         uid=uid,
         owner=_owner(results, target, uid),
         started=milliseconds(min((evaluation.started for evaluation in group), default=results.now)),
         ended=milliseconds(max((_end(evaluation) for evaluation in group), default=results.now)),
-        run_name=results.phase or "evaluation",
-        failed=bool(group) and group[-1].error is not None,
-        metrics=tuple(points),
-        tags=named(tags),
+        run_name=phase or "evaluation",
+        failed=last is not None and last.error is not None,
+        metrics=tuple(metrics),
+        tags=tags(
+            results.kind or ("phase" if last is None else "eval"),
+            results.provenance,
+            metric=(last and last.metric) or None,
+            error=errors[-1] if errors else None,
+        ),
         artifacts=tuple(ledger),
         tables=tuple(ledger),
         dataset=results.dataset,
@@ -170,15 +162,9 @@ def _owner(results: PhaseResults, target: Target, uid: str) -> str | None:
 
 def _points(evaluation: Evaluation, step: int) -> Iterable[Point]:
     ended = _end(evaluation)
-    found: dict[str, Any] = {
-        "score/percent": evaluation.score,
-        "score/n": evaluation.n,
-        "cost/wall_s": max(0.0, ended - evaluation.started),
-    }
-    for name, value in found.items():
-        if value is not None:
-            yield Point(f"{PREFIX}/{name}", float(value), milliseconds(ended), step)
+    wall = max(0.0, ended - evaluation.started)
+    return points({"score/percent": evaluation.score, "score/n": evaluation.n, "cost/wall_s": wall}, step, ended)
 
 
 def _end(evaluation: Evaluation) -> float:
-    return evaluation.started if evaluation.ended is None else evaluation.ended
+    return evaluation.ended or evaluation.started

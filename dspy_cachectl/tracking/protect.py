@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.tracking.resolve import default_uri
@@ -59,8 +58,9 @@ def protect_mlflow(*, timeout: int = 10, retries: int = 1) -> Protection:
     Raises:
         ConfigurationError: An argument is not a whole number, or too small.
     """
-    _check("timeout", timeout, least=1)
-    _check("retries", retries, least=0)
+    for name, number, least in (("timeout", timeout, 1), ("retries", retries, 0)):
+        if type(number) is not int or number < least:
+            raise ConfigurationError(f"{name} must be a whole number, {least} or more, not {number!r}")
     wanted = {
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout),
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries),
@@ -71,19 +71,9 @@ def protect_mlflow(*, timeout: int = 10, retries: int = 1) -> Protection:
     kept = {name: os.environ[name] for name in wanted if name in os.environ}
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
-    warnings = (_DATABRICKS,) if _is_databricks() else ()
+    scheme = (default_uri(sys.modules.get("mlflow")) or "").partition(":")[0]
+    with_sdk = os.environ.get(_NO_SDK, "").strip().lower() not in {"false", "0"}
+    warnings = (_DATABRICKS,) if with_sdk and scheme in {"databricks", "databricks-uc", "uc"} else ()
     for warning in warnings:
         logger.warning("%s", warning)
     return Protection({name: value for name, value in wanted.items() if name not in kept}, kept, warnings)
-
-
-def _check(name: str, value: Any, *, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigurationError(f"{name} must be a whole number, {least} or more, not {value!r}")
-
-
-def _is_databricks() -> bool:
-    address = default_uri(sys.modules.get("mlflow")) or ""
-    if os.environ.get(_NO_SDK, "").strip().lower() in {"false", "0"}:
-        return False
-    return address.partition(":")[0] in {"databricks", "databricks-uc", "uc"}

@@ -26,9 +26,6 @@ _NOT_THERE = {"RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED", "INVALID_PARAMETER
 class LeaseLostError(CachectlError):
     """Somebody else is delivering this record, or has delivered it."""
 
-    def __init__(self) -> None:
-        super().__init__("another thread or process is delivering it")
-
 
 @dataclass(frozen=True)
 class Push:
@@ -67,13 +64,13 @@ class Push:
         if not self.holds():
             raise LeaseLostError
 
-    def find_run(self, run_id: str) -> Any | None:
-        """Return a run; None if the server does not know it."""
+    def find(self, get: Callable[[str], Any], number: str) -> Any | None:
+        """Return a run or an experiment; None if the server does not know it."""
         exceptions = importlib.import_module("mlflow.exceptions")
         try:
-            return self.client.get_run(run_id)
+            return get(number)
         except exceptions.MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            if error.error_code in _NOT_THERE:
                 return None
             raise
 
@@ -81,7 +78,7 @@ class Push:
     def is_in_own_run(self) -> bool:
         """Whether the record gets a run of its own."""
         named = self.record.run_id
-        return named is None or (self.elsewhere and self.find_run(named) is None)
+        return named is None or (self.elsewhere and self.find(self.client.get_run, named) is None)
 
     def open_run(self) -> str:
         """Return the run that the record goes to: the one it names, or one of its own, which may have to be made."""
@@ -108,8 +105,7 @@ class Push:
 
     def run_of_owner(self) -> str | None:
         """Return the run that holds the results which this record is about; None if it is not there yet."""
-        found = self._runs(self._experiments(self._experiment()))
-        return found[0] if found else None
+        return next(iter(self._runs(self._experiments(self._experiment()))), None)
 
     def log_numbers(self, run_id: str, model_id: str | None) -> None:
         """Log metrics, tags and, in a run of its own, params."""
@@ -118,14 +114,13 @@ class Push:
         if own and record.run_id is not None:
             tags[_MEANT_FOR_TAG] = record.run_id
         entities = importlib.import_module("mlflow.entities")
-        of_model = {} if model_id is None else {"model_id": model_id}  # older clients do not know the argument
-        linked = _linked(record)
+        linked = set() if model_id is None else _linked(record)
         self.check()
         self.client.log_batch(  # one request; the client itself keeps to the server's limits by making it several
             run_id,
             metrics=[
                 entities.Metric(
-                    point.key, point.value, point.timestamp, point.step, **(of_model if point in linked else {})
+                    point.key, point.value, point.timestamp, point.step, model_id=model_id if point in linked else None
                 )
                 for point in record.metrics
             ],
@@ -168,14 +163,7 @@ class Push:
         if not self.elsewhere or other is None or other == first:
             return [first]
         # It may be the same server under another address, and an earlier try has left a run there.
-        exceptions = importlib.import_module("mlflow.exceptions")
-        try:
-            self.client.get_experiment(other)
-        except exceptions.MlflowException as error:
-            if error.error_code in _NOT_THERE:
-                return [first]
-            raise
-        return [first, other]
+        return [first] if self.find(self.client.get_experiment, other) is None else [first, other]
 
     def _runs(self, experiments: list[str]) -> list[str]:
         runs = self.client.search_runs(

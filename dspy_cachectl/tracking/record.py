@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from dspy_cachectl.entries.secrets import USERINFO, is_secret_header, is_secret_name, scrub
-from dspy_cachectl.errors import CorruptEntryError, FormatVersionError
+from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.reports.texts import cut
 
 if TYPE_CHECKING:
@@ -25,18 +25,15 @@ if TYPE_CHECKING:
 
     from dspy_cachectl.tracking.resolve import Target
 
-RECORD_VERSION = 4
-"""Raised when the meaning of a record changes. Newer ones are left alone."""
-
 UID_TAG = "dspy_cachectl.uid"
 """The tag by which a run of our own is found again."""
 
 REPORT_TAG = "dspy_cachectl.report"
 """The tag by which a comparison finds the runs of the reports that it compares."""
 
-_LONGEST = {"tags": 8000, "params": 6000}
-_LONGEST_NAME = 250
-_LONGEST_MODEL_VALUE = 250
+LONGEST_TAG = 8000
+_LONGEST_PARAM = 6000
+_LONGEST_OF_MODEL = 250
 _LONGEST_TEXT = 4000
 _NOT_IN_NAMES = re.compile(r"[/:.%\"'\s]+")  # of models
 
@@ -63,12 +60,10 @@ class Dataset:
     """The questions that a score is about, as an input of a run.
 
     Attributes:
-        name: Its name.
         digest: What tells its content from any other, 36 characters at most.
         questions: How many questions it has.
     """
 
-    name: str
     digest: str
     questions: int
 
@@ -88,8 +83,8 @@ class Model:
     params: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", _NOT_IN_NAMES.sub("-", scrub(self.name))[:_LONGEST_NAME] or "program")
-        object.__setattr__(self, "params", _clean(self.params, longest=_LONGEST_MODEL_VALUE))
+        object.__setattr__(self, "name", _NOT_IN_NAMES.sub("-", scrub(self.name))[:_LONGEST_OF_MODEL] or "program")
+        object.__setattr__(self, "params", _clean(self.params, longest=_LONGEST_OF_MODEL))
 
 
 @dataclass(frozen=True)
@@ -143,7 +138,6 @@ class Record:
         owner: The uid by which a run of its own is found, where that is another record's; None for its own.
         model: The program that was evaluated.
         feedback: What the metric said about each answer. A record with feedback holds nothing else.
-        version: The version of the form that it is written in.
     """
 
     uid: str
@@ -166,16 +160,17 @@ class Record:
     owner: str | None = None
     model: Model | None = None
     feedback: tuple[Feedback, ...] = ()
-    version: int = RECORD_VERSION
 
     def __post_init__(self) -> None:
-        if self.tracking_uri is not None:
-            object.__setattr__(self, "tracking_uri", without_credentials(self.tracking_uri))
-        if self.run_name is not None:
-            object.__setattr__(self, "run_name", scrub(self.run_name))
-        object.__setattr__(self, "metrics", tuple(point for point in self.metrics if math.isfinite(point.value)))
-        for name in ("tags", "params"):
-            object.__setattr__(self, name, _clean(getattr(self, name), longest=_LONGEST[name]))
+        clean = {
+            "tracking_uri": self.tracking_uri and without_credentials(self.tracking_uri),
+            "run_name": self.run_name and scrub(self.run_name),
+            "metrics": tuple(point for point in self.metrics if math.isfinite(point.value)),
+            "tags": _clean(self.tags, longest=LONGEST_TAG),
+            "params": _clean(self.params, longest=_LONGEST_PARAM),
+        }
+        for name, value in clean.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def to(cls, target: Target | Record, **content: Any) -> Record:
@@ -192,18 +187,8 @@ class Record:
         """Read a record back.
 
         Raises:
-            FormatVersionError: It was written by a newer version of this package.
             CorruptEntryError: It is damaged, or no record.
         """
-        try:
-            version = orjson.loads(data)["version"]
-        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-            raise CorruptEntryError(f"not a record of results: {error}") from error
-        if isinstance(version, int) and version > RECORD_VERSION:
-            raise FormatVersionError(
-                f"a record of version {version} was written by a newer dspy-cachectl (this one reads up to "
-                f"{RECORD_VERSION}); upgrade to deliver it"
-            )
         try:
             return _adapter().validate_json(data, strict=True)
         except ValueError as error:  # pydantic's is one

@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
-import tempfile
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dspy_cachectl._version import __version__
 from dspy_cachectl.entries.secrets import scrub
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError
 from dspy_cachectl.tracking.outgoing import (
-    PREFIX,
-    PROVENANCE_TAGS,
     Outgoing,
     artifact,
+    first_step,
     ledger_metrics,
     ledger_table,
     milliseconds,
     named,
+    points,
     program_model,
     table,
+    tags,
 )
-from dspy_cachectl.tracking.record import REPORT_TAG, Dataset, Point, Record, new_uid
+from dspy_cachectl.tracking.phase_records import feedback
+from dspy_cachectl.tracking.record import REPORT_TAG, Dataset, Record, new_uid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from dspy_cachectl.context.evaluations import Evaluation
     from dspy_cachectl.reports.comparison import Comparison, Comparisons
     from dspy_cachectl.reports.measurement import Measurement
     from dspy_cachectl.reports.report import EvalReport
@@ -50,37 +51,40 @@ def digest(report: Measurement) -> str:
     return hashlib.sha256(f"{made}{report.questions!r}".encode()).hexdigest()[:32]
 
 
-def of_report(report: EvalReport, target: Target, *, first_step: int, children: Sequence[str] = ()) -> Outgoing:
+def of_report(report: EvalReport, evaluations: Sequence[Evaluation], target: Target) -> list[Outgoing]:
     """Return what is delivered of a report: each repeat is a step, and the totals stand at the last one.
 
     Args:
         report: The report.
-        target: Where it goes.
-        first_step: The step of its first repeat.
-        children: Runs that are shown below its own.
+        evaluations: Its evaluations, where they are known. Where they ran in one MLflow run, it is the report's; of
+            several, as autolog opens them for the repeats, the report's run becomes the parent.
+        target: Where it goes, unless its evaluations had a run.
     """
+    seen = list(dict.fromkeys(item.mlflow_run_id for item in evaluations if item.mlflow_run_id is not None))
+    if len(seen) == 1:
+        target = target.of(seen.pop())
+    outgoing = _of_report(report, target, children=seen)
+    return [outgoing, *feedback(outgoing.record, evaluations, now=time.time())]
+
+
+def _of_report(report: EvalReport, target: Target, *, children: Sequence[str]) -> Outgoing:
     made = report.provenance
-    uid, ended = new_uid(), milliseconds(made.created)
-    last_step = first_step + report.repeats - 1
-    points = [Point(f"{PREFIX}/{key}", value, ended, last_step) for key, value in _report_metrics(report)]
-    points += [
-        Point(f"{PREFIX}/score/repeat", value, ended, first_step + repeat)
-        for repeat, value in enumerate(_score_by_repeat(report))
-    ]
-    tags = {
-        "version": __version__,
-        "kind": "eval",
+    uid, step = new_uid(), first_step(target, report.repeats)
+    last_step = step + report.repeats - 1
+    metrics = list(points(_report_metrics(report), last_step, made.created))
+    for repeat, value in enumerate(_score_by_repeat(report)):
+        metrics += points({"score/repeat": value}, step + repeat, made.created)
+    said = {
         "name": report.name,
         "interval": f"{report.interval.method}, level {report.level:g}",
         "caveats": "; ".join(report.interval.caveats) or None,
         "advice": report.variance.advice,
         "changes": "; ".join(made.changes) or None,
-        **{name: getattr(made, source) for name, source in PROVENANCE_TAGS.items()},
     }
     comparison = _comparison(report)
     if comparison is not None:
-        points += [Point(f"{PREFIX}/delta/{key}", value, ended, last_step) for key, value in _delta_metrics(comparison)]
-        tags |= {"baseline": comparison.baseline, "verdict": comparison.verdict_text}
+        metrics += points(_delta_metrics(comparison), last_step, made.created)
+        said |= {"baseline": comparison.baseline, "verdict": comparison.verdict_text}
     params = {
         "repeats": report.repeats,
         "level": report.level,
@@ -88,77 +92,67 @@ def of_report(report: EvalReport, target: Target, *, first_step: int, children: 
         "temperature_lent": made.temperature_lent,
         **{f"versions.{name}": version for name, version in made.versions.items()},
     }
-    rows = artifact("rows", uid)
-    ledger = ledger_table(uid, made.counters.get("by", ()))
-    files = {rows: table(_ROW, _rows(report)), **ledger, **_figure(report, uid)}
-    record = Record.to(
+    tables = {artifact("rows", uid): table(_ROW, _rows(report)), **ledger_table(uid, made.counters.get("by", ()))}
+    return _outgoing(
         target,
+        {**tables, **_figure(report, uid)},
         uid=uid,
         started=milliseconds(made.created - made.seconds),
-        ended=ended,
+        ended=milliseconds(made.created),
         run_name=report.name,
-        metrics=tuple(points),
-        tags={**named(tags), REPORT_TAG: digest(report)},
+        metrics=tuple(metrics),
+        tags={**tags("eval", vars(made), **said), REPORT_TAG: digest(report)},
         params=named(params),
-        artifacts=(*files, artifact("record", uid)),
-        tables=(rows, *ledger),
-        dataset=Dataset("devset", made.data[:36], report.n),
+        tables=tuple(tables),
+        dataset=Dataset(made.data[:36], report.n),
         children=tuple(children),
         model=program_model(report.name, vars(made)),
     )
-    return _with_itself(record, files)
 
 
-def of_comparisons(compared: Comparison | Comparisons, target: Target, *, first_step: int) -> Outgoing:
+def of_comparisons(comparisons: Comparisons, target: Target) -> list[Outgoing]:
     """Return what is delivered of a comparison: each pair is a step, in the order of the table."""
-    comparisons = _as_comparisons(compared)
-    uid, now = new_uid(), milliseconds(time.time())
-    points = [
-        Point(f"{PREFIX}/delta/{key}", value, now, first_step + number)
-        for number, pair in enumerate(comparisons.pairs)
-        for key, value in _delta_metrics(pair)
-    ]
-    tags = {
-        "version": __version__,
-        "kind": "compare",
-        "verdict": "; ".join(map(_verdict, comparisons.pairs)),
-        "warnings": "; ".join(warning for pair in comparisons.pairs for warning in pair.warnings) or None,
+    uid, now, pairs = new_uid(), time.time(), comparisons.pairs
+    step = first_step(target, len(pairs))
+    metrics = [point for number, pair in enumerate(pairs) for point in points(_delta_metrics(pair), step + number, now)]
+    metrics += points({"delta/selection_bias": comparisons.selection_bias}, step + len(pairs) - 1, now)
+    said = {
+        "verdict": "; ".join(
+            f"{pair.candidate} against {pair.baseline}: {pair.verdict_text} ({pair.difference:+.4g})" for pair in pairs
+        ),
+        "warnings": "; ".join(warning for pair in pairs for warning in pair.warnings) or None,
+        "best": comparisons.best,
     }
-    if comparisons.reports:
-        last_step = first_step + len(comparisons.pairs) - 1
-        points.append(Point(f"{PREFIX}/delta/selection_bias", comparisons.selection_bias, now, last_step))
-        tags["best"] = comparisons.best
-    if len(comparisons.pairs) == 1:
-        (pair,) = comparisons.pairs
-        tags |= {"baseline": pair.baseline, "candidate": pair.candidate, "verdict": pair.verdict_text}
-    compared_pairs = artifact("compare", uid)
-    pairs = [_pair_row(pair) for pair in comparisons.pairs]
-    files = {compared_pairs: table(list(pairs[0]), (list(pair.values()) for pair in pairs))}
-    if comparisons.reports:
-        files |= _figure(comparisons, uid)
-    names = list(dict.fromkeys(name for pair in comparisons.pairs for name in (pair.baseline, pair.candidate)))
-    record = Record.to(
+    names = [report.name for report in comparisons.reports]
+    if len(pairs) == 1:
+        said |= {"baseline": names[0], "candidate": names[1], "verdict": pairs[0].verdict_text}
+    rows = [_pair_row(pair) for pair in pairs]
+    tables = {artifact("compare", uid): table(list(rows[0]), (list(row.values()) for row in rows))}
+    outgoing = _outgoing(
         target,
+        {**tables, **_figure(comparisons, uid)},
         uid=uid,
-        started=now,
-        ended=now,
+        started=milliseconds(now),
+        ended=milliseconds(now),
         run_name=" against ".join(reversed(names)) if len(names) == 2 else f"comparison of {len(names)}",
-        metrics=tuple(points),
-        tags=named(tags),
-        artifacts=(*files, artifact("record", uid)),
-        tables=(compared_pairs,),
-        compares=tuple(digest(report) for report in comparisons.reports),
+        metrics=tuple(metrics),
+        tags=tags("compare", {}, **said),
+        tables=tuple(tables),
+        compares=tuple(map(digest, comparisons.reports)),
     )
-    return _with_itself(record, files)
+    return [outgoing]
 
 
-def _with_itself(record: Record, files: Mapping[str, bytes]) -> Outgoing:
-    return Outgoing(record, {**files, artifact("record", record.uid): record.to_json()})
+def _outgoing(target: Target, files: Mapping[str, bytes], *, uid: str, **content: Any) -> Outgoing:
+    """Return a record with its files, of which it is one."""
+    itself = artifact("record", uid)
+    record = Record.to(target, uid=uid, artifacts=(*files, itself), **content)
+    return Outgoing(record, {**files, itself: record.to_json()})
 
 
-def _report_metrics(report: EvalReport) -> Iterator[tuple[str, float]]:
-    variance, counters = report.variance, report.provenance.counters
-    found = {
+def _report_metrics(report: EvalReport) -> dict[str, float | None]:
+    variance = report.variance
+    return {
         "score/mean": report.score,
         "score/se": report.standard_error,
         "score/ci_low": report.interval.low,
@@ -178,12 +172,11 @@ def _report_metrics(report: EvalReport) -> Iterator[tuple[str, float]]:
         "var/share_within": variance.share_within,
         "var/limit_se": variance.limit_error,
         "cost/wall_s": report.provenance.seconds,
-        **dict(ledger_metrics(counters)),
+        **ledger_metrics(report.provenance.counters),
     }
-    yield from _present(found)
 
 
-def _delta_metrics(pair: Comparison) -> Iterator[tuple[str, float]]:
+def _delta_metrics(pair: Comparison) -> dict[str, float | None]:
     result = pair.result
     found = {
         "mean": result.difference,
@@ -202,11 +195,7 @@ def _delta_metrics(pair: Comparison) -> Iterator[tuple[str, float]]:
         "candidate_mean": result.candidate_mean,
         "shared_draws": pair.shared_draws,
     }
-    yield from _present(found)
-
-
-def _present(values: Mapping[str, float | None]) -> Iterator[tuple[str, float]]:
-    return ((key, float(value)) for key, value in values.items() if value is not None)
+    return {f"delta/{name}": value for name, value in found.items()}
 
 
 def _score_by_repeat(report: EvalReport) -> list[float]:
@@ -223,16 +212,6 @@ def _comparison(report: EvalReport) -> Comparison | None:
     except ConfigurationError as error:  # the baseline is about other questions; the score stands without it
         logger.warning("%r is logged without its baseline: %s", report.name, error)
         return None
-
-
-def _as_comparisons(compared: Comparison | Comparisons) -> Comparisons:
-    from dspy_cachectl.reports.comparison import Comparison, Comparisons
-
-    return Comparisons(compared.reports, (compared,)) if isinstance(compared, Comparison) else compared
-
-
-def _verdict(pair: Comparison) -> str:
-    return f"{pair.candidate} against {pair.baseline}: {pair.verdict_text} ({pair.difference:+.4g})"
 
 
 def _rows(report: EvalReport) -> Iterator[list[Any]]:
@@ -253,12 +232,10 @@ def _pair_row(pair: Comparison) -> dict[str, Any]:
 
 
 def _figure(drawn: EvalReport | Comparisons, uid: str) -> dict[str, bytes]:
-    name = artifact("plot", uid, "png")
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "plot.png"
-            drawn.plot(path)
-            return {name: path.read_bytes()}
+        image = io.BytesIO()
+        drawn.plot().savefig(image, format="png")
+        return {artifact("plot", uid, "png"): image.getvalue()}
     except MissingExtraError as error:
         logger.debug("no figure is logged: %s", error)
     except Exception as error:  # noqa: BLE001 - a figure is not worth a result

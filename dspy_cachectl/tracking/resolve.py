@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+_RELATIVE_DATABASE = re.compile(r"^sqlite:///(?![/:?]|[A-Za-z]:|$)")
 
 
 @dataclass(frozen=True)
@@ -76,13 +79,7 @@ def absolute(uri: str | None) -> str | None:
     """Return an address that means the same from any working directory."""
     if uri is None:
         return None
-    scheme, database = "sqlite:///", uri.removeprefix("sqlite:///")
-    if uri.startswith(scheme):
-        path, mark, options = database.partition("?")
-        if not path or path.startswith(":memory:") or Path(path).is_absolute():
-            return uri
-        return f"{scheme}{Path.cwd().joinpath(path).as_posix()}{mark}{options}"
     # A single letter is a drive of Windows.
     if len(urlsplit(uri).scheme) <= 1 and uri not in {"databricks", "databricks-uc", "uc"}:
         return Path(uri).absolute().as_uri()
-    return uri
+    return _RELATIVE_DATABASE.sub(lambda begin: f"{begin[0]}{Path.cwd().as_posix()}/", uri)

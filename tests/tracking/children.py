@@ -39,8 +39,9 @@ from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepositor
 import dspy_cachectl as cachectl
 from dspy_cachectl.context.phases import PhaseRun
 from dspy_cachectl.reports.report import EvalReport
-from dspy_cachectl.tracking import client, delivery, log, log_to_mlflow, outbox, sync
+from dspy_cachectl.tracking import client, delivery, log, outbox, sync
 from dspy_cachectl.tracking.deadline import TimeLimiter
+from dspy_cachectl.tracking.log import log_to_mlflow
 from dspy_cachectl.tracking.outbox import Lease, Outbox
 from tests.limits import SOON
 from tests.reports.made_up import report
@@ -149,7 +150,7 @@ class Executing(MlflowArtifactsRepository):
 
 def do_sync(case: dict[str, Any], parent: Parent) -> list[tuple[str, str]]:
     """Deliver what waits, at a word that others may be given at the same time."""
-    client.load(case.get("uri"))
+    client.load(case.get("uri") or "")
     parent.ready()
     parent.wait()
     return [(item.uid, item.status) for item in sync(uri=case.get("uri"))]

@@ -12,7 +12,8 @@ import mlflow
 import pytest
 
 import dspy_cachectl as cachectl
-from dspy_cachectl.tracking import feedback, log_to_mlflow, status, sync
+from dspy_cachectl.tracking import feedback, status, sync
+from dspy_cachectl.tracking.log import log_to_mlflow
 from dspy_cachectl.tracking.outbox import Outbox
 from tests.endpoint import Endpoint
 from tests.tracking import servers
@@ -36,30 +37,18 @@ def program(experiment: str, endpoint: Endpoint, lm: Callable[..., cachectl.LM])
 
 
 def test_each_answer_has_its_score(server: Rest, experiment: str, autolog: Callable[..., None], program: Any) -> None:
-    """Every trace is shown with the report's own run, and says what the metric said, once."""
-    autolog()
-    report = _report(program, mlflow=True)
-    traces = server.traces(experiment)
-    assert len(traces) == 10
-    assert sorted(value for trace in traces for _, value in trace.feedback) == sorted(
-        draw.score for question in report.questions for draw in question.draws
-    )
-    assert [[name for name, _ in trace.feedback] for trace in traces] == [["is_even"]] * 10
-    (run,) = server.all_runs(experiment)
-    assert server.traces_of_run(experiment, run.id) == {trace.id for trace in traces}
-
-
-def test_the_score_is_that_of_the_answer(
-    server: Rest, experiment: str, autolog: Callable[..., None], program: Any
-) -> None:
-    """Not another one's: the answer is in the trace."""
+    """Every trace is shown with the report's own run, and says what the metric said of its answer, once."""
     autolog()
     _report(program, mlflow=True)
-    for trace in server.traces(experiment):
+    traces = server.traces(experiment)
+    assert len(traces) == 10
+    for trace in traces:
         (answer,) = (
             attributes["mlflow.spanOutputs"]["answer"] for name, attributes in trace.spans if name == "Predict.forward"
         )
         assert trace.feedback == [("is_even", float(int(answer) % 2 == 0))]
+    (run,) = server.all_runs(experiment)
+    assert server.traces_of_run(experiment, run.id) == {trace.id for trace in traces}
 
 
 def test_what_was_loaded_has_no_trace_to_speak_of(

@@ -47,7 +47,7 @@ def test_a_kill_at_any_point_loses_no_report_and_makes_no_second_run(
     server: Rest, forks: Forks, outbox: Outbox
 ) -> None:
     """Killed between two steps, or with a request in the air; a sync is killed, too; the next ones deliver once."""
-    experiment = server.create_experiment(outbox.path.parents[2].name)
+    experiment, other = (server.create_experiment(f"{outbox.path.parents[2].name} {number}") for number in (1, 2))
     with contextlib.ExitStack() as stack:
 
         def struck(**fault: str) -> tuple[servers.Proxy, dict[str, Any]]:
@@ -58,8 +58,12 @@ def test_a_kill_at_any_point_loses_no_report_and_makes_no_second_run(
 
         by_us = {f"{call} answered": struck(holds=call) for call in ANSWER_LOST}
         by_us |= {f"half of {call}": struck(cuts=call) for call in HALF_SENT}
-        proxy, case = struck(holds="runs/log-batch:2")
-        by_us["between two batches"] = proxy, {**case, "report": "wide"}
+        by_us["half of upload:3"][1]["report"] = "large"
+        by_us["between two batches"] = struck(holds="runs/log-batch:2")
+        by_us["between two batches"][1]["report"] = "wide"
+        # In an experiment of its own, in which the program's model is not yet.
+        by_us["model created"] = struck(holds="logged-models")
+        by_us["model created"][1]["env"]["MLFLOW_EXPERIMENT_ID"] = other
         cases: dict[str, dict[str, Any]] = {where: {**struck()[1], "kill": where} for where in BY_ITSELF}
         cases |= {name: case for name, (_, case) in by_us.items()}
 
@@ -83,28 +87,14 @@ def test_a_kill_at_any_point_loses_no_report_and_makes_no_second_run(
         assert len(delivered) == len(set(delivered))
         assert outbox.waiting() == []
         assert forks.sync() == []
-    uids = [run.tags["dspy_cachectl.uid"] for run in server.all_runs(experiment)]
-    assert len(uids) == len(waiting) + len(DONE)
-    assert set(waiting) < set(uids)
-    for uid in uids:
-        assert_delivered_once(server, uid, experiment=experiment)
-
-
-def test_a_kill_makes_no_second_model(server: Rest, forks: Forks, outbox: Outbox) -> None:
-    """The program's model was created and nobody heard of it: it is found again."""
-    experiment = server.create_experiment(outbox.path.parents[2].name)
-    with servers.Proxy.to(server.url) as proxy:
-        proxy.holds = "logged-models"
-        env = {"MLFLOW_TRACKING_URI": proxy.url, "MLFLOW_EXPERIMENT_ID": experiment}
-        (pid,) = forks.start({"": {"env": env}}, do="log", limit=PATIENCE).values()
-        assert proxy.stopped.wait(PATIENCE), proxy.seen
-        os.kill(pid, signal.SIGKILL)
-        assert forks.results()[""]["code"] == -signal.SIGKILL
-        proxy.let_go()
-        ((waiting, status),) = forks.sync()
-    assert status == "logged"
-    assert_delivered_once(server, waiting, experiment=experiment)
-    assert len(server.models(experiment)) == 1
+    runs = [(place, run.tags["dspy_cachectl.uid"]) for place in (experiment, other) for run in server.all_runs(place)]
+    assert len(runs) == len(waiting) + len(DONE)
+    assert set(waiting) < {uid for _, uid in runs}
+    found = [assert_delivered_once(server, uid, experiment=place) for place, uid in runs]
+    assert len(server.models(other)) == 1
+    large = [run for run in found if run.metrics["dspy_cachectl/score/n"] == 1000]
+    (table,) = [path for path in server.artifacts(large[0].id) if "/rows_" in path]
+    assert len(server.download(large[0], table)) > 500_000
 
 
 def _kill_a_sync(forks: Forks, proxy: servers.Proxy) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dspy_cachectl.tracking import log_to_mlflow
+from dspy_cachectl.tracking.log import log_to_mlflow
 from tests.limits import PATIENCE
 from tests.reports.made_up import report
 from tests.tracking.delivered import assert_delivered_once, sync_from_a_shell

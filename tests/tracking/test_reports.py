@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import logging
 import threading
 from concurrent import futures
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -15,9 +18,9 @@ from mlflow.tracking._tracking_service import utils
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.reports.comparison import compare
 from dspy_cachectl.reports.report import EvalReport
-from dspy_cachectl.tracking import attachments, log_to_mlflow, sync
+from dspy_cachectl.tracking import attachments, sync
+from dspy_cachectl.tracking.log import log_to_mlflow
 from dspy_cachectl.tracking.outbox import Outbox
-from dspy_cachectl.tracking.record import Record
 from dspy_cachectl.tracking.report_records import digest
 from tests.limits import PATIENCE
 from tests.reports.made_up import BOUGHT, report
@@ -111,17 +114,6 @@ def test_the_table_has_a_row_a_draw(server: Rest) -> None:
     assert list(table["question"]) == ["question-0", "question-0", "question-1", "question-1"]
     assert table["failed"][2] == "the metric raised KeyError: 'answer'"
     assert "verysecret" not in server.download(found, name).decode()
-
-
-def test_figure_and_record_are_there(server: Rest) -> None:
-    """The figure is a PNG, and the record is the one that was delivered."""
-    pytest.importorskip("matplotlib")
-    outcome = log_to_mlflow(report([1, 0, 1]))
-    found, short = _run_of(server, outcome.uid), str(outcome.uid)[:8]
-    expected = [f"dspy_cachectl/{name}" for name in (f"plot_{short}.png", f"record_{short}.json", f"rows_{short}.json")]
-    assert server.artifacts(found.id) == expected
-    assert server.download(found, expected[0]).startswith(b"\x89PNG")
-    assert Record.from_json(server.download(found, expected[1])).uid == outcome.uid
 
 
 def test_two_reports_in_a_run_of_the_user(server: Rest) -> None:
@@ -226,55 +218,45 @@ def test_a_baseline_of_other_questions_does_not_stop_the_score(server: Rest, cap
     assert "without its baseline" in caplog.text
 
 
-def test_what_waited_is_delivered_with_its_files_once(server: Rest, outbox: Outbox) -> None:
-    """The server was away: report and comparison wait on disk with their files, and two syncs make each one run."""
-    old, new = report([0, 0, 1], name="old"), report([1, 1, 1], name="new")
-    with servers.refusing() as nobody:
-        waiting = [log_to_mlflow(made, tracking_uri=nobody) for made in (old, new, old.compare(new))]
-    assert [outcome.status for outcome in waiting] == ["pending"] * 3
-    for one in outbox.waiting():
-        assert sorted(outbox.files(one.read())) == sorted(one.read().artifacts)
-    assert [item.status for item in sync(uri=server.url)] == ["logged"] * 3
-    assert sync(uri=server.url) == []
-    first, second, parent = (_run_of(server, outcome.uid) for outcome in waiting)
-    assert any(path.endswith(f"rows_{str(waiting[0].uid)[:8]}.json") for path in server.artifacts(first.id))
-    assert {run.tags["mlflow.parentRunId"] for run in (first, second)} == {parent.id}
-
-
 def test_delivering_twice_changes_nothing(server: Rest, experiment: str, outbox: Outbox) -> None:
     """The same record again: the same points, inputs, model, files and table, once each."""
     log_to_mlflow(report([1, 0, 1]), timeout=0)
-    runs = [run for _ in deliver_twice(outbox) for run in server.all_runs(experiment)]
-    for run in runs:
-        run["data"]["tags"] = [t for t in run["data"]["tags"] if t["key"] != "dspy_cachectl.synced_at"]
-    before, after = runs
+    before, after = (run for _ in deliver_twice(outbox) for run in server.all_runs(experiment))
     assert after == before
     assert len(server.history(after.id, "dspy_cachectl/score/mean")) == 1
     assert len(server.run(after.id)["inputs"]["model_inputs"]) == len(server.models(experiment)) == 1
 
 
-@pytest.mark.parametrize(
-    "call",
-    ["runs/search", "runs/create", "runs/log-batch", "runs/log-inputs", "upload", "runs/set-tag", "runs/update"],
-)
-@pytest.mark.parametrize("passed_on", ["before", "after"])
-def test_a_push_that_was_given_up_does_not_come_back(server: Rest, outbox: Outbox, call: str, passed_on: str) -> None:
-    """Its thread hangs, a sync delivers, the thread wakes up: one run, the one of the sync, with everything once."""
-    with servers.Proxy.to(server.url) as proxy:
-        proxy.holds, proxy.delays = (call, None) if passed_on == "before" else (None, call)
-        with servers.ends_the_limit(proxy) as late:
-            given_up = log_to_mlflow(report([1, 0, 1]), tracking_uri=proxy.url)
+def test_pushes_that_were_given_up_do_not_come_back(server: Rest, outbox: Outbox) -> None:
+    """Their threads hang, a sync delivers, the threads wake up: one run each, the sync's, with everything once."""
+    calls = ["runs/search", "runs/create", "runs/log-batch", "runs/log-inputs", "upload", "runs/set-tag", "runs/update"]
+    given_up: dict[str | None, tuple[str, str]] = {}
+    threads: list[futures.Future[Any]] = []
+    proxies: list[servers.Proxy] = []
+    with contextlib.ExitStack() as stack:
+        # After the request was passed on, and before.
+        for fault, call in itertools.product(("holds", "delays"), calls):
+            proxy = stack.enter_context(servers.Proxy.to(server.url))
+            setattr(proxy, fault, call)
+            proxies.append(proxy)
+            with servers.ends_the_limit(proxy) as late:
+                outcome = log_to_mlflow(report([1, 0, 1]), tracking_uri=proxy.url)
+            assert outcome.status == "pending"
+            given_up[outcome.uid] = fault, call
+            threads += late
         # MLflow remembers a run's artifact store for the process, and with it the address of the proxy.
         utils._artifact_repos_cache.clear()
-        (done,) = sync(uri=server.url)
-        proxy.let_go()
-        futures.wait(late, 60)
-    assert (given_up.status, done.status) == ("pending", "logged")
-    found = _run_of(server, given_up.uid)
-    assert (found.id, found.status) == (done.run_id, "FINISHED")
-    assert len(found.inputs) == 1
-    assert kinds(server.artifacts(found.id)) == FILES
-    assert len(json.loads(found.tags["mlflow.loggedArtifacts"])) == 1
+        done = {outcome.uid: outcome for outcome in sync(uri=server.url)}
+        for proxy in proxies:
+            proxy.let_go()
+        futures.wait(threads, PATIENCE)
+    assert done.keys() == given_up.keys()
+    for uid, where in given_up.items():
+        found = _run_of(server, uid)
+        assert (done[uid].status, done[uid].run_id, found.status) == ("logged", found.id, "FINISHED"), where
+        assert len(found.inputs) == 1, where
+        assert kinds(server.artifacts(found.id)) == FILES, where
+        assert len(json.loads(found.tags["mlflow.loggedArtifacts"])) == 1, where
 
 
 def test_a_thousand_questions_cost_as_many_requests_as_three(server: Rest) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import dspy
@@ -16,40 +15,28 @@ import pytest
 import dspy_cachectl as cachectl
 from tests.endpoint import Endpoint
 from tests.limits import PATIENCE
-from tests.processes import Finished
 from tests.tracking.rest import Rest
 
 PRICED = "openai/gpt-4o-mini"
-
-TRACED = """
-    import json, os
-    import dspy, mlflow
-    import dspy_cachectl as cachectl
-
-    dspy.configure(lm=cachectl.LM("openai/test-model", api_base=os.environ["ENDPOINT_URL"], api_key="sk-test-secret"))
-    mlflow.dspy.autolog()
-    with cachectl.phase("eval"):
-        dspy.Predict("question -> answer")(question="What is the draw?")
-    trace = mlflow.get_trace(mlflow.get_last_active_trace_id())
-    spans = {span.name: span.inputs for span in trace.data.spans}
-    sent = dspy.settings.lm.history[-1]["kwargs"]
-    print(json.dumps([spans["LM.__call__"], sent, trace.to_json()]))
-"""
-
-
-def test_the_span_of_a_call_shows_its_draw(child: Callable[..., Finished], endpoint: Endpoint, tmp_path: Path) -> None:
-    """The LM's span has the rollout id and the lent temperature that the history has, and no key."""
-    address = f"sqlite:///{(tmp_path / 'mlflow.db').as_posix()}"
-    settings = {"MLFLOW_TRACKING_URI": address, "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false"}
-    span, sent, trace = child(TRACED, env=settings).data
-    assert 1 == endpoint.requests
-    assert (sent["rollout_id"], 1.0) == (span["rollout_id"], span["temperature"])
-    assert "sk-test-secret" not in trace
 
 
 def _spans(server: Rest, experiment: str) -> list[dict[str, Any]]:
     mlflow.flush_trace_async_logging()
     return [call for trace in server.traces(experiment) for call in trace.calls]
+
+
+def test_the_span_of_a_call_shows_its_draw(
+    server: Rest, experiment: str, autolog: Callable[..., None], lm: Callable[..., Any]
+) -> None:
+    """The LM's span has the rollout id and the lent temperature that the history has, and no key."""
+    autolog()
+    dspy.configure(lm=lm())
+    with cachectl.phase("eval"):
+        dspy.Predict("question -> answer")(question="one")
+    (span,) = _spans(server, experiment)
+    sent, shown = dspy.settings.lm.history[-1]["kwargs"], span["mlflow.spanInputs"]
+    assert (sent["rollout_id"], 1.0) == (shown["rollout_id"], shown["temperature"])
+    assert "sk-test-secret" not in repr(span)
 
 
 def _make(kind: str, lm: Callable[..., Any], plain_lm: Callable[..., Any]) -> Any:
@@ -75,8 +62,9 @@ def _threads(program: Any, questions: list[str]) -> None:
     dspy.Evaluate(devset=devset, metric=lambda *_: True, num_threads=4, display_progress=False)(program)
 
 
-@pytest.mark.parametrize("kind", ["LM", "wrap", "plain"])
-@pytest.mark.parametrize("ask", [_sync, _async, _threads])
+@pytest.mark.parametrize(
+    ("kind", "ask"), [("LM", _sync), ("LM", _threads), ("wrap", _threads), ("plain", _async), ("plain", _sync)]
+)
 def test_a_span_says_whether_it_was_bought(
     server: Rest,
     experiment: str,
