@@ -15,11 +15,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import dspy
 import pytest
 
+import dspy_cachectl as cachectl
 from dspy_cachectl.tracking import delivery
 from dspy_cachectl.tracking.deadline import TimeLimiter
 from dspy_cachectl.tracking.outbox import Outbox
+from tests.endpoint import Endpoint
 from tests.limits import PATIENCE
 from tests.tracking.rest import Rest
 
@@ -216,6 +219,14 @@ def autolog(experiment: str) -> Iterator[Callable[..., None]]:
 
     yield mlflow.dspy.autolog
     mlflow.dspy.autolog(disable=True)
+
+
+@pytest.fixture
+def program(experiment: str, endpoint: Endpoint, lm: Callable[..., cachectl.LM]) -> Any:
+    """A program whose answers are a number each, and MLflow set to the server."""
+    endpoint.configure(answers={"question": ["2", "4", "5", "6"]})
+    dspy.configure(lm=lm())
+    return dspy.Predict("question -> answer")
 
 
 @pytest.fixture

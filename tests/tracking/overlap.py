@@ -1,4 +1,4 @@
-"""Two evaluations that overlap in two threads, each waiting for the other to begin."""
+"""Evaluations of programs that answer with numbers, two of which may overlap in two threads."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import dspy
 
+import dspy_cachectl as cachectl
 from tests.limits import PATIENCE
 
 
@@ -17,6 +18,13 @@ def is_even(example: Any, prediction: Any, trace: Any = None) -> bool:
 
 def questions(n: int, mark: str = "") -> list[dspy.Example]:
     return [dspy.Example(question=f"{mark}{number}").with_inputs("question") for number in range(n)]
+
+
+def report_of(program: Any, n: int = 6, mark: str = "", **options: Any) -> cachectl.EvalReport:
+    """What `evaluate` finds of a program whose answers are numbers."""
+    return cachectl.evaluate(
+        program, questions(n, mark), is_even, display_progress=False, predictions=False, num_threads=4, **options
+    )
 
 
 class Meeting(dspy.Module):

@@ -16,18 +16,9 @@ import dspy_cachectl as cachectl
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.tracking.callbacks import EvaluationLogger
 from dspy_cachectl.tracking.outbox import Outbox
-from tests.endpoint import Endpoint
 from tests.tracking import servers
 from tests.tracking.overlap import is_even, overlapping, questions
 from tests.tracking.rest import Rest, Run
-
-
-@pytest.fixture
-def program(experiment: str, endpoint: Endpoint, lm: Callable[..., cachectl.LM]) -> Any:
-    """A program whose answers are a number each."""
-    endpoint.configure(answers={"question": ["2", "4", "5", "6"]})
-    dspy.configure(lm=lm())
-    return dspy.Predict("question -> answer")
 
 
 def _install() -> None:

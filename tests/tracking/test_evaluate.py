@@ -3,43 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
-import dspy
 import mlflow
 import pytest
 
-import dspy_cachectl as cachectl
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.tracking import log
 from dspy_cachectl.tracking.outbox import Outbox
 from tests.endpoint import Endpoint
+from tests.tracking.overlap import report_of
 from tests.tracking.rest import Rest, Run
-
-
-class Echo(dspy.Module):
-    def forward(self, question: str) -> dspy.Prediction:
-        return dspy.Prediction(answer=question)
-
-
-def _is_even(example: Any, prediction: Any, trace: Any = None) -> bool:
-    return int(prediction.answer) % 2 == 0
-
-
-def _evaluate(program: Any, n: int = 6, **options: Any) -> cachectl.EvalReport:
-    devset = [dspy.Example(question=str(number)).with_inputs("question") for number in range(n)]
-    return cachectl.evaluate(
-        program, devset, _is_even, display_progress=False, predictions=False, num_threads=2, **options
-    )
-
-
-@pytest.fixture
-def program(experiment: str, lm: Callable[..., cachectl.LM], endpoint: Endpoint) -> Any:
-    """A program whose answers are a number each, and MLflow set to the server."""
-    endpoint.configure(answers={"question": ["2", "4", "5", "6"]})
-    dspy.configure(lm=lm())
-    return dspy.Predict("question -> answer")
 
 
 @pytest.fixture
@@ -57,7 +31,7 @@ def _only(server: Rest, experiment: str) -> Run:
 
 def test_a_report_gets_a_run_of_its_own(server: Rest, experiment: str, program: Any) -> None:
     """What `evaluate` returned is what the server has; the ledger is the evaluation's own."""
-    report = _evaluate(program, repeats=2, mlflow=True)
+    report = report_of(program, repeats=2, mlflow=True)
     found = _only(server, experiment)
     assert found.status == "FINISHED"
     assert found.metrics["dspy_cachectl/score/mean"] == report.score
@@ -67,7 +41,7 @@ def test_a_report_gets_a_run_of_its_own(server: Rest, experiment: str, program: 
 
 def test_without_being_asked_nothing_is_logged(server: Rest, experiment: str, outbox: Outbox, program: Any) -> None:
     """Nothing is even written."""
-    _evaluate(program)
+    report_of(program)
     assert outbox.waiting() == []
     assert server.all_runs(experiment) == []
 
@@ -76,7 +50,7 @@ def test_a_report_goes_to_the_run_that_autolog_opened(
     server: Rest, experiment: str, program: Any, autolog: None
 ) -> None:
     """Beside autolog's own metric and table, which stay."""
-    report = _evaluate(program, mlflow=True)
+    report = report_of(program, mlflow=True)
     found = _only(server, experiment)
     assert found.metrics["dspy_cachectl/score/mean"] == report.score
     assert found.metrics["eval"] == pytest.approx(100 * report.score)
@@ -90,7 +64,7 @@ def test_the_runs_of_the_repeats_are_below_the_report(
 ) -> None:
     """Autolog opens a run for each repeat: the report's own run is their parent."""
     before = {run.id for run in server.all_runs(experiment)}
-    _evaluate(program, repeats=3, mlflow=True)
+    report_of(program, repeats=3, mlflow=True)
     found = _only(server, experiment)
     children = [run for run in server.all_runs(experiment) if run.id not in before and run.id != found.id]
     assert [run.tags.get("mlflow.parentRunId") for run in children] == [found.id] * 3
@@ -99,7 +73,7 @@ def test_the_runs_of_the_repeats_are_below_the_report(
 def test_a_report_goes_to_the_active_run(server: Rest, experiment: str, program: Any) -> None:
     """And leaves it open."""
     with mlflow.start_run() as active:
-        _evaluate(program, repeats=2, mlflow=True)
+        report_of(program, repeats=2, mlflow=True)
         found = _only(server, experiment)
         assert (found.id, found.status) == (active.info.run_id, "RUNNING")
 
@@ -108,7 +82,7 @@ def test_a_report_goes_to_the_run_that_is_named(server: Rest, experiment: str, p
     """Rather than to the active one."""
     named = server.create_run(experiment)
     with mlflow.start_run():
-        _evaluate(program, mlflow=named)
+        report_of(program, mlflow=named)
     assert _only(server, experiment).id == named
 
 
@@ -122,12 +96,12 @@ def test_a_fault_of_ours_costs_no_report(
 
     monkeypatch.setattr(log, "of_report", broken)
     with caplog.at_level(logging.WARNING, logger="dspy_cachectl"):
-        assert _evaluate(program, mlflow=True).n == 6
+        assert report_of(program, mlflow=True).n == 6
     assert "could not be logged to MLflow: RuntimeError('no')" in caplog.text
 
 
 def test_something_that_is_no_run_is_refused(program: Any, endpoint: Endpoint) -> None:
     """Before anything is paid for."""
     with pytest.raises(ConfigurationError, match="the id of a run, not 7"):
-        _evaluate(program, mlflow=7)
+        report_of(program, mlflow=7)
     assert endpoint.requests == 0

@@ -15,31 +15,16 @@ import dspy_cachectl as cachectl
 from dspy_cachectl.tracking import feedback, status, sync
 from dspy_cachectl.tracking.log import log_to_mlflow
 from dspy_cachectl.tracking.outbox import Outbox
-from tests.endpoint import Endpoint
 from tests.tracking import servers
 from tests.tracking.delivered import deliver_twice
-from tests.tracking.overlap import Meeting, is_even, overlapping, questions
+from tests.tracking.overlap import Meeting, is_even, overlapping, questions, report_of
 from tests.tracking.rest import Rest
-
-
-def _report(program: Any, n: int = 10, mark: str = "", **options: Any) -> cachectl.EvalReport:
-    return cachectl.evaluate(
-        program, questions(n, mark), is_even, display_progress=False, predictions=False, num_threads=4, **options
-    )
-
-
-@pytest.fixture
-def program(experiment: str, endpoint: Endpoint, lm: Callable[..., cachectl.LM]) -> Any:
-    """A program whose answers are a number each."""
-    endpoint.configure(answers={"question": ["2", "4", "5", "6"]})
-    dspy.configure(lm=lm())
-    return dspy.Predict("question -> answer")
 
 
 def test_each_answer_has_its_score(server: Rest, experiment: str, autolog: Callable[..., None], program: Any) -> None:
     """Every trace is shown with the report's own run, and says what the metric said of its answer, once."""
     autolog()
-    _report(program, mlflow=True)
+    report_of(program, 10, mlflow=True)
     traces = server.traces(experiment)
     assert len(traces) == 10
     for trace in traces:
@@ -95,7 +80,7 @@ def test_overlapping_evaluations_have_their_own_traces(
     """Two threads evaluate at once, each in the run that autolog opened for it."""
     autolog(log_evals=True)
     first, second = overlapping(
-        lambda meeting: _report(meeting, 6, "a", mlflow=True), lambda meeting: _report(meeting, 9, "b", mlflow=True)
+        lambda meeting: report_of(meeting, 6, "a", mlflow=True), lambda meeting: report_of(meeting, 9, "b", mlflow=True)
     )
     runs = {run.metrics["dspy_cachectl/score/n"]: run for run in server.all_runs(experiment)}
     assert len(runs) == 2
@@ -117,10 +102,10 @@ def test_an_evaluation_without_a_run_takes_no_other(
 
     def in_a_run(meeting: Meeting) -> str:
         with mlflow.start_run() as active:
-            _report(meeting, 5, "a", mlflow=True)
+            report_of(meeting, 5, "a", mlflow=True)
         return str(active.info.run_id)
 
-    named, report = overlapping(in_a_run, lambda meeting: _report(meeting, 7, "b", mlflow=True))
+    named, report = overlapping(in_a_run, lambda meeting: report_of(meeting, 7, "b", mlflow=True))
     (own,) = (run for run in server.all_runs(experiment) if run.id != named)
     assert own.metrics["dspy_cachectl/score/n"] == report.n == 7
     assert (len(server.traces_of_run(experiment, named)), len(server.traces_of_run(experiment, own.id))) == (5, 7)
