@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import sqlite3
 import threading
 import time
@@ -28,6 +29,9 @@ Sql = Callable[..., list[tuple[Any, ...]]]
 
 _NO_LOCK_FILE = ("unable to open", "readonly", "disk I/O error", "is full")
 """What SQLite says where it cannot make the file that readers and writers lock: the disk is read-only, or full."""
+
+_LEAST_ROOM = 64 * 1024
+"""With less than this many bytes on the disk SQLite cannot begin."""
 
 _REST_FACTOR = 10
 """After a failed opening the next is tried when ten times as long has passed: failing takes a tenth of the time."""
@@ -314,10 +318,15 @@ class Database:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            why = reason(error)
-            if is_locked(error):
-                why = f"another process kept it locked for {self.patience:g} s"
-            raise StoreUnavailableError(f"could not use {self.path}: {why}") from error
+            raise StoreUnavailableError(f"could not use {self.path}: {self._why(error)}") from error
+
+    def _why(self, error: BaseException) -> str:
+        if is_locked(error):
+            return f"another process kept it locked for {self.patience:g} s"
+        if isinstance(error, sqlite3.OperationalError) and shutil.disk_usage(self.path.parent).free < _LEAST_ROOM:
+            # SQLite often says "disk I/O error"; and to remove something, too, it has to write first.
+            return f"{error}. The disk is full: make room for some 100 kB elsewhere on it, and try again"
+        return reason(error)
 
 
 def make_private(folder: Path) -> None:

@@ -108,3 +108,19 @@ def test_the_reason_is_in_the_message(tmp_path: Path) -> None:
         with pytest.raises(StoreUnavailableError, match=f"could not use {store.location}.*: .*(full|I/O)"):
             store.put("new", bytes(100_000), Label())
         store.close()
+
+
+def test_removing_on_a_full_disk(tmp_path: Path) -> None:
+    """What would make room, too, has to write first: where it cannot, the error says so and what to do."""
+    with small_disk(tmp_path / "small") as small:
+        if not small.path.is_mount():
+            pytest.skip("needs a disk of its own")
+        store = DiskStore(small.path / "entries")
+        store.put("old", b"value", Label())
+        store.close()
+        small.fill()
+
+        with pytest.raises(StoreUnavailableError, match="The disk is full: make room"):
+            DiskStore(small.path / "entries").delete_many(["old"])
+        small.free()
+        assert 1 == DiskStore(small.path / "entries").delete_many(["old"])
