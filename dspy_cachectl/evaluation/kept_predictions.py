@@ -83,7 +83,7 @@ class KeptPredictions:
             return
         failure = Failure.of(prediction) if isinstance(prediction, Exception) else None
         try:
-            is_kept = self._session.keep(
+            self._session.keep(
                 PredictionRow(
                     example_key=question.example_key,
                     occurrence=question.occurrence,
@@ -97,15 +97,13 @@ class KeptPredictions:
                 )
             )
         except UnstorableError as error:
-            is_kept = False
             state.say_once("unsaved", f"a prediction cannot be kept and will be made again: {error}")
-        if not is_kept:
             self._unsaved.append(question)
 
     def score(self, question: Question, repeat: int, metric: str) -> Scored | None:
         """Return a kept score, or None where the metric has not judged this answer against this label."""
         found = None if self._session is None else self._session.score(question, repeat, metric)
-        return None if found is None or found.score is None else Scored(found.score)
+        return None if found is None else Scored(found.score)
 
     def keep_score(self, question: Question, repeat: int, metric: str, scored: Scored, example: dspy.Example) -> None:
         """Keep a score."""

@@ -14,8 +14,6 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import IO, Any
 
-import orjson
-
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.predictions import rows
@@ -74,24 +72,21 @@ class KeptRows:
         """
         if rows.is_too_large(encoded):
             raise CorruptEntryError("a row of predictions is larger than any that is written")
-        try:
-            plain = orjson.loads(encoded)
-            place: RowKey = (plain["example_key"], plain["occurrence"], plain["repeat"])
-            created, failed = float(plain["created"]), plain["error"] is not None
-        except (ValueError, KeyError, TypeError) as error:
-            raise CorruptEntryError(f"a row of predictions is damaged: {error!r}") from error
+        row = rows.decode(encoded)
         with self._lock:
             if self._takes_all:
-                self._index.execute("INSERT OR IGNORE INTO questions VALUES (NULL, ?, ?)", place[:2])
-            position = self._one("SELECT position FROM questions WHERE example = ? AND occurrence = ?", *place[:2])
+                self._index.execute("INSERT OR IGNORE INTO questions VALUES (NULL, ?, ?)", row.row_key[:2])
+            position = self._one(
+                "SELECT position FROM questions WHERE example = ? AND occurrence = ?", *row.row_key[:2]
+            )
             if position is None:
                 return False
-            there = self.get(place)
+            there = self.get(row.row_key)
             if there is not None and there != encoded:
-                earlier, later = (there, encoded) if over else (encoded, there)
-                both = rows.merged(rows.decode(earlier), rows.decode(later))
-                encoded, created, failed = rows.encode(both), both.created, both.error is not None
-            kept = (*position, place[2], created, failed, *self._write(encoded))
+                earlier = rows.decode(there)
+                row = rows.merged(earlier, row) if over else rows.merged(row, earlier)
+                encoded = rows.encode(row)
+            kept = (*position, row.repeat, row.created, row.error is not None, *self._write(encoded))
             self._index.execute("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?)", kept)
         return True
 

@@ -79,12 +79,11 @@ def restore(output: Output, program: Any = None) -> Any:
         return fields[_VALUE]
     if output.returns == "example":
         return dspy.Example(**fields)
-    if output.completions:
-        prediction = dspy.Prediction.from_completions(dict(output.completions))
-        for name, value in fields.items():
-            prediction[name] = value
-        return prediction
-    return dspy.Prediction(**fields)
+    several = dict(output.completions)
+    prediction = dspy.Prediction.from_completions(several) if several else dspy.Prediction()
+    for name, value in fields.items():
+        prediction[name] = value
+    return prediction
 
 
 def _flattened(name: str, value: Any, program: Any, error: values.UnstorableError) -> Any:

@@ -24,15 +24,11 @@ class Score:
 
     Attributes:
         label_key: The `label_key` of the example that it was judged against.
-        score: The score, or None where the metric failed.
-        failed: Why the metric failed, or None.
-        details: What else the metric returned, such as its feedback.
+        score: The score.
     """
 
     label_key: str
-    score: float | None = None
-    failed: str | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
+    score: float
 
 
 @dataclass(frozen=True)
@@ -130,8 +126,8 @@ def decode(line: bytes) -> PredictionRow:
         plain["output"] = None if prediction is None else Output(prediction, **beside)
         plain["error"] = None if error is None else Failure(**error)
         plain["scores"] = {name: Score(**score) for name, score in plain["scores"].items()}
-        return PredictionRow(**{**plain, "draws": tuple(plain["draws"])})
-    except (KeyError, TypeError, AttributeError) as problem:
+        return PredictionRow(**{**plain, "draws": tuple(plain["draws"]), "created": float(plain["created"])})
+    except (KeyError, TypeError, AttributeError, ValueError) as problem:
         raise CorruptEntryError(f"a row of predictions is damaged: {problem!r}") from problem
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -41,8 +42,6 @@ class Session:
         using: The names of the files that the kept answers came from.
         forced: Whether everything was to be drawn anew.
         kept_before: How many of the answers that are asked for were there.
-        failed_writes: How many rows and scores could not be written to the disk.
-        unserialisable: How many rows hold something that has no stored form.
     """
 
     key: SnapshotKey
@@ -58,8 +57,6 @@ class Session:
     journal: Journal
     write: Callable[..., None]
     kept_before: int
-    failed_writes: int = 0
-    unserialisable: int = 0
     _id: str = field(default_factory=lambda: uuid.uuid4().hex)
     _changed: bool = False
     _closed: bool = False
@@ -105,35 +102,24 @@ class Session:
         found = None if row is None else row.scores.get(metric)
         return found if found is not None and found.label_key == question.label_key else None
 
-    def keep(self, row: PredictionRow) -> bool:
-        """Keep an answer. It is on the disk when this returns, unless that failed and was counted.
-
-        Returns:
-            Whether it could be kept. A row that has no stored form is counted, and is not.
+    def keep(self, row: PredictionRow) -> None:
+        """Keep an answer. It is on the disk when this returns, unless that failed and was said.
 
         Raises:
             ConfigurationError: If it answers no question of the data set.
+            values.UnstorableError: If it holds something that has no stored form.
         """
         if not row.created:
             row = replace(row, created=time.time())
-        try:
-            encoded = encode(row)
-        except values.UnstorableError as error:
-            self.unserialisable += 1
-            state.say_once(
-                f"unserialisable:{self.path.parent}",
-                f"a prediction cannot be kept and will be computed again: {error}. Others like it are only counted",
-            )
-            return False
+        encoded = encode(row)
         if encoded == self.kept.get(row.row_key):
-            return True
+            return
         if not self.kept.put(encoded):
             raise ConfigurationError(
                 f"no question of the data set has the key {row.example_key!r}: pass what questions_of() gives for it"
             )
         self._changed = True
         self._try(lambda: self.journal.keep(self._id, self.header, row.row_key, encoded))
-        return True
 
     def keep_score(
         self,
@@ -143,7 +129,7 @@ class Session:
         score: Score,
         *,
         reference: Mapping[str, Any] | None = None,
-    ) -> bool:
+    ) -> None:
         """Keep what a metric said of an answer that is kept.
 
         Args:
@@ -152,14 +138,12 @@ class Session:
             metric: The `metric_fingerprint`.
             score: What the metric said, with the question's `label_key`.
             reference: What is expected now, where it differs from what the row says.
-
-        Returns:
-            Whether it could be kept: there is such an answer, and the score has a stored form.
         """
         row = self.saved(question, repeat)
-        if row is None:
-            return False
-        return self.keep(replace(row, scores={**row.scores, metric: score}, reference=reference or row.reference))
+        if row is not None:
+            scored = replace(row, scores={**row.scores, metric: score}, reference=reference or row.reference)
+            with suppress(values.UnstorableError):  # it is too large now: the answer stays as it is
+                self.keep(scored)
 
     def finish(
         self, metadata: Mapping[str, Any] | None = None, metrics: Mapping[str, Any] | None = None
@@ -206,15 +190,14 @@ class Session:
         return self.path
 
     def _try(self, write: Callable[[], None]) -> bool:
-        """Write to the disk. Where that fails, the evaluation goes on without, and it is counted."""
+        """Write to the disk. Where that fails, the evaluation goes on without, and it is said."""
         try:
             write()
         except (StoreError, values.UnstorableError) as error:
-            self.failed_writes += 1
             state.say_once(
                 f"predictions:{self.path.parent}",
                 f"the predictions are not written, and the evaluation goes on without: {error}. "
-                "Make room or name another folder; further failures are only counted",
+                "Make room or name another folder; further failures are not said",
             )
             return False
         return True

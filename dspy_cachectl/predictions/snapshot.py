@@ -34,7 +34,7 @@ from dspy_cachectl.predictions.keys import SnapshotKey
 from dspy_cachectl.predictions.rows import LONGEST, is_too_large
 from dspy_cachectl.stores.database import make_private
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raised when the meaning of a file changes. Newer ones are left alone."""
 
 FOLDER = ".dspy_cachectl"

@@ -9,6 +9,7 @@ from pathlib import Path
 import dspy
 import pytest
 
+from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.fingerprints.data import questions_of
 from dspy_cachectl.predictions.library import DAY, Library
@@ -203,15 +204,15 @@ def test_a_row_of_another_data_set_is_refused(library: Library) -> None:
         session.keep(row(questions_of(examples(1, start=9))[0]))
 
 
-def test_unserialisable_row_is_counted(library: Library) -> None:
-    """What has no stored form is said, counted, and computed again."""
+def test_unserialisable_row_is_refused(library: Library) -> None:
+    """What has no stored form is an error, and computed again."""
     data = examples(2)
     with library.open(key_of(data), questions_of(data)) as session:
-        assert not session.keep(PredictionRow(session.questions[0].example_key, output=Output({"answer": object()})))
+        with pytest.raises(UnstorableError, match="object"):
+            session.keep(PredictionRow(session.questions[0].example_key, output=Output({"answer": object()})))
         session.keep(row(session.questions[1]))
         session.finish()
 
-    assert 1 == session.unserialisable
     assert 1 == evaluate(library, data).computed
 
 

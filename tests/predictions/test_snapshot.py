@@ -46,7 +46,7 @@ rows_ = st.builds(
     output=st.none() | st.builds(Output, fields, returns=st.sampled_from(["prediction", "value"])),
     reference=fields,
     scores=st.dictionaries(
-        st.text(max_size=5), st.builds(Score, st.text(max_size=5), st.none() | st.floats(allow_nan=False)), max_size=2
+        st.text(max_size=5), st.builds(Score, st.text(max_size=5), st.floats(allow_nan=False)), max_size=2
     ),
     draws=st.lists(plain, max_size=3).map(tuple),
     cost=st.none() | st.floats(0, 1),
