@@ -14,7 +14,6 @@ class Config:
         seed: Another seed is another sequence of answers.
         model: The one model that `GET /v1/models` names.
         delay: Seconds before every answer.
-        chunk_delay: Seconds between two pieces of a streamed answer.
         deterministic_at_zero: At temperature 0 every draw of a prompt is the first one.
         fixed_id: Answer an identical request with the identical body, as a caching proxy does.
         answers: Prompt substring -> texts; the k-th draw of a matching prompt takes the k-th, round and round.
@@ -24,13 +23,11 @@ class Config:
         call_tools: Answer a request that offers tools with a tool call, until a tool has replied.
         react_steps: Tools that a ReAct program calls before it finishes.
         dimensions: Length of an embedding, where the request names none.
-        log_limit: Requests that the log keeps, newest last.
     """
 
     seed: int = 0
     model: str = "test-model"
     delay: float = 0.0
-    chunk_delay: float = 0.0
     deterministic_at_zero: bool = True
     fixed_id: bool = False
     answers: dict[str, list[str]] = field(default_factory=dict)
@@ -40,7 +37,6 @@ class Config:
     call_tools: bool = False
     react_steps: int = 1
     dimensions: int = 16
-    log_limit: int = 10_000
 
     def changed(self, options: dict[str, Any]) -> Config:
         """This configuration with `options` over it; a name that does not exist is a ValueError."""

@@ -8,17 +8,13 @@ from typing import Any
 KINDS = frozenset(
     {
         "status",
-        "slow",
         "hang",
         "drop",
         "truncate",
         "empty",
         "garbage",
-        "no_choices",
         "content_filter",
         "length",
-        "stall_stream",
-        "echo",
     }
 )
 
@@ -41,8 +37,6 @@ class Rule:
         retry_after: Value of the Retry-After header of kind `status`.
         code: `error.code` of kind `status`, such as `context_length_exceeded`.
         message: `error.message` of kind `status`.
-        delay: Seconds of kind `slow`.
-        chunks: Pieces that kind `stall_stream` sends before it stalls.
         times: Requests it strikes; None is all of them.
         skip: Matching requests that it lets pass first.
         match: Substring of the system prompt or the last user message; empty is every request.
@@ -54,8 +48,6 @@ class Rule:
     retry_after: float | None = None
     code: str | None = None
     message: str | None = None
-    delay: float = 0.0
-    chunks: int = 3
     times: int | None = None
     skip: int = 0
     match: str = ""

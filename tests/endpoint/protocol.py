@@ -28,9 +28,7 @@ class Reply:
 
     Attributes:
         chunks: The body; more than one piece, or `stream`, goes out in chunked encoding.
-        declared: The Content-Length to claim when it is not the true one.
         delay: Seconds before the first byte.
-        chunk_delay: Seconds between two pieces of a stream.
         ready: Nothing is sent before this future is done.
         end: After the last piece: `keep` the connection, `close` it, or leave the body unfinished (`hang`).
         silent: Send nothing at all, only `end`.
@@ -42,9 +40,7 @@ class Reply:
     content_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
     stream: bool = False
-    declared: int | None = None
     delay: float = 0.0
-    chunk_delay: float = 0.0
     ready: asyncio.Future[None] | None = None
     end: Literal["keep", "close", "hang"] = "keep"
     silent: bool = False
@@ -59,8 +55,7 @@ class Reply:
         if self.stream:
             lines.append("transfer-encoding: chunked")
         else:
-            length = sum(map(len, self.chunks)) if self.declared is None else self.declared
-            lines.append(f"content-length: {length}")
+            lines.append(f"content-length: {sum(map(len, self.chunks))}")
         if self.end == "close":
             lines.append("connection: close")
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
@@ -76,7 +71,6 @@ class HttpProtocol(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._reply: Reply | None = None
-        self._next: int = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclass of asyncio's, so there is nothing to check here.
@@ -154,26 +148,9 @@ class HttpProtocol(asyncio.Protocol):
         if reply.silent:
             self._end(reply)
             return
-        if not reply.stream:
-            self._write(reply.head() + b"".join(reply.chunks))
-            self._end(reply)
-        elif reply.chunk_delay > 0:
-            self._write(reply.head())
-            self._next = 0
-            self._send_piece(reply)
-        else:
-            self._write(reply.head() + b"".join(map(_framed, reply.chunks)))
-            self._end(reply)
-
-    def _send_piece(self, reply: Reply) -> None:
-        if self._transport is None or self._reply is not reply:
-            return
-        if self._next == len(reply.chunks):
-            self._end(reply)
-            return
-        self._write(_framed(reply.chunks[self._next]))
-        self._next += 1
-        self._loop.call_later(reply.chunk_delay, self._send_piece, reply)
+        pieces = map(_framed, reply.chunks) if reply.stream else reply.chunks
+        self._write(reply.head() + b"".join(pieces))
+        self._end(reply)
 
     def _end(self, reply: Reply) -> None:
         if reply.end == "hang":

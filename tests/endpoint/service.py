@@ -23,6 +23,9 @@ _APIS = {
     "/v1/responses": "responses",
     "/v1/embeddings": "embeddings",
 }
+LOG_LIMIT = 10_000
+"""Requests that the log keeps, newest last."""
+
 _PREFIXES = {"chat": "chatcmpl-", "text": "cmpl-", "responses": "resp_", "embeddings": "embd-"}
 
 
@@ -54,13 +57,11 @@ class Service:
         self.peak = self.in_flight
         self.counts: Counter[str] = Counter()
         self.paths: Counter[str] = Counter()
-        self.log: deque[dict[str, Any]] = deque(maxlen=self.config.log_limit)
+        self.log: deque[dict[str, Any]] = deque(maxlen=LOG_LIMIT)
 
     def configure(self, options: dict[str, Any]) -> None:
         """Change options from the next request on."""
         self.config = self.config.changed(options)
-        if self.log.maxlen != self.config.log_limit:
-            self.log = deque(self.log, maxlen=self.config.log_limit)
 
     def hold(self, match: str) -> None:
         """Keep the answers to matching requests back until `release`."""
@@ -100,7 +101,6 @@ class Service:
         self._record(request, question, rule)
         reply = self._reply(question, rule)
         reply.delay += self.config.delay
-        reply.chunk_delay = self.config.chunk_delay
         reply.done = self._leave
         if self.hold_match is not None and self.hold_match in question.searched:
             reply.ready = self._loop.create_future()
@@ -142,12 +142,8 @@ class Service:
         if rule.kind == "drop":
             return Reply(silent=True, end="close")
         reply = self._ordinary(question, rule.kind)
-        if rule.kind == "slow":
-            reply.delay = rule.delay
-        elif rule.kind == "truncate":
+        if rule.kind == "truncate":
             _truncate(reply)
-        elif rule.kind == "stall_stream":
-            _stall(reply, rule.chunks)
         return reply
 
     def _ordinary(self, question: Question, fault: str | None) -> Reply:
@@ -168,7 +164,7 @@ class Service:
         first = self.draws[key]
         self.draws[key] += question.n
         answers = [draw(question, first + at, self.config) for at in range(question.n)]
-        answers = _spoiled(question, answers, fault)
+        answers = _spoiled(answers, fault)
         identity = f"{_PREFIXES[question.api]}{next(self._identities):08d}"
         if question.stream:
             return replies.stream(question, answers, identity)
@@ -180,14 +176,12 @@ def json_reply(value: Any, status: int = 200, headers: dict[str, str] | None = N
     return Reply([orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)], status=status, headers=headers or {})
 
 
-def _spoiled(question: Question, answers: list[Answer], fault: str | None) -> list[Answer]:
-    if fault == "no_choices":
-        return []
+def _spoiled(answers: list[Answer], fault: str | None) -> list[Answer]:
     if fault in ("content_filter", "length"):
         for answer in answers:
             answer.finish_reason = fault
         return answers
-    texts = {"empty": "", "garbage": GARBAGE, "echo": question.prompt}
+    texts = {"empty": "", "garbage": GARBAGE}
     return [Answer(texts[fault]) for _ in answers] if fault in texts else answers
 
 
@@ -196,13 +190,4 @@ def _truncate(reply: Reply) -> None:
         reply.chunks = reply.chunks[: max(1, len(reply.chunks) // 2)]
         reply.chunks[-1] = reply.chunks[-1][: len(reply.chunks[-1]) // 2]
     else:
-        reply.chunks[0] = reply.chunks[0][: len(reply.chunks[0]) // 2]
-
-
-def _stall(reply: Reply, chunks: int) -> None:
-    reply.end = "hang"
-    if reply.stream:
-        reply.chunks = reply.chunks[:chunks]
-    else:
-        reply.declared = len(reply.chunks[0])
         reply.chunks[0] = reply.chunks[0][: len(reply.chunks[0]) // 2]

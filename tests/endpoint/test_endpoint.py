@@ -133,40 +133,25 @@ class TestFaults:
 
     @pytest.mark.parametrize(
         ("kind", "expected"),
-        [("drop", http.client.RemoteDisconnected), ("hang", TimeoutError), ("stall_stream", TimeoutError)],
+        [("drop", http.client.RemoteDisconnected), ("hang", TimeoutError)],
     )
     def test_transport_faults(self, endpoint: Endpoint, kind: str, expected: type[Exception]) -> None:
-        """No answer, or half of one, and no end."""
+        """No answer, and no end."""
         endpoint.fail(kind, times=1)
         with pytest.raises(expected):
             post(endpoint, "completions", {"prompt": "a"}, timeout=0.2)
         assert post(endpoint, "completions", {"prompt": "a"})[0] == 200
 
-    def test_stream_stalls_after_some_pieces(self, endpoint: Endpoint) -> None:
-        """The first pieces of a stalled stream arrive."""
-        endpoint.fail("stall_stream", chunks=2)
-        connection = http.client.HTTPConnection("127.0.0.1", endpoint.port, timeout=PATIENCE)
-        connection.request("POST", "/v1/completions", json.dumps({"prompt": "a", "stream": True}))
-        response = connection.getresponse()
-        assert response.readline().startswith(b"data: ")
-        assert connection.sock is not None
-        connection.sock.settimeout(0.2)
-        with pytest.raises(TimeoutError):
-            response.read()
-        connection.close()
-
     def test_bodies_that_are_wrong(self, endpoint: Endpoint) -> None:
-        """Cut JSON, no choices, empty text, text that no adapter parses, the prompt itself."""
-        for kind in ("truncate", "no_choices", "empty", "garbage", "echo"):
+        """Cut JSON, empty text, text that no adapter parses."""
+        for kind in ("truncate", "empty", "garbage"):
             endpoint.fail(kind, times=1)
         status, _, body = post(endpoint, "chat/completions", {"messages": [{"role": "user", "content": "hello"}]})
         assert status == 200
         with pytest.raises(json.JSONDecodeError):
             json.loads(body)
-        assert chat(endpoint)["choices"] == []
         assert said(endpoint) == ""
         assert "nothing that parses" in said(endpoint)
-        assert said(endpoint) == "hello"
 
     def test_bad_options_are_refused(self, endpoint: Endpoint) -> None:
         """A misspelt option or kind is an error at once, not a fault that never strikes."""
