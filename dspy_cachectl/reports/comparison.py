@@ -183,32 +183,29 @@ def _warnings(baseline: Measurement, candidate: Measurement, result: PairedCompa
     return found
 
 
-def _rows(comparison: Comparison) -> Iterator[tuple[str, str]]:
+def _rows(comparison: Comparison) -> tuple[tuple[str, str], ...]:
     result, error, interval = comparison.result, comparison.result.error, comparison.interval
-    decimals = places(error.value)
-    yield "candidate", f"{number(result.candidate_mean, decimals)} ({comparison.candidate})"
-    yield "baseline", f"{number(result.baseline_mean, decimals)} ({comparison.baseline})"
-    yield "difference", f"{number(result.difference, decimals, sign=True)} ± {number(error.value, decimals)}"
-    yield f"{level_text(interval)} interval", f"{ends_text(interval, error.value, sign=True)}, {interval.method}"
-    yield "p-value", f"{p_value(comparison.p_value)}, {result.test}"
-    if comparison.compared_with > 1:
-        yield (
-            "adjusted p-value",
-            f"{p_value(comparison.adjusted_p_value)}, Holm, among {comparison.compared_with:,} comparisons",
-        )
-    yield (
-        "questions",
-        f"{plural(result.n, 'pair')}: {result.wins:,} won, {result.ties:,} tied, {result.losses:,} lost",
-    )
-    yield "correlation", number(result.correlation, 2)
-    yield (
-        "standard error",
-        f"{number(error.value, decimals)} paired, {number(result.unpaired_error, decimals)} if it were not",
-    )
-    if error.clusters is not None:
-        yield "clusters", f"{error.clusters:,}; design effect {number(error.design_effect)}"
+    decimals, among = places(error.value), comparison.compared_with
+    adjusted = f"{p_value(comparison.adjusted_p_value)}, Holm, among {among:,} comparisons" if among > 1 else ""
+    unpaired = f"{number(result.unpaired_error, decimals)} if it were not"
+    design_effect = f"design effect {number(error.design_effect)}"
     effect = f"{number(result.minimal_detectable_effect, decimals)} with a probability of {POWER:.0%}"
-    yield "smallest detectable difference", f"{effect} (the smallest that matters: {result.smallest_difference:g})"
+    return (
+        ("candidate", f"{number(result.candidate_mean, decimals)} ({comparison.candidate})"),
+        ("baseline", f"{number(result.baseline_mean, decimals)} ({comparison.baseline})"),
+        ("difference", f"{number(result.difference, decimals, sign=True)} ± {number(error.value, decimals)}"),
+        (f"{level_text(interval)} interval", f"{ends_text(interval, error.value, sign=True)}, {interval.method}"),
+        ("p-value", f"{p_value(comparison.p_value)}, {result.test}"),
+        ("adjusted p-value", adjusted),
+        (
+            "questions",
+            f"{plural(result.n, 'pair')}: {result.wins:,} won, {result.ties:,} tied, {result.losses:,} lost",
+        ),
+        ("correlation", number(result.correlation, 2)),
+        ("standard error", f"{number(error.value, decimals)} paired, {unpaired}"),
+        ("clusters", "" if error.clusters is None else f"{error.clusters:,}; {design_effect}"),
+        ("smallest detectable difference", f"{effect} (the smallest that matters: {result.smallest_difference:g})"),
+    )
 
 
 def _unpaired(comparison: Comparison) -> tuple[tuple[Cell, ...], ...]:

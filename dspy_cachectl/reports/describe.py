@@ -46,32 +46,34 @@ def report_sheet(report: Measurement, *against: tuple[str, str]) -> Sheet:
     )
 
 
-def _score_rows(report: Measurement) -> Iterator[tuple[str, str]]:
-    interval, error = report.interval, report.standard_error
-    yield "score", f"{score_text(report.score, error)} (standard error)"
-    yield f"{level_text(interval)} interval", f"{ends_text(interval, error)}, {interval.method}"
-    yield "questions", f"{report.n:,}"
-    distinct = report.distinct
-    yield "repeats", f"{report.repeats:,}: {distinct.distinct:,} distinct draws of {distinct.asked:,}"
-    yield "failures", _failures(report)
-    split = report.variance
+def _score_rows(report: Measurement) -> tuple[tuple[str, str], ...]:
+    interval, error, split, distinct = report.interval, report.standard_error, report.variance, report.distinct
     share = MISSING if split.share_within is None else f"{split.share_within:.0%}"
     parts = f"{number(split.between)} between questions, {number(split.within)} between draws of one question"
-    yield "variance", f"{parts} ({share} of both)"
-    yield "to shorten the interval", split.advice
-    if report.table.is_binary:
-        ks = sorted({1, report.repeats})
-        yield "one of k passes", ", ".join(f"pass@{k} {number(report.pass_at_k(k))}" for k in ks)
-        yield "all of k pass", ", ".join(f"pass^{k} {number(report.pass_hat_k(k))}" for k in ks)
-    yield (
-        "flip rate",
-        f"{number(report.flip_rate)}; all draws of a question agree for {number(report.consistency)} of them",
+    ks = sorted({1, report.repeats}) if report.table.is_binary else []
+    agreeing = f"all draws of a question agree for {number(report.consistency)} of them"
+    return (
+        ("score", f"{score_text(report.score, error)} (standard error)"),
+        (f"{level_text(interval)} interval", f"{ends_text(interval, error)}, {interval.method}"),
+        ("questions", f"{report.n:,}"),
+        ("repeats", f"{report.repeats:,}: {distinct.distinct:,} distinct draws of {distinct.asked:,}"),
+        ("failures", _failures(report)),
+        ("variance", f"{parts} ({share} of both)"),
+        ("to shorten the interval", split.advice),
+        ("one of k passes", ", ".join(f"pass@{k} {number(report.pass_at_k(k))}" for k in ks)),
+        ("all of k pass", ", ".join(f"pass^{k} {number(report.pass_hat_k(k))}" for k in ks)),
+        ("flip rate", f"{number(report.flip_rate)}; {agreeing}"),
+        ("clusters", _clusters(report)),
     )
-    clusters = report.error
-    if clusters.clusters is not None:
-        independent = number(clusters.independent, places(error))
-        otherwise = f"standard error {independent} if the questions were independent"
-        yield "clusters", f"{clusters.clusters:,}; design effect {number(clusters.design_effect)} ({otherwise})"
+
+
+def _clusters(report: Measurement) -> str:
+    found = report.error
+    if found.clusters is None:
+        return ""
+    independent = number(found.independent, places(found.value))
+    otherwise = f"standard error {independent} if the questions were independent"
+    return f"{found.clusters:,}; design effect {number(found.design_effect)} ({otherwise})"
 
 
 def _failures(report: Measurement) -> str:
@@ -104,29 +106,29 @@ def _caveats(report: Measurement) -> Iterator[str]:
         yield f"{plural(unsaved, 'prediction')} could not be saved and will be computed again"
 
 
-def _provenance_rows(report: Measurement) -> Iterator[tuple[str, str]]:
+def _provenance_rows(report: Measurement) -> tuple[tuple[str, str], ...]:
     made, draws = report.provenance, report.draws
-    yield "run", f"{made.run_id or 'none'} (phase {made.phase}, policy {made.policy})"
-    yield "model", _model(made)
-    yield "temperature", _temperature(made)
-    yield "program", short(made.program)
-    yield "data", short(made.data)
-    yield "metric", f"{made.metric} {short(made.metric_hash)}"
-    yield "predictions", _predictions(made, draws)
-    if made.changes:
-        yield "what changed", "; ".join(made.changes)
-    yield "LM calls", _calls(made.counters)
-    yield "spent", _money_row(made.counters, "spent")
-    yield "saved", _money_row(made.counters, "saved")
     tokens, cost = sum(draw.tokens for draw in draws), math.fsum(draw.cost for draw in draws)
     seconds = math.fsum(draw.seconds for draw in draws)
     made_of = f"{plural(tokens, 'token')}, {money(cost)}, {duration(seconds)} of the provider"
-    yield "made of", f"{made_of}, whoever paid for them"
-    yield "oldest draw", when(min((draw.oldest for draw in draws if draw.oldest is not None), default=None))
-    yield "newest draw", when(max((draw.newest for draw in draws if draw.newest is not None), default=None))
-    yield "evaluated", f"{when(made.created)}, in {duration(made.seconds)}"
-    if made.versions:
-        yield "versions", ", ".join(f"{name} {version}" for name, version in made.versions.items())
+    return (
+        ("run", f"{made.run_id or 'none'} (phase {made.phase}, policy {made.policy})"),
+        ("model", _model(made)),
+        ("temperature", _temperature(made)),
+        ("program", short(made.program)),
+        ("data", short(made.data)),
+        ("metric", f"{made.metric} {short(made.metric_hash)}"),
+        ("predictions", _predictions(made, draws)),
+        ("what changed", "; ".join(made.changes)),
+        ("LM calls", _calls(made.counters)),
+        ("spent", _money_row(made.counters, "spent")),
+        ("saved", _money_row(made.counters, "saved")),
+        ("made of", f"{made_of}, whoever paid for them"),
+        ("oldest draw", when(min((draw.oldest for draw in draws if draw.oldest is not None), default=None))),
+        ("newest draw", when(max((draw.newest for draw in draws if draw.newest is not None), default=None))),
+        ("evaluated", f"{when(made.created)}, in {duration(made.seconds)}"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in made.versions.items())),
+    )
 
 
 def _model(made: Provenance) -> str:

@@ -62,8 +62,9 @@ class Sheet:
 
 
 def facts(title: str, rows: Iterable[tuple[str, str]], *, is_aside: bool = False) -> Part:
-    """Make a part of labelled values."""
-    return Part(title, tuple((Cell(label, Tone.LABEL), Cell(value)) for label, value in rows), is_aside=is_aside)
+    """Make a part of labelled values. What has no value here, and so an empty text, is left out."""
+    said = tuple((Cell(label, Tone.LABEL), Cell(text)) for label, text in rows if text)
+    return Part(title, said, is_aside=is_aside)
 
 
 def notes(title: str, lines: Iterable[str]) -> Part:
