@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -88,21 +88,18 @@ def elsewhere(scope: EvaluationScope, mlflow_run: str) -> bool:
     """Tell whether an MLflow run belongs to scopes that this one is not within, under way or ended."""
     with _lock:
         owners = set(_owners.get(mlflow_run, ()))
-    outer: EvaluationScope | None = scope
-    while outer is not None:
-        if outer.call_id in owners:
-            return False
-        outer = outer.parent
-    return bool(owners)
+    return bool(owners) and not any(one.call_id in owners for one in _outward(scope))
 
 
 def ledgers() -> list[Ledger]:
     """Return the ledgers of the scopes that this code is within, the innermost first."""
-    found, scope = [], current()
+    return [scope.ledger for scope in _outward(current())]
+
+
+def _outward(scope: EvaluationScope | None) -> Iterator[EvaluationScope]:
     while scope is not None:
-        found.append(scope.ledger)
+        yield scope
         scope = scope.parent
-    return found
 
 
 class ScopeKeeper(BaseCallback):  # type: ignore[misc]

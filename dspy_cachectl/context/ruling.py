@@ -59,10 +59,8 @@ class Ruling:
 def phase_around() -> PhaseContext | None:
     """Return the phase that was opened around this place, or for the whole process, or None."""
     context: PhaseContext | None = dspy.settings.get(SETTING)
-    if context is None and state.everywhere:
-        with state.lock:
-            context = state.everywhere[-1] if state.everywhere else None
-    return context
+    # A slice, since another thread may leave the last one in between.
+    return context if context is not None else next(iter(state.everywhere[-1:]), None)
 
 
 @functools.lru_cache(maxsize=8)
@@ -81,8 +79,7 @@ def phase_here() -> Ruling:
     outside = _outside(settings().policy)
     if not state.open_runs:
         return Ruling(outside, None)
-    with state.lock:
-        watched = tuple(state.open_runs)
+    watched = tuple(state.open_runs)
     # A replay never calls, not even from a thread that its phase did not reach.
     replay = next((run for run in reversed(watched) if any(one.replays for one in run.context.policies)), None)
     if replay is not None:

@@ -135,7 +135,6 @@ class Comparison(Shown):
             notes("Warnings", self.warnings),
             notes("Caveats", self.interval.caveats),
             Part("Questions that do not pair", _unpaired(self), header=("only in", "question", "begins with")),
-            notes("More questions that do not pair", _more_unpaired(self)),
         )
 
 
@@ -212,15 +211,10 @@ def _unpaired(comparison: Comparison) -> tuple[tuple[Cell, ...], ...]:
     result, previews = comparison.result, comparison.unpaired
     questions = [(comparison.baseline, one) for one in result.only_baseline]
     questions += [(comparison.candidate, one) for one in result.only_candidate]
-    return tuple(
-        (Cell(name), Cell(short(one)), Cell(previews.get(one, MISSING))) for name, one in questions[:_UNPAIRED_SHOWN]
-    )
-
-
-def _more_unpaired(comparison: Comparison) -> Iterator[str]:
-    count = len(comparison.result.only_baseline) + len(comparison.result.only_candidate) - _UNPAIRED_SHOWN
-    if count > 0:
-        yield f"and {count:,} more: as_dict()['only_baseline'] and as_dict()['only_candidate'] list them all"
+    rows = [(name, short(one), previews.get(one, MISSING)) for name, one in questions[:_UNPAIRED_SHOWN]]
+    if left := len(questions) - len(rows):
+        rows.append(("", "", f"and {left:,} more: as_dict()['only_baseline'] and ['only_candidate'] list them all"))
+    return tuple(tuple(map(Cell, row)) for row in rows)
 
 
 @dataclass(frozen=True)

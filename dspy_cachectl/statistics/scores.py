@@ -46,11 +46,6 @@ class QuestionScores:
         """The mean over the draws, failures with the failure score."""
         return math.fsum(self.scores) / len(self.scores)
 
-    @property
-    def variance(self) -> float | None:
-        """The sample variance over the draws (divisor K_i - 1), or None for a single draw."""
-        return sample_variance(self.scores) if len(self.scores) > 1 else None
-
 
 @dataclass(frozen=True)
 class ScoreTable:
