@@ -44,17 +44,12 @@ def _check_number(name: str, value: object) -> None:
 def _scope(scope: Any) -> tuple[tuple[str, str], ...]:
     try:
         pairs = list(scope.items() if isinstance(scope, Mapping) else scope)
-        items = [(str(key), value if isinstance(value, str) else _scope_text(value)) for key, value in pairs]
+        items = [
+            (str(key), value if isinstance(value, str) else json.dumps(value, sort_keys=True)) for key, value in pairs
+        ]
     except (TypeError, ValueError):
-        raise ConfigurationError(f"scope must be a mapping of names to values, not {scope!r}") from None
+        raise ConfigurationError(f"scope must be a mapping of names to plain data, not {scope!r}") from None
     return tuple(sorted(items))
-
-
-def _scope_text(value: object) -> str:
-    try:
-        return json.dumps(value, sort_keys=True)
-    except (TypeError, ValueError):
-        raise ConfigurationError(f"a scope's value must be plain data, not {type(value).__name__}") from None
 
 
 @dataclass(frozen=True)
@@ -138,19 +133,15 @@ class Policy:
             raise ConfigurationError(f"unknown policy {name!r}; the presets are: {', '.join(PRESETS)}") from None
 
 
-Policy.REUSE = Policy()
-Policy.FRESH = Policy(fresh=True, temperature=1.0)
-Policy.REFRESH = Policy(reads=False)
-Policy.REPLAY = Policy(stores=False, on_miss="raise")
-Policy.OFF = Policy(reads=False, stores=False)
-
 PRESETS: Mapping[str, Policy] = {
-    "REUSE": Policy.REUSE,
-    "FRESH": Policy.FRESH,
-    "REFRESH": Policy.REFRESH,
-    "REPLAY": Policy.REPLAY,
-    "OFF": Policy.OFF,
+    "REUSE": Policy(),
+    "FRESH": Policy(fresh=True, temperature=1.0),
+    "REFRESH": Policy(reads=False),
+    "REPLAY": Policy(stores=False, on_miss="raise"),
+    "OFF": Policy(reads=False, stores=False),
 }
+for _name, _preset in PRESETS.items():
+    setattr(Policy, _name, _preset)
 
 
 @dataclass(frozen=True)

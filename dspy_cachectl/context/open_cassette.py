@@ -117,8 +117,7 @@ class OpenCassette:
     @property
     def unused(self) -> list[str]:
         """The keys of what was on it and was not asked for since it was opened."""
-        with self._lock:
-            return [key for key in self._loaded if key not in self._used and key not in self.recorded]
+        return [key for key in self._loaded if key not in self._used and key not in self.recorded]
 
     def missed(self, miss: CacheMissError) -> None:
         """Note a call that it had no answer for."""
@@ -186,9 +185,8 @@ class OpenCassette:
             return recording.data
 
     def _unserved_draw(self, asked: str) -> Recording | None:
-        unserved = (key for key in self._draws.get(asked, ()) if key not in self._served_to)
-        key = next(unserved, None)
-        return None if key is None else self._loaded[key]
+        drawn = self._draws.get(asked, ())
+        return next((self._loaded[key] for key in drawn if key not in self._served_to), None)
 
     def keep(self, key: str, asked: str, data: bytes) -> bytes:
         """Record an answer. Return the entry as it is kept: with its texts cleaned.
@@ -202,15 +200,13 @@ class OpenCassette:
         except Exception as error:
             self.unkept.append(error)
             raise
-        with self._lock:
-            self.recorded[recording.key] = recording
+        self.recorded[recording.key] = recording
         try:
             if self._on_recorded is not None:
                 self._on_recorded(recording)
         except UnstorableError as error:
-            with self._lock:
-                del self.recorded[recording.key]
-                self.unkept.append(error)
+            del self.recorded[recording.key]
+            self.unkept.append(error)
             raise
         return recording.data
 
@@ -223,8 +219,7 @@ class OpenCassette:
         Args:
             asked: The description of the request, clean (see `cleaning`).
         """
-        with self._lock:
-            merged = {**self._loaded, **self.recorded}
-            # Of equally like ones the one that is left over: it is what the changed request was.
-            entries = sorted(((key, one.data) for key, one in merged.items()), key=lambda entry: entry[0] in self._used)
+        merged = {**self._loaded, **self.recorded}
+        # Of equally like ones the one that is left over: it is what the changed request was.
+        entries = sorted(((key, one.data) for key, one in merged.items()), key=lambda entry: entry[0] in self._used)
         return nearest(asked, entries)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,23 +41,3 @@ class AnswerCost:
             "cost": tally.cost_spent + tally.cost_saved,
             "seconds": tally.seconds_spent + tally.seconds_saved,
         }
-
-
-class AnswerCosts:
-    """Collects the calls of a run by answer. Thread-safe; set it as `PhaseRun.on_call`."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._costs: defaultdict[str, AnswerCost] = defaultdict(AnswerCost)
-
-    def __call__(self, call: Call) -> None:
-        """Add a call that has ended to its answer."""
-        unit = call.asked.ruling.context.unit
-        if unit is not None:
-            with self._lock:
-                self._costs[unit].add(call)
-
-    def take(self, unit: str) -> AnswerCost:
-        """Return what is known of an answer, and forget it."""
-        with self._lock:
-            return self._costs.pop(unit, AnswerCost())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from typing import Any
 import dspy
 
 from dspy_cachectl._version import __version__
+from dspy_cachectl.calls.call import Call
 from dspy_cachectl.calls.lm import Governed, wrap
 from dspy_cachectl.calls.spans import forget_last_trace
 from dspy_cachectl.config import settings as configured
@@ -24,7 +26,7 @@ from dspy_cachectl.context.phases import PhaseContext, PhaseRun
 from dspy_cachectl.context.process import SETTING
 from dspy_cachectl.context.ruling import draw_unit, phase_here
 from dspy_cachectl.errors import CachectlError, ConfigurationError, MissingExtraError
-from dspy_cachectl.evaluation.answer_costs import AnswerCost, AnswerCosts
+from dspy_cachectl.evaluation.answer_costs import AnswerCost
 from dspy_cachectl.evaluation.kept_predictions import KeptPredictions, Predictions, library_of, output_hash
 from dspy_cachectl.evaluation.observed_program import NumberedExample, observed
 from dspy_cachectl.evaluation.scoring import Scored, check_metric, score_with
@@ -151,7 +153,7 @@ def evaluate(
                 run=run,
                 results=[[None] * repeats for _ in devset],
             )
-            run.on_call = evaluation.costs
+            run.on_call = evaluation.add_call
             # What is logged as a part of a report is not logged by itself as well.
             metadata = {REPORTED: True} if mlflow else None
             for repeat in range(repeats):
@@ -186,7 +188,7 @@ class _Evaluation:
     count: int = 0
     failed: int = 0
     total: float = 0.0
-    costs: AnswerCosts = field(default_factory=AnswerCosts)
+    costs: defaultdict[str, AnswerCost] = field(default_factory=lambda: defaultdict(AnswerCost))
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run_repeat(self, repeat: int, metadata: dict[str, Any] | None, **options: Any) -> None:
@@ -215,6 +217,18 @@ class _Evaluation:
             **options,
         )(observed(self.program, answer), callback_metadata=metadata)
 
+    def add_call(self, call: Call) -> None:
+        """Add a call that has ended to its answer: of a question and a repeat, or of the metric."""
+        unit = call.asked.ruling.context.unit
+        if unit is not None:
+            with self.lock:
+                self.costs[unit].add(call)
+
+    def _cost_of(self, unit: str) -> AnswerCost:
+        """Return what is known of an answer, and forget it."""
+        with self.lock:
+            return self.costs.pop(unit, AnswerCost())
+
     def _answer(self, number: int, repeat: int, run: Callable[[], Any]) -> tuple[Any, DrawResult]:
         question = self.questions[number]
         kept = self.kept.prediction(question, repeat)
@@ -229,11 +243,11 @@ class _Evaluation:
             raise  # a replay's missing answer is no failure of the program
         except Exception as error:
             reason = f"the program raised {type(error).__name__}: {error}"
-            made = self.costs.take(unit)
+            made = self._cost_of(unit)
             self.kept.keep(question, repeat, self.devset[number], error, made)
             self._note(number, repeat, self._result(made, ""), Scored(self.failure_score, reason))
             raise
-        made = self.costs.take(unit)
+        made = self._cost_of(unit)
         self.kept.keep(question, repeat, self.devset[number], prediction, made)
         return prediction, self._result(made, output_hash(prediction))
 
@@ -259,7 +273,7 @@ class _Evaluation:
         unit = f"{_unit_name(question, repeat)}/metric"
         with draw_unit(unit):
             scored = score_with(self.metric, example, prediction, failure_score=self.failure_score)
-        self.costs.take(unit)  # what a judge costs is in the run's ledger, not in the answer's
+        self._cost_of(unit)  # what a judge costs is in the run's ledger, not in the answer's
         if scored.failed is None:
             self.kept.keep_score(question, repeat, self.metric_hash, scored, example)
         return scored

@@ -1,4 +1,7 @@
-"""Phases: named regions of a program with a policy, opened and left."""
+"""Phases: named regions of a program with a policy, opened and left, and what a store says of the run of one.
+
+That is when it was opened, at which temperature, and whether it came to its end.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,9 @@ from typing import Any, ParamSpec, TypeVar
 import dspy
 from dspy.dsp.utils.settings import thread_local_overrides
 
+from dspy_cachectl.accounting import runs
+from dspy_cachectl.calls.cache import ManagedCache
+from dspy_cachectl.calls.installation import ensure_installed, installed
 from dspy_cachectl.calls.spans import arranged
 from dspy_cachectl.config import settings
 from dspy_cachectl.context.open_cassette import OpenCassette
@@ -20,9 +26,9 @@ from dspy_cachectl.context.phases import PhaseContext, PhaseRun, new_run_id
 from dspy_cachectl.context.process import SETTING, state
 from dspy_cachectl.context.ruling import phase_around
 from dspy_cachectl.context.units import MARKER
-from dspy_cachectl.errors import CacheMissError, ConfigurationError
+from dspy_cachectl.entries import records
+from dspy_cachectl.errors import CacheMissError, ConfigurationError, StoreError
 from dspy_cachectl.phases.decoration import within
-from dspy_cachectl.phases.described import describe_end, described
 from dspy_cachectl.policy import Policy
 
 P = ParamSpec("P")
@@ -93,7 +99,7 @@ class phase:  # noqa: N801 - used as a word: with phase("eval")
     def __enter__(self) -> PhaseRun:
         if self.run is not None:
             raise ConfigurationError(f"this phase({self.context.name!r}) is open already; make a new one to nest")
-        context = described(_at_opening(self.context))
+        context = _described(_at_opening(self.context))
         run = PhaseRun(context)
         self._travelling = _settings_overridden(**_settings_of(run))
         self._travelling.__enter__()
@@ -122,7 +128,7 @@ class phase:  # noqa: N801 - used as a word: with phase("eval")
                 state.last_run = run
         self._travelling.__exit__(None, None, None)
         incomplete = run.incomplete()
-        describe_end(run, error or incomplete)
+        _describe_end(run, error or incomplete)
         # What interrupts the program goes through, and so does a miss that nobody swallowed.
         if incomplete is not None and (
             error is None or (isinstance(error, Exception) and not isinstance(error, CacheMissError))
@@ -159,6 +165,73 @@ def _at_opening(context: PhaseContext) -> PhaseContext:
     if context.run_id is None and context.draws_afresh:
         return replace(context, run_id=new_run_id(context.name))
     return context
+
+
+def _described(context: PhaseContext) -> PhaseContext:
+    """Put the cache in place, describe a fresh run, and look up the temperature of a replayed one.
+
+    Returns:
+        The context to open.
+
+    Raises:
+        ConfigurationError: If another package's cache is in place, and the phase needs ours.
+    """
+    cache = ensure_installed()
+    if cache is None:
+        if any(policy != Policy.REUSE for policy in context.policies):
+            raise ConfigurationError(
+                f"phase {context.name!r} needs the managed cache, and dspy.cache is a {type(dspy.cache).__name__} of "
+                "another package; call cachectl.install() to replace it"
+            )
+        return context
+    if context.run_id is None or context.cassette_token:
+        return context  # a cassette knows its runs
+    drawn_at = _run_temperature(cache, context.run_id)
+    policy = context.policy
+    if policy.replays and policy.temperature is None:
+        return replace(context, policy=replace(policy, temperature=drawn_at))
+    if _is_described(context):
+        if drawn_at is not None and drawn_at != policy.temperature:
+            state.say_once(
+                f"run-temperature:{context.run_id}",
+                f"run {context.run_id!r} was drawn with the temperature {drawn_at:g} lent, and now "
+                f"{policy.temperature!r} is: its stored draws do not answer these calls",
+            )
+        runs.note_opening(
+            cache.tiers,
+            context.run_id,
+            phase=context.name,
+            policy=policy.name,
+            temperature=policy.temperature,
+            token=context.token,
+        )
+    return context
+
+
+def _describe_end(run: PhaseRun, error: BaseException | None) -> None:
+    """Note that a run is complete, if nothing failed, and keep the statistics of use."""
+    cache = installed()
+    context = run.context
+    if cache is not None and error is None and context.run_id is not None and _is_described(context):
+        runs.note_end(cache.tiers, context.run_id, token=context.token, tally=run.stats)
+    if state.usage is not None:
+        state.usage.flush()
+
+
+def _is_described(context: PhaseContext) -> bool:
+    return context.policy.fresh and context.policy.stores and not context.cassette_token
+
+
+def _run_temperature(cache: ManagedCache, run_id: str) -> float | None:
+    """Return the temperature that a run's draws were lent; None where none was, or the run is not known."""
+    data = cache.tiers.get(runs.run_key(run_id))
+    if data is None:
+        return None
+    try:
+        return records.decode_origin(data).temperature
+    except StoreError as error:
+        state.say_once(f"run:{run_id}", f"the description of run {run_id!r} cannot be read: {error}")
+        return None
 
 
 def _settings_of(run: PhaseRun) -> dict[str, Any]:

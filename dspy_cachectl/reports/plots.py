@@ -109,8 +109,7 @@ def _draw_score(axes: Axes, report: Measurement) -> None:
     if report.failures and without is not None:
         axes.plot([without], [0.0], "o", mfc="none", mec=_COLOURS[1], ms=10, label="without failures")
         axes.legend(frameon=False, fontsize=8, borderaxespad=0.0)
-    axes.set_ylim(-1.0, 1.0)
-    axes.set_yticks([])
+    axes.set(ylim=(-1.0, 1.0), yticks=[])
     axes.spines[["top", "left", "right"]].set_visible(False)
     if report.table.score_range == (0.0, 1.0):
         axes.set_xlim(-0.02, 1.02)
@@ -163,8 +162,7 @@ def _draw_heat_map(figure: Figure, axes: Axes, report: Measurement) -> None:
     _mark_failures(axes, shown)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set_ylabel("repeat")
-    axes.set_xlabel("question, sorted by its mean score")
+    axes.set(xlabel="question, sorted by its mean score", ylabel="repeat")
     distinct = report.distinct
     some = "" if len(shown) == report.n else f"{len(shown)} of "
     axes.set_title(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import io
+from abc import ABC, abstractmethod
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -119,3 +120,20 @@ def _html_part(part: Part) -> str:
     if part.is_aside:
         return f'<details><summary style="{_HTML_TITLE};cursor:pointer">{title}</summary>{body}</details>'
     return f'<div style="{_HTML_TITLE}">{title}</div>{body}'
+
+
+class Shown(ABC):
+    """A value that shows itself: as text, in a terminal, and in a notebook. It says what, and leaves to others how."""
+
+    @abstractmethod
+    def _sheet(self) -> Sheet:
+        """Return what is shown of it."""
+
+    def __str__(self) -> str:
+        return as_text(self._sheet())
+
+    def __rich__(self) -> RenderableType:
+        return as_panel(self._sheet())
+
+    def _repr_html_(self) -> str:
+        return as_html(self._sheet())

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.statistics.intervals import MANY_QUESTIONS, Interval
 from dspy_cachectl.statistics.quantiles import check_level, needed
 from dspy_cachectl.statistics.scores import QuestionScores, ScoreTable
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 FEWEST_RESAMPLES = 2_000
 # How many positions are drawn at once: 16 MB of them, whatever the number of questions.
@@ -59,7 +56,7 @@ def bootstrap_interval(
 
     import numpy as np
 
-    def of_units(chosen: NDArray[np.int64]) -> float:
+    def of_units(chosen: Any) -> float:
         return float(statistic([row for unit in chosen for row in units[unit]]))
 
     found = stats.bootstrap(
