@@ -1,19 +1,20 @@
-"""What an evaluation finds in the prediction library, and what it leaves there."""
+"""What one answer of a program was made of, and what an evaluation finds and leaves in the prediction library."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import dspy
 
+from dspy_cachectl.accounting.ledger import Tally
+from dspy_cachectl.calls.call import Call
 from dspy_cachectl.context.process import state
 from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError
-from dspy_cachectl.evaluation.answer_costs import AnswerCost
 from dspy_cachectl.evaluation.scoring import Scored
 from dspy_cachectl.fingerprints.canonical import UnstableError, text
 from dspy_cachectl.fingerprints.data import Question
@@ -25,6 +26,40 @@ from dspy_cachectl.reports.measurement import DrawResult
 from dspy_cachectl.reports.report import EvalReport
 
 Predictions = bool | str | os.PathLike[str] | Library
+
+
+@dataclass
+class AnswerCost:
+    """The LM calls of one answer: of a question and a repeat.
+
+    Attributes:
+        draws: What identifies each of the LM's answers, in the order in which they ended.
+        tally: What happened to the calls.
+        created: When each of the LM's answers was bought, in Unix seconds, where that is known.
+    """
+
+    draws: list[str] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
+    created: list[float] = field(default_factory=list)
+
+    def add(self, call: Call) -> None:
+        """Add a call that has ended."""
+        self.tally.add(call.tally)
+        if call.answered.outcome not in {None, "failed", "missed"}:
+            self.draws.append(call.draw_id)
+        if call.answered.origin is not None and call.answered.origin.created:
+            self.created.append(call.answered.origin.created)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what it is made of, spent and saved, as fields of a kept prediction."""
+        tally = self.tally
+        return {
+            "draws": tuple(self.draws),
+            "prompt_tokens": tally.prompt_tokens_spent + tally.prompt_tokens_saved,
+            "completion_tokens": tally.completion_tokens_spent + tally.completion_tokens_saved,
+            "cost": tally.cost_spent + tally.cost_saved,
+            "seconds": tally.seconds_spent + tally.seconds_saved,
+        }
 
 
 class KeptPredictions:

@@ -26,8 +26,7 @@ from dspy_cachectl.context.phases import PhaseContext, PhaseRun
 from dspy_cachectl.context.process import SETTING
 from dspy_cachectl.context.ruling import draw_unit, phase_here
 from dspy_cachectl.errors import CachectlError, ConfigurationError, MissingExtraError
-from dspy_cachectl.evaluation.answer_costs import AnswerCost
-from dspy_cachectl.evaluation.kept_predictions import KeptPredictions, Predictions, library_of, output_hash
+from dspy_cachectl.evaluation.kept_predictions import AnswerCost, KeptPredictions, Predictions, library_of, output_hash
 from dspy_cachectl.evaluation.observed_program import NumberedExample, observed
 from dspy_cachectl.evaluation.scoring import Scored, check_metric, score_with
 from dspy_cachectl.fingerprints.data import Question, questions_of

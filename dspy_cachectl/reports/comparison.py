@@ -10,11 +10,21 @@ from typing import Any
 
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.reports.measurement import Measurement
-from dspy_cachectl.reports.numbers import ends_text, level_text, money, number, p_value, places, score_text, short
 from dspy_cachectl.reports.plots import plot_scores
 from dspy_cachectl.reports.render import Shown
 from dspy_cachectl.reports.sheets import Cell, Part, Sheet, Tone, facts, notes, sheet
-from dspy_cachectl.reports.texts import MISSING, plural
+from dspy_cachectl.reports.texts import (
+    MISSING,
+    ends_text,
+    level_text,
+    money,
+    number,
+    p_value,
+    places,
+    plural,
+    score_text,
+    short,
+)
 from dspy_cachectl.statistics.intervals import Interval
 from dspy_cachectl.statistics.paired import compare_paired
 from dspy_cachectl.statistics.power import POWER, holm, selection_bias

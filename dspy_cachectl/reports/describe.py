@@ -9,19 +9,22 @@ from typing import Any
 
 from dspy_cachectl.accounting.ledger import NOTABLE
 from dspy_cachectl.reports.measurement import DrawResult, Measurement, Provenance
-from dspy_cachectl.reports.numbers import (
+from dspy_cachectl.reports.sheets import Cell, Sheet, facts, notes, sheet
+from dspy_cachectl.reports.texts import (
+    MISSING,
+    cut,
     duration,
     ends_text,
     level_text,
     money,
     number,
     places,
+    plural,
     score_text,
     short,
     short_name,
+    when,
 )
-from dspy_cachectl.reports.sheets import Cell, Sheet, facts, notes, sheet
-from dspy_cachectl.reports.texts import MISSING, cut, plural, when
 
 _FAILURES_SHOWN = 3
 _CHARACTERS_SHOWN = 80

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError, StoreUnavailableError
 from dspy_cachectl.reports.measurement import Measurement, QuestionResult
-from dspy_cachectl.reports.numbers import ends_text, level_text, score_text
-from dspy_cachectl.reports.texts import cut, harmless, plural
+from dspy_cachectl.reports.texts import cut, ends_text, harmless, level_text, plural, score_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,10 +16,10 @@ from dspy_cachectl.predictions.snapshot import open_snapshot
 from dspy_cachectl.reports.comparison import Comparison, compare_two
 from dspy_cachectl.reports.describe import report_sheet
 from dspy_cachectl.reports.measurement import DrawResult, Measurement, Provenance, QuestionResult
-from dspy_cachectl.reports.numbers import ends_text, level_text, number, places
 from dspy_cachectl.reports.plots import plot_report
 from dspy_cachectl.reports.render import Shown
 from dspy_cachectl.reports.sheets import Sheet
+from dspy_cachectl.reports.texts import ends_text, level_text, number, places
 from dspy_cachectl.reports.writing import write_whole
 
 REPORT_VERSION = 1

@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from dspy_cachectl.reports.comparison import Comparisons, compare
-from dspy_cachectl.reports.numbers import duration, money, number, p_value, places
 from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.reports.texts import duration, money, number, p_value, places
 from tests.reports.made_up import report
 
 EVIL = '<script>alert("x")</script> [red]loud[/red] \x1b[31m\x07 \u202eback\u2066 \x9b31m \ud800'
