@@ -19,10 +19,7 @@ would retry it, fall back to another adapter, or turn it into an observation of 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from collections.abc import Sequence
 
 
 class CachectlError(Exception):

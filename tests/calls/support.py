@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -64,6 +65,15 @@ def assert_counted(tally: Tally, **expected: int) -> None:
     rest = {name: value for name, value in expected.items() if name not in OUTCOMES}
     assert rest == {name: getattr(tally, name) for name in rest}
     assert tally.calls == sum(outcomes.values())
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait for something that other threads bring about."""
+    for _ in range(30_000):
+        if true():
+            return
+        threading.Event().wait(0.001)
+    raise AssertionError("it never came to that")
 
 
 def waiters(future: Future[Any]) -> int:

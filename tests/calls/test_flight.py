@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from dspy_cachectl.calls.flight import Flights
-from tests.calls.support import waiters
+from tests.calls.support import until, waiters
 from tests.limits import PATIENCE
 
 
@@ -47,19 +46,11 @@ def _waiting(flights: Flights[str], key: str) -> int:
     return sum(waiters(flight.ended) for (name, _), flight in flights._flights.items() if name == key)
 
 
-def _until(true: Callable[[], bool]) -> None:
-    for _ in range(30_000):
-        if true():
-            return
-        threading.Event().wait(0.001)
-    raise AssertionError("it never came to that")
-
-
 def _run_threads(flights: Flights[str], asked: Asked, count: int) -> list[object]:
     """One leader and `count - 1` waiters, let go when all are in place."""
     with ThreadPoolExecutor(count) as pool:
         futures = [pool.submit(flights.run, "k", asked.ask, lambda: "handed") for _ in range(count)]
-        _until(lambda: _waiting(flights, "k") == count - 1)
+        until(lambda: _waiting(flights, "k") == count - 1)
         asked.go.set()
         return [future.exception() or future.result() for future in futures]
 
@@ -107,7 +98,7 @@ def test_with_nothing_to_hand_over_each_asks_for_itself() -> None:
     flights, asked = Flights[str](), Asked(hold=True)
     with ThreadPoolExecutor(4) as pool:
         futures = [pool.submit(flights.run, "k", asked.ask, lambda: None) for _ in range(4)]
-        _until(lambda: _waiting(flights, "k") == 3)
+        until(lambda: _waiting(flights, "k") == 3)
         asked.go.set()
         assert ["answer"] * 4 == [future.result() for future in futures]
     assert 4 == asked.count
@@ -227,7 +218,7 @@ def test_loops_of_several_threads_share_one_answer() -> None:
 
     with ThreadPoolExecutor(6) as pool:
         futures = [pool.submit(work) for _ in range(6)]
-        _until(lambda: _waiting(flights, "k") == 5)
+        until(lambda: _waiting(flights, "k") == 5)
         asked.go.set()
         assert ["answer"] + ["handed"] * 5 == sorted(future.result() for future in futures)
     assert 1 == asked.count

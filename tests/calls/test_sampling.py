@@ -18,6 +18,11 @@ from tests.endpoint import Endpoint
 PHASES = ["compile", "eval"]
 
 
+def again(phase: str) -> dict[str, str]:
+    """The options under which a phase is served what it bought before."""
+    return {"run_id": "sampling"} if phase == "eval" else {}
+
+
 def sampled(module: Any, program: dspy.Module, answers: list[str]) -> Any:
     """BestOfN or Refine with N=3 and a reward that is never enough; what it saw is appended to `answers`."""
 
@@ -34,39 +39,21 @@ class TestSamplingModules:
     """BestOfN and Refine; Refine also asks for advice twice."""
 
     def test_three_draws(self, endpoint: Endpoint, lm: MakeLM, phase: str, module: Any, requests: int) -> None:
-        """N=3 are three different answers, each a request of its own."""
-        dspy.configure(lm=lm(temperature=1.0))
-        answers: list[str] = []
-        with cachectl.phase(phase) as run:
-            sampled(module, qa(), answers)(question="Q?")
-        assert len(set(answers)) == 3
-        assert requests == endpoint.requests
-        assert_counted(run.stats, fresh=requests, not_distinct=0)
+        """N=3 are three different answers, each a request of its own.
 
-    def test_asked_again(self, endpoint: Endpoint, lm: MakeLM, phase: str, module: Any, requests: int) -> None:
-        """Asked again, `compile` serves the same three answers and `eval` draws three more."""
+        Asked again, `compile` serves the same three and `eval` draws three more; the same run again is served them.
+        """
         dspy.configure(lm=lm(temperature=1.0))
+        passages, served = (2, "resumed") if phase == "eval" else (1, "reused")
         answers: list[str] = []
-        with cachectl.phase(phase):
-            for _ in range(2):
-                sampled(module, qa(), answers)(question="Q?")
-        if phase == "compile":
-            assert requests == endpoint.requests
-            assert answers[:3] == answers[3:]
-        else:
-            assert 2 * requests == endpoint.requests
-            assert len(set(answers)) == 6
-
-    def test_resumed(self, endpoint: Endpoint, lm: MakeLM, phase: str, module: Any, requests: int) -> None:
-        """The same run again, or the same compile, is served the same three answers."""
-        dspy.configure(lm=lm(temperature=1.0))
-        options = {"run_id": "sampling"} if phase == "eval" else {}
-        answers: list[str] = []
-        for _ in range(2):
-            with cachectl.phase(phase, **options):
-                sampled(module, qa(), answers)(question="Q?")
-        assert answers[:3] == answers[3:]
-        assert requests == endpoint.requests
+        for fresh in (passages * requests, 0):
+            with cachectl.phase(phase, **again(phase)) as run:
+                for _ in range(2):
+                    sampled(module, qa(), answers)(question="Q?")
+            assert_counted(run.stats, fresh=fresh, not_distinct=0, **{served: 2 * requests - fresh})
+        assert answers[:6] == answers[6:]
+        assert 3 * passages == len(set(answers))
+        assert passages * requests == endpoint.requests
 
     def test_inside_a_program(self, endpoint: Endpoint, lm: MakeLM, phase: str, module: Any, requests: int) -> None:
         """Deep inside a program, and around a program of several modules, it is the same."""
@@ -174,13 +161,13 @@ def _resampled(lm: Any) -> list[Any]:
 @pytest.mark.parametrize("copies", [_copied, _resampled])
 def test_copies_of_an_lm(endpoint: Endpoint, lm: MakeLM, phase: str, copies: Callable[[Any], list[Any]]) -> None:
     """Copies with rollout ids, made by hand or by SIMBA, draw apart; a copy of a copy is the same LM."""
-    with cachectl.phase(phase, **({"run_id": "copies"} if phase == "eval" else {})):
+    with cachectl.phase(phase, **again(phase)):
         answers = [one("hello")[0] for one in copies(lm(temperature=1.0))]
     assert len(set(answers)) == 3
 
-    with cachectl.phase(phase, **({"run_id": "copies"} if phase == "eval" else {})):
-        again = [copy.deepcopy(one).copy()("hello")[0] for one in copies(lm(temperature=1.0))]
-    assert answers == again
+    with cachectl.phase(phase, **again(phase)):
+        copied = [copy.deepcopy(one).copy()("hello")[0] for one in copies(lm(temperature=1.0))]
+    assert answers == copied
     assert endpoint.requests == 3
 
 
@@ -206,13 +193,13 @@ def test_typed_requests(endpoint: Endpoint, lm: MakeLM, phase: str, how: str) ->
             *(ask(base, rollout_id=at) for at in (3, 4)),
         ]
 
-    with cachectl.phase(phase, **({"run_id": "typed"} if phase == "eval" else {})) as run:
+    with cachectl.phase(phase, **again(phase)) as run:
         answers = draws()
     assert len(set(answers)) == 5
     assert endpoint.requests == 5
     assert_counted(run.stats, fresh=5)
 
-    with cachectl.phase(phase, **({"run_id": "typed"} if phase == "eval" else {})):
+    with cachectl.phase(phase, **again(phase)):
         assert answers == draws()
     assert endpoint.requests == 5
 
@@ -241,12 +228,11 @@ def test_temperature_of_a_typed_request(endpoint: Endpoint, lm: MakeLM) -> None:
 def test_several_at_once(endpoint: Endpoint, lm: MakeLM, phase: str, engine: str) -> None:
     """n=3 are three different answers; they are one entry, and served together."""
     asker = lm(temperature=1.0, engine=engine)
-    options = {"run_id": "several"} if phase == "eval" else {}
-    with cachectl.phase(phase, **options) as run:
+    with cachectl.phase(phase, **again(phase)) as run:
         answers = asker("hello", n=3)
     assert len(set(answers)) == 3
     assert endpoint.requests == run.stats.requests
-    with endpoint.counting() as seen, cachectl.phase(phase, **options):
+    with endpoint.counting() as seen, cachectl.phase(phase, **again(phase)):
         assert asker("hello", n=3) == answers
     assert seen.requests == 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 
 import dspy_cachectl as cachectl
 from dspy_cachectl.calls.lm import _FLIGHTS
-from tests.calls.support import waiters
+from tests.calls.support import until, waiters
 from tests.endpoint import Endpoint
 from tests.limits import PATIENCE
 
@@ -23,15 +22,6 @@ QUESTION = "What is asked by all?"
 def waiting() -> int:
     """How many calls wait for another one's answer."""
     return sum(waiters(flight.ended) for flight in list(_FLIGHTS._flights.values()))
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Wait for something that other threads bring about."""
-    for _ in range(30_000):
-        if true():
-            return
-        threading.Event().wait(0.001)
-    raise AssertionError("it never came to that")
 
 
 def ask_in_threads(lm: cachectl.LM, endpoint: Endpoint, count: int) -> list[Any]:
