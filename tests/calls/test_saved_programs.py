@@ -73,17 +73,6 @@ def test_loads_anywhere(
     assert endpoint.requests == 2
 
 
-def test_state_names_nothing_of_ours(lm: MakeLM, tmp_path: Path) -> None:
-    """The saved file has DSPy's class, no role or endpoint of ours, and no API key."""
-    program = qa()
-    program.set_lm(lm(role="judge", endpoint="here", version="1"))
-    program.save(tmp_path / "saved.json")
-    text = (tmp_path / "saved.json").read_text()
-    assert "cachectl" not in text
-    assert "sk-test-secret" not in text
-    assert json.loads(text)["lm"] == {**json.loads(text)["lm"], "model": "openai/test-model", "cache": True}
-
-
 def test_loaded_here_it_can_be_wrapped(endpoint: Endpoint, lm: MakeLM, plain_lm: MakeLM, tmp_path: Path) -> None:
     """A loaded program's LM obeys the phase again once it is wrapped, and shares the entries it had."""
     program = qa()

@@ -28,17 +28,6 @@ def test_pass_rates_are_those_of_all_choices_of_draws(scores: list[list[float]],
     assert pass_hat_k(table, k) == pytest.approx(float(np.mean(all_passed)))
 
 
-@given(binary_rows)
-def test_pass_rates_are_ordered(scores: list[list[float]]) -> None:
-    """pass^k falls with k, pass@k rises, and both are the mean score at k = 1."""
-    table = table_of(scores)
-    at, hat = [pass_at_k(table, k) for k in (1, 2, 3)], [pass_hat_k(table, k) for k in (1, 2, 3)]
-    assert at[0] == pytest.approx(table.mean)
-    assert hat[0] == pytest.approx(table.mean)
-    assert at == sorted(at)
-    assert hat == sorted(hat, reverse=True)
-
-
 def test_pass_rates_are_unbiased() -> None:
     """From five draws, pass@3 and pass^3 of questions of known difficulty, on average."""
     rng = np.random.default_rng(1)
