@@ -52,6 +52,7 @@ def account(call: Call) -> None:
     if state.usage is not None and ruling.cassette is None:
         used = (asked.kind.value, asked.model, ruling.context.name, asked.role or "", asked.run_id or "")
         state.usage.record(used, tally, call.key if call.answered.outcome in SERVED else None)
+    # A governed LM's call is found around the code that it runs; a plain one's only here, by the id of DSPy's call.
     if WATCHED and asked.kind is Kind.PLAIN_LM and (call_id := ACTIVE_CALL_ID.get()) in WATCHED:
         WATCHED[call_id] = call
     if ruling.run is not None and ruling.run.on_call is not None:

@@ -84,6 +84,8 @@ def _shared_form(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_managed(lm: dspy.BaseLM, *, asynchronous: bool) -> bool:
     """Tell whether DSPy runs an LM's calls itself; a legacy `forward` LM runs its own, without the cache."""
+    # DSPy's `prepare` says the same, but only with the whole call, which is not decided yet. A test holds one to the
+    # other.
     if not hasattr(lm, "_engine_spec"):
         return False
     base = DummyLM if isinstance(lm, DummyLM) else dspy.LM if isinstance(lm, dspy.LM) else None

@@ -53,6 +53,7 @@ def uninstall() -> None:
                     del dspy.cache  # DSPy builds its own at the next use
                 else:
                     dspy.cache = state.dspys_cache
+        # What was counted is written through the tiers, so before they close.
         _stop_counting()
         state.cache.tiers.close()
         state.cache, state.dspys_cache = None, None

@@ -49,6 +49,7 @@ class Governed:
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Answer as `dspy.LM` does, under the policy of the phase."""
+        # Before DSPy's own `__call__`: its callbacks, its history and its cache then see the draw that is asked for.
         call, prompt, kwargs = open_lm_call(self, prompt, messages, kwargs, asynchronous=False)
         parent = functools.partial(super().__call__, prompt, **kwargs)  # type: ignore[misc]
 
@@ -56,6 +57,7 @@ class Governed:
             with asking(call, self, handed):
                 return _answered(call, parent())
 
+        # Who waits for another's answer waits out here: inside DSPy's call, callbacks would be open and retries run.
         with counted(call):
             return ask(None) if _goes_alone(call) else _FLIGHTS.run(call.key or "", ask, lambda: _handed(call))
 

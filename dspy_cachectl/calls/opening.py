@@ -55,6 +55,7 @@ def open_lm_call(
     if lent is not None:
         prompt, kwargs = _with_temperature(prompt, kwargs, lent)
     endpoint = lm.endpoint or endpoint_of(lm.model, {**lm.kwargs, **kwargs}, getattr(lm, "_engine_spec", None))
+    # A name that the user gave holds on every machine; an address, or the number of a DummyLM, does not.
     if ruling.cassette is not None and (lm.endpoint is None or lm.endpoint.startswith(UNNAMED)):
         endpoint = ruling.cassette.endpoint(lm.model, endpoint)
     asked = Asked(
@@ -71,6 +72,7 @@ def open_lm_call(
         cached=adapter.asks_cache(lm, kwargs, managed=managed),
     )
     with contextlib.suppress(draws.UncacheableError):
+        # The lent temperature is in the request already, the rollout id not yet: it is made from what is asked.
         # Without a canonical form there is no key: the call goes through, counted as uncacheable.
         _identify(asked, adapter.request_of(lm, prompt, messages, kwargs, asynchronous=asynchronous))
     call = Call(asked, parent=current_call())
