@@ -204,9 +204,10 @@ class Database:
         return self._kept
 
     def _exists(self) -> bool:
-        if self.path.exists() and not self.path.is_file():
+        is_there = self.path.exists()
+        if is_there and not self.path.is_file():
             raise StoreUnavailableError(f"{self.path} is not a file")  # a named pipe would be waited for
-        return self.path.exists()
+        return is_there
 
     def _look_up(self) -> tuple[int, int] | None:
         try:
@@ -323,9 +324,10 @@ class Database:
     def _why(self, error: BaseException) -> str:
         if is_locked(error):
             return f"another process kept it locked for {self.patience:g} s"
-        if isinstance(error, sqlite3.OperationalError) and shutil.disk_usage(self.path.parent).free < _LEAST_ROOM:
-            # SQLite often says "disk I/O error"; and to remove something, too, it has to write first.
-            return f"{error}. The disk is full: make room for some 100 kB elsewhere on it, and try again"
+        with contextlib.suppress(OSError):  # the folder may be gone
+            if isinstance(error, sqlite3.OperationalError) and shutil.disk_usage(self.path.parent).free < _LEAST_ROOM:
+                # SQLite often says "disk I/O error"; and to remove something, too, it has to write first.
+                return f"{error}. The disk is full: make room for some 100 kB elsewhere on it, and try again"
         return reason(error)
 
 

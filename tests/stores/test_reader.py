@@ -11,7 +11,7 @@ import pytest
 from dspy_cachectl.errors import StoreUnavailableError
 from dspy_cachectl.stores.disk import DiskStore
 from dspy_cachectl.stores.reader import FolderReader
-from tests.stores.contract import COMPILED, DRAWN, VECTOR
+from tests.stores.contract import COMPILED, VECTOR
 
 
 @pytest.fixture
@@ -22,17 +22,6 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def store(folder: Path) -> DiskStore:
     return DiskStore(folder)
-
-
-def test_reads_what_the_store_wrote(store: DiskStore, folder: Path) -> None:
-    """It gives the same bytes, keys and labels as the store, which may be in use."""
-    store.put("small", b"value", COMPILED)
-    store.put("large", bytes(600_000), DRAWN)
-    reader = FolderReader(folder)
-
-    assert [b"value", bytes(600_000), None] == [reader.get(key) for key in ("small", "large", "other")]
-    assert ["large", "small"] == list(reader.keys())
-    assert store.labels() == reader.labels()
 
 
 def test_writes_nothing(store: DiskStore, folder: Path, tmp_path: Path) -> None:
@@ -76,17 +65,6 @@ def test_how_much_room_it_takes(store: DiskStore, folder: Path) -> None:
 
     assert with_large >= 1_000_000
     assert with_large - FolderReader(folder).bytes_used() >= 990_000
-
-
-def test_a_missing_folder_is_empty_and_stays_missing(folder: Path) -> None:
-    """There is nothing in a folder that is not there."""
-    reader = FolderReader(folder)
-
-    assert reader.get("key") is None
-    assert [] == list(reader.keys())
-    assert {} == reader.labels()
-    assert 0 == reader.bytes_used()
-    assert not folder.exists()
 
 
 def test_a_database_that_is_only_just_made_is_empty(folder: Path) -> None:
