@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from dspy_cachectl.cli import demo, looking, mlflow, predictions, removing, run, stats, surroundings, transfer, verify
+from dspy_cachectl.cli import checking, looking, mlflow, predictions, removing, run, transfer
 from dspy_cachectl.cli.options import StoreOption
 from dspy_cachectl.errors import CachectlError
 from dspy_cachectl.reports.texts import harmless_lines
@@ -79,19 +79,19 @@ def show_path(context: typer.Context) -> None:
 app.command("ls")(looking.list_store)
 app.command("show")(looking.show_entry)
 app.command("diff")(looking.show_difference)
-app.command("stats")(stats.show_stats)
+app.command("stats")(looking.show_stats)
 app.add_typer(removing.runs_app)
 app.command("clear")(removing.clear_entries)
 app.command("prune")(removing.prune_entries)
-app.command("verify")(verify.verify_store)
+app.command("verify")(checking.verify_store)
 app.command("export")(transfer.export_entries)
 app.command("import")(transfer.import_entries)
-app.command("doctor")(surroundings.check_surroundings)
-app.add_typer(surroundings.config_app)
+app.command("doctor")(checking.check_surroundings)
+app.add_typer(checking.config_app)
 app.add_typer(predictions.app)
 app.command("explain")(looking.explain_miss)
 app.command("run", context_settings={"allow_interspersed_args": False})(run.run_script)
-app.command("demo")(demo.run_demo)
+app.command("demo")(run.run_demo)
 app.add_typer(mlflow.app)
 
 

@@ -1,13 +1,14 @@
-"""`dspy-cachectl ls`, `show`, `diff` and `explain`: which entries there are, and what is in them."""
+"""`dspy-cachectl ls`, `show`, `diff`, `explain` and `stats`: which entries there are, and what is in them."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
@@ -17,7 +18,7 @@ from dspy_cachectl.cli.output import console, print_json, print_json_lines, prin
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.manage.selection import Selection
 from dspy_cachectl.reports.progress_bar import progress
-from dspy_cachectl.reports.texts import age, plural, size, when
+from dspy_cachectl.reports.texts import age, harmless, plural, size, when
 from dspy_cachectl.stores.listing import Order
 from dspy_cachectl.stores.reader import FolderReader
 
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 
 Key = Annotated[str, typer.Argument(metavar="KEY", help="The key of an entry, or how it begins.", show_default=False)]
 
+By: TypeAlias = Literal["model", "phase", "role", "run", "kind"]
+
+_GROUP = ("kind", "phase", "role", "model")
+_NUMBERS = ("entries", "calls", "served", "tokens spent", "tokens saved", "spent", "saved")
+_BAR = 40
 _COLUMNS = ("key", "age", "kind", "model", "phase", "role", "run", "size", "served", "prompt")
 _KEY_SHOWN = 12
 _STYLES = {"both": "", "first": "red", "second": "green", "cut": "dim"}
@@ -39,9 +45,9 @@ def list_store(
     context: typer.Context,
     *,
     selection: Selection,
-    sort: Annotated[Order, typer.Option("--sort", help="What to sort by; the newest, largest, most served first.")] = (
-        Order.AGE
-    ),
+    sort: Annotated[
+        Order, typer.Option("--sort", help="What to sort by; the newest, largest, most served first.")
+    ] = "age",
     reverse: Annotated[bool, typer.Option("--reverse", help="The other way round.")] = False,
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="How many at most; 0 for all.")] = 20,
     as_json: AsJson = False,
@@ -163,6 +169,8 @@ def _facts(shown: manage.entries.ShownEntry) -> dict[str, str | None]:
     origin, now = shown.origin, time.time()
     last = "" if shown.served_at is None else f", last {_ago(shown.served_at, now)}"
     lent = " (lent by the phase)" if origin.lent else ""
+    read, written = origin.prompt_tokens, origin.completion_tokens
+    tokens = None if read is None and written is None else f"{read or 0:,} read, {written or 0:,} written"
     options = manage.entry_text.options(shown.request).items()
     return {
         "key": shown.key,
@@ -177,7 +185,7 @@ def _facts(shown: manage.entries.ShownEntry) -> dict[str, str | None]:
         "ordinal": None if origin.ordinal is None else str(origin.ordinal),
         "endpoint": origin.endpoint,
         "temperature": None if origin.temperature is None else f"{origin.temperature:g}{lent}",
-        "tokens": _tokens(origin.prompt_tokens, origin.completion_tokens),
+        "tokens": tokens,
         "cost": None if origin.cost is None else f"${origin.cost:.6g}",
         "took": f"{origin.seconds:.2f} s, {plural(origin.requests, 'request')}",
         "response": ", ".join(origin.response_ids) or None,
@@ -190,12 +198,6 @@ def _ago(moment: float, now: float) -> str:
     return f"{when(moment)}, {age(now - moment)} ago"
 
 
-def _tokens(read: int | None, written: int | None) -> str | None:
-    if read is None and written is None:
-        return None
-    return f"{read or 0:,} read, {written or 0:,} written"
-
-
 def _words(spans: list[Span]) -> Text:
     return styled(*((_MARKS[span.of].format(span.text), _STYLES[span.of]) for span in spans))
 
@@ -205,3 +207,91 @@ def _print_part(title: str, text: str | Text, style: str) -> None:
     out.print()
     out.print(styled((title, style)), soft_wrap=True)
     out.print(styled((text, "")) if isinstance(text, str) else text, soft_wrap=True)
+
+
+def show_stats(
+    context: typer.Context,
+    *,
+    by: Annotated[By | None, typer.Option("--by", help="Tell apart only by this.")] = None,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw it as bars.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with everything told apart.")] = False,
+) -> None:
+    """Show how much is stored, how often it was served, and what that saved.
+
+    Entries are counted in the phase that bought them, calls in the phase that they were made in.
+    """
+    found = manage.store_usage.store_usage(FolderReader(context.obj.folder()))
+    if as_json:
+        print_json(found)
+    elif _print_head(found):
+        if plot:
+            field = by or "model"
+            _print_bars(found.by[field], field)
+        else:
+            _print_table(found, by)
+
+
+def _print_head(found: manage.store_usage.StoreUsage) -> bool:
+    total, tally = found.total, found.total.tally
+    print_line(str(found.store))
+    if not total.entries and not tally.calls:
+        print("Nothing is stored yet.")
+        return False
+    print(f"{plural(total.entries, 'entry', 'entries')}, {size(found.bytes)}")
+    if tally.calls:
+        print(
+            f"{plural(tally.calls, 'call')}, {_share(total)} of them served; "
+            f"{tally.tokens_saved:,} tokens and ${tally.cost_saved:.4g} saved, "
+            f"{tally.tokens_spent:,} tokens and ${tally.cost_spent:.4g} spent"
+        )
+    return True
+
+
+def _print_table(found: manage.store_usage.StoreUsage, by: By | None) -> None:
+    if by is not None:
+        rows = [(name, *_numbers(usage)) for name, usage in found.by[by].items()]
+        print_table((by, *_NUMBERS), rows, right=_NUMBERS)
+        return
+    groups = manage.store_usage.sums(found.labels, lambda label: tuple(str(getattr(label, name)) for name in _GROUP))
+    print_table(
+        (*_GROUP, "runs", *_NUMBERS),
+        [(*group, f"{len(usage.runs):,}" if usage.runs else "", *_numbers(usage)) for group, usage in groups.items()],
+        right=("runs", *_NUMBERS),
+    )
+
+
+def _numbers(usage: manage.store_usage.Usage) -> Sequence[str]:
+    tally = usage.tally
+    return (
+        f"{usage.entries:,}",
+        f"{tally.calls:,}" if tally.calls else "",
+        _share(usage),
+        f"{tally.tokens_spent:,}" if tally.calls else "",
+        f"{tally.tokens_saved:,}" if tally.calls else "",
+        f"${tally.cost_spent:.4g}" if tally.cost_spent else "",
+        f"${tally.cost_saved:.4g}" if tally.cost_saved else "",
+    )
+
+
+def _share(usage: manage.store_usage.Usage) -> str:
+    return "-" if usage.hit_rate is None else f"{usage.hit_rate:.0%}"
+
+
+def _print_bars(usages: Mapping[str, manage.store_usage.Usage], by: str) -> None:
+    from rich.text import Text
+
+    out = console()
+    width = max(len(harmless(name)) for name in usages)
+    most_entries = max(usage.entries for usage in usages.values())
+    most_calls = max(usage.tally.calls for usage in usages.values())
+    for title, most in (("entries", most_entries), ("calls: █ served, ░ not", most_calls)):
+        out.print(f"\n{by}: {title}" if most else "")
+        for name, usage in usages.items() if most else ():
+            if title == "entries":
+                bars = [("█" * round(_BAR * usage.entries / most), "blue"), (f" {usage.entries:,}", "")]
+            else:
+                tally = usage.tally
+                served = round(_BAR * tally.served / most)
+                rest = round(_BAR * tally.calls / most) - served
+                bars = [("█" * served, "green"), ("░" * rest, "red"), (f" {tally.calls:,}, {_share(usage)}", "")]
+            out.print(Text.assemble(f"{harmless(name) or '-':<{width}} ", *bars), soft_wrap=True)

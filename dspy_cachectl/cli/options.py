@@ -53,7 +53,12 @@ class StoreOption:
             typer.BadParameter: If the store is not a folder.
             StoreUnavailableError: If this user may not look at it.
         """
-        location = self.named if self.named is not None else _configured()
+        location = self.named
+        if location is None:
+            # Reading the configuration takes longer than all the rest of a command.
+            from dspy_cachectl.config import settings
+
+            location = settings().store
         with wrong_usage("--store"):
             folder = folder_of(location)
         if folder is None:
@@ -66,13 +71,6 @@ class StoreOption:
         if is_a_file:
             raise typer.BadParameter(f"{str(folder)!r} is a file; name a folder", param_hint="--store")
         return folder.absolute()
-
-
-def _configured() -> str:
-    # Reading the configuration takes longer than all the rest of a command.
-    from dspy_cachectl.config import settings
-
-    return settings().store
 
 
 age_in = wrong_usage()(parse_age)
@@ -136,9 +134,12 @@ def selecting(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def selects(*arguments: Any, **given: Any) -> None:
         values = {name: given.pop(name, None) for name in _SELECTORS}
-        named = {name: value for name, value in values.items() if value not in (None, "", [])}
-        chosen: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in named.items()}
-        command(*arguments, selection=Selection(**chosen), **given)
+        named: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+            if value not in (None, "", [])
+        }
+        command(*arguments, selection=Selection(**named), **given)
 
     parameters = [*places, *options, *own[len(places) :]]
     # This is what typer makes the options of.

@@ -27,14 +27,13 @@ def print_json(value: Any) -> None:
 
 def print_json_lines(items: Iterable[Any]) -> None:
     """Print one JSON array, each item on a line of its own as soon as it is there."""
-    left = iter(items)
     # Nothing is begun before it is known that there is something to be read.
-    first = list(itertools.islice(left, 1))
-    print("[", end="")
-    for number, item in enumerate(itertools.chain(first, left)):
-        print("," if number else "")
+    before = "["
+    for item in items:
+        print(before)
         print(json.dumps(as_json(item)), end="")
-    print("\n]")
+        before = ","
+    print("[\n]" if before == "[" else "\n]")
 
 
 def print_line(text: str) -> None:

@@ -1,17 +1,17 @@
-"""`dspy-cachectl run`: somebody's script under a policy, without touching its code."""
+"""`dspy-cachectl run`, somebody's script under a policy, without touching its code; and `demo`, one of our own."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import runpy
 import sys
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -22,51 +22,6 @@ if TYPE_CHECKING:
     from dspy_cachectl.context.phases import PhaseRun
     from dspy_cachectl.policy import Policy
     from dspy_cachectl.replay.cassettes import Cassette
-
-
-@dataclass(frozen=True)
-class Script:
-    """What is to be run.
-
-    Attributes:
-        target: The path of a script, or the name of a module.
-        arguments: What it finds in `sys.argv` after its own name.
-        is_module: Whether it is a module, found as Python finds modules.
-    """
-
-    target: str
-    arguments: Sequence[str] = ()
-    is_module: bool = False
-
-    def check(self) -> None:
-        """Find it, before anything is opened for it.
-
-        Raises:
-            ConfigurationError: If there is no such script.
-        """
-        if not self.is_module and not Path(self.target).exists():
-            raise ConfigurationError(f"there is no script {self.target!r}; a module is run with -m")
-
-    def run(self) -> int:
-        """Run it as Python would, as `__main__`, and return its exit code. An error of its is shown as Python does."""
-        path = Path(self.target)
-        where = Path.cwd() if self.is_module else path.resolve().parent if path.is_file() else path
-        sys.path.insert(0, str(where))
-        sys.argv = [self.target, *self.arguments]
-        try:
-            if self.is_module:
-                runpy.run_module(self.target, run_name="__main__", alter_sys=True)
-            else:
-                runpy.run_path(self.target, run_name="__main__")
-        except SystemExit as end:
-            if end.code is None or isinstance(end.code, int):
-                return end.code or 0
-            sys.stderr.write(f"{end.code}\n")
-            return 1
-        except Exception as error:  # noqa: BLE001 - whatever a script raises
-            traceback.print_exception(type(error), error, _within(error.__traceback__))
-            return 1
-        return 0
 
 
 def run_script(
@@ -89,7 +44,7 @@ def run_script(
         Path | None, typer.Option("--cassette", metavar="FILE", help="Replay this cassette, or record it (--mode).")
     ] = None,
     mode: Annotated[
-        str, typer.Option("--mode", metavar="MODE", help="What the cassette does: replay, record, new or all.")
+        Literal["replay", "record", "new", "all"], typer.Option("--mode", help="What the cassette does.")
     ] = "replay",
     is_module: Annotated[bool, typer.Option("-m", help="SCRIPT is the name of a module.")] = False,
     script: Annotated[str, typer.Argument(metavar="SCRIPT", help="The script to run.")],
@@ -102,7 +57,8 @@ def run_script(
     Options of this command stand before the script; what stands after it is the script's. Phases that the script opens
     itself rule inside. The exit code is the script's; the summary goes to the standard error stream.
     """
-    _check_mode(context, mode, cassette)
+    if cassette is None and context.get_parameter_source("mode").name != "DEFAULT":  # type: ignore[union-attr]
+        raise typer.BadParameter("it says what a cassette does; name one with --cassette", param_hint="--mode")
     from dspy_cachectl.policy import Policy
 
     with wrong_usage("--policy"):
@@ -112,27 +68,53 @@ def run_script(
     # The script, and the processes that it starts, find the store where they always look for it.
     if context.obj.named is not None:
         os.environ["DSPY_CACHECTL_STORE"] = context.obj.named
-    found = Script(script, arguments or [], is_module)
-    found.check()
+    if not is_module and not Path(script).exists():
+        raise ConfigurationError(f"there is no script {script!r}; a module is run with -m")
     if force_recompute:
         from dspy_cachectl.config import configure
 
         configure(force_recompute=True)
         os.environ["DSPY_CACHECTL_FORCE_RECOMPUTE"] = "true"  # for the processes that the script starts
-    raise typer.Exit(_run_under(found, cassette, mode, phase_name=phase, policy=chosen, run_id=run_id))
+    play = functools.partial(_run, script, arguments or [], is_module=is_module)
+    raise typer.Exit(_run_under(play, cassette, mode, phase_name=phase, policy=chosen, run_id=run_id))
 
 
-def _check_mode(context: typer.Context, mode: str, cassette: Path | None) -> None:
-    from dspy_cachectl.context.open_cassette import Mode
+def _run(target: str, arguments: Sequence[str], *, is_module: bool) -> int:
+    """Run a script as Python would, as `__main__`, and return its exit code. An error of its is shown as Python does.
 
-    if mode not in get_args(Mode):
-        raise typer.BadParameter(f"one of {', '.join(get_args(Mode))}, not {mode!r}", param_hint="--mode")
-    if cassette is None and context.get_parameter_source("mode").name != "DEFAULT":  # type: ignore[union-attr]
-        raise typer.BadParameter("it says what a cassette does; name one with --cassette", param_hint="--mode")
+    Args:
+        target: The path of a script, or the name of a module, found as Python finds modules.
+        arguments: What it finds in `sys.argv` after its own name.
+        is_module: Whether it is a module.
+    """
+    path = Path(target)
+    where = Path.cwd() if is_module else path.resolve().parent if path.is_file() else path
+    sys.path.insert(0, str(where))
+    sys.argv = [target, *arguments]
+    try:
+        if is_module:
+            runpy.run_module(target, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(target, run_name="__main__")
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        sys.stderr.write(f"{end.code}\n")
+        return 1
+    except Exception as error:  # noqa: BLE001 - whatever a script raises
+        traceback.print_exception(type(error), error, _within(error.__traceback__))
+        return 1
+    return 0
 
 
 def _run_under(
-    script: Script, path: Path | None, mode: str, *, phase_name: str | None, policy: Policy | None, run_id: str | None
+    play: Callable[[], int],
+    path: Path | None,
+    mode: Literal["replay", "record", "new", "all"],
+    *,
+    phase_name: str | None,
+    policy: Policy | None,
+    run_id: str | None,
 ) -> int:
     """Run a script under a cassette and a phase, where they are named, and return its exit code."""
     from dspy_cachectl.calls.installation import ensure_installed
@@ -144,10 +126,10 @@ def _run_under(
     try:
         with contextlib.ExitStack() as stack:
             if path is not None:
-                opened = stack.enter_context(cassette(path, mode))  # type: ignore[arg-type]
+                opened = stack.enter_context(cassette(path, mode))
             if phase_name is not None:
                 run = stack.enter_context(phase(phase_name, policy, run_id=run_id, everywhere=True))
-            code = script.run()
+            code = play()
     except CachectlError as error:
         if opened is None and run is None:
             raise  # nothing was run
@@ -176,3 +158,34 @@ def _within(trace: TracebackType | None) -> TracebackType | None:
     while inner is not None and inner.tb_frame.f_code.co_filename in {__file__, runpy.__file__, "<frozen runpy>"}:
         inner = inner.tb_next
     return inner or trace
+
+
+def run_demo(
+    *,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="An OpenAI-compatible server to ask, instead of the local model."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="The name of the model at that server.")] = None,
+    api_key_env: Annotated[
+        str | None,
+        typer.Option(metavar="VAR", help="The environment variable that holds that server's key, if it wants one."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A folder to keep what the demo writes. Default: nothing is kept."),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Half of the examples, and no MLflow.")] = False,
+) -> None:
+    """Compile from the cache and evaluate afresh, on a real model.
+
+    Without options that is a small model on this machine: offline, and without a key. It takes a minute or two.
+    """
+    from dspy_cachectl.demo.environment import prepare_environment
+
+    # Before dspy, which may load litellm.
+    prepare_environment()
+    from dspy_cachectl.demo.pipeline import run
+
+    with wrong_usage():
+        run(endpoint=endpoint, model=model, api_key_env=api_key_env, output=output, quick=quick)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -14,7 +14,6 @@ import typer
 from dspy_cachectl import manage
 from dspy_cachectl.cli.options import AsJson, DryRun, selecting
 from dspy_cachectl.cli.output import print_json, print_line
-from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.manage.selection import Selection
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.texts import harmless, plural, size
@@ -136,15 +135,11 @@ def _print_left_out(left_out: Counter[str]) -> None:
 
 
 def _function(name: str) -> Callable[[str], str]:
-    module, colon, attribute = name.partition(":")
-    if not (module and colon and attribute):
-        raise typer.BadParameter("write it as module:function", param_hint="--redact-with")
     sys.path.insert(0, str(Path.cwd()))
     try:
-        function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise typer.BadParameter(str(error), param_hint="--redact-with") from error
-    if not callable(function):
-        raise ConfigurationError(f"{name} is no function; --redact-with takes one from text to text")
-    found: Callable[[str], str] = function
+        found: Callable[[str], str] = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise typer.BadParameter(f"{error}; write it as module:function", param_hint="--redact-with") from error
+    if not callable(found):
+        raise typer.BadParameter(f"{name} is no function from text to text", param_hint="--redact-with")
     return found

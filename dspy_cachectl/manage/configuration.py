@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource, PyprojectTomlConfigSettingsSource
 
-from dspy_cachectl.config import PhaseSettings, Settings, settings
+from dspy_cachectl.config import Settings, settings
 from dspy_cachectl.entries.secrets import HIDDEN, is_secret_name, scrub
 from dspy_cachectl.errors import ConfigurationError
 
@@ -55,20 +54,18 @@ def configuration(*, store: str | None = None) -> Configuration:
         ConfigurationError: If pyproject.toml cannot be read at all.
     """
     written = dict(_written())
+    problems: list[str] = []
     try:
-        values = dict(_flat(_dumped(settings())))
-        problems: list[str] = []
+        values = dict(_flat(settings().model_dump()))
     except ConfigurationError as error:
+        problems.append(scrub(str(error)))
         values = {name: value for name, (value, _) in written.items()}
-        problems = [*_problems(error, written)]
-    known = {**values}
     if store is not None:
-        known["store"] = store
-    found = []
-    for name, value in sorted(known.items()):
-        origin = "--store" if name == "store" and store is not None else written.get(name, (None, "default"))[1]
-        found.append(Setting(name, _shown(name, value), origin))
-    return Configuration(found, [scrub(problem) for problem in problems])
+        values["store"] = store
+        written["store"] = (store, "--store")
+    origins = {name: origin for name, (_, origin) in written.items()}
+    found = [Setting(name, _shown(name, value), origins.get(name, "default")) for name, value in sorted(values.items())]
+    return Configuration(found, problems)
 
 
 def _written() -> Iterator[tuple[str, tuple[Any, str]]]:
@@ -84,32 +81,11 @@ def _written() -> Iterator[tuple[str, tuple[Any, str]]]:
 
 
 def _variable(name: str) -> str:
-    parts = name.split(".")
+    """Return the environment variable that a setting comes from: one of its own, or one that holds several as JSON."""
+    parts = name.upper().split(".")
     there = {known.upper(): known for known in os.environ}
-    for end in range(len(parts), 0, -1):
-        candidate = _PREFIX + "__".join(parts[:end]).upper()
-        if candidate in there:
-            return there[candidate]
-    return f"{_PREFIX}{name.upper()}"
-
-
-def _problems(error: ConfigurationError, written: Mapping[str, tuple[Any, str]]) -> Iterator[str]:
-    cause = error.__cause__
-    if not isinstance(cause, ValidationError):
-        yield str(error)
-        return
-    for item in cause.errors(include_url=False, include_input=False):
-        name = ".".join(map(str, item["loc"]))
-        origins = {origin for known, (_, origin) in written.items() if f"{known}.".startswith(f"{name}.")}
-        yield f"{name or 'the settings'}: {item['msg']} (from {', '.join(sorted(origins)) or 'default'})"
-
-
-def _dumped(known: Settings) -> dict[str, Any]:
-    plain = known.model_dump()
-    plain["phases"] = {
-        name: {**PhaseSettings().model_dump(), **phase} for name, phase in sorted(plain["phases"].items())
-    }
-    return plain
+    candidates = (_PREFIX + "__".join(parts[:end]) for end in range(len(parts), 0, -1))
+    return next(there[one] for one in candidates if one in there)
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

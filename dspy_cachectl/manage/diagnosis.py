@@ -159,13 +159,14 @@ def check_store(around: Surroundings) -> Iterator[Finding]:
             yield Finding("store", "error", f"{folder} cannot be made", "name another folder in DSPY_CACHECTL_STORE")
         return
     yield from _database(reader)
-    for path in (folder, folder / DATABASE):
-        if not os.access(path, os.W_OK):
-            yield Finding(
-                "store", "warning", f"{path} cannot be written: its answers are served, new ones are not kept",
-                "give this user the right to write, or name another folder in DSPY_CACHECTL_STORE",
-            )  # fmt: skip
-            break
+    refused = [path for path in (folder, folder / DATABASE) if not os.access(path, os.W_OK)]
+    if refused:
+        yield Finding(
+            "store",
+            "warning",
+            f"{refused[0]} cannot be written: its answers are served, new ones are not kept",
+            "give this user the right to write, or name another folder in DSPY_CACHECTL_STORE",
+        )
     log = folder / f"{DATABASE}-wal"
     size = log.stat().st_size if log.exists() else 0
     if size > _LARGE_LOG:
@@ -242,7 +243,12 @@ def check_mlflow(around: Surroundings) -> Iterator[Finding]:
     if uri is None:
         yield Finding("mlflow server", "ok", "none is configured in MLFLOW_TRACKING_URI")
         return
-    shown, problem = _reach(uri, limit=around.timeout)
+    shown, problem = scrub(without_credentials(uri)), None
+    try:
+        limiter = TimeLimiter()
+        problem = limiter.run(lambda: _problem_of(uri), limit=around.timeout, target=shown)
+    except CachectlError as error:
+        problem = str(error)
     if problem is None:
         yield Finding("mlflow server", "ok", f"{shown} answers")
     else:
@@ -309,24 +315,8 @@ def _file_system(path: Path) -> str | None:
     return kind
 
 
-def _reach(uri: str, *, limit: float) -> tuple[str, str | None]:
-    """Ask whether somebody answers at an address.
-
-    Args:
-        uri: The address, perhaps with credentials.
-        limit: Seconds. Whatever the address does, it does not take longer.
-
-    Returns:
-        The address as it may be shown, and what is wrong; None where it answers.
-    """
-    shown = scrub(without_credentials(uri))
-    try:
-        return shown, TimeLimiter().run(lambda: _problem_of(uri), limit=limit, target=shown)
-    except CachectlError as error:
-        return shown, str(error)
-
-
 def _problem_of(uri: str) -> str | None:
+    """Return what is wrong with a server's address, perhaps with credentials; None where somebody answers there."""
     try:
         parts = urlsplit(uri)
         if parts.scheme in {"http", "https"}:
@@ -348,7 +338,5 @@ def _asked(scheme: str, host: str, path: str) -> str | None:
             return None
     except urllib.error.HTTPError as error:
         return None if error.code < 500 else f"it answers with status {error.code}"
-    except (OSError, ValueError) as error:
-        return scrub(f"it cannot be reached: {getattr(error, 'reason', error)}")
-    except Exception as error:  # noqa: BLE001 - what speaks there may be no HTTP at all
-        return scrub(f"it does not answer as a server does: {error!r}")
+    except Exception as error:  # noqa: BLE001 - nobody may be there, or somebody who does not speak HTTP
+        return scrub(f"it does not answer as a server does: {getattr(error, 'reason', error)!r}")

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import asdict
-from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from dspy_cachectl.entries import answers, draws, records
 from dspy_cachectl.entries.values import TAG, check
@@ -30,21 +28,11 @@ _FILENAME = re.compile(r"[0-9a-f]{2}[/\\][0-9a-f]{2}[/\\][0-9a-f]{28}\.val")
 _PICKLED = 4
 """diskcache's mode of a value that is a pickle."""
 _PAGE = 200
+_COLUMNS = "key, mode, filename, CASE WHEN length(value) <= ? THEN value END, store_time"
 
 REFUSED = "not plain answers: nothing of them was run"
 FOREIGN = "of a kind that DSPy does not write"
 EMPTY = "empty answers or refusals: they are asked for again"
-
-
-class _Row(NamedTuple):
-    """A row of diskcache's table, as whoever may write to the folder has filled it."""
-
-    folder: Path
-    key: Any
-    mode: Any
-    filename: Any
-    value: Any
-    stored: Any
 
 
 def default_folder() -> Path:
@@ -77,29 +65,39 @@ def import_folder(
     shards = _shards(folder)
     if not shards:
         raise ConfigurationError(f"{str(folder)!r} is no cache of DSPy's: it holds no {DATABASE}")
-    done = Imported()
+    done, where = Imported(), draws.clean_endpoint(endpoint)
     total = sum(int(shard.query("SELECT COUNT(*) FROM Cache")[0][0]) for shard in shards)
     with Unpickler() as unpickler:
-        for row in watched(chain.from_iterable(map(_rows, shards)), total, advance):
+        rows = ((shard.path, row) for shard in shards for row in shard.every_row(_COLUMNS, LARGEST, at_once=_PAGE))
+        for place, row in watched(rows, total, advance):
             try:
-                _import_row(store, row, unpickler, done, endpoint=draws.clean_endpoint(endpoint), dry_run=dry_run)
+                _import_row(store, place, row, unpickler, done, endpoint=where, dry_run=dry_run)
             except LeftOutError as error:
                 done.left_out[str(error)] += 1
             except CorruptEntryError as error:
                 is_refused = isinstance(error, RefusedPickleError)
-                done.note_damage(REFUSED if is_refused else DAMAGED, f"{row.key[:12]}: {error}")
+                done.note_damage(REFUSED if is_refused else DAMAGED, f"{row[1][:12]}: {error}")
     return done
 
 
 def _import_row(
-    store: Store, row: _Row, unpickler: Unpickler, done: Imported, *, endpoint: str | None, dry_run: bool
+    store: Store,
+    place: Path,
+    row: tuple[Any, ...],
+    unpickler: Unpickler,
+    done: Imported,
+    *,
+    endpoint: str | None,
+    dry_run: bool,
 ) -> None:
-    if not (isinstance(row.key, str) and _KEY.fullmatch(row.key) and row.mode == _PICKLED):
+    # Whoever may write to the folder has filled it, with whatever.
+    _, key, mode, filename, value, stored = row
+    if not (isinstance(key, str) and _KEY.fullmatch(key) and mode == _PICKLED):
         raise LeftOutError(FOREIGN)
-    if store.get(dspy_key(row.key)) is not None:
+    if store.get(dspy_key(key)) is not None:
         done.kept += 1
         return
-    answer = unpickler.read(_pickle(row))
+    answer = unpickler.read(_pickle(place, filename, value))
     check(answer)
     is_response = isinstance(answer, dict) and answer.get(TAG) == "response"
     is_sampled = is_response or (isinstance(answer, dict) and "_dspy_format" in answer)
@@ -115,7 +113,7 @@ def _import_row(
         kind=DSPY_KIND,
         model=_model(fields),
         endpoint=endpoint,
-        created=row.stored if isinstance(row.stored, float) else 0.0,
+        created=stored if isinstance(stored, float) else 0.0,
         requests=facts.requests,
         prompt_tokens=facts.prompt_tokens,
         completion_tokens=facts.completion_tokens,
@@ -124,7 +122,7 @@ def _import_row(
         truncated=facts.truncated,
     )
     data = records.put_together(asdict(origin), answer, tagged=True, request={})
-    store.put(dspy_key(row.key), data, Label(kind=DSPY_KIND, model=origin.model))
+    store.put(dspy_key(key), data, Label(kind=DSPY_KIND, model=origin.model))
 
 
 def _shards(folder: Path) -> list[FolderReader]:
@@ -136,30 +134,16 @@ def _shards(folder: Path) -> list[FolderReader]:
     return [shard for shard in shards if shard.exists()]
 
 
-def _rows(shard: FolderReader) -> Iterator[_Row]:
-    last = -(2**63)
-    while True:
-        rows = shard.query(
-            "SELECT rowid, key, mode, filename, CASE WHEN length(value) <= ? THEN value END, store_time FROM Cache"
-            " WHERE rowid > ? ORDER BY rowid LIMIT ?",
-            (LARGEST, last, _PAGE),
-        )
-        for last, *row in rows:  # noqa: B007 - the last row is where the next page begins
-            yield _Row(shard.path, *row)
-        if len(rows) < _PAGE:
-            return
-
-
-def _pickle(row: _Row) -> bytes:
-    if isinstance(row.value, bytes):
-        return row.value
-    if not isinstance(row.filename, str) or not _FILENAME.fullmatch(row.filename):
+def _pickle(folder: Path, filename: Any, value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(filename, str) or not _FILENAME.fullmatch(filename):
         raise CorruptEntryError("its value is not there, or too large")
     try:
-        with (row.folder / row.filename).open("rb") as file:
+        with (folder / filename).open("rb") as file:
             return file.read(LARGEST + 1)
     except OSError as error:
-        raise StoreUnavailableError(f"could not read {row.folder / row.filename}: {error}") from error
+        raise StoreUnavailableError(f"could not read {folder / filename}: {error}") from error
 
 
 def _model(fields: Any) -> str:

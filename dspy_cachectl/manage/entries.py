@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
@@ -67,8 +66,9 @@ class ShownEntry(StoredEntry):
 
 def rows_of(selection: Selection, *, now: float) -> Rows:
     """Return which rows a selection means. What it says of their text is not among it."""
-    after, before = selection.window(now)
-    return Rows(selection.matches, None if math.isinf(after) else after, None if math.isinf(before) else before)
+    after = None if selection.newer_than is None else now - selection.newer_than
+    before = None if selection.older_than is None else now - selection.older_than
+    return Rows(selection.matches, after, before)
 
 
 def entries_of(
@@ -100,7 +100,7 @@ def list_entries(
     selection: Selection,
     *,
     now: float,
-    order: Order = Order.AGE,
+    order: Order = "age",
     reverse: bool = False,
     limit: int | None = None,
     advance: Advance | None = None,
@@ -137,9 +137,7 @@ def list_entries(
 
 
 def _asks(request: dict[str, Any], text: str | None) -> bool:
-    if text is None:
-        return True
-    return any(text.casefold() in part.text.casefold() for part in entry_text.messages(request))
+    return text is None or any(text.casefold() in part.text.casefold() for part in entry_text.messages(request))
 
 
 def find(reader: FolderReader, prefix: str) -> ShownEntry:

@@ -76,22 +76,18 @@ def _message(message: Mapping[str, Any]) -> Iterator[Part]:
     content = message.get("content", message.get("parts"))
     if content is not None:
         yield Part(role, _text(content))
-    for call in _list(message.get("tool_calls")):
-        yield _tool_call(call)
+    yield from map(_tool_call, _list(message.get("tool_calls")))
 
 
 def _output(output: Any) -> Iterator[Part]:
-    if not isinstance(output, Mapping):
-        yield _answered(output)
-        return
-    if output.get("reasoning_content"):
-        yield Part("reasoning", _text(output["reasoning_content"]))
-    if output.get("text") is not None:
-        yield _answered(output["text"])
-    for call in _list(output.get("tool_calls")):
-        yield _tool_call(call)
-    if not {"text", "tool_calls"} & output.keys():
-        yield Part("value", _text(output))
+    said = output if isinstance(output, Mapping) else {"text": output}
+    if said.get("reasoning_content"):
+        yield Part("reasoning", _text(said["reasoning_content"]))
+    if said.get("text") is not None:
+        yield _answered(said["text"])
+    yield from map(_tool_call, _list(said.get("tool_calls")))
+    if not {"text", "tool_calls"} & said.keys():
+        yield Part("value", _text(said))
 
 
 def _response(response: Mapping[str, Any]) -> Iterator[Part]:
@@ -125,14 +121,11 @@ def _answered(text: Any) -> Part:
 
 
 def _indented(text: Any) -> str | None:
-    if isinstance(text, str):
-        if not text.lstrip().startswith(("{", "[")):
-            return None
-        try:
-            text = json.loads(text)
-        except ValueError:
-            return None
-    return json.dumps(text, indent=2, ensure_ascii=False) if isinstance(text, (dict, list)) else None
+    try:
+        parsed = json.loads(text) if isinstance(text, str) else text
+    except ValueError:
+        return None
+    return json.dumps(parsed, indent=2, ensure_ascii=False) if isinstance(parsed, (dict, list)) else None
 
 
 def _text(value: Any) -> str:
@@ -144,9 +137,7 @@ def _text(value: Any) -> str:
 
 
 def _piece(item: Any) -> str:
-    if isinstance(item, str):
-        return item
-    text = item.get("text")
+    text = item if isinstance(item, str) else item.get("text")
     if isinstance(text, str):
         return text
     # A picture is a megabyte of letters.

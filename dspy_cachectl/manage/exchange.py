@@ -123,9 +123,7 @@ def export(
     for key in watched(keys, len(keys), advance):
         try:
             recording = _recording(reader, key, cleaner)
-        except LeftOutError as error:
-            done.left_out[str(error)] += 1
-        except (CorruptEntryError, FormatVersionError) as error:
+        except (LeftOutError, CorruptEntryError, FormatVersionError) as error:
             done.left_out[_reason(error)] += 1
         else:
             recordings.append(recording)
@@ -190,7 +188,9 @@ def import_file(
     return done
 
 
-def _reason(error: StoreError) -> str:
+def _reason(error: Exception) -> str:
+    if isinstance(error, LeftOutError):
+        return str(error)
     return NEWER if isinstance(error, FormatVersionError) else DAMAGED
 
 

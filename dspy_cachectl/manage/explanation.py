@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
 from dspy_cachectl.entries import differences, draws
-from dspy_cachectl.entries.nearest import Nearest, nearest
+from dspy_cachectl.entries.nearest import nearest
 from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.manage import entries
 from dspy_cachectl.manage.progress import Advance, watched
-from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.listing import Rows, read_entries, row_numbers
 from dspy_cachectl.stores.reader import FolderReader
 
@@ -60,10 +59,9 @@ def explain_entry(reader: FolderReader, prefix: str, *, advance: Advance | None 
     shown = entries.find(reader, prefix)
     if not shown.request:
         raise ConfigurationError(f"the entry {shown.key} keeps no request, so there is nothing to compare")
-    found, searched = _nearest(reader, shown.request, shown.label, before=shown.stored, advance=advance)
-    if found is None:
-        return Explanation(shown.key, True, "nothing like it was stored before it", searched=searched)
-    return _explained(shown.key, True, shown.request, found, searched, run_id=shown.origin.run_id)
+    known = Explanation(shown.key, True, "nothing like it was stored before it")
+    run_id, model = shown.origin.run_id, shown.label.model
+    return _with_nearest(reader, known, shown.request, model, run_id=run_id, before=shown.stored, advance=advance)
 
 
 def explain_request(reader: FolderReader, request: Mapping[str, Any], *, advance: Advance | None = None) -> Explanation:
@@ -85,36 +83,34 @@ def explain_request(reader: FolderReader, request: Mapping[str, Any], *, advance
         raise ConfigurationError("the request has no key: something in it has no canonical form")
     if reader.get(key) is not None:
         return Explanation(key, True, "it is stored: a phase that reuses answers serves it")
-    label = Label(kind="lm", model=str(asked["request"].get("model", "")))
-    found, searched = _nearest(reader, asked, label, before=None, advance=advance)
-    if found is None:
-        return Explanation(key, False, "nothing like it is stored", searched=searched)
-    return _explained(key, False, asked, found, searched, run_id=None)
+    known = Explanation(key, False, "nothing like it is stored")
+    return _with_nearest(reader, known, asked, asked["request"]["model"], advance=advance)
 
 
-def _explained(
-    key: str, stored: bool, asked: Mapping[str, Any], found: Nearest, searched: int, *, run_id: str | None
+def _with_nearest(
+    reader: FolderReader,
+    known: Explanation,
+    asked: Mapping[str, Any],
+    model: str,
+    *,
+    run_id: str | None = None,
+    before: float | None = None,
+    advance: Advance | None = None,
 ) -> Explanation:
-    return Explanation(
-        key=key,
-        stored=stored,
+    numbers: Sequence[int] = ()
+    # An entry of the same model is nearer than any other; only where there is none are the others looked at.
+    for same in (lambda one: one.is_answer and one.model == model, lambda one: one.is_answer):
+        numbers = numbers or row_numbers(reader, Rows(same, before=before), limit=MOST_SEARCHED)
+    found = nearest(asked, _entries(reader, numbers, advance))
+    if found is None:
+        return replace(known, searched=len(numbers))
+    return replace(
+        known,
         reason=found.reason(asked, run_id),
         nearest=found.key,
         differences=tuple(differences.between(asked, found.description)),
-        searched=searched,
+        searched=len(numbers),
     )
-
-
-def _nearest(
-    reader: FolderReader, asked: Mapping[str, Any], label: Label, *, before: float | None, advance: Advance | None
-) -> tuple[Nearest | None, int]:
-    # An entry of the same model is nearer than any other; only where there is none are the others looked at.
-    for same in (lambda one: one.is_answer and one.model == label.model, lambda one: one.is_answer):
-        numbers = row_numbers(reader, Rows(same, before=before), limit=MOST_SEARCHED)
-        if not numbers:
-            continue
-        return nearest(asked, _entries(reader, numbers, advance)), len(numbers)
-    return None, 0
 
 
 def _entries(reader: FolderReader, numbers: Sequence[int], advance: Advance | None) -> Iterator[tuple[str, bytes]]:

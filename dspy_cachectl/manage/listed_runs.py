@@ -49,16 +49,27 @@ class ListedRun:
 
 def list_runs(reader: FolderReader) -> list[ListedRun]:
     """Return the runs of a store, the one begun last first; those that nothing describes come last."""
-    labels = reader.labels()
-    draws = {label: count for label, count in labels.items() if label.is_answer and label.run}
+    draws = {label: count for label, count in reader.labels().items() if label.is_answer and label.run}
     found = {label.run: ListedRun(label.run, label.phase) for label in draws}
-    if any(label.kind == RUN_KIND for label in labels):
-        numbers = row_numbers(reader, Rows(lambda label: label.kind == RUN_KIND))
-        for entry, value in read_entries(reader, numbers):
-            try:
-                found[entry.label.run] = _described(entry.label.run, value())
-            except StoreError:
-                found[entry.label.run] = ListedRun(entry.label.run, entry.label.phase, state="damaged")
+    numbers = row_numbers(reader, Rows(lambda label: label.kind == RUN_KIND))
+    for entry, value in read_entries(reader, numbers):
+        run_id = entry.label.run
+        try:
+            origin, passage = runs.decode(value())
+        except StoreError:
+            found[run_id] = ListedRun(run_id, entry.label.phase, state="damaged")
+            continue
+        found[run_id] = ListedRun(
+            run_id,
+            phase=origin.phase,
+            began=origin.created,
+            temperature=origin.temperature,
+            state="complete" if passage.is_complete else "resumable",
+            ended=passage.ended,
+            calls=passage.calls,
+            failed=passage.failed,
+            policy=passage.policy,
+        )
     for label, count in draws.items():
         run = found[label.run]
         found[label.run] = replace(run, draws=run.draws + count, models=tuple(sorted({*run.models, label.model})))
@@ -85,18 +96,3 @@ def selection_of(listed: Iterable[ListedRun], wanted: Iterable[str]) -> Selectio
         chosen.update(dict.fromkeys(fitting))
     # An id may look like a pattern.
     return Selection(runs=tuple(escape(run) for run in chosen), kinds=("*",))
-
-
-def _described(run: str, data: bytes) -> ListedRun:
-    origin, passage = runs.decode(data)
-    return ListedRun(
-        run,
-        phase=origin.phase,
-        began=origin.created,
-        temperature=origin.temperature,
-        state="complete" if passage.is_complete else "resumable",
-        ended=passage.ended,
-        calls=passage.calls,
-        failed=passage.failed,
-        policy=passage.policy,
-    )

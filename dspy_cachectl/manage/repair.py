@@ -21,11 +21,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dspy_cachectl.errors import StoreError, StoreUnavailableError
+from dspy_cachectl.errors import CorruptEntryError, StoreUnavailableError
 from dspy_cachectl.manage.progress import Advance
 from dspy_cachectl.manage.verification import Flaw, Kind, Report, RowState, verify
+from dspy_cachectl.predictions.files import SnapshotFiles
 from dspy_cachectl.reports.texts import as_json
-from dspy_cachectl.stores.database import as_text
+from dspy_cachectl.stores.database import as_text, is_locked, make_private
 from dspy_cachectl.stores.disk import DiskStore
 from dspy_cachectl.stores.forks import inside_sqlite
 from dspy_cachectl.stores.reader import DATABASE
@@ -88,15 +89,19 @@ def repair(
     for _ in range(_ROUNDS):
         if not report.damage or done.problems:
             break
-        with _translated(folder):
+        try:
             _mend(folder, report.damage, done)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreUnavailableError(f"could not repair the store {folder}: {error}") from error
         report = verify(folder, predictions=predictions, advance=advance)
     return done, report
 
 
 def _mend(folder: Path, flaws: Sequence[Flaw], done: Repaired) -> None:
     if any(flaw.kind is not Kind.SNAPSHOT for flaw in flaws):
-        done.quarantine = done.quarantine or _made(quarantine_of(folder))
+        now = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
+        done.quarantine = done.quarantine or quarantine_of(folder) / now
+        make_private(done.quarantine)
         done.flaws += flaws
         (done.quarantine / "flaws.json").write_text(json.dumps(as_json(done.flaws), indent=2), encoding="ascii")
     _set_snapshots_aside([flaw for flaw in flaws if flaw.kind is Kind.SNAPSHOT], done)
@@ -106,49 +111,26 @@ def _mend(folder: Path, flaws: Sequence[Flaw], done: Repaired) -> None:
         _move_rows(folder, [flaw.row for flaw in flaws if flaw.row is not None], done)
 
 
-def _made(quarantine: Path) -> Path:
-    quarantine.mkdir(mode=0o700, exist_ok=True)
-    made = quarantine / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
-    made.mkdir(mode=0o700)
-    return made
-
-
 def _move_rows(folder: Path, rows: Sequence[RowState], done: Repaired) -> None:
     if not rows or done.quarantine is None:
         return
+    keep = f"INSERT INTO aside.Cache SELECT {_COLUMNS} FROM main.Cache WHERE rowid = ?"  # noqa: S608 - no values
+    drop = "DELETE FROM main.Cache WHERE rowid = ? AND store_time IS ?"
     with _connected(folder / DATABASE) as store:
         store.execute("ATTACH ? AS aside", (str(done.quarantine / "rows.db"),))
         store.execute(f"CREATE TABLE IF NOT EXISTS aside.Cache ({_COLUMNS})")
         for start in range(0, len(rows), _BATCH):
-            done.rows += _move_some(store, rows[start : start + _BATCH])
-
-
-def _move_some(store: sqlite3.Connection, rows: Sequence[RowState]) -> int:
-    # First all are there, then they are here no more: of two databases SQLite does not write both or none.
-    with _transaction(store, "BEGIN"):
-        for row in rows:
-            store.execute(f"INSERT INTO aside.Cache SELECT {_COLUMNS} FROM main.Cache WHERE rowid = ?", (row.rowid,))  # noqa: S608
-    delete = "DELETE FROM main.Cache WHERE rowid = ? AND store_time IS ?"
-    with _transaction(store, "BEGIN IMMEDIATE"):
-        return sum(store.execute(delete, (row.rowid, row.stored)).rowcount for row in rows)
-
-
-@contextlib.contextmanager
-def _transaction(store: sqlite3.Connection, begin: str) -> Iterator[None]:
-    store.execute(begin)
-    try:
-        yield
-        store.execute("COMMIT")
-    except BaseException:
-        if store.in_transaction:
-            store.execute("ROLLBACK")
-        raise
+            batch = rows[start : start + _BATCH]
+            # First all are there, then they are here no more: of two databases SQLite does not write both or none.
+            with store:
+                store.execute("BEGIN")
+                store.executemany(keep, [(row.rowid,) for row in batch])
+            with store:
+                store.execute("BEGIN IMMEDIATE")
+                done.rows += sum(store.execute(drop, (row.rowid, row.stored)).rowcount for row in batch)
 
 
 def _set_snapshots_aside(flaws: Sequence[Flaw], done: Repaired) -> None:
-    from dspy_cachectl.errors import CorruptEntryError
-    from dspy_cachectl.predictions.files import SnapshotFiles
-
     for flaw in flaws:
         if flaw.path is not None:
             SnapshotFiles(flaw.path.parent).set_aside(flaw.path, CorruptEntryError(flaw.message))
@@ -190,13 +172,8 @@ def _is_in_use(database: Path) -> bool:
         with _connected(database, patience=0.5) as connection:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             connection.execute("BEGIN EXCLUSIVE")
-            connection.execute("ROLLBACK")
-    except sqlite3.OperationalError as error:
-        if "locked" in str(error):
-            return True
-        raise
-    except sqlite3.DatabaseError:
-        return False  # too damaged to be used by anybody
+    except sqlite3.DatabaseError as error:
+        return is_locked(error)  # or it is too damaged to be used by anybody
     return False
 
 
@@ -235,13 +212,3 @@ def _connected(path: Path, *, patience: float = _PATIENCE) -> Iterator[sqlite3.C
     ):
         connection.text_factory = as_text
         yield connection
-
-
-@contextlib.contextmanager
-def _translated(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except StoreError:
-        raise
-    except (OSError, sqlite3.Error) as error:
-        raise StoreUnavailableError(f"could not repair the store {folder}: {error}") from error

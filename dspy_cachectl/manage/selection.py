@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -58,16 +57,6 @@ class Selection:
             and _fits(label.role, self.roles)
         )
 
-    def window(self, now: float) -> tuple[float, float]:
-        """Return the times between which entries were stored: after the first and before the second.
-
-        Args:
-            now: The time from which ages are counted, in Unix seconds; the next two are too.
-        """
-        after = -math.inf if self.newer_than is None else now - self.newer_than
-        before = math.inf if self.older_than is None else now - self.older_than
-        return after, before
-
 
 EVERYTHING = Selection()
 """Every answer."""
@@ -100,12 +89,7 @@ def parse_size(text: str) -> int:
     return size
 
 
-def _fits(name: str, wanted: Iterable[str]) -> bool:
-    wanted = tuple(wanted)
-    return not wanted or any(_is(name, one) for one in wanted)
-
-
-def _is(name: str, wanted: str) -> bool:
-    if wanted in {"", "-"}:
-        return not name
-    return name == wanted or fnmatchcase(name, wanted)
+def _fits(name: str, wanted: Collection[str]) -> bool:
+    if not name and "-" in wanted:
+        return True
+    return not wanted or any(name == one or fnmatchcase(name, one) for one in wanted)

@@ -6,7 +6,6 @@ Looking changes nothing: a damaged file is named and left where it is.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,14 +88,14 @@ def find(root: Path, name: str) -> SnapshotInfo:
     raise ConfigurationError(f"no snapshot in {str(root)!r} is called {name!r}; {known}")
 
 
-def read_rows(info: SnapshotInfo) -> list[PredictionRow]:
+def read_rows(path: Path) -> list[PredictionRow]:
     """Return all rows of a snapshot, checked.
 
     Raises:
         CorruptEntryError: If it is damaged.
         StoreUnavailableError: If it cannot be read.
     """
-    with snapshot.open_snapshot(info.path) as reader:
+    with snapshot.open_snapshot(path) as reader:
         return [decode(line) for line in reader.rows()]
 
 
@@ -122,14 +121,13 @@ def diff(one: SnapshotInfo, other: SnapshotInfo) -> SnapshotDifference:
         identity.append(f"data: {one.key.dataset[:12]} is now {other.key.dataset[:12]}")
     if one.run_id != other.run_id:
         identity.append(f"run: {one.run_id!r} is now {other.run_id!r}")
-    before, after = ({row.row_key: row for row in read_rows(info)} for info in (one, other))
-    found = SnapshotDifference(identity)
-    found.only_before = sum(place not in after for place in before)
-    found.only_after = sum(place not in before for place in after)
-    for place, old in before.items():
-        new = after.get(place)
-        if new is None:
-            continue
+    before, after = ({row.row_key: row for row in read_rows(info.path)} for info in (one, other))
+    found = SnapshotDifference(
+        identity,
+        only_before=len(before.keys() - after.keys()),
+        only_after=len(after.keys() - before.keys()),
+    )
+    for old, new in ((old, after[key]) for key, old in before.items() if key in after):
         fields = [None if row.output is None else dict(row.output.fields) for row in (old, new)]
         scores = _changed_scores(old, new)
         if scores or _text(fields[0]) != _text(fields[1]):
@@ -137,17 +135,6 @@ def diff(one: SnapshotInfo, other: SnapshotInfo) -> SnapshotDifference:
         else:
             found.same += 1
     return found
-
-
-def damaged(root: Path) -> Iterator[tuple[Path, Exception]]:
-    """Read every snapshot in a folder to its end, and yield those that cannot be, with the reason."""
-    for path in SnapshotFiles(root).files():
-        try:
-            with snapshot.open_snapshot(path) as reader:
-                for line in reader.rows():
-                    decode(line)
-        except Exception as error:  # noqa: BLE001 - the caller tells damage from what cannot be read
-            yield path, error
 
 
 def scores_of(info: SnapshotInfo) -> dict[str, float]:
@@ -161,12 +148,9 @@ def scores_of(info: SnapshotInfo) -> dict[str, float]:
 
 
 def _changed_scores(old: PredictionRow, new: PredictionRow) -> dict[str, tuple[float | None, float | None]]:
-    found = {}
-    for metric in sorted({*old.scores, *new.scores}):
-        pair = tuple(row.scores[metric].score if metric in row.scores else None for row in (old, new))
-        if pair[0] != pair[1]:
-            found[metric] = (pair[0], pair[1])
-    return found
+    before, after = ({metric: score.score for metric, score in row.scores.items()} for row in (old, new))
+    both = {metric: (before.get(metric), after.get(metric)) for metric in sorted({*before, *after})}
+    return {metric: scores for metric, scores in both.items() if scores[0] != scores[1]}
 
 
 def _text(value: Any) -> bytes:

@@ -86,17 +86,14 @@ def _harmless(value: Any) -> Any:
 
 
 def _parquet(table: list[dict[str, Any]], columns: list[str]) -> bytes:
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise MissingExtraError("writing Parquet", extra="pandas", detail=str(error)) from error
     data = {name: _alike([cells.get(name) for cells in table]) for name in columns}
     buffer = io.BytesIO()
     try:
+        import pandas as pd
+
         pd.DataFrame(data).to_parquet(buffer, index=False)
-    except ImportError as error:
-        detail = f"pandas needs an engine for Parquet: pip install pyarrow\n{error}"
-        raise MissingExtraError("writing Parquet", extra="pandas", detail=detail) from error
+    except ImportError as error:  # of pandas, or of what it writes Parquet with
+        raise MissingExtraError("writing Parquet", extra="pandas", detail=str(error)) from error
     return buffer.getvalue()
 
 

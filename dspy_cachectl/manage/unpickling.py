@@ -39,7 +39,7 @@ class RefusedPickleError(CorruptEntryError):
     """A pickle holds more than plain data and answers, is damaged, or asks for too much."""
 
 
-class Unpickler:
+class Unpickler(contextlib.AbstractContextManager["Unpickler"]):
     """Reads pickles in a process of its own, which is started anew where one has ended it. Not thread-safe.
 
     Args:
@@ -52,9 +52,6 @@ class Unpickler:
         self._memory = memory
         self._child: BaseProcess | None = None
         self._connection: Connection | None = None
-
-    def __enter__(self) -> Unpickler:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._stop()
@@ -90,11 +87,9 @@ class Unpickler:
         self._child.start()
         theirs.close()
         self._connection = mine
-        try:
+        with contextlib.suppress(EOFError):  # it ended at once
             if mine.poll(_START) and mine.recv_bytes() == _READY:
                 return mine
-        except EOFError:
-            pass  # it ended at once
         self._stop()
         raise StoreUnavailableError("the process that reads the pickles of DSPy's cache could not be started")
 

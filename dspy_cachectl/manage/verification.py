@@ -12,13 +12,13 @@ from typing import Any
 from dspy_cachectl.entries import draws, records
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreUnavailableError
 from dspy_cachectl.manage import snapshots
-from dspy_cachectl.manage.progress import Advance
+from dspy_cachectl.manage.progress import Advance, watched
+from dspy_cachectl.predictions.files import SnapshotFiles
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.reader import DATABASE, FolderReader, as_bytes
 
 _PAGE = 20
-"""How many rows are read at a time: an answer may have some megabytes."""
-_COLUMNS = "rowid, key, raw, store_time, tag, mode, value"
+_COLUMNS = "key, raw, store_time, tag, mode, value"
 _MOST_MESSAGES = 20
 
 
@@ -31,11 +31,6 @@ class Kind(Enum):
     KEY = "a key is not that of the request beside the entry, or is no key"
     SNAPSHOT = "kept predictions are damaged"
     NEWER = "an entry of a newer version; no damage"
-
-    @property
-    def word(self) -> str:
-        """Its name, as it is shown."""
-        return self.name.lower()
 
 
 @dataclass(frozen=True)
@@ -69,11 +64,6 @@ class Flaw:
     row: RowState | None = None
     path: Path | None = None
 
-    @property
-    def is_damage(self) -> bool:
-        """Whether it has to be mended."""
-        return self.kind is not Kind.NEWER
-
 
 @dataclass
 class Report:
@@ -92,7 +82,7 @@ class Report:
     @property
     def damage(self) -> list[Flaw]:
         """What has to be mended."""
-        return [flaw for flaw in self.flaws if flaw.is_damage]
+        return [flaw for flaw in self.flaws if flaw.kind is not Kind.NEWER]
 
 
 def verify(folder: Path, *, predictions: Path | None = None, advance: Advance | None = None) -> Report:
@@ -115,18 +105,13 @@ def verify(folder: Path, *, predictions: Path | None = None, advance: Advance | 
                 report.flaws.append(Flaw(Kind.DATABASE, DATABASE, problem))
             report.flaws += _rows(reader, report, advance)
         except StoreUnavailableError as error:
-            if not comes_from_damage(error):
-                raise
+            if type(error.__cause__) is not sqlite3.DatabaseError:
+                raise  # the database is not damaged, it could not be had
             if not any(flaw.kind is Kind.DATABASE for flaw in report.flaws):
                 report.flaws.append(Flaw(Kind.DATABASE, DATABASE, str(error.__cause__)))
     if predictions is not None:
         report.flaws += _snapshots(predictions)
     return report
-
-
-def comes_from_damage(error: BaseException) -> bool:
-    """Tell whether a store failed because its database is damaged, and not because it could not be had."""
-    return type(error.__cause__) is sqlite3.DatabaseError
 
 
 def database_problem(reader: FolderReader, *, quick: bool = False) -> str:
@@ -141,25 +126,12 @@ def database_problem(reader: FolderReader, *, quick: bool = False) -> str:
 
 
 def _rows(reader: FolderReader, report: Report, advance: Advance | None) -> Iterator[Flaw]:
-    count = reader.query("SELECT COUNT(*) FROM Cache")
-    total = count[0][0] if count else 0
-    last = -(2**63)
-    while True:
-        # Not the index of any column: a damaged one would hide rows.
-        rows = reader.query(
-            f"SELECT {_COLUMNS} FROM Cache NOT INDEXED WHERE rowid > ? ORDER BY rowid LIMIT {_PAGE}",  # noqa: S608
-            (last,),
-        )
-        for row in rows:
-            last = row[0]
-            report.entries += 1
-            flaw = _flaw(row)
-            if flaw is not None:
-                yield flaw
-        if advance is not None:
-            advance(report.entries, max(total, report.entries))
-        if len(rows) < _PAGE:
-            return
+    total = sum(count for (count,) in reader.query("SELECT COUNT(*) FROM Cache"))
+    for row in watched(reader.every_row(_COLUMNS, at_once=_PAGE), total, advance):
+        report.entries += 1
+        flaw = _flaw(row)
+        if flaw is not None:
+            yield flaw
 
 
 def _flaw(row: tuple[Any, ...]) -> Flaw | None:
@@ -195,10 +167,13 @@ def _expected_key(data: bytes, label: Label) -> str | None:
 
 
 def _snapshots(root: Path) -> Iterator[Flaw]:
-    for path, error in snapshots.damaged(root):
-        if isinstance(error, FormatVersionError):
+    for path in SnapshotFiles(root).files():
+        try:
+            snapshots.read_rows(path)
+        except FormatVersionError as error:
             yield Flaw(Kind.NEWER, path.name, str(error))
-        elif isinstance(error, CorruptEntryError):
+        except CorruptEntryError as error:
             yield Flaw(Kind.SNAPSHOT, path.name, str(error), path=path)
-        elif path.exists():
-            raise error
+        except StoreUnavailableError:
+            if path.exists():  # else it was removed meanwhile
+                raise

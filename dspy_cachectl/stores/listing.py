@@ -11,8 +11,7 @@ import json
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from dspy_cachectl.stores.base import Label
 from dspy_cachectl.stores.reader import FolderReader, as_bytes
@@ -29,17 +28,8 @@ _FACTS = f"rowid, key, store_time, access_time, access_count, {_SIZE}, tag"
 _WHOLE = f"{_FACTS}, mode, value"
 
 
-class Order(str, Enum):
-    """What rows are sorted by."""
-
-    AGE = "age"
-    """Stored last first."""
-
-    SIZE = "size"
-    """Largest first."""
-
-    SERVED = "served"
-    """Served most often first."""
+Order: TypeAlias = Literal["age", "size", "served"]
+"""What rows are sorted by: stored last first, largest first, or served most often first."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +69,7 @@ class Rows:
 
 
 def row_numbers(
-    reader: FolderReader, rows: Rows, *, order: Order = Order.AGE, reverse: bool = False, limit: int | None = None
+    reader: FolderReader, rows: Rows, *, order: Order = "age", reverse: bool = False, limit: int | None = None
 ) -> Sequence[int]:
     """Return the numbers of rows, in order.
 
@@ -97,7 +87,7 @@ def row_numbers(
     others = [tag for tag in tags if tag not in set(meant)]
     count, rest = (sum(tags[tag] for tag in some) for some in (meant, others))
     conditions, parameters = _window(rows)
-    by = {Order.AGE: "store_time", Order.SIZE: _SIZE, Order.SERVED: "access_count"}[order]
+    by = {"age": "store_time", "size": _SIZE, "served": "access_count"}[order]
     if others and count <= _LOOKED_UP:
         conditions.append(_tagged(meant))
         parameters.append(_as_json(meant))
@@ -108,7 +98,7 @@ def row_numbers(
         conditions.append(f"+rowid {few} (SELECT rowid FROM Cache WHERE {_tagged(chosen)})")  # noqa: S608
         parameters.append(_as_json(chosen))
     way = "ASC" if reverse else "DESC"
-    ordered = f"{by} {way}, rowid {way}" if order is Order.AGE else f"{by} {way}, store_time {way}"
+    ordered = f"{by} {way}, rowid {way}" if order == "age" else f"{by} {way}, store_time {way}"
     query = f"SELECT rowid FROM Cache WHERE {' AND '.join(conditions) or '1'} ORDER BY {ordered} LIMIT ?"  # noqa: S608
     found = reader.query(query, (*parameters, -1 if limit is None else limit))
     return array("q", (number for (number,) in found))

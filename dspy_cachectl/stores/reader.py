@@ -120,6 +120,27 @@ class FolderReader:
             found.setdefault(Label.decode(label), {})[counter] = amount
         return found
 
+    def every_row(self, columns: str, *values: object, at_once: int) -> Iterator[tuple[Any, ...]]:
+        """Yield the number and some columns of every row, so many in a query, by number and by no other index.
+
+        The index of another column may be damaged, and hide rows.
+
+        Args:
+            columns: What is read, in SQL.
+            values: The values of its parameters.
+            at_once: How many rows are in memory at a time: an answer may have some megabytes.
+        """
+        last = -(2**63)
+        while True:
+            rows = self.query(
+                f"SELECT rowid, {columns} FROM Cache NOT INDEXED WHERE rowid > ? ORDER BY rowid LIMIT ?",  # noqa: S608
+                (*values, last, at_once),
+            )
+            yield from rows
+            if len(rows) < at_once:
+                return
+            last = rows[-1][0]
+
     def bytes_used(self) -> int:
         """Return how many bytes the database takes up, without those that are to be used again."""
         query = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -12,9 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dspy_cachectl.entries import draws, records
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
+from dspy_cachectl.stores.reader import FolderReader
 from tests.processes import COMMAND_MODULES, Finished, python
 
 HEAVY = {"dspy", "litellm", "mlflow"}
@@ -100,3 +104,26 @@ def counted(folder: Path, condition: str = "1") -> int:
         found: int = plain.execute(query).fetchone()[0]
     plain.close()
     return found
+
+
+def queries(monkeypatch: pytest.MonkeyPatch, *, most: int | None = None) -> list[tuple[str, tuple[object, ...]]]:
+    """What SQLite is asked from now on, in a list that grows; no answer has more than so many rows."""
+    asked: list[tuple[str, tuple[object, ...]]] = []
+    query = FolderReader.query
+
+    def noting(reader: FolderReader, text: str, values: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+        asked.append((text, values))
+        rows = query(reader, text, values)
+        assert most is None or len(rows) <= most
+        return rows
+
+    monkeypatch.setattr(FolderReader, "query", noting)
+    return asked
+
+
+def walks(folder: Path, asked: list[tuple[str, tuple[object, ...]]]) -> list[str]:
+    """The steps of SQLite's plans for some queries in which the table itself is walked, and not an index alone."""
+    with contextlib.closing(sqlite3.connect(folder / "cache.db")) as plain:
+        plans = [plain.execute(f"EXPLAIN QUERY PLAN {text}", values).fetchall() for text, values in asked]
+    steps = [row[3] for plan in plans for row in plan]
+    return [step for step in steps if step.startswith("SCAN Cache") and "COVERING INDEX" not in step]

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -16,7 +17,7 @@ from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
 from dspy_cachectl.stores.listing import Order, Rows, read_entries, row_numbers
 from dspy_cachectl.stores.reader import FolderReader
-from tests.cli.commands import command, data, entry, fill, key_of, printed
+from tests.cli.commands import command, data, entry, fill, key_of, printed, queries, walks
 
 MINI = Label("lm", "openai/mini", "compile")
 JUDGE = Label("lm", "openai/large", "eval", "judge", "run-1")
@@ -198,26 +199,14 @@ def test_choosing_rows_uses_the_indexes(
     """However many entries there are, the table itself is not walked: the plan of SQLite names indexes only."""
     if not looked_up:
         monkeypatch.setattr("dspy_cachectl.stores.listing._LOOKED_UP", 10)
-    asked: list[tuple[str, tuple[object, ...]]] = []
-    query = FolderReader.query
-
-    def noting(reader: FolderReader, text: str, parameters: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
-        asked.append((text, parameters))
-        rows = query(reader, text, parameters)
-        assert len(rows) <= 30, "more than the labels, or what is shown, was read"
-        return rows
-
-    monkeypatch.setattr(FolderReader, "query", noting)
+    asked = queries(monkeypatch, most=30)  # the labels, and fewer that are shown
     found = list(list_entries(many, selection, now=time.time(), limit=20))
     wanted = [
         at for at in reversed(range(3000)) if selection.matches(Label("lm", f"m{at % 3}", "eval", "", f"run-{at % 30}"))
     ]
     assert wanted[:20] == [int(one.key, 16) for one in found]
     assert 3 == len(asked)
-    for text, parameters in asked:
-        plan = [row[3] for row in query(many, f"EXPLAIN QUERY PLAN {text}", parameters)]
-        walked = [step for step in plan if step.startswith("SCAN Cache") and "USING COVERING INDEX" not in step]
-        assert [] == walked, plan
+    assert [] == walks(many.path, asked)
 
 
 def test_only_what_is_shown_is_decoded(many: FolderReader, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +223,7 @@ def test_only_what_is_shown_is_decoded(many: FolderReader, monkeypatch: pytest.M
     assert 10 == len(decoded)
 
 
-@pytest.mark.parametrize("order", list(Order))
+@pytest.mark.parametrize("order", get_args(Order))
 def test_a_store_that_changes_meanwhile(many: FolderReader, order: Order) -> None:
     """An entry that is written anew comes once, one that is deleted does not come, one that is new may wait."""
     store = DiskStore(many.path)

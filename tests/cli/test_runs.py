@@ -16,7 +16,7 @@ from dspy_cachectl.entries import records
 from dspy_cachectl.stores import Label, Store
 from dspy_cachectl.stores.disk import DiskStore
 from dspy_cachectl.stores.reader import FolderReader
-from tests.cli.commands import command, counted, data, entry, fill, key_of, printed
+from tests.cli.commands import command, counted, data, entry, fill, key_of, printed, queries, walks
 from tests.processes import Finished
 
 MakeLM = Callable[..., cachectl.LM]
@@ -221,15 +221,9 @@ def test_descriptions_alone_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     entries = {"run:run-1": (Label("run", "", "eval", "", "run-1"), entry(Label("run", "", "eval", "", "run-1")))}
     label = Label("lm", "m", "eval", "", "run-1")
     store = fill(tmp_path / "store", {**entries, **{key_of(at): (label, entry(label)) for at in range(50)}})
-    asked: list[tuple[str, tuple[object, ...]]] = []
-    query = FolderReader.query
-    monkeypatch.setattr(
-        FolderReader, "query", lambda reader, text, given=(): asked.append((text, given)) or query(reader, text, given)
-    )
+    asked = queries(monkeypatch)
     assert [50] == [run.draws for run in list_runs(FolderReader(store))]
-    for text, given in asked:
-        plan = [row[3] for row in query(FolderReader(store), f"EXPLAIN QUERY PLAN {text}", given)]
-        assert [] == [step for step in plan if step.startswith("SCAN Cache") and "COVERING INDEX" not in step]
+    assert [] == walks(store, asked)
     with sqlite3.connect(store / "cache.db") as plain:
         plain.execute("UPDATE Cache SET value = X'00' WHERE key NOT LIKE 'run:%'")
     assert ["resumable"] == [run.state for run in list_runs(FolderReader(store))]

@@ -17,7 +17,7 @@ from dspy_cachectl.manage.store_usage import store_usage
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
 from dspy_cachectl.stores.reader import FolderReader
-from tests.cli.commands import counted, data, entry, fill, key_of, printed
+from tests.cli.commands import counted, data, entry, fill, key_of, printed, queries, walks
 from tests.processes import Finished
 
 COMPILED = Label("lm", "openai/mini", "compile")
@@ -102,9 +102,9 @@ def test_agrees_with_sqlite(full: Path) -> None:
     for at in range(4):
         store.put(f"more-{at}", entry(VECTOR), VECTOR)
         store.delete(key_of(at))
-        shown = data("stats", store=full)
-        assert counted(full) == shown["total"]["entries"]
-        assert counted(full, "tag LIKE 'lm%'") == shown["by"]["kind"]["lm"]["entries"]
+        found = store_usage(FolderReader(full))
+        assert counted(full) == found.total.entries
+        assert counted(full, "tag LIKE 'lm%'") == found.by["kind"]["lm"].entries
 
 
 def test_a_table_for_people(full: Path) -> None:
@@ -203,15 +203,9 @@ def test_while_another_process_writes(tmp_path: Path) -> None:
 
 def test_counting_reads_an_index_and_the_statistics(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many entries there are, SQLite walks no table, and no answer is read."""
-    asked: list[tuple[str, tuple[object, ...]]] = []
-    query = FolderReader.query
-    monkeypatch.setattr(
-        FolderReader, "query", lambda reader, text, given=(): asked.append((text, given)) or query(reader, text, given)
-    )
+    asked = queries(monkeypatch)
     assert 10 == store_usage(FolderReader(full)).total.entries
-    for text, given in asked:
-        plan = [row[3] for row in query(FolderReader(full), f"EXPLAIN QUERY PLAN {text}", given)]
-        assert [] == [step for step in plan if step.startswith("SCAN Cache") and "COVERING INDEX" not in step]
+    assert [] == walks(full, asked)
     with sqlite3.connect(full / "cache.db") as plain:
         plain.execute("UPDATE Cache SET value = X'00'")
     plain.close()

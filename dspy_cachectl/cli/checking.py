@@ -1,7 +1,9 @@
-"""`dspy-cachectl verify`."""
+"""`dspy-cachectl verify`, `doctor` and `config`: whether a store, and what is around it, is as it has to be."""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -10,12 +12,15 @@ import typer
 
 from dspy_cachectl import manage
 from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes
-from dspy_cachectl.cli.output import print_json, print_line, print_table
+from dspy_cachectl.cli.output import console, print_json, print_line, print_table
 from dspy_cachectl.reports.progress_bar import progress
-from dspy_cachectl.reports.texts import plural
+from dspy_cachectl.reports.texts import harmless, plural
 
 DAMAGED = 3
 _SHOWN = 100
+_STYLES = {"ok": "green", "warning": "yellow", "error": "red"}
+
+config_app = typer.Typer(name="config", help="See the settings.", no_args_is_help=True, rich_markup_mode=None)
 
 
 def verify_store(
@@ -61,14 +66,14 @@ def _print_report(folder: Path, found: manage.verification.Report) -> None:
     print_line(str(folder))
     print(f"Looked at {plural(found.entries, 'row')}." if found.exists else "Nothing is stored yet.")
     if found.flaws:
-        rows = ((flaw.kind.word, flaw.where, flaw.message) for flaw in found.flaws[:_SHOWN])
+        rows = ((flaw.kind.name.lower(), flaw.where, flaw.message) for flaw in found.flaws[:_SHOWN])
         print_table(("flaw", "where", "what"), rows)
         if len(found.flaws) > _SHOWN:
             print(f"... and {len(found.flaws) - _SHOWN:,} more; --json prints all.")
     counts = Counter(flaw.kind for flaw in found.flaws)
     for kind in manage.verification.Kind:
         if counts[kind]:
-            print(f"{counts[kind]:,} {kind.word}: {kind.value}")
+            print(f"{counts[kind]:,} {kind.name.lower()}: {kind.value}")
     if not found.damage:
         print("Nothing is damaged.")
 
@@ -84,3 +89,47 @@ def _print_repair(done: manage.repair.Repaired, left: manage.verification.Report
         print(f"{plural(len(left.damage), 'flaw is', 'flaws are')} left.")
     else:
         print("Nothing is damaged now.")
+
+
+def check_surroundings(
+    context: typer.Context,
+    *,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", min=0, help="How long a tracking server may take.")
+    ] = 3.0,
+    as_json: AsJson = False,
+) -> None:
+    """Check versions, configuration, store, disk, outbox and tracking server. Exits with 1 if there is an error."""
+    found = manage.diagnosis.diagnose(manage.diagnosis.Surroundings(context.obj.folder, timeout))
+    if as_json:
+        print_json(found)
+    else:
+        from rich.text import Text
+
+        for finding in found:
+            level = (f"{finding.level:<8}", _STYLES[finding.level])
+            line = Text.assemble(level, f"{finding.name:<15}", harmless(finding.message))
+            console().print(line, soft_wrap=True)
+            if finding.remedy and finding.level != "ok":
+                print_line(f"{'':<23}-> {finding.remedy}")
+    if any(finding.level == "error" for finding in found):
+        raise typer.Exit(1)
+
+
+@config_app.command("show")
+def show_settings(context: typer.Context, *, as_json: AsJson = False) -> None:
+    """Show every setting, and where it comes from. Exits with 1 if one cannot be used."""
+    by_option = context.find_root().get_parameter_source("store")
+    store = context.obj.named if by_option is not None and by_option.name == "COMMANDLINE" else None
+    found = manage.configuration.configuration(store=store)
+    if as_json:
+        print_json(found)
+    else:
+        print_table(
+            ("setting", "value", "comes from"),
+            ((item.name, json.dumps(item.value, default=str), item.origin) for item in found.settings),
+        )
+    for problem in found.problems:
+        print(f"dspy-cachectl: {harmless(problem)}", file=sys.stderr)
+    if found.problems:
+        raise typer.Exit(1)
