@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +17,9 @@ from dspy_cachectl.manage.selection import Selection, parse_size
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.texts import age, plural, size, when
 from dspy_cachectl.stores.reader import FolderReader
+
+if TYPE_CHECKING:
+    from dspy_cachectl.predictions.library import Library
 
 _SHOWN = 20
 
@@ -52,14 +56,7 @@ def clear_entries(
 def _clear(folder: Path, selection: Selection, consent: Consent) -> None:
     with progress("Looking") as advance:
         decided = manage.removal.plan(FolderReader(folder), selection, advance=advance)
-    _show(folder, decided, consent)
-    removed = 0
-    if decided.keys and consent.given(f"Remove {_entries(len(decided.keys))}?"):
-        with progress("Removing") as advance:
-            removed = manage.removal.remove(folder, decided, advance=advance)
-        consent.say(f"Removed {_entries(removed)}.")
-    if consent.as_json:
-        _print_result(folder, decided, removed=removed, dry_run=consent.dry_run)
+    _carry_out(folder, decided, consent, functools.partial(manage.removal.remove, folder, decided))
 
 
 def prune_entries(
@@ -107,6 +104,17 @@ def prune_entries(
     limits = manage.removal.Limits.configured(older_than=older_than, max_bytes=max_size)
     decided = manage.removal.plan_pruning(FolderReader(folder), limits)
     library = None if predictions is None else Library(predictions)
+    _carry_out(folder, decided, consent, functools.partial(manage.removal.prune, folder, decided, limits), library)
+
+
+def _carry_out(
+    folder: Path,
+    decided: manage.removal.Removal,
+    consent: Consent,
+    remove: Callable[..., int],
+    library: Library | None = None,
+) -> None:
+    """Show what would go, ask, remove it, and say what is gone."""
     files = [] if library is None else library.expired()
     _show(folder, decided, consent)
     for path in files:
@@ -114,13 +122,15 @@ def prune_entries(
     removed, also = 0, f" and {plural(len(files), 'file')} of predictions" if files else ""
     if (decided.keys or files) and consent.given(f"Remove {_entries(len(decided.keys))}{also}?"):
         with progress("Removing") as advance:
-            removed = manage.removal.prune(folder, decided, limits, advance=advance)
+            removed = remove(advance=advance)
         consent.say(f"Removed {_entries(removed)}.")
         if library is not None:
             files = library.prune()
             consent.say(f"Removed {plural(len(files), 'file')} of predictions.")
-    if as_json:
-        _print_result(folder, decided, removed=removed, dry_run=dry_run, predictions=[path.name for path in files])
+    if consent.as_json:
+        facts = {"store": folder, "entries": len(decided.keys), **vars(decided), "removed": removed}
+        del facts["keys"]  # there may be millions
+        print_json({**facts, "dry_run": consent.dry_run, "predictions": [path.name for path in files]})
 
 
 @runs_app.callback()
@@ -195,9 +205,3 @@ def _shares(decided: manage.removal.Removal) -> Iterator[tuple[str, ...]]:
         if rest:
             entries, bytes_ = sum(share.entries for share in rest), sum(share.bytes for share in rest)
             yield by, f"and {len(rest):,} more", f"{entries:,}", size(bytes_)
-
-
-def _print_result(folder: Path, decided: manage.removal.Removal, **done: Any) -> None:
-    planned = {"store": folder, "entries": len(decided.keys), **vars(decided), **done}
-    del planned["keys"]  # there may be millions
-    print_json(planned)

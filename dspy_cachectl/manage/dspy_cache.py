@@ -16,8 +16,8 @@ from dspy_cachectl.entries import answers, draws, records
 from dspy_cachectl.entries.values import TAG, check
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, StoreUnavailableError
 from dspy_cachectl.manage.exchange import DAMAGED, Imported, LeftOutError
-from dspy_cachectl.manage.progress import Advance, watched
 from dspy_cachectl.manage.unpickling import LARGEST, RefusedPickleError, Unpickler
+from dspy_cachectl.reports.progress_bar import Advance, watched
 from dspy_cachectl.stores import DSPY_KIND, Label, Store, dspy_key
 from dspy_cachectl.stores.reader import DATABASE, FolderReader
 

@@ -20,9 +20,9 @@ from dspy_cachectl.entries import draws, records, values
 from dspy_cachectl.entries.cleaning import Cleaner, Redact
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, FormatVersionError, StoreError
 from dspy_cachectl.manage.entries import entries_of
-from dspy_cachectl.manage.progress import Advance, watched
 from dspy_cachectl.manage.selection import Selection
 from dspy_cachectl.replay import files
+from dspy_cachectl.reports.progress_bar import Advance, watched
 from dspy_cachectl.stores import Label, Store
 from dspy_cachectl.stores.reader import FolderReader
 from dspy_cachectl.stores.tiers import Tiers

@@ -12,7 +12,7 @@ from dspy_cachectl.entries import differences, draws
 from dspy_cachectl.entries.nearest import nearest
 from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.manage import entries
-from dspy_cachectl.manage.progress import Advance, watched
+from dspy_cachectl.reports.progress_bar import Advance, watched
 from dspy_cachectl.stores.listing import Rows, read_entries, row_numbers
 from dspy_cachectl.stores.reader import FolderReader
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from dspy_cachectl.config import settings
 from dspy_cachectl.manage.entries import entries_of
-from dspy_cachectl.manage.progress import Advance
 from dspy_cachectl.manage.selection import EVERYTHING, Selection
+from dspy_cachectl.reports.progress_bar import Advance
 from dspy_cachectl.stores import RUN_KIND
 from dspy_cachectl.stores.disk import DiskStore
 from dspy_cachectl.stores.listing import StoredEntry

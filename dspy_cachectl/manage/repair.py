@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dspy_cachectl.errors import CorruptEntryError, StoreUnavailableError
-from dspy_cachectl.manage.progress import Advance
 from dspy_cachectl.manage.verification import Flaw, Kind, Report, RowState, verify
 from dspy_cachectl.predictions.files import SnapshotFiles
+from dspy_cachectl.reports.progress_bar import Advance
 from dspy_cachectl.reports.texts import as_json
 from dspy_cachectl.stores.database import as_text, is_locked, make_private
 from dspy_cachectl.stores.disk import DiskStore

@@ -74,10 +74,8 @@ def _scalar(value: Any) -> Any:
 
 def _csv(table: list[dict[str, Any]], columns: list[str]) -> bytes:
     text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow([_harmless(name) for name in columns])
-    for cells in table:
-        writer.writerow([_harmless(cells.get(name)) for name in columns])
+    rows: list[list[Any]] = [columns, *([cells.get(name) for name in columns] for cells in table)]
+    csv.writer(text).writerows(map(_harmless, row) for row in rows)
     return text.getvalue().encode("utf-8", "backslashreplace")
 
 

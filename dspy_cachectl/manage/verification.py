@@ -12,8 +12,8 @@ from typing import Any
 from dspy_cachectl.entries import draws, records
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreUnavailableError
 from dspy_cachectl.manage import snapshots
-from dspy_cachectl.manage.progress import Advance, watched
 from dspy_cachectl.predictions.files import SnapshotFiles
+from dspy_cachectl.reports.progress_bar import Advance, watched
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.reader import DATABASE, FolderReader, as_bytes
 

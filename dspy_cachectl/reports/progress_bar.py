@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+Advance = Callable[[int, int], None]
+"""Told how much is done, and of how much."""
+
+_EVERY = 100
+
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -33,3 +41,11 @@ def progress(title: str, *, shown: bool | None = None) -> Iterator[Callable[...,
     with Progress(*columns, console=Console(file=sys.stderr), transient=shown is None) as bar:
         task = bar.add_task(title, total=None, facts="")
         yield lambda done, total, facts=str: bar.update(task, completed=done, total=total, facts=facts())
+
+
+def watched(items: Iterable[T], total: int, advance: Advance | None) -> Iterator[T]:
+    """Yield items, and say now and then how many of them are done: to somebody, of whom nothing else is known."""
+    for done, item in enumerate(items, start=1):
+        yield item
+        if advance is not None and not done % _EVERY:
+            advance(done, total)
