@@ -31,9 +31,7 @@ def messages(description: Mapping[str, Any]) -> list[Part]:
         description: What an entry keeps of its request (`records.decode_request`).
     """
     request = _mapping(description.get("request"))
-    found = request.get("messages")
-    if found is None:
-        found = _mapping(request.get("request")).get("messages")
+    found = request.get("messages", _mapping(request.get("request")).get("messages"))
     if isinstance(found, list):
         return [part for message in found for part in _message(_mapping(message))]
     for name in ("prompt", "batch_inputs", "input", "request"):
