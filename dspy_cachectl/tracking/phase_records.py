@@ -1,4 +1,4 @@
-"""What is logged of phases and single evaluations, and under which names. Pure, but for the uid."""
+"""What is logged of phases and single evaluations, and under which names. Pure, but for uid, time and steps."""
 
 from __future__ import annotations
 

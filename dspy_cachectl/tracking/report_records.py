@@ -1,4 +1,4 @@
-"""What is logged of reports and comparisons, and under which names. Pure, but for the uid and the figures."""
+"""What is logged of reports and comparisons, and under which names. Pure, but for uid, time, steps and figures."""
 
 from __future__ import annotations
 
