@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -56,12 +55,18 @@ HALF = """
 """
 
 
-def test_killed_evaluation_keeps_every_finished_question(tmp_path: Path) -> None:
-    """After `kill -9` the next evaluation computes the rest, under the same run."""
-    child = start(HALF, str(tmp_path), "killed")
+def half(folder: Path, run_id: str) -> subprocess.Popen[str]:
+    """Seven of ten answers in another process, which then waits."""
+    child = start(HALF, str(folder), run_id)
     assert child.stdout is not None
     assert "ready\n" == child.stdout.readline()
-    child.send_signal(signal.SIGKILL)
+    return child
+
+
+def test_killed_evaluation_keeps_every_finished_question(tmp_path: Path) -> None:
+    """After `kill -9` the next evaluation computes the rest, under the same run."""
+    child = half(tmp_path, "killed")
+    child.kill()
     child.communicate()
     again = evaluate(Library(tmp_path), examples(10))
 
@@ -71,9 +76,7 @@ def test_killed_evaluation_keeps_every_finished_question(tmp_path: Path) -> None
 
 def test_journal_of_a_living_process_is_read_and_left_alone(tmp_path: Path) -> None:
     """What another process has finished so far is served; its journal stays its own."""
-    child = start(HALF, str(tmp_path), "living")
-    assert child.stdout is not None
-    assert "ready\n" == child.stdout.readline()
+    child = half(tmp_path, "living")
     try:
         again = evaluate(Library(tmp_path), examples(10))
         assert ("living", 3) == (again.run_id, again.computed)
@@ -197,20 +200,21 @@ def test_read_only_library_still_serves(
 
 def test_damaged_row_of_a_killed_evaluation_costs_that_row_alone(tmp_path: Path) -> None:
     """What is no row, or larger than any that is written, is left out."""
-    child = start(HALF, str(tmp_path), "killed")
-    assert child.stdout is not None
-    child.stdout.readline()
+    child = half(tmp_path, "killed")
     child.kill()
     child.communicate()
-    damage = (b"{", b"x" * (LONGEST + 1), b'{"inputs":[%s]}' % b",".join([b"[]"] * 1_000_000))
+    cut = b'{"example_key":"%s","occurrence":0,"repeat":0,"created":1,"error":null}'
+    damage = (b"{", b"x" * (LONGEST + 1), b'{"inputs":[%s]}' % b",".join([b"[]"] * 1_000_000), cut)
     with contextlib.closing(sqlite3.connect(Journal(tmp_path).path)) as database, database:
         places = database.execute("SELECT example FROM rows").fetchall()[: len(damage)]
         for (example,), row in zip(places, damage, strict=True):
-            database.execute("UPDATE rows SET row = ? WHERE example = ?", (row, example))
+            database.execute(
+                "UPDATE rows SET row = ? WHERE example = ?", (row.replace(b"%s", example.encode()), example)
+            )
 
     again = evaluate(Library(tmp_path), examples(10))
 
-    assert ("killed", "extended", 6) == (again.run_id, again.status, again.computed)
+    assert ("killed", "extended", 7) == (again.run_id, again.status, again.computed)
 
 
 @pytest.mark.parametrize("content", [b"rubbish" * 1000, b"SQLite format 3\0" + b"rubbish" * 1000, "other", ""])
