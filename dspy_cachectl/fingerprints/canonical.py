@@ -47,8 +47,18 @@ class UnstableError(CachectlError):
         super().__init__(f"{path or 'the value'} is a {kind}, which {why}")
 
 
-def digest(value: Any, *, path: str = "", fallback: Fallback | None = None) -> str:
-    """Hash a value by what it holds.
+def digest(value: Any) -> str:
+    """Hash a value by what it holds: 64 hexadecimal digits. Values and errors are those of `as_json`."""
+    return hashlib.sha256(text(value).encode()).hexdigest()
+
+
+def text(value: Any, *, path: str = "", fallback: Fallback | None = None) -> str:
+    """Return the canonical JSON of a value. Arguments and errors are those of `as_json`."""
+    return _dump(as_json(value, path=path, fallback=fallback))
+
+
+def as_json(value: Any, *, path: str = "", fallback: Fallback | None = None) -> Any:
+    """Return a value as JSON types that stand for it and for nothing else.
 
     Args:
         value: JSON types, tuples, sets, bytes, dates, enumerations, dataclasses, pydantic objects, arrays,
@@ -56,22 +66,9 @@ def digest(value: Any, *, path: str = "", fallback: Fallback | None = None) -> s
         path: How a message names the value.
         fallback: What to write for other values; without it they are errors.
 
-    Returns:
-        64 hexadecimal digits.
-
     Raises:
         UnstableError: If the value holds something that cannot be told apart.
     """
-    return hashlib.sha256(text(value, path=path, fallback=fallback).encode()).hexdigest()
-
-
-def text(value: Any, *, path: str = "", fallback: Fallback | None = None) -> str:
-    """Return the canonical JSON that `digest` hashes. Arguments and errors are the same."""
-    return _dump(as_json(value, path=path, fallback=fallback))
-
-
-def as_json(value: Any, *, path: str = "", fallback: Fallback | None = None) -> Any:
-    """Return a value as JSON types that stand for it and for nothing else."""
     return _Walk(fallback).walk(value, path, 0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -39,9 +40,8 @@ def _field(field: Any, name: str) -> list[Any]:
 
 
 def _schema(annotation: Any) -> Any:
-    if isinstance(annotation, type) and annotation.__module__ == "builtins":
-        return None
-    try:
-        return pydantic.TypeAdapter(annotation).json_schema()
-    except (pydantic.errors.PydanticUserError, TypeError, ValueError, AttributeError, NameError):
-        return None  # the annotation's name is in the hash all the same
+    # Where there is none, the annotation's name is in the hash all the same.
+    with contextlib.suppress(pydantic.errors.PydanticUserError, TypeError, ValueError, AttributeError, NameError):
+        if not (isinstance(annotation, type) and annotation.__module__ == "builtins"):
+            return pydantic.TypeAdapter(annotation).json_schema()
+    return None

@@ -58,7 +58,8 @@ def choose(
     if wish.run_id is not None:
         return wish.run_id, loaded([] if wish.forced else [info for info in usable if info.run_id == wish.run_id])
     if wish.forced:
-        usable = [info for info in usable if _is_cut_short(info, wish.key)]
+        cut = [info for info in usable if info.session is None and not info.is_complete]
+        usable = [info for info in cut if info.metadata.get("forced") and _is_exact(info, wish.key)]
     ranked = sorted(usable, key=lambda info: (-2 * _is_exact(info, wish.key) - info.is_complete, -info.saved))
     for candidate in dict.fromkeys(info.run_id for info in ranked):
         sources = [info for info in usable if info.run_id == candidate]
@@ -123,11 +124,6 @@ def _what_is_new(rows: KeptRows, questions: int, repeats: int, exact: list[Snaps
 
 def _is_exact(info: SnapshotInfo, key: SnapshotKey) -> bool:
     return bool(info.metadata.get("hash") == key.hash)
-
-
-def _is_cut_short(info: SnapshotInfo, key: SnapshotKey) -> bool:
-    is_forced = bool(info.metadata.get("forced"))
-    return _is_exact(info, key) and is_forced and not info.is_complete and info.session is None
 
 
 def _days(seconds: float) -> str:

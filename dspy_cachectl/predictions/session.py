@@ -59,7 +59,6 @@ class Session:
     kept_before: int
     _id: str = field(default_factory=lambda: uuid.uuid4().hex)
     _changed: bool = False
-    _closed: bool = False
 
     @cached_property
     def header(self) -> dict[str, Any]:
@@ -85,10 +84,8 @@ class Session:
     def saved(self, question: Question, repeat: int = 0) -> PredictionRow | None:
         """Return the answer to a question, or None where it has to be computed. Errors count as not answered."""
         encoded = self.kept.get((question.example_key, question.occurrence, repeat))
-        if encoded is None:
-            return None
-        row = decode(encoded)
-        return None if row.error is not None else row
+        row = None if encoded is None else decode(encoded)
+        return None if row is None or row.error is not None else row
 
     def score(self, question: Question, repeat: int, metric: str) -> Score | None:
         """Return what a metric said of an answer, or None where it never judged it against this label.
@@ -161,11 +158,9 @@ class Session:
 
     def close(self) -> None:
         """Let go of the library. Answers of an evaluation that was not finished are kept as a part of a snapshot."""
-        if self._closed:
-            return
-        self._closed = True
         if self._changed:
             self._save({"complete": False}, {})
+            self._changed = False  # what could not be written is in the journal
         self._try(self.journal.close)
         self.kept.close()
 
