@@ -14,10 +14,10 @@ from dspy_cachectl.stores.base import Label
 from dspy_cachectl.stores.database import reason
 from dspy_cachectl.stores.folder import Folder
 from dspy_cachectl.stores.forks import inside_sqlite
-from dspy_cachectl.stores.reader import FolderReader, database
+from dspy_cachectl.stores.reader import FolderReader
 
 
-class DiskStore:
+class DiskStore(FolderReader):
     """Entries in one folder. Thread-safe, process-safe, survives a fork.
 
     The folder is opened at the first use. Where it cannot be written, what is in it is read all the same.
@@ -29,10 +29,8 @@ class DiskStore:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, max_bytes: int = 30 * 10**9, patience: float = 5.0) -> None:
-        self.path = Path(path).expanduser().absolute()
+        super().__init__(Path(path).expanduser(), patience=patience, keep_open=True, prepare=self._prepare)
         self.max_bytes = max_bytes
-        self._database = database(self.path, patience=patience, keep_open=True, prepare=self._prepare)
-        self._reader = FolderReader(self.path, opened=self._database)
 
     @property
     def location(self) -> str:
@@ -42,11 +40,11 @@ class DiskStore:
     def get(self, key: str) -> bytes | None:
         """Return the bytes kept under a key, or None."""
         if not self._database.is_open:
-            if not self._reader.exists():
+            if not self.exists():
                 return None
             with contextlib.suppress(StoreUnavailableError):  # a folder on a read-only disk has answers to give, too
                 self.make()
-        return self._reader.get(key)
+        return super().get(key)
 
     def put(self, key: str, value: bytes, label: Label) -> None:
         """Keep bytes under a key, in place of what was there."""
@@ -73,22 +71,10 @@ class DiskStore:
         self.make()
         self._database.read("PRAGMA wal_checkpoint(TRUNCATE)")  # SQLite then cuts the database, too: it is made so
 
-    def keys(self, kind: str | None = None) -> Iterator[str]:
-        """Yield the keys, newest first; only those filed under a kind, where one is named."""
-        return self._reader.keys(kind)
-
-    def labels(self) -> dict[Label, int]:
-        """Return how many entries are filed under each label."""
-        return self._reader.labels()
-
     def add_usage(self, used: Mapping[Label, Mapping[str, float]], served: Mapping[str, int]) -> None:
         """Add to what is counted, and note beside entries that they were served, in one transaction."""
         with self._writing() as folder:
             folder.add_usage({label.encode(): counters for label, counters in used.items()}, served)
-
-    def usage(self) -> dict[Label, dict[str, float]]:
-        """Return what is counted."""
-        return self._reader.usage()
 
     def clear(self) -> int:
         """Remove all entries. Return how many there were."""

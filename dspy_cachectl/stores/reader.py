@@ -23,11 +23,6 @@ _RAW = 1
 """diskcache's mode of a value that is bytes in the table. Its others hold text, pickles and the names of files."""
 
 
-def database(folder: Path, **options: Any) -> Database:
-    """Return the database of a store's folder, by whose mark it is told from other programs' diskcaches."""
-    return Database(folder / DATABASE, **{"kind": "store", "version": 1, "schema": _SCHEMA, **options})
-
-
 def as_bytes(mode: Any, value: Any) -> bytes:
     """Return the value of a row.
 
@@ -46,15 +41,16 @@ class FolderReader:
         path: The folder. It may be missing; then there is nothing in it.
         patience: How long it waits for a database that another process has locked, in seconds.
         is_ours: Whether it is a store of this package; else another program's diskcache.
-        opened: What is open already of it, to be used in place of a connection of its own.
+        options: How its database is used otherwise (see `Database`).
     """
 
-    def __init__(
-        self, path: Path, *, patience: float = 2.0, is_ours: bool = True, opened: Database | None = None
-    ) -> None:
+    def __init__(self, path: Path, *, patience: float = 2.0, is_ours: bool = True, **options: Any) -> None:
         self.path = path.absolute()
-        kind = {} if is_ours else {"kind": None}
-        self._database = opened or database(self.path, patience=patience, **kind)
+        # By its mark it is told from other programs' diskcaches.
+        kind = "store" if is_ours else None
+        self._database = Database(
+            self.path / DATABASE, kind=kind, version=1, schema=_SCHEMA, patience=patience, **options
+        )
 
     def exists(self) -> bool:
         """Tell whether there is a store in the folder.

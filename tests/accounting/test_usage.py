@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 import time
@@ -194,7 +195,7 @@ def test_a_slow_failure_is_not_waited_for_again(store: DiskStore, refused: list[
     usage = Usage(tiers, on_fault=lambda *_: None)
     refused.append("put")
     now = time.monotonic()
-    ticks = iter([now, now, now + 5, now + 5, *[now + 6] * 20])
+    ticks = itertools.chain([now], itertools.repeat(now + 5))  # between the beginning of the first write and its end
     with monkeypatch.context() as patched:
         patched.setattr("dspy_cachectl.stores.tiers.time.monotonic", lambda: next(ticks))
         tiers.put("a", b"value", LABEL)
