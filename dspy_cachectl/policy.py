@@ -15,8 +15,6 @@ from typing import Any, ClassVar, Literal
 
 from dspy_cachectl.errors import ConfigurationError
 
-OnMiss = Literal["call", "raise"]
-
 
 class Kind(str, Enum):
     """What a call asks for.
@@ -70,7 +68,7 @@ class Policy:
 
     reads: bool = True
     stores: bool = True
-    on_miss: OnMiss = "call"
+    on_miss: Literal["call", "raise"] = "call"
     fresh: bool = False
     temperature: float | None = None
     max_age: float | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -28,15 +27,12 @@ def explained(call: Call, reason: str, tiers: Tiers) -> dict[str, Any]:
     wanted = orjson.loads(draws.canonical(asked.description()))
     if cassette is not None:
         wanted = cassette.clean.request(wanted)  # as its recordings are, and as a message may show it
-    found = nearest(wanted, _like(call, tiers)) if cassette is None else cassette.nearest(wanted)
+    keys = itertools.islice(tiers.keys(asked.kind.value), _SEARCHED_FOR_NEAREST)
+    like = ((key, tiers.get(key) or b"") for key in keys)
+    found = nearest(wanted, like) if cassette is None else cassette.nearest(wanted)
     if found is None:
         return {"reason": reason}
     if reason == NEVER_STORED:
         reason = found.reason(wanted, asked.run_id)
     lines = differences.between(wanted, found.description)
     return {"reason": reason, "nearest": found.key, "differences": lines}
-
-
-def _like(call: Call, tiers: Tiers) -> Iterator[tuple[str, bytes]]:
-    for key in itertools.islice(tiers.keys(call.asked.kind.value), _SEARCHED_FOR_NEAREST):
-        yield key, tiers.get(key) or b""

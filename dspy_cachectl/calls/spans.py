@@ -7,7 +7,6 @@ which both ends are called in the same order: a head sees a span that is about t
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 from dspy_cachectl.accounting.ledger import SERVED
@@ -64,7 +63,7 @@ class SpanHead(ScopeKeeper):
 
 def arranged(callbacks: list[Any]) -> list[Any]:
     """Return DSPy's callbacks with a head before autolog's and a tail after it; the list itself without autolog."""
-    position = autolog_position(callbacks)
+    position = next((at for at, one in enumerate(callbacks) if type(one).__module__ == _AUTOLOG), None)
     if position is None:
         return callbacks
     hide_secrets()
@@ -87,11 +86,6 @@ def hide_secrets() -> None:
 class _SecretOptions(set[str]):
     def __contains__(self, name: object) -> bool:
         return super().__contains__(name) or str(name).endswith("headers") or is_secret_name(str(name))
-
-
-def autolog_position(callbacks: Sequence[Any]) -> int | None:
-    """Return where autolog's callback stands; None without it."""
-    return next((at for at, one in enumerate(callbacks) if type(one).__module__ == _AUTOLOG), None)
 
 
 def forget_last_trace() -> None:

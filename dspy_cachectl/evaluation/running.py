@@ -304,7 +304,7 @@ class _Evaluation:
         missing = DrawResult(score=self.failure_score, failed="dspy.Evaluate returned no answer")
         return tuple(
             QuestionResult(
-                question=_question_name(question),
+                question=question.example_key[:16] + (f"#{question.occurrence}" if question.occurrence else ""),
                 preview=cut(" · ".join(str(value) for value in example.inputs().values()), _PREVIEW),
                 draws=tuple(draw or missing for draw in draws),
                 cluster=None if groups is None else str(groups[number]),
@@ -313,10 +313,6 @@ class _Evaluation:
                 zip(self.questions, self.devset, self.results, strict=True)
             )
         )
-
-
-def _question_name(question: Question) -> str:
-    return question.example_key[:16] + (f"#{question.occurrence}" if question.occurrence else "")
 
 
 def _unit_name(question: Question, repeat: int) -> str:
