@@ -1,4 +1,4 @@
-"""One call on its way, from the LM to the store and back, and the one seam to DSPy.
+"""One call on its way, from the LM to the store and back, and all that knows how DSPy makes one.
 
 A call goes through `lm` (what DSPy calls), `opening` (what the phase decides), `flight` (who else asks the same),
 `patches` (what makes DSPy's question carry the call), `cache` (what DSPy asks in between) and `account` (how it is

@@ -1,4 +1,4 @@
 """What rules where this code runs: the phase, the unit, the evaluation, the open cassette, and the process's own state.
 
-Import from its modules. It knows `accounting` and `entries`; calls ask it, and nothing here asks a call.
+Import from its modules. It knows `accounting`, `entries`, `config` and `policy`; calls ask it, and it asks no call.
 """
