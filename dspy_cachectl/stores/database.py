@@ -332,7 +332,14 @@ class Database:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder, and what is missing above it, for this user alone: `mkdir` gives its mode to the last one only."""
+    """Make a folder, and what is missing above it, for this user alone: `mkdir` gives its mode to the last one only.
+
+    Raises:
+        NotADirectoryError: If a file is in its place, or in that of one above it.
+    """
+    there = next(one for one in (folder, *folder.parents) if one.exists())
+    if not there.is_dir():  # SQLite would only say that it is unable to open its own file
+        raise NotADirectoryError(f"{there} is a file, not a folder")
     for missing in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import stat
 import sys
@@ -44,6 +45,16 @@ def test_reading_makes_nothing(folder: Path, is_there: bool) -> None:
     store.close()
     assert is_there == folder.exists()
     assert [] == list(folder.glob("*"))
+
+
+@pytest.mark.parametrize("below", [".", "below", "below/it"])
+def test_a_file_in_the_folders_place_is_named(tmp_path: Path, below: str) -> None:
+    """The error says that it is a file; the file stays."""
+    file = tmp_path / "entries"
+    file.write_text("notes")
+    with pytest.raises(StoreUnavailableError, match=re.escape(f"{file} is a file, not a folder")):
+        DiskStore(file / below).put("key", b"value", COMPILED)
+    assert "notes" == file.read_text()
 
 
 @pytest.mark.parametrize("keys", [[], ["theirs"]], ids=["an empty one", "one with entries"])
