@@ -124,7 +124,7 @@ def test_a_paid_answer_that_cannot_be_kept_is_counted(endpoint: Endpoint, plain_
 
     with (
         pytest.raises(cachectl.ConfigurationError, match="1 answers are not in the cassette"),
-        cachectl.cassette(tmp_path / "tape.jsonl", "record", redact=fails) as opened,
+        cachectl.cassette(tmp_path / "answers.jsonl", "record", redact=fails) as opened,
     ):
         assert plain_lm()("hello")
     assert_counted(opened.stats, fresh=1, failed_writes=1, requests=1)

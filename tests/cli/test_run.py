@@ -126,10 +126,10 @@ def test_force_recompute_in_child_processes(run: Run, endpoint: Endpoint, tmp_pa
 
 def test_a_cassette(run: Run, endpoint: Endpoint, tmp_path: Path) -> None:
     """It is recorded once and replayed without the provider, and the store is left alone."""
-    recorded = run("--cassette", "tape.jsonl", "--mode", "record", "script.py")
+    recorded = run("--cassette", "answers.jsonl", "--mode", "record", "script.py")
     assert endpoint.requests == 2
-    assert "tape.jsonl: 2 recorded" in recorded.stderr
-    replayed = run("--cassette", "tape.jsonl", "script.py", ENDPOINT_URL="http://127.0.0.1:9/v1")
+    assert "answers.jsonl: 2 recorded" in recorded.stderr
+    replayed = run("--cassette", "answers.jsonl", "script.py", ENDPOINT_URL="http://127.0.0.1:9/v1")
     assert said(recorded)["answers"] == said(replayed)["answers"]
     assert 0 == replayed.returncode
     run("script.py")
