@@ -1,8 +1,8 @@
-"""One small SQLite file that many processes and threads write: an outbox, a journal.
+"""One small SQLite file that many processes and threads write: an outbox, a journal, a store.
 
 A transaction is what makes it safe: whoever is killed loses nothing that was acknowledged. A connection is made for
 each use, so that there is nothing to share between threads, to inherit by a fork, or to outlive a deleted file; who
-writes often keeps one open.
+writes often keeps one open, for all threads in turn.
 """
 
 from __future__ import annotations
