@@ -10,7 +10,7 @@ import typer
 from dspy_cachectl import manage
 from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes
 from dspy_cachectl.cli.output import print_json, print_line, print_table
-from dspy_cachectl.reports.texts import age, cut, plural, size
+from dspy_cachectl.reports.texts import MISSING, age, cut, plural, short, size, when
 
 if TYPE_CHECKING:
     from dspy_cachectl.predictions.rows import PredictionRow
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 _DEFAULT = "outputs/cache/predictions"
 _LONGEST = 200
 
-LibraryFolder: TypeAlias = Annotated[
+PredictionsFolder: TypeAlias = Annotated[
     Path,
-    typer.Option("--library", metavar="FOLDER", file_okay=False, help="The folder of the kept predictions."),
+    typer.Option("--predictions", metavar="FOLDER", file_okay=False, help="The folder of the kept predictions."),
 ]
 Snapshot: TypeAlias = Annotated[
     str, typer.Argument(metavar="SNAPSHOT", help="The snapshot: the beginning of its name, of its hash or of its run.")
@@ -36,9 +36,9 @@ app = typer.Typer(
 
 
 @app.command("ls")
-def list_snapshots(*, library: LibraryFolder = Path(_DEFAULT), as_json: AsJson = False) -> None:
+def list_snapshots(*, predictions: PredictionsFolder = Path(_DEFAULT), as_json: AsJson = False) -> None:
     """List the snapshots, the newest first."""
-    found = manage.snapshots.snapshots_in(library)
+    found = manage.snapshots.snapshots_in(predictions)
     if as_json:
         print_json([_data(info) for info in found])
     else:
@@ -53,7 +53,7 @@ def list_snapshots(*, library: LibraryFolder = Path(_DEFAULT), as_json: AsJson =
                     f"{info.rows:,}" + ("" if info.is_complete else " (unfinished)"),
                     age(info.age),
                     size(info.bytes),
-                    ", ".join(f"{name} {_number(score)}" for name, score in manage.snapshots.scores_of(info).items()),
+                    _scores(info),
                 )
                 for info in found
             ),
@@ -65,18 +65,18 @@ def list_snapshots(*, library: LibraryFolder = Path(_DEFAULT), as_json: AsJson =
 def show_snapshot(
     snapshot: Snapshot,
     *,
-    library: LibraryFolder = Path(_DEFAULT),
+    predictions: PredictionsFolder = Path(_DEFAULT),
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="How many predictions to show.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """Show a snapshot: what its predictions depend on, and the first of them."""
-    info = manage.snapshots.find(library, snapshot)
+    info = manage.snapshots.find(predictions, snapshot)
     rows = manage.snapshots.read_rows(info.path)
     if as_json:
         print_json({**_data(info), "metrics": manage.snapshots.metrics_of(info.path), "predictions": rows[:limit]})
         return
-    for name, value in _data(info).items():
-        print_line(f"{name:<13} {_short(value)}")
+    for name, value in _facts(info).items():
+        print_line(f"{name:<13} {value}")
     print_table(("question", "repeat", "prediction", "score"), map(_row_cells, rows[:limit]))
     if len(rows) > limit:
         print(f"... and {len(rows) - limit:,} more")
@@ -84,10 +84,10 @@ def show_snapshot(
 
 @app.command("diff")
 def compare_snapshots(
-    before: Snapshot, after: Snapshot, *, library: LibraryFolder = Path(_DEFAULT), as_json: AsJson = False
+    before: Snapshot, after: Snapshot, *, predictions: PredictionsFolder = Path(_DEFAULT), as_json: AsJson = False
 ) -> None:
     """Show what differs between two snapshots: what they depend on, and the questions answered or scored otherwise."""
-    found = manage.snapshots.diff(manage.snapshots.find(library, before), manage.snapshots.find(library, after))
+    found = manage.snapshots.diff(manage.snapshots.find(predictions, before), manage.snapshots.find(predictions, after))
     if as_json:
         print_json(found)
         return
@@ -106,7 +106,7 @@ def clear_snapshots(
     names: Annotated[list[str] | None, typer.Argument(metavar="SNAPSHOT...", help="Which snapshots.")] = None,
     *,
     everything: Annotated[bool, typer.Option("--all", help="All snapshots.")] = False,
-    library: LibraryFolder = Path(_DEFAULT),
+    predictions: PredictionsFolder = Path(_DEFAULT),
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -117,15 +117,15 @@ def clear_snapshots(
     if bool(names) == everything:
         raise typer.BadParameter("name snapshots, or say --all", param_hint="SNAPSHOT")
     consent = Consent(yes, dry_run, as_json)
-    named = [manage.snapshots.find(library, name) for name in names or ()]
-    wanted = sorted({info.path.name for info in named or manage.snapshots.snapshots_in(library)})
+    named = [manage.snapshots.find(predictions, name) for name in names or ()]
+    wanted = sorted({info.path.name for info in named or manage.snapshots.snapshots_in(predictions)})
     for name in wanted:
         consent.say(f"To be removed: {name}")
     removed: list[Path] = []
     if not wanted:
         consent.say("Nothing is to be removed.")
     elif consent.given(f"Remove {plural(len(wanted), 'snapshot')}?"):
-        removed = Library(library).clear(lambda info: info.path.name in wanted)
+        removed = Library(predictions).clear(lambda info: info.path.name in wanted)
         consent.say(f"Removed {plural(len(removed), 'snapshot')}.")
     if as_json:
         print_json({"snapshots": wanted, "removed": [path.name for path in removed], "dry_run": dry_run})
@@ -136,11 +136,11 @@ def export_snapshot(
     snapshot: Snapshot,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to: a name that ends in .csv or .parquet.")],
     *,
-    library: LibraryFolder = Path(_DEFAULT),
+    predictions: PredictionsFolder = Path(_DEFAULT),
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Write the predictions of a snapshot as a table."""
-    rows = manage.snapshots.read_rows(manage.snapshots.find(library, snapshot).path)
+    rows = manage.snapshots.read_rows(manage.snapshots.find(predictions, snapshot).path)
     manage.tables.export(rows, file, force=force)
     print_line(f"Wrote {plural(len(rows), 'prediction')} to {file}.")
 
@@ -148,6 +148,32 @@ def export_snapshot(
 def _data(info: SnapshotInfo) -> dict[str, Any]:
     facts = {name: value for name, value in vars(info).items() if name not in {"session", "is_alive"}}
     return {**facts, "scores": manage.snapshots.scores_of(info)}
+
+
+def _facts(info: SnapshotInfo) -> dict[str, str]:
+    """Return what identifies a snapshot, and what is in it, for people."""
+    written = {name: _short(info.metadata.get(name, MISSING)) for name in ("questions", "repeats", "phase")}
+    return {
+        "name": info.path.name,
+        "program": info.program,
+        "program hash": short(info.key.program.hash),
+        "model": info.key.model.model,
+        "dataset": short(info.key.dataset),
+        "questions": written["questions"],
+        "repeats": written["repeats"],
+        "complete": "yes" if info.is_complete else "no",
+        "run id": info.run_id,
+        "phase": written["phase"],
+        "size": size(info.bytes),
+        "rows": f"{info.rows:,}",
+        "age": age(info.age),
+        "kept": when(info.saved),
+        "scores": _scores(info) or MISSING,
+    }
+
+
+def _scores(info: SnapshotInfo) -> str:
+    return ", ".join(f"{name} {_number(score)}" for name, score in manage.snapshots.scores_of(info).items())
 
 
 def _row_cells(row: PredictionRow) -> tuple[str, ...]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
+import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +18,14 @@ import pytest
 from dspy_cachectl.fingerprints.data import questions_of
 from dspy_cachectl.predictions.library import Library
 from dspy_cachectl.predictions.rows import PredictionRow, Score
+from dspy_cachectl.reports.texts import size, when
 from tests.cli.commands import HARMLESS, NASTY, command
 from tests.predictions.support import compute, evaluate, examples, key_of, row
 
 
 def predictions(*arguments: str | Path, library: Path, check: bool = True) -> Any:
     """What a command prints as JSON."""
-    done = command("predictions", *arguments, "--library", library, "--json")
+    done = command("predictions", *arguments, "--predictions", library, "--json")
     assert (0, "") == (done.returncode, done.stderr)
     return json.loads(done.stdout)
 
@@ -56,7 +60,7 @@ def test_ls(library: Path) -> None:
     assert [3, "second", "eval", True] == [metadata[name] for name in ("questions", "run_id", "phase", "complete")]
     assert [{"exact": 1 / 3}, {"exact": 0.0}] == [item["scores"] for item in found]
     assert [second.stat().st_size, first.stat().st_size] == [item["bytes"] for item in found]
-    people = command("predictions", "ls", "--library", library)
+    people = command("predictions", "ls", "--predictions", library)
     assert (0, "") == (people.returncode, people.stderr)
     assert first.name in people.stdout
 
@@ -68,8 +72,35 @@ def test_show(library: Path) -> None:
         shown = predictions("show", name, "--limit", "2", library=library)
         assert (str(path), 2) == (shown["path"], len(shown["predictions"]))
     assert ["other", "same"] == [item["output"]["fields"]["answer"] for item in shown["predictions"]]
-    people = command("predictions", "show", "my-run", "--limit", "1", "--library", library)
+    people = command("predictions", "show", "my-run", "--limit", "1", "--predictions", library)
     assert (True, True) == ("answer=other" in people.stdout, "... and 2 more" in people.stdout)
+
+
+def test_show_tells_people_what_identifies_a_snapshot(library: Path) -> None:
+    """A row for each, with times and sizes as people write them."""
+    path = run(library, {0: "other"}, name="my-run")
+    asked = predictions("show", "my-run", library=library)
+    key = asked["metadata"]["key"]
+    people = command("predictions", "show", "my-run", "--predictions", library)
+    rows = dict(re.findall(r"^(\w+(?: \w+)?) {2,}(.+)$", people.stdout, re.MULTILINE))
+    assert rows == {
+        "name": path.name,
+        "program": key["program"]["hash"][:12],
+        "program hash": key["program"]["hash"][:12],
+        "model": "openai/test",
+        "dataset": key["dataset"][:12],
+        "questions": "3",
+        "repeats": "1",
+        "complete": "yes",
+        "run id": "my-run",
+        "phase": "eval",
+        "size": size(path.stat().st_size),
+        "rows": "3",
+        "age": rows["age"],
+        "kept": when(asked["saved"]),
+        "scores": "exact 0.3333",
+    }
+    assert re.fullmatch(r"\d+[smh]", rows["age"]) is not None
 
 
 def test_diff(library: Path) -> None:
@@ -103,8 +134,8 @@ def test_data_that_differ(library: Path) -> None:
 def test_clear(library: Path) -> None:
     """What is named goes, after a yes, and nothing else."""
     first, second = run(library, {}, name="first"), run(library, {0: "x"}, name="second")
-    asked = command("predictions", "clear", "first", "--library", library)
-    nothing = command("predictions", "clear", "--yes", "--library", library)
+    asked = command("predictions", "clear", "first", "--predictions", library)
+    nothing = command("predictions", "clear", "--yes", "--predictions", library)
     dry = predictions("clear", "--all", "--dry-run", library=library)
     assert (2, 2, []) == (asked.returncode, nothing.returncode, dry["removed"])
     assert first.exists()
@@ -129,7 +160,7 @@ def test_csv(library: Path, tmp_path: Path) -> None:
     """A row a prediction; cells that a spreadsheet would take for a formula are made harmless."""
     run(library, {0: "=HYPERLINK(1)", 1: "-1", 2: 'with "quotes"\nand lines'}, name="run")
     target = tmp_path / "table.csv"
-    done = command("predictions", "export", "run", target, "--library", library)
+    done = command("predictions", "export", "run", target, "--predictions", library)
     assert (0, "") == (done.returncode, done.stderr)
     with target.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -146,10 +177,10 @@ def test_nothing_is_written_over(library: Path, tmp_path: Path) -> None:
     run(library, {}, name="run")
     target = tmp_path / "table.csv"
     target.write_text("precious")
-    refused = command("predictions", "export", "run", target, "--library", library)
-    other = command("predictions", "export", "run", tmp_path / "table.xls", "--library", library)
+    refused = command("predictions", "export", "run", target, "--predictions", library)
+    other = command("predictions", "export", "run", tmp_path / "table.xls", "--predictions", library)
     assert (1, 1, "precious") == (refused.returncode, other.returncode, target.read_text())
-    done = command("predictions", "export", "run", target, "--force", "--library", library)
+    done = command("predictions", "export", "run", target, "--force", "--predictions", library)
     assert (0, True) == (done.returncode, target.read_text().startswith("example_key,"))
 
 
@@ -158,7 +189,7 @@ def test_parquet(library: Path, tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
     run(library, {0: "=x"}, name="run")
-    done = command("predictions", "export", "run", tmp_path / "table.parquet", "--library", library)
+    done = command("predictions", "export", "run", tmp_path / "table.parquet", "--predictions", library)
     assert (0, "") == (done.returncode, done.stderr)
     frame = pandas.read_parquet(tmp_path / "table.parquet")
     assert ["=x", "same", "same"] == frame["prediction.answer"].tolist()
@@ -169,8 +200,9 @@ def test_parquet_without_what_it_needs(library: Path, tmp_path: Path) -> None:
     """Where pandas is missing, it says what to install."""
     run(library, {}, name="run")
     (tmp_path / "pandas.py").write_text("raise ImportError('not here')")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
     done = command(
-        "predictions", "export", "run", tmp_path / "table.parquet", "--library", library, PYTHONPATH=str(tmp_path)
+        "predictions", "export", "run", tmp_path / "table.parquet", "--predictions", library, PYTHONPATH=path
     )
     assert (1, True, False) == (
         done.returncode,
@@ -183,10 +215,10 @@ def test_looking_changes_nothing(library: Path) -> None:
     """A damaged snapshot is named and left out, and lies where it lay; the others are listed."""
     good, bad = run(library, {}, name="good"), run(library, {0: "x"}, name="bad")
     bad.write_bytes(bad.read_bytes()[:100])
-    done = command("predictions", "ls", "--json", "--library", library)
+    done = command("predictions", "ls", "--json", "--predictions", library)
     assert ([str(good)], True) == ([item["path"] for item in json.loads(done.stdout)], bad.exists())
     assert bad.name in done.stderr
-    assert 1 == command("predictions", "show", bad.name, "--library", library).returncode
+    assert 1 == command("predictions", "show", bad.name, "--predictions", library).returncode
 
 
 def test_a_snapshot_without_its_end(library: Path) -> None:
@@ -202,7 +234,7 @@ def test_names_are_not_paths(library: Path, tmp_path: Path) -> None:
     outside = tmp_path / path.name
     outside.write_bytes(path.read_bytes())
     for name in (f"../{path.name}", str(outside), "", "no-such"):
-        done = command("predictions", "clear", name, "--yes", "--library", library)
+        done = command("predictions", "clear", name, "--yes", "--predictions", library)
         assert 1 == done.returncode
     assert (True, True) == (outside.exists(), path.exists())
 
@@ -210,7 +242,7 @@ def test_names_are_not_paths(library: Path, tmp_path: Path) -> None:
 def test_stored_text_cannot_steer_the_terminal(library: Path) -> None:
     """Answers with control characters and markup are shown as they are."""
     run(library, {0: NASTY}, name="run")
-    shown = command("predictions", "show", "run", "--library", library)
+    shown = command("predictions", "show", "run", "--predictions", library)
     assert HARMLESS in shown.stdout
     assert "\x1b" not in shown.stdout
 
@@ -218,5 +250,5 @@ def test_stored_text_cannot_steer_the_terminal(library: Path) -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     """Nothing is kept in it, and it is not made."""
     assert [] == predictions("ls", library=tmp_path / "missing")
-    assert 1 == command("predictions", "show", "any", "--library", tmp_path / "missing").returncode
+    assert 1 == command("predictions", "show", "any", "--predictions", tmp_path / "missing").returncode
     assert not (tmp_path / "missing").exists()
