@@ -100,7 +100,7 @@ def check_surroundings(
     as_json: AsJson = False,
 ) -> None:
     """Check versions, configuration, store, disk, outbox and tracking server. Exits with 1 if there is an error."""
-    found = manage.diagnosis.diagnose(manage.diagnosis.Surroundings(context.obj.folder, timeout))
+    found = manage.diagnosis.diagnose(manage.diagnosis.Surroundings(context.obj.folder_if_any, timeout))
     if as_json:
         print_json(found)
     else:

@@ -53,24 +53,44 @@ class StoreOption:
             typer.BadParameter: If the store is not a folder.
             StoreUnavailableError: If this user may not look at it.
         """
-        location = self.named
-        if location is None:
-            # Reading the configuration takes longer than all the rest of a command.
-            from dspy_cachectl.config import settings
-
-            location = settings().store
+        location = self._location()
         with wrong_usage("--store"):
-            folder = folder_of(location)
-        if folder is None:
-            message = f"{location!r} lives in the process that uses it and cannot be seen from here; name a folder"
-            raise typer.BadParameter(message, param_hint="--store")
-        try:
-            is_a_file = folder.exists() and not folder.is_dir()
-        except OSError as error:
-            raise StoreUnavailableError(f"could not look at the store {str(folder)!r}: {error}") from error
-        if is_a_file:
-            raise typer.BadParameter(f"{str(folder)!r} is a file; name a folder", param_hint="--store")
-        return folder.absolute()
+            folder = _folder_at(location)
+            if folder is None:
+                raise ConfigurationError(
+                    f"{location!r} lives in the process that uses it and cannot be seen from here; name a folder"
+                )
+        return folder
+
+    def folder_if_any(self) -> Path | None:
+        """Return the store's folder, as `folder` does, or None where the store is in memory.
+
+        Raises:
+            ConfigurationError: If the store is something else.
+            StoreUnavailableError: If this user may not look at it.
+        """
+        return _folder_at(self._location())
+
+    def _location(self) -> str:
+        if self.named is not None:
+            return self.named
+        # Reading the configuration takes longer than all the rest of a command.
+        from dspy_cachectl.config import settings
+
+        return settings().store
+
+
+def _folder_at(location: str) -> Path | None:
+    folder = folder_of(location)
+    if folder is None:
+        return None
+    try:
+        is_a_file = folder.exists() and not folder.is_dir()
+    except OSError as error:
+        raise StoreUnavailableError(f"could not look at the store {str(folder)!r}: {error}") from error
+    if is_a_file:
+        raise ConfigurationError(f"{str(folder)!r} is a file; name a folder")
+    return folder.absolute()
 
 
 age_in = wrong_usage()(parse_age)

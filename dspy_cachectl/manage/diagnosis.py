@@ -68,11 +68,11 @@ class Surroundings:
     """What is looked at.
 
     Attributes:
-        folder: Returns the store's folder, or raises what keeps it from being told.
+        folder: Returns the store's folder, None for a store in memory, or raises what keeps it from being told.
         timeout: How long a tracking server may take to answer, in seconds.
     """
 
-    folder: Callable[[], Path]
+    folder: Callable[[], Path | None]
     timeout: float = 3.0
 
 
@@ -80,14 +80,15 @@ Check = Callable[[Surroundings], Iterator[Finding]]
 
 
 def diagnose(around: Surroundings) -> list[Finding]:
-    """Run all checks. One that fails itself is an error among the findings."""
+    """Run all checks. One that fails itself is an error among the findings; what keeps several from it is said once."""
     found: list[Finding] = []
     for check in CHECKS:
         name = check.__name__.removeprefix("check_").replace("_", " ")
         try:
             found.extend(check(around))
         except CachectlError as error:
-            found.append(Finding(name, "error", str(error)))
+            if str(error) not in {finding.message for finding in found}:
+                found.append(Finding(name, "error", str(error)))
         except Exception as error:  # noqa: BLE001 - whatever is wrong here, the other checks are worth having
             found.append(Finding(name, "error", f"could not be checked: {error!r}"))
     return found
@@ -131,7 +132,7 @@ def check_caches(around: Surroundings) -> Iterator[Finding]:
     """Tell which cache a program gets."""
     own = Path(os.environ.get("DSPY_CACHEDIR") or Path.home() / ".dspy_cache").expanduser().absolute()
     folder = around.folder()
-    if own == folder or own in folder.parents or folder in own.parents:
+    if folder is not None and (own == folder or own in folder.parents or folder in own.parents):
         yield Finding(
             "dspy.cache",
             "error",
@@ -150,6 +151,9 @@ def check_caches(around: Surroundings) -> Iterator[Finding]:
 def check_store(around: Surroundings) -> Iterator[Finding]:
     """Look at the store's folder and database."""
     folder = around.folder()
+    if folder is None:
+        yield Finding("store", "ok", "in the memory of each program, and gone when that ends")
+        return
     reader = FolderReader(folder)
     if not reader.exists():
         parent = next((path for path in (folder, *folder.parents) if path.exists()), folder)
@@ -191,6 +195,8 @@ def check_disk(around: Surroundings) -> Iterator[Finding]:
     from dspy_cachectl.config import settings
 
     folder = around.folder()
+    if folder is None:
+        return
     there = next((path for path in (folder, *folder.parents) if path.exists()), Path.cwd())
     free = shutil.disk_usage(there).free
     reader = FolderReader(folder)
@@ -263,8 +269,8 @@ def check_mlflow(around: Surroundings) -> Iterator[Finding]:
 CHECKS: tuple[Check, ...] = (
     check_versions,
     check_configuration,
-    check_caches,
     check_store,
+    check_caches,
     check_disk,
     check_outbox,
     check_mlflow,

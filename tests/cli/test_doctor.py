@@ -99,6 +99,30 @@ def test_a_store_that_is_not_there(tmp_path: Path) -> None:
     assert not (tmp_path / "missing").exists()
 
 
+@pytest.mark.parametrize("is_set", [False, True], ids=["by option", "by setting"])
+def test_a_store_that_is_no_folder(tmp_path: Path, is_set: bool) -> None:
+    """What is wrong is said once, in words, and the other checks go on."""
+    (tmp_path / "file").write_text("notes")
+    for location, words in ((str(tmp_path / "file"), "is a file; name a folder"), ("s3://bucket", "unknown store")):
+        named = {"DSPY_CACHECTL_STORE": location} if is_set else {}
+        done = command("doctor", "--json", store=None if is_set else location, cwd=tmp_path, **named)
+        errors = [finding for finding in json.loads(done.stdout) if finding["level"] == "error"]
+        assert (1, ["store"]) == (done.returncode, [finding["name"] for finding in errors])
+        assert words in errors[0]["message"]
+        assert "BadParameter" not in done.stdout
+        assert "mlflow server" in done.stdout
+
+
+def test_a_store_in_memory(tmp_path: Path) -> None:
+    """It is allowed, so it is no error."""
+    done = command("doctor", "--json", store="memory://", cwd=tmp_path)
+    found = json.loads(done.stdout)
+    assert (0, set()) == (done.returncode, {finding["level"] for finding in found} - {"ok"})
+    assert ["in the memory of each program, and gone when that ends"] == [
+        finding["message"] for finding in found if finding["name"] == "store"
+    ]
+
+
 def test_a_damaged_store(store: Path) -> None:
     """A damaged database is an error, and the other checks go on."""
     content = bytearray((store / "cache.db").read_bytes())
@@ -117,6 +141,8 @@ def test_settings_that_cannot_be_used(store: Path) -> None:
     code, found = doctor(store=store, DSPY_CACHECTL_DISK_BYTES="-1")
     assert (1, {"error"}) == (code, levels(found)["configuration"])
     assert "disk_bytes" in found["configuration"][0][1]
+    without = json.loads(command("doctor", "--json", DSPY_CACHECTL_DISK_BYTES="-1").stdout)
+    assert ["configuration"] == [finding["name"] for finding in without if finding["level"] == "error"]
 
 
 def test_a_store_that_may_grow_beyond_the_disk(store: Path) -> None:
