@@ -153,6 +153,20 @@ NOTABLE = (
 )
 """What is said of calls to people, where there were any, in this order."""
 
+_ONE = {
+    "calls": "call",
+    "requests": "request",
+    "failed_reads": "failed read",
+    "failed_writes": "failed write",
+    "temperatures_lent": "temperature lent",
+}
+"""The counters that are called otherwise where there was one."""
+
+
+def in_words(name: str, count: int) -> str:
+    """Write how much a counter counted, such as `1 call` or `2 failed reads`."""
+    return f"{count:,} {_ONE[name] if count == 1 and name in _ONE else name.replace('_', ' ')}"
+
 
 @dataclass(repr=False)
 class Stats(Tally):
@@ -191,8 +205,8 @@ class Stats(Tally):
 
     @staticmethod
     def _line(tally: Tally) -> str:
-        parts = [f"{tally.calls} calls, {tally.requests} requests"]
-        parts += [f"{getattr(tally, name)} {name.replace('_', ' ')}" for name in NOTABLE if getattr(tally, name)]
+        parts = [f"{in_words('calls', tally.calls)}, {in_words('requests', tally.requests)}"]
+        parts += [in_words(name, getattr(tally, name)) for name in NOTABLE if getattr(tally, name)]
         for what, spent, saved, unit in (
             ("tokens", tally.tokens_spent, tally.tokens_saved, "{:,}"),
             ("cost", tally.cost_spent, tally.cost_saved, "${:.4g}"),

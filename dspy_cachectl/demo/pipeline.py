@@ -23,6 +23,7 @@ from dspy_cachectl.demo.jobs import STORE, Connection
 from dspy_cachectl.demo.relay import Relay
 from dspy_cachectl.errors import CachectlError, ConfigurationError
 from dspy_cachectl.reports.progress_bar import progress
+from dspy_cachectl.reports.texts import plural
 
 _NO_KEY = "none"
 """What a server that wants no key is shown: without any, LiteLLM would look for one of the user's."""
@@ -115,7 +116,7 @@ def _api_key(endpoint: str | None, model: str | None, variable: str | None) -> s
 
 
 def _say(show: Callable[..., None], done: int, acts: int, title: str, requests: int) -> None:
-    show(done, acts, lambda: f"{title}: {requests} requests")
+    show(done, acts, lambda: f"{title}: {plural(requests, 'request')}")
 
 
 def _check(connection: Connection, relay: Relay) -> None:

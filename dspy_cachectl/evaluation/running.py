@@ -38,7 +38,7 @@ from dspy_cachectl.predictions.keys import SnapshotKey
 from dspy_cachectl.reports.measurement import DrawResult, Provenance, QuestionResult
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.report import EvalReport
-from dspy_cachectl.reports.texts import cut
+from dspy_cachectl.reports.texts import cut, plural
 from dspy_cachectl.statistics.quantiles import check_level
 from dspy_cachectl.statistics.scores import is_missing
 
@@ -293,8 +293,8 @@ class _Evaluation:
         parts = [f"score {self.total / self.count:.3f}"]
         if self.failed:
             parts.append(f"{self.failed} failed")
-        parts.append(f"{stats.requests} requests, {stats.served} served")
-        parts.append(f"{stats.tokens_spent:,} tokens spent, {stats.tokens_saved:,} saved")
+        parts.append(f"{plural(stats.requests, 'request')}, {stats.served:,} served")
+        parts.append(f"{plural(stats.tokens_spent, 'token')} spent, {stats.tokens_saved:,} saved")
         if stats.cost_spent or stats.cost_saved:
             parts.append(f"${stats.cost_spent:.4f} spent, ${stats.cost_saved:.4f} saved")
         return " · ".join(parts)

@@ -26,6 +26,7 @@ from dspy_cachectl.entries.secrets import scrub
 from dspy_cachectl.errors import CachectlError, StoreError
 from dspy_cachectl.manage.repair import quarantine_of
 from dspy_cachectl.manage.verification import database_problem
+from dspy_cachectl.reports.texts import plural
 from dspy_cachectl.stores.reader import DATABASE, FolderReader
 from dspy_cachectl.tracking.deadline import TimeLimiter
 from dspy_cachectl.tracking.record import without_credentials
@@ -289,7 +290,7 @@ def _database(reader: FolderReader) -> Iterator[Finding]:
     if problem:
         yield Finding("store", "error", f"its database is damaged: {problem}", repair)
     else:
-        yield Finding("store", "ok", f"{reader.path}: {entries:,} entries, {size:,} bytes")
+        yield Finding("store", "ok", f"{reader.path}: {plural(entries, 'entry', 'entries')}, {size:,} bytes")
 
 
 def _version(name: str) -> str | None:

@@ -24,6 +24,7 @@ from dspy_cachectl.phases.decoration import within
 from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.policy import Policy
 from dspy_cachectl.replay import files, unsaved
+from dspy_cachectl.reports.texts import plural
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -230,8 +231,8 @@ class CassetteSession:
                 self._unsaved.close(keep=not is_saved)
         if contents.unkept and (error is None or isinstance(error, Exception)):
             raise ConfigurationError(
-                f"{len(contents.unkept)} answers are not in the cassette {contents.name}, and its replay would miss "
-                f"them: {contents.unkept[0]!r}"
+                f"{plural(len(contents.unkept), 'answer is', 'answers are')} not in the cassette {contents.name}, "
+                f"and its replay would miss them: {contents.unkept[0]!r}"
             ) from contents.unkept[0]
 
     def raise_misses(self, error: BaseException | None) -> None:

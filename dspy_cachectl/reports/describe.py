@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dspy_cachectl.accounting.ledger import NOTABLE
+from dspy_cachectl.accounting.ledger import NOTABLE, in_words
 from dspy_cachectl.reports.measurement import DrawResult, Measurement, Provenance
 from dspy_cachectl.reports.sheets import Cell, Sheet, facts, notes, sheet
 from dspy_cachectl.reports.texts import (
@@ -168,7 +168,7 @@ def _calls(counters: Mapping[str, Any]) -> str:
     if not counters:
         return MISSING
     names = [name for name in NOTABLE if counters.get(name) and name not in _IN_ROWS_OF_THEIR_OWN]
-    said = ", ".join(f"{counters[name]:,} {name.replace('_', ' ')}" for name in names)
+    said = ", ".join(in_words(name, counters[name]) for name in names)
     return f"{counters.get('calls', 0):,}" + (f": {said}" if said else "")
 
 

@@ -165,7 +165,8 @@ def _test(
         return "sign", 1.0 if difference == 0.0 else 0.5**error.units, interval
     caveats = list(doubts(error, a.n, None))
     if wins + losses < FEW_DIFFERENCES:
-        caveats.append(f"the two differ on {wins + losses} questions only")
+        questions = "question" if wins + losses == 1 else "questions"
+        caveats.append(f"the two differ on {wins + losses} {questions} only")
     name = "paired t" if error.clusters is None else "cluster-robust paired t"
     p_value = two_sided_t_test(difference / error.value, error.units - 1)
     return name, p_value, t_interval(difference, error, level=level, caveats=tuple(caveats))

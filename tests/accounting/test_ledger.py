@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from dspy_cachectl.accounting.ledger import FIELDS, Ledger, Row, Stats, Tally
 
 EVAL, JUDGE = Row("eval", None, "m"), Row("eval", "judge", "m")
@@ -39,7 +41,20 @@ def test_as_dict_is_plain_data_with_rows() -> None:
 def test_the_repr_says_what_happened_and_leaves_out_what_did_not() -> None:
     """A line to read, not a dump of thirty zeros."""
     text = repr(Stats.of([(EVAL, Tally(calls=3, requests=1, fresh=1, reused=2, cost_spent=0.25, cost_saved=0.5))]))
-    assert "<Stats: 3 calls, 1 requests; 1 fresh; 2 reused; cost $0.25 spent, $0.5 saved>" == text
+    assert "<Stats: 3 calls, 1 request; 1 fresh; 2 reused; cost $0.25 spent, $0.5 saved>" == text
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (1, "1 call, 1 request; 1 missed; 1 failed read; 1 failed write; 1 temperature lent; 1 not distinct"),
+        (2, "2 calls, 2 requests; 2 missed; 2 failed reads; 2 failed writes; 2 temperatures lent; 2 not distinct"),
+    ],
+)
+def test_one_and_many_are_told_apart(count: int, said: str) -> None:
+    """In the printed stats."""
+    names = ("calls", "requests", "missed", "failed_reads", "failed_writes", "temperatures_lent", "not_distinct")
+    assert said == str(Stats.of([(EVAL, Tally(**dict.fromkeys(names, count)))]))
 
 
 def test_draws_that_are_not_distinct_are_not_counted_as_draws() -> None:

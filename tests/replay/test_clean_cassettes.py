@@ -173,7 +173,7 @@ class TestRedact:
         ):
             lm()("one")
         with (
-            pytest.raises(cachectl.ConfigurationError, match="1 answers are not in the cassette"),
+            pytest.raises(cachectl.ConfigurationError, match="1 answer is not in the cassette"),
             cachectl.cassette(path.with_name("other.jsonl"), "record", redact=lambda _: returned),
             pytest.raises(cachectl.ConfigurationError),
         ):

@@ -337,7 +337,7 @@ def test_an_answer_that_is_too_large(
     monkeypatch.setattr(files, "LARGEST_LINE", 50_000)
     path = tmp_path / "answers.jsonl"
     with (
-        pytest.raises(cachectl.ConfigurationError, match=r"1 answers are not in the cassette .*too large"),
+        pytest.raises(cachectl.ConfigurationError, match=r"1 answer is not in the cassette .*too large"),
         cachectl.cassette(path, "record"),
     ):
         recorded, large = [lm()(text)[0] for text in ("small", "large")]
