@@ -73,7 +73,7 @@ class KeptPredictions:
 
     def __init__(self, library: Library | None, session: Session | None, program: Any) -> None:
         self._library, self._session, self._program = library, session, program
-        self._unsaved: list[Question] = []
+        self._unkept: list[Question] = []
 
     def provenance(self) -> dict[str, Any]:
         """Return what of the answers was kept before and is kept now, as fields of a report's provenance."""
@@ -84,12 +84,12 @@ class KeptPredictions:
             "predictions": session.status,
             "changes": tuple(session.changes),
             "snapshot": session.path.name,
-            "unsaved": len(self._unsaved),
+            "unsaved": len(self._unkept),
         }
 
     def prediction(self, question: Question, repeat: int) -> tuple[Any, DrawResult] | None:
         """Return a kept answer as the program returned it, with what it was made of; None where there is none."""
-        row = None if self._session is None else self._session.saved(question, repeat)
+        row = None if self._session is None else self._session.kept_row(question, repeat)
         if row is None or row.output is None:
             return None
         try:
@@ -133,7 +133,7 @@ class KeptPredictions:
             )
         except UnstorableError as error:
             state.say_once("unsaved", f"a prediction cannot be kept and will be made again: {error}")
-            self._unsaved.append(question)
+            self._unkept.append(question)
 
     def score(self, question: Question, repeat: int, metric: str) -> Scored | None:
         """Return a kept score, or None where the metric has not judged this answer against this label."""

@@ -79,7 +79,7 @@ def evaluate(
         metric: Called with (example, prediction); returns a number, a bool, or something with a `score`. Where it
             raises, the answer counts as failed.
         repeats: How many answers to draw for each question.
-        run_id: The run to draw under, or to resume. None: the run of the saved predictions, or a new one.
+        run_id: The run to draw under, or to resume. None: the run of the kept predictions, or a new one.
         num_threads: As for `dspy.Evaluate`.
         clusters: What each question belongs to, where questions are not independent: one id a question, the name
             of an example's field, or a function of the example.

@@ -81,7 +81,7 @@ class Session:
         wanted = len(self.questions) * self.repeats
         return "computed" if not self.kept_before else "loaded" if self.kept_before >= wanted else "extended"
 
-    def saved(self, question: Question, repeat: int = 0) -> PredictionRow | None:
+    def kept_row(self, question: Question, repeat: int = 0) -> PredictionRow | None:
         """Return the answer to a question, or None where it has to be computed. Errors count as not answered."""
         encoded = self.kept.get((question.example_key, question.occurrence, repeat))
         row = None if encoded is None else decode(encoded)
@@ -95,7 +95,7 @@ class Session:
             repeat: Which of its answers.
             metric: The `metric_fingerprint`.
         """
-        row = self.saved(question, repeat)
+        row = self.kept_row(question, repeat)
         found = None if row is None else row.scores.get(metric)
         return found if found is not None and found.label_key == question.label_key else None
 
@@ -136,7 +136,7 @@ class Session:
             score: What the metric said, with the question's `label_key`.
             reference: What is expected now, where it differs from what the row says.
         """
-        row = self.saved(question, repeat)
+        row = self.kept_row(question, repeat)
         if row is not None:
             scored = replace(row, scores={**row.scores, metric: score}, reference=reference or row.reference)
             with suppress(values.UnstorableError):  # it is too large now: the answer stays as it is

@@ -106,7 +106,7 @@ def _caveats(report: Measurement) -> Iterator[str]:
         yield f"answers failed for {plural(len(reasons) - _FAILURES_SHOWN, 'more reason')}; see to_pandas()"
     unsaved = report.provenance.unsaved
     if unsaved:
-        yield f"{plural(unsaved, 'prediction')} could not be saved and will be computed again"
+        yield f"{plural(unsaved, 'prediction')} could not be kept and will be computed again"
 
 
 def _provenance_rows(report: Measurement) -> tuple[tuple[str, str], ...]:

@@ -30,7 +30,7 @@ class DrawResult:
         failed: Why it failed, or None.
         draw: What identifies the LM's answers behind it. Two results with one draw are one draw.
         output: A hash of what the program answered.
-        loaded: Whether it was loaded from the saved predictions.
+        loaded: Whether it was loaded from the kept predictions.
         requests: Responses bought for it when it was made.
         tokens: Tokens it is made of, whoever paid for them.
         cost: US dollars it is made of.
@@ -87,9 +87,9 @@ class Provenance:
         metric: The metric's name.
         metric_hash: The hash of the metric.
         predictions: `"computed"`, `"loaded"`, `"extended"`, or `"off"`.
-        changes: Why saved predictions could not be used, in words.
-        snapshot: The file name of the saved predictions, or None.
-        unsaved: Predictions that could not be saved.
+        changes: Why kept predictions could not be used, in words.
+        snapshot: The file name of the kept predictions, or None.
+        unsaved: Predictions that could not be kept.
         counters: The ledger of this evaluation (`Stats.as_dict()`).
         seconds: How long the evaluation took, in wall seconds.
         created: When it ended, in Unix seconds.

@@ -51,7 +51,7 @@ def row(question: Question, repeat: int = 0, answer: Any = "a", **more: Any) -> 
 def compute(session: Session, at_most: int | None = None) -> int:
     """Answer what is missing; return how many answers that took."""
     asked = [(question, repeat) for repeat in range(session.repeats) for question in session.questions]
-    missing = [(question, repeat) for question, repeat in asked if session.saved(question, repeat) is None][:at_most]
+    missing = [(question, repeat) for question, repeat in asked if session.kept_row(question, repeat) is None][:at_most]
     for question, repeat in missing:
         session.keep(row(question, repeat))
     return len(missing)

@@ -91,7 +91,7 @@ def test_edited_label_only_needs_a_new_score(library: Library) -> None:
 
     with library.open(key_of(edited), found) as again:
         assert Score(found[0].label_key, 0.5) == again.score(found[0], 0, METRIC)
-        assert {"answer": "another"} == again.saved(found[0]).reference
+        assert {"answer": "another"} == again.kept_row(found[0]).reference
 
 
 def test_another_metric_has_no_scores_and_keeps_the_predictions(library: Library) -> None:

@@ -108,7 +108,7 @@ def test_a_report_shows_its_score_and_what_it_rests_on(medium: Medium) -> None:
 
 @MEDIA
 def test_a_report_shows_where_it_comes_from(medium: Medium) -> None:
-    """Run, model, temperature, hashes, draws, requests, tokens, cost, age and saved predictions."""
+    """Run, model, temperature, hashes, draws, requests, tokens, cost, age and kept predictions."""
     shown = squeezed(medium(report(REPEATED, cost=0.002, unsaved=2)))
     for fact in (
         "run run-7 (phase eval, policy FRESH)",
@@ -127,7 +127,7 @@ def test_a_report_shows_where_it_comes_from(medium: Medium) -> None:
         "newest draw 2025-10-09 08:54:24 UTC",
         "2025-10-09 08:55:00 UTC, in 12.3 s",
         "dspy 3.4.1",
-        "2 predictions could not be saved and will be computed again",
+        "2 predictions could not be kept and will be computed again",
     ):
         assert fact in shown, fact
 
