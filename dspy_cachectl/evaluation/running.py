@@ -120,14 +120,14 @@ def evaluate(
     program, settings = _governed(program)
     name = name or type(program).__name__
     with settings, ExitStack() as stack:
-        opening, run_id = _opening(run_id)
+        context, run_id = _phase_to_evaluate_in(run_id)
         made_of = provenance_of(program, questions, metric)
         session = None
         if library is not None:
             key = SnapshotKey(
                 model=model_identity(dspy.settings.lm, program=program),
                 program=program_fingerprint(program),
-                generation=generation_config(dspy.settings.lm, opening.policy.temperature, program=program),
+                generation=generation_config(dspy.settings.lm, context.policy.temperature, program=program),
                 dataset=made_of["data"],
             )
             force = force_recompute or configured().force_recompute
@@ -137,7 +137,7 @@ def evaluate(
             run_id = stack.enter_context(session).run_id
         kept, began = KeptPredictions(library, session, program), time.time()
         with (
-            phase(opening.name, opening.policy, roles=dict(opening.roles), run_id=run_id) as run,
+            phase(context.name, context.policy, roles=dict(context.roles), run_id=run_id) as run,
             progress(name, shown=display_progress) as show,
         ):
             evaluation = _Evaluation(
@@ -352,7 +352,7 @@ def _is_plain(lm: Any) -> bool:
     return isinstance(lm, dspy.BaseLM) and not isinstance(lm, Governed)
 
 
-def _opening(run_id: str | None) -> tuple[PhaseContext, str | None]:
+def _phase_to_evaluate_in(run_id: str | None) -> tuple[PhaseContext, str | None]:
     """Return the phase to evaluate in, and the run to draw under: an open fresh or replay phase holds."""
     ruling: PhaseContext | None = dspy.settings.get(SETTING)
     if ruling is not None and ruling.strays_matter and not ruling.is_cassette:

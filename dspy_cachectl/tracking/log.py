@@ -200,10 +200,10 @@ def _send(
 
 def _warn(outcome: LogOutcome, what: str) -> None:
     if outcome.status == "failed":
-        logger.warning("%s are lost to MLflow: %s", what, outcome.reason)
+        logger.warning("lost to MLflow: %s: %s", what, outcome.reason)
     elif outcome.status != "logged":
         logger.warning(
-            "MLflow does not have %s yet: %s. They wait in the outbox (%s); deliver them with "
+            "not in MLflow yet: %s: %s. Waiting in the outbox (%s); deliver with "
             "`dspy-cachectl mlflow sync` or dspy_cachectl.tracking.sync().",
             what,
             outcome.reason,

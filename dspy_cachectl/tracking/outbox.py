@@ -33,20 +33,20 @@ _VERSION = 2
 
 _SCHEMA = (
     """
-    CREATE TABLE parcels (
+    CREATE TABLE records (
       uid TEXT PRIMARY KEY, owner TEXT NOT NULL, written REAL NOT NULL,  -- the owner: the uid its run is found by
       tracking_uri TEXT, run_id TEXT, phase TEXT,                        -- what `status` shows of the record
       record BLOB NOT NULL, sha256 TEXT NOT NULL,                        -- JSON
       taken_by TEXT, lease TEXT,                                         -- the process, and its try
       tries INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '')
     """,
-    "CREATE INDEX parcels_owner ON parcels (owner)",
+    "CREATE INDEX records_owner ON records (owner)",
     """
     CREATE TABLE files (
       uid TEXT NOT NULL, path TEXT NOT NULL, data BLOB NOT NULL, sha256 TEXT NOT NULL,
       PRIMARY KEY (uid, path)) WITHOUT ROWID
     """,
-    "CREATE TRIGGER parcel_is_gone AFTER DELETE ON parcels BEGIN DELETE FROM files WHERE uid = OLD.uid; END",
+    "CREATE TRIGGER record_is_gone AFTER DELETE ON records BEGIN DELETE FROM files WHERE uid = OLD.uid; END",
 )
 
 
@@ -117,7 +117,7 @@ class Outbox:
         data = record.to_json()
         with self._database.change() as sql:
             sql(
-                "INSERT INTO parcels (uid, owner, written, tracking_uri, run_id, phase, record, sha256)"
+                "INSERT INTO records (uid, owner, written, tracking_uri, run_id, phase, record, sha256)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 *(record.uid, record.owner or record.uid, time.time()),
                 *(record.tracking_uri, record.run_id, record.tags.get("dspy_cachectl.phase")),
@@ -130,7 +130,7 @@ class Outbox:
         """Return what waits, the oldest first."""
         rows = self._database.read(
             "SELECT uid, written, tracking_uri, run_id, phase, tries, reason, taken_by, lease, record, sha256"
-            " FROM parcels ORDER BY written, uid"
+            " FROM records ORDER BY written, uid"
         )
         return [
             Waiting(
@@ -161,14 +161,14 @@ class Outbox:
         process, lease = me(self.path.parent), Lease(self._database, uid, uuid.uuid4().hex)
         with self._database.change() as sql:
             held = sql(
-                "SELECT taken_by, lease FROM parcels"
-                " WHERE owner = (SELECT owner FROM parcels WHERE uid = ?) AND lease IS NOT NULL",
+                "SELECT taken_by, lease FROM records"
+                " WHERE owner = (SELECT owner FROM records WHERE uid = ?) AND lease IS NOT NULL",
                 uid,
             )
             if any(self._is_held(*row) for row in held):
                 return None
             sql(
-                "UPDATE parcels SET taken_by = ?, lease = ? WHERE owner = (SELECT owner FROM parcels WHERE uid = ?)",
+                "UPDATE records SET taken_by = ?, lease = ? WHERE owner = (SELECT owner FROM records WHERE uid = ?)",
                 *(process, lease.token, uid),
             )
             ((taken,),) = sql("SELECT changes()")
@@ -177,12 +177,12 @@ class Outbox:
     def fail(self, uid: str, reason: str) -> None:
         """Note why a try failed. The record goes on waiting."""
         with self._database.change() as sql:
-            sql("UPDATE parcels SET tries = tries + 1, reason = ? WHERE uid = ?", safe_line(reason), uid)
+            sql("UPDATE records SET tries = tries + 1, reason = ? WHERE uid = ?", safe_line(reason), uid)
 
     def discard(self, uid: str) -> None:
         """Throw a record away; whoever is delivering it stops."""
         with self._database.change() as sql:
-            sql("DELETE FROM parcels WHERE uid = ?", uid)
+            sql("DELETE FROM records WHERE uid = ?", uid)
 
     def _is_held(self, process: str | None, lease: str | None) -> bool:
         return process is not None and lease not in _given_back and is_alive(self.path.parent, process)
@@ -206,19 +206,19 @@ class Lease:
 
     def holds(self) -> bool:
         """Return whether the record is still to be delivered, and nobody else is at it."""
-        query = "SELECT 1 FROM parcels WHERE uid = ? AND (lease IS NULL OR lease = ?)"
+        query = "SELECT 1 FROM records WHERE uid = ? AND (lease IS NULL OR lease = ?)"
         return bool(self._database.read(query, self.uid, self.token))
 
     def finish(self) -> None:
         """Take the record out, because it was delivered. Nothing happens if it is not ours any more."""
         with self._database.change() as sql:
-            sql("DELETE FROM parcels WHERE uid = ? AND (lease IS NULL OR lease = ?)", self.uid, self.token)
+            sql("DELETE FROM records WHERE uid = ? AND (lease IS NULL OR lease = ?)", self.uid, self.token)
 
     def release(self) -> None:
         """Give the record back. Nothing happens if it is not this lease's, or has been delivered."""
         try:
             with self._database.change() as sql:
-                sql("UPDATE parcels SET taken_by = NULL, lease = NULL WHERE lease = ?", self.token)
+                sql("UPDATE records SET taken_by = NULL, lease = NULL WHERE lease = ?", self.token)
         except StoreError as error:
             _given_back.add(self.token)
             logger.debug("the lease of %s is given back in this process only: %s", self.uid, error)

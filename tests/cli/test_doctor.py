@@ -164,7 +164,7 @@ def test_what_waits_in_the_outbox(store: Path, tmp_path: Path, monkeypatch: pyte
     Outbox().put(Record("a" * 32, 1, 2))
     assert "1 waiting" in doctor(store=store, DSPY_CACHECTL_STATE=state)[1]["outbox"][0][1]
     with sqlite3.connect(Outbox().path) as connection:
-        connection.execute("UPDATE parcels SET written = written - 7 * 86400")
+        connection.execute("UPDATE records SET written = written - 7 * 86400")
     connection.close()
     code, found = doctor(store=store, DSPY_CACHECTL_STATE=state)
     assert (0, {"outbox": {"warning"}}) == (code, levels(found))

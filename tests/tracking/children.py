@@ -209,7 +209,7 @@ def _die(*_: Any, **__: Any) -> None:
 
 def _die_inside(lease: Lease) -> None:
     with lease._database.change() as sql:
-        sql("DELETE FROM parcels WHERE uid = ?", lease.uid)
+        sql("DELETE FROM records WHERE uid = ?", lease.uid)
         _die()
 
 

@@ -178,7 +178,7 @@ def test_status_shows_what_waits_and_why(outbox: Outbox) -> None:
     outbox.fail(UID, "first")
     outbox.fail(UID, "no access for token=hunter2hunter2")
     assert outbox.lease("b" * 32) is not None
-    _run_sql(outbox, f"UPDATE parcels SET record = '{{' WHERE uid = '{'c' * 32}'")
+    _run_sql(outbox, f"UPDATE records SET record = '{{' WHERE uid = '{'c' * 32}'")
     found = {item.uid[0]: item for item in status()}
     assert (found["a"].tries, found["a"].phase, found["a"].tracking_uri) == (2, "eval", "http://host")
     assert "no access" in found["a"].reason
@@ -190,7 +190,7 @@ def test_status_shows_what_waits_and_why(outbox: Outbox) -> None:
 DAMAGES = (
     "UPDATE files SET data = CAST(REPLACE(data, 'score', 'Score') AS BLOB) WHERE path LIKE '%/rows_%'",
     "DELETE FROM files WHERE path LIKE '%/rows_%'",
-    "UPDATE parcels SET record = CAST(REPLACE(record, '0.5', '0.9') AS BLOB)",
+    "UPDATE records SET record = CAST(REPLACE(record, '0.5', '0.9') AS BLOB)",
 )
 
 
@@ -233,8 +233,8 @@ def test_a_full_disk_after_the_push_is_no_reason_to_say_that_it_waits(
     uid = log_to_mlflow(report([1, 0]), timeout=0).uid
     _run_sql(
         outbox,
-        "CREATE TRIGGER full BEFORE DELETE ON parcels BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END",
-        "CREATE TRIGGER fuller BEFORE UPDATE ON parcels WHEN NEW.lease IS NULL"
+        "CREATE TRIGGER full BEFORE DELETE ON records BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END",
+        "CREATE TRIGGER fuller BEFORE UPDATE ON records WHEN NEW.lease IS NULL"
         " BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END",
     )
     with caplog.at_level(logging.WARNING, logger="dspy_cachectl"):
