@@ -71,7 +71,7 @@ def show_snapshot(
 ) -> None:
     """Show a snapshot: what its predictions depend on, and the first of them."""
     info = manage.snapshots.find(predictions, snapshot)
-    rows = manage.snapshots.read_rows(info.path)
+    rows = list(manage.snapshots.read_rows(info.path))
     if as_json:
         print_json({**_data(info), "metrics": manage.snapshots.metrics_of(info.path), "predictions": rows[:limit]})
         return
@@ -140,7 +140,7 @@ def export_snapshot(
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Write the predictions of a snapshot as a table."""
-    rows = manage.snapshots.read_rows(manage.snapshots.find(predictions, snapshot).path)
+    rows = list(manage.snapshots.read_rows(manage.snapshots.find(predictions, snapshot).path))
     manage.tables.export(rows, file, force=force)
     print_line(f"Wrote {plural(len(rows), 'prediction')} to {file}.")
 

@@ -6,12 +6,13 @@ Looking changes nothing: a damaged file is named and left where it is.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dspy_cachectl.entries import values
-from dspy_cachectl.errors import ConfigurationError, CorruptEntryError
+from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.predictions import snapshot
 from dspy_cachectl.predictions.files import SnapshotFiles
 from dspy_cachectl.predictions.keys import differences
@@ -88,20 +89,25 @@ def find(root: Path, name: str) -> SnapshotInfo:
     raise ConfigurationError(f"no snapshot in {str(root)!r} is called {name!r}; {known}")
 
 
-def read_rows(path: Path) -> list[PredictionRow]:
-    """Return all rows of a snapshot, checked.
+def read_rows(path: Path) -> Iterator[PredictionRow]:
+    """Yield the rows of a snapshot. Believe none of them before the last has come.
 
     Raises:
         CorruptEntryError: If it is damaged.
         StoreUnavailableError: If it cannot be read.
     """
     with snapshot.open_snapshot(path) as reader:
-        return [decode(line) for line in reader.rows()]
+        yield from map(decode, reader.rows())
 
 
 def metrics_of(path: Path) -> dict[str, Any]:
-    """Return the metrics of a snapshot, without reading all of it; {} if it is damaged."""
-    with contextlib.suppress(CorruptEntryError, OSError, ValueError):
+    """Return the metrics of a snapshot, without reading all of it if it is not compressed; {} if it is damaged."""
+    with contextlib.suppress(StoreError, OSError, ValueError):
+        if snapshot.is_packed(path):
+            with snapshot.open_snapshot(path) as reader:
+                for line in reader.rows():
+                    decode(line)  # of what is no row there could be very many
+                return reader.metrics
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _TAIL))
             tail = file.read()

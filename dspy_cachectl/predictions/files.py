@@ -20,7 +20,7 @@ from dspy_cachectl.predictions.snapshot import SnapshotInfo, is_ours, size_of
 
 DAMAGED = ".damaged"
 
-_NAME = re.compile(r"[a-z0-9-]{1,60}_[0-9a-f]{16}(-\d+)?\.json(?P<damaged>\.damaged)?")
+_NAME = re.compile(r"[a-z0-9-]{1,60}_[0-9a-f]{16}(-\d+)?\.json(\.zst)?(?P<damaged>\.damaged)?")
 
 
 class SnapshotFiles:

@@ -37,6 +37,7 @@ class Library:
 
     Args:
         root: The folder; it is made at the first write.
+        compress: Whether new snapshots are compressed (`.json.zst`); those that are there stay as they are.
         max_age: How old an answer may be to be served, in seconds; older ones are removed.
         max_bytes: When the folder grows beyond it, the oldest snapshots are removed. In bytes.
     """
@@ -45,12 +46,14 @@ class Library:
         self,
         root: str | Path = DEFAULT_ROOT,
         *,
+        compress: bool = False,
         max_age: float = 30 * DAY,
         max_bytes: int = 2 * 1024**3,
     ) -> None:
         if max_age <= 0 or max_bytes <= 0:
             raise ConfigurationError(f"max_age and max_bytes are positive, not {max_age!r} and {max_bytes!r}")
         self.root = Path(root).expanduser().absolute()
+        self.compress = compress
         self.max_age = max_age
         self.max_bytes = max_bytes
         self._files = SnapshotFiles(self.root)
@@ -179,11 +182,16 @@ class Library:
     def _path(self, key: SnapshotKey, run_id: str) -> Path:
         # The version of the format is in the name: a newer one is never written over.
         hash_ = digest([snapshot.FORMAT_VERSION, key.hash, run_id])[:16]
-        path, number = self.root / f"{key.model.slug}_{hash_}.json", 0
-        while path.exists() and not is_ours(path):
+        endings = (snapshot.PACKED, snapshot.PLAIN) if self.compress else (snapshot.PLAIN, snapshot.PACKED)
+        name, number = f"{key.model.slug}_{hash_}", 0
+        while True:
+            path, other = (self.root / f"{name}{ending}" for ending in endings)
+            if is_ours(other):
+                return other
+            if is_ours(path) or not path.exists():
+                return path
             number += 1  # the user's file of that name is left alone
-            path = self.root / f"{key.model.slug}_{hash_}-{number}.json"
-        return path
+            name = f"{key.model.slug}_{hash_}-{number}"
 
     def _write(self, header: dict[str, Any], metadata: dict[str, Any], metrics: dict[str, Any], rows: KeptRows) -> None:
         """Write the snapshot of a session. Raises the `StoreError` family if it cannot be written."""

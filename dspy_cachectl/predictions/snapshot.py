@@ -12,12 +12,14 @@
 ```
 
 The hash covers every byte before it, so a file that was cut, or in which a bit flipped, is told from a whole one.
+A compressed snapshot is the same in a zstd frame. A frame before it, which zstd skips, says whose it is.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import time
 import uuid
@@ -27,6 +29,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import orjson
+import zstandard
 
 from dspy_cachectl.entries import values
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreUnavailableError
@@ -37,15 +40,32 @@ from dspy_cachectl.stores.database import make_private
 FORMAT_VERSION = 3
 """Raised when the meaning of a file changes. Newer ones are left alone."""
 
+PLAIN, PACKED = ".json", ".json.zst"
+"""How the names of snapshots end: plain ones, and compressed ones."""
+
 FOLDER = ".dspy_cachectl"
 """The folder beside the snapshots that holds what is none: what is being written, the journal, the lock."""
 UNFINISHED = ".tmp"
 """How the name of a file there ends that is being written."""
 
 HEAD = b'{\n"metadata": {"kind":"dspy_cachectl.predictions",'
-"""How each of our files begins."""
+"""How each of our files begins, once unpacked."""
 _ROWS, _TAIL = b'"predictions": [', b'"metrics": '
 _END = b"}}\n}\n"
+
+_MOST_TIMES, _AND_MORE = 200, 64 * 1024 * 1024
+"""A file unpacks to so many times its size at most, and so many bytes more; the writer sees to it."""
+_LARGEST_WINDOW = 8 * 1024 * 1024
+"""How much memory zstd may take to unpack a file, in bytes; four times what it takes for one of ours."""
+
+
+def _skipped(content: bytes) -> bytes:
+    """Return a frame that zstd passes over."""
+    return b"\x50\x2a\x4d\x18" + len(content).to_bytes(4, "little") + content
+
+
+PACKED_HEAD = _skipped(b"dspy_cachectl.predictions")
+"""How each of our compressed files begins."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +122,10 @@ class SnapshotReader:
         metrics: What was found about them; empty until `rows` has come to its end.
     """
 
-    def __init__(self, path: Path, file: IO[bytes]) -> None:
+    def __init__(self, path: Path, file: IO[bytes], size: int) -> None:
         self._path = path
         self._file = file
+        self._left = size * _MOST_TIMES + _AND_MORE
         self._hash = hashlib.sha256()
         self.metrics: dict[str, Any] = {}
         head = self._line() + self._line()
@@ -154,9 +175,12 @@ class SnapshotReader:
     def _line(self) -> bytes:
         try:
             line = self._file.readline(LONGEST + 2)
+        except zstandard.ZstdError as error:
+            raise self._damaged(f"it cannot be decompressed: {error}") from error
         except OSError as error:
             raise StoreUnavailableError(f"the snapshot {self._path} cannot be read: {error}") from error
-        if is_too_large(line):
+        self._left -= len(line)
+        if is_too_large(line) or self._left < 0:
             raise self._damaged("it holds more than is ever written")
         self._hash.update(line)
         return line
@@ -176,7 +200,7 @@ class SnapshotReader:
 
 @contextlib.contextmanager
 def open_snapshot(path: Path) -> Iterator[SnapshotReader]:
-    """Open a snapshot for reading.
+    """Open a snapshot for reading, plain or compressed.
 
     Raises:
         CorruptEntryError: If it is damaged.
@@ -184,11 +208,21 @@ def open_snapshot(path: Path) -> Iterator[SnapshotReader]:
         StoreUnavailableError: If it cannot be read.
     """
     try:
-        file = path.open("rb")
+        size = path.stat().st_size
+        file: IO[bytes] = path.open("rb")
     except OSError as error:
         raise StoreUnavailableError(f"the snapshot {path} cannot be read: {error}") from error
+    if is_packed(path):
+        decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
+        # Closes all of them.
+        file = io.BufferedReader(decompressor.stream_reader(file, read_across_frames=True))
     with file:
-        yield SnapshotReader(path, file)
+        yield SnapshotReader(path, file, size)
+
+
+def is_packed(path: Path) -> bool:
+    """Tell whether a snapshot is compressed: its name says it, also where it was set aside as damaged."""
+    return PACKED in path.name
 
 
 def is_ours(path: Path) -> bool:
@@ -196,7 +230,7 @@ def is_ours(path: Path) -> bool:
     with contextlib.suppress(OSError):
         if path.is_file():  # a named pipe would be waited for
             with path.open("rb") as file:
-                return file.read(len(HEAD)) == HEAD
+                return file.read(len(HEAD)).startswith(PACKED_HEAD if is_packed(path) else HEAD)
     return False
 
 
@@ -220,12 +254,12 @@ def read_info(path: Path) -> SnapshotInfo:
 
 
 def write_snapshot(path: Path, metadata: Mapping[str, Any], rows: Iterable[bytes], metrics: Mapping[str, Any]) -> None:
-    """Write a snapshot, wholly or not at all.
+    """Write a snapshot, wholly or not at all; compressed where its name says so.
 
     It is made for its owner alone; one that is there keeps its mode.
 
     Args:
-        path: Its name.
+        path: Its name, ending in `.json` or `.json.zst`.
         metadata: What the rows are predictions of.
         rows: The rows, each a line of JSON.
         metrics: What was found about them.
@@ -241,7 +275,8 @@ def write_snapshot(path: Path, metadata: Mapping[str, Any], rows: Iterable[bytes
         make_private(temporary.parent)
         temporary.touch(mode=0o600)
         with temporary.open("wb") as file:
-            _write(file, head, rows, members)
+            write = _write_packed if is_packed(path) else _write
+            write(file, head, rows, members)
             file.flush()
             os.fsync(file.fileno())
         if path.exists():
@@ -253,6 +288,17 @@ def write_snapshot(path: Path, metadata: Mapping[str, Any], rows: Iterable[bytes
         # It has another name by now, or was not finished.
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _write_packed(file: IO[bytes], head: bytes, rows: Iterable[bytes], metrics: list[bytes]) -> None:
+    file.write(PACKED_HEAD)
+    compressor = zstandard.ZstdCompressor(level=6)
+    with compressor.stream_writer(file, closefd=False) as packed:
+        _write(packed, head, rows, metrics)
+    # Long inputs that are alike in each row are packed better than the reader believes.
+    missing = (compressor.frame_progression()[1] - _AND_MORE) // _MOST_TIMES - file.tell()
+    if missing > 0:
+        file.write(_skipped(bytes(missing)))
 
 
 def _write(file: Any, head: bytes, rows: Iterable[bytes], metrics: list[bytes]) -> None:

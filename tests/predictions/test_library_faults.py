@@ -117,12 +117,13 @@ def test_two_processes_on_one_library_lose_nothing(tmp_path: Path) -> None:
     assert 1 == len(Library(tmp_path).snapshots())
 
 
+@pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize("where", ["start", "middle", "end", "cut"])
 def test_damaged_snapshot_is_set_aside_and_recomputed(
-    tmp_path: Path, where: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, where: str, compress: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A flipped bit or a cut file is never trusted and never fatal, and said once."""
-    library = Library(tmp_path)
+    library = Library(tmp_path, compress=compress)
     path = evaluate(library, examples(30)).path
     content = bytearray(path.read_bytes())
     if where == "cut":

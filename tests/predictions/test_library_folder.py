@@ -50,9 +50,10 @@ def shared(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_files_of_the_users_stay_as_they_are(shared: Path) -> None:
+@pytest.mark.parametrize("compress", [False, True])
+def test_files_of_the_users_stay_as_they_are(shared: Path, compress: bool) -> None:
     """Whatever is done with a library: no file but ours is renamed, removed, or written over."""
-    library = Library(shared, max_bytes=1)
+    library = Library(shared, max_bytes=1, compress=compress)
     evaluate(library, examples(3))
     evaluate(library, examples(3), force_recompute=True)
     library.prune()
@@ -74,13 +75,14 @@ def test_files_of_the_users_do_not_count(shared: Path) -> None:
     assert {first.path, second.path} == {info.path for info in library.snapshots()}
 
 
-def test_a_file_of_the_users_of_our_very_name_is_not_written_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_file_of_the_users_of_our_very_name_is_not_written_over(tmp_path: Path, compress: bool) -> None:
     """Where the name is taken the snapshot gets another, and is found under it."""
-    path = evaluate(Library(tmp_path / "elsewhere"), examples(3), run_id="one").path
+    path = evaluate(Library(tmp_path / "elsewhere", compress=compress), examples(3), run_id="one").path
     theirs = tmp_path / "library" / path.name
     theirs.parent.mkdir()
     theirs.write_text("mine")
-    library = Library(theirs.parent)
+    library = Library(theirs.parent, compress=compress)
     session = evaluate(library, examples(3), run_id="one")
 
     assert "mine" == theirs.read_text()
@@ -107,9 +109,10 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no modes")
-def test_what_is_kept_is_for_its_owner_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compress", [False, True])
+def test_what_is_kept_is_for_its_owner_alone(tmp_path: Path, compress: bool) -> None:
     """Folders are 0700 and files 0600, whatever the umask; a snapshot whose mode was changed keeps it."""
-    library = Library(tmp_path / "library")
+    library = Library(tmp_path / "library", compress=compress)
     before = os.umask(0o022)
     try:
         with library.open(key_of(examples(3)), questions_of(examples(3)), run_id="one") as session:

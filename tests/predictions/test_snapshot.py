@@ -67,12 +67,14 @@ def test_any_row_survives_the_trip(row: PredictionRow) -> None:
     json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
-@given(st.lists(rows_, max_size=5), fields)
+@given(st.lists(rows_, max_size=5), fields, st.sampled_from(["x.json", "x.json.zst"]))
 @settings(max_examples=40, suppress_health_check=list(HealthCheck))
-def test_any_file_survives_the_trip(tmp_path: Path, rows: list[PredictionRow], facts: dict[str, Any]) -> None:
-    """Metadata, rows and metrics come back."""
+def test_any_file_survives_the_trip(
+    tmp_path: Path, rows: list[PredictionRow], facts: dict[str, Any], name: str
+) -> None:
+    """Metadata, rows and metrics come back, compressed or not."""
     facts = {name: value for name, value in facts.items() if name not in {"format", "file", "$"}}
-    path = tmp_path / "x.json"
+    path = tmp_path / name
     lines = [encode(row) for row in rows]
 
     write_snapshot(path, facts, lines, facts)
