@@ -7,46 +7,31 @@ Import from its modules; as an attribute each of them is loaded at its first use
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # `as` says that a name is public
     from dspy_cachectl.manage import (
-        configuration,
-        diagnosis,
-        dspy_cache,
-        entries,
-        entry_text,
-        exchange,
-        explanation,
-        listed_runs,
-        removal,
-        repair,
-        snapshots,
-        store_usage,
-        tables,
-        verification,
+        configuration as configuration,
+        diagnosis as diagnosis,
+        dspy_cache as dspy_cache,
+        entries as entries,
+        entry_text as entry_text,
+        exchange as exchange,
+        explanation as explanation,
+        listed_runs as listed_runs,
+        removal as removal,
+        repair as repair,
+        snapshots as snapshots,
+        store_usage as store_usage,
+        tables as tables,
+        verification as verification,
     )
-
-__all__ = [
-    "configuration",
-    "diagnosis",
-    "dspy_cache",
-    "entries",
-    "entry_text",
-    "exchange",
-    "explanation",
-    "listed_runs",
-    "removal",
-    "repair",
-    "snapshots",
-    "store_usage",
-    "tables",
-    "verification",
-]
 
 
 def __getattr__(name: str) -> ModuleType:
-    if name not in __all__:
+    module = f"{__name__}.{name}"
+    if find_spec(module) is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module(f"{__name__}.{name}")
+    return importlib.import_module(module)

@@ -1,12 +1,14 @@
-"""Blocks as decorators: a function that opens a block anew each time it is called, wherever it is called."""
+"""Blocks, and functions that open one anew each time they are called, wherever they are called."""
 
 from __future__ import annotations
 
 import functools
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, ParamSpec, TypeVar
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import dspy
 
@@ -15,6 +17,35 @@ from dspy_cachectl.errors import ConfigurationError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+V = TypeVar("V")
+
+
+class Block(ABC, Generic[V]):
+    """A block that is entered by `with`, by `async with`, and by each call of a function that it decorates."""
+
+    @abstractmethod
+    def __enter__(self) -> V: ...
+
+    @abstractmethod
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    @abstractmethod
+    def _again(self) -> Block[V]:
+        """Return the same block, to be entered once more: overlapping calls of a function have one each."""
+
+    async def __aenter__(self) -> V:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+    def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
+        """Return the function, running in a block of its own each time it is called."""
+        return within(self._again, function, name=type(self).__name__)
 
 
 def within(

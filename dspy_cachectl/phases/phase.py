@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
@@ -28,14 +28,14 @@ from dspy_cachectl.context.ruling import phase_around
 from dspy_cachectl.context.units import MARKER
 from dspy_cachectl.entries import records
 from dspy_cachectl.errors import CacheMissError, ConfigurationError, StoreError
-from dspy_cachectl.phases.decoration import within
+from dspy_cachectl.phases.decoration import Block
 from dspy_cachectl.policy import Policy
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class phase:  # noqa: N801 - used as a word: with phase("eval")
+class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
     """A named region of a program in which a policy rules the cache.
 
     Works as a context manager, sync and async, and as a decorator of functions and coroutine functions. The
@@ -135,20 +135,7 @@ class phase:  # noqa: N801 - used as a word: with phase("eval")
         ):
             raise incomplete from error
 
-    async def __aenter__(self) -> PhaseRun:
-        return self.__enter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.__exit__(kind, error, trace)
-
-    def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
-        """Return the function, running in this phase each time it is called."""
-        return within(self._again, function, name="phase")
-
     def _again(self) -> phase:
-        # Each call of a decorated function is a passage of its own; they may overlap.
         again = copy.copy(self)
         again.run = None
         return again

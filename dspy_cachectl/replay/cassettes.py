@@ -7,7 +7,7 @@ import functools
 import hashlib
 import os
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,7 @@ from dspy_cachectl.context.open_cassette import CASSETTE_RUN, EACH_A_DRAW, Mode,
 from dspy_cachectl.context.process import logger, state
 from dspy_cachectl.entries.cleaning import Cleaner, Redact
 from dspy_cachectl.errors import CacheMissError, ConfigurationError, ReplayIncompleteError, StoreUnavailableError
-from dspy_cachectl.phases.decoration import within
+from dspy_cachectl.phases.decoration import Block
 from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.policy import Policy
 from dspy_cachectl.replay import files, unsaved
@@ -72,7 +72,7 @@ class Cassette:
         return f"<Cassette {str(self.path)!r}, {self.mode}: {self.stats!r}>"
 
 
-class cassette:  # noqa: N801 - used as a word: with cassette("tests/answers.jsonl")
+class cassette(Block[Cassette]):  # noqa: N801 - used as a word: with cassette("tests/answers.jsonl")
     """Record the calls of a block into a file, or replay them from it: no provider, no key, no cost.
 
     Works as a context manager, sync and async, and as a decorator of functions and coroutine functions. While it is
@@ -124,18 +124,8 @@ class cassette:  # noqa: N801 - used as a word: with cassette("tests/answers.jso
             opened.close(error)
             opened.raise_misses(error)
 
-    async def __aenter__(self) -> Cassette:
-        return self.__enter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.__exit__(kind, error, trace)
-
-    def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
-        """Return the function, running in this cassette each time it is called."""
-        again = functools.partial(cassette, self._path, self._mode, redact=self._redact)
-        return within(again, function, name="cassette")
+    def _again(self) -> cassette:
+        return cassette(self._path, self._mode, redact=self._redact)
 
 
 class CassetteSession:
