@@ -222,7 +222,7 @@ class CassetteSession:
         if contents.unkept and (error is None or isinstance(error, Exception)):
             raise ConfigurationError(
                 f"{plural(len(contents.unkept), 'answer is', 'answers are')} not in the cassette {contents.name}, "
-                f"and its replay would miss them: {contents.unkept[0]!r}"
+                f"which its replay would miss: {contents.unkept[0]!r}"
             ) from contents.unkept[0]
 
     def raise_misses(self, error: BaseException | None) -> None:

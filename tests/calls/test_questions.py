@@ -123,7 +123,7 @@ def test_a_paid_answer_that_cannot_be_kept_is_counted(endpoint: Endpoint, plain_
         raise OSError("no")
 
     with (
-        pytest.raises(cachectl.ConfigurationError, match="1 answers are not in the cassette"),
+        pytest.raises(cachectl.ConfigurationError, match="1 answer is not in the cassette"),
         cachectl.cassette(tmp_path / "answers.jsonl", "record", redact=fails) as opened,
     ):
         assert plain_lm()("hello")
