@@ -132,7 +132,7 @@ class Database:
                 yield lambda query, *values: self._run(connection, query, *values)
                 self._run(connection, "COMMIT")
             except BaseException:
-                with contextlib.suppress(sqlite3.Error), inside_sqlite:  # SQLite may have rolled back by itself
+                with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself
                     connection.execute("ROLLBACK")
                 raise
 
@@ -166,8 +166,8 @@ class Database:
         """Begin a change, or let go at once: while another process is in the way, other threads can read."""
         with contextlib.ExitStack() as tried:
             connection = tried.enter_context(self._connection())
-            with inside_sqlite:
-                connection.execute("BEGIN IMMEDIATE")
+            tried.enter_context(inside_sqlite)
+            connection.execute("BEGIN IMMEDIATE")
             held.push(tried.pop_all())
             return connection
 
@@ -307,12 +307,8 @@ class Database:
         return patiently(look, self.patience)
 
     def _run(self, connection: sqlite3.Connection, query: str, *values: object) -> list[tuple[Any, ...]]:
-        def execute() -> list[tuple[Any, ...]]:
-            with inside_sqlite:
-                return connection.execute(query, values).fetchall()
-
         with self._translated():
-            return patiently(execute, self.patience)
+            return patiently(lambda: connection.execute(query, values).fetchall(), self.patience)
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

@@ -13,7 +13,6 @@ from dspy_cachectl.errors import StoreError, StoreUnavailableError
 from dspy_cachectl.stores.base import Label
 from dspy_cachectl.stores.database import reason
 from dspy_cachectl.stores.folder import Folder
-from dspy_cachectl.stores.forks import inside_sqlite
 from dspy_cachectl.stores.reader import FolderReader
 
 
@@ -97,7 +96,7 @@ class DiskStore(FolderReader):
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[Folder]:
-        with self._translated("write"), self._database.change(), inside_sqlite:
+        with self._translated("write"), self._database.change():
             yield self._folder
 
     @contextlib.contextmanager

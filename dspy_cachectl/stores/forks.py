@@ -1,7 +1,9 @@
 """Stores across a fork.
 
 What another thread holds at the moment of a fork stays held in the child for ever: a store's lock, or one inside
-SQLite. So a fork waits until no thread is inside SQLite, and the stores renew their locks in the child.
+SQLite. And SQLite remembers for the process which locks it has on a file, also in the child, where nobody will let go
+of them. So a fork waits until no thread is inside SQLite or in a transaction, and the stores renew their locks in the
+child.
 """
 
 from __future__ import annotations
@@ -17,20 +19,27 @@ _LONGEST_WAIT = 10.0
 
 
 class _Gate:
-    """Lets any number of threads in, and none while the process forks. A thread enters it once at a time."""
+    """Lets any number of threads in, and none while the process forks. Who is in may go further in."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.Lock())
         self._inside = 0
         self._forking = 0
+        self._own = threading.local()
 
     def __enter__(self) -> None:
-        with self._changed:
-            while self._forking:
-                self._changed.wait()
-            self._inside += 1
+        depth = getattr(self._own, "depth", 0)
+        if not depth:
+            with self._changed:
+                while self._forking:
+                    self._changed.wait()
+                self._inside += 1
+        self._own.depth = depth + 1
 
     def __exit__(self, *_: object) -> None:
+        self._own.depth -= 1
+        if self._own.depth:
+            return
         with self._changed:
             self._inside -= 1
             if self._forking:
@@ -52,7 +61,7 @@ class _Forked(Protocol):
 
 
 inside_sqlite = _Gate()
-"""Around every use of SQLite: `with inside_sqlite: ...`."""
+"""Around every use of SQLite, and a transaction from its beginning to its end: `with inside_sqlite: ...`."""
 
 _FORKED: weakref.WeakSet[_Forked] = weakref.WeakSet()
 
