@@ -10,12 +10,12 @@ import sys
 from typing import Any
 
 from dspy_cachectl.accounting.ledger import SERVED
+from dspy_cachectl.boundary.secrets import is_secret_name
 from dspy_cachectl.calls.account import WATCHED
 from dspy_cachectl.calls.call import Call, current_call
 from dspy_cachectl.calls.lm import Governed
 from dspy_cachectl.context import evaluations
 from dspy_cachectl.context.evaluations import EvaluationObserver, EvaluationScope, ScopeKeeper
-from dspy_cachectl.entries.secrets import is_secret_name
 
 PREFIX = "dspy_cachectl"
 

@@ -7,10 +7,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from dspy_cachectl.boundary.shown import harmless_lines
 from dspy_cachectl.cli import checking, looking, mlflow, predictions, removing, run, transfer
 from dspy_cachectl.cli.options import StoreOption
 from dspy_cachectl.errors import CachectlError
-from dspy_cachectl.reports.texts import harmless_lines
 
 FAILED = 1
 

@@ -11,10 +11,11 @@ from typing import Annotated
 import typer
 
 from dspy_cachectl import manage
+from dspy_cachectl.boundary.shown import harmless
 from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes
 from dspy_cachectl.cli.output import console, print_json, print_line, print_table
 from dspy_cachectl.reports.progress_bar import progress
-from dspy_cachectl.reports.texts import harmless, plural
+from dspy_cachectl.reports.texts import plural
 
 DAMAGED = 3
 _SHOWN = 100

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 import typer
 
 from dspy_cachectl import manage
+from dspy_cachectl.boundary.shown import harmless
 from dspy_cachectl.cli.options import AsJson, selecting
 from dspy_cachectl.cli.output import console, print_json, print_json_lines, print_line, print_table, styled
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.manage.selection import Selection
 from dspy_cachectl.reports.progress_bar import progress
-from dspy_cachectl.reports.texts import age, harmless, plural, size, when
+from dspy_cachectl.reports.texts import age, plural, size, when
 from dspy_cachectl.stores.listing import Order
 from dspy_cachectl.stores.reader import FolderReader
 

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
-from dspy_cachectl.reports.texts import as_json, harmless, harmless_lines
+from dspy_cachectl.boundary.shown import harmless, harmless_lines
+from dspy_cachectl.reports.texts import as_json
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -12,11 +12,12 @@ from typing import Annotated
 import typer
 
 from dspy_cachectl import manage
+from dspy_cachectl.boundary.shown import harmless
 from dspy_cachectl.cli.options import AsJson, DryRun, selecting
 from dspy_cachectl.cli.output import print_json, print_line
 from dspy_cachectl.manage.selection import Selection
 from dspy_cachectl.reports.progress_bar import progress
-from dspy_cachectl.reports.texts import harmless, plural, size
+from dspy_cachectl.reports.texts import plural, size
 from dspy_cachectl.stores.reader import FolderReader
 
 

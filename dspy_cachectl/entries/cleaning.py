@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from dspy_cachectl.boundary.secrets import HIDDEN, is_secret_header, is_secret_name, scrub, scrub_keys
 from dspy_cachectl.entries import records
-from dspy_cachectl.entries.secrets import HIDDEN, is_secret_header, is_secret_name, scrub, scrub_keys
 from dspy_cachectl.entries.values import TAG, dumped_text, loaded_text
 from dspy_cachectl.errors import ConfigurationError
 

@@ -17,8 +17,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import orjson
 import pydantic
 
-from dspy_cachectl.entries import secrets
-from dspy_cachectl.entries.secrets import is_secret_header, is_secret_name
+from dspy_cachectl.boundary import secrets
+from dspy_cachectl.boundary.secrets import is_secret_header, is_secret_name
 from dspy_cachectl.errors import CachectlError
 
 KEY_VERSION = 1

@@ -21,8 +21,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
+from dspy_cachectl.boundary.secrets import is_secret_name, without
 from dspy_cachectl.entries import draws
-from dspy_cachectl.entries.secrets import is_secret_name, without
 from dspy_cachectl.fingerprints import canonical, signatures
 from dspy_cachectl.fingerprints.canonical import UnstableError, type_name
 from dspy_cachectl.fingerprints.content import checkpoint_of

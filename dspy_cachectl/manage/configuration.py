@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic_settings import EnvSettingsSource, PyprojectTomlConfigSettingsSource
 
+from dspy_cachectl.boundary.secrets import HIDDEN, is_secret_name, scrub
 from dspy_cachectl.config import Settings, settings
-from dspy_cachectl.entries.secrets import HIDDEN, is_secret_name, scrub
 from dspy_cachectl.errors import ConfigurationError
 
 _PREFIX = "DSPY_CACHECTL_"

@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from dspy_cachectl.entries.secrets import scrub
+from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.errors import CachectlError, StoreError
 from dspy_cachectl.manage.repair import quarantine_of
 from dspy_cachectl.manage.verification import database_problem

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dspy_cachectl.boundary.writing import write_whole
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError
 from dspy_cachectl.predictions.rows import PredictionRow
 from dspy_cachectl.reports.texts import as_json
-from dspy_cachectl.reports.writing import write_whole
 
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 _PLAIN = (

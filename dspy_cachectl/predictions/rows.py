@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.entries import values
-from dspy_cachectl.entries.secrets import scrub
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.predictions.outputs import Output
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from dspy_cachectl.boundary.secrets import scrub, without
 from dspy_cachectl.context.process import state
 from dspy_cachectl.entries import values
-from dspy_cachectl.entries.secrets import scrub, without
 from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.predictions.journal import Journal

@@ -18,11 +18,11 @@ from typing import IO, Any
 import orjson
 import zstandard
 
+from dspy_cachectl.boundary.writing import write_whole
 from dspy_cachectl.context.open_cassette import Recording
 from dspy_cachectl.entries import records
 from dspy_cachectl.entries.values import UnstorableError, parsed
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreUnavailableError
-from dspy_cachectl.reports.writing import write_whole
 
 FORMAT = 1
 LARGEST_LINE = 64 * 1024 * 1024

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dspy_cachectl.reports.texts import harmless, plural
+from dspy_cachectl.boundary.shown import harmless
+from dspy_cachectl.reports.texts import plural
 
 COUNTED = ("served", "tokens_saved", "cost_saved", "tokens_spent", "cost_spent")
 """What of a ledger's tally is in the summary."""

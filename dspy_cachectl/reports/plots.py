@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dspy_cachectl.boundary.shown import harmless
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError, StoreUnavailableError
 from dspy_cachectl.reports.measurement import Measurement, QuestionResult
-from dspy_cachectl.reports.texts import cut, ends_text, harmless, level_text, plural, score_text
+from dspy_cachectl.reports.texts import cut, ends_text, level_text, plural, score_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,8 +15,8 @@ from rich.panel import Panel
 from rich.table import Column, Table
 from rich.text import Text
 
+from dspy_cachectl.boundary.shown import harmless
 from dspy_cachectl.reports.sheets import Cell, Part, Sheet, Tone
-from dspy_cachectl.reports.texts import harmless
 
 _TEXT_WIDTH = 110
 _RICH_STYLES = {

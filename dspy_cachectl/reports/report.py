@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dspy_cachectl.boundary.writing import write_whole
 from dspy_cachectl.errors import ConfigurationError, FormatVersionError, MissingExtraError, StoreUnavailableError
 from dspy_cachectl.predictions.rows import PredictionRow, decode
 from dspy_cachectl.predictions.snapshot import open_snapshot
@@ -20,7 +21,6 @@ from dspy_cachectl.reports.plots import plot_report
 from dspy_cachectl.reports.render import Shown
 from dspy_cachectl.reports.sheets import Sheet
 from dspy_cachectl.reports.texts import ends_text, level_text, number, places
-from dspy_cachectl.reports.writing import write_whole
 
 REPORT_VERSION = 1
 

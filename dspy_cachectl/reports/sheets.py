@@ -1,6 +1,6 @@
 """What is shown of a result, as plain data: the same sheet becomes text, a panel in a terminal, or HTML.
 
-Texts in it are raw. Whoever renders them passes each through `texts.harmless` and escapes it for its own medium.
+Texts in it are raw. Whoever renders them passes each through `shown.harmless` and escapes it for its own medium.
 """
 
 from __future__ import annotations

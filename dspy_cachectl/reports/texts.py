@@ -18,8 +18,6 @@ MISSING = "\N{EN DASH}"
 """Stands for what is not known, or cannot be computed."""
 
 _UNITS = (("w", 7 * 86400), ("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
-# They only say how the letters beside them are joined: emoji of several parts, and Persian, are not readable without.
-_JOINERS = frozenset("\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}")
 _HASH_SHOWN = 12
 _NAME_SHOWN = 24
 _SMALLEST_P = 1e-4
@@ -53,16 +51,6 @@ def when(unix_seconds: float | None) -> str:
         return f"{datetime.fromtimestamp(unix_seconds or math.nan, tz=timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
     except (ValueError, OverflowError, OSError):  # no number, or none that a calendar has
         return MISSING
-
-
-def harmless(text: str) -> str:
-    """Return a text in one line that is only shown: what a terminal or a browser would obey is escaped."""
-    return "".join(map(_shown, text))
-
-
-def harmless_lines(text: str) -> str:
-    """Return a text as `harmless` does, with its lines and its tabs."""
-    return "\n".join(map(harmless, text.expandtabs(4).split("\n")))
 
 
 def as_json(value: Any) -> Any:
@@ -154,9 +142,3 @@ def ends_text(interval: Interval, error: float, *, sign: bool = False) -> str:
     """Write the ends of an interval with the digits that the error allows."""
     decimals = places(error)
     return f"{number(interval.low, decimals, sign=sign)} to {number(interval.high, decimals, sign=sign)}"
-
-
-def _shown(character: str) -> str:
-    if character.isprintable() or character in _JOINERS:
-        return character
-    return " " if character.isspace() else character.encode("unicode_escape").decode()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from dspy_cachectl.entries.secrets import USERINFO, is_secret_header, is_secret_name, scrub
+from dspy_cachectl.boundary.secrets import USERINFO, is_secret_header, is_secret_name, scrub
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.reports.texts import cut
 

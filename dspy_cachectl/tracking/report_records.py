@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from dspy_cachectl.entries.secrets import scrub
+from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError
 from dspy_cachectl.tracking.outgoing import (
     Outgoing,
