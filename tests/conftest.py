@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from tests.endpoint import Endpoint
 from tests.isolation import reset_cachectl, reset_dspy
 from tests.limits import PATIENCE
-from tests.processes import DSPY_MODULES, ROOT, Finished, end_servers, python
+from tests.processes import DSPY_MODULES, ROOT, Finished, end_servers, end_with_me, python
 
 if TYPE_CHECKING:
     import dspy_cachectl
@@ -54,6 +54,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing and os.environ.get("CI", "").lower() == "true":
         pytest.exit(f"CI lacks {', '.join(missing)}: the tests that need them would be skipped", returncode=1)
+
+
+def pytest_configure() -> None:
+    """Let no server outlive a run, or a worker of it, that is killed."""
+    end_with_me()
 
 
 def pytest_unconfigure() -> None:
