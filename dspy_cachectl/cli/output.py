@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import sys
 from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dspy_cachectl.boundary.shown import harmless, harmless_lines
+from dspy_cachectl.boundary.writing import STANDARD_OUTPUT
 from dspy_cachectl.reports.texts import as_json
 
 if TYPE_CHECKING:
@@ -40,6 +43,21 @@ def print_json_lines(items: Iterable[Any]) -> None:
 def print_line(text: str) -> None:
     """Print a text in one line, as it is."""
     print(harmless(text))
+
+
+@contextlib.contextmanager
+def aside_of(file: Path) -> Iterator[None]:
+    """Print what the block prints to standard error, where standard output is the file that a command writes."""
+    with contextlib.redirect_stdout(sys.stderr if str(file) == STANDARD_OUTPUT else sys.stdout):
+        yield
+
+
+def check_not_both(file: Path, *, as_json: bool) -> None:
+    """Raise where a command is to write both a file and JSON to standard output."""
+    if as_json and str(file) == STANDARD_OUTPUT:
+        import typer
+
+        raise typer.BadParameter("standard output is the file already", param_hint="--json")
 
 
 def console() -> Console:

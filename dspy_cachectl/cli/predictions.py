@@ -9,7 +9,7 @@ import typer
 
 from dspy_cachectl import manage
 from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes
-from dspy_cachectl.cli.output import print_json, print_line, print_table
+from dspy_cachectl.cli.output import aside_of, print_json, print_line, print_table
 from dspy_cachectl.reports.texts import MISSING, age, cut, plural, short, size, when
 
 if TYPE_CHECKING:
@@ -134,7 +134,9 @@ def clear_snapshots(
 @app.command("export")
 def export_snapshot(
     snapshot: Snapshot,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to: a name that ends in .csv or .parquet.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Where to: a name in .csv or .parquet, or - for standard output.")
+    ],
     *,
     predictions: PredictionsFolder = Path(_DEFAULT),
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
@@ -142,7 +144,8 @@ def export_snapshot(
     """Write the predictions of a snapshot as a table."""
     rows = list(manage.snapshots.read_rows(manage.snapshots.find(predictions, snapshot).path))
     manage.tables.export(rows, file, force=force)
-    print_line(f"Wrote {plural(len(rows), 'prediction')} to {file}.")
+    with aside_of(file):
+        print_line(f"Wrote {plural(len(rows), 'prediction')} to {file}.")
 
 
 def _data(info: SnapshotInfo) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import typer
 from dspy_cachectl import manage
 from dspy_cachectl.boundary.shown import harmless
 from dspy_cachectl.cli.options import AsJson, DryRun, selecting
-from dspy_cachectl.cli.output import print_json, print_line
+from dspy_cachectl.cli.output import aside_of, check_not_both, print_json, print_line
 from dspy_cachectl.manage.selection import Selection
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.texts import plural, size
@@ -25,7 +25,9 @@ from dspy_cachectl.stores.reader import FolderReader
 def export_entries(
     context: typer.Context,
     *,
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="The file; compressed where it ends in .zst.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The file; compressed where it ends in .zst. Standard output is -.")
+    ],
     selection: Selection,
     redact_with: Annotated[
         str | None,
@@ -38,6 +40,7 @@ def export_entries(
 
     Keys and other secrets are removed from its texts. Exits with 1 where nothing is there to be written.
     """
+    check_not_both(path, as_json=as_json)
     redact = None if redact_with is None else _function(redact_with)
     folder: Path = context.obj.folder()
     with progress("Exporting") as advance:
@@ -47,13 +50,18 @@ def export_entries(
     if as_json:
         print_json({"store": folder, "file": path if done.entries else None, **vars(done)})
     else:
+        _print_exported(path, done, selection)
+    if not done.entries:
+        raise typer.Exit(1)
+
+
+def _print_exported(path: Path, done: manage.exchange.Exported, selection: Selection) -> None:
+    with aside_of(path):
         if done.entries:
             print_line(f"Wrote {plural(done.entries, 'answer')}, {size(done.bytes)}: {path}")
         else:
             print("Nothing is stored yet." if selection.is_empty else "Nothing that is stored fits.")
         _print_left_out(done.left_out)
-    if not done.entries:
-        raise typer.Exit(1)
 
 
 def import_entries(

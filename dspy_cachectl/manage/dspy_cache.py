@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dspy_cachectl.boundary.ownership import open_regular
 from dspy_cachectl.entries import answers, draws, records
 from dspy_cachectl.entries.values import TAG, check
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, StoreUnavailableError
@@ -140,7 +141,7 @@ def _pickle(folder: Path, filename: Any, value: Any) -> bytes:
     if not isinstance(filename, str) or not _FILENAME.fullmatch(filename):
         raise CorruptEntryError("its value is not there, or too large")
     try:
-        with (folder / filename).open("rb") as file:
+        with open_regular(folder / filename) as file:
             return file.read(LARGEST + 1)
     except OSError as error:
         raise StoreUnavailableError(f"could not read {folder / filename}: {error}") from error

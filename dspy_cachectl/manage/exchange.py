@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dspy_cachectl.accounting import runs
+from dspy_cachectl.boundary.writing import check_new, write_output_of_command
 from dspy_cachectl.context.open_cassette import CASSETTE_RUN, UNCACHED_RUN, Recording
 from dspy_cachectl.entries import draws, records, values
 from dspy_cachectl.entries.cleaning import Cleaner, Redact
@@ -106,17 +107,16 @@ def export(
     Args:
         reader: The store.
         selection: Which entries.
-        path: The file; compressed where its name ends in `.zst`.
+        path: The file; compressed where its name ends in `.zst`. `-` is standard output.
         redact: Applied to each text of requests and answers.
         force: Whether a file that is there may be replaced.
         advance: Told how many entries have been written, and of how many.
 
     Raises:
-        ConfigurationError: If the file is there, or the user's function fails.
+        ConfigurationError: If the file is there, or is one that this package works with; or the user's function fails.
         StoreUnavailableError: If the store cannot be read, the file not be written, or it would be too large.
     """
-    if path.exists() and not force:
-        raise ConfigurationError(f"{path} is there already; name another file, or add --force to replace it")
+    check_new(path, what="a cassette", force=force)
     cleaner = Cleaner(redact)
     done, recordings = Exported(), []
     keys = sorted(entry.key for entry in entries_of(reader, selection, now=time.time()) if entry.label.is_answer)
@@ -130,8 +130,9 @@ def export(
             done.models[records.decode_origin(recording.data).model] += 1
     done.entries = len(recordings)
     if recordings:
-        files.write(path, recordings, before=files.CassetteFile("store"))
-        done.bytes = path.stat().st_size
+        content = files.content_of(path, recordings, before=files.CassetteFile("store")) or b""
+        write_output_of_command(path, content, what="the cassette")
+        done.bytes = len(content)
     return done
 
 

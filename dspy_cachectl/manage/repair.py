@@ -15,18 +15,21 @@ import json
 import os
 import shutil
 import sqlite3
+import stat
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dspy_cachectl.boundary.ownership import STORE, database_head
+from dspy_cachectl.boundary.writing import make_private, target_of, write_whole
 from dspy_cachectl.errors import CorruptEntryError, StoreUnavailableError
 from dspy_cachectl.manage.verification import Flaw, Kind, Report, RowState, verify
 from dspy_cachectl.predictions.files import SnapshotFiles
 from dspy_cachectl.reports.progress_bar import Advance
 from dspy_cachectl.reports.texts import as_json
-from dspy_cachectl.stores.database import as_text, is_locked, make_private
+from dspy_cachectl.stores.database import as_text, is_locked
 from dspy_cachectl.stores.disk import DiskStore
 from dspy_cachectl.stores.forks import inside_sqlite
 from dspy_cachectl.stores.reader import DATABASE
@@ -98,17 +101,26 @@ def repair(
 
 
 def _mend(folder: Path, flaws: Sequence[Flaw], done: Repaired) -> None:
+    if any(flaw.kind is Kind.DATABASE for flaw in flaws) and not _is_ours(folder / DATABASE):
+        done.problems.append(f"{folder / DATABASE} does not begin as a store's database, so it is left; move it away")
+        flaws = [flaw for flaw in flaws if flaw.kind is Kind.SNAPSHOT]
     if any(flaw.kind is not Kind.SNAPSHOT for flaw in flaws):
         now = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
         done.quarantine = done.quarantine or quarantine_of(folder) / now
         make_private(done.quarantine)
         done.flaws += flaws
-        (done.quarantine / "flaws.json").write_text(json.dumps(as_json(done.flaws), indent=2), encoding="ascii")
+        listed = json.dumps(as_json(done.flaws), indent=2).encode("ascii")
+        write_whole(done.quarantine / "flaws.json", listed, what="the list of flaws", private=True)
     _set_snapshots_aside([flaw for flaw in flaws if flaw.kind is Kind.SNAPSHOT], done)
     if any(flaw.kind is Kind.DATABASE for flaw in flaws):
         _rebuild(folder, done)  # its rows have other numbers now; what is damaged in them is found by another look
     else:
         _move_rows(folder, [flaw.row for flaw in flaws if flaw.row is not None], done)
+
+
+def _is_ours(database: Path) -> bool:
+    head = database_head(database)
+    return head is not None and head.kind == STORE
 
 
 def _move_rows(folder: Path, rows: Sequence[RowState], done: Repaired) -> None:
@@ -117,6 +129,7 @@ def _move_rows(folder: Path, rows: Sequence[RowState], done: Repaired) -> None:
     keep = f"INSERT INTO aside.Cache SELECT {_COLUMNS} FROM main.Cache WHERE rowid = ?"  # noqa: S608 - no values
     drop = "DELETE FROM main.Cache WHERE rowid = ? AND store_time IS ?"
     with _connected(folder / DATABASE) as store:
+        (done.quarantine / "rows.db").touch(mode=0o600)
         store.execute("ATTACH ? AS aside", (str(done.quarantine / "rows.db"),))
         store.execute(f"CREATE TABLE IF NOT EXISTS aside.Cache ({_COLUMNS})")
         for start in range(0, len(rows), _BATCH):
@@ -142,27 +155,29 @@ def _rebuild(folder: Path, done: Repaired) -> None:
     assert done.quarantine is not None  # noqa: S101 - for the type checker
     kept = done.quarantine / "database"
     kept.mkdir(mode=0o700, exist_ok=True)
+    database = target_of(folder / DATABASE)
     for name in (DATABASE, f"{DATABASE}-wal"):
         with contextlib.suppress(FileNotFoundError):
             # Before anybody opens it for writing: SQLite would play the log into it.
-            shutil.copy2(folder / name, kept / name)
+            shutil.copy2(database.with_name(database.name + name.removeprefix(DATABASE)), kept / name)
             done.files += 1
-    if _is_in_use(folder / DATABASE):
+    if _is_in_use(database):
         done.problems.append("the damaged database is in use; stop the programs that use it, and try again")
         return
-    new = folder / f".new-{uuid.uuid4().hex[:8]}"
+    new = database.parent / f".new-{uuid.uuid4().hex[:8]}"
     try:
         made = DiskStore(new, patience=_PATIENCE)
         made.make()
         made.close()
         with _connected(new / DATABASE) as target:
-            _copy_readable_rows(folder / DATABASE, target)
+            _copy_readable_rows(database, target)
             done.kept = target.execute("SELECT COUNT(*) FROM Cache").fetchone()[0]
             target.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         # SQLite would play the old log into the new database.
-        for name in (f"{DATABASE}-wal", f"{DATABASE}-shm"):
-            (folder / name).unlink(missing_ok=True)
-        os.replace(new / DATABASE, folder / DATABASE)  # noqa: PTH105 - nobody finds a folder without a database
+        for ending in ("-wal", "-shm"):
+            database.with_name(database.name + ending).unlink(missing_ok=True)
+        (new / DATABASE).chmod(stat.S_IMODE(database.stat().st_mode))
+        os.replace(new / DATABASE, database)  # noqa: PTH105 - nobody finds a folder without a database
     finally:
         shutil.rmtree(new, ignore_errors=True)
 

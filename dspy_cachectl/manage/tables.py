@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dspy_cachectl.boundary.writing import write_whole
+from dspy_cachectl.boundary.writing import STANDARD_OUTPUT, check_new, write_output_of_command
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError
 from dspy_cachectl.predictions.rows import PredictionRow
 from dspy_cachectl.reports.texts import as_json
@@ -35,23 +35,22 @@ def export(rows: Sequence[PredictionRow], target: Path, *, force: bool = False) 
 
     Args:
         rows: The rows.
-        target: The file, ending in `.csv` or `.parquet`.
+        target: The file, ending in `.csv` or `.parquet`. `-` is standard output, and CSV.
         force: Write over a file that is there.
 
     Raises:
-        ConfigurationError: If the name has another ending, or the file is there.
+        ConfigurationError: If the name has another ending, or the file is there, or is one this package works with.
         MissingExtraError: If pandas, or what it writes Parquet with, is not installed.
         StoreUnavailableError: If the file cannot be written.
     """
-    ending = target.suffix.lower()
+    ending = ".csv" if str(target) == STANDARD_OUTPUT else target.suffix.lower()
     if ending not in {".csv", ".parquet"}:
         raise ConfigurationError(f"cannot tell the format of {str(target)!r}: end its name in .csv or .parquet")
-    if target.exists() and not force:
-        raise ConfigurationError(f"{str(target)!r} is there already; add --force to write over it")
+    check_new(target, what="a table", force=force)
     table = [_cells(row) for row in rows]
     columns = list(dict.fromkeys(name for cells in table for name in cells)) or list(_PLAIN)
     data = _csv(table, columns) if ending == ".csv" else _parquet(table, columns)
-    write_whole(target, data, what="the table")
+    write_output_of_command(target, data, what="the table")
 
 
 def _cells(row: PredictionRow) -> dict[str, Any]:

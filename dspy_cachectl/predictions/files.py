@@ -7,20 +7,16 @@ and what is in our own hidden folder. No other file is ever counted, renamed, wr
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from dspy_cachectl.boundary import ownership
 from dspy_cachectl.context.process import state
 from dspy_cachectl.errors import CorruptEntryError, StoreError
 from dspy_cachectl.predictions import snapshot
 from dspy_cachectl.predictions.journal import Journal
 from dspy_cachectl.predictions.kept_rows import KeptRows
-from dspy_cachectl.predictions.snapshot import SnapshotInfo, is_ours, size_of
-
-DAMAGED = ".damaged"
-
-_NAME = re.compile(r"[a-z0-9-]{1,60}_[0-9a-f]{16}(-\d+)?\.json(\.zst)?(?P<damaged>\.damaged)?")
+from dspy_cachectl.predictions.snapshot import SnapshotInfo, size_of
 
 
 class SnapshotFiles:
@@ -92,9 +88,10 @@ class SnapshotFiles:
 
     def set_aside(self, path: Path, error: CorruptEntryError) -> None:
         """Take a damaged snapshot out of use, and say so once. It is kept beside for people to look at."""
-        aside = path.with_name(path.name + DAMAGED)
+        aside = path.with_name(path.name + ownership.DAMAGED)
+        is_free = not ownership.is_there(aside) or ownership.is_snapshot(aside)
         try:
-            if not self._sets_aside or (aside.exists() and not is_ours(aside)):
+            if not (self._sets_aside and is_free and ownership.is_snapshot(path)):
                 raise PermissionError
             path.replace(aside)
         except OSError:  # or a folder that cannot be written
@@ -104,15 +101,16 @@ class SnapshotFiles:
 
     def usage(self) -> int:
         """Return how many bytes the snapshots take up, the damaged ones too."""
-        return sum(size_of(path) for path in (*self.files(), *self.files(damaged=True)))
+        return sum(map(size_of, filter(ownership.is_snapshot, (*self.files(), *self.files(damaged=True)))))
 
     def remove(self, paths: Iterable[Path]) -> list[Path]:
-        """Remove files. Return those that went."""
+        """Remove files, as far as they are ours. Return those that went."""
         gone = []
         for path in paths:
             with contextlib.suppress(OSError):
-                path.unlink()
-                gone.append(path)
+                if ownership.is_snapshot(path) or ownership.is_unfinished_snapshot(path):
+                    path.unlink()
+                    gone.append(path)
         return gone
 
     def in_use(self) -> set[str]:
@@ -121,11 +119,11 @@ class SnapshotFiles:
         return {str(name) for header in living for name in (*header.get("using", ()), header.get("file", ""))}
 
     def files(self, *, damaged: bool = False) -> Iterator[Path]:
-        """Yield the snapshots, or the damaged ones that were set aside: by their names, and by how they begin."""
-        for path in [*self.root.glob("*")]:
-            name = _NAME.fullmatch(path.name)
-            if name is not None and damaged == bool(name["damaged"]) and is_ours(path):
-                yield path
+        """Yield the snapshots, and links to some, or the damaged ones that were set aside."""
+        with contextlib.suppress(OSError):  # what is no folder has none
+            for path in sorted(self.root.iterdir()):
+                if ownership.is_snapshot(path, damaged=damaged, through_links=not damaged):
+                    yield path
 
     def _readable(self, path: Path) -> SnapshotInfo | None:
         try:

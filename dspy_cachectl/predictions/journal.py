@@ -6,12 +6,12 @@ that what a newer package keeps there is neither read nor removed by an older on
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dspy_cachectl.boundary.ownership import JOURNAL, database_head, is_journal_name
 from dspy_cachectl.entries import values
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.predictions.kept_rows import RowKey
@@ -22,7 +22,6 @@ from dspy_cachectl.stores.liveness import is_alive, me
 
 FORMAT_VERSION = 1
 
-_NAME = re.compile(r"unfinished-(\d+)\.db")
 _PAGE = 16
 _SCHEMA = (
     "CREATE TABLE sessions (id TEXT PRIMARY KEY, owner TEXT, started REAL, header BLOB)",
@@ -42,9 +41,7 @@ class Journal:
     def __init__(self, root: Path, *, keep_open: bool = False) -> None:
         self.folder = root / FOLDER
         self.path = self.folder / f"unfinished-{FORMAT_VERSION}.db"
-        self._database = Database(
-            self.path, kind="predictions", version=FORMAT_VERSION, schema=_SCHEMA, keep_open=keep_open
-        )
+        self._database = Database(self.path, kind=JOURNAL, version=FORMAT_VERSION, schema=_SCHEMA, keep_open=keep_open)
 
     def keep(self, session: str, header: dict[str, Any], row_key: RowKey, encoded: bytes) -> None:
         """Write a row, or write it over the one that is there. Raises the `StoreError` family.
@@ -103,4 +100,9 @@ class Journal:
     def of_newer_versions(self) -> list[Path]:
         """Return the journals that a newer version of this package keeps here."""
         there = self.folder.iterdir() if self.folder.is_dir() else ()
-        return [path for path in there if (name := _NAME.fullmatch(path.name)) and int(name[1]) > FORMAT_VERSION]
+        heads = {path: database_head(path) for path in there if is_journal_name(path)}
+        return [
+            path
+            for path, head in heads.items()
+            if head is not None and head.kind == JOURNAL and head.version > FORMAT_VERSION
+        ]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
+from dspy_cachectl.boundary import ownership
+from dspy_cachectl.boundary.writing import lock_at, make_private
 from dspy_cachectl.errors import ConfigurationError, StoreError, StoreUnavailableError
 from dspy_cachectl.fingerprints.canonical import digest
 from dspy_cachectl.fingerprints.data import Question
@@ -21,8 +24,7 @@ from dspy_cachectl.predictions.journal import Journal
 from dspy_cachectl.predictions.kept_rows import KeptRows
 from dspy_cachectl.predictions.keys import SnapshotKey
 from dspy_cachectl.predictions.session import Session
-from dspy_cachectl.predictions.snapshot import SnapshotInfo, is_ours, size_of
-from dspy_cachectl.stores.database import make_private
+from dspy_cachectl.predictions.snapshot import SnapshotInfo, size_of
 
 DEFAULT_ROOT = "outputs/cache/predictions"
 DAY = 24 * 3600.0
@@ -171,7 +173,7 @@ class Library:
         path = self.root / snapshot.FOLDER / _LOCK
         try:
             make_private(path.parent)
-            held = FileLock(path, mode=0o600).acquire(timeout=_PATIENCE)
+            held = lock_at(path, timeout=_PATIENCE).acquire()
         except Timeout as error:
             raise StoreUnavailableError(f"{path} was held by another process for {_PATIENCE} s; try again") from error
         except OSError as error:
@@ -182,16 +184,22 @@ class Library:
     def _path(self, key: SnapshotKey, run_id: str) -> Path:
         # The version of the format is in the name: a newer one is never written over.
         hash_ = digest([snapshot.FORMAT_VERSION, key.hash, run_id])[:16]
-        endings = (snapshot.PACKED, snapshot.PLAIN) if self.compress else (snapshot.PLAIN, snapshot.PACKED)
-        name, number = f"{key.model.slug}_{hash_}", 0
-        while True:
-            path, other = (self.root / f"{name}{ending}" for ending in endings)
-            if is_ours(other):
+        return self._free(f"{key.model.slug}_{hash_}", compress=self.compress)
+
+    def _free(self, stem: str, *, compress: bool) -> Path:
+        """Return the snapshot whose name begins so, or where it can be written beside what is not ours."""
+        endings = (ownership.SNAPSHOT, ownership.PACKED_SNAPSHOT)
+        for number in itertools.count():
+            name = f"{stem}-{number}" if number else stem
+            path, other = (self.root / f"{name}{ending}" for ending in (reversed(endings) if compress else endings))
+            if ownership.is_snapshot(other, through_links=True):
                 return other
-            if is_ours(path) or not path.exists():
+            if self._is_mine(path):
                 return path
-            number += 1  # the user's file of that name is left alone
-            name = f"{key.model.slug}_{hash_}-{number}"
+        raise AssertionError  # there is no end to numbers
+
+    def _is_mine(self, path: Path) -> bool:
+        return not ownership.is_there(path) or ownership.is_snapshot(path, through_links=True)
 
     def _write(self, header: dict[str, Any], metadata: dict[str, Any], metrics: dict[str, Any], rows: KeptRows) -> None:
         """Write the snapshot of a session. Raises the `StoreError` family if it cannot be written."""
@@ -203,7 +211,12 @@ class Library:
         self, header: dict[str, Any], metadata: dict[str, Any], metrics: dict[str, Any], rows: KeptRows
     ) -> None:
         """Write a snapshot, with what another process wrote to it meanwhile. The lock is held."""
-        path = self.root / Path(str(header["file"])).name
+        name = ownership.SNAPSHOT_NAME.fullmatch(str(header["file"]))
+        if name is None:
+            raise StoreUnavailableError(f"{header['file']!r} is no name of a snapshot, and is not written")
+        path = self.root / name[0]
+        if not self._is_mine(path):  # somebody took the name meanwhile
+            path = self._free(name["stem"], compress=snapshot.is_packed(path))
         if path.exists():
             self._files.load_snapshot(path, rows, over=False)
         now = time.time()
@@ -224,14 +237,15 @@ class Library:
 
     def _prune(self, *keep: str) -> list[Path]:
         # Snapshots are only written by who has the library's lock: what is half written is left of the dead.
-        gone = self._files.remove((self.root / snapshot.FOLDER).glob(f"*{snapshot.UNFINISHED}"))
+        gone = self._files.remove((self.root / snapshot.FOLDER).glob(f"*{ownership.UNFINISHED_SNAPSHOT}"))
         return gone + self._files.remove(self._over_limits(self._files, self._files.in_use() | {*keep}))
 
     def _over_limits(self, files: SnapshotFiles, used: set[str]) -> list[Path]:
         """Return what is too old, and the oldest of what is more than the library may hold."""
-        ages = {info.path: info.age for info in files.snapshots()}
+        ages = {info.path: info.age for info in files.snapshots() if ownership.is_snapshot(info.path)}
         ages |= {path: time.time() - path.stat().st_mtime for path in files.files(damaged=True)}
-        total, over = files.usage(), []
+        # What a newer version keeps here is not removed, and makes no room scarce either.
+        total, over = sum(map(size_of, ages)), []
         for path, age in sorted(ages.items(), key=lambda item: -item[1]):
             if path.name not in used and (age > self.max_age or total > self.max_bytes):
                 over.append(path)

@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import os
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,25 +30,20 @@ from typing import IO, Any
 import orjson
 import zstandard
 
+from dspy_cachectl.boundary import ownership
+from dspy_cachectl.boundary.ownership import PACKED_SNAPSHOT, PACKED_SNAPSHOT_HEAD, SNAPSHOT_HEAD
+from dspy_cachectl.boundary.writing import writing_whole
 from dspy_cachectl.entries import values
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreUnavailableError
 from dspy_cachectl.predictions.keys import SnapshotKey
 from dspy_cachectl.predictions.rows import LONGEST, is_too_large
-from dspy_cachectl.stores.database import make_private
 
 FORMAT_VERSION = 3
 """Raised when the meaning of a file changes. Newer ones are left alone."""
 
-PLAIN, PACKED = ".json", ".json.zst"
-"""How the names of snapshots end: plain ones, and compressed ones."""
-
 FOLDER = ".dspy_cachectl"
 """The folder beside the snapshots that holds what is none: what is being written, the journal, the lock."""
-UNFINISHED = ".tmp"
-"""How the name of a file there ends that is being written."""
 
-HEAD = b'{\n"metadata": {"kind":"dspy_cachectl.predictions",'
-"""How each of our files begins, once unpacked."""
 _ROWS, _TAIL = b'"predictions": [', b'"metrics": '
 _END = b"}}\n}\n"
 
@@ -57,15 +51,6 @@ _MOST_TIMES, _AND_MORE = 200, 64 * 1024 * 1024
 """A file unpacks to so many times its size at most, and so many bytes more; the writer sees to it."""
 _LARGEST_WINDOW = 8 * 1024 * 1024
 """How much memory zstd may take to unpack a file, in bytes; four times what it takes for one of ours."""
-
-
-def _skipped(content: bytes) -> bytes:
-    """Return a frame that zstd passes over."""
-    return b"\x50\x2a\x4d\x18" + len(content).to_bytes(4, "little") + content
-
-
-PACKED_HEAD = _skipped(b"dspy_cachectl.predictions")
-"""How each of our compressed files begins."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +114,9 @@ class SnapshotReader:
         self._hash = hashlib.sha256()
         self.metrics: dict[str, Any] = {}
         head = self._line() + self._line()
-        if not (head.startswith(HEAD) and head.endswith(b",\n")):
+        if not (head.startswith(SNAPSHOT_HEAD) and head.endswith(b",\n")):
             raise self._damaged("it does not begin as a snapshot")
-        self.metadata = self._loads(b"{" + head[len(HEAD) : -2])
+        self.metadata = self._loads(b"{" + head[len(SNAPSHOT_HEAD) : -2])
         version = self.metadata.get("format")
         if not isinstance(version, int):
             raise self._damaged("it has no format version")
@@ -209,7 +194,7 @@ def open_snapshot(path: Path) -> Iterator[SnapshotReader]:
     """
     try:
         size = path.stat().st_size
-        file: IO[bytes] = path.open("rb")
+        file: IO[bytes] = ownership.open_regular(path)
     except OSError as error:
         raise StoreUnavailableError(f"the snapshot {path} cannot be read: {error}") from error
     if is_packed(path):
@@ -222,16 +207,7 @@ def open_snapshot(path: Path) -> Iterator[SnapshotReader]:
 
 def is_packed(path: Path) -> bool:
     """Tell whether a snapshot is compressed: its name says it, also where it was set aside as damaged."""
-    return PACKED in path.name
-
-
-def is_ours(path: Path) -> bool:
-    """Tell whether a file is a snapshot, damaged or not. Nothing else is ever counted, renamed or removed."""
-    with contextlib.suppress(OSError):
-        if path.is_file():  # a named pipe would be waited for
-            with path.open("rb") as file:
-                return file.read(len(HEAD)).startswith(PACKED_HEAD if is_packed(path) else HEAD)
-    return False
+    return PACKED_SNAPSHOT in path.name
 
 
 def size_of(path: Path) -> int:
@@ -270,28 +246,14 @@ def write_snapshot(path: Path, metadata: Mapping[str, Any], rows: Iterable[bytes
     """
     head = _line({**metadata, "format": FORMAT_VERSION})
     members = [_member(name, value) for name, value in metrics.items() if name != "file"]
-    temporary = path.parent / FOLDER / f"{uuid.uuid4().hex}{UNFINISHED}"
-    try:
-        make_private(temporary.parent)
-        temporary.touch(mode=0o600)
-        with temporary.open("wb") as file:
-            write = _write_packed if is_packed(path) else _write
-            write(file, head, rows, members)
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            temporary.chmod(path.stat().st_mode & 0o777)
-        temporary.replace(path)
-    except OSError as error:
-        raise StoreUnavailableError(f"the snapshot {path} cannot be written: {error}") from error
-    finally:
-        # It has another name by now, or was not finished.
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    unfinished = path.parent / FOLDER / f"{uuid.uuid4().hex}{ownership.UNFINISHED_SNAPSHOT}"
+    with writing_whole(path, what="the snapshot", private=True, unfinished=unfinished) as file:
+        write = _write_packed if is_packed(path) else _write
+        write(file, head, rows, members)
 
 
 def _write_packed(file: IO[bytes], head: bytes, rows: Iterable[bytes], metrics: list[bytes]) -> None:
-    file.write(PACKED_HEAD)
+    file.write(PACKED_SNAPSHOT_HEAD)
     compressor = zstandard.ZstdCompressor(level=6)
     with compressor.stream_writer(file, closefd=False) as packed:
         _write(packed, head, rows, metrics)
@@ -301,6 +263,11 @@ def _write_packed(file: IO[bytes], head: bytes, rows: Iterable[bytes], metrics: 
         file.write(_skipped(bytes(missing)))
 
 
+def _skipped(content: bytes) -> bytes:
+    """Return a frame that zstd passes over."""
+    return b"\x50\x2a\x4d\x18" + len(content).to_bytes(4, "little") + content
+
+
 def _write(file: Any, head: bytes, rows: Iterable[bytes], metrics: list[bytes]) -> None:
     hashed = hashlib.sha256()
 
@@ -308,7 +275,7 @@ def _write(file: Any, head: bytes, rows: Iterable[bytes], metrics: list[bytes]) 
         hashed.update(data)
         file.write(data)
 
-    put(HEAD + head[1:] + b",\n" + _ROWS)
+    put(SNAPSHOT_HEAD + head[1:] + b",\n" + _ROWS)
     count = 0
     for count, row in enumerate(rows, start=1):
         put(b",\n" + row if count > 1 else b"\n" + row)

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, TypeVar, get_args
 
-from filelock import FileLock
-
 from dspy_cachectl.accounting.ledger import Stats
+from dspy_cachectl.boundary.ownership import check_output, in_use
+from dspy_cachectl.boundary.writing import check_writable, lock_at
 from dspy_cachectl.context.open_cassette import CASSETTE_RUN, EACH_A_DRAW, Mode, OpenCassette, Recording
 from dspy_cachectl.context.process import logger, state
 from dspy_cachectl.entries.cleaning import Cleaner, Redact
@@ -25,6 +25,7 @@ from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.policy import Policy
 from dspy_cachectl.replay import files, unsaved
 from dspy_cachectl.reports.texts import plural
+from dspy_cachectl.stores.liveness import me
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -167,8 +168,10 @@ class CassetteSession:
         if replays and scope not in scopes and "" in scopes:
             scope = ""
         of_a_store = found.keys == "store"
-        self._unsaved = None if replays else unsaved.Unsaved(path)
+        self._unsaved = None if replays else _recorder(path)
         self._token = uuid.uuid4().hex
+        self._held = contextlib.ExitStack()
+        self._held.enter_context(in_use(path))
         try:
             contents = OpenCassette(
                 str(path),
@@ -188,6 +191,7 @@ class CassetteSession:
             self._phase.__enter__()
         except BaseException:
             state.cassettes.pop(self._token, None)
+            self._held.close()
             if self._unsaved is not None:
                 self._unsaved.close(keep=False)
             raise
@@ -217,6 +221,7 @@ class CassetteSession:
                 save(self.cassette.path, contents.recorded, forget=forget)
             is_saved = True
         finally:
+            self._held.close()
             if self._unsaved is not None:
                 self._unsaved.close(keep=not is_saved)
         if contents.unkept and (error is None or isinstance(error, Exception)):
@@ -256,6 +261,14 @@ def save(path: Path, recorded: Mapping[str, Recording], *, forget: Collection[st
         before = files.read(path) if path.exists() else files.CassetteFile()
         there = {key: one for key, one in before.recordings.items() if key not in forget}
         files.write(path, {**there, **recorded}.values(), before=before)
+
+
+def _recorder(path: Path) -> unsaved.Unsaved:
+    """Return what recordings are written to at once, where the cassette can be written: before anything is paid for."""
+    check_output(path, what="a cassette", is_recording=True)
+    check_writable(path, what="the cassette")
+    me(unsaved.locks_folder())
+    return unsaved.Unsaved(path)
 
 
 def _there(path: Path) -> files.CassetteFile | None:
@@ -300,11 +313,7 @@ def _locked(path: Path) -> Iterator[None]:
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
     lock = unsaved.locks_folder() / f"{name}.lock"
     try:
-        lock.parent.mkdir(mode=0o700, exist_ok=True)
-        if lock.exists() and lock.stat().st_size:
-            # To take a lock empties its file.
-            raise StoreUnavailableError(f"{lock} is not a lock of this package; move it away")
-        held = FileLock(lock).acquire(timeout=_PATIENCE)
+        held = lock_at(lock, timeout=_PATIENCE).acquire()
     except OSError as error:  # which a timeout is as well
         raise StoreUnavailableError(f"the cassette {path} cannot be locked: {error}") from error
     with held:

@@ -18,6 +18,7 @@ from typing import IO, Any
 import orjson
 import zstandard
 
+from dspy_cachectl.boundary.ownership import UNFINISHED, is_unfinished_cassette, open_regular
 from dspy_cachectl.boundary.writing import write_whole
 from dspy_cachectl.context.open_cassette import Recording
 from dspy_cachectl.entries import records
@@ -32,9 +33,6 @@ LARGEST_FILE = 512 * 1024 * 1024
 _SHORTEST_RECORDING = 150
 _MOST_SHORT_LINES = 1000
 """A header, blank lines and damaged ones are short; more of them is a bomb that costs time."""
-
-_HEAD = 4
-"""How many bytes at its beginning tell a cassette, compressed or not."""
 
 _LARGEST_WINDOW = 2**27
 _LONGEST_FRAME_HEADER = 18
@@ -97,12 +95,20 @@ def write(path: Path, recordings: Iterable[Recording], *, before: CassetteFile) 
     Raises:
         StoreUnavailableError: If it cannot be written, or would be larger than what is read.
     """
+    content = content_of(path, recordings, before=before)
+    if content is not None:
+        _sweep(path)
+        write_whole(path, content, what="the cassette")
+
+
+def content_of(path: Path, recordings: Iterable[Recording], *, before: CassetteFile) -> bytes | None:
+    """Return what `write` writes to a file, None where that is there already. Raises as `write` does."""
     lines: dict[str, bytes] = {}
     for recording in recordings:
         line, old = to_line(recording), before.lines.get(recording.key)
         lines[recording.key] = old if old is not None and _is_same(old, line) else line
     if lines and lines == before.lines:
-        return
+        return None
     header = orjson.dumps({"cassette": FORMAT, "keys": before.keys})
     content = b"".join(line + b"\n" for line in [header, *sorted(lines.values(), key=_place_in_file)])
     if len(content) > LARGEST_FILE:
@@ -110,10 +116,7 @@ def write(path: Path, recordings: Iterable[Recording], *, before: CassetteFile) 
             f"the cassette {path} would be {len(content)} bytes long, and no more than {LARGEST_FILE} are read; "
             "make several of it"
         )
-    if path.suffix == ".zst":
-        content = zstandard.ZstdCompressor(level=9).compress(content)
-    _sweep(path, content[:_HEAD])
-    write_whole(path, content, what="the cassette")
+    return zstandard.ZstdCompressor(level=9).compress(content) if path.suffix == ".zst" else content
 
 
 def to_line(recording: Recording) -> bytes:
@@ -165,16 +168,13 @@ def from_line(line: bytes) -> Recording:
     return Recording(key, asked, data, scope)
 
 
-def _sweep(path: Path, head: bytes) -> None:
+def _sweep(path: Path) -> None:
     """Remove what a process left that was killed while it wrote; a file that only has such a name stays."""
     target = Path(os.path.realpath(path))
     try:
-        for left in target.parent.glob(f".{glob.escape(target.name)}.????????.new"):
-            if left.is_file() and not left.is_symlink():
-                with left.open("rb") as file:
-                    ours = file.read(len(head)) == head
-                if ours:
-                    left.unlink(missing_ok=True)
+        for left in target.parent.glob(f".{glob.escape(target.name)}.????????{UNFINISHED}"):
+            if is_unfinished_cassette(left, of=target):
+                left.unlink(missing_ok=True)
     except OSError as error:
         raise StoreUnavailableError(f"the cassette {path} cannot be written: {error}") from error
 
@@ -280,9 +280,7 @@ def _too_much(line: int, total: int, short: int) -> str:
 
 
 def _opened(path: Path) -> IO[bytes]:
-    if path.exists() and not path.is_file():
-        raise StoreUnavailableError(f"the cassette {path} cannot be read: it is no file")  # a pipe would be waited for
-    file = path.open("rb")
+    file = open_regular(path)
     if path.suffix != ".zst":
         return file
     decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
@@ -294,7 +292,7 @@ def _claimed(path: Path) -> int:
     """Return how many bytes a compressed file says it holds; 0 where it says nothing."""
     if path.suffix != ".zst":
         return 0
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         try:
             return max(zstandard.frame_content_size(file.read(_LONGEST_FRAME_HEADER)), 0)
         except zstandard.ZstdError:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from dspy_cachectl.boundary.ownership import UNSAVED
+from dspy_cachectl.boundary.writing import make_private
 from dspy_cachectl.context.open_cassette import Recording
 from dspy_cachectl.errors import CorruptEntryError, StoreUnavailableError
 from dspy_cachectl.replay import files
@@ -87,13 +90,26 @@ def remove(file: Path) -> None:
 
 
 def locks_folder() -> Path:
-    """Return where the locks of cassettes are: not beside them, which are in version control."""
+    """Return where the locks of cassettes are: not beside them, which are in version control.
+
+    Raises:
+        StoreUnavailableError: If it cannot be made, or is another's.
+    """
     user = os.getuid() if hasattr(os, "getuid") else "user"
-    return Path(tempfile.gettempdir()) / f"dspy-cachectl-{user}"
+    folder = Path(tempfile.gettempdir()) / f"dspy-cachectl-{user}"
+    try:
+        make_private(folder)
+        found = folder.lstat()
+    except OSError as error:
+        raise StoreUnavailableError(f"the folder of locks {folder} cannot be made: {error}") from error
+    # Anybody may make something of that name where all may write.
+    if not stat.S_ISDIR(found.st_mode) or user not in {"user", found.st_uid}:
+        raise StoreUnavailableError(f"{folder} is another's; name a folder of your own in TMPDIR")
+    return folder
 
 
 def _database(file: Path) -> Database:
-    return Database(file, kind="unsaved recordings", version=VERSION, schema=_SCHEMA)
+    return Database(file, kind=UNSAVED, version=VERSION, schema=_SCHEMA)
 
 
 def _rows(file: Path) -> list[tuple[str, bytes]]:

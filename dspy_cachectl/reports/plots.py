@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from collections.abc import Sequence
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dspy_cachectl.boundary.shown import harmless
-from dspy_cachectl.errors import ConfigurationError, MissingExtraError, StoreUnavailableError
+from dspy_cachectl.boundary.writing import write_output
+from dspy_cachectl.errors import ConfigurationError, MissingExtraError
 from dspy_cachectl.reports.measurement import Measurement, QuestionResult
 from dspy_cachectl.reports.texts import cut, ends_text, level_text, plural, score_text
 
@@ -95,11 +97,9 @@ def _saved(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
     known = figure.canvas.get_supported_filetypes()
     if form not in known:
         raise ConfigurationError(f"a figure cannot be saved as {target.name}; end it in one of {', '.join(known)}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(target, format=form)
-    except OSError as error:
-        raise StoreUnavailableError(f"the figure could not be written to {target}: {error}") from error
+    image = io.BytesIO()
+    figure.savefig(image, format=form)
+    write_output(target, image.getvalue(), what="the figure")
     return figure
 
 

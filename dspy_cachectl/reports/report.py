@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dspy_cachectl.boundary.writing import write_whole
+from dspy_cachectl.boundary.ownership import open_regular
+from dspy_cachectl.boundary.writing import write_output
 from dspy_cachectl.errors import ConfigurationError, FormatVersionError, MissingExtraError, StoreUnavailableError
 from dspy_cachectl.predictions.rows import PredictionRow, decode
 from dspy_cachectl.predictions.snapshot import open_snapshot
@@ -119,12 +120,13 @@ class EvalReport(Measurement, Shown):
         """Write the report as JSON, whole or not at all.
 
         Raises:
+            ConfigurationError: If it is a file that this package works with.
             StoreUnavailableError: If the file cannot be written.
         """
         target = Path(path)
         # Half of a surrogate pair has no UTF-8; what it is replaced with is its escape in JSON.
         data = json.dumps(self.as_dict(), ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
-        write_whole(target, data, what="the report")
+        write_output(target, data, what="the report")
         return target
 
     @classmethod
@@ -137,7 +139,8 @@ class EvalReport(Measurement, Shown):
             ConfigurationError: If the file is not a report.
         """
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            with open_regular(path) as file:
+                data = json.loads(file.read().decode())
             version = data["format"]
             if version > REPORT_VERSION:
                 raise FormatVersionError(f"{path} has report format {version}; upgrade dspy-cachectl to read it")

@@ -14,11 +14,12 @@ import shutil
 import sqlite3
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from dspy_cachectl.boundary.ownership import foreign_beside, mark_of
+from dspy_cachectl.boundary.writing import make_private
 from dspy_cachectl.errors import FormatVersionError, StoreUnavailableError
 from dspy_cachectl.stores.forks import inside_sqlite, tell_after_fork
 
@@ -73,8 +74,7 @@ class Database:
     ) -> None:
         self.path = Path(path).absolute()
         self.patience = patience
-        # SQLite keeps it as a signed number.
-        self._mark = None if kind is None else zlib.crc32(f"dspy_cachectl {kind}".encode()) >> 1
+        self._mark = None if kind is None else mark_of(kind)
         self._version = version
         self._schema = schema
         self._synchronous = synchronous
@@ -207,6 +207,10 @@ class Database:
         is_there = self.path.exists()
         if is_there and not self.path.is_file():
             raise StoreUnavailableError(f"{self.path} is not a file")  # a named pipe would be waited for
+        if (foreign := foreign_beside(self.path)) is not None:
+            raise StoreUnavailableError(
+                f"{foreign} is where SQLite keeps what belongs to {self.path.name}, and is another's; move it away"
+            )
         return is_there
 
     def _look_up(self) -> tuple[int, int] | None:
@@ -223,7 +227,9 @@ class Database:
 
         with self._translated():
             make_private(self.path.parent)
-            self._exists()
+            if not self._exists():
+                # SQLite makes the files beside it with the same mode.
+                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
             return patiently(connect, self.patience)
 
     def _connected(self) -> sqlite3.Connection:
@@ -284,7 +290,6 @@ class Database:
         return True
 
     def _fill(self, connection: sqlite3.Connection) -> None:
-        self.path.chmod(0o600)  # SQLite makes the files beside it with the same mode
         connection.execute("PRAGMA auto_vacuum = FULL")  # what goes gives its room back to the disk
         connection.execute("BEGIN IMMEDIATE")
         # Before the log is switched on: whose file it is has to stand in its head.
@@ -325,19 +330,6 @@ class Database:
                 # SQLite often says "disk I/O error"; and to remove something, too, it has to write first.
                 return f"{error}. The disk is full: make room for some 100 kB elsewhere on it, and try again"
         return reason(error)
-
-
-def make_private(folder: Path) -> None:
-    """Make a folder, and what is missing above it, for this user alone: `mkdir` gives its mode to the last one only.
-
-    Raises:
-        NotADirectoryError: If a file is in its place, or in that of one above it.
-    """
-    there = next(one for one in (folder, *folder.parents) if one.exists())
-    if not there.is_dir():  # SQLite would only say that it is unable to open its own file
-        raise NotADirectoryError(f"{there} is a file, not a folder")
-    for missing in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
-        missing.mkdir(mode=0o700, exist_ok=True)
 
 
 def patiently(use: Callable[[], _T], patience: float) -> _T:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import threading
 import uuid
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import filelock
-
+from dspy_cachectl.boundary.ownership import is_lock
+from dspy_cachectl.boundary.writing import lock_at, make_private
 from dspy_cachectl.errors import StoreUnavailableError
-from dspy_cachectl.stores.database import make_private
+
+if TYPE_CHECKING:
+    import filelock
 
 _mine: dict[Path, tuple[int, str, filelock.BaseFileLock]] = {}
 _lock = threading.Lock()
+_TOKEN = re.compile(r"[0-9a-f]{32}")
 
 
 def me(folder: Path) -> str:
@@ -32,7 +37,7 @@ def me(folder: Path) -> str:
                 return token
         token = uuid.uuid4().hex
         # Of the process, and not of the thread that asks first: its lock would end with the thread.
-        held = filelock.FileLock(_file(folder, token), timeout=0, mode=0o600, thread_local=False)
+        held = lock_at(_file(folder, token), timeout=0)
         try:
             make_private(folder)
             for left in folder.glob(_file(folder, "[0-9a-f]" * 32).name):
@@ -46,12 +51,14 @@ def me(folder: Path) -> str:
 
 def is_alive(folder: Path, token: str) -> bool:
     """Tell whether the process that `me` gave a token in this folder lives. What is left of a dead one is removed."""
+    if _TOKEN.fullmatch(token) is None:  # somebody else wrote it down: it may lead anywhere
+        return False
     file = _file(folder.absolute(), token)
-    if not file.exists():
+    if not is_lock(file):
         return False
     try:
         with (
-            filelock.FileLock(file, timeout=0, mode=0o600, thread_local=False),
+            lock_at(file, timeout=0),
             contextlib.suppress(PermissionError),  # Windows removes no open file
         ):
             file.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dspy_cachectl.boundary.ownership import STORE
 from dspy_cachectl.errors import CorruptEntryError, StoreUnavailableError
 from dspy_cachectl.stores.base import Label
 from dspy_cachectl.stores.database import Database
@@ -47,7 +48,7 @@ class FolderReader:
     def __init__(self, path: Path, *, patience: float = 2.0, is_ours: bool = True, **options: Any) -> None:
         self.path = path.absolute()
         # By its mark it is told from other programs' diskcaches.
-        kind = "store" if is_ours else None
+        kind = STORE if is_ours else None
         self._database = Database(
             self.path / DATABASE, kind=kind, version=1, schema=_SCHEMA, patience=patience, **options
         )

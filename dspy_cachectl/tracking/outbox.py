@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dspy_cachectl.boundary.ownership import OUTBOX
 from dspy_cachectl.errors import CorruptEntryError, StoreError
 from dspy_cachectl.stores.database import Database
 from dspy_cachectl.stores.liveness import is_alive, me
@@ -105,7 +106,7 @@ class Outbox:
 
     def __init__(self) -> None:
         self.path = state_dir() / "mlflow" / "outbox.db"
-        self._database = Database(self.path, kind="outbox", version=_VERSION, schema=_SCHEMA, synchronous="FULL")
+        self._database = Database(self.path, kind=OUTBOX, version=_VERSION, schema=_SCHEMA, synchronous="FULL")
 
     def put(self, record: Record, files: Mapping[str, bytes] | None = None) -> None:
         """Write a record with its files, wholly or not at all. It has reached the disk when this returns.

@@ -141,7 +141,7 @@ def test_a_request_that_was_cleaned_says_nothing_of_its_key(store: tuple[Path, l
         assert expected == flaws(folder)
 
 
-@pytest.mark.parametrize(("damage", "least"), [("pages", 360), ("cut", 200), ("root", 0), ("no database", 0)])
+@pytest.mark.parametrize(("damage", "least"), [("pages", 360), ("cut", 200), ("root", 0)])
 def test_a_damaged_database_is_built_anew(tmp_path: Path, damage: str, least: int) -> None:
     """All rows that can be read are kept, the old database lies in quarantine, and the store works again."""
     folder = tmp_path / "damaged"
@@ -157,10 +157,8 @@ def test_a_damaged_database_is_built_anew(tmp_path: Path, damage: str, least: in
             content[page * 4096 : (page + 1) * 4096] = b"\xa5" * 4096
     elif damage == "cut":
         del content[len(content) * 2 // 3 :]
-    elif damage == "root":
-        content[(root - 1) * 4096 : root * 4096] = b"\xa5" * 4096
     else:
-        content = bytearray(b"not a database" * 1000)
+        content[(root - 1) * 4096 : root * 4096] = b"\xa5" * 4096
     database.write_bytes(content)
 
     assert {"cache.db": "database"} == flaws(folder)
@@ -175,6 +173,20 @@ def test_a_damaged_database_is_built_anew(tmp_path: Path, damage: str, least: in
     store = DiskStore(folder)
     store.put(*answer(999), COMPILED)
     assert answer(999)[1] == store.get(answer(999)[0])
+
+
+def test_what_is_no_database_of_ours_is_left_alone(tmp_path: Path) -> None:
+    """What only has the name of a store's database is named, and repairing neither moves nor copies it."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+    (folder / "cache.db").write_bytes(b"not a database" * 1000)
+
+    assert {"cache.db": "database"} == flaws(folder)
+    done = command("verify", "--repair", "--yes", store=folder)
+
+    assert (3, True) == (done.returncode, "move it away" in done.stdout)
+    assert (b"not a database" * 1000) == (folder / "cache.db").read_bytes()
+    assert [folder] == list(tmp_path.iterdir())
 
 
 def test_a_damaged_database_in_use_is_left_alone(tmp_path: Path) -> None:

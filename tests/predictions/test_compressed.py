@@ -14,13 +14,14 @@ import orjson
 import pytest
 import zstandard
 
+from dspy_cachectl.boundary.ownership import PACKED_SNAPSHOT_HEAD, SNAPSHOT_HEAD
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.manage import snapshots, tables
 from dspy_cachectl.manage.verification import Kind, verify
 from dspy_cachectl.predictions import snapshot
 from dspy_cachectl.predictions.library import Library
 from dspy_cachectl.predictions.rows import PredictionRow, encode
-from dspy_cachectl.predictions.snapshot import FORMAT_VERSION, HEAD, PACKED_HEAD, open_snapshot, write_snapshot
+from dspy_cachectl.predictions.snapshot import FORMAT_VERSION, open_snapshot, write_snapshot
 from tests.predictions.support import evaluate, examples
 
 MB = 1_000_000
@@ -114,8 +115,8 @@ def test_a_small_file_that_unpacks_to_ten_gigabytes(
     path = evaluate(library, examples(3), run_id="one").path
     facts = {**json.loads(unpacked(path))["metadata"], "saved": time.time(), "format": FORMAT_VERSION}
     facts.pop("kind")
-    head = HEAD + orjson.dumps(facts)[1:-1] + begin
-    path.write_bytes(PACKED_HEAD + zstandard.compress(head) + 100 * zstandard.compress(piece, 1))
+    head = SNAPSHOT_HEAD + orjson.dumps(facts)[1:-1] + begin
+    path.write_bytes(PACKED_SNAPSHOT_HEAD + zstandard.compress(head) + 100 * zstandard.compress(piece, 1))
     assert path.stat().st_size < MB
     assert {} == snapshots.metrics_of(path)
     tracemalloc.start()
@@ -171,7 +172,7 @@ def test_a_frame_that_wants_much_memory(tmp_path: Path) -> None:
     content = unpacked(path)
     parameters = zstandard.ZstdCompressionParameters(window_log=27, enable_ldm=False)
     packed = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
-    path.write_bytes(PACKED_HEAD + packed.compress(content) + packed.flush())
+    path.write_bytes(PACKED_SNAPSHOT_HEAD + packed.compress(content) + packed.flush())
 
     assert 3 == evaluate(library, examples(3), run_id="one").computed
     assert path.with_name(f"{path.name}.damaged").exists()

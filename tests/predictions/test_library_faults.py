@@ -287,11 +287,13 @@ def test_lock_is_given_up_on_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_half_written_snapshots_of_the_dead_are_removed(tmp_path: Path) -> None:
-    """A file that a kill left half written is taken away, and never read."""
+    """A file that a kill left half written is taken away, and never read; one that only has such a name stays."""
     library = Library(tmp_path)
-    evaluate(library, examples(2))
-    left = tmp_path / FOLDER / "abc.tmp"
-    left.write_text("{")
+    whole = evaluate(library, examples(2)).path.read_bytes()
+    left, empty, theirs, named = (tmp_path / FOLDER / f"{name}.tmp" for name in ("0" * 32, "1" * 32, "2" * 32, "abc"))
+    for path, data in ((left, whole[:90]), (empty, b""), (theirs, b"{}"), (named, whole[:90])):
+        path.write_bytes(data)
 
-    assert [left] == library.prune()
+    assert {left, empty} == set(library.prune())
+    assert (b"{}", whole[:90]) == (theirs.read_bytes(), named.read_bytes())
     assert "loaded" == evaluate(library, examples(2)).status

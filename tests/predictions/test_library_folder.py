@@ -14,12 +14,13 @@ from pathlib import Path
 import orjson
 import pytest
 
+from dspy_cachectl.boundary.ownership import SNAPSHOT_HEAD
 from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.fingerprints.data import questions_of
 from dspy_cachectl.predictions import journal, snapshot
 from dspy_cachectl.predictions.journal import Journal
 from dspy_cachectl.predictions.library import DAY, Library
-from dspy_cachectl.predictions.snapshot import FOLDER, FORMAT_VERSION, HEAD, write_snapshot
+from dspy_cachectl.predictions.snapshot import FOLDER, FORMAT_VERSION, write_snapshot
 from tests.predictions.support import compute, evaluate, examples, fail, key_of
 
 OLD = 60 * DAY
@@ -147,7 +148,7 @@ def test_files_of_more_than_is_ever_written(
     library = Library(tmp_path)
     session = evaluate(library, examples(3), run_id="one")
     kept = {**session.header, "rows": 3, "oldest": time.time(), "saved": time.time(), "format": FORMAT_VERSION}
-    head = HEAD + orjson.dumps(kept)[1:-1]
+    head = SNAPSHOT_HEAD + orjson.dumps(kept)[1:-1]
     session.path.write_bytes(head + (metadata or b'},\n"predictions": [\n' + rows))
     tracemalloc.start()
     try:

@@ -252,26 +252,48 @@ class TestDisks:
         """A replay writes nothing, so it needs nothing but reading; `record` of what exists neither."""
         with cachectl.cassette(path, "record"):
             recorded = ask("one")
-        modes: tuple[Any, ...] = ("replay", "record", "new")
+        modes: tuple[Any, ...] = ("replay", "record")
         with read_only(path.parent, tmp_path / "view") as view:
             for mode in modes:
                 with cachectl.cassette(view / path.name, mode):
                     assert recorded == ask("one")
         assert endpoint.requests == 1
 
+    @pytest.mark.parametrize("there", [False, True], ids=["new", "there"])
+    @pytest.mark.parametrize("mode", ["record", "new", "all"])
     def test_recording_in_a_read_only_folder(
-        self, endpoint: Endpoint, path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+        self, endpoint: Endpoint, path: Path, tmp_path: Path, mode: Any, there: bool
     ) -> None:
-        """The answer reaches the program, and the end says that it could not be recorded."""
+        """It is refused before anything is paid for: also in a folder that is still to be made there."""
+        if there:
+            with cachectl.cassette(path, "record"):
+                ask("one")
+            mode = "all" if mode == "record" else mode
+        bought = endpoint.requests
         with read_only(path.parent, tmp_path / "view") as view:
-            with (
-                pytest.raises(cachectl.StoreUnavailableError, match="cannot be written"),
-                cachectl.cassette(view / path.name, "record") as opened,
-            ):
-                assert "draw-" in ask("one")[0]
-            assert [] == list(view.iterdir())
-        assert_counted(opened.stats, fresh=1, requests=1, failed_writes=1)
-        assert 1 == len([line for line in caplog.messages if "reaches its caller" in line])
+            for place in (view / path.name, view / "below" / path.name):
+                with (
+                    pytest.raises(cachectl.StoreUnavailableError, match="cannot be written"),
+                    cachectl.cassette(place, mode),
+                ):
+                    ask("two")
+            assert ([path.name] if there else []) == [one.name for one in view.iterdir()]
+        assert bought == endpoint.requests
+
+    @pytest.mark.parametrize("place", ["file/answers.jsonl", "file/below/answers.jsonl", "loop", "device"])
+    @pytest.mark.parametrize("mode", ["record", "new", "all"])
+    def test_recording_where_there_can_be_no_file(
+        self, endpoint: Endpoint, tmp_path: Path, mode: Any, place: str
+    ) -> None:
+        """Below a file, in a circle of links or in the place of a device nothing is asked, and nothing is changed."""
+        (tmp_path / "file").write_text("precious")
+        (tmp_path / "loop").symlink_to(tmp_path / "loop")
+        (tmp_path / "device").symlink_to(os.devnull)
+        with pytest.raises(cachectl.StoreUnavailableError), cachectl.cassette(tmp_path / place, mode):
+            ask("one")
+        assert (0, "precious") == (endpoint.requests, (tmp_path / "file").read_text())
+        assert (tmp_path / "loop").is_symlink()
+        assert Path(os.devnull).is_char_device()
 
     def test_a_full_disk(self, endpoint: Endpoint, path: Path, tmp_path: Path) -> None:
         """On a full disk answers reach the program; with room again all of them are in the file."""

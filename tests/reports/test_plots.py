@@ -147,7 +147,7 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"report\.xyz; end it in one of .*png"):
         report([1]).plot(tmp_path / "report.xyz")
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(StoreUnavailableError, match="could not be written"):
+    with pytest.raises(StoreUnavailableError, match="cannot be written"):
         report([1]).plot(tmp_path / "file" / "report.png")
 
 
