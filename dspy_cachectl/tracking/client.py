@@ -1,4 +1,4 @@
-"""MLflow's client: importing all of it before a thread that may hang does, and telling early that nobody listens.
+"""MLflow's client: what has to be there before it is used, and telling early that nobody listens.
 
 Only `MlflowClient` is used, never the fluent functions (which keep state of their own per thread), so that it
 works in any thread and with `mlflow-skinny`.
@@ -9,12 +9,20 @@ from __future__ import annotations
 import importlib
 import logging
 import socket
+import threading
+import time
 import urllib.request
-from typing import Any
+from concurrent import futures
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from dspy_cachectl.errors import CachectlError, MissingExtraError
-from dspy_cachectl.tracking.deadline import DeadlineError
+from dspy_cachectl.tracking import database
+from dspy_cachectl.tracking.deadline import DeadlineError, asking, in_daemon
+from dspy_cachectl.tracking.outbox import state_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +42,38 @@ _IMPORTED_LATER = {
 }
 """What MLflow imports on its first request, by how the address begins. A thread that may hang must not do it."""
 
+_HAS_CALLS = {"_tracking_client", "store"}
+"""What of a client makes requests in its turn."""
+
 
 class UnreachableError(CachectlError):
     """A server does not accept connections, and says so at once."""
+
+
+def prepare(address: str, *, until: float) -> None:
+    """Import MLflow, and see to it that the database at an address is as MLflow wants it, within a limit.
+
+    What is not done by then goes on, and the next call finds it done.
+
+    Args:
+        address: Where something is to be delivered, with credentials.
+        until: When to give up, on the monotonic clock.
+
+    Raises:
+        MissingExtraError: MLflow is not installed, or cannot be imported.
+        DatabaseError: MLflow can neither use the database nor make it usable.
+        DeadlineError: The limit passed. Nobody but this machine is to blame.
+    """
+    works = {"importing MLflow": in_daemon(lambda: load(address))}
+    if database.is_database(address):
+        making = in_daemon(lambda: database.make_ready(address, state_dir() / "mlflow"))
+        works["making the database ready, which goes on in a process of its own,"] = making
+    for what, work in works.items():
+        began = time.monotonic()
+        futures.wait([work], timeout=max(0.0, min(until - began, threading.TIMEOUT_MAX)))
+        if not work.done():
+            raise DeadlineError(f"{what} was not done within the limit")
+        work.result()
 
 
 def load(address: str = "") -> None:
@@ -65,8 +102,32 @@ def connect(address: str) -> Any:
         UnreachableError: It is an http(s) address where nobody listens; MLflow would go on trying for minutes.
         DeadlineError: It does not even refuse.
     """
-    _preflight(address)
-    return importlib.import_module("mlflow.tracking").MlflowClient(tracking_uri=address)
+    if urlsplit(address).scheme.partition("+")[0] in {"file", "sqlite"}:
+        return importlib.import_module("mlflow.tracking").MlflowClient(tracking_uri=address)
+    with asking():
+        _preflight(address)
+        return _Asking(importlib.import_module("mlflow.tracking").MlflowClient(tracking_uri=address))
+
+
+class _Asking:
+    """A client whose calls say that they wait for its server."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._client, name)
+        if name in _HAS_CALLS:
+            return _Asking(found)
+        return _says(found) if callable(found) else found
+
+
+def _says(call: Callable[..., Any]) -> Callable[..., Any]:
+    def asked(*arguments: Any, **options: Any) -> Any:
+        with asking():
+            return call(*arguments, **options)
+
+    return asked
 
 
 def _preflight(address: str) -> None:

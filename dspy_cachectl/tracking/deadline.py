@@ -2,21 +2,26 @@
 
 The function runs in a daemon thread. Neither its caller nor the interpreter's exit is held up by a thread
 that hangs: executors and `asyncio.to_thread` join their threads when they close, and would be.
+
+A target is blamed for no more than the time for which it let us wait: what this machine takes for its own part, and
+however busy it is, is not the target's fault.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import math
 import threading
 import time
 from concurrent import futures
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dspy_cachectl.errors import CachectlError, ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 T = TypeVar("T")
 
@@ -27,6 +32,10 @@ EXIT_WAIT = 2.0
 """Seconds, in all, for which the interpreter's exit waits for what is still under way."""
 
 
+SHARE_OF_BLAME = 0.5
+"""The share of its caller's limit that a target has to leave a question unanswered for, before it is left alone."""
+
+
 class DeadlineError(CachectlError):
     """A function did not return within its limit. It may still be running."""
 
@@ -35,27 +44,66 @@ class CircuitOpenError(DeadlineError):
     """The function was not started: its target did not answer in time a short while ago."""
 
 
-class TimeLimiter:
-    """Runs functions within a limit and keeps a circuit breaker for each target. Thread-safe.
+class _Question:
+    """What a function that runs within a limit waits for.
 
-    Whatever a function imports has to be imported before, in the caller's thread: a thread that hangs within
-    an import holds that module's lock.
+    Attributes:
+        since: Since when its target owes it an answer, on the monotonic clock; None while it works by itself.
+        was_asked: Whether it has asked at all.
     """
+
+    since: float | None = None
+    was_asked = False
+
+    def waited(self) -> float:
+        """Return for how long the target has owed an answer; 0 where it owes none."""
+        since = self.since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def late(self, target: str, limit: float) -> DeadlineError:
+        """Return why a limit has passed."""
+        if waited := self.waited():
+            return DeadlineError(f"{target} did not answer within {waited:.3g} s")
+        if self.was_asked:
+            return DeadlineError(f"it was not done within {limit:.3g} s, though {target} answers")
+        return DeadlineError(f"{limit:.3g} s were not enough for this machine's own part of it")
+
+
+_question: ContextVar[_Question | None] = ContextVar("_question", default=None)
+
+
+@contextlib.contextmanager
+def asking() -> Iterator[None]:
+    """Say, in a function that runs within a limit, that its target is waited for as long as the block runs."""
+    question = _question.get()
+    if question is None or question.since is not None:
+        yield
+        return
+    question.since, question.was_asked = time.monotonic(), True
+    try:
+        yield
+    finally:
+        question.since = None
+
+
+class TimeLimiter:
+    """Runs functions within a limit and keeps a circuit breaker for each target. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open_until: dict[str, float] = {}
         self._under_way: dict[futures.Future[Any], str] = {}
 
-    def run(self, function: Callable[[], T], *, limit: float, target: str, trips: bool = True) -> T:
+    def run(self, function: Callable[[], T], *, limit: float, target: str, patience: float | None = None) -> T:
         """Run a function and return its result, or give up when the limit has passed.
 
         Args:
-            function: What to run. It runs in another thread, without the caller's context variables.
+            function: What to run. It runs in another thread, without the caller's context variables, and says by
+                `asking` when it waits for the target.
             limit: Seconds to wait. With 0 the function is not started, and the circuit stays as it is.
-            target: What the function talks to. A time-out opens the circuit of this target, be it this one or one
-                that the function raises as a `DeadlineError`.
-            trips: False where the limit is so short that a time-out says nothing about the target.
+            target: What the function talks to. Its circuit is opened where it has left a question unanswered for the
+                better part of the caller's limit, or where the function raises a `DeadlineError`.
+            patience: The caller's limit, of which `limit` is left; infinite where nothing is to open the circuit.
 
         Returns:
             What the function returned.
@@ -70,15 +118,27 @@ class TimeLimiter:
         left = self._cooling(target)
         if left > 0:
             raise CircuitOpenError(f"{target} did not answer in time before; it is asked again in {math.ceil(left)} s")
-        future = self._start(function, target)
+        question, patience = _Question(), limit if patience is None else patience
+        future = self.start(lambda: _run(function, question), target)
         futures.wait([future], timeout=min(limit, threading.TIMEOUT_MAX))
-        late = DeadlineError(f"{target} did not answer within {limit:.3g} s")
-        error = future.exception() if future.done() else late
-        if trips and isinstance(error, DeadlineError):
-            self._open_until[target] = time.monotonic() + COOL_DOWN
+        done, waited, now = future.done(), question.waited(), time.monotonic()
+        error = future.exception() if done else question.late(target, limit)
+        if isinstance(error, DeadlineError) and patience < math.inf and (done or waited >= patience * SHARE_OF_BLAME):
+            self._open_until[target] = now + COOL_DOWN
         if error is not None:
             raise error
         return future.result()
+
+    def start(self, function: Callable[[], T], target: str) -> futures.Future[T]:
+        """Run a function that holds nothing up, but for the interpreter's exit for the moment that it waits."""
+        future = in_daemon(function)
+        with self._lock:
+            under_way = {other: its for other, its in self._under_way.items() if not other.done()}
+            self._under_way = {**under_way, future: target}
+            # Registered as the last one, so that it runs before the exit hooks of what was imported for the function.
+            atexit.unregister(self.wait_at_exit)
+            atexit.register(self.wait_at_exit)
+        return future
 
     def close_circuits(self) -> None:
         """Forget who did not answer, because somebody asks for another try."""
@@ -92,15 +152,10 @@ class TimeLimiter:
     def _cooling(self, target: str) -> float:
         return self._open_until.get(target, -math.inf) - time.monotonic()
 
-    def _start(self, function: Callable[[], T], target: str) -> futures.Future[T]:
-        future = in_daemon(function)
-        with self._lock:
-            under_way = {other: its for other, its in self._under_way.items() if not other.done()}
-            self._under_way = {**under_way, future: target}
-            # Registered as the last one, so that it runs before the exit hooks of what was imported for the function.
-            atexit.unregister(self.wait_at_exit)
-            atexit.register(self.wait_at_exit)
-        return future
+
+def _run(function: Callable[[], T], question: _Question) -> T:
+    _question.set(question)
+    return function()
 
 
 def in_daemon(function: Callable[[], T]) -> futures.Future[T]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Literal
 from dspy_cachectl.errors import CachectlError, ConfigurationError, CorruptEntryError, StoreError
 from dspy_cachectl.tracking import client, feedback
 from dspy_cachectl.tracking.attachments import attach, model_id
-from dspy_cachectl.tracking.deadline import CircuitOpenError, TimeLimiter, check_limit
+from dspy_cachectl.tracking.database import DatabaseError
+from dspy_cachectl.tracking.deadline import CircuitOpenError, DeadlineError, TimeLimiter, check_limit
 from dspy_cachectl.tracking.outbox import Lease, Outbox, Waiting
 from dspy_cachectl.tracking.push import LeaseLostError, Push
 from dspy_cachectl.tracking.record import Record, safe_line, without_credentials
@@ -127,16 +129,16 @@ def deliver(
     address: str,
     limit: float,
     unkept: Mapping[str, bytes] | None = None,
-    trips: bool = True,
+    patience: float | None = None,
 ) -> LogOutcome:
     """Deliver one record within a limit. Nothing is raised: every fault is the outcome's reason.
 
     Args:
         record: The record, or one that waits in the outbox.
-        address: Where to, with credentials. MLflow has been loaded for it.
+        address: Where to, with credentials. MLflow has been prepared for it.
         limit: Seconds.
         unkept: Its files, where the outbox could not take it; None where it waits there.
-        trips: Whether a server that does not answer in time is left alone for a while.
+        patience: The limit of which this is left; a server that is silent for half of it is left alone for a while.
 
     Returns:
         What became of it.
@@ -144,7 +146,7 @@ def deliver(
     began = time.monotonic()
     try:
         whole = record.read() if isinstance(record, Waiting) else record
-        run_id = _deliver(whole, address, limit=limit, unkept=unkept, trips=trips)
+        run_id = _deliver(whole, address, limit=limit, unkept=unkept, patience=patience)
         outcome = LogOutcome("logged", record.uid, run_id or None)
     except LeaseLostError:
         outcome = LogOutcome("busy", record.uid, record.run_id, "another thread or process is delivering it")
@@ -157,19 +159,22 @@ def deliver(
     return replace(outcome, seconds=time.monotonic() - began)
 
 
-def _deliver(record: Record, address: str, *, limit: float, unkept: Mapping[str, bytes] | None, trips: bool) -> str:
-    bare = without_credentials(address)
+def _deliver(
+    record: Record, address: str, *, limit: float, unkept: Mapping[str, bytes] | None, patience: float | None
+) -> str:
+    began, bare = time.monotonic(), without_credentials(address)
     elsewhere = record.tracking_uri not in (None, bare)
-    push = Push(record, address, elsewhere, files=unkept or {}, until=time.monotonic() + limit * SHARE)
+    push = Push(record, address, elsewhere, files=unkept or {}, until=began + limit * SHARE)
     if unkept is not None:
-        return limiter.run(lambda: _send(push), target=bare, limit=limit, trips=trips)
+        return limiter.run(lambda: _send(push), target=bare, limit=limit, patience=patience)
     outbox = Outbox()
     lease = outbox.lease(record.uid)
     if lease is None:
         raise LeaseLostError
     try:
         push = replace(push, files=outbox.files(record), holds=lease.holds)
-        return limiter.run(lambda: _send_and_finish(push, lease), target=bare, limit=limit, trips=trips)
+        left = began + limit - time.monotonic()  # the outbox may have been slow
+        return limiter.run(lambda: _send_and_finish(push, lease), target=bare, limit=left, patience=patience or limit)
     finally:
         # Also where the limit has passed and the thread goes on: it may, until somebody else has the record.
         lease.release()
@@ -211,7 +216,7 @@ def deliver_waiting(address: str, *, until: float) -> None:
     call a try. So is what cannot be read, or names no server.
 
     Args:
-        address: The server, with credentials. MLflow has been loaded for it.
+        address: The server, with credentials. MLflow has been prepared for it.
         until: When to stop, on the monotonic clock.
     """
     try:
@@ -225,7 +230,7 @@ def deliver_waiting(address: str, *, until: float) -> None:
         if left < LEAST_LEFT:
             return
         if one.tries < MOST_TRIES and one.tracking_uri == server:
-            deliver(one, address=address, limit=left, trips=False)
+            deliver(one, address=address, limit=left, patience=math.inf)
 
 
 def _sync_one(waiting: Waiting, *, uri: str | None, timeout: float, dry_run: bool) -> LogOutcome:
@@ -236,8 +241,12 @@ def _sync_one(waiting: Waiting, *, uri: str | None, timeout: float, dry_run: boo
         return LogOutcome("pending", waiting.uid, waiting.run_id, _NOWHERE)
     if dry_run:
         return LogOutcome("pending", waiting.uid, waiting.run_id, f"would go to {without_credentials(address)}")
-    client.load(address)
-    return deliver(waiting, address=address, limit=timeout)
+    began = time.monotonic()
+    try:
+        client.prepare(address, until=began + timeout)
+    except (DatabaseError, DeadlineError) as error:
+        return LogOutcome("pending", waiting.uid, waiting.run_id, str(error), time.monotonic() - began)
+    return deliver(waiting, address=address, limit=began + timeout - time.monotonic(), patience=timeout)
 
 
 def _usable_uri(meant_for: str | None, uri: str | None) -> str | None:

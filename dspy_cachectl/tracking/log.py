@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
+from concurrent import futures
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.context.evaluations import Evaluation
 from dspy_cachectl.context.phases import PhaseRun
 from dspy_cachectl.context.ruling import current_phase, last_phase
-from dspy_cachectl.errors import CachectlError, ConfigurationError, MissingExtraError, StoreError
+from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.reports.comparison import Comparison, Comparisons
 from dspy_cachectl.reports.report import EvalReport
-from dspy_cachectl.tracking import client, delivery
-from dspy_cachectl.tracking.deadline import check_limit
+from dspy_cachectl.tracking import delivery
+from dspy_cachectl.tracking.deadline import check_limit, in_daemon
 from dspy_cachectl.tracking.delivery import LogOutcome
 from dspy_cachectl.tracking.outbox import Outbox
 from dspy_cachectl.tracking.outgoing import Outgoing
 from dspy_cachectl.tracking.phase_records import PhaseResults, of_phase, of_run
 from dspy_cachectl.tracking.report_records import of_comparisons, of_report
 from dspy_cachectl.tracking.resolve import Target, resolve
+from dspy_cachectl.tracking.sending import Sending
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,10 +42,8 @@ SWITCH_VARIABLE = "DSPY_CACHECTL_MLFLOW"
 LIMIT = 10.0
 """Seconds that logging may take where nobody says how many."""
 
-LEAST_LIMIT = 1.0
-"""Seconds that a push gets even where importing MLflow has used up the limit."""
-
-_WORSE = ("logged", "busy", "pending", "damaged", "failed")
+GRACE = 0.6
+"""Seconds after the limit for which what is nearly done is waited for. A call may exceed its limit by a second."""
 
 _Make = Callable[[Target], list[Outgoing]]
 
@@ -72,8 +74,8 @@ def log_to_mlflow(
         run_id: The MLflow run to log to.
         tracking_uri: The server to log to. By default, the one that MLflow is set to.
         experiment: The name of the experiment for a run of its own. It is created if there is none.
-        timeout: Seconds to wait for the server; with 0 the results only go to the outbox. Importing MLflow for
-            the first time counts too, but sending gets a second even if that took them all.
+        timeout: Seconds that the call may take, whatever they go to: writing the results down, importing MLflow,
+            making its database, the server. With 0 the results only go to the outbox.
 
     Returns:
         What became of them.
@@ -118,26 +120,46 @@ def _log(make: _Make, *, timeout: float, **where: str | None) -> LogOutcome:
     if os.environ.get(SWITCH_VARIABLE, "").strip().lower() in {"off", "0", "false", "no"}:
         return LogOutcome("disabled", reason=f"{SWITCH_VARIABLE} turns it off")
     began = time.monotonic()
-    missing = _fault_of(client.load)
-    target = resolve(**where)  # now that MLflow can tell its address
-    address = target.tracking_uri or ""
-    # All records are safe on disk before the first request.
-    kept = [(one, _fault_of(Outbox().put, one.record, one.files)) for one in make(target)]
-    if missing is None:
-        client.load(address)
-    until = max(began + timeout, time.monotonic() + min(timeout, LEAST_LIMIT))
-    send = functools.partial(_send, address=address, until=until, missing=missing)
-    outcomes = [send(one, problem) for one, problem in kept if not one.record.feedback]
-    worst = max(reversed(outcomes), key=lambda outcome: _WORSE.index(outcome.status))
-    what = f"the results of {kept[0][0].record.run_name!r}"
-    _warn(worst, what)
-    if worst.status == "logged":  # else the feedback waits with the results that it is about
-        said = [send(one, problem) for one, problem in kept if one.record.feedback]
-        for outcome in said:
-            _warn(outcome, f"all the feedback on {what}")
-        if all(outcome.status == "logged" for outcome in said):
-            delivery.deliver_waiting(address, until=until)
-    return replace(worst, seconds=time.monotonic() - began)
+    target = resolve(**where)  # here, since the run that is active is the one of this thread
+    ours = functools.partial(contextvars.copy_context().run, _keep, make, target)
+    # All records are safe on disk before MLflow is imported, and before the first request.
+    keeping = delivery.limiter.start(ours, "the outbox")
+    if not _is_done(keeping, until=began + (timeout or LIMIT) + GRACE):
+        keeping.add_done_callback(_tell_if_lost)
+        outcome = LogOutcome("pending", reason=f"writing them to the outbox was not done within {timeout:.3g} s")
+        logger.warning("not in MLflow yet, nor in the outbox: %s, and goes on. The disk may be slow.", outcome.reason)
+        return replace(outcome, seconds=time.monotonic() - began)
+    sending = Sending(keeping.result(), target.tracking_uri or "", until=began + timeout, patience=timeout)
+    work = in_daemon(sending.run)
+    if _is_done(work, until=began + timeout + GRACE):
+        work.result()
+    return replace(sending.outcome(), seconds=time.monotonic() - began)
+
+
+def _is_done(work: futures.Future[Any], *, until: float) -> bool:
+    left = min(until - time.monotonic(), threading.TIMEOUT_MAX)
+    return bool(futures.wait([work], timeout=max(0.0, left)).done)
+
+
+def _keep(make: _Make, target: Target) -> list[tuple[Outgoing, StoreError | None]]:
+    """Make the records and write them to the outbox; with each, why that cannot be."""
+    return [(one, _fault_of(one)) for one in make(target)]
+
+
+def _fault_of(outgoing: Outgoing) -> StoreError | None:
+    """Write a record to the outbox, or return why it cannot wait there: it may be sent all the same."""
+    try:
+        Outbox().put(outgoing.record, outgoing.files)
+    except StoreError as error:
+        logger.warning("the results of %r cannot wait in the outbox: %s", outgoing.record.run_name, error)
+        return error
+    return None
+
+
+def _tell_if_lost(keeping: futures.Future[list[tuple[Outgoing, StoreError | None]]]) -> None:
+    error = keeping.exception() or next((problem for _, problem in keeping.result() if problem is not None), None)
+    if error is not None:
+        logger.warning("lost to MLflow: results that were still being written to the outbox: %r", error)
 
 
 def _maker(value: Any, result: Any) -> _Make:
@@ -176,36 +198,3 @@ def _evaluation(result: Any, evaluations: list[Evaluation]) -> Evaluation:
     same = [item for item in evaluations if item.score == score and item.n == n]
     now = time.time()
     return same[-1] if same else Evaluation(metric="", n=n, started=now, ended=now, score=score)
-
-
-def _fault_of(do: Callable[..., object], *arguments: object) -> CachectlError | None:
-    """Return why MLflow, or the outbox, cannot be used: the other one may do."""
-    try:
-        do(*arguments)
-    except (MissingExtraError, StoreError) as error:
-        return error
-    return None
-
-
-def _send(
-    outgoing: Outgoing, problem: CachectlError | None, *, address: str, until: float, missing: CachectlError | None
-) -> LogOutcome:
-    record, unkept = outgoing.record, None if problem is None else outgoing.files
-    if problem is not None:
-        logger.warning("the results of %r cannot wait in the outbox: %s", record.run_name, problem)
-    if missing is not None:
-        return LogOutcome("pending" if unkept is None else "failed", record.uid, record.run_id, str(missing))
-    return delivery.deliver(record, address=address, limit=max(0.0, until - time.monotonic()), unkept=unkept)
-
-
-def _warn(outcome: LogOutcome, what: str) -> None:
-    if outcome.status == "failed":
-        logger.warning("lost to MLflow: %s: %s", what, outcome.reason)
-    elif outcome.status != "logged":
-        logger.warning(
-            "not in MLflow yet: %s: %s. Waiting in the outbox (%s); deliver with "
-            "`dspy-cachectl mlflow sync` or dspy_cachectl.tracking.sync().",
-            what,
-            outcome.reason,
-            Outbox().path,
-        )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from dspy_cachectl.tracking import installed
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -55,7 +56,7 @@ def resolve(*, run_id: str | None = None, tracking_uri: str | None = None, exper
     Returns:
         The target. No request is made for it.
     """
-    mlflow = sys.modules.get("mlflow")
+    mlflow = installed.loaded()
     active = mlflow.active_run() if mlflow is not None else None
     of_environment = os.environ.get("MLFLOW_RUN_ID") if experiment is None else None
     found = run_id or (str(active.info.run_id) if active is not None else of_environment)
@@ -64,7 +65,7 @@ def resolve(*, run_id: str | None = None, tracking_uri: str | None = None, exper
         # set_experiment() leaves the id there too, so this is what MLflow itself would use.
         experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID") or None
         experiment = None if experiment_id else os.environ.get("MLFLOW_EXPERIMENT_NAME") or None
-    address = absolute(tracking_uri or default_uri(mlflow))
+    address = absolute(tracking_uri or default_uri(mlflow) or installed.default_address())
     return Target(address, found or None, experiment_id, experiment, is_named=bool(run_id))
 
 

@@ -273,8 +273,8 @@ def ends_the_limit(proxy: Proxy) -> Iterator[list[Future[Any]]]:
     late: list[Future[Any]] = []
 
     class Limiter(TimeLimiter):
-        def run(self, function: Callable[[], Any], *, limit: float, target: str, trips: bool = True) -> Any:
-            late.append(self._start(function, target))
+        def run(self, function: Callable[[], Any], *, limit: float, target: str, patience: float | None = None) -> Any:
+            late.append(self.start(function, target))
             assert proxy.stopped.wait(PATIENCE), proxy.seen
             raise DeadlineError(f"{target} did not answer")
 

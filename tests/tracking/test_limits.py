@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any
 
@@ -36,6 +37,17 @@ def gate() -> Iterator[threading.Event]:
     event.set()
 
 
+@pytest.fixture
+def ask(gate: threading.Event) -> Callable[[], None]:
+    """Ask a target that does not answer."""
+
+    def ask() -> None:
+        with deadline.asking():
+            gate.wait()
+
+    return ask
+
+
 def test_a_result_and_an_error_reach_the_caller() -> None:
     """What a function returns or raises is what `run` returns or raises."""
     limiter = TimeLimiter()
@@ -61,22 +73,71 @@ def test_a_time_out_opens_the_circuit_of_its_target_only(
     clock, started = Clock(), []
     monkeypatch.setattr(deadline, "time", clock)
     limiter = TimeLimiter()
-    with pytest.raises(DeadlineError, match=r"a did not answer within 0\.01 s"):
-        limiter.run(gate.wait, limit=0.01, target="a")
+
+    def ask() -> None:
+        with deadline.asking():
+            clock.now = 7
+            gate.wait()
+
+    with pytest.raises(DeadlineError, match=r"a did not answer within 7 s"):
+        limiter.run(ask, limit=0.01, target="a", patience=10)
 
     with pytest.raises(CircuitOpenError, match="asked again in 300 s"):
         limiter.run(lambda: started.append("too early"), limit=60, target="a")
     assert limiter.run(lambda: "other", limit=60, target="b") == "other"
-    clock.now = 301
+    clock.now = 308
     assert limiter.run(lambda: "again", limit=60, target="a") == "again"
     assert started == []
 
 
-def test_a_closed_circuit_is_tried_again(gate: threading.Event) -> None:
+@pytest.mark.parametrize(
+    ("before", "asked", "answered", "patience", "reason"),
+    [
+        pytest.param(9, False, False, 10, "10 s were not enough for this machine's own part", id="it was never asked"),
+        pytest.param(6, True, False, 10, "a did not answer within 4 s", id="it had less than half of the limit"),
+        pytest.param(0, True, False, float("inf"), "a did not answer within 10 s", id="what else waits says nothing"),
+        pytest.param(0, True, True, 10, "not done within 10 s, though a answers", id="it has answered all questions"),
+    ],
+)
+def test_what_this_machine_took_is_not_blamed_on_the_target(
+    before: float,
+    asked: bool,
+    answered: bool,
+    patience: float,
+    reason: str,
+    gate: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The reason tells the time that the target had, and the target is asked again."""
+    clock, limiter, asking = Clock(), TimeLimiter(), threading.Event()
+    monkeypatch.setattr(deadline, "time", clock)
+    monkeypatch.setattr(futures, "wait", lambda these, timeout: asking.wait(PATIENCE))
+
+    def work() -> None:
+        clock.now = before
+        with deadline.asking() if asked else contextlib.nullcontext():
+            if not answered:
+                wait()
+        wait()
+
+    def wait() -> None:
+        clock.now = 10
+        asking.set()
+        gate.wait()
+
+    with pytest.raises(DeadlineError, match=reason):
+        limiter.run(work, limit=10, target="a", patience=patience)
+    asking.set()
+    gate.set()
+    monkeypatch.undo()
+    assert limiter.run(lambda: "again", limit=60, target="a") == "again"
+
+
+def test_a_closed_circuit_is_tried_again(ask: Callable[[], None]) -> None:
     """Who asks for another try gets one."""
     limiter = TimeLimiter()
     with pytest.raises(DeadlineError):
-        limiter.run(gate.wait, limit=0.01, target="a")
+        limiter.run(ask, limit=0.01, target="a", patience=0)
     limiter.close_circuits()
     assert limiter.run(lambda: 1, limit=60, target="a") == 1
 
@@ -99,15 +160,16 @@ def test_exit_waits_for_what_can_still_end_and_for_nothing_else(
     waits: list[tuple[list[object], float]] = []
 
     def fly(name: str, began: threading.Event) -> None:
-        began.set()
-        gate.wait()
+        with deadline.asking():
+            began.set()
+            gate.wait()
 
     caller = threading.Thread(
         target=lambda: limiter.run(lambda: fly("a", flying), limit=60, target="answers"), daemon=True
     )
     caller.start()
     with pytest.raises(DeadlineError):
-        limiter.run(lambda: fly("b", hung), limit=0.01, target="hangs")
+        limiter.run(lambda: fly("b", hung), limit=0.01, target="hangs", patience=0)
     assert flying.wait(PATIENCE)
     (answers,) = (future for future, target in limiter._under_way.items() if target == "answers")
     monkeypatch.setattr(futures, "wait", lambda these, timeout: waits.append((these, timeout)))

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from dspy_cachectl.errors import CorruptEntryError
+from dspy_cachectl.tracking import installed
 from dspy_cachectl.tracking.record import Point, Record, scrub, without_credentials
 from dspy_cachectl.tracking.resolve import absolute, resolve
 from tests.tracking import servers
@@ -152,8 +153,17 @@ def test_the_experiment_is_mlflows_own(nobody: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_it_needs_no_mlflow(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without MLflow the environment says where results go, or nothing does."""
+    """Without importing it, they go where the environment says, or else where MLflow would take them by itself."""
+    defaults = [mlflow.get_tracking_uri()]
+    old = state.parent / "mlruns" / "0" / "meta.yaml"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    defaults.append(mlflow.get_tracking_uri())
     monkeypatch.delitem(sys.modules, "mlflow")
+    found = [resolve().tracking_uri]
+    old.unlink()
+    assert [resolve().tracking_uri, *found] == defaults
+    monkeypatch.setattr(installed, "folder", lambda: None)
     assert resolve().tracking_uri is None
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
     monkeypatch.setenv("MLFLOW_RUN_ID", "environment")
