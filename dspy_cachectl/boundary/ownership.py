@@ -39,7 +39,6 @@ SNAPSHOT_NAME = re.compile(r"(?P<stem>[a-z0-9-]{1,60}_[0-9a-f]{16})(-\d+)?\.json
 _UNFINISHED_SNAPSHOT_NAME = re.compile(r"[0-9a-f]{32}\.tmp")
 _JOURNAL_NAME = re.compile(r"unfinished-\d+\.db")
 _DATABASE_NAMES = frozenset({"cache.db", "outbox.db"})
-_BESIDE = ("-journal", "-wal", "-shm")
 
 _SQLITE = b"SQLite format 3\0"
 _SQLITE_HEAD = 100
@@ -179,6 +178,15 @@ def database_head(path: Path) -> DatabaseHead | None:
     return _database_head(beginning(path) or b"")
 
 
+def is_ours(path: Path) -> bool:
+    """Tell whether a file is a database of ours, a part of one, a snapshot, or one that is being written."""
+    if not is_plain_file(path):
+        return False
+    name = _base(path)
+    head = database_head(path.with_name(name))
+    return head is not None or is_snapshot(path) or is_unfinished_snapshot(path)
+
+
 def foreign_beside(database: Path) -> Path | None:
     """Return a file beside a database that SQLite would take for its own and remove, and that is not SQLite's."""
     home = Path(os.path.realpath(database))
@@ -226,7 +234,7 @@ def _cassette_in_use(path: Path) -> str:
 
 
 def _what_of_ours(path: Path) -> str:
-    name = next((path.name.removesuffix(ending) for ending in _BESIDE if path.name.endswith(ending)), path.name)
+    name = _base(path)
     head = beginning(path) or b""
     if name in _DATABASE_NAMES or _JOURNAL_NAME.fullmatch(name) or _database_head(head):
         return "a database of dspy_cachectl, or the name of one"
@@ -237,6 +245,11 @@ def _what_of_ours(path: Path) -> str:
     if head.startswith((SNAPSHOT_HEAD, PACKED_SNAPSHOT_HEAD)):
         return "a snapshot of predictions"
     return ""
+
+
+def _base(path: Path) -> str:
+    """Return the name of the database that a file lies beside by its name; its own for any other."""
+    return next((path.name.removesuffix(ending) for ending in _HEADS_BESIDE if path.name.endswith(ending)), path.name)
 
 
 def _is_same(path: Path, other: Path) -> bool:

@@ -14,6 +14,7 @@ from dspy_cachectl.calls.cache import ManagedCache
 from dspy_cachectl.config import reload, settings
 from dspy_cachectl.context.process import state
 from dspy_cachectl.stores import Store, open_stores
+from dspy_cachectl.stores.reader import FolderReader
 
 
 def install(store: str | os.PathLike[str] | Sequence[Store] | None = None) -> ManagedCache:
@@ -36,6 +37,13 @@ def install(store: str | os.PathLike[str] | Sequence[Store] | None = None) -> Ma
         stores = open_stores(location, memory_bytes=chosen.memory_bytes, disk_bytes=chosen.disk_bytes)
     else:
         stores = list(store)
+    for one in stores:
+        if isinstance(one, FolderReader) and one.is_of_newer_version():
+            state.say_once(
+                f"newer:{one.path}",
+                f"the store {one.path} is of a newer dspy-cachectl, and is left as it is: its answers are not served, "
+                "and what is bought is not kept. Upgrade dspy-cachectl, or name another store",
+            )
     with state.installing:
         # A store of the user's own stays, whatever is configured later.
         state.opened_with = chosen if store is None else None

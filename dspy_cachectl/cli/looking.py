@@ -76,7 +76,7 @@ def _cells(entry: manage.entries.ListedEntry, now: float) -> tuple[str, ...]:
         *(label.kind, label.model, label.phase, label.role, label.run),
         size(entry.size),
         f"{entry.served:,}",
-        entry.prompt if entry.prompt is not None else f"(damaged: {entry.damage})",
+        entry.prompt if entry.prompt is not None else f"({entry.newer or f'damaged: {entry.damage}'})",
     )
 
 

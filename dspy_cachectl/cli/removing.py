@@ -186,6 +186,8 @@ def _show(folder: Path, decided: manage.removal.Removal, consent: Consent) -> No
     if consent.as_json:
         return
     print_line(str(folder))
+    if decided.newer:
+        print(f"Of a newer version of this package, and not removed: {_entries(decided.newer)}.")
     if not decided.keys:
         print("Nothing is to be removed.")
         return

@@ -32,7 +32,8 @@ from dspy_cachectl.entries import values
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError
 
 FORMAT_VERSION = 1
-_MAGIC = b"CCTL"
+MAGIC = b"CCTL"
+"""How each entry begins. Four bytes of a checksum follow, and the version of its format."""
 _HEADER = struct.Struct(">9xB2xIII")
 _CHECKED_FROM = 8
 
@@ -124,7 +125,7 @@ def _pack(*contents: bytes, tagged: bool) -> bytes:
             blocks[index] = _compressor().compress(blocks[index])
             flags |= _PACKED[index]
     rest = struct.pack(">BBHIII", FORMAT_VERSION, flags, 0, *map(len, blocks)) + b"".join(blocks)
-    return _MAGIC + struct.pack(">I", zlib.crc32(rest)) + rest
+    return MAGIC + struct.pack(">I", zlib.crc32(rest)) + rest
 
 
 def decode(data: bytes) -> Entry:
@@ -176,7 +177,7 @@ def put_together(origin: dict[str, Any], answer: Any, *, tagged: bool, request: 
 
 
 def _open(data: bytes) -> tuple[int, tuple[bytes, bytes, bytes]]:
-    if len(data) <= _CHECKED_FROM or data[:4] != _MAGIC:
+    if len(data) <= _CHECKED_FROM or data[:4] != MAGIC:
         raise CorruptEntryError("the bytes are not an entry of this package, or are cut short")
     version = data[_CHECKED_FROM]
     if zlib.crc32(memoryview(data)[_CHECKED_FROM:]) != int.from_bytes(data[4:8], "big"):

@@ -22,8 +22,10 @@ from urllib.parse import unquote, urlsplit
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from dspy_cachectl.boundary.ownership import database_head
 from dspy_cachectl.boundary.secrets import scrub
-from dspy_cachectl.errors import CachectlError, StoreError
+from dspy_cachectl.errors import CachectlError, FormatVersionError, StoreError
+from dspy_cachectl.manage.privacy import problems_of
 from dspy_cachectl.manage.repair import quarantine_of
 from dspy_cachectl.manage.verification import database_problem
 from dspy_cachectl.reports.texts import plural
@@ -191,6 +193,23 @@ def check_store(around: Surroundings) -> Iterator[Finding]:
         )
 
 
+def check_privacy(around: Surroundings) -> Iterator[Finding]:
+    """Look at who else may read or change what is kept: answers are served to programs, and prompts are private."""
+    from dspy_cachectl.predictions.library import DEFAULT_ROOT
+    from dspy_cachectl.tracking.outbox import state_dir
+
+    store = around.folder()
+    others = [state_dir(), Path(DEFAULT_ROOT).absolute()]
+    if store is not None:
+        others.append(quarantine_of(store))
+    folders = [*([] if store is None else [store]), *(folder for folder in others if folder.exists())]
+    found = [problem for folder in folders for problem in problems_of(folder)]
+    for message, remedy in dict.fromkeys(found):
+        yield Finding("privacy", "warning", message, remedy)
+    if not found:
+        yield Finding("privacy", "ok", "what is kept is for this user alone")
+
+
 def check_disk(around: Surroundings) -> Iterator[Finding]:
     """Look at the disk that the store is on."""
     from dspy_cachectl.config import settings
@@ -272,6 +291,7 @@ CHECKS: tuple[Check, ...] = (
     check_configuration,
     check_store,
     check_caches,
+    check_privacy,
     check_disk,
     check_outbox,
     check_mlflow,
@@ -284,8 +304,13 @@ def _database(reader: FolderReader) -> Iterator[Finding]:
         problem = database_problem(reader, quick=True)
         entries = sum(count for label, count in reader.labels().items() if label.is_answer)
         size = reader.bytes_used()
+    except FormatVersionError as error:
+        message = f"{error}. Its answers are not served, and new ones not kept: all are bought"
+        yield Finding("store", "error", message, "upgrade dspy-cachectl, or name another folder in DSPY_CACHECTL_STORE")
+        return
     except StoreError as error:
-        yield Finding("store", "error", str(error), repair)
+        is_ours = database_head(reader.path / DATABASE) is not None
+        yield Finding("store", "error", str(error), repair if is_ours else "move it away, or name another folder")
         return
     if problem:
         yield Finding("store", "error", f"its database is damaged: {problem}", repair)

@@ -9,7 +9,7 @@ from typing import Any
 
 from dspy_cachectl.entries import differences, records
 from dspy_cachectl.entries.values import readable
-from dspy_cachectl.errors import ConfigurationError, StoreError
+from dspy_cachectl.errors import ConfigurationError, FormatVersionError, StoreError
 from dspy_cachectl.manage import entry_text
 from dspy_cachectl.manage.entry_text import Part
 from dspy_cachectl.manage.selection import Selection
@@ -38,11 +38,13 @@ class ListedEntry(StoredEntry):
 
     Attributes:
         prompt: The beginning of what was asked, in one line; None where the entry cannot be read.
-        damage: Why it cannot be read, or None.
+        damage: What is wrong with it where it cannot be read, or None.
+        newer: What is said of it where a newer version of this package wrote it, or None.
     """
 
     prompt: str | None
     damage: str | None = None
+    newer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,10 @@ def list_entries(
         except StoreError as error:
             if selection.text is not None:
                 continue  # nobody knows what it asks
-            yield ListedEntry(**vars(row), prompt=None, damage=str(error))
+            is_newer, said = isinstance(error, FormatVersionError), str(error)
+            yield ListedEntry(
+                **vars(row), prompt=None, damage=None if is_newer else said, newer=said if is_newer else None
+            )
         else:
             if not _asks(request, selection.text):
                 continue

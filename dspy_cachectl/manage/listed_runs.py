@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from glob import escape
 
 from dspy_cachectl.accounting import runs
-from dspy_cachectl.errors import ConfigurationError, StoreError
+from dspy_cachectl.errors import ConfigurationError, FormatVersionError, StoreError
 from dspy_cachectl.manage.selection import Selection
 from dspy_cachectl.stores import RUN_KIND, Label
 from dspy_cachectl.stores.listing import Rows, read_entries, row_numbers
@@ -27,7 +27,7 @@ class ListedRun:
         temperature: The temperature that was lent, or None.
         state: `complete`: its last passage ended, and every call in it was answered. `resumable`: it was not noted to
             have ended so, which is how a killed one looks, and one that is under way. `damaged`: its description
-            cannot be read.
+            cannot be read; `newer`: a newer version of this package wrote it.
         ended: When it was complete, in Unix seconds, or None.
         calls: How many calls its last passage made, where it ended; likewise the next.
         failed: How many of them ended in an error.
@@ -56,8 +56,9 @@ def list_runs(reader: FolderReader) -> list[ListedRun]:
         run_id = entry.label.run
         try:
             origin, passage = runs.decode(value())
-        except StoreError:
-            found[run_id] = ListedRun(run_id, entry.label.phase, state="damaged")
+        except StoreError as error:
+            state = "newer" if isinstance(error, FormatVersionError) else "damaged"
+            found[run_id] = ListedRun(run_id, entry.label.phase, state=state)
             continue
         found[run_id] = ListedRun(
             run_id,

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dspy_cachectl.config import settings
+from dspy_cachectl.entries import records
 from dspy_cachectl.manage.entries import entries_of
 from dspy_cachectl.manage.selection import EVERYTHING, Selection
 from dspy_cachectl.reports.progress_bar import Advance
 from dspy_cachectl.stores import RUN_KIND
 from dspy_cachectl.stores.disk import DiskStore
-from dspy_cachectl.stores.listing import StoredEntry
+from dspy_cachectl.stores.listing import StoredEntry, keys_above
 from dspy_cachectl.stores.reader import FolderReader
 
 _BATCH = 250
@@ -58,6 +59,7 @@ class Removal:
         newest: Likewise.
         reasons: How many go for which reason, where there is more than one.
         draws: How many answers go of each run.
+        newer: How many would go and stay: a newer version of this package wrote them.
     """
 
     moment: float = field(default_factory=time.time)
@@ -68,6 +70,7 @@ class Removal:
     newest: float | None = None
     reasons: Counter[str] = field(default_factory=Counter)
     draws: Counter[str] = field(default_factory=Counter)
+    newer: int = 0
 
     def add(self, entry: StoredEntry, reason: str = "") -> None:
         """Let an entry go, too."""
@@ -96,10 +99,19 @@ def plan(reader: FolderReader, selection: Selection, *, advance: Advance | None 
         StoreUnavailableError: If the store cannot be read.
     """
     decided = Removal()
+    newer = _of_newer_versions(reader)
     for entry in entries_of(reader, selection, now=decided.moment, advance=advance):
-        decided.add(entry)
+        if entry.key in newer:
+            decided.newer += 1
+        else:
+            decided.add(entry)
     add_descriptions(decided, reader, selection)
     return decided
+
+
+def _of_newer_versions(reader: FolderReader) -> set[str]:
+    """Return the keys of what this version cannot read, and therefore does not remove."""
+    return keys_above(reader, records.MAGIC, records.FORMAT_VERSION)
 
 
 def add_descriptions(decided: Removal, reader: FolderReader, selection: Selection) -> None:
@@ -113,7 +125,7 @@ def add_descriptions(decided: Removal, reader: FolderReader, selection: Selectio
     there: Counter[str] = Counter()
     for label, count in reader.labels().items():
         there[label.run] += count * label.is_answer
-    known = set(decided.keys)
+    known = {*decided.keys, *_of_newer_versions(reader)}
     named = replace(selection, models=(), phases=(), roles=(), kinds=("*",)) if selection.runs else None
     for entry in entries_of(reader, Selection(kinds=(RUN_KIND,)), now=decided.moment):
         gone = decided.draws[entry.label.run]
@@ -180,9 +192,12 @@ def plan_pruning(reader: FolderReader, limits: Limits) -> Removal:
     kept = sum(entry.size for entry in oldest_first)
     # What pages hold beside values is shared out among the entries.
     factor = max(1.0, left / kept) if kept else 1.0
+    newer = _of_newer_versions(reader)
     for entry in oldest_first:
         reason = _expired(entry, limits, decided.moment) or ("over the size limit" if left > limits.max_bytes else "")
-        if reason:
+        if reason and entry.key in newer:
+            decided.newer += 1
+        elif reason:
             decided.add(entry, reason)
             left -= entry.size * factor
     add_descriptions(decided, reader, EVERYTHING)

@@ -2,7 +2,7 @@
 
 The names here are for everybody; `disk`, `reader` and `listing` are imported from their modules, since they take longer
 to load. `database` is one small SQLite file for an outbox, a journal and the like, and `liveness` tells whether the
-process that holds something lives. It knows only `errors`.
+process that holds something lives. It knows only `errors` and `boundary`.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ _VALUES = 20
 """How many rows are read at a time, without and with what they hold: an answer may have some megabytes."""
 _LOOKED_UP = 20_000
 """Up to so many rows it is faster to look up when each was stored than to walk all rows by that."""
+_AFTER_CHECKSUM = 5
 _LAST = "\U0010ffff"
 
 _SIZE = "LENGTH(value)"
@@ -117,6 +118,16 @@ def read_entries(reader: FolderReader, numbers: Sequence[int]) -> Iterator[tuple
     """
     for some in _batches(numbers, _VALUES):
         yield from map(_with_value, _by_number(reader, _WHOLE, some))
+
+
+def keys_above(reader: FolderReader, head: bytes, above: int) -> set[str]:
+    """Return the keys of entries that begin with some bytes, then four of any kind, and then one above a number."""
+    rows = reader.query(
+        "SELECT key FROM Cache WHERE typeof(key) = 'text' AND typeof(value) = 'blob'"
+        " AND substr(value, 1, ?) = ? AND substr(value, ?, 1) > ?",
+        (len(head), head, len(head) + _AFTER_CHECKSUM, bytes([above])),
+    )
+    return {key for (key,) in rows}
 
 
 def entries_beginning_with(

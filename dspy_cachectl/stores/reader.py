@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dspy_cachectl.boundary.ownership import STORE
+from dspy_cachectl.boundary.ownership import STORE, database_head
 from dspy_cachectl.errors import CorruptEntryError, StoreUnavailableError
 from dspy_cachectl.stores.base import Label
 from dspy_cachectl.stores.database import Database
 
 DATABASE = "cache.db"
+VERSION = 1
 _SCHEMA = ("CREATE TABLE usage (label TEXT, counter TEXT, amount, PRIMARY KEY (label, counter)) WITHOUT ROWID",)
 """What is in the database beside diskcache's tables: how the store was used."""
 _PAGE = 1000
@@ -50,7 +51,7 @@ class FolderReader:
         # By its mark it is told from other programs' diskcaches.
         kind = STORE if is_ours else None
         self._database = Database(
-            self.path / DATABASE, kind=kind, version=1, schema=_SCHEMA, patience=patience, **options
+            self.path / DATABASE, kind=kind, version=VERSION, schema=_SCHEMA, patience=patience, **options
         )
 
     def exists(self) -> bool:
@@ -63,6 +64,11 @@ class FolderReader:
             return (self.path / DATABASE).exists()
         except OSError as error:
             raise StoreUnavailableError(f"could not look into the store {self.path}: {error}") from error
+
+    def is_of_newer_version(self) -> bool:
+        """Tell whether a newer version of this package keeps a store here. Nothing is opened for it."""
+        head = database_head(self.path / DATABASE)
+        return head is not None and head.kind == STORE and head.version > VERSION
 
     def get(self, key: str) -> bytes | None:
         """Return the bytes kept under a key, or None.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import os
 import shutil
 import socket
 import sqlite3
@@ -251,3 +252,39 @@ def test_disks_that_are_not_local(monkeypatch: pytest.MonkeyPatch, store: Path, 
 def test_the_kind_of_file_system_is_that_of_the_innermost_mount() -> None:
     """`/proc` is a file system of its own."""
     assert "proc" == diagnosis._file_system(Path("/proc/self"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no modes")
+def test_who_else_may_write_or_read_what_is_kept(store: Path, tmp_path: Path) -> None:
+    """A folder that others may write to is named, and so are one above it and files that others may read."""
+    place = tmp_path / "place"
+    place.mkdir()
+    shutil.move(store, place / "full")
+    store = place / "full"
+    tmp_path.chmod(0o755)
+
+    def said(folder: Path, mode: int) -> str:
+        before = folder.stat().st_mode & 0o7777
+        folder.chmod(mode)
+        try:
+            code, found = doctor(store=store)
+        finally:
+            folder.chmod(before)
+        assert 0 == code
+        levels = {level for level, _ in found["privacy"]}
+        return "" if levels == {"ok"} else " ".join(message for _, message in found["privacy"])
+
+    assert "" == said(store, 0o755) == said(place, 0o1777) == said(store / "cache.db", 0o400)
+    assert f"everybody may write to {store}," in said(store, 0o777)
+    assert f"everybody may write to {store}," in said(store, 0o1777)
+    assert f"everybody may write to {place}," in said(place, 0o777)
+    for mode in (0o644, 0o640, 0o602):
+        assert f"others may read {store / 'cache.db'}" in said(store / "cache.db", mode)
+    foreign = 54321  # a group of nobody's own
+    if os.geteuid() == 0:
+        for folder in (store, place):
+            os.chown(folder, -1, foreign)
+            assert f"its group may write to {folder}," in said(folder, 0o775)
+    (store / "table.json").write_text("mine")
+    (store / "table.json").chmod(0o666)
+    assert "" == said(store, 0o700)

@@ -104,6 +104,7 @@ def test_all_that_is_known_of_an_entry(full: Path) -> None:
         "served_at": None,
         "prompt": "question 2",
         "damage": None,
+        "newer": None,
     } == row
 
 
