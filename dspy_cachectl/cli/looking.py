@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -13,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 import typer
 
 from dspy_cachectl import manage
+from dspy_cachectl.boundary.reading import read_json
 from dspy_cachectl.boundary.shown import harmless
 from dspy_cachectl.cli.options import AsJson, selecting
 from dspy_cachectl.cli.output import console, print_json, print_json_lines, print_line, print_table, styled
-from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.manage.selection import Selection
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.texts import age, plural, size, when
@@ -157,10 +157,9 @@ def explain_miss(
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
-        data = json.loads(text)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{str(path)!r} cannot be read as JSON: {error}") from error
+        data = read_json(path, what="the request")
+    except StoreError as error:
+        raise ConfigurationError(str(error)) from error
     if not isinstance(data, dict):
         raise ConfigurationError(f"{str(path)!r} holds no JSON object")
     return data

@@ -28,6 +28,7 @@ import orjson
 import pydantic
 import zstandard
 
+from dspy_cachectl.boundary.reading import LARGEST_VALUE, parsed, unpacked, unpacked_size
 from dspy_cachectl.entries import values
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError
 
@@ -42,7 +43,6 @@ _PACKED = (2, 4, 8)  # origin, answer, request
 
 _PACK_ANSWER_ABOVE = 2048
 _PACK_REQUEST_ABOVE = 512
-_LARGEST_BLOCK = 512 * 1024 * 1024
 _LOCAL = threading.local()
 
 
@@ -120,6 +120,10 @@ def encode(origin: Origin, answer: Any, request: bytes = b"") -> bytes:
 def _pack(*contents: bytes, tagged: bool) -> bytes:
     flags = _TAGGED if tagged else 0
     blocks = list(contents)
+    if sum(map(len, blocks)) > LARGEST_VALUE:
+        blocks[2] = b""  # it is there for people: rather without it than not at all
+        if sum(map(len, blocks)) > LARGEST_VALUE:
+            raise values.UnstorableError(f"it is too large: {len(blocks[1]):,} bytes, and {LARGEST_VALUE:,} are read")
     for index, above in ((1, _PACK_ANSWER_ABOVE), (2, _PACK_REQUEST_ABOVE)):
         if len(blocks[index]) > above:
             blocks[index] = _compressor().compress(blocks[index])
@@ -150,7 +154,7 @@ def decode_request(data: bytes) -> dict[str, Any]:
     """Decode only the request of an entry; empty where it was not kept. Raises as `decode` does."""
     flags, blocks = _open(data)
     text = _unpack(blocks[2], flags, 2)
-    request = values.parsed(text) if text else {}
+    request = parsed(text) if text else {}
     if not isinstance(request, dict):
         raise CorruptEntryError("the entry's request is not a mapping")
     return request
@@ -162,7 +166,7 @@ def take_apart(data: bytes) -> tuple[dict[str, Any], Any, bool, dict[str, Any]]:
     The answer is in its stored form (see `values`). Raises as `decode` does.
     """
     flags, blocks = _open(data)
-    origin, answer = (values.parsed(_unpack(blocks[index], flags, index)) for index in (0, 1))
+    origin, answer = (parsed(_unpack(blocks[index], flags, index)) for index in (0, 1))
     return origin, answer, bool(flags & _TAGGED), decode_request(data)
 
 
@@ -195,19 +199,17 @@ def _open(data: bytes) -> tuple[int, tuple[bytes, bytes, bytes]]:
     if _HEADER.size + sum(lengths) != len(data):
         raise CorruptEntryError("the entry's blocks do not add up to its length")
     first, second = _HEADER.size + lengths[0], _HEADER.size + lengths[0] + lengths[1]
-    return flags, (data[_HEADER.size : first], data[first:second], data[second:])
+    blocks = data[_HEADER.size : first], data[first:second], data[second:]
+    # All of them together: who shows an entry has all of it in memory.
+    if sum(unpacked_size(one) if flags & packed else len(one) for one, packed in zip(blocks, _PACKED, strict=True)) > (
+        LARGEST_VALUE
+    ):
+        raise CorruptEntryError(f"the entry claims more than {LARGEST_VALUE:,} bytes; none that is written has as many")
+    return flags, blocks
 
 
 def _unpack(block: bytes, flags: int, index: int) -> bytes:
-    if not flags & _PACKED[index]:
-        return block
-    try:
-        size = zstandard.frame_content_size(block)
-        if not 0 <= size <= _LARGEST_BLOCK:
-            raise CorruptEntryError(f"a block of the entry claims {size} bytes, more than {_LARGEST_BLOCK}")
-        return _decompressor().decompress(block, max_output_size=size)
-    except zstandard.ZstdError as error:
-        raise CorruptEntryError(f"a block of the entry cannot be decompressed: {error}") from error
+    return unpacked(block) if flags & _PACKED[index] else block
 
 
 def _origin_block(origin: Origin) -> bytes:
@@ -239,15 +241,8 @@ def _plain_rollout(value: Any) -> str:
 
 
 def _compressor() -> zstandard.ZstdCompressor:
-    # Neither object may be shared between threads.
+    # It may not be shared between threads.
     if not hasattr(_LOCAL, "compressor"):
         _LOCAL.compressor = zstandard.ZstdCompressor(level=1)
     compressor: zstandard.ZstdCompressor = _LOCAL.compressor
     return compressor
-
-
-def _decompressor() -> zstandard.ZstdDecompressor:
-    if not hasattr(_LOCAL, "decompressor"):
-        _LOCAL.decompressor = zstandard.ZstdDecompressor()
-    decompressor: zstandard.ZstdDecompressor = _LOCAL.decompressor
-    return decompressor

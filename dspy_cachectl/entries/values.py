@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 import pydantic
 
+from dspy_cachectl.boundary.reading import MOST_VALUES, holds_too_many, parsed
 from dspy_cachectl.errors import CorruptEntryError
 
 TAG = "$"
@@ -24,11 +25,6 @@ _INT64 = range(-(2**63), 2**64)
 _ARRAY_KINDS = "biufcmMSU"
 """NumPy's kinds of elements that are numbers, times or text of a fixed length."""
 _ELEMENT = re.compile(rf"[<>|]([{_ARRAY_KINDS}])(\d{{1,9}})(\[\w+\])?")
-
-_MOST_VALUES = 8_000_000
-_CONTAINER = 4
-"""How many values a text of JSON may hold, and how many of them a list or an object counts for: each takes far more
-memory than the two bytes that it is written with."""
 
 RESPONSE_CLASSES = {
     "ModelResponse": "litellm.types.utils",
@@ -64,8 +60,8 @@ def dumps(value: Any) -> tuple[bytes, bool]:
         data = orjson.dumps(plain)
     except TypeError as error:  # it is all JSON, so only its depth can be wrong
         raise UnstorableError(f"the value cannot be written as JSON: {error}") from error
-    if _holds_too_many(data):
-        raise UnstorableError(f"the value holds more than {_MOST_VALUES:,} values")
+    if holds_too_many(data):
+        raise UnstorableError(f"the value holds more than {MOST_VALUES:,} values")
     return data, encoder.tagged
 
 
@@ -80,26 +76,6 @@ def loads(data: bytes, *, tagged: bool) -> Any:
         return _untag(value) if tagged else value
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, ImportError) as error:
         raise CorruptEntryError(f"the entry's value cannot be decoded: {error}") from error
-
-
-def parsed(data: bytes) -> Any:
-    """Return what a text of JSON holds.
-
-    Raises:
-        CorruptEntryError: If it is none, or holds more values than are ever written: they would fill the memory.
-    """
-    if _holds_too_many(data):
-        raise CorruptEntryError(f"the JSON cannot be decoded: it holds more than {_MOST_VALUES:,} values")
-    try:
-        return orjson.loads(data)
-    except ValueError as error:
-        raise CorruptEntryError(f"the JSON cannot be decoded: {error}") from error
-
-
-def _holds_too_many(data: bytes) -> bool:
-    if len(data) * _CONTAINER < _MOST_VALUES:
-        return False
-    return data.count(b",") + _CONTAINER * (data.count(b"[") + data.count(b"{")) > _MOST_VALUES
 
 
 def readable(value: Any) -> Any:

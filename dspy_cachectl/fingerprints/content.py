@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.boundary.reading import open_file
+from dspy_cachectl.errors import ConfigurationError, StoreUnavailableError
 
 _IS_PATH = re.compile(r"[/.~\\]|[A-Za-z]:[\\/](?!/)")
 _LOADS_WEIGHTS = frozenset({"local", "vllm"})
@@ -31,7 +32,7 @@ def content_hash(path: Path) -> str:
     """
     try:
         return _of_folder(path) if path.is_dir() else _of_file(path)
-    except OSError as error:
+    except (OSError, StoreUnavailableError) as error:
         raise ConfigurationError(f"the checkpoint {path} cannot be read: {error}") from error
 
 
@@ -86,7 +87,7 @@ def _of_file(path: Path) -> str:
 @functools.lru_cache(maxsize=1024)
 def _read(path: Path, identity: tuple[int, ...]) -> str:  # noqa: ARG001 - the cache tells files apart by it
     hashed = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_file(path, what="the checkpoint") as file:
         while block := file.read(_BLOCK):
             hashed.update(block)
     return hashed.hexdigest()

@@ -12,10 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dspy_cachectl.boundary.ownership import open_regular
+from dspy_cachectl.boundary.reading import read_file
 from dspy_cachectl.entries import answers, draws, records
 from dspy_cachectl.entries.values import TAG, check
-from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, StoreUnavailableError
+from dspy_cachectl.errors import ConfigurationError, CorruptEntryError
 from dspy_cachectl.manage.exchange import DAMAGED, Imported, LeftOutError
 from dspy_cachectl.manage.unpickling import LARGEST, RefusedPickleError, Unpickler
 from dspy_cachectl.reports.progress_bar import Advance, watched
@@ -140,11 +140,7 @@ def _pickle(folder: Path, filename: Any, value: Any) -> bytes:
         return value
     if not isinstance(filename, str) or not _FILENAME.fullmatch(filename):
         raise CorruptEntryError("its value is not there, or too large")
-    try:
-        with open_regular(folder / filename) as file:
-            return file.read(LARGEST + 1)
-    except OSError as error:
-        raise StoreUnavailableError(f"could not read {folder / filename}: {error}") from error
+    return read_file(folder / filename, what="the value", most=LARGEST)
 
 
 def _model(fields: Any) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dspy_cachectl.boundary.reading import open_file
 from dspy_cachectl.entries import values
 from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.predictions import snapshot
@@ -108,7 +109,7 @@ def metrics_of(path: Path) -> dict[str, Any]:
                 for line in reader.rows():
                     decode(line)  # of what is no row there could be very many
                 return reader.metrics
-        with path.open("rb") as file:
+        with open_file(path, what="the snapshot") as file:
             file.seek(max(0, path.stat().st_size - _TAIL))
             tail = file.read()
         found = values.loads(tail[tail.rindex(_METRICS) + len(_METRICS) : -len(b"\n}\n")], tagged=True)

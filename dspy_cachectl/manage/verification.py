@@ -109,6 +109,8 @@ def verify(folder: Path, *, predictions: Path | None = None, advance: Advance | 
                 raise  # the database is not damaged, it could not be had
             if not any(flaw.kind is Kind.DATABASE for flaw in report.flaws):
                 report.flaws.append(Flaw(Kind.DATABASE, DATABASE, str(error.__cause__)))
+        except CorruptEntryError as error:
+            report.flaws.append(Flaw(Kind.DATABASE, DATABASE, str(error)))
     if predictions is not None:
         report.flaws += _snapshots(predictions)
     return report

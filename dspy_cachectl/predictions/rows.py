@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from dspy_cachectl.boundary.reading import holds_too_many
 from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.entries import values
 from dspy_cachectl.errors import CorruptEntryError
@@ -13,7 +14,6 @@ from dspy_cachectl.predictions.outputs import Output
 
 LONGEST = 16 * 1024 * 1024
 """How long a line of JSON may be, in bytes."""
-_MOST_PARTS = 1_000_000
 _BESIDE = ("typed", "returns", "completions")
 """What an output is beside its fields; what of it is empty is not written."""
 
@@ -109,8 +109,8 @@ def encode(row: PredictionRow) -> bytes:
 
 
 def is_too_large(line: bytes) -> bool:
-    """Tell whether a line is more than is ever written: long, or of so many parts that it would fill the memory."""
-    return len(line) > LONGEST or line.count(b",") + line.count(b"[") + line.count(b"{") > _MOST_PARTS
+    """Tell whether a line is more than is ever written: long, or of so many values that it would fill the memory."""
+    return len(line) > LONGEST or holds_too_many(line)
 
 
 def decode(line: bytes) -> PredictionRow:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,11 +29,16 @@ from typing import IO, Any
 import orjson
 import zstandard
 
-from dspy_cachectl.boundary import ownership
-from dspy_cachectl.boundary.ownership import PACKED_SNAPSHOT, PACKED_SNAPSHOT_HEAD, SNAPSHOT_HEAD
+from dspy_cachectl.boundary.ownership import (
+    PACKED_SNAPSHOT,
+    PACKED_SNAPSHOT_HEAD,
+    SNAPSHOT_HEAD,
+    UNFINISHED_SNAPSHOT,
+)
+from dspy_cachectl.boundary.reading import LineReader, padding
 from dspy_cachectl.boundary.writing import writing_whole
 from dspy_cachectl.entries import values
-from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreUnavailableError
+from dspy_cachectl.errors import CorruptEntryError, FormatVersionError
 from dspy_cachectl.predictions.keys import SnapshotKey
 from dspy_cachectl.predictions.rows import LONGEST, is_too_large
 
@@ -46,11 +50,8 @@ FOLDER = ".dspy_cachectl"
 
 _ROWS, _TAIL = b'"predictions": [', b'"metrics": '
 _END = b"}}\n}\n"
-
-_MOST_TIMES, _AND_MORE = 200, 64 * 1024 * 1024
-"""A file unpacks to so many times its size at most, and so many bytes more; the writer sees to it."""
-_LARGEST_WINDOW = 8 * 1024 * 1024
-"""How much memory zstd may take to unpack a file, in bytes; four times what it takes for one of ours."""
+_OTHER_LINES = 8
+"""How many lines there are beside the rows, and one or two more."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +108,9 @@ class SnapshotReader:
         metrics: What was found about them; empty until `rows` has come to its end.
     """
 
-    def __init__(self, path: Path, file: IO[bytes], size: int) -> None:
+    def __init__(self, path: Path, lines: LineReader) -> None:
         self._path = path
-        self._file = file
-        self._left = size * _MOST_TIMES + _AND_MORE
+        self._lines = lines
         self._hash = hashlib.sha256()
         self.metrics: dict[str, Any] = {}
         head = self._line() + self._line()
@@ -158,14 +158,8 @@ class SnapshotReader:
         self.metrics = metrics
 
     def _line(self) -> bytes:
-        try:
-            line = self._file.readline(LONGEST + 2)
-        except zstandard.ZstdError as error:
-            raise self._damaged(f"it cannot be decompressed: {error}") from error
-        except OSError as error:
-            raise StoreUnavailableError(f"the snapshot {self._path} cannot be read: {error}") from error
-        self._left -= len(line)
-        if is_too_large(line) or self._left < 0:
+        line = self._lines.line()
+        if is_too_large(line):
             raise self._damaged("it holds more than is ever written")
         self._hash.update(line)
         return line
@@ -192,17 +186,8 @@ def open_snapshot(path: Path) -> Iterator[SnapshotReader]:
         FormatVersionError: If a newer version wrote it.
         StoreUnavailableError: If it cannot be read.
     """
-    try:
-        size = path.stat().st_size
-        file: IO[bytes] = ownership.open_regular(path)
-    except OSError as error:
-        raise StoreUnavailableError(f"the snapshot {path} cannot be read: {error}") from error
-    if is_packed(path):
-        decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
-        # Closes all of them.
-        file = io.BufferedReader(decompressor.stream_reader(file, read_across_frames=True))
-    with file:
-        yield SnapshotReader(path, file, size)
+    with LineReader(path, what="the snapshot", packed=is_packed(path), longest=LONGEST + 1) as lines:
+        yield SnapshotReader(path, lines)
 
 
 def is_packed(path: Path) -> bool:
@@ -246,7 +231,7 @@ def write_snapshot(path: Path, metadata: Mapping[str, Any], rows: Iterable[bytes
     """
     head = _line({**metadata, "format": FORMAT_VERSION})
     members = [_member(name, value) for name, value in metrics.items() if name != "file"]
-    unfinished = path.parent / FOLDER / f"{uuid.uuid4().hex}{ownership.UNFINISHED_SNAPSHOT}"
+    unfinished = path.parent / FOLDER / f"{uuid.uuid4().hex}{UNFINISHED_SNAPSHOT}"
     with writing_whole(path, what="the snapshot", private=True, unfinished=unfinished) as file:
         write = _write_packed if is_packed(path) else _write
         write(file, head, rows, members)
@@ -256,19 +241,12 @@ def _write_packed(file: IO[bytes], head: bytes, rows: Iterable[bytes], metrics: 
     file.write(PACKED_SNAPSHOT_HEAD)
     compressor = zstandard.ZstdCompressor(level=6)
     with compressor.stream_writer(file, closefd=False) as packed:
-        _write(packed, head, rows, metrics)
-    # Long inputs that are alike in each row are packed better than the reader believes.
-    missing = (compressor.frame_progression()[1] - _AND_MORE) // _MOST_TIMES - file.tell()
-    if missing > 0:
-        file.write(_skipped(bytes(missing)))
+        count = _write(packed, head, rows, metrics)
+    size = compressor.frame_progression()[1]
+    file.write(padding(unpacked_bytes=size, lines=count + _OTHER_LINES, packed_bytes=file.tell()))
 
 
-def _skipped(content: bytes) -> bytes:
-    """Return a frame that zstd passes over."""
-    return b"\x50\x2a\x4d\x18" + len(content).to_bytes(4, "little") + content
-
-
-def _write(file: Any, head: bytes, rows: Iterable[bytes], metrics: list[bytes]) -> None:
+def _write(file: Any, head: bytes, rows: Iterable[bytes], metrics: list[bytes]) -> int:
     hashed = hashlib.sha256()
 
     def put(data: bytes) -> None:
@@ -283,6 +261,7 @@ def _write(file: Any, head: bytes, rows: Iterable[bytes], metrics: list[bytes]) 
     tail = b"{" + b",".join([*metrics, b'"file":' + orjson.dumps({"rows": count})[:-1]])
     put(_TAIL + tail)
     file.write(_seal(hashed))
+    return count
 
 
 def _member(name: str, value: Any) -> bytes:

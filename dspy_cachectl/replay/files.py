@@ -7,35 +7,33 @@ what a line says is data and never the name of a file or of code.
 from __future__ import annotations
 
 import glob
-import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import orjson
 import zstandard
 
-from dspy_cachectl.boundary.ownership import UNFINISHED, is_unfinished_cassette, open_regular
+from dspy_cachectl.boundary.ownership import UNFINISHED, is_unfinished_cassette
+from dspy_cachectl.boundary.reading import LARGEST_VALUE, MB, LineReader, padding, parsed
 from dspy_cachectl.boundary.writing import write_whole
 from dspy_cachectl.context.open_cassette import Recording
 from dspy_cachectl.entries import records
-from dspy_cachectl.entries.values import UnstorableError, parsed
+from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreUnavailableError
 
 FORMAT = 1
-LARGEST_LINE = 64 * 1024 * 1024
-LARGEST_FILE = 512 * 1024 * 1024
+LARGEST_LINE = LARGEST_VALUE + MB
+LARGEST_FILE = 512 * MB
 """Limits of what is read, in bytes, after decompression."""
 
 _SHORTEST_RECORDING = 150
 _MOST_SHORT_LINES = 1000
 """A header, blank lines and damaged ones are short; more of them is a bomb that costs time."""
 
-_LARGEST_WINDOW = 2**27
-_LONGEST_FRAME_HEADER = 18
 _KEY = re.compile(r"[0-9a-f]{64}")
 _VOLATILE = frozenset(
     {"created", "created_at", "completed_at", "id", "item_id", "response_ids", "seconds", "system_fingerprint"}
@@ -116,7 +114,11 @@ def content_of(path: Path, recordings: Iterable[Recording], *, before: CassetteF
             f"the cassette {path} would be {len(content)} bytes long, and no more than {LARGEST_FILE} are read; "
             "make several of it"
         )
-    return zstandard.ZstdCompressor(level=9).compress(content) if path.suffix == ".zst" else content
+    if path.suffix == ".zst":
+        size = len(content)
+        content = zstandard.ZstdCompressor(level=9).compress(content)
+        content += padding(unpacked_bytes=size, lines=len(lines) + 1, packed_bytes=len(content))
+    return content
 
 
 def to_line(recording: Recording) -> bytes:
@@ -163,8 +165,8 @@ def from_line(line: bytes) -> Recording:
     tagged = parts.get("tagged") is True
     try:
         data = records.put_together(parts["origin"], parts["answer"], tagged=tagged, request=request)
-    except TypeError as error:  # it was JSON, so only its depth can be wrong
-        raise CorruptEntryError(f"it is nested too deeply: {error}") from error
+    except TypeError as error:  # it was JSON, so only its depth and its size can be wrong
+        raise CorruptEntryError(f"it is nested too deeply, or too large: {error}") from error
     return Recording(key, asked, data, scope)
 
 
@@ -223,9 +225,9 @@ def read_header(path: Path) -> tuple[str, Iterator[tuple[int, bytes]]]:
     if not line:
         raise CorruptEntryError(f"{path} is empty; a cassette begins with a header. Delete it to record it anew")
     try:
-        facts = orjson.loads(line)
+        facts = parsed(line)
         version = facts["cassette"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (CorruptEntryError, KeyError, TypeError) as error:
         raise CorruptEntryError(f"{path} is not a cassette: its first line is no header") from error
     if type(version) is not int or version < 1:
         raise CorruptEntryError(f"{path} is not a cassette: it claims the format {version!r}")
@@ -247,53 +249,15 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         StoreUnavailableError: If the file cannot be read.
         CorruptEntryError: If a line or the whole is too long to be a cassette's, or cannot be decompressed.
     """
-    total = short = number = 0
-    try:
-        with _opened(path) as file:
-            while line := file.readline(LARGEST_LINE + 1):
-                number += 1
-                total += len(line)
-                short += len(line) < _SHORTEST_RECORDING
-                problem = _too_much(len(line), total, short)
-                if problem:
-                    raise CorruptEntryError(f"{path}, line {number}: {problem}")
-                if line.strip():
-                    yield number, line.rstrip(b"\r\n")
-        if total < _claimed(path):
-            # The decompressor takes the end of the file for the end of what is in it.
-            raise CorruptEntryError(f"{path}, line {number}: the file was cut short. Restore it, or record it anew")
-    except OSError as error:
-        raise StoreUnavailableError(f"the cassette {path} cannot be read: {error}") from error
-    except zstandard.ZstdError as error:
-        raise CorruptEntryError(f"the cassette {path} cannot be decompressed: {error}") from error
-
-
-def _too_much(line: int, total: int, short: int) -> str:
-    """Return what is wrong with a file in which so much was read; empty where nothing is."""
-    if line > LARGEST_LINE:
-        return f"the line is longer than {LARGEST_LINE} bytes; no recording is"
-    if total > LARGEST_FILE:
-        return f"the file is longer than {LARGEST_FILE} bytes, which is more than is read. Make several of it"
-    if short > _MOST_SHORT_LINES:
-        return f"it is too short for a recording, as are {_MOST_SHORT_LINES} lines before it; no cassette is like that"
-    return ""
-
-
-def _opened(path: Path) -> IO[bytes]:
-    file = open_regular(path)
-    if path.suffix != ".zst":
-        return file
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
-    # Closes all of them.
-    return io.BufferedReader(decompressor.stream_reader(file, read_across_frames=True))
-
-
-def _claimed(path: Path) -> int:
-    """Return how many bytes a compressed file says it holds; 0 where it says nothing."""
-    if path.suffix != ".zst":
-        return 0
-    with open_regular(path) as file:
-        try:
-            return max(zstandard.frame_content_size(file.read(_LONGEST_FRAME_HEADER)), 0)
-        except zstandard.ZstdError:
-            return 0
+    short = 0
+    packed = path.suffix == ".zst"
+    with LineReader(path, what="the cassette", packed=packed, longest=LARGEST_LINE, most=LARGEST_FILE) as reader:
+        while line := reader.line():
+            short += len(line) < _SHORTEST_RECORDING
+            if short > _MOST_SHORT_LINES:
+                raise CorruptEntryError(
+                    f"{path}, line {reader.number}: it is too short for a recording, as are {_MOST_SHORT_LINES} lines "
+                    "before it; no cassette is like that"
+                )
+            if line.strip():
+                yield reader.number, line.rstrip(b"\r\n")

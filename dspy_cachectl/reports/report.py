@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dspy_cachectl.boundary.ownership import open_regular
+from dspy_cachectl.boundary.reading import read_json
 from dspy_cachectl.boundary.writing import write_output
-from dspy_cachectl.errors import ConfigurationError, FormatVersionError, MissingExtraError, StoreUnavailableError
+from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, FormatVersionError, MissingExtraError
 from dspy_cachectl.predictions.rows import PredictionRow, decode
 from dspy_cachectl.predictions.snapshot import open_snapshot
 from dspy_cachectl.reports.comparison import Comparison, compare_two
@@ -139,8 +139,7 @@ class EvalReport(Measurement, Shown):
             ConfigurationError: If the file is not a report.
         """
         try:
-            with open_regular(path) as file:
-                data = json.loads(file.read().decode())
+            data = read_json(Path(path), what="the report")
             version = data["format"]
             if version > REPORT_VERSION:
                 raise FormatVersionError(f"{path} has report format {version}; upgrade dspy-cachectl to read it")
@@ -156,9 +155,7 @@ class EvalReport(Measurement, Shown):
                     for row in data["questions"]
                 ),
             )
-        except OSError as error:
-            raise StoreUnavailableError(f"the report could not be read from {path}: {error}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (CorruptEntryError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigurationError(f"{path} is not a report that EvalReport.save() wrote: {error!r}") from error
 
     def __repr__(self) -> str:

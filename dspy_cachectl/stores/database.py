@@ -20,8 +20,9 @@ from typing import Any, Literal, TypeVar
 
 from dspy_cachectl.boundary.ownership import foreign_beside, mark_of
 from dspy_cachectl.boundary.writing import make_private
-from dspy_cachectl.errors import FormatVersionError, StoreUnavailableError
+from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreUnavailableError
 from dspy_cachectl.stores.forks import inside_sqlite, tell_after_fork
+from dspy_cachectl.stores.schema import strange_part
 
 _T = TypeVar("_T")
 
@@ -96,6 +97,7 @@ class Database:
         """Return what a query finds; nothing where there is no file. Nothing is written, not even to make the file.
 
         Raises:
+            CorruptEntryError: If it holds more than plain tables.
             FormatVersionError: If another version of this package wrote it.
             StoreUnavailableError: If it cannot be read, or is not ours.
         """
@@ -122,6 +124,7 @@ class Database:
         `SELECT changes()` and `SELECT last_insert_rowid()` tell what a statement did.
 
         Raises:
+            CorruptEntryError: If it holds more than plain tables.
             FormatVersionError: If another version of this package wrote it.
             StoreUnavailableError: If it cannot be written, or is not ours.
         """
@@ -273,10 +276,11 @@ class Database:
             "SELECT application_id, user_version, (SELECT COUNT(*) FROM sqlite_master)"
             " FROM pragma_application_id, pragma_user_version"
         ).fetchone()
-        if self._mark is None:
-            return bool(tables)
         if (mark, version, tables) == (0, 0, 0):
             return False
+        if self._mark is None:
+            self._check_parts(connection)
+            return True
         if mark != self._mark:
             raise StoreUnavailableError(
                 f"{self.path} is another program's database, and is left as it is; move it, or use another folder"
@@ -287,7 +291,16 @@ class Database:
                 f"{self.path} was written by {age} version of dspy_cachectl (format {version}, this is"
                 f" {self._version}), and is left as it is"
             )
+        self._check_parts(connection)
         return True
+
+    def _check_parts(self, connection: sqlite3.Connection) -> None:
+        strange = strange_part(connection)
+        if strange:
+            raise CorruptEntryError(
+                f"{self.path} holds {strange!r}, which is no plain table; nothing of this package made it so, and it is"
+                " left as it is. Move it away to begin anew"
+            )
 
     def _fill(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA auto_vacuum = FULL")  # what goes gives its room back to the disk

@@ -114,7 +114,7 @@ def test_what_show_prints(lm: MakeLM, tmp_path: Path) -> None:
         (["--request", "-"], "no JSON", "cannot be read as JSON"),
         (["--request", "-"], "[]", "holds no JSON object"),
         (["--request", "-"], "{}", "a request names its model"),
-        (["--request", "missing.json"], "", "cannot be read as JSON"),
+        (["--request", "missing.json"], "", "cannot be read"),
     ],
 )
 def test_what_cannot_be_explained(arguments: list[str], stdin: str, message: str) -> None:

@@ -14,11 +14,11 @@ import orjson
 import pytest
 import zstandard
 
+from dspy_cachectl.boundary import reading
 from dspy_cachectl.boundary.ownership import PACKED_SNAPSHOT_HEAD, SNAPSHOT_HEAD
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.manage import snapshots, tables
 from dspy_cachectl.manage.verification import Kind, verify
-from dspy_cachectl.predictions import snapshot
 from dspy_cachectl.predictions.library import Library
 from dspy_cachectl.predictions.rows import PredictionRow, encode
 from dspy_cachectl.predictions.snapshot import FORMAT_VERSION, open_snapshot, write_snapshot
@@ -139,7 +139,7 @@ def test_a_file_of_endless_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     session = evaluate(library, examples(3), run_id="one")
     facts = {**session.header, "rows": 30_000, "oldest": time.time(), "saved": time.time()}
     write_snapshot(session.path, facts, [encode(PredictionRow("x", created=1.0))] * 30_000, {})
-    monkeypatch.setattr(snapshot, "_AND_MORE", MB)
+    monkeypatch.setattr(reading, "AND_MORE", MB)
 
     assert 3 == evaluate(library, examples(3), run_id="one").computed
     assert session.path.with_name(f"{session.path.name}.damaged").exists()
@@ -155,7 +155,7 @@ def test_metrics_of_what_are_no_rows(tmp_path: Path) -> None:
 
 def test_what_packs_well_is_written_so_that_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A document that is asked about again and again packs better than the reader believes of others."""
-    monkeypatch.setattr(snapshot, "_AND_MORE", MB)
+    monkeypatch.setattr(reading, "AND_MORE", MB)
     path = tmp_path / "x.json.zst"
     lines = [encode(PredictionRow(f"{number}", inputs={"document": "word " * 2_000})) for number in range(3_000)]
     write_snapshot(path, {}, lines, {})
