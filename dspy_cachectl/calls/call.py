@@ -205,6 +205,8 @@ class Call:
         """Note that a replay has no answer, and return the error to raise."""
         self.answered = Answered("missed")
         ruling = self.asked.ruling
+        if ruling.cassette is not None and ruling.cassette.is_unfinished:
+            reason = f'{reason}. The recording was cut short; mode="record" goes on with it'
         error = CacheMissError(
             reason,
             key=self.key,

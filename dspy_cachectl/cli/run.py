@@ -79,13 +79,28 @@ def run_script(
     raise typer.Exit(_run_under(play, cassette, mode, phase_name=phase, policy=chosen, run_id=run_id))
 
 
-def _run(target: str, arguments: Sequence[str], *, is_module: bool) -> int:
-    """Run a script as Python would, as `__main__`, and return its exit code. An error of its is shown as Python does.
+class _ScriptFailedError(Exception):
+    """The script has failed, and has said why.
+
+    Attributes:
+        code: Its exit code.
+    """
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+        super().__init__(f"the script ended with {code}")
+
+
+def _run(target: str, arguments: Sequence[str], *, is_module: bool) -> None:
+    """Run a script as Python would, as `__main__`. An error of its is shown as Python does.
 
     Args:
         target: The path of a script, or the name of a module, found as Python finds modules.
         arguments: What it finds in `sys.argv` after its own name.
         is_module: Whether it is a module.
+
+    Raises:
+        _ScriptFailedError: If its exit code is not 0.
     """
     path = Path(target)
     where = Path.cwd() if is_module else path.resolve().parent if path.is_file() else path
@@ -97,18 +112,18 @@ def _run(target: str, arguments: Sequence[str], *, is_module: bool) -> int:
         else:
             runpy.run_path(target, run_name="__main__")
     except SystemExit as end:
-        if end.code is None or isinstance(end.code, int):
-            return end.code or 0
-        sys.stderr.write(f"{end.code}\n")
-        return 1
+        if not end.code:
+            return
+        if not isinstance(end.code, int):
+            sys.stderr.write(f"{end.code}\n")
+        raise _ScriptFailedError(end.code if isinstance(end.code, int) else 1) from None
     except Exception as error:  # noqa: BLE001 - whatever a script raises
         traceback.print_exception(type(error), error, _within(error.__traceback__))
-        return 1
-    return 0
+        raise _ScriptFailedError(1) from None
 
 
 def _run_under(
-    play: Callable[[], int],
+    play: Callable[[], None],
     path: Path | None,
     mode: Literal["replay", "record", "new", "all"],
     *,
@@ -129,7 +144,9 @@ def _run_under(
                 opened = stack.enter_context(cassette(path, mode))
             if phase_name is not None:
                 run = stack.enter_context(phase(phase_name, policy, run_id=run_id, everywhere=True))
-            code = play()
+            play()
+    except _ScriptFailedError as failed:
+        code = failed.code
     except CachectlError as error:
         if opened is None and run is None:
             raise  # nothing was run

@@ -63,6 +63,7 @@ class OpenCassette:
         on_recorded: Called with each new recording, before its answer reaches the program.
         scope: Whose recordings it serves and makes. Equal draws of two scopes have different keys, so that neither
             is served what the other recorded.
+        is_unfinished: Whether its recording was cut short.
 
     Attributes:
         ledger: What happened to the calls within it.
@@ -83,8 +84,10 @@ class OpenCassette:
         portable: bool = True,
         on_recorded: Callable[[Recording], None] | None = None,
         scope: str = "",
+        is_unfinished: bool = False,
     ) -> None:
         self.name = name
+        self.is_unfinished = is_unfinished
         self.mode = mode
         self.scope = scope
         self.clean = clean or cleaning.Cleaner()

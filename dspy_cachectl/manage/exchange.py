@@ -161,7 +161,7 @@ def import_file(
         StoreUnavailableError: If the file cannot be read, or the store not be written.
     """
     # Read twice: what cannot be read to its end is not imported by half.
-    total = sum(1 for _ in files.read_lines(path))
+    total = sum(1 for _ in files.read_header(path)[1])
     keys, lines = files.read_header(path)
     where = draws.clean_endpoint(endpoint)
     done = Imported()
@@ -169,6 +169,8 @@ def import_file(
     lent: dict[str, records.Origin] = {}
     for number, line in watched(lines, total, advance):
         try:
+            if files.unfinished_scope(line) is not None:
+                continue
             key, data = _entry(files.from_line(line), keys, endpoint=where)
             origin = records.decode_origin(data)
         except LeftOutError as error:

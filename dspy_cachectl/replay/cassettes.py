@@ -85,9 +85,13 @@ class cassette(Block[Cassette]):  # noqa: N801 - used as a word: with cassette("
 
     - `"replay"`: no call reaches a provider. One without a recording raises `CacheMissError`, and once more, as
       `ReplayIncompleteError`, when the block ends.
-    - `"record"`: record, where there is no file yet; replay it where there is one.
+    - `"record"`: record, where there is no file yet; replay it where there is one. A recording that was cut short is
+      gone on with: what it has is replayed, and the rest recorded.
     - `"new"`: replay what is recorded, and record what is not.
     - `"all"`: ask for everything anew, in place of what was recorded. What is not asked for stays.
+
+    What ends the block, an exception or Ctrl-C, cuts the recording short, and so does a call that failed or whose
+    answer could not be recorded; what was bought is kept. So is what a killed process had bought.
 
     Args:
         path: The file: JSON lines, compressed where it ends in `.zst`.
@@ -122,7 +126,16 @@ class cassette(Block[Cassette]):  # noqa: N801 - used as a word: with cassette("
     ) -> None:
         opened, self._opened = self._opened, None
         if opened is not None:
-            opened.close(error)
+            try:
+                opened.close(error)
+            finally:
+                if opened.is_cut_short:
+                    logger.warning(
+                        'the recording of %s is unfinished: the %s that were bought are kept, and mode="record" goes '
+                        "on with it",
+                        self._path,
+                        plural(opened.cassette.recorded, "answer"),
+                    )
             opened.raise_misses(error)
 
     def _again(self) -> cassette:
@@ -149,25 +162,35 @@ class CassetteSession:
     Attributes:
         cassette: The cassette, to look at.
         others: The recordings of the file, whosever they are, when it was opened.
+        is_cut_short: Whether something was recorded when it was closed, and not all of it.
     """
 
     def __init__(self, path: Path, mode: Mode, redact: Redact | None = None, *, scope: str = "") -> None:
-        # A recording that was cut short is gone on with.
-        goes_on = mode != "replay" and _take_over(path, scope)
-        before = _there(path)
+        if mode != "replay":
+            _take_over(path, both_sides=mode == "all")
+        before = _there(path, both_sides=mode == "all")
         if before is None and mode == "replay" and not scope:
             raise ConfigurationError(
                 f"there is no cassette {path} to replay; record it first, with "
                 f'cachectl.cassette({str(path)!r}, mode="record")'
             )
         found = before or files.CassetteFile()
+        if found.conflict:
+            logger.warning(
+                "%s, line %d: version control left a conflict here; both sides are kept, and recorded anew as far as "
+                "they are asked for",
+                path,
+                found.conflict,
+            )
         self.others = found.recordings
         scopes = {recording.scope for recording in self.others.values()}
         is_there = before is not None and (not scope or scope in scopes or "" in scopes)
-        replays = mode == "replay" or (mode == "record" and is_there and not goes_on)
+        is_unfinished = scope in found.unfinished
+        replays = mode == "replay" or (mode == "record" and is_there and not is_unfinished)
         if replays and scope not in scopes and "" in scopes:
             scope = ""
         of_a_store = found.keys == "store"
+        self.is_cut_short = False
         self._unsaved = None if replays else _recorder(path)
         self._token = uuid.uuid4().hex
         self._held = contextlib.ExitStack()
@@ -181,6 +204,7 @@ class CassetteSession:
                 portable=not of_a_store,
                 on_recorded=None if self._unsaved is None else self._unsaved.append,
                 scope=scope,
+                is_unfinished=scope in found.unfinished,
             )
             self.cassette = Cassette(path, mode, contents)
             state.cassettes[self._token] = contents
@@ -196,11 +220,12 @@ class CassetteSession:
                 self._unsaved.close(keep=False)
             raise
 
-    def close(self, error: BaseException | None = None, *, forget: Collection[str] = ()) -> None:
+    def close(self, error: BaseException | None = None, *, whole: bool = True, forget: Collection[str] = ()) -> None:
         """Leave it, and save what was recorded.
 
         Args:
             error: What ended it.
+            whole: Whether all was asked for that it asks for, as far as the caller knows.
             forget: The keys of recordings to remove from the file.
 
         Raises:
@@ -217,8 +242,17 @@ class CassetteSession:
             state.cassettes[self._token] = OpenCassette(
                 f"{contents.name}, which is closed", mode="replay", clean=contents.clean
             )
-            if self._unsaved is not None and (contents.recorded or forget or not contents.scope):
-                save(self.cassette.path, contents.recorded, forget=forget)
+            whole = whole and not _ends_early(error) and not contents.unkept and not contents.ledger.snapshot().failed
+            if self._unsaved is not None and (whole or contents.recorded or forget):
+                self.is_cut_short = not whole and bool(contents.recorded)
+                save(
+                    self.cassette.path,
+                    contents.recorded,
+                    forget=forget,
+                    finished={contents.scope} if whole else (),
+                    unfinished={contents.scope} if self.is_cut_short else (),
+                    both_sides=contents.mode == "all",
+                )
             is_saved = True
         finally:
             self._held.close()
@@ -244,23 +278,35 @@ class CassetteSession:
             raise ReplayIncompleteError(self.cassette.contents.name, len(misses), misses[:_SHOWN_MISSES]) from error
 
 
-def save(path: Path, recorded: Mapping[str, Recording], *, forget: Collection[str] = ()) -> None:
+def save(
+    path: Path,
+    recorded: Mapping[str, Recording],
+    *,
+    forget: Collection[str] = (),
+    finished: Collection[str] = (),
+    unfinished: Collection[str] = (),
+    both_sides: bool = False,
+) -> None:
     """Add recordings to a cassette's file. Others may do so at the same time.
 
     Args:
         path: The file.
         recorded: The recordings, by key.
         forget: The keys of recordings to remove.
+        finished: The scopes whose recording is whole now.
+        unfinished: Those whose recording was cut short.
+        both_sides: See `files.read`.
 
     Raises:
         StoreError: If it cannot be read or written.
     """
-    if not recorded and not forget and path.exists():
+    if not recorded and not forget and not _has_to_be_written(path, finished, both_sides=both_sides):
         return
     with _locked(path):
-        before = files.read(path) if path.exists() else files.CassetteFile()
+        before = files.read(path, both_sides=both_sides) if path.exists() else files.CassetteFile()
         there = {key: one for key, one in before.recordings.items() if key not in forget}
-        files.write(path, {**there, **recorded}.values(), before=before)
+        cut_short = (before.unfinished - {*finished}) | {*unfinished}
+        files.write(path, {**there, **recorded}.values(), before=before, unfinished=cut_short)
 
 
 def _recorder(path: Path) -> unsaved.Unsaved:
@@ -271,7 +317,19 @@ def _recorder(path: Path) -> unsaved.Unsaved:
     return unsaved.Unsaved(path)
 
 
-def _there(path: Path) -> files.CassetteFile | None:
+def _has_to_be_written(path: Path, finished: Collection[str], *, both_sides: bool) -> bool:
+    """Tell whether a file has to be written where nothing was recorded: it says that it is whole, if it did not."""
+    there = _there(path, both_sides=both_sides)
+    if there is None:
+        return "" in finished  # the replay of a block without calls has to know that there are none
+    return bool(there.conflict or there.unfinished & {*finished})
+
+
+def _ends_early(error: BaseException | None) -> bool:
+    return error is not None and not (isinstance(error, SystemExit) and error.code in (None, 0))
+
+
+def _there(path: Path, *, both_sides: bool = False) -> files.CassetteFile | None:
     """Return a file, if there is one; many scopes open it one after the other, and it is read where it has changed."""
     try:
         found = path.stat()
@@ -279,28 +337,21 @@ def _there(path: Path) -> files.CassetteFile | None:
         return None
     except OSError as error:
         raise StoreUnavailableError(f"the cassette {path} cannot be read: {error}") from error
-    return _read(path, (found.st_mtime_ns, found.st_size, found.st_ino))
+    return _read(path, (found.st_mtime_ns, found.st_size, found.st_ino), both_sides)
 
 
 @functools.lru_cache(maxsize=2)
-def _read(path: Path, version: tuple[int, int, int]) -> files.CassetteFile:  # noqa: ARG001 - it tells one from another
-    return files.read(path)
+def _read(path: Path, version: tuple[int, int, int], both_sides: bool) -> files.CassetteFile:  # noqa: ARG001 - to tell one from another
+    return files.read(path, both_sides=both_sides)
 
 
-def _take_over(path: Path, scope: str) -> bool:
-    """Add to a cassette what a killed process had recorded for it. Tell whether there was anything.
-
-    A scope leaves the others' alone: when they open it, they have to know that theirs was cut short.
-    """
-    found = False
+def _take_over(path: Path, *, both_sides: bool) -> None:
+    """Add to a cassette what killed processes had recorded for it, and say in it whose recording they cut short."""
     for database, recordings in unsaved.left_behind(path):
-        if scope and any(recording.scope != scope for recording in recordings):
-            continue
-        found = True
         logger.warning("%d answers of a recording of %s that was killed are added to it", len(recordings), path)
-        save(path, {recording.key: recording for recording in recordings})
+        scopes = {recording.scope for recording in recordings}
+        save(path, {one.key: one for one in recordings}, unfinished=scopes, both_sides=both_sides)
         unsaved.remove(database)
-    return found
 
 
 @contextlib.contextmanager

@@ -1,5 +1,9 @@
 """A cassette as a file: JSON lines, a header and then one recording a line, sorted; compressed where it ends in .zst.
 
+A scope whose recording is unfinished has one line more, before its recordings, that says so. Nothing in the file is of
+the time at which it was written: what two branches add is merged by version control, and where that leaves a conflict
+its marks are known.
+
 Whoever has the file may change it, so nothing in it is trusted: lines and files have limits, a key is checked, and
 what a line says is data and never the name of a file or of code.
 """
@@ -9,7 +13,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,14 +22,14 @@ import orjson
 import zstandard
 
 from dspy_cachectl.boundary.ownership import UNFINISHED, is_unfinished_cassette
-from dspy_cachectl.boundary.reading import LARGEST_VALUE, MB, LineReader, padding, parsed
+from dspy_cachectl.boundary.reading import LARGEST_VALUE, MB, LineReader, open_file, padding, parsed
 from dspy_cachectl.boundary.writing import write_whole
 from dspy_cachectl.context.open_cassette import Recording
 from dspy_cachectl.entries import records
 from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreUnavailableError
 
-FORMAT = 1
+FORMAT = 2
 LARGEST_LINE = LARGEST_VALUE + MB
 LARGEST_FILE = 512 * MB
 """Limits of what is read, in bytes, after decompression."""
@@ -34,7 +38,9 @@ _SHORTEST_RECORDING = 150
 _MOST_SHORT_LINES = 1000
 """A header, blank lines and damaged ones are short; more of them is a bomb that costs time."""
 
+_LONGEST_MARK = 1000
 _KEY = re.compile(r"[0-9a-f]{64}")
+_CONFLICT_MARK = re.compile(rb"(<{7,}|\|{7,}|={7,}|>{7,})( .*)?")
 _VOLATILE = frozenset(
     {"created", "created_at", "completed_at", "id", "item_id", "response_ids", "seconds", "system_fingerprint"}
 )
@@ -52,15 +58,23 @@ class CassetteFile:
         keys: `"cassette"` where it was recorded as one, `"store"` where it was exported from a store.
         recordings: Its recordings, by key.
         lines: Its lines as they are written, by key.
+        unfinished: The scopes whose recording was cut short.
+        conflict: The first line that has a mark of a conflict; 0 where none has. Both sides are read then.
     """
 
     keys: str = "cassette"
     recordings: Mapping[str, Recording] = field(default_factory=dict)
     lines: Mapping[str, bytes] = field(default_factory=dict)
+    unfinished: frozenset[str] = frozenset()
+    conflict: int = 0
 
 
-def read(path: Path) -> CassetteFile:
+def read(path: Path, *, both_sides: bool = False) -> CassetteFile:
     """Read a cassette.
+
+    Args:
+        path: The file.
+        both_sides: Whether to read both sides of a conflict that version control left, in place of refusing it.
 
     Raises:
         StoreUnavailableError: If the file cannot be read.
@@ -69,17 +83,25 @@ def read(path: Path) -> CassetteFile:
     """
     recordings: dict[str, Recording] = {}
     lines: dict[str, bytes] = {}
-    keys, numbered = read_header(path)
+    unfinished = set()
+    marks: list[int] | None = [] if both_sides else None
+    keys, numbered = read_header(path, marks)
     for number, line in numbered:
         try:
+            scope = unfinished_scope(line)
+            if scope is not None:
+                unfinished.add(scope)
+                continue
             recording = from_line(line)
         except CorruptEntryError as error:
             raise CorruptEntryError(f"{path}, line {number}: {error}. Restore the file, or record it anew") from error
         recordings[recording.key], lines[recording.key] = recording, line
-    return CassetteFile(keys, recordings, lines)
+    return CassetteFile(keys, recordings, lines, frozenset(unfinished), marks[0] if marks else 0)
 
 
-def write(path: Path, recordings: Iterable[Recording], *, before: CassetteFile) -> None:
+def write(
+    path: Path, recordings: Iterable[Recording], *, before: CassetteFile, unfinished: Collection[str] = ()
+) -> None:
     """Write a cassette in place of what is there. Nobody sees half of it.
 
     A recording whose answer is the same as before keeps its line, and the header never changes: what version control
@@ -89,26 +111,30 @@ def write(path: Path, recordings: Iterable[Recording], *, before: CassetteFile) 
         path: The file; its folder is made where it is missing.
         recordings: What is to be in it.
         before: What is there now; one without recordings where there is no file.
+        unfinished: The scopes whose recording was cut short.
 
     Raises:
         StoreUnavailableError: If it cannot be written, or would be larger than what is read.
     """
-    content = content_of(path, recordings, before=before)
+    content = content_of(path, recordings, before=before, unfinished=unfinished)
     if content is not None:
         _sweep(path)
         write_whole(path, content, what="the cassette")
 
 
-def content_of(path: Path, recordings: Iterable[Recording], *, before: CassetteFile) -> bytes | None:
+def content_of(
+    path: Path, recordings: Iterable[Recording], *, before: CassetteFile, unfinished: Collection[str] = ()
+) -> bytes | None:
     """Return what `write` writes to a file, None where that is there already. Raises as `write` does."""
     lines: dict[str, bytes] = {}
     for recording in recordings:
         line, old = to_line(recording), before.lines.get(recording.key)
         lines[recording.key] = old if old is not None and _is_same(old, line) else line
-    if lines and lines == before.lines:
+    if lines and lines == before.lines and not before.conflict and before.unfinished == {*unfinished}:
         return None
     header = orjson.dumps({"cassette": FORMAT, "keys": before.keys})
-    content = b"".join(line + b"\n" for line in [header, *sorted(lines.values(), key=_place_in_file)])
+    marks = [orjson.dumps({"unfinished": True, **({"scope": scope} if scope else {})}) for scope in unfinished]
+    content = b"".join(line + b"\n" for line in [header, *sorted([*lines.values(), *marks], key=_place_in_file)])
     if len(content) > LARGEST_FILE:
         raise StoreUnavailableError(
             f"the cassette {path} would be {len(content)} bytes long, and no more than {LARGEST_FILE} are read; "
@@ -170,6 +196,19 @@ def from_line(line: bytes) -> Recording:
     return Recording(key, asked, data, scope)
 
 
+def unfinished_scope(line: bytes) -> str | None:
+    """Return the scope of which a line says that its recording is unfinished; None where it is a recording's line.
+
+    Raises:
+        CorruptEntryError: If it is neither.
+    """
+    if b'"answer"' in line or b'"unfinished"' not in line:
+        return None
+    parts = parsed(line)
+    scope = parts.get("scope", "") if isinstance(parts, dict) and parts.get("unfinished") is True else None
+    return scope if isinstance(scope, str) else None
+
+
 def _sweep(path: Path) -> None:
     """Remove what a process left that was killed while it wrote; a file that only has such a name stays."""
     target = Path(os.path.realpath(path))
@@ -184,6 +223,8 @@ def _sweep(path: Path) -> None:
 def _place_in_file(line: bytes) -> tuple[str, ...]:
     # Recordings of like requests stay together: a changed prompt moves its line no further than need be.
     parts = orjson.loads(line)
+    if "unfinished" in parts:
+        return (parts.get("scope", ""),)
     origin, request = parts["origin"], parts["request"]
     content = orjson.dumps(request.get("request"), option=orjson.OPT_SORT_KEYS).decode()
     ordinal = origin.get("ordinal")
@@ -212,20 +253,29 @@ def _lasting(value: Any) -> Any:
     return value
 
 
-def read_header(path: Path) -> tuple[str, Iterator[tuple[int, bytes]]]:
+def read_header(path: Path, marks: list[int] | None = None) -> tuple[str, Iterator[tuple[int, bytes]]]:
     """Return what the keys of a cassette are, as its first line says (see `CassetteFile`), and its other lines.
+
+    Args:
+        path: The file.
+        marks: Takes the numbers of the lines with which version control marked a conflict, and the lines of both sides
+            are given. None: such a file is refused.
 
     Raises:
         StoreUnavailableError: If the file cannot be read.
-        CorruptEntryError: If it is empty, or its first line is no header.
+        CorruptEntryError: If it is empty, or its first line is no header, or it holds a conflict.
         FormatVersionError: If a newer version of this package wrote it.
     """
-    lines = read_lines(path)
+    lines = _without_conflicts(path, marks)
     _, line = next(lines, (0, b""))
     if not line:
         raise CorruptEntryError(f"{path} is empty; a cassette begins with a header. Delete it to record it anew")
+    return _keys_of(path, line), lines
+
+
+def _keys_of(path: Path, header: bytes) -> str:
     try:
-        facts = parsed(line)
+        facts = parsed(header)
         version = facts["cassette"]
     except (CorruptEntryError, KeyError, TypeError) as error:
         raise CorruptEntryError(f"{path} is not a cassette: its first line is no header") from error
@@ -239,7 +289,26 @@ def read_header(path: Path) -> tuple[str, Iterator[tuple[int, bytes]]]:
     keys = facts.get("keys", "cassette")
     if keys not in ("cassette", "store"):
         raise CorruptEntryError(f"{path} is not a cassette: its keys are those of {keys!r}")
-    return str(keys), lines
+    return str(keys)
+
+
+def _without_conflicts(path: Path, marks: list[int] | None) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a cassette; of a conflict those of both sides, without what both have changed."""
+    is_common = False
+    for number, line in read_lines(path):
+        if _CONFLICT_MARK.fullmatch(line) is None:
+            # Where the header is in a conflict, each side has one.
+            if not is_common and not (marks and line.startswith(b'{"cassette"') and number > marks[0] + 1):
+                yield number, line
+            continue
+        if marks is None:
+            raise CorruptEntryError(
+                f"{path}, line {number}: version control left a conflict here ({line[:20].decode(errors='replace')}). "
+                'Keep the lines of both sides and delete its marks, or record with mode="all" (--cachectl=all), which '
+                "does that"
+            )
+        marks.append(number)
+        is_common = line.startswith(b"|")
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -251,6 +320,11 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """
     short = 0
     packed = path.suffix == ".zst"
+    if packed and _is_marked(path):
+        raise CorruptEntryError(
+            f"the cassette {path} cannot be decompressed: version control tried to merge it, as it cannot what is "
+            "compressed. Take one side, and record what the other had"
+        )
     with LineReader(path, what="the cassette", packed=packed, longest=LARGEST_LINE, most=LARGEST_FILE) as reader:
         while line := reader.line():
             short += len(line) < _SHORTEST_RECORDING
@@ -261,3 +335,9 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 )
             if line.strip():
                 yield reader.number, line.rstrip(b"\r\n")
+
+
+def _is_marked(path: Path) -> bool:
+    """Tell whether a compressed file begins with a mark of a conflict."""
+    with open_file(path, what="the cassette") as file:
+        return _CONFLICT_MARK.fullmatch(file.readline(_LONGEST_MARK).rstrip()) is not None

@@ -40,11 +40,12 @@ class OpenTestCassette:
         chosen: Which, and how.
         session: The cassette that is entered.
         passed: Whether its test went through.
+        ended_as_expected: Whether it did, or failed as it is expected to.
     """
 
     def __init__(self, chosen: TestCassette, *, aside: bool = False) -> None:
         self.chosen = chosen
-        self.passed = False
+        self.passed = self.ended_as_expected = False
         self._told = 0
         self._context = contextvars.copy_context() if aside else None
         # No store is asked within a cassette: the configured one is not even opened.
@@ -93,11 +94,12 @@ class OpenTestCassette:
             lines.append(f"    pytest --cachectl=record {command}")
         return pytest.fail.Exception("\n".join(lines), pytrace=False)
 
-    def close(self, *, whole: bool, left: list[Recording]) -> Note:
+    def close(self, *, passed: bool, ended: bool, left: list[Recording]) -> Note:
         """Leave it, and save what was recorded.
 
         Args:
-            whole: Whether it asked for everything that it asks for: what it did not ask for is then not used.
+            passed: Whether it asked for everything that it asks for: what it did not ask for is then not used.
+            ended: Whether it came to the end that it is to have; otherwise its recording is cut short.
             left: Recordings of scopes that are known no more.
 
         Returns:
@@ -109,13 +111,13 @@ class OpenTestCassette:
         contents = self.cassette.contents
         unused = left
         # One that replays nobody's recordings shares them with tests that may use the others.
-        if whole and contents.scope == self.chosen.scope:
+        if passed and contents.scope == self.chosen.scope:
             mine = set(contents.unused)
             unused = [one for key, one in self.session.others.items() if key in mine] + left
         renews = contents.mode == "all"
         forget = frozenset(one.key for one in unused) if renews else frozenset()
         try:
-            self._run(self.session.close, forget=forget)
+            self._run(self.session.close, whole=ended, forget=forget)
         finally:
             self._give_back()
         counts = {name: getattr(self.cassette.stats, name) for name in COUNTED}
@@ -123,6 +125,7 @@ class OpenTestCassette:
             path=str(self.chosen.path),
             counts={**counts, "recorded": self.cassette.recorded},
             unused=[] if renews else [(one.key, one.scope, _text(one)) for one in unused],
+            unfinished=contents.scope if self.session.is_cut_short else "",
         )
 
     def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

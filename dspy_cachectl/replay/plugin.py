@@ -145,7 +145,9 @@ class _Plugin:
                 if call.excinfo.value is not failure:
                     report.longrepr = str(failure)
         if call.when == "call" and _OPEN in item.stash:
-            item.stash[_OPEN].passed = report.passed
+            opened = item.stash[_OPEN]
+            opened.passed = report.passed
+            opened.ended_as_expected = report.passed or (report.skipped and hasattr(report, "wasxfail"))
         if self._notes:
             # A worker's report takes them to where the summary is printed.
             vars(report)[_NOTES], self._notes = [asdict(note) for note in self._notes], []
@@ -185,7 +187,7 @@ class _Plugin:
 
     def _close(self, item: pytest.Item, opened: OpenTestCassette) -> None:
         del item.stash[_OPEN]
-        self._finish(item, opened, whole=opened.passed, left=self._left(item, opened))
+        self._finish(item, opened, passed=opened.passed, ended=opened.ended_as_expected, left=self._left(item, opened))
         failure = opened.failure()
         if failure is not None:
             raise failure
@@ -222,24 +224,26 @@ class _Plugin:
             raise _unusable(item, error) from None
         if self._is_worker and not opened.cassette.contents.replays:
             # Each would be given other answers, and what followed from one's could not be replayed by another.
-            opened.close(whole=False, left=[])
+            opened.close(passed=False, ended=False, left=[])
             reason = "lasts longer than a test, and each worker of pytest-xdist sets it up: record it without -n"
             raise pytest.fail.Exception(f"{item.nodeid}: {chosen.what} {reason}", pytrace=False)
-        whole = False
+        passed = False
         try:
             result = yield
-            whole = True
+            passed = True
         finally:
             failure = opened.failure()
             if failure is not None:
                 # Not raised here: pytest would give the fixture to the next test all the same.
                 self._failed_fixtures[fixture] = failure
-            self._finish(item, opened, whole=whole, left=[])
+            self._finish(item, opened, passed=passed, ended=passed, left=[])
         return result
 
-    def _finish(self, item: pytest.Item, opened: OpenTestCassette, *, whole: bool, left: list[Recording]) -> None:
+    def _finish(
+        self, item: pytest.Item, opened: OpenTestCassette, *, passed: bool, ended: bool, left: list[Recording]
+    ) -> None:
         try:
-            self._notes.append(opened.close(whole=whole, left=left))
+            self._notes.append(opened.close(passed=passed, ended=ended, left=left))
         except CachectlError as error:
             raise _unusable(item, error) from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,13 @@ class Note:
         counts: How many answers were `recorded`, and what is `COUNTED`.
         unused: Of each recording that is surely not used: its key, the test or fixture that recorded it, and what it
             answers in a few words.
+        unfinished: The test or fixture whose recording was cut short; empty where none was.
     """
 
     path: str
     counts: dict[str, Any] = field(default_factory=dict)
     unused: list[tuple[str, str, str]] = field(default_factory=list)
+    unfinished: str = ""
 
 
 def unused(notes: Iterable[Note]) -> dict[str, set[tuple[str, str, str]]]:
@@ -43,7 +45,7 @@ def unused(notes: Iterable[Note]) -> dict[str, set[tuple[str, str, str]]]:
     return found
 
 
-def lines(notes: Iterable[Note], folder: Path) -> list[str]:
+def lines(notes: Collection[Note], folder: Path) -> list[str]:
     """Return what to print; empty where no cassette did anything.
 
     Args:
@@ -61,16 +63,32 @@ def lines(notes: Iterable[Note], folder: Path) -> list[str]:
         spent = f"{total['tokens_spent']:,} tokens{_dollars(total['cost_spent'])}"
         parts.append(f"{plural(total['recorded'], 'answer')} recorded, {spent} spent")
     found = ["; ".join(parts)] if parts else []
+    for path, scopes in sorted(_unfinished(notes).items()):
+        found.append(
+            f"{os.path.relpath(path, folder)}: {plural(len(scopes), 'recording')} cut short; --cachectl=record goes on"
+        )
+        found += _shown(sorted(scopes))
     for path, recordings in sorted(unused(notes).items()):
         number = plural(len(recordings), "recording")
         found.append(
             f"{os.path.relpath(path, folder)}: {number} not used; --cachectl=all removes what no test asks for"
         )
-        shown = sorted((scope, text) for _, scope, text in recordings)
-        found += [harmless(f"  {scope}: {text}") for scope, text in shown[:_SHOWN]]
-        if len(shown) > _SHOWN:
-            found.append(f"  ... and {len(shown) - _SHOWN} more")
+        found += _shown(sorted(f"{scope}: {text}" for _, scope, text in recordings))
     return found
+
+
+def _unfinished(notes: Iterable[Note]) -> dict[str, set[str]]:
+    """Return whose recordings were cut short, by file."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for note in notes:
+        if note.unfinished:
+            found[note.path].add(note.unfinished)
+    return found
+
+
+def _shown(lines: list[str]) -> list[str]:
+    more = [f"  ... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+    return [harmless(f"  {line}") for line in lines[:_SHOWN]] + more
 
 
 def _dollars(cost: float) -> str:

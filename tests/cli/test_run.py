@@ -124,6 +124,16 @@ def test_force_recompute_in_child_processes(run: Run, endpoint: Endpoint, tmp_pa
     assert endpoint.requests == 4
 
 
+def test_a_cassette_of_a_script_that_failed(run: Run, endpoint: Endpoint, tmp_path: Path) -> None:
+    """Its recording is cut short, and gone on with; one that ended well is only replayed."""
+    (tmp_path / "half.py").write_text(SCRIPT + "lm('more')\n", encoding="utf-8")
+    options = ("--cassette", "answers.jsonl", "--mode", "record", "half.py")
+    done = [run(*options, ending) for ending in ("fail", "exit", "say", "")]
+    assert [1, 7, 1, 0] == [one.returncode for one in done]
+    assert 3 == endpoint.requests
+    assert (0, 3) == (run(*options).returncode, endpoint.requests)
+
+
 def test_a_cassette(run: Run, endpoint: Endpoint, tmp_path: Path) -> None:
     """It is recorded once and replayed without the provider, and the store is left alone."""
     recorded = run("--cassette", "answers.jsonl", "--mode", "record", "script.py")

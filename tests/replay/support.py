@@ -6,7 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import dspy
 import zstandard
+
+
+def ask(*texts: str) -> list[str]:
+    """Ask the LM that is configured."""
+    return [dspy.settings.lm(text)[0] for text in texts]
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -19,7 +25,12 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def recordings(path: Path) -> list[dict[str, Any]]:
     """The recordings of a cassette."""
-    return lines(path)[1:]
+    return [line for line in lines(path)[1:] if "unfinished" not in line]
+
+
+def unfinished(path: Path) -> list[str]:
+    """The scopes whose recording was cut short, as a cassette says."""
+    return [line.get("scope", "") for line in lines(path)[1:] if "unfinished" in line]
 
 
 def write(path: Path, parts: list[dict[str, Any]]) -> None:

@@ -303,7 +303,7 @@ class TestValues:
         """What was not used is told in a few words, whatever it was asked with."""
         planted(path, scope="test_it", request={"request": request_})
         chosen = choice.TestCassette(path, "", "test_it", "replay", None, "this test", "test_it")
-        note = OpenTestCassette(chosen).close(whole=True, left=[])
+        note = OpenTestCassette(chosen).close(passed=True, ended=True, left=[])
         (told,) = note.unused
         assert "test_it" == told[1]
         assert f"  test_it: {told[2]}" in summary.lines([note], path.parent)

@@ -16,16 +16,12 @@ from dspy_cachectl.context.open_cassette import Recording
 from dspy_cachectl.replay import files
 from tests.calls.support import MakeLM, assert_counted, evaluate, examples, gold, qa, question
 from tests.endpoint import Endpoint
-from tests.replay.support import left_over, lines, recordings
+from tests.replay.support import ask, left_over, lines, recordings
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "cassettes" / "answers.jsonl"
-
-
-def ask(*texts: str) -> list[str]:
-    return [dspy.settings.lm(text)[0] for text in texts]
 
 
 def swallow_a_miss(then: BaseException) -> None:
@@ -332,4 +328,4 @@ class TestFiles:
         """The first line says the format and nothing of who wrote it and when: two branches have the same."""
         with cachectl.cassette(path, "record"), cachectl.phase("compile"):
             ask("one")
-        assert b'{"cassette":1,"keys":"cassette"}' == path.read_bytes().splitlines()[0]
+        assert b'{"cassette":2,"keys":"cassette"}' == path.read_bytes().splitlines()[0]

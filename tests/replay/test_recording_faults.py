@@ -24,7 +24,7 @@ from tests.calls.support import MakeLM, assert_counted, evaluate, examples, gold
 from tests.endpoint import Endpoint
 from tests.faults.disks import read_only, small_disk
 from tests.limits import PATIENCE
-from tests.replay.support import left_over, recordings
+from tests.replay.support import ask, left_over, recordings
 
 ROOT = Path(__file__).resolve().parents[2]
 THREADS = 4
@@ -49,10 +49,6 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _lm(lm: MakeLM) -> None:
     dspy.configure(lm=lm(temperature=1.0))
-
-
-def ask(*texts: str) -> list[str]:
-    return [dspy.settings.lm(text)[0] for text in texts]
 
 
 def ask_and(text: str, then: Callable[[], object]) -> list[str]:

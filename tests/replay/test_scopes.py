@@ -17,7 +17,7 @@ from dspy_cachectl.stores.disk import DiskStore
 from tests.calls.support import MakeLM, assert_counted, qa
 from tests.endpoint import Endpoint
 from tests.limits import PATIENCE
-from tests.replay.support import left_over, recordings
+from tests.replay.support import ask, left_over, recordings
 
 
 @pytest.fixture
@@ -32,10 +32,6 @@ def _lm(lm: MakeLM) -> None:
 
 def kept(store: DiskStore) -> dict[str, bytes | None]:
     return {key: store.get(key) for key in store.keys()}  # noqa: SIM118 - a store is no dictionary
-
-
-def ask(*texts: str) -> list[str]:
-    return [dspy.settings.lm(text)[0] for text in texts]
 
 
 class TestNesting:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 
-from tests.replay.suites import KEY, Suite
+from tests.replay.plugin.suites import KEY, Suite
 from tests.replay.support import lines, recordings
 
 TESTS = """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.replay.suites import Suite
+from tests.replay.plugin.suites import Suite
 from tests.replay.support import left_over
 
 TESTS = """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.endpoint import Endpoint
-from tests.replay.suites import Suite
+from tests.replay.plugin.suites import Suite
 
 
 @pytest.fixture

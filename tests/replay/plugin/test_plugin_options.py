@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.replay.suites import Suite
+from tests.replay.plugin.suites import Suite
 
 TESTS = """
 import os

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.replay.suites import Suite
+from tests.replay.plugin.suites import Suite
 
 
 def test_a_fixture_that_outlives_a_test_has_recordings_of_its_own(suite: Suite) -> None:
