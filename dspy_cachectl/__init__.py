@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is compute
         StoreError as StoreError,
         StoreUnavailableError as StoreUnavailableError,
     )
+    from dspy_cachectl.evaluation.last import last_report as last_report
     from dspy_cachectl.evaluation.running import evaluate as evaluate
     from dspy_cachectl.phases.auto import AutoPhase as AutoPhase
     from dspy_cachectl.phases.decoration import carry as carry
@@ -81,6 +82,7 @@ _HOMES = {
     "evaluate": "evaluation.running",
     "install": "calls.installation",
     "last_phase": "context.ruling",
+    "last_report": "evaluation.last",
     "log_to_mlflow": "tracking.log",
     "mlflow_callbacks": "tracking.callbacks",
     "phase": "phases.phase",

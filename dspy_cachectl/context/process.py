@@ -40,6 +40,7 @@ class Process:
         open_runs: The runs of fresh and replay phases whose blocks are open.
         everywhere: The phases that hold for the whole process, innermost last.
         last_run: The phase run that closed last.
+        last_report: The `EvalReport` that was made last.
         why_not_stored: Why answers that were bought are not stored, by the key of what was asked.
         cassettes: The cassettes that are open, by token.
         usage: Adds up how the store in use is used; None where no store is.
@@ -62,6 +63,7 @@ class Process:
         self.open_runs: list[PhaseRun] = []
         self.everywhere: list[PhaseContext] = []
         self.last_run: PhaseRun | None = None
+        self.last_report: Any = None
         self.cassettes: dict[str, OpenCassette] = {}
         self.usage: Usage | None = None
         self.cache: Any = None

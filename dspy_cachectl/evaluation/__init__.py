@@ -1,4 +1,5 @@
 """Evaluation: a score with its error bar, from fresh draws, and nothing computed twice.
 
-`evaluate` of `running` is the one thing to import. It knows every wing below but `replay`, which stands beside it.
+`evaluate` of `running` is what to import, and `last_report` of `last`. It knows every wing below but
+`replay`, which stands beside it.
 """

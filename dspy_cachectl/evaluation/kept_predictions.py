@@ -75,6 +75,11 @@ class KeptPredictions:
         self._library, self._session, self._program = library, session, program
         self._unkept: list[Question] = []
 
+    @property
+    def path(self) -> str | None:
+        """Where they are, or will be."""
+        return None if self._session is None else str(self._session.path)
+
     def provenance(self) -> dict[str, Any]:
         """Return what of the answers was kept before and is kept now, as fields of a report's provenance."""
         session = self._session

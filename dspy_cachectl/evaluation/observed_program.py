@@ -8,9 +8,12 @@ so that callbacks and MLflow see what they expect.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import dspy
+
+from dspy_cachectl.calls.lm import Governed, wrap
 
 _NUMBER = "dspy_cachectl_number"
 
@@ -62,3 +65,18 @@ def observed(program: Any, answer: Callable[[int, Callable[[], Any]], Any]) -> A
     runner: Any = object.__new__(made)
     runner.__dict__.update(program.__dict__)
     return runner
+
+
+def governed(program: Any) -> tuple[Any, AbstractContextManager[Any]]:
+    """Return the program with governed LMs, and the settings to run it in."""
+    if isinstance(program, dspy.Module) and any(_is_plain(predictor.lm) for predictor in program.predictors()):
+        program = program.deepcopy()
+        for predictor in program.predictors():
+            if _is_plain(predictor.lm):
+                predictor.lm = wrap(predictor.lm)
+    lm = dspy.settings.lm
+    return program, dspy.context(lm=wrap(lm)) if _is_plain(lm) else nullcontext()
+
+
+def _is_plain(lm: Any) -> bool:
+    return isinstance(lm, dspy.BaseLM) and not isinstance(lm, Governed)

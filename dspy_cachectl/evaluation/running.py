@@ -7,7 +7,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -18,16 +18,17 @@ import dspy
 
 from dspy_cachectl._version import __version__
 from dspy_cachectl.calls.call import Call
-from dspy_cachectl.calls.lm import Governed, wrap
 from dspy_cachectl.calls.spans import forget_last_trace
 from dspy_cachectl.config import settings as configured
 from dspy_cachectl.context.evaluations import REPORTED, metric_name
 from dspy_cachectl.context.phases import PhaseContext, PhaseRun
-from dspy_cachectl.context.process import SETTING
+from dspy_cachectl.context.process import SETTING, state
 from dspy_cachectl.context.ruling import draw_unit, phase_here
 from dspy_cachectl.errors import CachectlError, ConfigurationError, MissingExtraError
+from dspy_cachectl.evaluation.clusters import clusters_of
 from dspy_cachectl.evaluation.kept_predictions import AnswerCost, KeptPredictions, Predictions, library_of, output_hash
-from dspy_cachectl.evaluation.observed_program import NumberedExample, observed
+from dspy_cachectl.evaluation.last import ReportOf, cut_short
+from dspy_cachectl.evaluation.observed_program import NumberedExample, governed, observed
 from dspy_cachectl.evaluation.scoring import Scored, check_metric, score_with
 from dspy_cachectl.fingerprints.data import Question, questions_of
 from dspy_cachectl.fingerprints.models import generation_config, model_identity
@@ -40,7 +41,6 @@ from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.texts import cut, plural
 from dspy_cachectl.statistics.quantiles import check_level
-from dspy_cachectl.statistics.scores import is_missing
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,8 @@ def evaluate(
     Raises:
         ConfigurationError: If an argument cannot be used; the message says which and what to do.
         MissingExtraError: If scipy is not installed.
-        Exception: What `dspy.Evaluate` raises when it gives up; what was computed until then is kept.
+        Exception: What `dspy.Evaluate` raises when it gives up. What was computed until then is kept, after Ctrl-C too,
+            and its report is the exception's `report`, and that of `last_report()`.
     """
     if find_spec("scipy") is None:
         raise MissingExtraError("evaluate()", extra="stats")  # before anything is paid for
@@ -116,8 +117,8 @@ def evaluate(
     # A cassette records calls, and kept predictions make none.
     library = None if predictions is True and phase_here().cassette is not None else library_of(predictions)
     questions = questions_of(devset)
-    groups = _clusters(clusters, devset)
-    program, settings = _governed(program)
+    groups = clusters_of(clusters, devset)
+    program, settings = governed(program)
     name = name or type(program).__name__
     with settings, ExitStack() as stack:
         context, run_id = _phase_to_evaluate_in(run_id)
@@ -155,16 +156,19 @@ def evaluate(
             run.on_call = evaluation.add_call
             # What is logged as a part of a report is not logged by itself as well.
             metadata = {REPORTED: True} if mlflow else None
-            for repeat in range(repeats):
-                evaluation.run_repeat(repeat, metadata, num_threads=num_threads, max_errors=max_errors)
-        report = EvalReport(
-            name=name,
-            questions=evaluation.question_results(groups),
-            provenance=_provenance(made_of, run, evaluation, time.time() - began),
-            level=level,
-            baseline=baseline,
-        )
-        report = kept.finish(report)
+
+            def report_of(questions: tuple[QuestionResult, ...], missing: int = 0) -> EvalReport:
+                return EvalReport(
+                    name=name,
+                    questions=questions,
+                    provenance=_provenance(made_of, run, evaluation, time.time() - began, missing),
+                    level=level,
+                    baseline=baseline,
+                    path=kept.path if missing else None,
+                )
+
+            evaluation.run_all(groups, report_of, metadata, num_threads=num_threads, max_errors=max_errors)
+        report = state.last_report = kept.finish(report_of(evaluation.question_results(groups)))
     if mlflow:
         _log_to_mlflow(report, run, None if mlflow is True else mlflow)
     return report
@@ -189,18 +193,37 @@ class _Evaluation:
     total: float = 0.0
     costs: defaultdict[str, AnswerCost] = field(default_factory=lambda: defaultdict(AnswerCost))
     lock: threading.Lock = field(default_factory=threading.Lock)
+    is_over: threading.Event = field(default_factory=threading.Event)
+
+    def run_all(self, groups: Sequence[Any] | None, report_of: ReportOf, metadata: Any, **options: Any) -> None:
+        """Let `dspy.Evaluate` ask every question in each repeat. What ends that takes along what there is."""
+        try:
+            for repeat in range(len(self.results[0])):
+                self.run_repeat(repeat, metadata, **options)
+        except BaseException as error:
+            cut_short(error, report_of, *self._cut(groups))
+            raise
 
     def run_repeat(self, repeat: int, metadata: dict[str, Any] | None, **options: Any) -> None:
         """Let `dspy.Evaluate` ask every question once."""
         unscored: dict[int, DrawResult] = {}
 
         def answer(number: int, run: Callable[[], Any]) -> Any:
-            prediction, result = self._answer(number, repeat, run)
+            if self.is_over.is_set():  # nobody waits for it, which DSPy may not know
+                return dspy.Prediction()
+            try:
+                prediction, result = self._answer(number, repeat, run)
+            except Exception:
+                if self.is_over.is_set():
+                    return dspy.Prediction()
+                raise
             with self.lock:
                 unscored[number] = result
             return prediction
 
         def scorer(example: NumberedExample, prediction: Any, trace: Any = None) -> float:  # noqa: ARG001 - DSPy's
+            if self.is_over.is_set():
+                return self.failure_score
             scored = self._score(example.number, repeat, prediction)
             with self.lock:
                 result = unscored[example.number]
@@ -279,6 +302,8 @@ class _Evaluation:
 
     def _note(self, number: int, repeat: int, result: DrawResult, scored: Scored) -> None:
         with self.lock:
+            if self.is_over.is_set():
+                return
             is_first = self.results[number][repeat] is None
             self.results[number][repeat] = replace(result, score=scored.score, failed=scored.failed)
             if is_first:  # a straggler may be asked twice
@@ -314,42 +339,18 @@ class _Evaluation:
             )
         )
 
+    def _cut(self, groups: Sequence[Any] | None) -> tuple[tuple[QuestionResult, ...], int]:
+        """Take no more answers. Return the results of those that there are, and how many there are not."""
+        with self.lock:
+            self.is_over.set()
+            there = [[draw for draw in draws if draw is not None] for draws in self.results]
+        found = zip(self.question_results(groups), there, strict=True)
+        missing = sum(map(len, self.results)) - sum(map(len, there))
+        return tuple(replace(question, draws=tuple(draws)) for question, draws in found if draws), missing
+
 
 def _unit_name(question: Question, repeat: int) -> str:
     return f"{question.example_key}#{question.occurrence}/{repeat}"
-
-
-def _clusters(given: Any, devset: Sequence[dspy.Example]) -> Sequence[Any] | None:
-    if given is None:
-        return None
-    if isinstance(given, str):
-        missing = [number for number, example in enumerate(devset) if given not in example]
-        if missing:
-            raise ConfigurationError(f"example {missing[0]} has no field {given!r} to take its cluster from")
-        groups = [example[given] for example in devset]
-    else:
-        groups = [given(example) for example in devset] if callable(given) else list(given)
-    if len(groups) != len(devset):
-        raise ConfigurationError(f"there are {len(devset)} questions and {len(groups)} cluster ids; give one each")
-    without = [number for number, group in enumerate(groups) if is_missing(group)]
-    if without:
-        raise ConfigurationError(f"example {without[0]} has no cluster id; a question that stands alone gets its own")
-    return groups
-
-
-def _governed(program: Any) -> tuple[Any, AbstractContextManager[Any]]:
-    """Return the program with governed LMs, and the settings to run it in."""
-    if isinstance(program, dspy.Module) and any(_is_plain(predictor.lm) for predictor in program.predictors()):
-        program = program.deepcopy()
-        for predictor in program.predictors():
-            if _is_plain(predictor.lm):
-                predictor.lm = wrap(predictor.lm)
-    lm = dspy.settings.lm
-    return program, dspy.context(lm=wrap(lm)) if _is_plain(lm) else nullcontext()
-
-
-def _is_plain(lm: Any) -> bool:
-    return isinstance(lm, dspy.BaseLM) and not isinstance(lm, Governed)
 
 
 def _phase_to_evaluate_in(run_id: str | None) -> tuple[PhaseContext, str | None]:
@@ -360,7 +361,9 @@ def _phase_to_evaluate_in(run_id: str | None) -> tuple[PhaseContext, str | None]
     return phase("eval").context, run_id
 
 
-def _provenance(made_of: dict[str, Any], run: PhaseRun, evaluation: _Evaluation, seconds: float) -> Provenance:
+def _provenance(
+    made_of: dict[str, Any], run: PhaseRun, evaluation: _Evaluation, seconds: float, missing: int
+) -> Provenance:
     return Provenance(
         **made_of,
         **evaluation.kept.provenance(),
@@ -372,6 +375,7 @@ def _provenance(made_of: dict[str, Any], run: PhaseRun, evaluation: _Evaluation,
         counters=run.stats.as_dict(),
         seconds=seconds,
         created=time.time(),
+        missing=missing,
         versions={"dspy-cachectl": __version__, "dspy": version("dspy"), "litellm": version("litellm")},
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -59,6 +60,9 @@ class Session:
     kept_before: int
     _id: str = field(default_factory=lambda: uuid.uuid4().hex)
     _changed: bool = False
+    _is_closed: bool = False
+    # What is kept while a snapshot is written is either in it, or still in the journal.
+    _lock: threading.RLock = field(default_factory=threading.RLock)
 
     @cached_property
     def header(self) -> dict[str, Any]:
@@ -83,7 +87,9 @@ class Session:
 
     def kept_row(self, question: Question, repeat: int = 0) -> PredictionRow | None:
         """Return the answer to a question, or None where it has to be computed. Errors count as not answered."""
-        encoded = self.kept.get((question.example_key, question.occurrence, repeat))
+        with self._lock:
+            place = (question.example_key, question.occurrence, repeat)
+            encoded = None if self._is_closed else self.kept.get(place)
         row = None if encoded is None else decode(encoded)
         return None if row is None or row.error is not None else row
 
@@ -102,6 +108,9 @@ class Session:
     def keep(self, row: PredictionRow) -> None:
         """Keep an answer. It is on the disk when this returns, unless that failed and was said.
 
+        One that comes when the session is closed, of a call that was in the air when the evaluation was cut short, is
+        written to the journal, where the next session finds it.
+
         Raises:
             ConfigurationError: If it answers no question of the data set.
             values.UnstorableError: If it holds something that has no stored form.
@@ -109,14 +118,19 @@ class Session:
         if not row.created:
             row = replace(row, created=time.time())
         encoded = encode(row)
-        if encoded == self.kept.get(row.row_key):
-            return
-        if not self.kept.put(encoded):
-            raise ConfigurationError(
-                f"no question of the data set has the key {row.example_key!r}: pass what questions_of() gives for it"
-            )
-        self._changed = True
-        self._try(lambda: self.journal.keep(self._id, self.header, row.row_key, encoded))
+        with self._lock:
+            if not self._is_closed:
+                if encoded == self.kept.get(row.row_key):
+                    return
+                if not self.kept.put(encoded):
+                    raise ConfigurationError(
+                        f"no question of the data set has the key {row.example_key!r}: pass what questions_of() gives "
+                        "for it"
+                    )
+                self._changed = True
+            self._try(lambda: self.journal.keep(self._id, self.header, row.row_key, encoded))
+            if self._is_closed:
+                self._try(self.journal.close)
 
     def keep_score(
         self,
@@ -154,15 +168,18 @@ class Session:
         Returns:
             The snapshot, or None where it could not be written; what was kept is in the journal then.
         """
-        return self._save({**(metadata or {}), "complete": True}, metrics or {})
+        with self._lock:
+            return self._save({**(metadata or {}), "complete": True}, metrics or {})
 
     def close(self) -> None:
         """Let go of the library. Answers of an evaluation that was not finished are kept as a part of a snapshot."""
-        if self._changed:
-            self._save({"complete": False}, {})
-            self._changed = False  # what could not be written is in the journal
-        self._try(self.journal.close)
-        self.kept.close()
+        with self._lock:
+            if self._changed:
+                self._save({"complete": False}, {})
+                self._changed = False  # what could not be written is in the journal
+            self._is_closed = True
+            self._try(self.journal.close)
+            self.kept.close()
 
     def __enter__(self) -> Session:
         return self

@@ -94,6 +94,12 @@ def _failures(report: Measurement) -> str:
 
 
 def _caveats(report: Measurement) -> Iterator[str]:
+    missing = report.provenance.missing
+    if missing:
+        yield (
+            f"the evaluation was cut short: {plural(missing, 'answer')} more were asked for, and those that are slow "
+            "to answer may be others than those that are quick"
+        )
     yield from report.interval.caveats
     if report.distinct.sentence:
         yield report.distinct.sentence

@@ -96,6 +96,7 @@ class Provenance:
         versions: The versions of the packages.
         library_bytes: How many bytes the library of predictions takes up, or None where nothing is kept.
         library_limit: How many it may take up.
+        missing: How many answers were asked for and are not in the report, since the evaluation was cut short.
     """
 
     run_id: str | None
@@ -120,6 +121,7 @@ class Provenance:
     versions: Mapping[str, str] = field(default_factory=dict)
     library_bytes: int | None = None
     library_limit: int | None = None
+    missing: int = 0
 
 
 @dataclass(frozen=True)

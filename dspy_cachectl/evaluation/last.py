@@ -1,0 +1,46 @@
+"""The report that was made last, also of an evaluation that was cut short: Ctrl-C leaves no return value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dspy_cachectl.context.process import logger, state
+from dspy_cachectl.reports.measurement import QuestionResult
+from dspy_cachectl.reports.report import EvalReport
+
+ReportOf = Callable[[tuple[QuestionResult, ...], int], EvalReport]
+"""Makes a report of results, given how many answers it lacks."""
+
+
+def last_report() -> EvalReport | None:
+    """Return the report that `evaluate()` made last in this process; None where there is none yet.
+
+    Of an evaluation that was cut short it is the report of what was answered until then: `provenance.missing` says how
+    many answers it lacks. What was raised has it as its `report`, too.
+    """
+    report: EvalReport | None = state.last_report
+    return report
+
+
+def cut_short(error: BaseException, report_of: ReportOf, answered: tuple[QuestionResult, ...], missing: int) -> None:
+    """Hand out what there is of an evaluation that was cut short, and say it.
+
+    Args:
+        error: What has ended it; it carries the report from now on.
+        report_of: Makes the report.
+        answered: The results that there are.
+        missing: How many answers are missing.
+    """
+    report = state.last_report = report_of(answered, missing) if answered else None
+    if report is None:
+        return
+    error.report = report  # type: ignore[attr-defined]  # for who catches it
+    made = report.provenance
+    again = f"evaluate(..., run_id={made.run_id!r})" if made.snapshot is None else "the same evaluation"
+    logger.warning(
+        "the evaluation %r was cut short, and %d answers are missing: %s goes on from here, and "
+        "cachectl.last_report() is the report of what there is",
+        report.name,
+        missing,
+        again,
+    )
