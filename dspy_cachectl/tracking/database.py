@@ -6,6 +6,7 @@ MLflow makes a database in some seconds and some sixty steps, and one that is le
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -14,6 +15,8 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ from dspy_cachectl.tracking.record import safe_line, without_credentials
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql")
 """How addresses of databases begin."""
 
-_FILE = re.compile(r"^sqlite:///(?!file:|:memory:)([^?]+)$")
+_FILE = re.compile(r"^sqlite(?:\+pysqlite)?:///(?!file:|:memory:)([^?]+)")
 _IN_MEMORY = re.compile(r"^sqlite(\+\w+)?:(//|///|///:memory:)?(\?|$)")
 _BEGUN = ".begun-by-dspy-cachectl"
 _HEAD = b"SQLite format 3\0"
@@ -50,14 +53,14 @@ def is_database(address: str) -> bool:
 
 
 def file_of(address: str) -> Path | None:
-    """Return the file of a SQLite database; None where the address is another one."""
+    """Return the file of a SQLite database; None where the address is another one, or names it in SQLite's own way."""
     found = _FILE.match(address)
     if found is None:
         return None
     if "%" in found[1]:  # whether it stands for another character depends on the version of SQLAlchemy
         import sqlalchemy
 
-        return Path(str(sqlalchemy.engine.make_url(address).database))
+        return Path(str(sqlalchemy.engine.make_url(found[0]).database))
     return Path(found[1])
 
 
@@ -132,16 +135,17 @@ def _make(address: str) -> None:
         return
     # Beside it, and put in its place when it is whole: not even a power failure leaves half a database there.
     file.parent.mkdir(parents=True, exist_ok=True)
-    begun = file.with_name(f"{file.name}{_BEGUN}")
-    _remove(begun)
-    _open(f"{address}{_BEGUN}")
+    _remove_leftovers(file)
+    ending = f".{uuid.uuid4().hex[:8]}{_BEGUN}"  # where the others that make it, on other machines, say, do not meet us
+    begun = file.with_name(f"{file.name}{ending}")
+    _open(_FILE.sub(lambda found: f"{found[0]}{ending}", address))
     try:
         os.link(begun, file)  # never over a file that somebody else has made meanwhile
     except OSError:
         # That, or a file system without links.
         _open(address)
     finally:
-        _remove(begun)
+        begun.unlink()
 
 
 def _open(address: str) -> None:
@@ -151,12 +155,14 @@ def _open(address: str) -> None:
     MlflowClient(tracking_uri=address).search_experiments(max_results=1)
 
 
-def _remove(begun: Path) -> None:
-    """Remove what an earlier process, which was killed, has begun: a database by our name for it, and nothing else."""
-    if begun.is_file() and not begun.is_symlink():
+def _remove_leftovers(file: Path) -> None:
+    """Remove what a machine that went down has begun: databases with a name of ours, which nobody goes on with."""
+    for begun in file.parent.glob(f"{glob.escape(file.name)}.*{_BEGUN}"):
+        if begun.is_symlink() or not begun.is_file() or time.time() - begun.stat().st_mtime < _PATIENCE:
+            continue
         with begun.open("rb") as content:
-            head = content.read(len(_HEAD))
-        if head in (b"", _HEAD):
+            is_ours = content.read(len(_HEAD)) in (b"", _HEAD)
+        if is_ours:
             begun.unlink()
 
 
@@ -181,7 +187,9 @@ def _revision_by_sqlalchemy(address: str) -> str | None:
 
 
 def _digest(address: str) -> str:
-    return hashlib.sha256(without_credentials(address).encode()).hexdigest()[:32]
+    file = file_of(address)
+    named = without_credentials(address) if file is None else str(file.resolve())
+    return hashlib.sha256(named.encode()).hexdigest()[:32]
 
 
 def _apart() -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dspy_cachectl.tracking import installed
 if TYPE_CHECKING:
     from types import ModuleType
 
-_RELATIVE_DATABASE = re.compile(r"^sqlite:///(?![/:?]|[A-Za-z]:|$)")
+_RELATIVE_DATABASE = re.compile(r"^sqlite:///(?![/:?]|[A-Za-z]:|file:|$)")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Children that evaluate, log their reports, and are struck: forked from one that has imported everything. A script.
 
 Each line of its input is a JSON object of cases by name: `{"do": ..., "env": {...}, "folder": ..., ...}`. For each line
-it forks the children, one when the last is about to make its first request, and prints two lines: their process ids;
+it forks the children, one when the last has begun to log, and prints two lines: their process ids;
 and, when all have told what they had to tell (null for one that was killed), that with their exit codes, how long
 their exit took in seconds, and what they wrote. `"keep": true` in all cases never asks for the dead, as a parent does
 that does not wait for its children.
@@ -112,7 +112,7 @@ def traced(options: dict[str, Any]) -> EvalReport:
 def do_log(case: dict[str, Any], parent: Parent) -> list[dict[str, Any]]:
     """Log: what `evaluate` found, by itself and then again; or a phase; or a report that is made up."""
     outcomes = _watch(case.get("patience", case["limit"]))
-    TimeLimiter.run = _before(TimeLimiter.run, parent.ready)  # type: ignore[method-assign]
+    TimeLimiter.start = _before(TimeLimiter.start, parent.ready)  # type: ignore[method-assign]
     if kill := case.get("kill"):
         _kill_at(kill)
     if case.get("executor"):
@@ -130,7 +130,7 @@ def do_log(case: dict[str, Any], parent: Parent) -> list[dict[str, Any]]:
 
 def do_leave(case: dict[str, Any], parent: Parent) -> None:
     """Log in a thread, and end while that is under way."""
-    TimeLimiter.run = _before(TimeLimiter.run, parent.ready)  # type: ignore[method-assign]
+    TimeLimiter.start = _before(TimeLimiter.start, parent.ready)  # type: ignore[method-assign]
     threading.Thread(target=log_to_mlflow, args=(phase(),), kwargs={"timeout": case["limit"]}, daemon=True).start()
     while not delivery.limiter._under_way:
         time.sleep(0.01)

@@ -83,7 +83,7 @@ class Forks:
         }
 
     def start(self, cases: dict[str, dict[str, Any]], **common: Any) -> dict[str, int]:
-        """Fork a child for each case, one when the last has begun to push; their process ids."""
+        """Fork a child for each case, one when the last has begun to log; their process ids."""
         plain = {name: {**self._common, **common, **case} for name, case in cases.items()}
         for case in plain.values():
             case["env"] = {**self._common["env"], **case["env"]}

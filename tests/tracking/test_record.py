@@ -177,5 +177,13 @@ def test_an_address_means_the_same_from_anywhere(monkeypatch: pytest.MonkeyPatch
     assert absolute("sqlite:///mlflow.db") == f"sqlite:///{here}/mlflow.db"
     assert absolute("sqlite:///mlflow.db?timeout=3") == f"sqlite:///{here}/mlflow.db?timeout=3"
     assert absolute("mlruns") == (tmp_path / "mlruns").as_uri()
-    for same in ("sqlite:////a/b.db", "sqlite:///:memory:", "http://h", "databricks", "databricks://p", "file:///a"):
+    for same in (
+        "sqlite:////a/b.db",
+        "sqlite:///:memory:",
+        "sqlite:///file:a?uri=true",
+        "http://h",
+        "databricks",
+        "databricks://p",
+        "file:///a",
+    ):
         assert absolute(same) == same
