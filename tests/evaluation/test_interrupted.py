@@ -50,7 +50,8 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def start(endpoint: Endpoint, threads: int, shown: str = "quiet", kept: str = "keep", *more: str) -> Any:
     return subprocess.Popen(
         [sys.executable, "-c", EVALUATE, endpoint.url, str(threads), shown, kept, *more],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # No store outlives it: what the next process need not ask for is in the library of predictions.
+        env={**os.environ, "PYTHONPATH": str(ROOT), "DSPY_CACHECTL_STORE": "memory://"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
