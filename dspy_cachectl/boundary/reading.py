@@ -288,12 +288,8 @@ def padding(*, unpacked_bytes: int, lines: int, packed_bytes: int) -> bytes:
     return _skipped(bytes(missing)) if missing > 0 else b""
 
 
-def read_toml(path: Path, *, holding: str) -> dict[str, Any]:
-    """Return what a file of settings holds; nothing where a word does not occur in it: then it is none of ours.
-
-    Args:
-        path: The file.
-        holding: The word, such as the name of our table.
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return what a file of settings holds.
 
     Raises:
         ConfigurationError: If it cannot be read; the message names it.
@@ -305,8 +301,6 @@ def read_toml(path: Path, *, holding: str) -> dict[str, Any]:
 
     try:
         data = read_file(path, what="the file of settings", most=_LARGEST_TOML)
-        if holding.encode() not in data:
-            return {}
         _check_toml(data, path)
         return tomllib.loads(data.decode())
     except (CorruptEntryError, StoreUnavailableError) as error:

@@ -11,8 +11,8 @@ from dspy.clients.cache import Cache
 from dspy_cachectl.accounting.usage import Usage
 from dspy_cachectl.calls import patches
 from dspy_cachectl.calls.cache import ManagedCache
-from dspy_cachectl.config import reload, settings
-from dspy_cachectl.context.process import state
+from dspy_cachectl.config import MEMORY, Settings, on_change, reload, settings
+from dspy_cachectl.context.process import Place, state
 from dspy_cachectl.stores import Store, open_stores
 from dspy_cachectl.stores.reader import FolderReader
 
@@ -32,9 +32,10 @@ def install(store: str | os.PathLike[str] | Sequence[Store] | None = None) -> Ma
         ConfigurationError: If the store is of a kind that is not known.
     """
     chosen = settings()
-    if store is None or isinstance(store, (str, os.PathLike)):
-        location = chosen.store if store is None else os.fspath(store)
-        stores = open_stores(location, memory_bytes=chosen.memory_bytes, disk_bytes=chosen.disk_bytes)
+    if store is None or (isinstance(store, str) and not store.strip()):
+        return _install_configured()
+    if isinstance(store, (str, os.PathLike)):
+        stores = open_stores(os.fspath(store), memory_bytes=chosen.memory_bytes, disk_bytes=chosen.disk_bytes)
     else:
         stores = list(store)
     for one in stores:
@@ -46,7 +47,7 @@ def install(store: str | os.PathLike[str] | Sequence[Store] | None = None) -> Ma
             )
     with state.installing:
         # A store of the user's own stays, whatever is configured later.
-        state.opened_with = chosen if store is None else None
+        state.opened_with = None
         return _put(ManagedCache(stores))
 
 
@@ -64,6 +65,7 @@ def uninstall() -> None:
         # What was counted is written through the tiers, so before they close.
         _stop_counting()
         state.cache.tiers.close()
+        state.in_memory.clear()
         state.cache, state.dspys_cache = None, None
         patches.undo()
 
@@ -82,8 +84,8 @@ def ensure_installed() -> ManagedCache | None:
     with state.installing:
         found = vars(dspy).get("cache")
         if isinstance(found, ManagedCache):
-            is_current = state.opened_with is None or state.opened_with == settings()
-            return found if is_current else install()
+            is_current = state.opened_with is None or state.opened_with == _place(settings())
+            return found if is_current else _install_configured()
         if found is not None and type(found) is not Cache:
             return None
         if state.cache is None:
@@ -94,6 +96,40 @@ def ensure_installed() -> ManagedCache | None:
             "cachectl.install(store=...) or cachectl.configure(store=...)",
         )
         return _put(state.cache)
+
+
+def _place(configured: Settings) -> Place:
+    """Return what of the settings says how the store is opened."""
+    return configured.store, configured.memory_bytes, configured.disk_bytes
+
+
+def _install_configured() -> ManagedCache:
+    """Put the configured store in place, and close the one that was configured before. Memory alone is never lost."""
+    with state.installing:
+        place = _place(settings())
+        location, memory_bytes, disk_bytes = place
+        cache = state.in_memory.get(place)
+        if cache is None:
+            cache = ManagedCache(open_stores(location, memory_bytes=memory_bytes, disk_bytes=disk_bytes))
+        if location == MEMORY:
+            # A block that configures another store gives this one back with all that was bought for it.
+            state.in_memory[place] = cache
+        before = state.cache if state.opened_with not in {None, place} else None
+        state.opened_with = place
+        _put(cache)
+        if before is not None:
+            before.tiers.close()  # a call that is still on its way opens it again
+        return cache
+
+
+def _follow_settings() -> None:
+    """Let the store be the configured one from the next call on, where it is ours to choose."""
+    with state.installing:
+        if installed() is not None and state.opened_with is not None:
+            ensure_installed()
+
+
+on_change(_follow_settings)
 
 
 def _put(cache: ManagedCache) -> ManagedCache:

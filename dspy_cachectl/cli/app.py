@@ -41,8 +41,7 @@ def options(
         str | None,
         typer.Option(
             metavar="FOLDER",
-            envvar="DSPY_CACHECTL_STORE",
-            help="The store to look at. Default: the one that the configuration names.",
+            help="The store to look at. Default: the one that the configuration names (see `config show`).",
         ),
     ] = None,
     version: Annotated[  # noqa: ARG001 - its callback has acted already

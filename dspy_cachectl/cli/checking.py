@@ -12,7 +12,7 @@ import typer
 
 from dspy_cachectl import manage
 from dspy_cachectl.boundary.shown import harmless
-from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes
+from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes, wrong_usage
 from dspy_cachectl.cli.output import console, print_json, print_line, print_table
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.texts import plural
@@ -120,9 +120,8 @@ def check_surroundings(
 @config_app.command("show")
 def show_settings(context: typer.Context, *, as_json: AsJson = False) -> None:
     """Show every setting, and where it comes from. Exits with 1 if one cannot be used."""
-    by_option = context.find_root().get_parameter_source("store")
-    store = context.obj.named if by_option is not None and by_option.name == "COMMANDLINE" else None
-    found = manage.configuration.configuration(store=store)
+    with wrong_usage("--store"):
+        found = manage.configuration.configuration(store=context.obj.named)
     if as_json:
         print_json(found)
     else:

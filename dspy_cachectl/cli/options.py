@@ -14,9 +14,9 @@ from typing import Annotated, Any, TypeAlias, get_type_hints
 import typer
 
 from dspy_cachectl.cli.output import print_line
-from dspy_cachectl.errors import ConfigurationError, StoreUnavailableError
+from dspy_cachectl.config import folder_of, settings
+from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.manage.selection import Selection, parse_age
-from dspy_cachectl.stores import folder_of
 from dspy_cachectl.stores.reader import FolderReader
 
 _MOST_OFFERED = 200
@@ -41,24 +41,27 @@ class StoreOption:
     """Which store a command looks at.
 
     Attributes:
-        named: The store as `--store` or the environment named it, or None where it was left to the configuration.
+        named: The store as `--store` names it; None where it is left to the configuration.
     """
 
     named: str | None
+
+    def __post_init__(self) -> None:
+        if self.named is not None and not self.named.strip():
+            object.__setattr__(self, "named", None)
 
     def folder(self) -> Path:
         """Return the store's folder, absolute. It need not exist, and is not made.
 
         Raises:
-            typer.BadParameter: If the store is not a folder.
-            StoreUnavailableError: If this user may not look at it.
+            typer.BadParameter: If `--store` names none.
+            ConfigurationError: If the configuration names none.
         """
-        location = self._location()
-        with wrong_usage("--store"):
-            folder = _folder_at(location)
+        with contextlib.nullcontext() if self.named is None else wrong_usage("--store"):
+            folder = self.folder_if_any()
             if folder is None:
                 raise ConfigurationError(
-                    f"{location!r} lives in the process that uses it and cannot be seen from here; name a folder"
+                    "a store in memory lives in the process that uses it and cannot be seen from here; name a folder"
                 )
         return folder
 
@@ -67,30 +70,8 @@ class StoreOption:
 
         Raises:
             ConfigurationError: If the store is something else.
-            StoreUnavailableError: If this user may not look at it.
         """
-        return _folder_at(self._location())
-
-    def _location(self) -> str:
-        if self.named is not None:
-            return self.named
-        # Reading the configuration takes longer than all the rest of a command.
-        from dspy_cachectl.config import settings
-
-        return settings().store
-
-
-def _folder_at(location: str) -> Path | None:
-    folder = folder_of(location)
-    if folder is None:
-        return None
-    try:
-        is_a_file = folder.exists() and not folder.is_dir()
-    except OSError as error:
-        raise StoreUnavailableError(f"could not look at the store {str(folder)!r}: {error}") from error
-    if is_a_file:
-        raise ConfigurationError(f"{str(folder)!r} is a file; name a folder")
-    return folder.absolute()
+        return folder_of(settings().store if self.named is None else self.named)
 
 
 age_in = wrong_usage()(parse_age)

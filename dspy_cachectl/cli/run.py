@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dspy_cachectl.cli.options import wrong_usage
+from dspy_cachectl.config import configure, normal_location
 from dspy_cachectl.errors import CachectlError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -67,12 +68,11 @@ def run_script(
         phase = "run" if chosen is not None else "eval"
     # The script, and the processes that it starts, find the store where they always look for it.
     if context.obj.named is not None:
-        os.environ["DSPY_CACHECTL_STORE"] = context.obj.named
+        with wrong_usage("--store"):
+            os.environ["DSPY_CACHECTL_STORE"] = normal_location(context.obj.named)
     if not is_module and not Path(script).exists():
         raise ConfigurationError(f"there is no script {script!r}; a module is run with -m")
     if force_recompute:
-        from dspy_cachectl.config import configure
-
         configure(force_recompute=True)
         os.environ["DSPY_CACHECTL_FORCE_RECOMPUTE"] = "true"  # for the processes that the script starts
     play = functools.partial(_run, script, arguments or [], is_module=is_module)

@@ -15,6 +15,7 @@ from dspy_cachectl import manage
 from dspy_cachectl.boundary.shown import harmless
 from dspy_cachectl.cli.options import AsJson, DryRun, selecting
 from dspy_cachectl.cli.output import aside_of, check_not_both, print_json, print_line
+from dspy_cachectl.config import settings
 from dspy_cachectl.manage.selection import Selection
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.texts import plural, size
@@ -100,7 +101,6 @@ def import_entries(
     if from_dspy and overwrite:
         raise typer.BadParameter("answers of DSPy's cache replace nothing", param_hint="--overwrite")
 
-    from dspy_cachectl.config import settings
     from dspy_cachectl.stores.disk import DiskStore
 
     folder: Path = context.obj.folder()

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from dspy.clients.cache import Cache
 
     from dspy_cachectl.accounting.usage import Usage
-    from dspy_cachectl.config import Settings
     from dspy_cachectl.context.open_cassette import OpenCassette
     from dspy_cachectl.context.phases import PhaseContext, PhaseRun
 
@@ -29,6 +28,9 @@ STARTED = time.time()
 
 _MOST_RESPONSE_IDS = 500_000
 _MOST_UNSTORED = 10_000
+
+Place = tuple[str, int, int]
+"""How a configured store is opened: where it is, and how much memory and disk it may take."""
 
 
 class Process:
@@ -46,6 +48,7 @@ class Process:
         usage: Adds up how the store in use is used; None where no store is.
         cache: The `ManagedCache` that was put in place last; None where none is.
         opened_with: The settings that its store was opened with; None for a store of the user's own.
+        in_memory: The caches whose stores are in memory alone, by the settings they were opened with.
         dspys_cache: The cache whose place it took; None where DSPy had built none.
         replaced: What else of DSPy is replaced meanwhile, by its home and its name (see `patches`).
     """
@@ -67,7 +70,8 @@ class Process:
         self.cassettes: dict[str, OpenCassette] = {}
         self.usage: Usage | None = None
         self.cache: Any = None
-        self.opened_with: Settings | None = None
+        self.opened_with: Place | None = None
+        self.in_memory: dict[Place, Any] = {}
         self.dspys_cache: Cache | None = None
         self.replaced: dict[tuple[Any, str], Any] = {}
         self.why_not_stored: OrderedDict[str, str] = OrderedDict()

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from pydantic_settings import EnvSettingsSource, PyprojectTomlConfigSettingsSource
-
 from dspy_cachectl.boundary.secrets import HIDDEN, is_secret_name, scrub
-from dspy_cachectl.config import Settings, settings
+from dspy_cachectl.config import folder_of, settings, written_settings
+from dspy_cachectl.config.checks import Written
 from dspy_cachectl.errors import ConfigurationError
-
-_PREFIX = "DSPY_CACHECTL_"
 
 
 @dataclass(frozen=True)
@@ -36,7 +32,7 @@ class Configuration:
     """What is configured.
 
     Attributes:
-        settings: All settings; where there is a problem, those that are written somewhere.
+        settings: All settings; where there is a problem, those that are written somewhere, as far as they can be read.
         problems: What cannot be used, each with where it comes from.
     """
 
@@ -51,47 +47,30 @@ def configuration(*, store: str | None = None) -> Configuration:
         store: What `--store` says, or None.
 
     Raises:
-        ConfigurationError: If pyproject.toml cannot be read at all.
+        ConfigurationError: If `--store` names what is no folder.
     """
-    written = dict(_written())
+    written: dict[str, Written] = {}
+    values: dict[str, Any] = {}
     problems: list[str] = []
     try:
-        values = dict(_flat(settings().model_dump()))
+        written = {".".join(where): one for where, one in written_settings().items()}
+        values = {name: one.value for name, one in written.items() if one.value != {}}
+        values = dict(_flat(settings()))
     except ConfigurationError as error:
         problems.append(scrub(str(error)))
-        values = {name: value for name, (value, _) in written.items()}
+    origins = {name: one.origin.name for name, one in written.items()}
     if store is not None:
-        values["store"] = store
-        written["store"] = (store, "--store")
-    origins = {name: origin for name, (_, origin) in written.items()}
+        folder = folder_of(store)
+        values["store"], origins["store"] = store if folder is None else str(folder), "--store"
     found = [Setting(name, _shown(name, value), origins.get(name, "default")) for name, value in sorted(values.items())]
     return Configuration(found, problems)
 
 
-def _written() -> Iterator[tuple[str, tuple[Any, str]]]:
-    """Yield what is written in pyproject.toml and the environment, the latter last."""
-    try:
-        file = PyprojectTomlConfigSettingsSource(Settings)
-        for name, value in _flat(file()):
-            yield name, (value, str(file.toml_file_path))
-        for name, value in _flat(EnvSettingsSource(Settings)()):
-            yield name, (value, _variable(name))
-    except ValueError as error:
-        raise ConfigurationError(f"the settings cannot be read: {scrub(str(error))}") from error
-
-
-def _variable(name: str) -> str:
-    """Return the environment variable that a setting comes from: one of its own, or one that holds several as JSON."""
-    parts = name.upper().split(".")
-    there = {known.upper(): known for known in os.environ}
-    candidates = (_PREFIX + "__".join(parts[:end]) for end in range(len(parts), 0, -1))
-    return next(there[one] for one in candidates if one in there)
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, item in value.items():
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    items = {one.name: getattr(value, one.name) for one in fields(value)} if is_dataclass(value) else value
+    for name, item in items.items():
         path = f"{prefix}{name}"
-        if isinstance(item, Mapping) and item:
+        if (isinstance(item, Mapping) and item) or is_dataclass(item):
             yield from _flat(item, f"{path}.")
         else:
             yield path, item

@@ -24,6 +24,7 @@ from packaging.specifiers import SpecifierSet
 
 from dspy_cachectl.boundary.ownership import database_head
 from dspy_cachectl.boundary.secrets import scrub
+from dspy_cachectl.config import settings
 from dspy_cachectl.errors import CachectlError, FormatVersionError, StoreError
 from dspy_cachectl.manage.privacy import problems_of
 from dspy_cachectl.manage.repair import quarantine_of
@@ -121,8 +122,6 @@ def check_versions(_: Surroundings) -> Iterator[Finding]:
 
 def check_configuration(_: Surroundings) -> Iterator[Finding]:
     """Read the configuration."""
-    from dspy_cachectl.config import settings
-
     try:
         settings()
     except CachectlError as error:
@@ -212,8 +211,6 @@ def check_privacy(around: Surroundings) -> Iterator[Finding]:
 
 def check_disk(around: Surroundings) -> Iterator[Finding]:
     """Look at the disk that the store is on."""
-    from dspy_cachectl.config import settings
-
     folder = around.folder()
     if folder is None:
         return

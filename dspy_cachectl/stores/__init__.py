@@ -2,19 +2,14 @@
 
 The names here are for everybody; `disk`, `reader` and `listing` are imported from their modules, since they take longer
 to load. `database` is one small SQLite file for an outbox, a journal and the like, and `liveness` tells whether the
-process that holds something lives. It knows only `errors` and `boundary`.
+process that holds something lives. It knows only `errors` and `boundary`, and of `config` which folder is meant.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.config import folder_of
 from dspy_cachectl.stores.base import DSPY_KIND, RUN_KIND, Label, Store, dspy_key
 from dspy_cachectl.stores.memory import MemoryStore
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = [
     "DSPY_KIND",
@@ -23,29 +18,8 @@ __all__ = [
     "MemoryStore",
     "Store",
     "dspy_key",
-    "folder_of",
     "open_stores",
 ]
-
-
-def folder_of(location: str) -> Path | None:
-    """Return the folder that a store's location names, or None for a store in memory.
-
-    Raises:
-        ConfigurationError: If the location is of a kind that is not known.
-    """
-    from pathlib import Path
-
-    if location in {"memory", "memory:", "memory://"}:
-        return None
-    if "://" in location:
-        scheme, _, rest = location.partition("://")
-        if scheme != "file" or not rest:
-            raise ConfigurationError(
-                f"unknown store {location!r}: write a folder's path, 'file:///path' or 'memory://'"
-            )
-        location = rest
-    return Path(location).expanduser()
 
 
 def open_stores(location: str, *, memory_bytes: int, disk_bytes: int) -> list[Store]:

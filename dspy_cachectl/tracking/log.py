@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import functools
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from concurrent import futures
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from dspy_cachectl.config import setting_now
 from dspy_cachectl.context.evaluations import Evaluation
 from dspy_cachectl.context.phases import PhaseRun
 from dspy_cachectl.context.ruling import current_phase, last_phase
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from dspy.evaluate.evaluate import EvaluationResult
 
 logger = logging.getLogger(__name__)
-
-SWITCH_VARIABLE = "DSPY_CACHECTL_MLFLOW"
-"""The environment variable that turns logging off, set to `off`, `0`, `false` or `no`."""
 
 LIMIT = 10.0
 """Seconds that logging may take where nobody says how many."""
@@ -117,8 +114,8 @@ def log_results(results: PhaseResults, *, timeout: float) -> LogOutcome:
 
 
 def _log(make: _Make, *, timeout: float, **where: str | None) -> LogOutcome:
-    if os.environ.get(SWITCH_VARIABLE, "").strip().lower() in {"off", "0", "false", "no"}:
-        return LogOutcome("disabled", reason=f"{SWITCH_VARIABLE} turns it off")
+    if not setting_now("mlflow"):
+        return LogOutcome("disabled", reason="the setting 'mlflow' (DSPY_CACHECTL_MLFLOW) turns it off")
     began = time.monotonic()
     target = resolve(**where)  # here, since the run that is active is the one of this thread
     ours = functools.partial(contextvars.copy_context().run, _keep, make, target)

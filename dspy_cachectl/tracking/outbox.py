@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import time
 import uuid
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dspy_cachectl.boundary.ownership import OUTBOX
+from dspy_cachectl.config import setting_now
 from dspy_cachectl.errors import CorruptEntryError, StoreError
 from dspy_cachectl.stores.database import Database
 from dspy_cachectl.stores.liveness import is_alive, me
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 logger = logging.getLogger(__name__)
-
-STATE_VARIABLE = "DSPY_CACHECTL_STATE"
-"""The environment variable that names the folder for what has to survive a process."""
 
 _VERSION = 2
 """Raised when the tables or what a record means change: another version's outbox is left alone."""
@@ -52,12 +49,8 @@ _SCHEMA = (
 
 
 def state_dir() -> Path:
-    """Return the folder for what has to survive a process: `DSPY_CACHECTL_STATE`, or the platform's own."""
-    if named := os.environ.get(STATE_VARIABLE):
-        return Path(named).expanduser()
-    import platformdirs
-
-    return Path(platformdirs.user_state_dir("dspy_cachectl", appauthor=False))
+    """Return the folder for what has to survive a process: the one that is configured, or the platform's own."""
+    return Path(setting_now("state"))
 
 
 @dataclass(frozen=True)

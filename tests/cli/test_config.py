@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def shown(*, cwd: Path, store: Path | None = None, **variables: str) -> dict[str
 def test_every_setting_is_shown(tmp_path: Path) -> None:
     """Where nothing is said, all of them are defaults."""
     found = shown(cwd=tmp_path)
-    assert set(Settings.model_fields) - {"phases"} <= found.keys()
+    assert {field.name for field in fields(Settings)} - {"phases"} <= found.keys()
     assert {"default"} == {origin for _, origin in found.values()}
     assert (30 * 10**9, "default") == found["disk_bytes"]
 
@@ -41,7 +42,7 @@ def test_later_over_earlier(tmp_path: Path) -> None:
     }
     (tmp_path / "inner").mkdir()
     found = shown(cwd=tmp_path / "inner", **variables)
-    assert ("from-variable", "DSPY_CACHECTL_STORE") == found["store"]
+    assert (str(tmp_path / "inner" / "from-variable"), "DSPY_CACHECTL_STORE") == found["store"]
     assert ("OFF", str(file)) == found["policy"]
     assert (8, "DSPY_CACHECTL_MEMORY_BYTES") == found["memory_bytes"]
     assert (30 * 10**9, "default") == found["disk_bytes"]
@@ -50,7 +51,7 @@ def test_later_over_earlier(tmp_path: Path) -> None:
     assert ("REUSE", str(file)) == found["phases.eval.roles.judge"]
     assert (None, "default") == found["phases.eval.policy"]
     named = shown(cwd=tmp_path, store=Path("by-option"), **variables)
-    assert ("by-option", "--store") == named["store"]
+    assert (str(tmp_path / "by-option"), "--store") == named["store"]
 
 
 def test_phases_as_json_in_one_variable(tmp_path: Path) -> None:
@@ -64,11 +65,12 @@ def test_phases_as_json_in_one_variable(tmp_path: Path) -> None:
     [
         ("disk_bytes = -1", {}, ["disk_bytes", "pyproject.toml"]),
         ("disk_bytes = 5", {"DSPY_CACHECTL_DISK_BYTES": "none"}, ["disk_bytes", "DSPY_CACHECTL_DISK_BYTES"]),
-        ('storr = "typo"', {}, ["storr", "pyproject.toml"]),
+        ('storr = "typo"', {}, ["storr", "pyproject.toml", "did you mean 'store'"]),
         ("", {"DSPY_CACHECTL_POLICY": "NONSENSE"}, ["NONSENSE", "REUSE"]),
         ("", {"DSPY_CACHECTL_PHASES__EVAL__POLICY": "NONSENSE"}, ["NONSENSE", "REUSE"]),
-        ("not = = toml", {}, ["cannot be read"]),
-        ("", {"DSPY_CACHECTL_PHASES": "{not json"}, ["cannot be read"]),
+        ("not = = toml", {}, ["cannot be read", "pyproject.toml", "line 2"]),
+        ("", {"DSPY_CACHECTL_PHASES": "{not json"}, ["cannot be read", "DSPY_CACHECTL_PHASES"]),
+        ("", {"DSPY_CACHECTL_STROE": "x"}, ["DSPY_CACHECTL_STROE", "DSPY_CACHECTL_STORE"]),
     ],
 )
 def test_what_cannot_be_used_is_shown_with_its_origin(
@@ -89,7 +91,7 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
         f'[tool.dspy_cachectl.phases.eval]\nscope = {{ api_key = "{SECRET}", team = "blue" }}\n'
     )
     variables = {"DSPY_CACHECTL_STORE": f"redis://user:{SECRET}@host/0?password={SECRET}"}
-    good = command("config", "show", cwd=tmp_path, **variables)
+    good = command("config", "show", cwd=tmp_path)
     bad = command("config", "show", "--json", cwd=tmp_path, **variables, DSPY_CACHECTL_DISK_BYTES=f"password={SECRET}")
     assert (0, 1) == (good.returncode, bad.returncode)
     for done in (good, bad):

@@ -108,7 +108,8 @@ def test_a_store_that_is_no_folder(tmp_path: Path, is_set: bool) -> None:
         named = {"DSPY_CACHECTL_STORE": location} if is_set else {}
         done = command("doctor", "--json", store=None if is_set else location, cwd=tmp_path, **named)
         errors = [finding for finding in json.loads(done.stdout) if finding["level"] == "error"]
-        assert (1, ["store"]) == (done.returncode, [finding["name"] for finding in errors])
+        wrong = "configuration" if is_set else "store"
+        assert (1, [wrong]) == (done.returncode, [finding["name"] for finding in errors])
         assert words in errors[0]["message"]
         assert "BadParameter" not in done.stdout
         assert "mlflow server" in done.stdout

@@ -10,5 +10,5 @@ for _package in (dspy_cachectl.cli, dspy_cachectl.manage):
     for _module in pkgutil.iter_modules(_package.__path__, f"{_package.__name__}."):
         importlib.import_module(_module.name)
 
-for _name in ("dspy_cachectl.stores.disk", "pydantic_settings.main", "rich.table", "typer._adapters", "typer.main"):
+for _name in ("dspy_cachectl.stores.disk", "rich.table", "typer._adapters", "typer.main"):
     importlib.import_module(_name)

@@ -1,0 +1,22 @@
+"""Settings: from pyproject.toml, then the environment, then code; later over earlier.
+
+There is one reader, for commands and package alike, and it loads nothing that takes long. `sources` reads what is
+written and remembers where, `checks` says of a value what is wrong and what to write, `location` which folder is meant,
+and `current` holds what is in force. It knows `policy`, `boundary` and `errors`.
+"""
+
+from dspy_cachectl.config.current import Settings, configure, on_change, reload, setting_now, settings, written_settings
+from dspy_cachectl.config.location import MEMORY, folder_of, normal_location
+
+__all__ = [
+    "MEMORY",
+    "Settings",
+    "configure",
+    "folder_of",
+    "normal_location",
+    "on_change",
+    "reload",
+    "setting_now",
+    "settings",
+    "written_settings",
+]

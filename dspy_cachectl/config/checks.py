@@ -1,0 +1,199 @@
+"""What may be set, and what each value has to be. Who says what is wrong says what to write, too."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from dspy_cachectl.boundary.secrets import scrub
+from dspy_cachectl.boundary.shown import harmless
+from dspy_cachectl.config.location import MEMORY, normal_location
+from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.policy import PRESETS, Policy
+
+Where = tuple[str, ...]
+"""The name of a setting: `("store",)`, or `("phases", "eval", "temperature")` for one of a phase."""
+
+LEAST_DISK = 100_000
+"""In less than this a store has room for its own tables, and for no answer."""
+_MOST_BYTES = 2**60
+_LONGEST = 80
+_WHOLE = re.compile(r"[0-9](?:_?[0-9]){0,30}")
+_NUMBER = re.compile(r"[0-9](?:_?[0-9]){0,30}(?:\.[0-9]{0,30})?(?:[eE][+-]?[0-9]{1,3})?")
+_SWITCH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where something is written.
+
+    Attributes:
+        name: A file's path, the name of an environment variable, or what was called.
+        kind: Which of these it is.
+        base: What a relative path is relative to. None: the working directory.
+    """
+
+    name: str
+    kind: Literal["file", "variable", "call"]
+    base: Path | None = None
+
+    def __str__(self) -> str:
+        return f"in {'the environment variable ' if self.kind == 'variable' else ''}{harmless(self.name)}"
+
+
+@dataclass(frozen=True)
+class Written:
+    """A value as somebody wrote it, and where.
+
+    Attributes:
+        value: The value.
+        origin: Where it stands.
+    """
+
+    value: Any
+    origin: Origin
+
+
+def shown(value: Any) -> str:
+    """Return a value for a message: on one line, not too long, and without what is secret in it."""
+    text = scrub(repr(value))
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _text(written: Written) -> str:
+    if not isinstance(written.value, str):
+        raise ConfigurationError('write a text between quotes, such as "this"')
+    return written.value.strip()
+
+
+def _location(written: Written, *, looks: bool = True) -> str:
+    value = written.value
+    if not isinstance(value, (str, Path)):
+        raise ConfigurationError('write a folder\'s path between quotes, or "memory://"')
+    return normal_location(
+        str(value).strip() if isinstance(value, str) else str(value), base=written.origin.base, looks=looks
+    )
+
+
+def _folder(written: Written) -> str:
+    # Not looked at: where nothing can be kept for later, results are delivered all the same.
+    location = _location(written, looks=False)
+    if location == MEMORY:
+        raise ConfigurationError("it has to survive a process; write a folder's path")
+    return location
+
+
+def _whole(written: Written) -> int:
+    value: Any = written.value
+    if isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
+        value = int(value.strip())
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(f"write a whole number of bytes, such as {_suggested(value)}")
+    if value < 0:
+        raise ConfigurationError("write a number of bytes that is not negative")
+    if value > _MOST_BYTES:
+        raise ConfigurationError(f"no disk and no memory is that large; write at most {_MOST_BYTES}")
+    return value
+
+
+def _suggested(value: Any) -> int:
+    """Return what was probably meant by something that is no whole number: `1e9`, `2000.0`."""
+    try:
+        number = 0.0 if isinstance(value, bool) else float(value)
+        return int(number) if LEAST_DISK <= number <= _MOST_BYTES else 10**9
+    except (TypeError, ValueError):
+        return 10**9
+
+
+def _disk_bytes(written: Written) -> int:
+    value = _whole(written)
+    if value < LEAST_DISK:
+        raise ConfigurationError(f"nothing fits into so little; write at least {LEAST_DISK} (bytes)")
+    return value
+
+
+def _number(written: Written) -> float | None:
+    value: Any = written.value
+    if value is None:
+        return None
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        value = float(value.strip())
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise ConfigurationError("write a number that is not negative, such as 0.7")
+    return value
+
+
+def _switch(written: Written) -> bool:
+    value = _SWITCH.get(written.value.strip().lower()) if isinstance(written.value, str) else written.value
+    if not isinstance(value, bool):
+        raise ConfigurationError("write true or false")
+    return value
+
+
+def _preset(written: Written) -> str:
+    value = _text(written)
+    if value.upper() not in PRESETS:
+        raise ConfigurationError(f"unknown policy; write one of {', '.join(PRESETS)}")
+    return Policy.named(value).name
+
+
+def _preset_or_none(written: Written) -> str | None:
+    return None if written.value is None else _preset(written)
+
+
+Check = Callable[[Written], Any]
+
+TOP: dict[str, Check] = {
+    "store": _location,
+    "memory_bytes": _whole,
+    "disk_bytes": _disk_bytes,
+    "policy": _preset,
+    "force_recompute": _switch,
+    "state": _folder,
+    "mlflow": _switch,
+}
+"""What is no table, each with what makes a value of it."""
+OF_PHASE: dict[str, Check] = {"policy": _preset_or_none, "temperature": _number, "max_age": _number}
+TABLES_OF_PHASE: dict[str, Check] = {"scope": _text, "roles": _preset}
+
+
+def names_at(where: Where) -> list[str] | None:
+    """Return what may be set in the table of this name; None where names are the user's own.
+
+    Raises:
+        KeyError: If it is no table.
+    """
+    if not where:
+        return [*TOP, "phases"]
+    if where == ("phases",):
+        return None
+    if where[0] == "phases" and len(where) == 2:
+        return [*OF_PHASE, *TABLES_OF_PHASE]
+    if where[0] == "phases" and len(where) == 3 and where[2] in TABLES_OF_PHASE:
+        return None
+    raise KeyError(where)
+
+
+def is_blank(where: Where, value: Any) -> bool:
+    """Tell whether a value says nothing: an empty text, or None. What a scope holds is the user's own."""
+    if value is None:
+        return len(where) == 1  # for a phase it is a value: its temperature is left as it is
+    return isinstance(value, str) and not value.strip() and where[2:3] != ("scope",)
+
+
+def checked(where: Where, written: Written) -> Any:
+    """Return the value that is meant.
+
+    Raises:
+        ConfigurationError: If it cannot be used; the message says which setting, where it stands, and what to write.
+    """
+    check = TOP[where[0]] if len(where) == 1 else (OF_PHASE | TABLES_OF_PHASE)[where[2]]
+    try:
+        return check(written)
+    except ConfigurationError as error:
+        value = "" if where[2:3] == ("scope",) else f" cannot be {shown(written.value)}"
+        raise ConfigurationError(f"setting {'.'.join(where)!r} {written.origin}{value}: {error}") from error

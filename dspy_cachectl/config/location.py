@@ -1,0 +1,76 @@
+"""Which folder is meant by a text that somebody wrote."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from dspy_cachectl.boundary.secrets import scrub
+from dspy_cachectl.errors import ConfigurationError
+
+MEMORY = "memory://"
+_IN_MEMORY = frozenset({"memory", "memory:", MEMORY})
+
+
+def folder_of(location: str, *, base: Path | None = None, looks: bool = True) -> Path | None:
+    """Return the folder that a store's location names, absolute, or None for a store in memory.
+
+    Args:
+        location: A folder's path, `file:///path`, or `memory://`.
+        base: The folder that it is relative to. None: the working directory.
+        looks: Whether to look if something else is there.
+
+    Raises:
+        ConfigurationError: If the location is of a kind that is not known, or cannot be a folder's.
+    """
+    said = repr(scrub(location))
+    if location in _IN_MEMORY:
+        return None
+    if "://" in location:
+        scheme, _, rest = location.partition("://")
+        if scheme != "file" or not rest:
+            raise ConfigurationError(f"unknown store {said}: write a folder's path, 'file:///path' or 'memory://'")
+        location = rest
+    try:
+        # Not `resolve`: what a link means is asked each time, as for every other path.
+        folder = (base or Path.cwd()) / Path(location).expanduser()
+    except RuntimeError as error:
+        raise ConfigurationError(f"{said} names no user's home; write the whole path of the folder") from error
+    except OSError as error:
+        raise ConfigurationError(
+            f"{said} is relative to a working directory that is gone ({error.strerror})"
+        ) from error
+    if looks:
+        _check(folder, said)
+    return folder
+
+
+def _check(folder: Path, said: str) -> None:
+    """Look at the nearest of a folder and those above it that is there: nothing can be made in what is no folder."""
+    for path in (folder, *folder.parents):
+        try:
+            mode = path.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            if not path.is_symlink():
+                continue
+            raise ConfigurationError(f"{str(path)!r} is a link that leads nowhere; name a folder") from None
+        except PermissionError:
+            return  # who uses it says so, and what to do
+        except (OSError, ValueError) as error:  # too long, a circle of links, a NUL, half of a pair of surrogates
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigurationError(f"{said} cannot be a folder's path ({reason}); name a folder") from error
+        if not stat.S_ISDIR(mode):
+            kind = "a file" if stat.S_ISREG(mode) else "no folder"
+            raise ConfigurationError(f"{str(path)!r} is {kind}; name a folder")
+        return
+
+
+def normal_location(location: str, *, base: Path | None = None, looks: bool = True) -> str:
+    """Return a location as it is to be kept: a folder's whole path, or `memory://`.
+
+    Raises:
+        ConfigurationError: As for `folder_of`.
+    """
+    folder = folder_of(location, base=base, looks=looks)
+    return MEMORY if folder is None else os.fspath(folder)
