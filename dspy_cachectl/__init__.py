@@ -50,7 +50,7 @@ if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is compute
     from dspy_cachectl.replay.cassettes import Cassette as Cassette, cassette as cassette
     from dspy_cachectl.reports.comparison import Comparison as Comparison, compare as compare
     from dspy_cachectl.reports.report import EvalReport as EvalReport
-    from dspy_cachectl.tracking import protect_mlflow as protect_mlflow
+    from dspy_cachectl.tracking import find_mlflow_run as find_mlflow_run, protect_mlflow as protect_mlflow
     from dspy_cachectl.tracking.callbacks import mlflow_callbacks as mlflow_callbacks
     from dspy_cachectl.tracking.log import log_to_mlflow as log_to_mlflow
 
@@ -80,6 +80,7 @@ _HOMES = {
     "configure": "config",
     "current_phase": "context.ruling",
     "evaluate": "evaluation.running",
+    "find_mlflow_run": "tracking",
     "install": "calls.installation",
     "last_phase": "context.ruling",
     "last_report": "evaluation.last",
