@@ -273,7 +273,7 @@ def _check_regular(found: os.stat_result) -> None:
 def _is_foreign(path: Path, heads: Sequence[bytes]) -> bool:
     head = beginning(path) if is_plain_file(path) else None
     if head is None:  # SQLite may have removed it this moment; and a folder it neither reads nor removes
-        return is_there(path) and not path.is_dir()
+        return is_there(path) and (path.is_symlink() or not path.is_dir())
     return not any(_agree(head, one) for one in heads)
 
 

@@ -20,6 +20,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from dspy_cachectl.boundary.ownership import database_head
+from dspy_cachectl.boundary.writing import lock_at, make_private
 from dspy_cachectl.errors import CachectlError
 from dspy_cachectl.tracking import installed
 from dspy_cachectl.tracking.record import safe_line, without_credentials
@@ -92,6 +94,9 @@ def make_ready(address: str, lock_folder: Path) -> None:
     Raises:
         DatabaseError: MLflow cannot do it, and why.
     """
+    file = file_of(address)
+    if file is not None and database_head(file) is not None:
+        raise DatabaseError(f"{file} is a database of dspy_cachectl, and MLflow's tables do not go in there")
     if installed.head_revision() is None or is_ready(address):
         return  # without MLflow's migrations there is nothing to do
     order = {"path": sys.path, "address": address, "lock": str(lock_folder / f"{_digest(address)}.lock")}
@@ -119,11 +124,9 @@ def make_ready(address: str, lock_folder: Path) -> None:
 
 def main(address: str, lock: str) -> None:
     """Make a database, or migrate it: what the process of its own does."""
-    import filelock
-
     _ignore_signals()
-    Path(lock).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with filelock.FileLock(lock, timeout=_PATIENCE, mode=0o600):
+    make_private(Path(lock).parent)
+    with lock_at(Path(lock), timeout=_PATIENCE):
         if not is_ready(address):
             _make(address)
 
