@@ -73,7 +73,7 @@ def left_behind(path: Path) -> Iterator[tuple[Path, list[Recording]]]:
         StoreUnavailableError: If one cannot be read, or is not ours.
     """
     for file in sorted(path.parent.absolute().glob(f".{glob.escape(path.name)}.????????.unsaved")):
-        rows = [] if file in _open else _rows(file)
+        rows = [] if file in _open or file.is_symlink() else _rows(file)
         # One without rows may be somebody's who has just begun.
         if rows and not any(_is_in_use(process) for process in {process for process, _ in rows}):
             try:
