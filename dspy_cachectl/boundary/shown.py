@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
+_SHELL = re.compile(r"[\w/@][\w./:@+,=%-]*")
+_FORMULA = re.compile(r"[\s\x00-\x1f]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
+
 # They only say how the letters beside them are joined: emoji of several parts, and Persian, are not readable without.
 _JOINERS = frozenset("\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}")
 
@@ -9,6 +14,16 @@ _JOINERS = frozenset("\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}")
 def harmless(text: str) -> str:
     """Return a text in one line that is only shown: what a terminal or a browser would obey is escaped."""
     return "".join(map(_shown, text))
+
+
+def is_harmless_for_shells(text: str) -> bool:
+    """Tell whether a text may be put on a command line: no shell takes anything in it for more than a letter."""
+    return _SHELL.fullmatch(text) is not None
+
+
+def harmless_cell(text: str) -> str:
+    """Return a text that no spreadsheet takes for a formula: an apostrophe stands before it, which is not shown."""
+    return f"'{text}" if _FORMULA.match(text) else text
 
 
 def harmless_lines(text: str) -> str:

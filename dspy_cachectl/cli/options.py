@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeAlias, get_type_hints
 
 import typer
 
+from dspy_cachectl.boundary.shown import is_harmless_for_shells
 from dspy_cachectl.cli.output import print_line
 from dspy_cachectl.config import folder_of, settings
 from dspy_cachectl.errors import ConfigurationError
@@ -88,7 +89,7 @@ def _names_of(field: str) -> Callable[[typer.Context, str], list[str]]:
         except Exception:  # noqa: BLE001 - a shell that is completing a line shows no errors
             return []
         names = {str(getattr(label, field)) for label in labels if label.is_answer}
-        found = sorted(name for name in names if name and name.isprintable() and name.startswith(incomplete))
+        found = sorted(name for name in names if is_harmless_for_shells(name) and name.startswith(incomplete))
         return found[:_MOST_OFFERED]
 
     return complete

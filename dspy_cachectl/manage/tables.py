@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dspy_cachectl.boundary.shown import harmless_cell
 from dspy_cachectl.boundary.writing import STANDARD_OUTPUT, check_new, write_output_of_command
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError
 from dspy_cachectl.predictions.rows import PredictionRow
 from dspy_cachectl.reports.texts import as_json
 
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 _PLAIN = (
     "example_key",
     "occurrence",
@@ -79,7 +79,7 @@ def _csv(table: list[dict[str, Any]], columns: list[str]) -> bytes:
 
 
 def _harmless(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
+    return harmless_cell(value) if isinstance(value, str) else value
 
 
 def _parquet(table: list[dict[str, Any]], columns: list[str]) -> bytes:

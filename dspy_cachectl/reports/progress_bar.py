@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+from dspy_cachectl.boundary.shown import harmless
+
 Advance = Callable[[int, int], None]
 """Told how much is done, and of how much."""
 
@@ -35,12 +37,12 @@ def progress(title: str, *, shown: bool | None = None) -> Iterator[Callable[...,
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[facts]}"),
+        TextColumn("{task.fields[facts]}", markup=False),
     )
     # The stream is named: what is silenced meanwhile by redirecting stderr is not this.
     with Progress(*columns, console=Console(file=sys.stderr), transient=shown is None) as bar:
-        task = bar.add_task(title, total=None, facts="")
-        yield lambda done, total, facts=str: bar.update(task, completed=done, total=total, facts=facts())
+        task = bar.add_task(harmless(title), total=None, facts="")
+        yield lambda done, total, facts=str: bar.update(task, completed=done, total=total, facts=harmless(facts()))
 
 
 def watched(items: Iterable[T], total: int, advance: Advance | None) -> Iterator[T]:

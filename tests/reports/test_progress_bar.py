@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from dspy_cachectl.boundary.shown import harmless
 from dspy_cachectl.reports.progress_bar import progress
 
 
@@ -22,3 +23,13 @@ def test_nobody_is_shown_nothing(shown: bool | None, capsys: pytest.CaptureFixtu
     with progress("program", shown=shown) as show:
         show(2, 3, lambda: pytest.fail("asked for facts"))
     assert ("", "") == capsys.readouterr()
+
+
+@pytest.mark.parametrize("name", ["llama [/INST]", "[link=file:///etc]x", "\x1b]0;title\x07\x9b2J"])
+def test_a_name_is_shown_as_it_is(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Neither markup nor control characters of a name, or of what is said beside the bar, are obeyed."""
+    with progress(name, shown=True) as show:
+        show(1, 2, lambda: name)
+    said = capfd.readouterr().err
+    assert 2 <= "".join(said.split()).count("".join(harmless(name).split()))
+    assert not {"\x07", "\x9b"} & set(said)
