@@ -38,13 +38,6 @@ def install(store: str | os.PathLike[str] | Sequence[Store] | None = None) -> Ma
         stores = open_stores(os.fspath(store), memory_bytes=chosen.memory_bytes, disk_bytes=chosen.disk_bytes)
     else:
         stores = list(store)
-    for one in stores:
-        if isinstance(one, FolderReader) and one.is_of_newer_version():
-            state.say_once(
-                f"newer:{one.path}",
-                f"the store {one.path} is of a newer dspy-cachectl, and is left as it is: its answers are not served, "
-                "and what is bought is not kept. Upgrade dspy-cachectl, or name another store",
-            )
     with state.installing:
         # A store of the user's own stays, whatever is configured later.
         state.opened_with = None
@@ -132,7 +125,18 @@ def _follow_settings() -> None:
 on_change(_follow_settings)
 
 
+def _say_what_is_newer(stores: Sequence[Store]) -> None:
+    for store in stores:
+        if isinstance(store, FolderReader) and store.is_of_newer_version():
+            state.say_once(
+                f"newer:{store.path}",
+                f"the store {store.path} is of a newer dspy-cachectl, and is left as it is: its answers are not "
+                "served, and what is bought is not kept. Upgrade dspy-cachectl, or name another store",
+            )
+
+
 def _put(cache: ManagedCache) -> ManagedCache:
+    _say_what_is_newer(cache.tiers.stores)
     with dspy._cache_lock:  # noqa: SLF001 - the lock that DSPy's own lazy build holds
         found = vars(dspy).get("cache")
         if not isinstance(found, ManagedCache):
