@@ -1,15 +1,18 @@
 """The commands put together, and how a command ends."""
 
+import contextlib
+import errno
 import io
 import os
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from dspy_cachectl.boundary.shown import harmless_lines
 from dspy_cachectl.cli import checking, looking, mlflow, predictions, removing, run, transfer
 from dspy_cachectl.cli.options import StoreOption
+from dspy_cachectl.cli.output import OutputError
 from dspy_cachectl.errors import CachectlError
 
 FAILED = 1
@@ -94,25 +97,49 @@ app.command("demo")(run.run_demo)
 app.add_typer(mlflow.app)
 
 
+class _Output(io.FileIO):
+    """The standard output, whose errors are told from those of every other file."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or 0
+        except OSError as error:
+            raise OutputError(error.errno, error.strerror) from error
+
+
 def main() -> NoReturn:
     """Run the command line and leave with its exit code. An error of this package is one message, not a trace."""
+    if sys.stdout is None:  # it was closed
+        sys.exit(_failed("the standard output is closed"))
     if isinstance(sys.stdout, io.TextIOWrapper):
+        binary = io.BufferedWriter(_Output(sys.stdout.fileno(), "wb", closefd=False))
         # A terminal of another script is no reason to fail.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    code: int | str | None
+        sys.stdout = io.TextIOWrapper(
+            binary, sys.stdout.encoding, "backslashreplace", line_buffering=sys.stdout.line_buffering
+        )
+    try:
+        code = _run()
+        sys.stdout.flush()
+    except OutputError as error:
+        # Python would flush, and complain, once more at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Who reads the output (`| head`) has seen enough.
+        is_a_pipe = error.errno == errno.EPIPE
+        code = FAILED if is_a_pipe else _failed(f"the standard output cannot be written: {error.strerror}")
+    sys.exit(code)
+
+
+def _run() -> int | str | None:
     try:
         app(prog_name="dspy-cachectl")
-        code = 0
     except SystemExit as end:
-        code = end.code
+        return end.code
     except CachectlError as error:
-        print(f"dspy-cachectl: {harmless_lines(str(error))}", file=sys.stderr)
-        code = FAILED
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Who reads the output (`| head`) has seen enough. Python would flush, and complain, once more at exit;
-        # the exit code is the one that typer gives when it notices first.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = FAILED
-    sys.exit(code)
+        return _failed(str(error))
+    return 0
+
+
+def _failed(message: str) -> int:
+    with contextlib.suppress(OSError):  # nobody can be told
+        print(f"dspy-cachectl: {harmless_lines(message)}", file=sys.stderr)
+    return FAILED

@@ -24,6 +24,10 @@ _LEAST = 16
 """How much room is left at least for a column that is cut."""
 
 
+class OutputError(OSError):
+    """The standard output takes no more."""
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON, in ASCII so that it survives any pipe and any terminal."""
     print(json.dumps(as_json(value), indent=2))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dspy_cachectl.cli.options import wrong_usage
+from dspy_cachectl.cli.output import OutputError
 from dspy_cachectl.config import configure, normal_location
 from dspy_cachectl.errors import CachectlError, ConfigurationError
 
@@ -117,6 +118,8 @@ def _run(target: str, arguments: Sequence[str], *, is_module: bool) -> None:
         if not isinstance(end.code, int):
             sys.stderr.write(f"{end.code}\n")
         raise _ScriptFailedError(end.code if isinstance(end.code, int) else 1) from None
+    except OutputError:
+        raise  # as for every command: no fault of the script's
     except Exception as error:  # noqa: BLE001 - whatever a script raises
         traceback.print_exception(type(error), error, _within(error.__traceback__))
         raise _ScriptFailedError(1) from None
