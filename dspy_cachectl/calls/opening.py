@@ -15,6 +15,7 @@ import dspy
 
 from dspy_cachectl.calls import adapter
 from dspy_cachectl.calls.call import Asked, Call, current_call
+from dspy_cachectl.calls.versioned import VersionedFunction
 from dspy_cachectl.context.open_cassette import EACH_A_DRAW, UNCACHED_RUN, OpenCassette
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import Ruling, phase_here
@@ -113,16 +114,30 @@ def open_plain_call(request: Mapping[str, Any], *, lm: Any = None, options: Mapp
         policy=policy,
         decision=ruling.decide(policy, kind, model),
         endpoint=endpoint,
+        version=getattr(shared.get("model"), "version", None) if kind is Kind.EMBEDDING else None,
         temperature=shared.get("temperature"),
         program_rollout_id=shared.get("rollout_id"),
         local=kind is Kind.EMBEDDING and callable(shared.get("model")),
     )
-    with contextlib.suppress(draws.UncacheableError, UnstableError):
+    try:
         if asked.local:
-            # A function of the user's is told from others by all that it rests on, or is not cached.
-            shared["model"] = f"{model}#{code_fingerprint(shared['model'], exact=True)}"
+            # A function of the user's is told from others by its version or all that it rests on, or is not cached.
+            shared["model"] = _identity_of(shared["model"], model)
         _identify(asked, shared)
+    except (draws.UncacheableError, UnstableError) as error:
+        if asked.local:
+            state.say_once(
+                f"embedder:{model}",
+                f"what {model!r} embeds is computed each time, and not kept: {error}. Give it a version, which you "
+                "change when it changes: cachectl.Embedder(function, version=...)",
+            )
     return Call(asked)
+
+
+def _identity_of(function: Any, name: str) -> str:
+    if isinstance(function, VersionedFunction):
+        return f"{function.identity}#versioned"
+    return f"{name}#{code_fingerprint(function, exact=True)}"
 
 
 def open_uncached_call(kind: Kind, model: str, role: str | None) -> Call:

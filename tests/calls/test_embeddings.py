@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
+import pickle
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -208,6 +210,80 @@ def test_functions_that_cannot_be_told_apart(embedder: dspy.Embedder) -> None:
     assert_counted(run.stats, uncacheable=2, requests=0)
     with cachectl.phase("check", Policy.REPLAY):
         assert dspy.Embedder(embed)("x").tolist() == [1.0]
+
+
+class Encoder(Weights):
+    """A model of a package: a method that counts, on weights that nothing can be told of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[list[str]] = []
+
+    def encode(self, texts: list[str], by: int = 1) -> list[list[float]]:
+        self.calls.append(texts)
+        return [[float(by * len(text))] for text in texts]
+
+    __call__ = encode
+
+
+class CopiedEncoder(Encoder):
+    """One that DSPy can copy, as it does with a function that has no version."""
+
+    def __deepcopy__(self, memo: Any) -> CopiedEncoder:
+        return self
+
+
+WAYS: dict[str, Callable[[Encoder], Any]] = {
+    "method": lambda encoder: encoder.encode,
+    "object": lambda encoder: encoder,
+    "partial": lambda encoder: partial(encoder.encode, by=1),
+    "lambda": lambda encoder: lambda texts: encoder.encode(texts, by=1),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_version_of_ones_own(way: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Without one it is computed each time, which is said once; with one its vectors are kept, sync and async."""
+    for _ in range(2):
+        encoder: Encoder = CopiedEncoder()
+        plain = dspy.Embedder(WAYS[way](encoder))
+        with cachectl.phase("eval") as run:
+            assert [[1.0], [1.0]] == [plain("x").tolist() for _ in range(2)]
+        assert_counted(run.stats, uncacheable=2, requests=0)
+        assert 2 == len(encoder.calls)
+    assert 1 == len([line for line in caplog.messages if "cachectl.Embedder(function, version=...)" in line])
+
+    for version, computed in (("1", 1), ("1", 0), ("2", 1)):
+        encoder = Encoder()
+        with cachectl.phase("eval") as run:
+            embedder = cachectl.Embedder(WAYS[way](encoder), version=version)
+            assert [3.0] == embedder("xyz").tolist() == asyncio.run(embedder.acall("xyz")).tolist()
+        assert computed == len(encoder.calls)
+        assert_counted(run.stats, fresh=computed, reused=2 - computed, requests=0)
+
+
+def test_two_functions_of_one_version(embedder: dspy.Embedder) -> None:
+    """A version is one of a function: another function, or another option, has vectors of its own."""
+    encoder = Encoder()
+    found = [
+        cachectl.Embedder(encoder.encode, version="1")("x"),
+        cachectl.Embedder(lengths, version="1")("x"),
+        cachectl.Embedder(encoder.encode, version="1")("x", by=2),
+    ]
+    assert [1.0, 1.0, 2.0] == [float(vector[0]) for vector in found]
+    assert [1, 2, 1] == [len(vector) for vector in found]
+
+
+def test_a_version_of_a_hosted_model(endpoint: Endpoint) -> None:
+    """It keeps what another version has embedded apart; a copy of the embedder has it, too."""
+    options: dict[str, Any] = {"api_base": endpoint.url, "api_key": "sk-test-secret"}
+    for version in ("1", "2", "1", None):
+        one = cachectl.Embedder("openai/test-embedding", version=version, **options)
+        for copied in (one, copy.deepcopy(one), pickle.loads(pickle.dumps(one))):
+            copied(TEXTS)
+    assert 3 == endpoint.requests
+    with pytest.raises(cachectl.ConfigurationError, match="not empty"):
+        cachectl.Embedder("openai/test-embedding", version=" ")
 
 
 def test_replayed(endpoint: Endpoint, embedder: dspy.Embedder) -> None:
