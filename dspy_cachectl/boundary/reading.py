@@ -24,11 +24,11 @@ from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, StoreUna
 
 MB = 1024 * 1024
 
-LARGEST_VALUE = 32 * MB
+LARGEST_VALUE = 13 * MB
 """How many bytes one value may have, unpacked: an entry, a line, a block. As a text of Python it may take four times
 as many."""
 
-MOST_VALUES = 2_000_000
+MOST_VALUES = 1_500_000
 _CONTAINER = 4
 """How many values a text of JSON may hold, and how many of them a list or an object counts for: each takes far more
 memory than the two bytes that it is written with."""
@@ -42,6 +42,8 @@ _LARGEST_WINDOW = 8 * MB
 """How much memory zstd may take to unpack a file, in bytes; what this package writes takes a quarter."""
 _LONGEST_FRAME_HEADER = 18
 
+_LONG_NUMBER = re.compile(rb"0[xob][0-9a-fA-F_]{3000}")
+"""A number that Python reads, and refuses to write out in a message."""
 _TEXT = re.compile(rb'"[^"]*"?')
 
 _LOCAL = threading.local()  # one for each thread: a decompressor may not be shared
@@ -315,3 +317,5 @@ def _check_toml(data: bytes, path: Path) -> None:
     dots = max((line.count(b".") for line in data.splitlines()), default=0)
     if dots > _LONGEST_KEY or sum(map(data.count, b".[{")) > _MOST_KEYS:
         raise CorruptEntryError(f"{path} has more tables, lists and parts of keys than are read")
+    if _LONG_NUMBER.search(data):
+        raise CorruptEntryError(f"{path} has a number of thousands of digits")

@@ -10,10 +10,16 @@ _FORMULA = re.compile(r"[\s\x00-\x1f]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
 # They only say how the letters beside them are joined: emoji of several parts, and Persian, are not readable without.
 _JOINERS = frozenset("\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}")
 
+_PIECE = 64 * 1024
+
 
 def harmless(text: str) -> str:
     """Return a text in one line that is only shown: what a terminal or a browser would obey is escaped."""
-    return "".join(map(_shown, text))
+    if text.isprintable():
+        return text
+    # By pieces: a list of all its characters would take eight times as much memory as the text.
+    pieces = (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
+    return "".join("".join(map(_shown, piece)) for piece in pieces)
 
 
 def is_harmless_for_shells(text: str) -> bool:

@@ -26,6 +26,9 @@ _ARRAY_KINDS = "biufcmMSU"
 """NumPy's kinds of elements that are numbers, times or text of a fixed length."""
 _ELEMENT = re.compile(rf"[<>|]([{_ARRAY_KINDS}])(\d{{1,9}})(\[\w+\])?")
 
+_MOST_OBJECTS = 50_000
+"""How many objects a value may hold that has tags: each may become one of LiteLLM's, of some kilobytes."""
+
 RESPONSE_CLASSES = {
     "ModelResponse": "litellm.types.utils",
     "TextCompletionResponse": "litellm.types.utils",
@@ -62,6 +65,8 @@ def dumps(value: Any) -> tuple[bytes, bool]:
         raise UnstorableError(f"the value cannot be written as JSON: {error}") from error
     if holds_too_many(data):
         raise UnstorableError(f"the value holds more than {MOST_VALUES:,} values")
+    if encoder.tagged and _has_too_many_objects(plain, data.count(b"{")):
+        raise UnstorableError(f"the response holds more than {_MOST_OBJECTS:,} objects")
     return data, encoder.tagged
 
 
@@ -72,10 +77,33 @@ def loads(data: bytes, *, tagged: bool) -> Any:
         CorruptEntryError: If the data is not what `dumps` makes, or a package that it needs is not installed here.
     """
     value = parsed(data)
+    if tagged and _has_too_many_objects(value, data.count(b"{")):
+        raise CorruptEntryError(f"the entry's value cannot be decoded: it holds more than {_MOST_OBJECTS:,} objects")
     try:
         return _untag(value) if tagged else value
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, ImportError) as error:
         raise CorruptEntryError(f"the entry's value cannot be decoded: {error}") from error
+
+
+def _has_too_many_objects(value: Any, most: int) -> bool:
+    """Tell whether more objects of other packages would be made of a value than is reasonable.
+
+    Args:
+        value: The value in its stored form.
+        most: How many objects it has at most.
+    """
+    if most <= _MOST_OBJECTS:
+        return False
+    weight, waiting = 0.0, [(value, 1.0)]
+    while waiting:
+        item, each = waiting.pop()
+        if isinstance(item, list):
+            waiting.extend((one, each) for one in item)
+        elif isinstance(item, dict):
+            weight += each
+            # There are twenty for each token, and they are small.
+            waiting.extend((one, 0.25 if name == "logprobs" else each) for name, one in item.items())
+    return weight > _MOST_OBJECTS
 
 
 def readable(value: Any) -> Any:

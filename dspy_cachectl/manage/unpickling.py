@@ -15,19 +15,24 @@ import math
 import multiprocessing
 import pickle
 import re
+import time
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import orjson
 
+from dspy_cachectl.boundary.reading import LARGEST_VALUE, MB, parsed
 from dspy_cachectl.entries.values import RESPONSE_CLASSES, Encoder, UnstorableError
 from dspy_cachectl.errors import CorruptEntryError, StoreUnavailableError
 
-LARGEST = 64 * 1024 * 1024
+LARGEST = LARGEST_VALUE
 """Up to so many bytes a pickle is looked at."""
-MOST_MEMORY = 2 * 1024**3
-MOST_SECONDS = 60.0
+MOST_MEMORY = 256 * MB
+MOST_SECONDS = 5.0
+_MOST_LOST = 15.0
+"""For how many seconds values are tried that come to nothing: a folder may hold thousands that take long."""
 
 _START = 120.0
 _PACKAGES = ("litellm.types.", "openai.types.")
@@ -44,12 +49,13 @@ class Unpickler(contextlib.AbstractContextManager["Unpickler"]):
 
     Args:
         seconds: How long one value may take.
-        memory: How many bytes of memory that process may have, where the system can hold it to that.
+        memory: How many bytes of memory that process may take for it, where the system can hold it to that.
     """
 
     def __init__(self, *, seconds: float = MOST_SECONDS, memory: int = MOST_MEMORY) -> None:
         self._seconds = seconds
         self._memory = memory
+        self._lost = 0.0
         self._child: BaseProcess | None = None
         self._connection: Connection | None = None
 
@@ -65,6 +71,16 @@ class Unpickler(contextlib.AbstractContextManager["Unpickler"]):
         """
         if len(data) > LARGEST:
             raise RefusedPickleError(f"the pickle has {len(data):,} bytes, more than {LARGEST:,}")
+        if self._lost > _MOST_LOST:
+            raise RefusedPickleError(f"those before it took {self._lost:.0f} s and came to nothing; it is not tried")
+        started = time.monotonic()
+        try:
+            return self._read(data)
+        except RefusedPickleError:
+            self._lost += time.monotonic() - started
+            raise
+
+    def _read(self, data: bytes) -> Any:
         connection = self._connection or self._start()
         try:
             connection.send_bytes(data)
@@ -77,7 +93,10 @@ class Unpickler(contextlib.AbstractContextManager["Unpickler"]):
             raise RefusedPickleError(f"reading the pickle took more than {self._seconds:g} s")
         if reply[:1] == _REFUSED:
             raise RefusedPickleError(reply[1:].decode())
-        return orjson.loads(reply[1:])
+        try:
+            return parsed(reply[1:])
+        except CorruptEntryError as error:
+            raise RefusedPickleError(str(error)) from error
 
     def _start(self) -> Connection:
         # Spawned, not forked: what this process has open is nothing to a pickle.
@@ -120,13 +139,18 @@ def _limit_memory(wanted: int) -> None:
         import resource
 
         _, most = resource.getrlimit(resource.RLIMIT_AS)
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        wanted += pages * resource.getpagesize()
         limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
         resource.setrlimit(resource.RLIMIT_AS, (limit, most))
 
 
 def _reply(data: bytes) -> bytes:
     try:
-        return _READ + orjson.dumps(_StoredForm().walk(_InertUnpickler(io.BytesIO(data)).load()))
+        written = orjson.dumps(_StoredForm().walk(_InertUnpickler(io.BytesIO(data)).load()))
+        if len(written) > LARGEST_VALUE:
+            return _REFUSED + f"it becomes {len(written):,} bytes, more than {LARGEST_VALUE:,}".encode()
+        return _READ + written
     except UnstorableError as error:
         return _REFUSED + str(error).encode("utf-8", "backslashreplace")
     except Exception as error:  # noqa: BLE001 - whatever a pickle made of any bytes raises

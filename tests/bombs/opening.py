@@ -1,0 +1,206 @@
+"""Open a hostile file as people's programs and commands do, and print what that took: run as a script.
+
+What is measured is the memory of this process, at its highest, over what it had when everything was imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def main(place: str, folder: str) -> None:
+    """Print how opening it ended, how much memory it took, in bytes, and how long, in seconds."""
+    _import_all()
+    os.chdir(folder)
+    # A peak of before this does not hide one of afterwards.
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before, started = _memory(), time.monotonic()
+    outcome: Any
+    try:
+        outcome = PLACES[place](Path(folder))
+    except Exception as error:  # noqa: BLE001 - the test judges it
+        outcome = f"{type(error).__name__}: {str(error)[:300]}"
+    seconds, grown = time.monotonic() - started, _memory() - before
+    print(json.dumps({"outcome": outcome, "grown": grown, "seconds": seconds}))
+
+
+def _memory() -> int:
+    found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def _import_all() -> None:
+    import litellm  # noqa: F401
+
+    import dspy_cachectl
+    from dspy_cachectl import manage
+    from dspy_cachectl.cli import app, checking, looking, predictions, transfer  # noqa: F401
+    from dspy_cachectl.manage import exchange  # noqa: F401
+    from tests.predictions import support  # noqa: F401
+
+    dspy_cachectl.stats()
+    manage.verification.Report(exists=False)
+
+
+def _commands(*commands: list[str]) -> list[str]:
+    """Run commands one after the other. Return how each ended that did not end as a command may."""
+    from dspy_cachectl.cli import main as run
+
+    ended = []
+    for command in commands:
+        sys.argv = ["dspy-cachectl", *command]
+        out, err = io.StringIO(), io.StringIO()
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                run()
+        except SystemExit as end:
+            if end.code not in {0, 1, 2, 3}:
+                ended.append(f"{command}: {end.code}")
+        except BaseException as error:  # noqa: BLE001 - a traceback, which is what is looked for
+            ended.append(f"{command}: {type(error).__name__}: {str(error)[:200]}")
+    return ended
+
+
+def _store(folder: Path) -> list[str]:
+    """Look at the entries of a store with every command that reads one."""
+    from dspy_cachectl.stores.disk import DiskStore
+
+    keys = [str(key) for key in DiskStore(folder / "store").keys()][:3]  # noqa: SIM118 - not a mapping
+    at = ["--store", str(folder / "store")]
+    shown = [[*at, *command, *json_] for json_ in ([], ["--json"]) for command in (["ls"], ["runs"], ["stats"])]
+    shown += [[*at, "show", key, *json_] for json_ in ([], ["--json"]) for key in keys]
+    shown += [[*at, "ls", "--contains", "word"], [*at, "verify"]]
+    shown += [[*at, "export", str(folder / "out.jsonl"), "--force"], [*at, "prune", "--yes"]]
+    shown += [[*at, "explain", key] for key in keys[:1]]
+    return _commands(*shown)
+
+
+def _answers(folder: Path) -> list[str]:
+    """Have the entries of a store served, as calls do."""
+    from dspy_cachectl.entries import records
+    from dspy_cachectl.errors import StoreError
+    from dspy_cachectl.stores.disk import DiskStore
+
+    store, bad = DiskStore(folder / "store"), []
+    for key in store.keys():  # noqa: SIM118 - not a mapping
+        try:
+            records.decode(store.get(str(key)) or b"")
+        except StoreError:
+            pass
+        except Exception as error:  # noqa: BLE001 - the test judges it
+            bad.append(f"{type(error).__name__}: {str(error)[:200]}")
+    return bad
+
+
+def _cassette(folder: Path) -> list[str]:
+    """Replay a cassette, look at it, and import it."""
+    import dspy_cachectl as cachectl
+
+    (path,) = folder.glob("answers.jsonl*")
+    bad = []
+    try:
+        with cachectl.cassette(path):
+            pass
+    except cachectl.StoreError:
+        pass
+    except Exception as error:  # noqa: BLE001 - the test judges it
+        bad.append(f"{type(error).__name__}: {str(error)[:200]}")
+    at = ["--store", str(folder / "store")]
+    return bad + _commands([*at, "import", str(path)], [*at, "ls"], [*at, "verify"])
+
+
+def _predictions(folder: Path) -> list[str]:
+    """Evaluate over kept predictions, and look at them with every command."""
+    import logging
+
+    from dspy_cachectl.predictions.library import Library
+    from tests.predictions.support import evaluate, examples
+
+    logging.disable(logging.CRITICAL)
+    at = ["--predictions", str(folder / "kept")]
+    names = [path.name for path in (folder / "kept").glob("*.json*")]
+    commands = [
+        ["predictions", "ls", *at],
+        ["predictions", "ls", *at, "--json"],
+        ["verify", "--predictions", str(folder / "kept")],
+    ]
+    commands += [["predictions", "show", name, *at] for name in names]
+    commands += [["predictions", "export", name, str(folder / "out.csv"), *at, "--force"] for name in names]
+    ended = _commands(*commands)
+    session = evaluate(Library(folder / "kept"), examples(3), run_id="one")
+    return ended + ([] if session.path.exists() else ["the evaluation did not go on"])
+
+
+def _outbox(folder: Path) -> list[str]:
+    """Look at what waits for a tracking server."""
+    os.environ["DSPY_CACHECTL_STATE"] = str(folder / "state")
+    return _commands(["mlflow", "status"], ["mlflow", "status", "--json"], ["mlflow", "sync", "--dry-run"])
+
+
+def _dspys_cache(folder: Path) -> list[str]:
+    """Import what DSPy's own cache holds."""
+    at = ["--store", str(folder / "store")]
+    return _commands([*at, "import", str(folder / "dspy"), "--from-dspy"], [*at, "ls"])
+
+
+def _settings(folder: Path) -> list[str]:
+    """Read the settings, as programs and commands do."""
+    from dspy_cachectl.config import settings
+    from dspy_cachectl.errors import ConfigurationError
+
+    with contextlib.suppress(ConfigurationError):
+        settings()
+    return _commands(["config", "show"], ["ls"], ["stats"])
+
+
+def _report(folder: Path) -> str | None:
+    """Load a report."""
+    import dspy_cachectl as cachectl
+
+    try:
+        report = cachectl.EvalReport.load(folder / "report.json")
+        str(report)
+    except cachectl.CachectlError:
+        pass
+    return None
+
+
+def _request(folder: Path) -> list[str]:
+    """Explain a request in a file."""
+    return _commands(["--store", str(folder / "store"), "explain", "--request", str(folder / "request.json")])
+
+
+def _unsaved(folder: Path) -> list[str]:
+    """Go on with a recording that was cut."""
+    import dspy_cachectl as cachectl
+
+    try:
+        with cachectl.cassette(folder / "answers.jsonl", "new"):
+            pass
+    except cachectl.CachectlError:
+        pass
+    return []
+
+
+PLACES: dict[str, Callable[[Path], Any]] = {
+    "store": _store,
+    "answers": _answers,
+    "cassette": _cassette,
+    "predictions": _predictions,
+    "outbox": _outbox,
+    "dspy": _dspys_cache,
+    "settings": _settings,
+    "report": _report,
+    "request": _request,
+    "unsaved": _unsaved,
+}
