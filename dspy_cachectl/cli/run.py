@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dspy_cachectl.boundary.shown import harmless_lines
 from dspy_cachectl.cli.options import wrong_usage
 from dspy_cachectl.cli.output import OutputError
 from dspy_cachectl.config import configure, normal_location
@@ -154,7 +155,7 @@ def _run_under(
         if opened is None and run is None:
             raise  # nothing was run
         # What phases and cassettes say at their end, in place of a trace through this package.
-        sys.stderr.write(f"dspy-cachectl: {error}\n")
+        sys.stderr.write(f"dspy-cachectl: {harmless_lines(str(error))}\n")
         code = 1
     sys.stdout.flush()
     _print_summary(opened, run)
@@ -164,7 +165,7 @@ def _run_under(
 def _print_summary(cassette: Cassette | None, run: PhaseRun | None) -> None:
     from dspy_cachectl.context.process import stats
 
-    print(f"\ndspy-cachectl: {stats()}", file=sys.stderr)
+    print(f"\ndspy-cachectl: {harmless_lines(str(stats()))}", file=sys.stderr)
     if cassette is not None:
         unused = f", {len(cassette.unused)} unused recordings" if cassette.unused else ""
         print(f"cassette: {cassette.path}: {cassette.recorded} recorded{unused}", file=sys.stderr)

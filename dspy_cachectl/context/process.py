@@ -10,6 +10,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.accounting.ledger import Ledger, Stats
+from dspy_cachectl.boundary.shown import harmless_lines
 
 if TYPE_CHECKING:
     from dspy.clients.cache import Cache
@@ -84,7 +85,7 @@ class Process:
             if topic in self._said:
                 return
             self._said.add(topic)
-        logger.warning(message)
+        logger.warning("%s", harmless_lines(message))
 
     def note_why_not_stored(self, asked: str | None, why: str) -> None:
         """Remember why an answer that was bought is not stored, to explain a miss."""
