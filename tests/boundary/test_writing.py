@@ -12,6 +12,7 @@ import pytest
 
 from dspy_cachectl.boundary.writing import check_writable, lock_at, make_private, write_whole, writing_whole
 from dspy_cachectl.errors import StoreUnavailableError
+from tests.faults.devices import make_device
 from tests.faults.disks import read_only, small_disk
 
 
@@ -68,19 +69,22 @@ def test_links_are_followed(tmp_path: Path, there: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["folder", "pipe", "socket", "circle", "/dev/null", "/dev/full", "/dev/stdout", "link"]
+    "kind", ["folder", "pipe", "socket", "circle", "device", "link to a device", "standard output"]
 )
 def test_only_files_are_written(tmp_path: Path, kind: str) -> None:
     """A folder, a pipe, a socket, a device or an open file of a process is an error at once, and stays what it is."""
-    path = Path(kind) if kind.startswith("/") else tmp_path / "place"
+    path = tmp_path / "place"
+    make_device(tmp_path / "device")
     listening = socket.socket(socket.AF_UNIX)
     {
         "folder": path.mkdir,
         "pipe": lambda: os.mkfifo(path),
         "socket": lambda: listening.bind(str(path)),
         "circle": lambda: path.symlink_to(path),
-        "link": lambda: path.symlink_to("/dev/null"),
-    }.get(kind, lambda: None)()
+        "device": lambda: make_device(path),
+        "link to a device": lambda: path.symlink_to(tmp_path / "device"),
+        "standard output": lambda: path.symlink_to("/proc/self/fd/1"),
+    }[kind]()
     before = path.lstat()
     for write in (
         lambda: write_whole(path, b"x", what="the report"),

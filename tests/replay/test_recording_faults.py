@@ -22,6 +22,7 @@ from dspy_cachectl.replay import files, unsaved
 from dspy_cachectl.stores.database import Database
 from tests.calls.support import MakeLM, assert_counted, evaluate, examples, gold, qa, question
 from tests.endpoint import Endpoint
+from tests.faults.devices import make_device
 from tests.faults.disks import read_only, small_disk
 from tests.limits import PATIENCE
 from tests.replay.support import ask, left_over, recordings
@@ -284,12 +285,15 @@ class TestDisks:
         """Below a file, in a circle of links or in the place of a device nothing is asked, and nothing is changed."""
         (tmp_path / "file").write_text("precious")
         (tmp_path / "loop").symlink_to(tmp_path / "loop")
-        (tmp_path / "device").symlink_to(os.devnull)
+        make_device(tmp_path / "null")
+        (tmp_path / "device").symlink_to(tmp_path / "null")
+        before = (tmp_path / "null").lstat()
         with pytest.raises(cachectl.StoreUnavailableError), cachectl.cassette(tmp_path / place, mode):
             ask("one")
         assert (0, "precious") == (endpoint.requests, (tmp_path / "file").read_text())
         assert (tmp_path / "loop").is_symlink()
-        assert Path(os.devnull).is_char_device()
+        after = (tmp_path / "null").lstat()
+        assert (before.st_mode, before.st_ino) == (after.st_mode, after.st_ino)
 
     def test_a_full_disk(self, endpoint: Endpoint, path: Path, tmp_path: Path) -> None:
         """On a full disk answers reach the program; with room again all of them are in the file."""

@@ -17,6 +17,7 @@ from typing import TypeAlias
 import zstandard
 
 from dspy_cachectl.boundary.ownership import CASSETTE_HEAD, PACKED_SNAPSHOT_HEAD, SNAPSHOT_HEAD
+from tests.faults.devices import make_device
 
 Facts: TypeAlias = tuple[int, int, int, float, bytes]
 """Mode and kind, device number, identity, when it was changed, and what is in it."""
@@ -117,7 +118,7 @@ class Strangers:
             "circle": lambda: path.symlink_to(path),
             "pipe": lambda: os.mkfifo(path),
             "socket": lambda: self._bind(path),
-            "device": lambda: _make_device(path),
+            "device": lambda: make_device(path),
             "folder": lambda: (path.mkdir(), self._fill(rng, path / "precious")),
         }[kind]()
         self.kinds[path] = kind
@@ -158,13 +159,6 @@ class Strangers:
         """Let go of the sockets."""
         for bound in self.sockets:
             bound.close()
-
-
-def _make_device(path: Path) -> None:
-    try:
-        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
-    except PermissionError:  # only root makes one
-        os.mkfifo(path)
 
 
 def facts_of(path: Path) -> Facts:

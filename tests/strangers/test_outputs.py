@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from dspy_cachectl.tracking.record import Record
 from tests.cli.commands import command
 from tests.cli.stores import COMPILED, filled
 from tests.endpoint import Endpoint
+from tests.faults.devices import make_device
 from tests.predictions import support
 from tests.reports.made_up import report
 from tests.strangers.folders import facts_of
@@ -95,18 +94,13 @@ def test_nothing_is_written_over_what_is_ours(ours: dict[str, Path], tmp_path: P
     assert before == {kind: facts_of(path) for kind, path in ours.items()}
 
 
-@contextlib.contextmanager
-def _no_file(kind: str, path: Path) -> Iterator[None]:
-    if kind == "device" and os.geteuid() == 0:
-        # Not the machine's own: nobody would have another.
-        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
-    elif kind == "device":
-        path.symlink_to(os.devnull)
+def _no_file(kind: str, path: Path) -> None:
+    if kind == "device":
+        make_device(path)
     elif kind == "standard output":
         path.symlink_to("/proc/self/fd/1")
     else:
         os.mkfifo(path)
-    yield
 
 
 @pytest.mark.parametrize("kind", ["device", "standard output", "pipe"])
@@ -115,25 +109,25 @@ def test_what_is_no_file_is_an_error_at_once(tmp_path: Path, kind: str) -> None:
     store, library, place = tmp_path / "store", tmp_path / "library", tmp_path / "place.csv"
     filled(store, [COMPILED] * 3)
     kept = support.evaluate(Library(library), support.examples(3)).path
-    with _no_file(kind, place):
-        before = place.lstat()
-        for arguments in (
-            ["export", place, "--force"],
-            ["export", place],
-            ["import", place],
-            ["predictions", "export", kept.name, place, "--force", "--predictions", library],
-        ):
-            done = command(*arguments, store=store)
-            assert 1 == done.returncode, (arguments, done.stdout)
-            assert "dspy-cachectl: " in done.stderr
-        with pytest.raises(cachectl.StoreUnavailableError):
-            report([1.0, 0.0]).save(place)
-        with pytest.raises(cachectl.CachectlError):
-            cachectl.EvalReport.load(place)
-        for mode in ("replay", "record", "new", "all"):
-            with pytest.raises(cachectl.CachectlError), cachectl.cassette(place, mode):  # type: ignore[arg-type]
-                pass
-        after = place.lstat()
+    _no_file(kind, place)
+    before = place.lstat()
+    for arguments in (
+        ["export", place, "--force"],
+        ["export", place],
+        ["import", place],
+        ["predictions", "export", kept.name, place, "--force", "--predictions", library],
+    ):
+        done = command(*arguments, store=store)
+        assert 1 == done.returncode, (arguments, done.stdout)
+        assert "dspy-cachectl: " in done.stderr
+    with pytest.raises(cachectl.StoreUnavailableError):
+        report([1.0, 0.0]).save(place)
+    with pytest.raises(cachectl.CachectlError):
+        cachectl.EvalReport.load(place)
+    for mode in ("replay", "record", "new", "all"):
+        with pytest.raises(cachectl.CachectlError), cachectl.cassette(place, mode):  # type: ignore[arg-type]
+            pass
+    after = place.lstat()
     assert (before.st_mode, before.st_ino, before.st_rdev) == (after.st_mode, after.st_ino, after.st_rdev)
 
 
