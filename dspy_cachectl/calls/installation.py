@@ -11,8 +11,9 @@ from dspy.clients.cache import Cache
 from dspy_cachectl.accounting.usage import Usage
 from dspy_cachectl.calls import patches
 from dspy_cachectl.calls.cache import ManagedCache
-from dspy_cachectl.config import MEMORY, Settings, on_change, reload, settings
-from dspy_cachectl.context.process import Place, state
+from dspy_cachectl.calls.dspys_choice import open_place, place_of
+from dspy_cachectl.config import MEMORY, on_change, reload, settings
+from dspy_cachectl.context.process import state
 from dspy_cachectl.stores import Store, open_stores
 from dspy_cachectl.stores.reader import FolderReader
 
@@ -23,7 +24,8 @@ def install(store: str | os.PathLike[str] | Sequence[Store] | None = None) -> Ma
     `LM`, `wrap` and `phase` do this by themselves with the configured store, where DSPy's own cache is in place.
 
     Args:
-        store: A folder's path, `memory://`, or stores, nearest first. None: the configured one.
+        store: A folder's path, `memory://`, or stores, nearest first. None: the configured one, whatever DSPy's own
+            cache was told with `dspy.configure_cache()`.
 
     Returns:
         The cache that is now `dspy.cache`.
@@ -33,7 +35,9 @@ def install(store: str | os.PathLike[str] | Sequence[Store] | None = None) -> Ma
     """
     chosen = settings()
     if store is None or (isinstance(store, str) and not store.strip()):
-        return _install_configured()
+        with state.installing:
+            state.overrules_dspy = True
+            return _install_configured()
     if isinstance(store, (str, os.PathLike)):
         stores = open_stores(os.fspath(store), memory_bytes=chosen.memory_bytes, disk_bytes=chosen.disk_bytes)
     else:
@@ -59,7 +63,7 @@ def uninstall() -> None:
         _stop_counting()
         state.cache.tiers.close()
         state.in_memory.clear()
-        state.cache, state.dspys_cache = None, None
+        state.cache, state.dspys_cache, state.overrules_dspy = None, None, False
         patches.undo()
 
 
@@ -77,12 +81,17 @@ def ensure_installed() -> ManagedCache | None:
     with state.installing:
         found = vars(dspy).get("cache")
         if isinstance(found, ManagedCache):
-            is_current = state.opened_with is None or state.opened_with == _place(settings())
+            is_current = state.opened_with is None or state.opened_with == place_of(settings())
             return found if is_current else _install_configured()
         if found is not None and type(found) is not Cache:
+            state.say_once(
+                "foreign",
+                f"dspy.cache is a {type(found).__name__} of another package, and stays: no phase rules what it serves. "
+                "cachectl.install() replaces it",
+            )
             return None
-        if state.cache is None:
-            return install()
+        if state.cache is None or (state.opened_with is not None and state.opened_with != place_of(settings())):
+            return _install_configured()
         state.say_once(
             "replaced",
             "dspy.configure_cache() had replaced the managed cache; it is put back. To change where entries live, use "
@@ -91,20 +100,14 @@ def ensure_installed() -> ManagedCache | None:
         return _put(state.cache)
 
 
-def _place(configured: Settings) -> Place:
-    """Return what of the settings says how the store is opened."""
-    return configured.store, configured.memory_bytes, configured.disk_bytes
-
-
 def _install_configured() -> ManagedCache:
     """Put the configured store in place, and close the one that was configured before. Memory alone is never lost."""
     with state.installing:
-        place = _place(settings())
-        location, memory_bytes, disk_bytes = place
+        place = place_of(settings())
         cache = state.in_memory.get(place)
         if cache is None:
-            cache = ManagedCache(open_stores(location, memory_bytes=memory_bytes, disk_bytes=disk_bytes))
-        if location == MEMORY:
+            cache = ManagedCache(open_place(place))
+        if place[0] == MEMORY:
             # A block that configures another store gives this one back with all that was bought for it.
             state.in_memory[place] = cache
         before = state.cache if state.opened_with not in {None, place} else None

@@ -235,7 +235,9 @@ def _name(lm: Any, **names: Any) -> None:
 def _goes_alone(call: Call) -> bool:
     """Tell whether a call goes ahead by itself: its answer is at hand, or it shares none."""
     cache = installed()
-    return not call.coalesces or cache is None or cache.find_at_hand(call)
+    if not call.coalesces or cache is None or cache.find_at_hand(call):
+        return True
+    return call.asked.ruling.cassette is None and not cache.tiers.stores  # who keeps nothing shares nothing
 
 
 def _handed(call: Call) -> Answered | None:

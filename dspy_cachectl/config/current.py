@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -18,6 +19,17 @@ from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.policy import Policy
 
 _BUILT_IN = {"compile": "REUSE", "eval": "FRESH"}
+
+
+def _store_folder() -> str:
+    # Who has moved DSPy's cache, off a network's disk say, means the answers.
+    moved = os.environ.get("DSPY_CACHEDIR", "")
+    return str(Path(moved).expanduser().absolute() / "dspy_cachectl") if moved.strip() else _user_folder("cache")
+
+
+def _disk_bytes() -> int:
+    limit = os.environ.get("DSPY_CACHE_LIMIT", "").strip()
+    return int(limit) if limit.isdecimal() and int(limit) else 30 * 10**9
 
 
 def _user_folder(kind: str) -> str:
@@ -56,9 +68,11 @@ class Settings:
     """What can be set: `[tool.dspy_cachectl]` in pyproject.toml, `DSPY_CACHECTL_*`, and `configure()`.
 
     Attributes:
-        store: Where entries live: a folder's path, or `memory://`.
+        store: Where entries live: a folder's path, or `memory://`. A folder in DSPy's, where DSPY_CACHEDIR names that,
+            and else the user's for caches.
         memory_bytes: The budget of the memory in front of the folder, in bytes; 0 for none.
-        disk_bytes: The size at which the folder's oldest entries are removed, in bytes.
+        disk_bytes: The size at which the folder's oldest entries are removed, in bytes; that of DSPY_CACHE_LIMIT, or 30
+            GB.
         policy: The preset that holds outside any phase.
         phases: What phases do, by name.
         force_recompute: Whether no answer is served that is older than the process, and `evaluate()` draws anew.
@@ -66,9 +80,9 @@ class Settings:
         mlflow: Whether anything is logged to MLflow.
     """
 
-    store: str = field(default_factory=lambda: _user_folder("cache"))
+    store: str = field(default_factory=_store_folder)
     memory_bytes: int = 256 * 1024 * 1024
-    disk_bytes: int = 30 * 10**9
+    disk_bytes: int = field(default_factory=_disk_bytes)
     policy: str = "REUSE"
     phases: Mapping[str, PhaseSettings] = field(default_factory=dict)
     force_recompute: bool = False

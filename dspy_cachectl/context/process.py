@@ -51,6 +51,7 @@ class Process:
         opened_with: The settings that its store was opened with; None for a store of the user's own.
         in_memory: The caches whose stores are in memory alone, by the settings they were opened with.
         dspys_cache: The cache whose place it took; None where DSPy had built none.
+        overrules_dspy: Whether `install()` was called: what DSPy's own cache was told does not matter then.
         replaced: What else of DSPy is replaced meanwhile, by its home and its name (see `patches`).
     """
 
@@ -74,6 +75,7 @@ class Process:
         self.opened_with: Place | None = None
         self.in_memory: dict[Place, Any] = {}
         self.dspys_cache: Cache | None = None
+        self.overrules_dspy = False
         self.replaced: dict[tuple[Any, str], Any] = {}
         self.why_not_stored: OrderedDict[str, str] = OrderedDict()
         self._said: set[str] = set()

@@ -12,6 +12,7 @@ import dspy
 
 from dspy_cachectl.accounting.ledger import Tally
 from dspy_cachectl.calls.call import Call
+from dspy_cachectl.calls.dspys_choice import keeps_off_disk
 from dspy_cachectl.context.process import state
 from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError
@@ -195,7 +196,14 @@ def library_of(predictions: Predictions) -> Library | None:
     if predictions is False:
         return None
     if predictions is True:
-        return Library()
+        library = Library()
+        if keeps_off_disk():
+            state.say_once(
+                "predictions-on-disk",
+                "dspy.configure_cache() keeps nothing on disk, and evaluate() keeps its predictions in "
+                f"{library.root}; evaluate(..., predictions=False) keeps none",
+            )
+        return library
     if isinstance(predictions, Library):
         return predictions
     if isinstance(predictions, (str, os.PathLike)):
