@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
+from dspy_cachectl.stores.base import OTHERS
+
 SERVED = frozenset({"resumed", "reused", "coalesced", "collapsed", "replayed"})
 """The outcomes of calls that cost nothing."""
 
@@ -51,6 +53,7 @@ class Tally:
         collapsed: Calls of a plain `dspy.LM` in a fresh phase that were served an equal call's draw.
         stray: Calls from outside, while this fresh or replay phase was open elsewhere.
         late: Calls that arrived after the phase had ended.
+        evicted: Stored answers that were removed to make room for others.
         unpriced: Bought calls whose price is not known.
         prompt_tokens_spent: Tokens read by the provider, paid for.
         completion_tokens_spent: Tokens written by the provider, paid for.
@@ -83,6 +86,7 @@ class Tally:
     collapsed: int = 0
     stray: int = 0
     late: int = 0
+    evicted: int = 0
     unpriced: int = 0
     prompt_tokens_spent: int = 0
     completion_tokens_spent: int = 0
@@ -149,6 +153,7 @@ NOTABLE = (
     "not_distinct",
     "stray",
     "late",
+    "evicted",
     "unpriced",
 )
 """What is said of calls to people, where there were any, in this order."""
@@ -217,8 +222,11 @@ class Stats(Tally):
         return "; ".join(parts)
 
 
+_MOST_ROWS = 1000
+
+
 class Ledger:
-    """Adds up what happened. Thread-safe."""
+    """Adds up what happened. Thread-safe. What comes after a thousand phases, roles and models is counted together."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -229,7 +237,8 @@ class Ledger:
         with self._lock:
             kept = self._rows.get(row)
             if kept is None:
-                kept = self._rows[row] = Tally()
+                row = row if len(self._rows) < _MOST_ROWS else Row(OTHERS, None, OTHERS)
+                kept = self._rows.setdefault(row, Tally())
             kept.add(tally)
 
     def snapshot(self) -> Stats:

@@ -16,6 +16,7 @@ from typing import Any
 from dspy_cachectl.accounting.ledger import FIELDS, Tally
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.stores import Label
+from dspy_cachectl.stores.base import OTHERS
 from dspy_cachectl.stores.forks import tell_after_fork
 from dspy_cachectl.stores.tiers import OnFault, Tiers
 
@@ -23,6 +24,8 @@ _EVERY = 60.0
 """After how many seconds a call that is counted brings what is stored up to date."""
 _MOST_KEYS = 100_000
 """Of how many entries it is remembered that they were served, while the store cannot be written."""
+
+_MOST_ROWS = 10_000
 
 Used = tuple[str, str, str, str, str]
 """What a tally is kept for: the fields of a `Label`, in their order. Making a label takes longer than counting."""
@@ -69,12 +72,17 @@ class Usage:
         with self._lock:
             kept = self._rows.get(used)
             if kept is None:
-                kept = self._rows[used] = Tally()
+                kept = self._rows.setdefault(self._place(used), Tally())
             kept.add(tally)
             if served is not None:
                 self._served[served] = self._served.get(served, 0) + 1
         if time.monotonic() > self._due or len(self._served) > _MOST_KEYS:
             self.flush(wait=False)
+
+    def _place(self, used: Used) -> Used:
+        """Return what is counted for: where too much is told apart while the store cannot be written, only the kind."""
+        kind = used[0]
+        return used if len(self._rows) < _MOST_ROWS or used in self._rows else (kind, OTHERS, OTHERS, "", "")
 
     def flush(self, *, wait: bool = True) -> None:
         """Bring what is stored up to date.
@@ -103,14 +111,15 @@ class Usage:
     def _take_back(self, rows: Mapping[Used, Tally], served: Mapping[str, int]) -> None:
         with self._lock:
             for used, tally in rows.items():
-                self._rows.setdefault(used, Tally()).add(tally)
+                self._rows.setdefault(self._place(used), Tally()).add(tally)
             if len(served) <= _MOST_KEYS:
                 for key, count in served.items():
                     self._served[key] = self._served.get(key, 0) + count
 
 
 def _counters(tally: Tally) -> dict[str, float]:
-    return {name: amount for name in FIELDS if (amount := getattr(tally, name))}
+    # What was removed to make room the store counts itself, under what that was filed under.
+    return {name: amount for name in FIELDS if name != "evicted" and (amount := getattr(tally, name))}
 
 
 _OPEN: weakref.WeakSet[Usage] = weakref.WeakSet()

@@ -46,6 +46,9 @@ class ManagedCache(Cache):  # type: ignore[misc]
         super().__init__(enable_disk_cache=False, enable_memory_cache=False, disk_cache_dir=None)
         self.enable_memory_cache = True  # what DSPy and others read as "caching is on"
         self.tiers = Tiers(stores, on_fault=lambda doing, error: self.note_fault(doing, error, current_call()))
+        for store in stores:
+            if hasattr(store, "on_evicted"):
+                store.on_evicted = functools.partial(self._note_evicted, store.location)
 
     def __contains__(self, key: str) -> bool:
         return self.tiers.get(key) is not None
@@ -136,6 +139,19 @@ class ManagedCache(Cache):  # type: ignore[misc]
         state.say_once(
             f"fault:{doing}:{type(error).__name__}",
             f"a {doing} of the store failed, and the program goes on without it: {error}",
+        )
+
+    def _note_evicted(self, location: str, count: int) -> None:
+        """Count what had to make room in a store, and say it once."""
+        call, tally = current_call(), Tally(evicted=count)
+        if call is None:
+            count_elsewhere(tally, phase_here())
+        else:
+            call.tally.add(tally)
+        state.say_once(
+            f"evicted:{location}",
+            f"the store {location} is full: for new answers those stored first are removed, which may be this run's "
+            "own, and would be bought again. Raise disk_bytes; they are counted as evicted",
         )
 
     def _count_fault(self, doing: Doing, call: Call | None) -> None:

@@ -152,7 +152,7 @@ def show_runs(context: typer.Context, *, as_json: AsJson = False) -> None:
                 "" if run.began is None else f"{age(now - run.began)} ago",
                 "" if run.temperature is None else f"{run.temperature:g}",
                 f"{run.draws:,}",
-                f"{run.state}, {run.failed} failed" if run.failed else run.state,
+                ", ".join([run.state, *_lost(run)]),
                 ", ".join(run.models),
             )
             for run in found
@@ -160,6 +160,13 @@ def show_runs(context: typer.Context, *, as_json: AsJson = False) -> None:
         right=("draws",),
         nothing="There are no runs.",
     )
+
+
+def _lost(run: manage.listed_runs.ListedRun) -> Iterator[str]:
+    if run.failed:
+        yield f"{run.failed:,} failed"
+    if run.gone:
+        yield f"{run.gone:,} removed to make room"
 
 
 @runs_app.command("rm")

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.accounting.ledger import Ledger, Stats
@@ -27,8 +27,10 @@ SETTING = "cachectl"
 STARTED = time.time()
 """When this process began, as far as this package is concerned, in Unix seconds."""
 
-_MOST_RESPONSE_IDS = 500_000
+_MOST_RESPONSE_IDS = 100_000
 _MOST_UNSTORED = 10_000
+_MOST_SAID = 10_000
+_MOST_CLOSED = 100
 
 Place = tuple[str, int, int]
 """How a configured store is opened: where it is, and how much memory and disk it may take."""
@@ -70,6 +72,7 @@ class Process:
         self.last_run: PhaseRun | None = None
         self.last_report: Any = None
         self.cassettes: dict[str, OpenCassette] = {}
+        self._closed: deque[str] = deque()
         self.usage: Usage | None = None
         self.cache: Any = None
         self.opened_with: Place | None = None
@@ -78,7 +81,7 @@ class Process:
         self.overrules_dspy = False
         self.replaced: dict[tuple[Any, str], Any] = {}
         self.why_not_stored: OrderedDict[str, str] = OrderedDict()
-        self._said: set[str] = set()
+        self._said: OrderedDict[str, None] = OrderedDict()
         self._response_ids: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     def say_once(self, topic: str, message: str) -> None:
@@ -86,8 +89,24 @@ class Process:
         with self.lock:
             if topic in self._said:
                 return
-            self._said.add(topic)
+            self._said[topic] = None
+            if len(self._said) > _MOST_SAID:
+                self._said.popitem(last=False)
         logger.warning("%s", harmless_lines(message))
+
+    def close_cassette(self, token: str, closed: OpenCassette) -> None:
+        """Put a closed cassette in the place of an open one, for stragglers; of those that came long ago none is left.
+
+        Args:
+            token: The token under which it was opened.
+            closed: What stragglers find.
+        """
+        with self.lock:
+            self.cassettes.pop(token, None)
+            self.cassettes[token] = closed
+            self._closed.append(token)
+            if len(self._closed) > _MOST_CLOSED:
+                self.cassettes.pop(self._closed.popleft(), None)
 
     def note_why_not_stored(self, asked: str | None, why: str) -> None:
         """Remember why an answer that was bought is not stored, to explain a miss."""

@@ -23,6 +23,7 @@ class ListedRun:
         phase: The phase that made it.
         began: When it was opened first, in Unix seconds; None where it is not described.
         draws: How many draws of it are stored.
+        gone: How many of its entries were removed to make room for others.
         models: The models that they are of.
         temperature: The temperature that was lent, or None.
         state: `complete`: its last passage ended, and every call in it was answered. `resumable`: it was not noted to
@@ -38,6 +39,7 @@ class ListedRun:
     phase: str
     began: float | None = None
     draws: int = 0
+    gone: int = 0
     models: tuple[str, ...] = ()
     temperature: float | None = None
     state: str = "resumable"
@@ -74,6 +76,12 @@ def list_runs(reader: FolderReader) -> list[ListedRun]:
     for label, count in draws.items():
         run = found[label.run]
         found[label.run] = replace(run, draws=run.draws + count, models=tuple(sorted({*run.models, label.model})))
+    for label, counters in reader.usage().items():
+        if label.run in found and (gone := int(counters.get("evicted", 0))):
+            run = found[label.run]
+            # What is gone is bought again by who resumes it.
+            state = "resumable" if run.state == "complete" else run.state
+            found[label.run] = replace(run, gone=run.gone + gone, state=state)
     return sorted(found.values(), key=lambda run: (-(run.began or 0.0), run.run))
 
 

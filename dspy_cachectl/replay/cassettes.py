@@ -239,9 +239,8 @@ class CassetteSession:
             with contextlib.suppress(ReplayIncompleteError):
                 self._phase.__exit__(None, None, None)
             # A straggler neither reaches the provider nor finds the store.
-            state.cassettes[self._token] = OpenCassette(
-                f"{contents.name}, which is closed", mode="replay", clean=contents.clean
-            )
+            closed = OpenCassette(f"{contents.name}, which is closed", mode="replay", clean=contents.clean)
+            state.close_cassette(self._token, closed)
             whole = whole and not _ends_early(error) and not contents.unkept and not contents.ledger.snapshot().failed
             if self._unsaved is not None and (whole or contents.recorded or forget):
                 self.is_cut_short = not whole and bool(contents.recorded)

@@ -11,6 +11,9 @@ _SEPARATOR = "\x1f"
 RUN_KIND = "run"
 """The kind of what a store keeps about runs: their descriptions."""
 
+OTHERS = "(others)"
+"""The phase and the model of what is told apart no further: a program may name a phase for each of its requests."""
+
 DSPY_KIND = "dspy"
 """The kind of the answers that come out of DSPy's own cache and were not asked for yet."""
 

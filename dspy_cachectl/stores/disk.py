@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dspy_cachectl.errors import StoreError, StoreUnavailableError
@@ -21,6 +21,9 @@ class DiskStore(FolderReader):
 
     The folder is opened at the first use. Where it cannot be written, what is in it is read all the same.
 
+    Attributes:
+        on_evicted: Called with a number where a write has removed so many entries to make room; None for nobody.
+
     Args:
         path: The folder. It is made, for this user alone, at the first write.
         max_bytes: When the folder grows beyond it, the entries stored first are removed. In bytes.
@@ -30,6 +33,7 @@ class DiskStore(FolderReader):
     def __init__(self, path: str | os.PathLike[str], *, max_bytes: int = 30 * 10**9, patience: float = 5.0) -> None:
         super().__init__(Path(path).expanduser(), patience=patience, keep_open=True, prepare=self._prepare)
         self.max_bytes = max_bytes
+        self.on_evicted: Callable[[int], None] | None = None
 
     @property
     def location(self) -> str:
@@ -48,7 +52,19 @@ class DiskStore(FolderReader):
     def put(self, key: str, value: bytes, label: Label) -> None:
         """Keep bytes under a key, in place of what was there."""
         with self._writing() as folder:
+            if len(value) > folder.size_limit:
+                raise StoreUnavailableError(
+                    f"an entry of {len(value):,} bytes is larger than the store {self.path} may be: raise disk_bytes, "
+                    f"which is {self.max_bytes:,}"
+                )
+            folder.evicted.clear()
             folder.set(key, value, tag=label.encode())
+            evicted = sum(folder.evicted.values())
+            if evicted:
+                gone = {Label.decode(tag).encode(): {"evicted": count} for tag, count in folder.evicted.items()}
+                folder.add_usage(gone, {})
+        if evicted and self.on_evicted is not None:
+            self.on_evicted(evicted)
 
     def delete(self, key: str) -> bool:
         """Remove a key. Tell whether it was there."""

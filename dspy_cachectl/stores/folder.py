@@ -11,12 +11,15 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import diskcache
 
 from dspy_cachectl.errors import CorruptEntryError
+from dspy_cachectl.stores.base import OTHERS, Label
 from dspy_cachectl.stores.database import is_locked, patiently
 from dspy_cachectl.stores.reader import as_bytes
 
@@ -26,6 +29,10 @@ _MOST_REMOVED = 500
 """How many entries one write removes at most: a limit that was lowered must not hold it up for minutes."""
 _SQLITE_PAGE = 4096
 _LOCK_FILE = 32 * 1024
+
+_MOST_LABELS = 2000
+_EVERY = 200
+"""Of how many labels the use is told apart, and after how many writes it is looked whether there are more."""
 
 
 class BytesDisk(diskcache.Disk):  # type: ignore[misc]
@@ -67,6 +74,8 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
     def __init__(self, directory: str, connection: sqlite3.Connection, *, max_bytes: int, patience: float) -> None:
         self._connection = connection
         self._patience = patience
+        self._flushes = 0
+        self.evicted: Counter[str | None] = Counter()
         wal = min(_LARGEST_WAL, max_bytes // 4)
         super().__init__(
             directory,
@@ -88,10 +97,30 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
             " ON CONFLICT (label, counter) DO UPDATE SET amount = amount + excluded.amount",
             [(label, name, n) for label, counters in used.items() for name, n in counters.items()],
         )
+        self._flushes += 1
+        if self._flushes % _EVERY == 0:
+            self._sum_up()
         self._connection.executemany(
             "UPDATE Cache SET access_count = access_count + ?, access_time = ? WHERE key = ? AND raw = 1",
             [(count, now, key) for key, count in served.items()],
         )
+
+    def _sum_up(self) -> None:
+        """Count together what is told apart too finely: a program may name a run, or a phase, for each request."""
+        for keeps_phase in (True, False):
+            labels = [label for (label,) in self._connection.execute("SELECT DISTINCT label FROM usage")]
+            surplus = len(labels) - _MOST_LABELS
+            if surplus <= 0:
+                return
+            fine = [label for label in labels if _coarser(label, keeps_phase=keeps_phase) != label]
+            # The names of runs hold the time, so those that come first are the oldest; some at once, to be done rarely.
+            for label in fine[: surplus + _MOST_LABELS // 2]:
+                self._connection.execute(
+                    "INSERT INTO usage SELECT ?, counter, amount FROM usage WHERE label = ?"
+                    " ON CONFLICT (label, counter) DO UPDATE SET amount = amount + excluded.amount",
+                    (_coarser(label, keeps_phase=keeps_phase), label),
+                )
+                self._connection.execute("DELETE FROM usage WHERE label = ?", (label,))
 
     def delete_many(self, keys: Sequence[str], stored_before: float) -> int:
         """Remove rows; not those that were stored since a time."""
@@ -137,7 +166,17 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
             pages, free = (sql(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
             if (pages - free) * self._page_size <= self.size_limit:
                 return
-            sql("DELETE FROM Cache WHERE rowid = (SELECT rowid FROM Cache ORDER BY store_time, rowid LIMIT 1)")
+            first = sql("SELECT rowid, tag FROM Cache ORDER BY store_time, rowid LIMIT 1").fetchone()
+            if first is None:
+                return
+            sql("DELETE FROM Cache WHERE rowid = ?", (first[0],))
+            self.evicted[first[1] if isinstance(first[1], str) else None] += 1
+
+
+def _coarser(label: str, *, keeps_phase: bool) -> str:
+    """Return the label of what is told apart no further: without its run, or without anything but its kind."""
+    one = Label.decode(label)
+    return (replace(one, run="") if keeps_phase else Label(one.kind, OTHERS, OTHERS)).encode()
 
 
 def _leave(filename: str | None) -> None:

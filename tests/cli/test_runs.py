@@ -69,6 +69,7 @@ def test_a_run_that_ended(child: Callable[..., Finished], store: Path) -> None:
         "state": "complete",
         "calls": 3,
         "failed": 0,
+        "gone": 0,
         "policy": "CUSTOM",
     } == run
     assert 3 == counted(store)

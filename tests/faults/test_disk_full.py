@@ -11,6 +11,7 @@ import dspy_cachectl as cachectl
 from dspy_cachectl.errors import StoreUnavailableError
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
+from tests.cli.commands import command as run_command
 from tests.faults.disks import SmallDisk, small_disk
 from tests.faults.support import NEW, OLD, Scene, first
 
@@ -124,3 +125,22 @@ def test_removing_on_a_full_disk(tmp_path: Path) -> None:
             DiskStore(small.path / "entries").delete_many(["old"])
         small.free()
         assert 1 == DiskStore(small.path / "entries").delete_many(["old"])
+
+
+@pytest.mark.parametrize("command", [("clear", "--all"), ("prune", "--max-size", "1kB")], ids=" ".join)
+def test_commands_that_make_room(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """On a full disk they say that it is full and what to do, or work; with a little room they work."""
+    with small_disk(tmp_path / "small") as small:
+        if not small.path.is_mount():
+            pytest.skip("needs a disk of its own")
+        store = DiskStore(small.path / "entries")
+        for number in range(20):
+            store.put(str(number), bytes(20_000), Label("lm", "m"))
+        store.close()
+        small.fill()
+
+        done = run_command(*command, "--yes", store=small.path / "entries")
+        assert done.returncode == 0 or ("The disk is full: make room" in done.stderr and "Traceback" not in done.stderr)
+        small.free()
+        assert 0 == run_command(*command, "--yes", store=small.path / "entries").returncode
+        assert {} == DiskStore(small.path / "entries").labels()
