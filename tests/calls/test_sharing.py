@@ -51,6 +51,7 @@ PROGRAMS: dict[str, Callable[[], Any]] = {
 class TestShared:
     """One question, asked in several ways."""
 
+    @pytest.mark.filterwarnings("ignore:Passing OpenAI-style message")
     @pytest.mark.parametrize("engine", ENGINES)
     @pytest.mark.parametrize("plain", [False, True])
     def test_sync_and_async(self, endpoint: Endpoint, lm: MakeLM, plain_lm: MakeLM, engine: str, plain: bool) -> None:
@@ -212,14 +213,14 @@ class TestApart:
 
     def test_what_asks_something_else(self, endpoint: Endpoint, lm: MakeLM) -> None:
         """Another model, temperature, limit, message, order of messages or scope is another question."""
-        turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hello"}]
+        turns = dspy.lm15.Message.user("hello"), dspy.lm15.Message.assistant("hello")
         lm()("hello")
         lm("openai/other-model")("hello")
         lm()("hello", temperature=0.5)
         lm()("hello", max_tokens=7)
         lm()("hello ")
-        lm()(messages=turns)
-        lm()(messages=turns[::-1])
+        for messages in (turns, turns[::-1]):
+            lm()(dspy.lm15.Request(model="openai/test-model", messages=messages))
         lm(model_type="responses")("hello")
         with cachectl.phase("compile", scope={"tenant": "a"}):
             lm()("hello")

@@ -131,6 +131,7 @@ def test_spoiled_vectors(endpoint: Endpoint, stores: list[Store]) -> None:
     assert 1 == endpoint.requests
 
 
+@pytest.mark.filterwarnings("ignore:Passing OpenAI-style message")
 def test_spoiled_questions(lm: MakeLM, endpoint: Endpoint, stores: list[Store]) -> None:
     """Messages that are changed after the call are another question; the first one is still answered."""
     model = lm()
