@@ -14,10 +14,10 @@ from multiprocessing import util as multiprocessing_util
 from typing import Any
 
 from dspy_cachectl.accounting.ledger import FIELDS, Tally
+from dspy_cachectl.boundary.forks import tell_after_fork
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.base import OTHERS
-from dspy_cachectl.stores.forks import tell_after_fork
 from dspy_cachectl.stores.tiers import OnFault, Tiers
 
 _EVERY = 60.0

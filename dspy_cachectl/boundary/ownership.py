@@ -10,6 +10,7 @@ import contextlib
 import glob
 import os
 import re
+import sqlite3
 import stat
 import zlib
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from dspy_cachectl.boundary.forks import inside_sqlite
 from dspy_cachectl.errors import ConfigurationError
 
 STORE, OUTBOX, JOURNAL, UNSAVED = "store", "outbox", "predictions", "unsaved recordings"
@@ -40,18 +42,20 @@ _UNFINISHED_SNAPSHOT_NAME = re.compile(r"[0-9a-f]{32}\.tmp")
 _JOURNAL_NAME = re.compile(r"unfinished-\d+\.db")
 _DATABASE_NAMES = frozenset({"cache.db", "outbox.db"})
 
-_SQLITE = b"SQLite format 3\0"
-_SQLITE_HEAD = 100
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _BEGINNING = 4096
 """So much of a file is looked at, at most; in bytes."""
 
+_SQLITE, _SQLITE_HEAD = b"SQLite format 3\0", 100
 _HEADS_BESIDE = {
     "-journal": (b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7", bytes(8)),
     "-wal": (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83", bytes(4)),
-    "-shm": (b"\x18\xe2\x2d\x00", b"\x00\x2d\xe2\x18", bytes(4)),
 }
 """How what SQLite keeps beside a database begins; with zeros where it was killed before it wrote that."""
+_SHARED = "-shm"
+"""What the connections to a database share. They lock it, so where there is a database it is not opened: see
+`database_head`."""
+_SHARED_HEADS = (b"\x18\xe2\x2d\x00", b"\x00\x2d\xe2\x18", bytes(4))
 
 
 @dataclass(frozen=True)
@@ -174,8 +178,23 @@ def is_journal_name(path: Path) -> bool:
 
 
 def database_head(path: Path) -> DatabaseHead | None:
-    """Return what stands in the head of a database of ours, through links; None where it is none of ours."""
-    return _database_head(beginning(path) or b"")
+    """Return what stands in the head of a database of ours, through links; None where it is none of ours.
+
+    SQLite itself reads it. Whoever opens a file and closes it again gives up all locks that his process has on it, so
+    that another process would write into what a thread of this one is writing.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return None
+        address = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+        with inside_sqlite, contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
+            found = connection.execute("SELECT * FROM pragma_application_id, pragma_user_version").fetchone()
+    except (OSError, ValueError):  # ValueError: a name with a NUL
+        return None
+    except sqlite3.Error:  # none, or one that was cut short: then nobody has a lock on it
+        found = _numbers_of(beginning(path) or b"")
+    kind = _KINDS.get(found[0])
+    return None if kind is None else DatabaseHead(kind, found[1])
 
 
 def is_ours(path: Path) -> bool:
@@ -190,8 +209,9 @@ def is_ours(path: Path) -> bool:
 def foreign_beside(database: Path) -> Path | None:
     """Return a file beside a database that SQLite would take for its own and remove, and that is not SQLite's."""
     home = Path(os.path.realpath(database))
-    beside = [(home.with_name(home.name + ending), heads) for ending, heads in _HEADS_BESIDE.items()]
-    return next((path for path, heads in beside if is_there(path) and _is_foreign(path, heads)), None)
+    heads_beside = _HEADS_BESIDE if home.exists() else {**_HEADS_BESIDE, _SHARED: _SHARED_HEADS}
+    beside = [(home.with_name(home.name + ending), heads) for ending, heads in heads_beside.items()]
+    return next((path for path, heads in beside if _is_foreign(path, heads)), None)
 
 
 _held: list[Path] = []
@@ -235,11 +255,11 @@ def _cassette_in_use(path: Path) -> str:
 
 def _what_of_ours(path: Path) -> str:
     name = _base(path)
-    head = beginning(path) or b""
-    if name in _DATABASE_NAMES or _JOURNAL_NAME.fullmatch(name) or _database_head(head):
+    if name in _DATABASE_NAMES or _JOURNAL_NAME.fullmatch(name) or database_head(path):
         return "a database of dspy_cachectl, or the name of one"
     if path.name != name and database_head(path.with_name(name)):
         return "a part of a database of dspy_cachectl"
+    head = beginning(path) or b""
     if head and any(head.startswith(one) for heads in _HEADS_BESIDE.values() for one in heads if any(one)):
         return "a part of a database"
     if head.startswith((SNAPSHOT_HEAD, PACKED_SNAPSHOT_HEAD)):
@@ -249,7 +269,8 @@ def _what_of_ours(path: Path) -> str:
 
 def _base(path: Path) -> str:
     """Return the name of the database that a file lies beside by its name; its own for any other."""
-    return next((path.name.removesuffix(ending) for ending in _HEADS_BESIDE if path.name.endswith(ending)), path.name)
+    endings = (*_HEADS_BESIDE, _SHARED)
+    return next((path.name.removesuffix(ending) for ending in endings if path.name.endswith(ending)), path.name)
 
 
 def _is_same(path: Path, other: Path) -> bool:
@@ -258,23 +279,27 @@ def _is_same(path: Path, other: Path) -> bool:
     return False
 
 
-def _database_head(head: bytes) -> DatabaseHead | None:
-    if len(head) < _SQLITE_HEAD or not head.startswith(_SQLITE):
-        return None
-    kind = _KINDS.get(int.from_bytes(head[68:72], "big"))
-    return None if kind is None else DatabaseHead(kind, int.from_bytes(head[60:64], "big"))
-
-
 def _check_regular(found: os.stat_result) -> None:
     if other := what_is(found.st_mode):
         raise OSError(f"it is {other}, and only files are read")
 
 
 def _is_foreign(path: Path, heads: Sequence[bytes]) -> bool:
-    head = beginning(path) if is_plain_file(path) else None
-    if head is None:  # SQLite may have removed it this moment; and a folder it neither reads nor removes
-        return is_there(path) and (path.is_symlink() or not path.is_dir())
-    return not any(_agree(head, one) for one in heads)
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    if not stat.S_ISREG(found.st_mode):
+        return not stat.S_ISDIR(found.st_mode)  # which SQLite neither reads nor removes
+    head = beginning(path)  # None where SQLite has removed it this moment
+    return head is not None and not any(_agree(head, one) for one in heads)
+
+
+def _numbers_of(head: bytes) -> tuple[int, int]:
+    """Return a database's mark and version, given how its file begins; (0, 0) where it is none."""
+    if len(head) < _SQLITE_HEAD or not head.startswith(_SQLITE):
+        return 0, 0
+    return int.from_bytes(head[68:72], "big"), int.from_bytes(head[60:64], "big")
 
 
 def _agree(head: bytes, ours: bytes) -> bool:

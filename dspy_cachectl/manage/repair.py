@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dspy_cachectl.boundary.forks import inside_sqlite
 from dspy_cachectl.boundary.ownership import STORE, database_head
 from dspy_cachectl.boundary.writing import make_private, target_of, write_whole
 from dspy_cachectl.errors import CorruptEntryError, StoreUnavailableError
@@ -31,7 +32,6 @@ from dspy_cachectl.reports.progress_bar import Advance
 from dspy_cachectl.reports.texts import as_json
 from dspy_cachectl.stores.database import as_text, is_locked
 from dspy_cachectl.stores.disk import DiskStore
-from dspy_cachectl.stores.forks import inside_sqlite
 from dspy_cachectl.stores.reader import DATABASE
 
 _COLUMNS = "rowid, key, raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, value"

@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from dspy_cachectl.boundary.forks import inside_sqlite, tell_after_fork
 from dspy_cachectl.boundary.ownership import foreign_beside, mark_of
 from dspy_cachectl.boundary.writing import make_private
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreUnavailableError
-from dspy_cachectl.stores.forks import inside_sqlite, tell_after_fork
 from dspy_cachectl.stores.schema import strange_part
 
 _T = TypeVar("_T")

@@ -6,8 +6,8 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 
+from dspy_cachectl.boundary.forks import tell_after_fork
 from dspy_cachectl.stores.base import Label
-from dspy_cachectl.stores.forks import tell_after_fork
 
 _OVERHEAD = 400
 """Bytes that Python takes for an entry beside its key and value."""
