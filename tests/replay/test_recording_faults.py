@@ -386,7 +386,6 @@ def test_forked_children_record_nothing_twice(endpoint: Endpoint, child: Callabl
     script = """
         import multiprocessing, os, sys, dspy
         import dspy_cachectl as cachectl
-
         lm = cachectl.LM("openai/test-model", api_base=os.environ["ENDPOINT_URL"], api_key="sk-test")
         with cachectl.cassette(sys.argv[1], "record"):
             first = lm("one")
