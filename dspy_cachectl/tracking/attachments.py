@@ -2,7 +2,8 @@
 
 No file of the model is kept: a saved program holds its LM's key.
 
-Doing it twice leaves the server as doing it once: files are overwritten, the rest is merged.
+Doing it twice leaves the server as doing it once: files are overwritten, the rest is merged. A file is delivered when
+the server lists it with its size; what is left begins with the first that the server has not been sent.
 """
 
 from __future__ import annotations
@@ -16,18 +17,17 @@ import threading
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from dspy_cachectl.errors import CachectlError
+from dspy_cachectl.tracking.push import TABLES_TAG, NotShownError
 from dspy_cachectl.tracking.record import LONGEST_TAG, REPORT_TAG, without_credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from dspy_cachectl.tracking.push import Push
     from dspy_cachectl.tracking.record import Model, Record
 
 logger = logging.getLogger(__name__)
-
-TABLES_TAG = "mlflow.loggedArtifacts"
-"""Where `mlflow.load_table` looks for tables."""
 
 PARENT_TAG = "mlflow.parentRunId"
 """What makes a run appear below another one."""
@@ -41,12 +41,16 @@ _NAMING_WAIT = 5.0
 _SOURCE = json.dumps({"tags": {"mlflow.source.name": "dspy-cachectl"}})
 
 
-def model_id(push: Push, run_id: str) -> str | None:
+class FilesLeftError(CachectlError):
+    """Some files of a record are not in its run. Its numbers are."""
+
+
+def model_id(push: Push, run: Any) -> str | None:
     """Return the id of the model of a record's program in the experiment of its run. It is made if there is none.
 
     Args:
         push: The try to deliver the record.
-        run_id: The record's run.
+        run: The record's run.
 
     Returns:
         The id; None where the record has no program, or the server is too old to know models.
@@ -58,7 +62,7 @@ def model_id(push: Push, run_id: str) -> str | None:
     model = push.record.model
     if model is None:
         return None
-    experiment_id = push.client.get_run(run_id).info.experiment_id
+    experiment_id = run.info.experiment_id
     exceptions = importlib.import_module("mlflow.exceptions")
     try:
         found = _found(push, model, experiment_id)
@@ -67,7 +71,7 @@ def model_id(push: Push, run_id: str) -> str | None:
             raise
         _say_once(without_credentials(push.address))
         return None
-    first = found[0] if found else _made(push, model, experiment_id, run_id)
+    first = found[0] if found else _made(push, model, experiment_id, run.info.run_id)
     if str(getattr(first.status, "value", first.status)) != "READY":
         push.check()
         push.client.finalize_logged_model(first.model_id, "READY")
@@ -104,40 +108,92 @@ def _say_once(server: str) -> None:
     logger.warning("%s knows no models, so results are logged without the program", server)
 
 
-def attach(push: Push, run_id: str, *, model_id: str | None = None) -> None:
-    """Add to a run what a record has beside its numbers. Where it has nothing, no request is made.
-
-    Args:
-        push: The try to deliver the record.
-        run_id: The run.
-        model_id: The model that was evaluated, or None.
-
-    Raises:
-        LeaseLostError: The record is no longer ours to deliver.
-        Exception: Whatever MLflow raises.
-    """
+def log_inputs(push: Push, run_id: str, model_id: str | None) -> None:
+    """Log what was evaluated, on what, as inputs of a run. Where nothing is known of it, no request is made."""
     inputs = _inputs(push.record, model_id)
     if inputs:
         push.check()
         push.client.log_inputs(run_id, **inputs)
-    _upload(push, run_id)
-    if push.record.tables:
-        _name_tables(push, run_id)
-    for child in _children(push, run_id):
+
+
+def link_children(push: Push, run: Any) -> None:
+    """Show runs below this one that are below no other.
+
+    Raises:
+        NotShownError: The server answered as if it had taken that, and does not show it.
+    """
+    run_id = run.info.run_id
+    linked = []
+    for child in _children(push, run):
         if child.info.run_id != run_id and PARENT_TAG not in child.data.tags:
             push.check()
             push.client.set_tag(child.info.run_id, PARENT_TAG, run_id)
+            linked.append(child)
+    if linked:
+        experiments = list({child.info.experiment_id for child in linked})
+        below = push.client.search_runs(experiments, filter_string=f"tags.`{PARENT_TAG}` = '{run_id}'")
+        if missing := {child.info.run_id for child in linked} - {child.info.run_id for child in below}:
+            raise NotShownError(f"{len(missing)} of {len(linked)} runs are not shown below run {run_id}")
 
 
-def _upload(push: Push, run_id: str) -> None:
+def upload(push: Push, run_id: str) -> None:
+    """Send the files of a record that its run does not have.
+
+    Raises:
+        FilesLeftError: Some of them could not be sent, or the server does not list them.
+        LeaseLostError: The record is no longer ours to deliver.
+    """
+    if not push.files:
+        return
+    left = {}
     # One by one: `log_artifacts` has an executor upload to some stores, and exit waits for an executor's threads.
     for name, data in sorted(push.files.items()):
-        place = PurePosixPath(name)
-        with tempfile.TemporaryDirectory(prefix="dspy-cachectl-") as folder:
-            path = Path(folder, place.name)
-            path.write_bytes(data)
+        if push.sent.get(name) != run_id:
             push.check()
-            push.client.log_artifact(run_id, str(path), place.parent.as_posix())
+            left[name] = _fault_of(_send, push, run_id, name, data)
+    listed: dict[str, int | None] = {}
+    for folder in sorted({PurePosixPath(name).parent.as_posix() for name in push.files}):
+        try:
+            listed |= {one.path: one.file_size for one in _listed(push, run_id, folder)}
+        except Exception as error:
+            first = next((fault for fault in left.values() if fault is not None), error)
+            raise FilesLeftError(_say_left(push, run_id, sorted(push.files), first)) from error
+    lost = [name for name, data in push.files.items() if name not in listed or listed[name] not in (None, len(data))]
+    for name in lost:
+        push.note_sent(name, None)
+    if lost:
+        raise FilesLeftError(_say_left(push, run_id, sorted(lost), left.get(min(lost))))
+
+
+def _listed(push: Push, run_id: str, folder: str) -> list[Any]:
+    # What `list_artifacts` does, but for asking for the run and for its models in two more requests.
+    store_of = getattr(getattr(push.client, "_tracking_client", None), "_get_artifact_repo", None)
+    found = push.client.list_artifacts(run_id, folder) if store_of is None else store_of(run_id).list_artifacts(folder)
+    return list(found)
+
+
+def _send(push: Push, run_id: str, name: str, data: bytes) -> None:
+    place = PurePosixPath(name)
+    with tempfile.TemporaryDirectory(prefix="dspy-cachectl-") as folder:
+        path = Path(folder, place.name)
+        path.write_bytes(data)
+        push.client.log_artifact(run_id, str(path), place.parent.as_posix())
+    push.note_sent(name, run_id)
+
+
+def _fault_of(do: Callable[..., object], *arguments: object) -> Exception | None:
+    """Return why a file could not be sent: the next one may be small enough, say."""
+    try:
+        do(*arguments)
+    except Exception as error:  # noqa: BLE001 - whatever the store or its client does, it is the reason why a file waits
+        return error
+    return None
+
+
+def _say_left(push: Push, run_id: str, names: Sequence[str], fault: Exception | None) -> str:
+    why = f"{type(fault).__name__}: {fault}" if fault is not None else "the server answered, but does not list it whole"
+    done = "" if push.record.run_id else "ended "
+    return f"{done}run {run_id} is without {len(names)} of {len(push.files)} files; {names[0]}: {why}"
 
 
 def _inputs(record: Record, model_id: str | None) -> dict[str, list[Any]]:
@@ -160,39 +216,50 @@ def _inputs(record: Record, model_id: str | None) -> dict[str, list[Any]]:
 _naming = threading.Lock()
 
 
-def _name_tables(push: Push, run_id: str) -> None:
-    """Add to a run's tables. This process's threads do it one after the other: each reads the list and writes it."""
+def name_tables(push: Push, run: Any) -> tuple[str, ...]:
+    """Add a record's tables to those of its run, and return those that were not among them.
+
+    This process's threads do it one after the other: each reads the list and writes it.
+
+    Args:
+        push: The try to deliver the record.
+        run: The run, as it was when it was opened. A run of the record's own has nobody else who writes to it.
+    """
+    if not push.record.tables:
+        return ()
+    if push.is_in_own_run:
+        return _add_tables(push, run)
     # Not for ever: the one before may hang.
     held = _naming.acquire(timeout=_NAMING_WAIT)
     try:
-        _add_tables(push, run_id)
+        return _add_tables(push, push.client.get_run(run.info.run_id))
     finally:
         if held:
             _naming.release()
 
 
-def _add_tables(push: Push, run_id: str) -> None:
-    known = push.client.get_run(run_id).data.tags.get(TABLES_TAG, "[]")
+def _add_tables(push: Push, run: Any) -> tuple[str, ...]:
+    run_id = run.info.run_id
     try:
-        tables = list(json.loads(known))
+        tables = list(json.loads(run.data.tags.get(TABLES_TAG, "[]")))
     except (ValueError, TypeError):
         logger.warning("run %s has a tag %s that is not a list of tables; it is left alone", run_id, TABLES_TAG)
-        return
-    named = ({"path": path, "type": "table"} for path in push.record.tables)
-    merged = tables + [table for table in named if table not in tables]
-    text = json.dumps(merged)
+        return ()
+    added = [{"path": path, "type": "table"} for path in push.record.tables]
+    added = [table for table in added if table not in tables]
+    text = json.dumps(tables + added)
     if len(text) > LONGEST_TAG:
         logger.warning("run %s has too many tables for mlflow.load_table to find another", run_id)
-    elif merged != tables:
+        return ()
+    if added:
         push.check()
         push.client.set_tag(run_id, TABLES_TAG, text)
+    return tuple(table["path"] for table in added)
 
 
-def _children(push: Push, run_id: str) -> Iterator[Any]:
-    for run in (push.find(push.client.get_run, child) for child in push.record.children):
-        if run is not None and run.info.lifecycle_stage == "active":
-            yield run
-    if push.record.compares:
-        experiment = push.client.get_run(run_id).info.experiment_id
-        for digest in push.record.compares:
-            yield from push.client.search_runs([experiment], filter_string=f"tags.`{REPORT_TAG}` = '{digest}'")
+def _children(push: Push, run: Any) -> Iterator[Any]:
+    for child in (push.find(push.client.get_run, number) for number in push.record.children):
+        if child is not None and child.info.lifecycle_stage == "active":
+            yield child
+    for digest in push.record.compares:
+        yield from push.client.search_runs([run.info.experiment_id], filter_string=f"tags.`{REPORT_TAG}` = '{digest}'")

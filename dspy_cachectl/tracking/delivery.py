@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from dspy_cachectl.errors import CachectlError, ConfigurationError, CorruptEntryError, StoreError
-from dspy_cachectl.tracking import client, feedback
-from dspy_cachectl.tracking.attachments import attach, model_id
+from dspy_cachectl.tracking import attachments, client, feedback
 from dspy_cachectl.tracking.database import DatabaseError
 from dspy_cachectl.tracking.deadline import CircuitOpenError, DeadlineError, TimeLimiter, check_limit
 from dspy_cachectl.tracking.outbox import Lease, Outbox, Waiting
-from dspy_cachectl.tracking.push import LeaseLostError, Push
+from dspy_cachectl.tracking.push import LeaseLostError, Progress, Push
 from dspy_cachectl.tracking.record import Record, safe_line, without_credentials
 from dspy_cachectl.tracking.resolve import absolute, default_uri
 
@@ -143,28 +142,35 @@ def deliver(
     Returns:
         What became of it.
     """
-    began = time.monotonic()
+    began, progress = time.monotonic(), Progress(record.run_id)
     try:
         whole = record.read() if isinstance(record, Waiting) else record
-        run_id = _deliver(whole, address, limit=limit, unkept=unkept, patience=patience)
+        run_id = _deliver(whole, address, limit=limit, unkept=unkept, patience=patience, progress=progress)
         outcome = LogOutcome("logged", record.uid, run_id or None)
     except LeaseLostError:
-        outcome = LogOutcome("busy", record.uid, record.run_id, "another thread or process is delivering it")
+        outcome = LogOutcome("busy", record.uid, progress.run_id, "another thread or process is delivering it")
     except CorruptEntryError as error:
         outcome = LogOutcome("damaged", record.uid, record.run_id, str(error))
     except Exception as error:  # noqa: BLE001 - whatever the server or its client does, the caller goes on
-        outcome = LogOutcome("pending" if unkept is None else "failed", record.uid, record.run_id, _reason(error))
+        outcome = LogOutcome("pending" if unkept is None else "failed", record.uid, progress.run_id, _reason(error))
         if unkept is None and not isinstance(error, CircuitOpenError):
             _note(record.uid, outcome.reason)
     return replace(outcome, seconds=time.monotonic() - began)
 
 
 def _deliver(
-    record: Record, address: str, *, limit: float, unkept: Mapping[str, bytes] | None, patience: float | None
+    record: Record,
+    address: str,
+    *,
+    limit: float,
+    unkept: Mapping[str, bytes] | None,
+    patience: float | None,
+    progress: Progress,
 ) -> str:
     began, bare = time.monotonic(), without_credentials(address)
     elsewhere = record.tracking_uri not in (None, bare)
-    push = Push(record, address, elsewhere, files=unkept or {}, until=began + limit * SHARE)
+    until = began + limit * SHARE
+    push = Push(record, address, elsewhere, files=unkept or {}, until=until, progress=progress)
     if unkept is not None:
         return limiter.run(lambda: _send(push), target=bare, limit=limit, patience=patience)
     outbox = Outbox()
@@ -172,7 +178,8 @@ def _deliver(
     if lease is None:
         raise LeaseLostError
     try:
-        push = replace(push, files=outbox.files(record), holds=lease.holds)
+        files, sent = outbox.files(record), outbox.sent(record.uid)
+        push = replace(push, files=files, sent=sent, holds=lease.holds, note_sent=lease.note_sent)
         left = began + limit - time.monotonic()  # the outbox may have been slow
         return limiter.run(lambda: _send_and_finish(push, lease), target=bare, limit=left, patience=patience or limit)
     finally:
@@ -187,12 +194,21 @@ def _send(push: Push) -> str:
     """
     if push.record.feedback:
         return feedback.deliver(push)
-    run_id = push.open_run()
-    model = model_id(push, run_id)
-    push.log_numbers(run_id, model)
-    attach(push, run_id, model_id=model)
-    if push.is_in_own_run:
-        push.end_run(run_id)
+    run = push.open_run()
+    run_id = str(run.info.run_id)
+    is_new = bool(push.what_is_missing(run))
+    if is_new:
+        model = attachments.model_id(push, run)
+        push.log_numbers(run_id, model)
+        attachments.log_inputs(push, run_id, model)
+        attachments.link_children(push, run)
+        if push.is_in_own_run:
+            push.end_run(run_id)
+    # A run stands, and is ended, with its numbers: its files may be refused for ever.
+    attachments.upload(push, run_id)
+    tables = attachments.name_tables(push, run)
+    if is_new or tables:
+        push.confirm(run_id, tables)
     return run_id
 
 
@@ -202,8 +218,8 @@ def _send_and_finish(push: Push, lease: Lease) -> str:
         lease.finish()  # here and not after the limit, so that a push that ends late still counts
     except StoreError as error:
         logger.warning(
-            "run %s has the results, but the outbox still has their record, and the next sync sends it again, "
-            "which changes nothing: %s",
+            "run %s has the results, but their record cannot be taken out of the outbox; the next sync tries that "
+            "again, and sends nothing twice: %s",
             *(run_id, error),
         )
     return run_id

@@ -12,7 +12,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.boundary.ownership import OUTBOX
 from dspy_cachectl.config import setting_now
@@ -22,11 +22,15 @@ from dspy_cachectl.stores.liveness import is_alive, me
 from dspy_cachectl.tracking.record import Record, safe_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 2
+_ITS_LEASES = """
+SELECT taken_by, lease FROM records WHERE owner = (SELECT owner FROM records WHERE uid = ?)
+"""
+
+_VERSION = 3
 """Raised when the tables or what a record means change: another version's outbox is left alone."""
 
 _SCHEMA = (
@@ -34,14 +38,13 @@ _SCHEMA = (
     CREATE TABLE records (
       uid TEXT PRIMARY KEY, owner TEXT NOT NULL, written REAL NOT NULL,  -- the owner: the uid its run is found by
       tracking_uri TEXT, run_id TEXT, phase TEXT,                        -- what `status` shows of the record
-      record BLOB NOT NULL, sha256 TEXT NOT NULL,                        -- JSON
+      record BLOB NOT NULL, sha256 TEXT NOT NULL,                        -- JSON; of it and all that stands before it
       taken_by TEXT, lease TEXT,                                         -- the process, and its try
-      tries INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '')
+      tries INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '') WITHOUT ROWID
     """,
-    "CREATE INDEX records_owner ON records (owner)",
     """
     CREATE TABLE files (
-      uid TEXT NOT NULL, path TEXT NOT NULL, data BLOB NOT NULL, sha256 TEXT NOT NULL,
+      uid TEXT NOT NULL, path TEXT NOT NULL, sent_to TEXT, data BLOB NOT NULL, sha256 TEXT NOT NULL,
       PRIMARY KEY (uid, path)) WITHOUT ROWID
     """,
     "CREATE TRIGGER record_is_gone AFTER DELETE ON records BEGIN DELETE FROM files WHERE uid = OLD.uid; END",
@@ -108,33 +111,37 @@ class Outbox:
             record: The record.
             files: The content of its artifacts, by their path in the run.
         """
-        data = record.to_json()
+        row = _row(record, time.time())
         with self._database.change() as sql:
             sql(
                 "INSERT INTO records (uid, owner, written, tracking_uri, run_id, phase, record, sha256)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                *(record.uid, record.owner or record.uid, time.time()),
-                *(record.tracking_uri, record.run_id, record.tags.get("dspy_cachectl.phase")),
-                *(data, _sha256(data)),
+                *(*row, _sha256_of(row)),
             )
             for path, content in (files or {}).items():
-                sql("INSERT INTO files VALUES (?, ?, ?, ?)", record.uid, path, content, _sha256(content))
+                sql(
+                    "INSERT INTO files (uid, path, data, sha256) VALUES (?, ?, ?, ?)",
+                    *(record.uid, path, content, _sha256(content)),
+                )
 
     def waiting(self) -> list[Waiting]:
         """Return what waits, the oldest first."""
         rows = self._database.read(
-            "SELECT uid, written, tracking_uri, run_id, phase, tries, reason, taken_by, lease, record, sha256"
-            " FROM records ORDER BY written, uid"
+            "SELECT uid, owner, written, tracking_uri, run_id, phase, record, sha256, tries, reason, taken_by, lease"
+            " FROM records"
         )
-        return [
-            Waiting(
-                *(uid, written, tracking_uri, run_id, phase, tries),
-                reason if _is_whole(data, sha256) else f"record {uid} is damaged in the outbox",
-                self._is_held(taken_by, lease),
-                data if _is_whole(data, sha256) else None,
-            )
-            for uid, written, tracking_uri, run_id, phase, tries, reason, taken_by, lease, data, sha256 in rows
-        ]
+        return sorted(map(self._waiting, rows), key=lambda one: (one.written, one.uid))
+
+    def _waiting(self, row: tuple[Any, ...]) -> Waiting:
+        (uid, _, written, tracking_uri, run_id, phase, data), (sha256, tries, reason, *held) = row[:7], row[7:]
+        if _sha256_of(row[:7]) != sha256:
+            # Nothing that stands there is what was written: not even where it was to go.
+            reason, data, tracking_uri, run_id, phase = f"record {uid} is damaged in the outbox", None, None, None, None
+            written = written if isinstance(written, float) else 0.0
+        return Waiting(
+            *(str(uid), written, tracking_uri, run_id, phase, tries if isinstance(tries, int) else 0, str(reason)),
+            *(self._is_held(*held), data),
+        )
 
     def files(self, record: Record) -> dict[str, bytes]:
         """Return the files of a record, by their path in the run.
@@ -150,23 +157,46 @@ class Outbox:
             )
         return found
 
+    def sent(self, uid: str) -> dict[str, str]:
+        """Return which files of a record a server has been sent, and for which run."""
+        query = "SELECT path, sent_to FROM files WHERE uid = ? AND sent_to IS NOT NULL"
+        return dict(self._database.read(query, uid))
+
     def lease(self, uid: str) -> Lease | None:
-        """Take a record for delivery; None if somebody else is delivering it, or it does not wait any more."""
-        process, lease = me(self.path.parent), Lease(self._database, uid, uuid.uuid4().hex)
-        with self._database.change() as sql:
-            held = sql(
-                "SELECT taken_by, lease FROM records"
-                " WHERE owner = (SELECT owner FROM records WHERE uid = ?) AND lease IS NOT NULL",
-                uid,
-            )
-            if any(self._is_held(*row) for row in held):
+        """Take a record for delivery; None if somebody else is delivering it, or it does not wait any more.
+
+        Where the disk takes nothing down it can be delivered all the same, by whoever comes: what a server has
+        already is not sent to it again.
+        """
+        lease = Lease(self._database, uid, uuid.uuid4().hex)
+        try:
+            with self._database.change() as sql:
+                if not self._is_free(sql(_ITS_LEASES, uid)):
+                    return None
+                sql(
+                    "UPDATE records SET taken_by = ?, lease = ?"
+                    " WHERE owner = (SELECT owner FROM records WHERE uid = ?)",
+                    *(me(self.path.parent), lease.token, uid),
+                )
+        except StoreError as error:
+            if not self._is_free(self._database.read(_ITS_LEASES, uid)):
                 return None
+            logger.debug("%s is delivered without a lease: %s", uid, error)
+        return lease
+
+    def _is_free(self, leases: list[tuple[Any, ...]]) -> bool:
+        """Tell whether a record is there, given the leases of all for its run, and nobody else has any of them."""
+        return bool(leases) and not any(self._is_held(*one) for one in leases)
+
+    def redirect(self, record: Record, *, written: float) -> None:
+        """Write a record anew that is to go elsewhere now, as if it had never been tried."""
+        row = _row(record, written)
+        with self._database.change() as sql:
             sql(
-                "UPDATE records SET taken_by = ?, lease = ? WHERE owner = (SELECT owner FROM records WHERE uid = ?)",
-                *(process, lease.token, uid),
+                "UPDATE records SET owner = ?, written = ?, tracking_uri = ?, run_id = ?, phase = ?, record = ?,"
+                " sha256 = ?, tries = 0, reason = '' WHERE uid = ?",
+                *(*row[1:], _sha256_of(row), record.uid),
             )
-            ((taken,),) = sql("SELECT changes()")
-        return lease if taken else None
 
     def fail(self, uid: str, reason: str) -> None:
         """Note why a try failed. The record goes on waiting."""
@@ -176,7 +206,7 @@ class Outbox:
     def discard(self, uid: str) -> None:
         """Throw a record away; whoever is delivering it stops."""
         with self._database.change() as sql:
-            sql("DELETE FROM records WHERE uid = ?", uid)
+            sql("DELETE FROM records WHERE +uid = ?", uid)  # by looking at each: a damaged one is not in its order
 
     def _is_held(self, process: str | None, lease: str | None) -> bool:
         return process is not None and lease not in _given_back and is_alive(self.path.parent, process)
@@ -203,6 +233,14 @@ class Lease:
         query = "SELECT 1 FROM records WHERE uid = ? AND (lease IS NULL OR lease = ?)"
         return bool(self._database.read(query, self.uid, self.token))
 
+    def note_sent(self, path: str, run_id: str | None) -> None:
+        """Note that a server has been sent a file for a run, or that it has it not after all."""
+        try:
+            with self._database.change() as sql:
+                sql("UPDATE files SET sent_to = ? WHERE uid = ? AND path = ?", run_id, self.uid, path)
+        except StoreError as error:
+            logger.debug("that %s was sent is not noted, so the next try may send it again: %s", path, error)
+
     def finish(self) -> None:
         """Take the record out, because it was delivered. Nothing happens if it is not ours any more."""
         with self._database.change() as sql:
@@ -216,6 +254,21 @@ class Lease:
         except StoreError as error:
             _given_back.add(self.token)
             logger.debug("the lease of %s is given back in this process only: %s", self.uid, error)
+
+
+def _row(record: Record, written: float) -> tuple[Any, ...]:
+    """Return what is kept of a record, in the order of its table, up to its checksum."""
+    return (
+        *(record.uid, record.owner or record.uid, written),
+        *(record.tracking_uri, record.run_id, record.tags.get("dspy_cachectl.phase"), record.to_json()),
+    )
+
+
+def _sha256_of(row: Sequence[Any]) -> str:
+    *before, data = row
+    # Nothing and an empty text are two things, and so are a text and its bytes.
+    plain = data if isinstance(data, bytes) else repr(data).encode()
+    return _sha256(repr(before).encode("utf-8", "backslashreplace") + plain)
 
 
 def _is_whole(data: object, sha256: str) -> bool:

@@ -1,11 +1,13 @@
 """One try to deliver one record: the run that it goes to, and its numbers.
 
-Doing it twice leaves the server as doing it once, and before each change the record still has to be ours to deliver.
+What the server has already is not sent to it again, and what was sent is there when the server shows it: a proxy that
+asks for a login answers everything. Before each change the record still has to be ours to deliver.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,15 +18,39 @@ from dspy_cachectl.tracking.client import connect
 from dspy_cachectl.tracking.record import UID_TAG, Point, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
-_MEANT_FOR_TAG = "dspy_cachectl.meant_for_run"
+MEANT_FOR_TAG = "dspy_cachectl.meant_for_run"
+TABLES_TAG = "mlflow.loggedArtifacts"
+"""Where `mlflow.load_table` looks for tables."""
+
 _MOST_OF_A_MODEL = 100
-_NOT_THERE = {"RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED", "INVALID_PARAMETER_VALUE"}
+_UNKNOWN = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
+_NOT_OURS = {*_UNKNOWN, "PERMISSION_DENIED"}
+_ENDED = {"FINISHED", "FAILED", "KILLED"}
 
 
 class LeaseLostError(CachectlError):
     """Somebody else is delivering this record, or has delivered it."""
+
+
+class GoneError(CachectlError):
+    """What a record is for is not on its server: a run or an experiment that was deleted, or never was there."""
+
+
+class NotShownError(CachectlError):
+    """A server has answered as if it had taken something, and does not show it."""
+
+
+@dataclass
+class Progress:
+    """How far a try has come, for whoever does not wait for its end.
+
+    Attributes:
+        run_id: The run that the record goes to; None until the server has said it.
+    """
+
+    run_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +67,9 @@ class Push:
         files: The content of the record's artifacts; by their path in the run.
         until: When to stop sending feedback, on the monotonic clock.
         holds: Tells whether the record is still ours to deliver.
+        sent: The run for which a file was sent before, by the file's path.
+        note_sent: Notes that for a file.
+        progress: How far it has come.
     """
 
     record: Record
@@ -49,6 +78,9 @@ class Push:
     files: Mapping[str, bytes] = field(default_factory=dict)
     until: float = math.inf
     holds: Callable[[], bool] = lambda: True
+    sent: Mapping[str, str] = field(default_factory=dict)
+    note_sent: Callable[[str, str | None], None] = lambda _path, _run_id: None
+    progress: Progress = field(default_factory=Progress)
 
     @cached_property
     def client(self) -> Any:
@@ -64,55 +96,112 @@ class Push:
         if not self.holds():
             raise LeaseLostError
 
-    def find(self, get: Callable[[str], Any], number: str) -> Any | None:
+    def find(self, get: Callable[[str], Any], number: str, *, unknown: Collection[str] = _NOT_OURS) -> Any | None:
         """Return a run or an experiment; None if the server does not know it."""
         exceptions = importlib.import_module("mlflow.exceptions")
         try:
             return get(number)
         except exceptions.MlflowException as error:
-            if error.error_code in _NOT_THERE:
+            if error.error_code in unknown:
                 return None
             raise
 
     @cached_property
     def is_in_own_run(self) -> bool:
         """Whether the record gets a run of its own."""
-        named = self.record.run_id
-        return named is None or (self.elsewhere and self.find(self.client.get_run, named) is None)
+        return self._named_run is None
 
-    def open_run(self) -> str:
-        """Return the run that the record goes to: the one it names, or one of its own, which may have to be made."""
-        if not self.is_in_own_run:
-            return str(self.record.run_id)
+    def run_that_is_there(self, run_id: str) -> Any:
+        """Return a run as its server shows it.
+
+        Raises:
+            GoneError: It was deleted, or the server has never had it.
+        """
+        run = self.find(self.client.get_run, run_id, unknown=_UNKNOWN)
+        if run is None:
+            raise GoneError(self._gone(f"run {run_id}", "is not there"))
+        if run.info.lifecycle_stage == "deleted":
+            raise GoneError(self._gone(f"run {run_id}", "was deleted"))
+        return run
+
+    def open_run(self) -> Any:
+        """Return the run that the record goes to, as its server shows it: the one it names, or one of its own.
+
+        A run of its own is made if there is none.
+
+        Raises:
+            GoneError: The run that it names is not there, or the experiment of its own.
+        """
+        run = self._own_run() if self._named_run is None else self._named_run
+        self.progress.run_id = _id_of(run)
+        return run
+
+    @cached_property
+    def _named_run(self) -> Any | None:
+        named = self.record.run_id
+        if named is None:
+            return None
+        if not self.elsewhere:
+            return self.run_that_is_there(named)
+        run = self.find(self.client.get_run, named)
+        return None if run is None or run.info.lifecycle_stage == "deleted" else run
+
+    def _own_run(self) -> Any:
         experiment_id = self._experiment()
         found = self._runs(self._experiments(experiment_id))
         if found:
             return self._keep_first(found)
         self.check()
-        tags = {UID_TAG: self.record.owner or self.record.uid, "mlflow.source.name": "dspy-cachectl"}
-        run = self.client.create_run(
-            experiment_id, start_time=self.record.started, tags=tags, run_name=self.record.run_name
-        )
-        made = str(run.info.run_id)
+        made = self._made_run(experiment_id)
         # A request that was given up on may have reached the server all the same, now or in an earlier try.
-        found = list(dict.fromkeys([*self._runs([experiment_id]), made]))
+        found = self._runs([experiment_id])
+        found += [made] if _id_of(made) not in map(_id_of, found) else []
         if not self.holds():
             # Whoever delivers it meanwhile keeps the first one, too.
-            if made != found[0]:
-                self.client.delete_run(made)
+            if _id_of(made) != _id_of(found[0]):
+                self.client.delete_run(_id_of(made))
             raise LeaseLostError
         return self._keep_first(found)
 
+    def _made_run(self, experiment_id: str) -> Any:
+        tags = {UID_TAG: self.record.owner or self.record.uid, "mlflow.source.name": "dspy-cachectl"}
+        try:
+            return self.client.create_run(
+                experiment_id, start_time=self.record.started, tags=tags, run_name=self.record.run_name
+            )
+        except Exception:
+            experiment = self.find(self.client.get_experiment, experiment_id, unknown=_UNKNOWN)
+            self._refuse_deleted(experiment, self.record.experiment or experiment_id)
+            raise
+
+    def _refuse_deleted(self, experiment: Any | None, name: str) -> None:
+        if experiment is None or experiment.lifecycle_stage == "deleted":
+            what = "is not there" if experiment is None else "was deleted"
+            raise GoneError(self._gone(f"experiment {name}", what))
+
+    def _gone(self, what: str, how: str) -> str:
+        uid = self.record.uid[:8]
+        return (
+            f"{what} {how}: `dspy-cachectl mlflow discard {uid}`, or `mlflow sync {uid}` with --run-id or --experiment "
+            "to send it elsewhere"
+        )
+
     def run_of_owner(self) -> str | None:
         """Return the run that holds the results which this record is about; None if it is not there yet."""
-        return next(iter(self._runs(self._experiments(self._experiment()))), None)
+        return next(map(_id_of, self._runs(self._experiments(self._experiment()))), None)
+
+    @cached_property
+    def tags(self) -> dict[str, str]:
+        """The tags that the run gets."""
+        record = self.record
+        tags = {**record.tags, UID_TAG: record.owner or record.uid}
+        if self.is_in_own_run and record.run_id is not None:
+            tags[MEANT_FOR_TAG] = record.run_id
+        return tags
 
     def log_numbers(self, run_id: str, model_id: str | None) -> None:
         """Log metrics, tags and, in a run of its own, params."""
         record, own = self.record, self.is_in_own_run
-        tags = {**record.tags, UID_TAG: record.owner or record.uid}
-        if own and record.run_id is not None:
-            tags[_MEANT_FOR_TAG] = record.run_id
         entities = importlib.import_module("mlflow.entities")
         linked = set() if model_id is None else _linked(record)
         self.check()
@@ -125,7 +214,7 @@ class Push:
                 for point in record.metrics
             ],
             params=[entities.Param(key, value) for key, value in record.params.items()] if own else [],
-            tags=[entities.RunTag(key, value) for key, value in tags.items()],
+            tags=[entities.RunTag(key, value) for key, value in self.tags.items()],
         )
 
     def end_run(self, run_id: str) -> None:
@@ -141,11 +230,50 @@ class Push:
         run_status = importlib.import_module("mlflow.entities").RunStatus.from_string(status)
         store.update_run_info(run_id, run_status=run_status, end_time=self.record.ended, run_name=None)
 
+    def what_is_missing(self, run: Any) -> str:
+        """Return what of the record's numbers a run does not show, in words; empty where nothing is missing.
+
+        Of a metric it shows the last point. Where a later record's stands there, ours is looked for in its history, and
+        the tags may be the later one's.
+        """
+        record, own = self.record, self.is_in_own_run
+        shown = {metric.key: metric for metric in run.data.to_proto().metrics}
+        hidden = [point for point in _last(record) if not _is(shown.get(point.key), point)]
+        if any(not _is_later(shown.get(point.key), point) for point in hidden):
+            return "metrics"
+        if hidden and not any(_is(one, hidden[0]) for one in self._history(_id_of(run), hidden[0].key)):
+            return "metrics"
+        is_last = not hidden or run.data.tags.get(UID_TAG) == self.tags[UID_TAG]
+        missing = {
+            "tags": is_last and not self.tags.items() <= _cut(run.data.tags, self.tags).items(),
+            "params": own and not record.params.keys() <= run.data.params.keys(),
+            "data set": record.dataset is not None and record.dataset.digest not in _digests(run),
+            "end": own and run.info.status not in _ENDED,
+        }
+        return ", ".join(what for what, is_missing in missing.items() if is_missing)
+
+    def confirm(self, run_id: str, tables: Collection[str]) -> None:
+        """See to it that the server shows the record's numbers, and tables that were added to those of the run.
+
+        Raises:
+            NotShownError: It does not, whatever it has answered.
+        """
+        run = self.client.get_run(run_id)
+        named = run.data.tags.get(TABLES_TAG, "")
+        missing = self.what_is_missing(run) or "".join("tables" for path in tables if json.dumps(path) not in named)
+        if missing:
+            raise NotShownError(f"the server answered as if it had taken them, but run {run_id} is without {missing}")
+
+    def _history(self, run_id: str, key: str) -> list[Any]:
+        return list(self.client.get_metric_history(run_id, key))
+
     def _experiment(self) -> str:
         name, number = self.record.experiment, self.record.experiment_id
         if name is None:
             return "0" if number is None or self.elsewhere else number
         found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            self._refuse_deleted(found, name)
         if found is None:
             self.check()
             try:
@@ -155,6 +283,8 @@ class Push:
                 found = self.client.get_experiment_by_name(name)
                 if found is None:
                     raise
+        if not found.experiment_id:
+            raise NotShownError(f"the server answered with an experiment that has no id, for {name!r}")
         return str(found.experiment_id)
 
     def _experiments(self, first: str) -> list[str]:
@@ -165,24 +295,55 @@ class Push:
         # It may be the same server under another address, and an earlier try has left a run there.
         return [first] if self.find(self.client.get_experiment, other) is None else [first, other]
 
-    def _runs(self, experiments: list[str]) -> list[str]:
+    def _runs(self, experiments: list[str]) -> list[Any]:
         runs = self.client.search_runs(
             experiments,
             filter_string=f"tags.`{UID_TAG}` = '{self.record.owner or self.record.uid}'",
             max_results=100,
         )
         # The first one is kept: one with results, as another record of the same run may have left them there.
-        return [run.info.run_id for run in sorted(runs, key=lambda run: (not run.data.metrics, run.info.run_id))]
+        return sorted(runs, key=lambda run: (not run.data.metrics, _id_of(run)))
 
-    def _keep_first(self, run_ids: list[str]) -> str:
-        keep, *rest = run_ids
-        for run_id in rest:
+    def _keep_first(self, runs: list[Any]) -> Any:
+        keep, *rest = runs
+        for run in rest:
             self.check()
-            self.client.delete_run(run_id)
+            self.client.delete_run(_id_of(run))
         return keep
+
+
+def _id_of(run: Any) -> str:
+    if not run.info.run_id:
+        raise NotShownError("the server answered with a run that has no id, which is no answer of MLflow's")
+    return str(run.info.run_id)
 
 
 def _linked(record: Record) -> set[Point]:
     # MLflow refuses for ever a batch that comes twice with more points of a model than this.
-    last = {point.key: point for point in sorted(record.metrics, key=lambda point: point.step)}
-    return set(list(last.values())[:_MOST_OF_A_MODEL])
+    return set(_last(record)[:_MOST_OF_A_MODEL])
+
+
+def _last(record: Record) -> list[Point]:
+    return list(
+        {point.key: point for point in sorted(record.metrics, key=lambda one: (one.step, one.timestamp))}.values()
+    )
+
+
+def _is(shown: Any | None, point: Point) -> bool:
+    if shown is None or (int(shown.step), int(shown.timestamp)) != (point.step, point.timestamp):
+        return False
+    return math.isclose(shown.value, point.value, rel_tol=1e-6, abs_tol=1e-12)
+
+
+def _is_later(shown: Any | None, point: Point) -> bool:
+    return shown is not None and (int(shown.step), int(shown.timestamp)) > (point.step, point.timestamp)
+
+
+def _cut(shown: Mapping[str, str], ours: Mapping[str, str]) -> dict[str, str]:
+    # Some servers keep the beginning of a long value only.
+    return {key: ours[key] if value and ours.get(key, "").startswith(value) else value for key, value in shown.items()}
+
+
+def _digests(run: Any) -> set[str]:
+    inputs = run.inputs
+    return {one.dataset.digest for one in inputs.dataset_inputs} if inputs is not None else set()

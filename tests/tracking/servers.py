@@ -192,9 +192,11 @@ class Proxy:
 
 
 def _call_of(handler: _Quiet) -> str:
-    """Return which of the REST calls a request is; every upload is "upload"."""
+    """Return which of the REST calls a request is; every upload is "upload", every listing of files "listing"."""
     call = handler.path.partition("?")[0].removeprefix("/api/2.0/mlflow/")
-    return "upload" if call.startswith("/api/2.0/mlflow-artifacts/") else call
+    if not call.startswith("/api/2.0/mlflow-artifacts/"):
+        return call
+    return "listing" if handler.command == "GET" else "upload"
 
 
 class _Quiet(BaseHTTPRequestHandler):
