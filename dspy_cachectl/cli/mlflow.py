@@ -47,9 +47,24 @@ def show_status(as_json: AsJson = False) -> None:
 
 @app.command("sync")
 def deliver_all(
+    records: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RECORD]...", help="Records, as `mlflow status` names them. Default: all.", show_default=False
+        ),
+    ] = None,
+    *,
     uri: Annotated[
         str | None,
         typer.Option(metavar="URI", help="Deliver everything to this server. Default: where each record was to go."),
+    ] = None,
+    run_id: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Send these records to this run from now on; theirs was deleted, say."),
+    ] = None,
+    experiment: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Give these records a run of their own in this experiment from now on."),
     ] = None,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="How long each record may take.")] = 30.0,
     dry_run: DryRun = False,
@@ -58,7 +73,7 @@ def deliver_all(
     """Deliver the results that wait in the outbox. Exits with 1 if some of them go on waiting."""
     from dspy_cachectl.tracking import sync
 
-    outcomes = sync(timeout=timeout, uri=uri, dry_run=dry_run)
+    outcomes = sync(records or (), timeout=timeout, uri=uri, run_id=run_id, experiment=experiment, dry_run=dry_run)
     if as_json:
         print_json(outcomes)
     else:

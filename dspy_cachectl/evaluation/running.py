@@ -112,6 +112,10 @@ def evaluate(
         raise ConfigurationError(f"repeats must be 1 or more, not {repeats!r}")
     if not isinstance(mlflow, (bool, str, NoneType)):
         raise ConfigurationError(f"mlflow is True, False or the id of a run, not {mlflow!r}")
+    if mlflow:
+        from dspy_cachectl.tracking.log import check_destination
+
+        check_destination()
     check_level(level)
     check_metric(metric)
     # A cassette records calls, and kept predictions make none.

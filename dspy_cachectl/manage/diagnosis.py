@@ -25,7 +25,7 @@ from packaging.specifiers import SpecifierSet
 from dspy_cachectl.boundary.ownership import database_head
 from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.config import settings
-from dspy_cachectl.errors import CachectlError, FormatVersionError, StoreError
+from dspy_cachectl.errors import CachectlError, ConfigurationError, FormatVersionError, StoreError
 from dspy_cachectl.manage.privacy import problems_of
 from dspy_cachectl.manage.repair import quarantine_of
 from dspy_cachectl.manage.verification import database_problem
@@ -260,11 +260,16 @@ def check_outbox(_: Surroundings) -> Iterator[Finding]:
 
 def check_mlflow(around: Surroundings) -> Iterator[Finding]:
     """Ask the configured tracking server, within a limit."""
-    from dspy_cachectl.tracking.resolve import default_uri
+    from dspy_cachectl.tracking.resolve import absolute, default_uri
 
     uri = default_uri(sys.modules.get("mlflow"))
     if uri is None:
         yield Finding("mlflow server", "ok", "none is configured in MLFLOW_TRACKING_URI")
+        return
+    try:
+        absolute(uri)
+    except ConfigurationError as error:
+        yield Finding("mlflow server", "warning", str(error), "results wait in the outbox until then")
         return
     shown, problem = scrub(without_credentials(uri)), None
     try:

@@ -13,7 +13,7 @@ from dspy_cachectl.context.ruling import current_phase
 from dspy_cachectl.fingerprints.data import questions_of
 from dspy_cachectl.fingerprints.provenance import provenance_of
 from dspy_cachectl.tracking.deadline import check_limit
-from dspy_cachectl.tracking.log import log_results
+from dspy_cachectl.tracking.log import check_destination, log_results
 from dspy_cachectl.tracking.outgoing import program_model
 from dspy_cachectl.tracking.phase_records import PhaseResults, of_run
 from dspy_cachectl.tracking.record import Dataset
@@ -45,8 +45,9 @@ def mlflow_callbacks(*, timeout: float = 10.0) -> tuple[SpanHead, EvaluationLogg
             outbox.
 
     Raises:
-        ConfigurationError: The timeout is not a number of seconds.
+        ConfigurationError: The timeout is not a number of seconds, or MLflow is set to something that is no address.
     """
+    check_destination()
     hide_secrets()
     return SpanHead(), EvaluationLogger(timeout=timeout)
 

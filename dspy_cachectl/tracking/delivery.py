@@ -14,7 +14,7 @@ from dspy_cachectl.tracking import attachments, client, feedback
 from dspy_cachectl.tracking.database import DatabaseError
 from dspy_cachectl.tracking.deadline import CircuitOpenError, DeadlineError, TimeLimiter, check_limit
 from dspy_cachectl.tracking.outbox import Lease, Outbox, Waiting
-from dspy_cachectl.tracking.push import LeaseLostError, Progress, Push
+from dspy_cachectl.tracking.push import MEANT_FOR_TAG, LeaseLostError, Progress, Push
 from dspy_cachectl.tracking.record import Record, safe_line, without_credentials
 from dspy_cachectl.tracking.resolve import absolute, default_uri
 
@@ -83,43 +83,82 @@ def discard(uids: Sequence[str]) -> list[str]:
         StoreError: The outbox cannot be read, or not be written.
     """
     outbox = Outbox()
-    waiting = [one.uid for one in outbox.waiting()]
-    found = []
-    for uid in uids:
-        matches = [one for one in waiting if one.startswith(uid)]
-        if len(matches) != 1:
-            raise ConfigurationError(f"{len(matches)} records wait whose name begins with {uid!r}; see `mlflow status`")
-        found += matches
+    found = [one.uid for one in _named(uids, outbox.waiting())]
     for uid in found:
         outbox.discard(uid)
     return found
 
 
-def sync(*, timeout: float = 30.0, uri: str | None = None, dry_run: bool = False) -> list[LogOutcome]:
+def sync(
+    uids: Sequence[str] = (),
+    *,
+    timeout: float = 30.0,
+    uri: str | None = None,
+    run_id: str | None = None,
+    experiment: str | None = None,
+    dry_run: bool = False,
+) -> list[LogOutcome]:
     """Deliver what waits in the outbox, the oldest first.
 
     Any number of processes may do this at once; each record is delivered once. A server that does not answer in
     time is not asked again for the other records of this call.
 
     Args:
+        uids: The records to deliver, or as much of each uid as tells it from the others. By default, all.
         timeout: Seconds for each record.
         uri: Deliver everything here, wherever it was meant to go. A run that does not exist there is replaced
             by a new one.
+        run_id: The run that the named records go to from now on, since the one that they were for was deleted, say.
+        experiment: The experiment in which they get a run of their own from now on. It is created if there is none.
         dry_run: Only say what would be delivered.
 
     Returns:
         What became of each record. With `dry_run`, all that can be delivered are pending.
 
     Raises:
-        ConfigurationError: The timeout is not a number of seconds.
+        ConfigurationError: An argument cannot be used; the message says which.
         MissingExtraError: MLflow is not installed.
         StoreError: The outbox cannot be read.
     """
-    timeout = check_limit(timeout)
-    waiting = Outbox().waiting()
-    if not dry_run:
-        limiter.close_circuits()
-    return [_sync_one(one, uri=uri, timeout=timeout, dry_run=dry_run) for one in waiting]
+    timeout, uri = check_limit(timeout), absolute(uri)
+    places = [place for place in (run_id, experiment) if place is not None]
+    if places and (not uids or len(places) > 1 or not places[0].strip()):
+        raise ConfigurationError("run_id or experiment, one of them, goes with the records that it is for")
+    outbox = Outbox()
+    waiting = outbox.waiting()
+    chosen = _named(uids, waiting) if uids else waiting
+    if dry_run:
+        return [_sync_one(one, uri=uri, timeout=timeout, dry_run=True) for one in chosen]
+    if places:
+        for one in chosen:
+            _redirect(outbox, one, uri=uri, run_id=run_id, experiment=experiment)
+        chosen = [one for one in outbox.waiting() if one.uid in {before.uid for before in chosen}]
+    limiter.close_circuits()
+    return [_sync_one(one, uri=uri, timeout=timeout, dry_run=False) for one in chosen]
+
+
+def _named(uids: Sequence[str], waiting: Sequence[Waiting]) -> list[Waiting]:
+    found = []
+    for uid in uids:
+        matches = [one for one in waiting if one.uid.startswith(uid)]
+        if len(matches) != 1:
+            raise ConfigurationError(f"{len(matches)} records wait whose name begins with {uid!r}; see `mlflow status`")
+        found += matches
+    return found
+
+
+def _redirect(outbox: Outbox, waiting: Waiting, *, uri: str | None, run_id: str | None, experiment: str | None) -> None:
+    """Send a record elsewhere, unless it is damaged or somebody is delivering it."""
+    lease = None if waiting.is_damaged else outbox.lease(waiting.uid)
+    if lease is None:
+        return
+    try:
+        record = waiting.read()
+        tags = record.tags if record.run_id in (None, run_id) else {MEANT_FOR_TAG: str(record.run_id), **record.tags}
+        moved = replace(record, run_id=run_id, experiment=experiment, experiment_id=None, tags=tags)
+        outbox.redirect(replace(moved, tracking_uri=uri or record.tracking_uri), written=waiting.written)
+    finally:
+        lease.release()
 
 
 def deliver(
@@ -252,7 +291,10 @@ def deliver_waiting(address: str, *, until: float) -> None:
 def _sync_one(waiting: Waiting, *, uri: str | None, timeout: float, dry_run: bool) -> LogOutcome:
     if waiting.is_damaged:
         return LogOutcome("damaged", waiting.uid, None, waiting.reason)
-    address = _usable_uri(waiting.tracking_uri, uri)
+    try:
+        address = _usable_uri(waiting.tracking_uri, uri)
+    except ConfigurationError as error:
+        return LogOutcome("pending", waiting.uid, waiting.run_id, str(error))
     if address is None:
         return LogOutcome("pending", waiting.uid, waiting.run_id, _NOWHERE)
     if dry_run:
@@ -268,10 +310,15 @@ def _sync_one(waiting: Waiting, *, uri: str | None, timeout: float, dry_run: boo
 def _usable_uri(meant_for: str | None, uri: str | None) -> str | None:
     """Return the address with the credentials that were left out of the record, where this process has them."""
     if uri is not None:
-        return absolute(uri)
+        return uri
     # MLflow's default is a database in the working directory, which nobody has asked for here.
     mlflow = sys.modules.get("mlflow")
-    here = absolute(default_uri(mlflow if mlflow is not None and mlflow.is_tracking_uri_set() else None))
+    try:
+        here = absolute(default_uri(mlflow if mlflow is not None and mlflow.is_tracking_uri_set() else None))
+    except ConfigurationError:
+        if meant_for is None:
+            raise
+        return meant_for
     if meant_for is None or (here is not None and without_credentials(here) == meant_for):
         return here
     return meant_for

@@ -19,14 +19,14 @@ from dspy_cachectl.context.ruling import current_phase, last_phase
 from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.reports.comparison import Comparison, Comparisons
 from dspy_cachectl.reports.report import EvalReport
-from dspy_cachectl.tracking import delivery
+from dspy_cachectl.tracking import delivery, installed
 from dspy_cachectl.tracking.deadline import check_limit, in_daemon
 from dspy_cachectl.tracking.delivery import LogOutcome
 from dspy_cachectl.tracking.outbox import Outbox
 from dspy_cachectl.tracking.outgoing import Outgoing
 from dspy_cachectl.tracking.phase_records import PhaseResults, of_phase, of_run
 from dspy_cachectl.tracking.report_records import of_comparisons, of_report
-from dspy_cachectl.tracking.resolve import Target, resolve
+from dspy_cachectl.tracking.resolve import Target, absolute, default_uri, resolve
 from dspy_cachectl.tracking.sending import Sending
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def log_to_mlflow(
             reports that it compares, where they are in the same experiment and have no parent yet.
         result: With a phase: log this result in place of the phase's evaluations.
         run_id: The MLflow run to log to.
-        tracking_uri: The server to log to. By default, the one that MLflow is set to.
+        tracking_uri: The server to log to. By default, the one that MLflow is set to. Where it is no address, the
+            results wait in the outbox.
         experiment: The name of the experiment for a run of its own. It is created if there is none.
         timeout: Seconds that the call may take, whatever they go to: writing the results down, importing MLflow,
             making its database, the server. With 0 the results only go to the outbox.
@@ -113,6 +114,16 @@ def log_results(results: PhaseResults, *, timeout: float) -> LogOutcome:
     return _log(functools.partial(of_phase, results), timeout=timeout)
 
 
+def check_destination() -> None:
+    """Look at where results will be logged to, before anything is paid for.
+
+    Raises:
+        ConfigurationError: MLflow is set to something that is no address.
+    """
+    if setting_now("mlflow"):
+        absolute(default_uri(installed.loaded()))
+
+
 def _log(make: _Make, *, timeout: float, **where: str | None) -> LogOutcome:
     if not setting_now("mlflow"):
         return LogOutcome("disabled", reason="the setting 'mlflow' (DSPY_CACHECTL_MLFLOW) turns it off")
@@ -126,7 +137,7 @@ def _log(make: _Make, *, timeout: float, **where: str | None) -> LogOutcome:
         outcome = LogOutcome("pending", reason=f"writing them to the outbox was not done within {timeout:.3g} s")
         logger.warning("not in MLflow yet, nor in the outbox: %s, and goes on. The disk may be slow.", outcome.reason)
         return replace(outcome, seconds=time.monotonic() - began)
-    sending = Sending(keeping.result(), target.tracking_uri or "", until=began + timeout, patience=timeout)
+    sending = Sending(keeping.result(), target, until=began + timeout, patience=timeout)
     work = in_daemon(sending.run)
     if _is_done(work, until=began + timeout + GRACE):
         work.result()

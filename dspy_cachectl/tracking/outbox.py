@@ -139,7 +139,7 @@ class Outbox:
             reason, data, tracking_uri, run_id, phase = f"record {uid} is damaged in the outbox", None, None, None, None
             written = written if isinstance(written, float) else 0.0
         return Waiting(
-            *(str(uid), written, tracking_uri, run_id, phase, tries if isinstance(tries, int) else 0, str(reason)),
+            *(_shown(uid), written, tracking_uri, run_id, phase, tries if isinstance(tries, int) else 0, str(reason)),
             *(self._is_held(*held), data),
         )
 
@@ -206,10 +206,12 @@ class Outbox:
     def discard(self, uid: str) -> None:
         """Throw a record away; whoever is delivering it stops."""
         with self._database.change() as sql:
-            sql("DELETE FROM records WHERE +uid = ?", uid)  # by looking at each: a damaged one is not in its order
+            for (stored,) in sql("SELECT uid FROM records"):
+                if _shown(stored) == uid:  # by looking at each: a damaged one is not in its order
+                    sql("DELETE FROM records WHERE +uid = ?", stored)
 
     def _is_held(self, process: str | None, lease: str | None) -> bool:
-        return process is not None and lease not in _given_back and is_alive(self.path.parent, process)
+        return isinstance(process, str) and lease not in _given_back and is_alive(self.path.parent, process)
 
 
 _given_back: set[str] = set()
@@ -254,6 +256,10 @@ class Lease:
         except StoreError as error:
             _given_back.add(self.token)
             logger.debug("the lease of %s is given back in this process only: %s", self.uid, error)
+
+
+def _shown(uid: object) -> str:
+    return uid if isinstance(uid, str) else repr(uid)
 
 
 def _row(record: Record, written: float) -> tuple[Any, ...]:

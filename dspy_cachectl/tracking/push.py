@@ -239,7 +239,7 @@ class Push:
         record, own = self.record, self.is_in_own_run
         shown = {metric.key: metric for metric in run.data.to_proto().metrics}
         hidden = [point for point in _last(record) if not _is(shown.get(point.key), point)]
-        if any(not _is_later(shown.get(point.key), point) for point in hidden):
+        if any(not _hides(shown.get(point.key), point) for point in hidden):
             return "metrics"
         if hidden and not any(_is(one, hidden[0]) for one in self._history(_id_of(run), hidden[0].key)):
             return "metrics"
@@ -335,8 +335,9 @@ def _is(shown: Any | None, point: Point) -> bool:
     return math.isclose(shown.value, point.value, rel_tol=1e-6, abs_tol=1e-12)
 
 
-def _is_later(shown: Any | None, point: Point) -> bool:
-    return shown is not None and (int(shown.step), int(shown.timestamp)) > (point.step, point.timestamp)
+def _hides(shown: Any | None, point: Point) -> bool:
+    # Of several of one step and time the greatest is shown.
+    return shown is not None and (int(shown.step), int(shown.timestamp)) >= (point.step, point.timestamp)
 
 
 def _cut(shown: Mapping[str, str], ours: Mapping[str, str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from dspy_cachectl.errors import StoreError
     from dspy_cachectl.tracking.outgoing import Outgoing
+    from dspy_cachectl.tracking.resolve import Target
 
 logger = logging.getLogger(__name__)
 
@@ -28,16 +29,17 @@ class Sending:
 
     Args:
         kept: The records, and with each why the outbox does not have it.
-        address: The server, with credentials.
+        target: Where they go.
         until: When to stop, on the monotonic clock.
         patience: How long the caller waits in all, in seconds.
     """
 
     def __init__(
-        self, kept: Sequence[tuple[Outgoing, StoreError | None]], address: str, *, until: float, patience: float
+        self, kept: Sequence[tuple[Outgoing, StoreError | None]], target: Target, *, until: float, patience: float
     ) -> None:
         self._kept = kept
-        self._address = address
+        self._address = target.tracking_uri or ""
+        self._problem = target.problem or None
         self._until = until
         self._patience = patience
         self._what = f"the results of {kept[0][0].record.run_name!r}"
@@ -71,6 +73,8 @@ class Sending:
             return self._outcome
 
     def _prepare(self) -> str | None:
+        if self._problem is not None:
+            return self._problem
         try:
             client.prepare(self._address, until=self._until)
         except CachectlError as error:

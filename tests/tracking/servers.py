@@ -93,6 +93,7 @@ class Proxy:
         dies: A call after whose answer nobody listens any more.
         calls: What to do before a call is passed on.
         repeats: Calls that are passed on twice, as when a client gave up on the first and tried again.
+        answers: What the proxy answers by itself, as a login proxy does: status and content, by a part of the call.
         unknown: The beginning of calls that are answered as by a server that is too old to know them.
         stopped: Set when something has been done to a call.
     """
@@ -108,6 +109,7 @@ class Proxy:
         self.dies: str | None = None
         self.calls: dict[str, Callable[[], None]] = {}
         self.repeats: set[str] = set()
+        self.answers: dict[str, tuple[int, bytes]] = {}
         self.unknown: str | None = None
         self.stopped = threading.Event()
         self._let_go = threading.Event()
@@ -144,6 +146,9 @@ class Proxy:
         body = handler.body()
         if self.unknown is not None and call.startswith(self.unknown):
             handler.reply(404, b"<!doctype html><title>404 Not Found</title>", {"Content-Type": "text/html"})
+            return
+        for status, data in (answer for part, answer in self.answers.items() if part in call):
+            handler.reply(status, data, {"Content-Type": "text/html" if data.startswith(b"<") else "application/json"})
             return
         for name in names & self.calls.keys():
             self.calls[name]()

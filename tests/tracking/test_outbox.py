@@ -187,6 +187,33 @@ def test_status_shows_what_waits_and_why(outbox: Outbox) -> None:
     assert "damaged" in found["c"].reason
 
 
+@pytest.mark.parametrize("column", ["uid", "owner", "written", "tracking_uri", "run_id", "phase", "record", "sha256"])
+@pytest.mark.parametrize("value", ["'x' || substr(CAST({0} AS TEXT), 2)", "X'00ff'", "NULL", "7"])
+def test_a_record_is_whole_in_each_of_its_columns(outbox: Outbox, column: str, value: str) -> None:
+    """Where it goes and whose it is has a checksum, too: what was altered is said, goes nowhere, can be discarded."""
+    outbox.put(_record("b" * 32, run_id="c" * 32))
+    try:
+        _run_sql(outbox, f"UPDATE records SET {column} = {value.format(column)}")
+    except sqlite3.IntegrityError:
+        return  # it can be nothing
+    outbox.put(_record())
+    damaged, whole = sorted(status(), key=lambda one: not one.is_damaged)
+    assert (damaged.is_damaged, damaged.tracking_uri, whole.uid) == (True, None, UID)
+    assert [one.status for one in sync(uri="http://127.0.0.1:9", dry_run=True) if one.uid != UID] == ["damaged"]
+    discard([damaged.uid])
+    assert [one.uid for one in status()] == [UID]
+
+
+@pytest.mark.parametrize("column", ["taken_by", "lease", "tries", "reason"])
+def test_what_is_noted_of_a_record_may_be_anything(outbox: Outbox, column: str) -> None:
+    """It is no reason for not delivering it."""
+    outbox.put(_record())
+    _run_sql(outbox, f"UPDATE records SET {column} = X'00ff'")
+    (waiting,) = status()
+    assert (waiting.read(), waiting.tries) == (_record(), 0)
+    assert outbox.lease(UID) is not None
+
+
 DAMAGES = (
     "UPDATE files SET data = CAST(REPLACE(data, 'score', 'Score') AS BLOB) WHERE path LIKE '%/rows_%'",
     "DELETE FROM files WHERE path LIKE '%/rows_%'",
@@ -237,12 +264,18 @@ def test_a_full_disk_after_the_push_is_no_reason_to_say_that_it_waits(
         "CREATE TRIGGER fuller BEFORE UPDATE ON records WHEN NEW.lease IS NULL"
         " BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END",
     )
-    with caplog.at_level(logging.WARNING, logger="dspy_cachectl"):
-        assert [outcome.status for outcome in sync()] == ["logged"]
-    assert "disk is full" in caplog.text
-    assert len(outbox.waiting()) == 1
-    _run_sql(outbox, "DROP TRIGGER full", "DROP TRIGGER fuller")
-    assert [outcome.status for outcome in sync()] == ["logged"]
+    with servers.Proxy.to(server.url) as proxy, caplog.at_level(logging.WARNING, logger="dspy_cachectl"):
+        assert [outcome.status for outcome in sync(uri=proxy.url)] == ["logged"]
+        assert "disk is full" in caplog.text
+        assert len(outbox.waiting()) == 1
+        fullest = "CREATE TRIGGER fullest BEFORE UPDATE ON records BEGIN SELECT RAISE(ABORT, 'disk is full'); END"
+        _run_sql(outbox, fullest)
+        proxy.seen = []
+        assert [outcome.status for outcome in sync(uri=proxy.url)] == ["logged"]
+        assert proxy.seen == ["runs/search", "listing"]  # nothing is sent again
+        _run_sql(outbox, *(f"DROP TRIGGER {name}" for name in ("full", "fuller", "fullest")))
+        assert [outcome.status for outcome in sync(uri=proxy.url)] == ["logged"]
+        assert proxy.seen == ["runs/search", "listing"] * 2
     assert sync() == []
     assert_delivered_once(server, str(uid))
 
