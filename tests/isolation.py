@@ -14,6 +14,8 @@ def reset_cachectl() -> None:
         installation.reset()
     elif config is not None:
         config.reload()
+    if held := sys.modules.get("dspy_cachectl.boundary.held"):
+        held.HELD.forget()
 
 
 def reset_dspy() -> None:

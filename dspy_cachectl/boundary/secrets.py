@@ -1,87 +1,216 @@
-"""Which names hold secrets. What they hold is in no key, no entry, no record and no message."""
+"""What is a secret, by its name, by its shape and by its value; and texts and plain data without any.
+
+What is served again, or was written by somebody for a reason, goes through `scrub_surely`, which takes only what cannot
+be anything else. Messages, tags and the like go through `scrub`, which takes what stands under the name of a secret
+too. Both take a time in proportion to the text.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-_SECRET_WORD = re.compile(
-    r"(?:^|[_\-.])(?:"
-    r"api[_\-]?key|apikey|authorization|bearer|password|passwd|secret|credentials?|cookie|private[_\-]?key|"
-    r"(?:secret[_\-])?access[_\-]?key(?:[_\-]id)?|"
-    r"(?:access|refresh|session|auth|id|ad|security|bearer|api|hf|csrf|xsrf)[_\-]?token"
-    r")(?:$|[_\-.])",
-    re.IGNORECASE,
+from dspy_cachectl.boundary import secret_names
+from dspy_cachectl.boundary.addresses import scrub_addresses, without_credentials, without_login, without_parameters
+from dspy_cachectl.boundary.held import HELD
+from dspy_cachectl.boundary.key_shapes import keys_in, looks_drawn
+from dspy_cachectl.boundary.secret_names import (
+    HEADER_OPTIONS,
+    QUERY_OPTIONS,
+    is_secret_header,
+    is_secret_name,
+    is_secret_parameter,
+    is_secret_variable,
 )
-HEADERS = frozenset({"headers", "extra_headers", "default_headers"})
-"""The options of a call that are headers."""
-_SECRET_NAMES = frozenset({"token", "auth", "key", "sig", "signature", "code"})
-_SECRET_IN_HEADER = ("key", "token", "auth", "secret", "cookie", "session", "credential", "password", "signature")
 
-
-@lru_cache(maxsize=4096)
-def is_secret_name(name: str) -> bool:
-    """Tell whether an option of this name holds a secret (`api_key`, `aws_session_token`, ...).
-
-    `max_tokens`, `prompt_cache_key` and the like are not secrets.
-    """
-    return name.lower() == "token" or _SECRET_WORD.search(name) is not None
-
-
-def is_secret_header(name: str) -> bool:
-    """Tell whether an HTTP header or a parameter of a URL holds a secret. In doubt it does."""
-    lowered = name.lower()
-    return lowered in _SECRET_NAMES or any(word in lowered for word in _SECRET_IN_HEADER)
-
-
-def without(
-    value: Any, *, hides: Callable[[str], bool] = is_secret_name, text: Callable[[str], str] | None = None
-) -> Any:
-    """Return plain data without what stands under the names of secrets.
-
-    Args:
-        value: Mappings, lists, tuples, and anything else, which stays as it is.
-        hides: Tells whether a name holds a secret. Among headers it is `is_secret_header`.
-        text: What is done to each text, if anything.
-    """
-    if isinstance(value, Mapping):
-        return {
-            name: without(item, hides=is_secret_header if name in HEADERS else hides, text=text)
-            for name, item in value.items()
-            if not (isinstance(name, str) and hides(name))
-        }
-    if isinstance(value, (list, tuple)):
-        items = [without(item, hides=hides, text=text) for item in value]
-        return tuple(items) if isinstance(value, tuple) else items
-    return text(value) if text is not None and isinstance(value, str) else value
-
-
-USERINFO = re.compile(r"(?P<scheme>\b[a-zA-Z][\w+.\-]*://)[^/?#\s]*@")
-"""User and password in an address, with what stands before them."""
+__all__ = [
+    "HIDDEN",
+    "is_secret_header",
+    "is_secret_name",
+    "scrub",
+    "scrub_surely",
+    "unreadable",
+    "without",
+    "without_credentials",
+]
 
 HIDDEN = "[removed]"
 """What stands where a secret was."""
 
-_KEYS = re.compile(r"\b(?:sk|pk|rk|hf|gh[pousr]|gsk|xai|xox[abp]|nvapi|dapi|AKIA|AIza)[\-_]?[\w\-]{16,}")
-_SECRETS_IN_TEXT = (
-    re.compile(r"(?i)(?P<keep>\b(?:bearer\s+(?=[\w\-.~+/=]{6})|basic\s+(?=[\w\-.~+/=]{16})))[\w\-.~+/=]+"),
-    re.compile(
-        r"(?i)(?P<keep>(?:api[_\-]?key|authorization|password|passwd|secret|[_\-]token(?!s)|\btoken(?!s))[\w\-]*"
-        r"[\"']?\s*[=:]\s*[\"']?)(?!\s)(?:(?:bearer|basic)\s+)?[^\s\"',;&}]+"
-    ),
+_SCHEMAS = frozenset({"properties", "$defs", "definitions", "patternProperties", "dependentSchemas"})
+"""Where a JSON schema has names that are the user's: a property called `password` is no secret."""
+_WORD_FOR_WORD = frozenset({"messages", "prompt", "input", "batch_inputs", "parameters", "input_schema", "inputSchema"})
+"""What is asked, word for word, and what a tool takes."""
+_SCHEME = re.compile(r"(?i)(?:bearer|basic|token|apikey|digest|negotiate|aws4-hmac-sha256)\s+\S")
+_LONGEST_REMEMBERED = 16_384
+
+_NAMED = re.compile(
+    r"(?i)(?:key|authorization|passw(?:or)?d|passphrase|pwd|secret|token|bearer|cookies?|credentials?|jwt|apikey|key[_\-]id)"
+    r"(?P<is>\\{0,3}[\"'\]]?\s{0,2}(?::=|=>|[=:])\s{0,2})(?P<quote>[bruf]{0,2}\\{0,3}[\"']|)(?P<scheme>(?:bearer|basic)\s{1,3}|)"
 )
+_UNQUOTED = re.compile(r"[^\s\"',;&}\])>]+")
+_QUOTED = {
+    '"': re.compile(r"(?:[^\"\\\r\n]|\\.)+"),
+    "'": re.compile(r"(?:[^'\\\r\n]|\\.)+"),
+    '\\"': re.compile(r"[^\"\\\r\n]+"),
+    "\\'": re.compile(r"[^'\\\r\n]+"),
+}
+_A_WORD = re.compile(
+    r"(?:[A-Za-z_]+(?:\.[A-Za-z_]*)*[(\[]?|[0-9.]{1,12}|[\W_]+|\[removed\]?|[^${<*]*[${<*].*)\Z", re.DOTALL
+)
+_MARKS = "bBrRuUfF"  # before the quotes of a text in Python
+_NAME_LENGTH = 48
+_NOT_OF_NAMES = re.compile(r"[^\w\-.]")
+
+
+def without(value: Any, *, text: Callable[[str], str] | None = None) -> Any:
+    """Return plain data without what stands under the names of secrets.
+
+    Args:
+        value: Mappings, lists, tuples, and anything else, which stays as it is.
+        text: What is done to each text, if anything.
+    """
+    return _Walk(lambda _: _LEFT_OUT, text).walk(value, is_secret_name)
+
+
+def unreadable(value: Any) -> Any:
+    """Return the options of a call without credentials, and with a hash in place of what may be one.
+
+    A known credential is left out: another one asks the same. What only sounds or looks like one may decide the answer,
+    as a header that names a gateway's provider does, and is told from others by its hash.
+    """
+    return _Walk(_hashed, _readable_address).walk(value, is_secret_name)
 
 
 def scrub(text: str) -> str:
-    """Return a text without the secrets that can be told by their look: credentials in addresses, keys, tokens."""
-    text = USERINFO.sub(r"\g<scheme>", text)
-    for pattern in _SECRETS_IN_TEXT:
-        text = pattern.sub(lambda found: found["keep"] + HIDDEN, text)
-    return scrub_keys(text)
+    """Return a message without secrets: those held, addresses' logins, keys, and what stands under a secret's name."""
+    text = scrub_addresses(HELD.hide(text, HIDDEN), HIDDEN, bare=True)
+    return _cut(_cut(text, _named(text)), None)
 
 
-def scrub_keys(text: str) -> str:
-    """Return a text without what has the form of a well-known provider's key."""
-    return _KEYS.sub(HIDDEN, text)
+def scrub_surely(text: str) -> str:
+    """Return a text without what cannot be anything but a secret: those held, and keys that are told by their shape."""
+    text = _cut(HELD.hide(text, HIDDEN), None)
+    return _LOGIN.sub(_without_sure_login, text) if "@" in text else text
+
+
+def _cut(text: str, spans: Iterable[tuple[int, int]] | None) -> str:
+    """Return a text with something else in place of spans; None: of the keys in it."""
+    kept, end = [], 0
+    for start, stop in sorted(keys_in(text) if spans is None else spans):
+        if stop > end:
+            kept += [text[end : max(start, end)], *([HIDDEN] if start >= end else [])]
+            end = stop
+    return "".join([*kept, text[end:]]) if kept else text
+
+
+_LOGIN = re.compile(
+    r"(?P<slashes>(?:\\?/){2})(?P<user>[^\s\"'<>`/@:]{0,128}):(?P<password>[^\s\"'<>`/@]{1,256})@(?=[\w\[])"
+)
+
+
+def _without_sure_login(found: re.Match[str]) -> str:
+    password = found["password"]
+    return found[0] if password.isalpha() or set("${<*") & set(password) else found["slashes"]
+
+
+def _named(text: str) -> Iterable[tuple[int, int]]:
+    for found in _NAMED.finditer(text):
+        quote = found["quote"]
+        value = (_QUOTED[quote[-2:].lstrip(_MARKS)] if quote else _UNQUOTED).match(text, found.end())
+        if value is None or not (found["scheme"] or _says_something(value[0], quoted=bool(quote))):
+            continue
+        name = _NOT_OF_NAMES.split(text[max(0, found.start() - _NAME_LENGTH) : found.start("is")])[-1]
+        if is_secret_variable(name.replace("-", "_")) or is_secret_name(name):
+            yield value.span()
+
+
+def _says_something(value: str, *, quoted: bool) -> bool:
+    """Tell whether a value may be a secret: what is one word, a number or a placeholder is none."""
+    if quoted and len(value) >= 6 and value.lower() not in _TYPES:
+        return " " not in value and not value.startswith((HIDDEN, "$", "<", "{", "*"))
+    return len(value) >= 6 and _A_WORD.match(value) is None
+
+
+_TYPES = frozenset({"string", "required", "missing", "invalid", "expired", "number", "integer", "boolean", "object"})
+_LEFT_OUT = object()
+
+
+class _Walk:
+    """One walk over plain data. Strictly private.
+
+    Args:
+        doubtful: What to do with a value that may be a secret.
+        text: What is done to each text, if anything.
+    """
+
+    def __init__(self, doubtful: Callable[[Any], Any], text: Callable[[str], Any] | None) -> None:
+        self._doubtful = doubtful
+        self._text = text
+
+    def walk(self, value: Any, sounds: Callable[[str], bool]) -> Any:
+        if isinstance(value, str):
+            return value if self._text is None else self._text(value)
+        if isinstance(value, Mapping):
+            return self._mapping(value, sounds)
+        if isinstance(value, (list, tuple)):
+            items = [self.walk(item, sounds) for item in value]
+            return tuple(items) if isinstance(value, tuple) else items
+        return value
+
+    def _mapping(self, value: Mapping[Any, Any], sounds: Callable[[str], bool]) -> dict[Any, Any]:
+        walked = {name: self._item(name, item, sounds) for name, item in value.items()}
+        return {name: item for name, item in walked.items() if item is not _LEFT_OUT}
+
+    def _item(self, name: Any, item: Any, sounds: Callable[[str], bool]) -> Any:
+        if not isinstance(name, str):
+            return self.walk(item, sounds)
+        if name in _WORD_FOR_WORD or (name in _SCHEMAS and _is_of_schemas(item)):
+            return item
+        if name in HEADER_OPTIONS:
+            sounds = is_secret_header
+        elif name in QUERY_OPTIONS:
+            sounds = is_secret_parameter
+        elif sounds(name) and item is not None and not isinstance(item, bool):
+            return _LEFT_OUT if _is_known(name.lower(), sounds) else self._doubtful(item)
+        if sounds is is_secret_header and isinstance(item, str) and _SCHEME.match(item):
+            return self._doubtful(item)
+        return self.walk(item, sounds)
+
+
+def _is_known(name: str, sounds: Callable[[str], bool]) -> bool:
+    if sounds is is_secret_header:
+        return name in secret_names.HEADERS or name in secret_names.OPTIONS
+    return name in secret_names.OPTIONS or (sounds is is_secret_parameter and name in secret_names.PARAMETERS)
+
+
+def _is_of_schemas(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(item, (Mapping, bool)) for item in value.values())
+
+
+def _hashed(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return f"[hidden {hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}]"
+
+
+def _readable_address(text: str) -> str:
+    """Return a text of an option as it may be read: an address without credentials, a hash of what holds a key."""
+    return text if len(text) < 8 else (_seen if len(text) <= _LONGEST_REMEMBERED else _looked_at)(text)
+
+
+def _looked_at(text: str) -> str:
+    if "//" in text or "@" in text:
+        text = without_parameters(without_login(text), _parameter)
+    return _hashed(text) if (_SCHEME.match(text) and looks_drawn(text[6:])) or any(keys_in(text)) else text
+
+
+_seen = lru_cache(maxsize=1024)(_looked_at)
+
+
+def _parameter(name: str, value: str) -> str | None:
+    if not is_secret_parameter(name):
+        return ""
+    return None if name.lower() in secret_names.PARAMETERS else _hashed(value).replace(" ", "-")

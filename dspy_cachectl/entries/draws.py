@@ -12,16 +12,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import orjson
 import pydantic
 
-from dspy_cachectl.boundary import secrets
-from dspy_cachectl.boundary.secrets import is_secret_header, is_secret_name
+from dspy_cachectl.boundary.secrets import unreadable
 from dspy_cachectl.errors import CachectlError
 
-KEY_VERSION = 1
+KEY_VERSION = 2
 """Part of every key. Raised when the meaning of a key changes, so that old entries are not misread."""
 
 ROLLOUT_BITS = 53
@@ -33,18 +32,15 @@ _TRANSPORT = frozenset(
 )
 """Options of a call that do not change what is asked. The endpoint and the rollout id enter the key apart."""
 
-_CONTENT = frozenset(
-    {"messages", "prompt", "input", "batch_inputs", "request", "response_format", "tools", "functions", "tool_choice"}
-)
-"""What is asked, word for word: a tool's parameter named `password` is no secret."""
-
 
 class UncacheableError(CachectlError):
     """A request or an answer holds something that has no canonical form. It is counted, never shown."""
 
 
 def clean_request(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a request that says what is asked: no secrets, no transport, nothing unset.
+    """Return the part of a request that says what is asked: no credentials, no transport, nothing unset.
+
+    What may be a credential, and may decide the answer, stands there as its hash.
 
     Args:
         request: DSPy's request fields: model, messages, generation options.
@@ -55,18 +51,13 @@ def clean_request(request: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UncacheableError: If a value holds itself.
     """
-    clean = {}
-    for name, value in request.items():
-        if value is None or name in _TRANSPORT or is_secret_name(name):
-            continue
-        try:
-            kept = value if name in _CONTENT else secrets.without({name: value})[name]
-        except RecursionError as error:
-            raise UncacheableError(f"the option {name!r} has no canonical form: it holds itself") from error
-        # Headers that held nothing but secrets say nothing.
-        if kept or not isinstance(kept, dict) or name in _CONTENT:
-            clean[name] = kept
-    return clean
+    asked = {name: value for name, value in request.items() if value is not None and name not in _TRANSPORT}
+    try:
+        clean: dict[str, Any] = unreadable(asked)
+    except RecursionError as error:
+        raise UncacheableError("an option of the request has no canonical form: it holds itself") from error
+    # Headers that held nothing but secrets say nothing.
+    return {name: kept for name, kept in clean.items() if kept or not isinstance(kept, dict)}
 
 
 @lru_cache(maxsize=1024)
@@ -74,12 +65,14 @@ def clean_endpoint(url: str | None) -> str | None:
     """Return the identity of an endpoint: its address without credentials, fragment and trailing slash."""
     if not url:
         return None
-    parts = urlsplit(url)
+    bare = str(unreadable(url))
+    try:
+        parts = urlsplit(bare)
+    except ValueError:
+        return bare  # it is no address, and LiteLLM will say so
     if not parts.scheme or not parts.netloc:
-        return url
-    host = parts.netloc.rsplit("@", 1)[-1].lower()
-    query = urlencode([(name, value) for name, value in parse_qsl(parts.query) if not is_secret_header(name)])
-    return urlunsplit((parts.scheme.lower(), host, parts.path.rstrip("/"), query, ""))
+        return bare
+    return urlunsplit((parts.scheme.lower(), parts.netloc.lower(), parts.path.rstrip("/"), parts.query, ""))
 
 
 def fingerprint(request: Mapping[str, Any], *, endpoint: str | None, version: str | None = None) -> str:

@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from dspy_cachectl.boundary.ownership import database_head
-from dspy_cachectl.boundary.secrets import scrub
+from dspy_cachectl.boundary.secrets import scrub, without_credentials
 from dspy_cachectl.config import settings
 from dspy_cachectl.errors import CachectlError, ConfigurationError, FormatVersionError, StoreError
 from dspy_cachectl.manage.privacy import problems_of
@@ -32,7 +32,6 @@ from dspy_cachectl.manage.verification import database_problem
 from dspy_cachectl.reports.texts import plural
 from dspy_cachectl.stores.reader import DATABASE, FolderReader
 from dspy_cachectl.tracking.deadline import TimeLimiter
-from dspy_cachectl.tracking.record import without_credentials
 
 Level = Literal["ok", "warning", "error"]
 

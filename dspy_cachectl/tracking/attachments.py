@@ -17,9 +17,10 @@ import threading
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from dspy_cachectl.boundary.secrets import without_credentials
 from dspy_cachectl.errors import CachectlError
 from dspy_cachectl.tracking.push import TABLES_TAG, NotShownError
-from dspy_cachectl.tracking.record import LONGEST_TAG, REPORT_TAG, without_credentials
+from dspy_cachectl.tracking.record import LONGEST_TAG, REPORT_TAG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

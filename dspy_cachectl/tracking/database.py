@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from dspy_cachectl.boundary.ownership import database_head
+from dspy_cachectl.boundary.secrets import without_credentials
 from dspy_cachectl.boundary.writing import lock_at, make_private
 from dspy_cachectl.errors import CachectlError
 from dspy_cachectl.tracking import installed
-from dspy_cachectl.tracking.record import safe_line, without_credentials
+from dspy_cachectl.tracking.record import safe_line
 
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql")
 """How addresses of databases begin."""

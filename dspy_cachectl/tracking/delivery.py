@@ -9,13 +9,14 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from dspy_cachectl.boundary.secrets import without_credentials
 from dspy_cachectl.errors import CachectlError, ConfigurationError, CorruptEntryError, StoreError
 from dspy_cachectl.tracking import attachments, client, feedback
 from dspy_cachectl.tracking.database import DatabaseError
 from dspy_cachectl.tracking.deadline import CircuitOpenError, DeadlineError, TimeLimiter, check_limit
 from dspy_cachectl.tracking.outbox import Lease, Outbox, Waiting
 from dspy_cachectl.tracking.push import MEANT_FOR_TAG, LeaseLostError, Progress, Push
-from dspy_cachectl.tracking.record import Record, safe_line, without_credentials
+from dspy_cachectl.tracking.record import Record, safe_line
 from dspy_cachectl.tracking.resolve import absolute, default_uri
 
 if TYPE_CHECKING:

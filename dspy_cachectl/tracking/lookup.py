@@ -8,10 +8,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from dspy_cachectl.boundary.secrets import without_credentials
 from dspy_cachectl.errors import CachectlError
 from dspy_cachectl.tracking import client, database, delivery, installed
 from dspy_cachectl.tracking.deadline import check_limit
-from dspy_cachectl.tracking.record import safe_line, without_credentials
+from dspy_cachectl.tracking.record import safe_line
 from dspy_cachectl.tracking.resolve import resolve
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from dspy_cachectl.boundary.secrets import USERINFO, is_secret_header, is_secret_name, scrub
+from dspy_cachectl.boundary.secrets import is_secret_name, scrub, without_credentials
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.reports.texts import cut
 
@@ -216,20 +216,6 @@ def _said(value: Any) -> Any:
 
 def _clean(pairs: Mapping[str, str], *, longest: int) -> dict[str, str]:
     return {name: scrub(str(value))[:longest] for name, value in pairs.items() if not is_secret_name(name)}
-
-
-_PARAMETER = re.compile(r"[?&;](?P<name>[^=&;#\s]+)=[^&;#\s]*")
-
-
-def without_credentials(uri: str) -> str:
-    """Return an address without user, password and secret parameters.
-
-    `http://me:secret@host:5000/x` becomes `http://host:5000/x`; `databricks://profile` stays what it is.
-    """
-    bare = USERINFO.sub(r"\g<scheme>", uri)
-    kept = _PARAMETER.sub(lambda found: "" if is_secret_header(found["name"]) else found[0], bare)
-    # The first parameter may have gone: what follows it opens the query now.
-    return kept if "?" in kept or "?" not in bare else re.sub(r"[&;]", "?", kept, count=1)
 
 
 def safe_line(value: Any, *, longest: int = 500) -> str:

@@ -11,9 +11,10 @@ import mlflow
 import pytest
 from hypothesis import given, strategies as st
 
+from dspy_cachectl.boundary.secrets import scrub, without_credentials
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.tracking import installed
-from dspy_cachectl.tracking.record import Point, Record, scrub, without_credentials
+from dspy_cachectl.tracking.record import Point, Record
 from dspy_cachectl.tracking.resolve import absolute, resolve
 from tests.tracking import servers
 

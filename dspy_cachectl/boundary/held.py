@@ -1,0 +1,120 @@
+"""The secrets that this process holds, by their values: of its environment, and of the LMs that were asked."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+from dspy_cachectl.boundary.secret_names import (
+    HEADER_OPTIONS,
+    QUERY_OPTIONS,
+    is_secret_header,
+    is_secret_name,
+    is_secret_parameter,
+    is_secret_variable,
+)
+
+SHORTEST = 8
+"""Shorter values of secret options ("none", "EMPTY") are no secrets, and occur in texts."""
+
+_LONGEST_WORD, _MOST = 15, 10_000
+_SCHEMES = frozenset({"bearer", "basic", "token", "apikey"})
+_PLACEHOLDERS = frozenset(
+    {"lm-studio", "not-needed", "not-used", "no-key-needed", "no-key-required", "sk-no-key-required", "your-api-key"}
+    | {
+        "your_api_key",
+        "dummy-key",
+        "dummy_key",
+        "fake-key",
+        "fake_key",
+        "test-key",
+        "placeholder",
+        "api-key",
+        "api_key",
+    }
+    | {"llama.cpp", "localhost", "127.0.0.1", "key-not-needed", "not_needed", "no_key", "no-api-key", "undefined"}
+)
+"""What people write where a local server wants a key and looks at none."""
+
+
+class Held:
+    """The values of secrets. Thread-safe; they are in memory only."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._learned: frozenset[str] = frozenset()
+
+    def learn(self, options: Mapping[str, Any]) -> None:
+        """Learn the secrets among the options of a call: they are kept nowhere."""
+        found = {value for value in _secrets_of(options, is_secret_name) if value not in self._learned}
+        if found and len(self._learned) < _MOST:
+            with self._lock:
+                self._learned |= found
+
+    def forget(self) -> None:
+        """Forget what was learned."""
+        with self._lock:
+            self._learned = frozenset()
+
+    def hide(self, text: str, hidden: str) -> str:
+        """Return a text without the values that are held, however they are escaped in it."""
+        for secret in (*_of_environment(_variables()), *self._learned):
+            for form in _forms(secret):
+                if form in text:
+                    text = text.replace(form, hidden)
+        return text
+
+
+HELD = Held()
+"""Those of this process."""
+
+
+def _variables() -> tuple[tuple[str, str], ...]:
+    return tuple((name, value) for name, value in os.environ.items() if is_secret_variable(name))
+
+
+@lru_cache(maxsize=4)
+def _of_environment(variables: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+    return tuple({value for _, value in variables if _is_long_enough(value) and not os.path.exists(value)})  # noqa: PTH110
+
+
+def _secrets_of(value: Any, is_secret: Any) -> Iterator[str]:
+    for name, item in value.items() if isinstance(value, Mapping) else ():
+        if isinstance(item, str) and is_secret(str(name)):
+            yield from _with_its_parts(item)
+        elif isinstance(item, Mapping):
+            inner = is_secret_header if name in HEADER_OPTIONS else is_secret
+            yield from _secrets_of(item, is_secret_parameter if name in QUERY_OPTIONS else inner)
+        elif isinstance(item, (list, tuple)) and name != "messages":
+            yield from (found for one in item for found in _secrets_of(one, is_secret))
+
+
+def _with_its_parts(value: str) -> Iterable[str]:
+    scheme, _, credential = value.partition(" ")
+    parts = [value, credential] if scheme.lower() in _SCHEMES else [value]
+    return [part for part in parts if _is_long_enough(part)]
+
+
+def _is_long_enough(value: str) -> bool:
+    """Tell whether a value is no word that a text may hold for another reason."""
+    if (
+        len(value) < SHORTEST
+        or value.lower() in _PLACEHOLDERS
+        or value.startswith(("/", "./", "~/", "http://", "https://"))
+    ):
+        return False
+    return not value.isalpha() or len(value) > _LONGEST_WORD
+
+
+@lru_cache(maxsize=1024)
+def _forms(secret: str) -> tuple[str, ...]:
+    encoded = base64.b64encode(secret.encode("utf-8", "surrogatepass")).decode().rstrip("=")
+    escaped = (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1])
+    addressed = (quote(secret, safe="", errors="replace"), quote_plus(secret, errors="replace"))
+    return tuple(dict.fromkeys((secret, *escaped, *addressed, encoded)))

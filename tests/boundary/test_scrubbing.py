@@ -1,0 +1,111 @@
+"""Texts lose their secrets in a time in proportion to their length, and nothing else."""
+
+from __future__ import annotations
+
+import keyword
+import pkgutil
+import pydoc_data.topics
+import re
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dspy_cachectl.boundary.secrets import scrub, scrub_surely, unreadable, without_credentials
+
+# Not whole in here: what has the form of a key is taken for one by whoever looks for them in source code.
+DRAWN = "q8Zx" + "V3nT7pLw2RkY9sBd4HfC"
+KEYS = [f"sk-proj-{DRAWN}{DRAWN}", f"hf_{DRAWN}Abcdefghij", f"ghp_{DRAWN}aB3dE5gH7jK9", f"xai-{DRAWN}{DRAWN}"]
+
+
+@pytest.mark.parametrize("key", KEYS, ids=["openai", "hugging face", "github", "xai"])
+@pytest.mark.parametrize("around", ["{}", "the key {} was refused", '{{"error": "{}"}}', "Bearer {}\\n", "x={}&y=1"])
+def test_a_key_in_a_text(key: str, around: str) -> None:
+    """It goes, wherever it stands, and what stands around it stays."""
+    for clean in (scrub, scrub_surely):
+        cleaned = clean(around.format(key))
+        assert DRAWN not in cleaned
+        assert around.format("").strip("{}")[:1] in cleaned
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://me:s3cr/3t@host",
+        "http://me:pw#s3cr3t@host",
+        "me:s3cr3t@host",
+        "//me:s3cr3t@host",
+        "http://me:s3cr3t@[::1/x",
+        "http://host/x#access_token=s3cr3t",
+        "http://host/?jwt=s3cr3t&a=1",
+        "http://host/?a=1&pw=s3cr3t",
+        "https://other/?next=https://me:s3cr3t@host",
+        "https://me%40work:s3cr3t%2F@host/x",
+    ],
+)
+def test_an_address(address: str) -> None:
+    """However it is written, it has neither login nor secret parameters, and still says whose it is."""
+    bare = without_credentials(address)
+    assert not re.search("s3cr", bare)
+    assert re.search(r"host|\[::1", bare)
+    assert not re.search("s3cr", scrub(f"could not reach {address}: refused"))
+
+
+def _words() -> list[str]:
+    source = "".join(path.read_text(encoding="utf-8") for path in sorted(Path(re.__file__).parents[1].glob("*.py")))
+    modules = [name for _, name, _ in pkgutil.iter_modules()]
+    topics = " ".join(pydoc_data.topics.topics.values())
+    written = "skip_special_tokens hf-internal-testing sk-learn-datasets pk_orders_2024 Schlüsselbund mot-de-passe"
+    words = [*re.findall(r"\S+", f"{topics} {written}"), *re.findall(r"[\w.\-]+", source)]
+    return [*words, *modules, *keyword.kwlist, *sys.builtin_module_names]
+
+
+def test_ordinary_text_is_not_altered() -> None:
+    """What a program is served again is what the model said: English, names in source code, German and French."""
+    words = _words()
+    assert len(words) > 100_000
+    for start in range(0, len(words), 1000):
+        text = " ".join(words[start : start + 1000])
+        assert text == scrub_surely(text)
+
+
+SHAPES = ["a-", "password", "-token", "://", "@", "Bearer ", "eyJ", "sk-", "x:y@", "//", "=", "&key=", "%40", '"', "\\"]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=repr)
+def test_time_grows_with_the_text(shape: str) -> None:
+    """Twice the text takes at most 2.2 times as long, whatever it is made of."""
+
+    def seconds(size: int) -> float:
+        text = shape * (size // len(shape))
+        began = time.process_time()
+        scrub(text)
+        scrub_surely(text)
+        return time.process_time() - began
+
+    ratios = []
+    for _ in range(5):  # a busy machine makes one of them slow now and then
+        ratios.append(seconds(400_000) / max(seconds(200_000), 0.005))
+        if ratios[-1] <= 2.2:
+            return
+    raise AssertionError(f"twice the text took {min(ratios):.2f} times as long")
+
+
+def test_what_is_known_is_left_out_and_what_is_doubtful_is_hashed() -> None:
+    """A known credential may be rotated; what only sounds like one tells two gateways apart, and cannot be read."""
+
+    def tools(secret: str) -> dict[str, object]:
+        tool = {
+            "type": "mcp",
+            "headers": {"Authorization": f"Bearer {secret}"},
+            "server_url": f"http://me:{secret}@h/x",
+        }
+        return {"tools": [tool], "aws_web_identity_token": secret, "extra_query": {"key": secret}}
+
+    assert unreadable(tools(DRAWN)) == unreadable(tools("another-" + DRAWN))
+    assert DRAWN not in repr(unreadable(tools(DRAWN)))
+    one, other = ({"extra_headers": {"x-gateway-token-kind": kind}} for kind in ("first-kind", "other-kind"))
+    assert unreadable(one) != unreadable(other)
+    schema = {"response_format": {"schema": {"properties": {"password": {"type": "string"}}}}}
+    assert schema == unreadable(schema)
