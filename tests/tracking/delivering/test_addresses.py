@@ -82,6 +82,7 @@ def test_it_is_refused_before_anything_is_paid_for(
     program: Any, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, given: str
 ) -> None:
     """By `evaluate` and by the pair of callbacks, wherever it was set; not where logging is turned off."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it too, and it is taken back at the end
     address = f"http://me:{SECRET}/b@host"
     mlflow.set_tracking_uri(None if given == "environment" else address)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
@@ -108,6 +109,7 @@ def test_what_is_paid_for_already_waits(
     given: str,
 ) -> None:
     """Nothing is raised and nothing lost; another address delivers it; the password is nowhere."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it too, and it is taken back at the end
     for address in (f"http://me:{SECRET}/b@host", f"http://me:{SECRET}@[::1/x", f"//me:{SECRET}@host"):
         mlflow.set_tracking_uri(address if given == "mlflow" else None)
         if given == "environment":
