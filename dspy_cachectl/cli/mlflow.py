@@ -50,7 +50,7 @@ def deliver_all(
     records: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RECORD]...", help="Records, as `mlflow status` names them. Default: all.", show_default=False
+            metavar="RECORD", help="Records, as `mlflow status` names them. Default: all.", show_default=False
         ),
     ] = None,
     *,
