@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.boundary.secrets import without_credentials
 from dspy_cachectl.errors import CachectlError
-from dspy_cachectl.tracking.push import TABLES_TAG, NotShownError
+from dspy_cachectl.tracking.client import asking_like
+from dspy_cachectl.tracking.push import TABLES_TAG, LeaseLostError, NotShownError
 from dspy_cachectl.tracking.record import LONGEST_TAG, REPORT_TAG
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def link_children(push: Push, run: Any) -> None:
             raise NotShownError(f"{len(missing)} of {len(linked)} runs are not shown below run {run_id}")
 
 
-def upload(push: Push, run_id: str) -> None:
+def upload(push: Push, run: Any) -> None:
     """Send the files of a record that its run does not have.
 
     Raises:
@@ -146,39 +147,54 @@ def upload(push: Push, run_id: str) -> None:
     """
     if not push.files:
         return
-    left = {}
-    # One by one: `log_artifacts` has an executor upload to some stores, and exit waits for an executor's threads.
-    for name, data in sorted(push.files.items()):
-        if push.sent.get(name) != run_id:
-            push.check()
-            left[name] = _fault_of(_send, push, run_id, name, data)
-    listed: dict[str, int | None] = {}
-    for folder in sorted({PurePosixPath(name).parent.as_posix() for name in push.files}):
-        try:
-            listed |= {one.path: one.file_size for one in _listed(push, run_id, folder)}
-        except Exception as error:
-            first = next((fault for fault in left.values() if fault is not None), error)
-            raise FilesLeftError(_say_left(push, run_id, sorted(push.files), first)) from error
-    lost = [name for name, data in push.files.items() if name not in listed or listed[name] not in (None, len(data))]
+    run_id, faults = str(run.info.run_id), {}
+    try:
+        store = _store_of(push, run)
+        # One by one: `log_artifacts` has an executor upload to some stores, and exit waits for an executor's threads.
+        for name, data in sorted(push.files.items()):
+            if push.sent.get(name) != run_id:
+                push.check()
+                faults[name] = _fault_of(_send, push, store, run_id, name, data)
+        lost = _not_listed(push, store)
+    except LeaseLostError:
+        raise
+    except Exception as error:
+        first = next((fault for fault in faults.values() if fault is not None), error)
+        raise FilesLeftError(_say_left(push, run_id, sorted(push.files), first)) from error
     for name in lost:
         push.note_sent(name, None)
     if lost:
-        raise FilesLeftError(_say_left(push, run_id, sorted(lost), left.get(min(lost))))
+        raise FilesLeftError(_say_left(push, run_id, lost, faults.get(lost[0])))
 
 
-def _listed(push: Push, run_id: str, folder: str) -> list[Any]:
-    # What `list_artifacts` does, but for asking for the run and for its models in two more requests.
-    store_of = getattr(getattr(push.client, "_tracking_client", None), "_get_artifact_repo", None)
-    found = push.client.list_artifacts(run_id, folder) if store_of is None else store_of(run_id).list_artifacts(folder)
-    return list(found)
+def _not_listed(push: Push, store: Any) -> list[str]:
+    """Return the files that a store does not list with their size; one that lists no sizes is believed."""
+    listed: dict[str, int | None] = {}
+    for folder in sorted({PurePosixPath(name).parent.as_posix() for name in push.files}):
+        listed |= {one.path: one.file_size for one in store.list_artifacts(folder)}
+    return sorted(name for name, data in push.files.items() if listed.get(name, -1) not in (None, len(data)))
 
 
-def _send(push: Push, run_id: str, name: str, data: bytes) -> None:
+def _store_of(push: Push, run: Any) -> Any:
+    """Return the store of a run's files.
+
+    MLflow's client asks for the run first, and remembers what it is told for as long as the process lives; it takes no
+    answer for the working directory.
+    """
+    place = run.info.artifact_uri
+    if not place:
+        raise NotShownError("the server answered with a run that has no place for files")
+    place = importlib.import_module("mlflow.utils.uri").add_databricks_profile_info_to_artifact_uri(place, push.address)
+    registry = importlib.import_module("mlflow.store.artifact.artifact_repository_registry")
+    return asking_like(push.client, registry.get_artifact_repository(place, tracking_uri=push.address))
+
+
+def _send(push: Push, store: Any, run_id: str, name: str, data: bytes) -> None:
     place = PurePosixPath(name)
     with tempfile.TemporaryDirectory(prefix="dspy-cachectl-") as folder:
         path = Path(folder, place.name)
         path.write_bytes(data)
-        push.client.log_artifact(run_id, str(path), place.parent.as_posix())
+        store.log_artifact(str(path), place.parent.as_posix())
     push.note_sent(name, run_id)
 
 

@@ -122,6 +122,11 @@ class _Asking:
         return _says(found) if callable(found) else found
 
 
+def asking_like(client: Any, other: Any) -> Any:
+    """Return something whose calls say that they wait for a server, where those of a client do."""
+    return _Asking(other) if isinstance(client, _Asking) else other
+
+
 def _says(call: Callable[..., Any]) -> Callable[..., Any]:
     def asked(*arguments: Any, **options: Any) -> Any:
         with asking():

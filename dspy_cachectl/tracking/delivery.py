@@ -245,7 +245,7 @@ def _send(push: Push) -> str:
         if push.is_in_own_run:
             push.end_run(run_id)
     # A run stands, and is ended, with its numbers: its files may be refused for ever.
-    attachments.upload(push, run_id)
+    attachments.upload(push, run)
     tables = attachments.name_tables(push, run)
     if is_new or tables:
         push.confirm(run_id, tables)

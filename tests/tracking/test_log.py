@@ -231,7 +231,7 @@ def test_nothing_is_printed(server: Rest, capfd: pytest.CaptureFixture[str]) -> 
 
 
 def test_an_evaluation_is_one_batch(server: Rest) -> None:
-    """A run of its own costs six requests whatever is in it, a given run three, and the table of a ledger five more."""
+    """A run of its own costs six requests whatever is in it, a given run three, and the table of a ledger four more."""
     with phase("eval") as run:
         for _ in range(20):
             _evaluate("0", 4)
@@ -245,7 +245,7 @@ def test_an_evaluation_is_one_batch(server: Rest) -> None:
         log_to_mlflow(other, tracking_uri=proxy.url, run_id=server.create_run())
     assert own == ["runs/search", "runs/create", "runs/search", "runs/log-batch", "runs/update", "runs/get"]
     assert given == ["runs/get", "runs/log-batch", "runs/get"]
-    file = ["runs/get", "upload", "listing", "runs/get", "runs/set-tag"]  # MLflow itself asks where files go
+    file = ["upload", "listing", "runs/get", "runs/set-tag"]
     assert proxy.seen == ["runs/get", "runs/log-batch", *file, "runs/get"]
 
 

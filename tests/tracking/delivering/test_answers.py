@@ -32,7 +32,7 @@ CALLS = {
     "upload": "does not list",
     "listing": "does not list|Expecting value",
     "runs/set-tag": "without tables|JSON",
-    "runs/get": "no id|without|JSON|artifact",
+    "runs/get": "without|JSON",
 }
 HARMLESS = {("runs/search", b"{}")}
 """A server that finds nothing answers so, too; what was sent is still seen to be there."""
