@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,19 @@ from dspy_cachectl.predictions.outputs import Output
 
 LONGEST = 16 * 1024 * 1024
 """How long a line of JSON may be, in bytes."""
+_NUMBER, _COUNT = (int, float, type(None)), (int, type(None))
+_KINDS: dict[str, Any] = {
+    "example_key": str,
+    "occurrence": int,
+    "repeat": int,
+    "inputs": dict,
+    "reference": dict,
+    "cost": _NUMBER,
+    "prompt_tokens": _COUNT,
+    "completion_tokens": _COUNT,
+    "seconds": _NUMBER,
+}
+_COUNTS = range(2**31)
 _BESIDE = ("typed", "returns", "completions")
 """What an output is beside its fields; what of it is empty is not written."""
 
@@ -126,9 +139,29 @@ def decode(line: bytes) -> PredictionRow:
         plain["output"] = None if prediction is None else Output(prediction, **beside)
         plain["error"] = None if error is None else Failure(**error)
         plain["scores"] = {name: Score(**score) for name, score in plain["scores"].items()}
-        return PredictionRow(**{**plain, "draws": tuple(plain["draws"]), "created": float(plain["created"])})
+        row = PredictionRow(**{**plain, "draws": tuple(plain["draws"]), "created": float(plain["created"])})
     except (KeyError, TypeError, AttributeError, ValueError) as problem:
         raise CorruptEntryError(f"a row of predictions is damaged: {problem!r}") from problem
+    wrong = next(_wrong(row), None)
+    if wrong is not None:
+        raise CorruptEntryError(f"a row of predictions is damaged: its {wrong} is of a wrong kind")
+    return row
+
+
+def _wrong(row: PredictionRow) -> Iterator[str]:
+    """Yield what of a row is not of the kind that is written: a hash or a cell cannot be made of it."""
+    yield from (name for name, kinds in _KINDS.items() if not isinstance(getattr(row, name), kinds))
+    yield from (name for name in ("occurrence", "repeat") if getattr(row, name) not in _COUNTS)
+    if row.output is not None:
+        yield from (name for name in ("fields", "completions") if not isinstance(getattr(row.output, name), dict))
+        is_list = isinstance(row.output.typed, (list, tuple))
+        if not is_list or not all(isinstance(name, str) for name in (*row.output.typed, row.output.returns)):
+            yield "output"
+    texts = vars(row.error).values() if row.error is not None else ()
+    parts: list[tuple[str, Any, Any]] = [("error", text, str) for text in texts]
+    for score in row.scores.values():
+        parts += [("scores", score.label_key, str), ("scores", score.score, (int, float))]
+    yield from (name for name, value, kinds in parts if not isinstance(value, kinds))
 
 
 def merged(one: PredictionRow, other: PredictionRow) -> PredictionRow:

@@ -208,6 +208,7 @@ def read_info(path: Path) -> SnapshotInfo:
         metadata = reader.metadata
     try:
         SnapshotKey.from_dict(metadata["key"])
+        "".join(metadata[name] for name in ("run_id", "base", "hash"))  # they are texts
         age = max(0.0, time.time() - float(metadata["oldest"]))
         return SnapshotInfo(path, metadata, size_of(path), int(metadata["rows"]), age, float(metadata["saved"]))
     except (KeyError, TypeError, ValueError) as error:

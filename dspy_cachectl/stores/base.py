@@ -52,9 +52,9 @@ class Label:
         return _SEPARATOR.join(part.replace(_SEPARATOR, " ") for part in parts)
 
     @classmethod
-    def decode(cls, text: str | None) -> Label:
-        """Return the label that `encode` made; an empty one for anything else."""
-        parts = (text or "").split(_SEPARATOR)
+    def decode(cls, text: object) -> Label:
+        """Return the label that `encode` made; an empty one for anything else that stands in a table."""
+        parts = text.split(_SEPARATOR) if isinstance(text, str) else []
         if len(parts) != 5:
             return cls()
         kind, run, model, phase, role = parts
