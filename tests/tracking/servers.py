@@ -79,6 +79,21 @@ def answering(status: int, **headers: str) -> Iterator[str]:
         yield _url(server.socket)
 
 
+@contextlib.contextmanager
+def no_good() -> Iterator[dict[str, str]]:
+    """Servers that are no good, each in its own way, by what they do; Databricks is at the address that hangs."""
+    with contextlib.ExitStack() as stack:
+        yield {
+            "hang": stack.enter_context(hanging()),
+            "black hole": stack.enter_context(black_hole()),
+            "refused": stack.enter_context(refusing()),
+            "500": stack.enter_context(answering(500)),
+            "429": stack.enter_context(answering(429, Retry_After="20")),
+            "drip": stack.enter_context(dripping()),
+            "databricks": "databricks",
+        }
+
+
 class Proxy:
     """Passes requests on to a real server, and can hold, repeat or refuse chosen ones.
 

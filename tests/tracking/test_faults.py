@@ -54,18 +54,8 @@ def _assert_in_time(results: dict[str, dict[str, Any]], outbox: Outbox) -> dict[
 
 def test_a_server_that_is_no_good_costs_its_limit_and_no_more(server: Rest, forks: Forks, outbox: Outbox) -> None:
     """Reports by `evaluate` and by hand, phases: calls and processes end, and two syncs at once deliver once."""
-    with contextlib.ExitStack() as stack:
-        hang = stack.enter_context(servers.hanging())
-        addresses = {
-            "hang": hang,
-            "black hole": stack.enter_context(servers.black_hole()),
-            "refused": stack.enter_context(servers.refusing()),
-            "500": stack.enter_context(servers.answering(500)),
-            "429": stack.enter_context(servers.answering(429, Retry_After="20")),
-            "drip": stack.enter_context(servers.dripping()),
-            "databricks": "databricks",
-        }
-        databricks = {"DATABRICKS_HOST": hang, "DATABRICKS_TOKEN": "not-a-token"}
+    with servers.no_good() as addresses:
+        databricks = {"DATABRICKS_HOST": addresses["hang"], "DATABRICKS_TOKEN": "not-a-token"}
         cases = {
             name: {"env": {"MLFLOW_TRACKING_URI": url, **databricks}, "again": [None]}
             for name, url in addresses.items()

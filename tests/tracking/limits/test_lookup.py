@@ -66,18 +66,8 @@ def test_no_server_and_no_import_of_mlflow_outlasts_the_limit(
     limits: tuple[float, ...], state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each call is back and says why, and the process ends; MLflow is not imported when the first begins."""
-    with contextlib.ExitStack() as stack:
-        hang = stack.enter_context(servers.hanging())
-        addresses = {
-            "hang": hang,
-            "black hole": stack.enter_context(servers.black_hole()),
-            "refused": stack.enter_context(servers.refusing()),
-            "500": stack.enter_context(servers.answering(500)),
-            "429": stack.enter_context(servers.answering(429, Retry_After="20")),
-            "drip": stack.enter_context(servers.dripping()),
-            "databricks": "databricks",
-        }
-        monkeypatch.setenv("DATABRICKS_HOST", hang)
+    with servers.no_good() as addresses:
+        monkeypatch.setenv("DATABRICKS_HOST", addresses["hang"])
         found, said = _ask(addresses, *limits, folder=tmp_path)
     assert [(name, what, limit) for name, what, limit, *_ in found] == [
         (name, what, limit) for name in addresses for what in ("find", "log") for limit in limits

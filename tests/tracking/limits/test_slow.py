@@ -21,14 +21,6 @@ LIMIT = 0.5
 pytestmark = pytest.mark.usefixtures("mlflow_set")
 
 
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    """What slow work waits for; opened at the end."""
-    event = threading.Event()
-    yield event
-    event.set()
-
-
 @contextlib.contextmanager
 def _waits(owner: Any, name: str, gate: threading.Event) -> Iterator[threading.Event]:
     """Let a function wait at its beginning; set when one of its calls is done."""
