@@ -114,8 +114,7 @@ def test_the_reason_is_in_the_message(tmp_path: Path) -> None:
 def test_removing_on_a_full_disk(tmp_path: Path) -> None:
     """What would make room, too, has to write first: where it cannot, the error says so and what to do."""
     with small_disk(tmp_path / "small") as small:
-        if not small.path.is_mount():
-            pytest.skip("needs a disk of its own")
+        small.need_of_its_own()
         store = DiskStore(small.path / "entries")
         store.put("old", b"value", Label())
         store.close()
@@ -131,8 +130,7 @@ def test_removing_on_a_full_disk(tmp_path: Path) -> None:
 def test_commands_that_make_room(tmp_path: Path, command: tuple[str, ...]) -> None:
     """On a full disk they say that it is full and what to do, or work; with a little room they work."""
     with small_disk(tmp_path / "small") as small:
-        if not small.path.is_mount():
-            pytest.skip("needs a disk of its own")
+        small.need_of_its_own()
         store = DiskStore(small.path / "entries")
         for number in range(20):
             store.put(str(number), bytes(20_000), Label("lm", "m"))

@@ -65,12 +65,13 @@ def test_what_a_login_proxy_answers_is_not_taken_for_a_delivery(
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("answer", [PAGE, b"{}", b""])
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    # MLflow's client takes no answer to a search for an empty object.
+    [(call, answer) for call in CALLS for answer in (PAGE, b"{}", b"") if (call, answer) != ("runs/search", b"")],
+)
 def test_no_answer_stands_for_what_is_there(server: Rest, outbox: Outbox, call: str, answer: bytes) -> None:
     """Whichever of the calls it is that does not reach the server."""
-    if (call, answer) == ("runs/search", b""):
-        pytest.skip("for MLflow's client an empty answer is an empty object")
     _check(server, outbox, call, answer)
 
 
