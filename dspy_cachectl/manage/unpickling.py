@@ -197,6 +197,9 @@ class _StoredForm(Encoder):
         module, _, kind = value.named.rpartition(".")
         if RESPONSE_CLASSES.get(kind) != module:
             return written
+        # LiteLLM tells a field that was not given from one that was given as None.
+        given = value.state.get("__pydantic_fields_set__") or ()
+        written = {name: item for name, item in written.items() if item is not None or name in given}
         # Of the hidden parameters only the cost is kept: the rest holds headers and addresses.
         hidden = fields.get("_hidden_params")
         cost = (_fields(hidden) if isinstance(hidden, _Inert) else hidden or {}).get("response_cost")
