@@ -16,18 +16,22 @@ from concurrent import futures
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from dspy_cachectl.boundary.reading import MB
 from dspy_cachectl.errors import CachectlError, MissingExtraError
 from dspy_cachectl.tracking import database
-from dspy_cachectl.tracking.deadline import DeadlineError, asking, in_daemon
+from dspy_cachectl.tracking.deadline import DeadlineError, asking, in_daemon, is_asking
 from dspy_cachectl.tracking.outbox import state_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 logger = logging.getLogger(__name__)
 
 PREFLIGHT = 2.0
 """Seconds within which a server has to accept a connection."""
+
+LARGEST_ANSWER = 64 * MB
+"""How many bytes an answer may have, unpacked. The largest that is asked for are a hundred runs."""
 
 _IMPORTED_LATER = {
     ("",): ("mlflow.tracking.request_header.registry", "mlflow.tracing.client", "netrc"),
@@ -48,6 +52,10 @@ _HAS_CALLS = {"_tracking_client", "store"}
 
 class UnreachableError(CachectlError):
     """A server does not accept connections, and says so at once."""
+
+
+class AnswerError(CachectlError):
+    """An answer is longer than any that was asked for."""
 
 
 def prepare(address: str, *, until: float) -> None:
@@ -106,6 +114,7 @@ def connect(address: str) -> Any:
         return importlib.import_module("mlflow.tracking").MlflowClient(tracking_uri=address)
     with asking():
         _preflight(address)
+        _bound_answers()
         return _Asking(importlib.import_module("mlflow.tracking").MlflowClient(tracking_uri=address))
 
 
@@ -147,3 +156,35 @@ def _preflight(address: str) -> None:
     except OSError as error:
         kind = DeadlineError if isinstance(error, TimeoutError) else UnreachableError
         raise kind(f"{parts.hostname}:{port} does not accept connections: {error}") from error
+
+
+_patching = threading.Lock()
+
+
+def _bound_answers() -> None:
+    """See to it that no answer to this package is read beyond its limit. Nothing changes for who else uses requests.
+
+    MLflow reads each answer whole, whatever its size, and goes on when its caller has long given up. It leaves the
+    reading to requests, so there it is bounded, in the threads alone in which this package asks.
+    """
+    response = importlib.import_module("requests").Response
+    with _patching:
+        if getattr(response.iter_content, "of_cachectl", False):
+            return
+        read = response.iter_content
+
+        def iter_content(self: Any, *arguments: Any, **options: Any) -> Iterator[Any]:
+            pieces = read(self, *arguments, **options)
+            return _bounded(pieces) if is_asking() else pieces
+
+        iter_content.of_cachectl = True  # type: ignore[attr-defined]
+        response.iter_content = iter_content
+
+
+def _bounded(pieces: Iterator[Any]) -> Iterator[Any]:
+    total = 0
+    for piece in pieces:
+        total += len(piece)
+        if total > LARGEST_ANSWER:
+            raise AnswerError(f"the server's answer is longer than {LARGEST_ANSWER:,} bytes, and no more are read")
+        yield piece

@@ -86,6 +86,12 @@ def asking() -> Iterator[None]:
         question.since = None
 
 
+def is_asking() -> bool:
+    """Tell whether this thread waits for the target of a function that runs within a limit."""
+    question = _question.get()
+    return question is not None and question.since is not None
+
+
 class TimeLimiter:
     """Runs functions within a limit and keeps a circuit breaker for each target. Thread-safe."""
 

@@ -7,6 +7,7 @@ import http.client
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -74,6 +75,27 @@ def answering(status: int, **headers: str) -> Iterator[str]:
     class Handler(_Quiet):
         def answer(self) -> None:
             self.reply(status, b'{"error_code": "INTERNAL_ERROR", "message": "no"}', headers)
+
+    with _serve(Handler) as server:
+        yield _url(server.socket)
+
+
+@contextlib.contextmanager
+def endless(*, packed: bool) -> Iterator[str]:
+    """Answers with JSON that does not end: packed, so that a megabyte becomes a thousand; or as it is."""
+
+    class Handler(_Quiet):
+        def answer(self) -> None:
+            self.close_connection = True
+            self.send_response(200)
+            if packed:
+                self.send_header("Content-Encoding", "gzip")
+            self.end_headers()
+            packer = zlib.compressobj(wbits=31)
+            with contextlib.suppress(OSError):  # whoever asked has had enough
+                while True:
+                    piece = b" " * 2**20
+                    self.wfile.write(packer.compress(piece) + packer.flush(zlib.Z_SYNC_FLUSH) if packed else piece)
 
     with _serve(Handler) as server:
         yield _url(server.socket)
