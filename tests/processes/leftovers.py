@@ -17,6 +17,8 @@ import uuid
 from pathlib import Path
 
 _VARIABLE = "TESTS_STARTED_BY"
+_watchers: list[subprocess.Popen[bytes]] = []
+"""They are kept since Python warns of processes that it forgets while they run."""
 
 
 def end_with_me() -> None:
@@ -24,12 +26,13 @@ def end_with_me() -> None:
     if not hasattr(os, "pidfd_open"):  # only Linux tells of the end of a process, and who is marked
         return
     mark = uuid.uuid4().hex
-    subprocess.Popen(
+    watcher = subprocess.Popen(
         [sys.executable, "-I", "-S", __file__, str(os.getpid()), mark],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         start_new_session=True,  # what is sent to the parent's group does not reach it
     )
+    _watchers.append(watcher)
     # Not before: a watcher that carries the mark would kill itself. A worker's children carry its starter's as well.
     os.environ[_VARIABLE] = f"{os.environ.get(_VARIABLE, '')} {mark}".strip()
 

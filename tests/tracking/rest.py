@@ -46,7 +46,8 @@ class Rest:
 
     def history(self, run_id: str, metric: str) -> list[tuple[int, float, int]]:
         """All points of a metric as (step, value, timestamp)."""
-        found = self._ask(f"metrics/get-history?run_id={run_id}&metric_key={metric}")
+        # Old servers take a number that is not given for 0.
+        found = self._ask(f"metrics/get-history?run_id={run_id}&metric_key={metric}&max_results=1000")
         return [(int(m.get("step", 0)), m["value"], int(m["timestamp"])) for m in found.get("metrics", [])]
 
     def experiment(self, name: str) -> str:
