@@ -190,7 +190,7 @@ def lock_at(path: Path, *, timeout: float) -> filelock.BaseFileLock:
     import filelock
 
     if is_there(path) and not is_lock(path):
-        # To take a lock empties its file.
+        # With some releases of filelock, to take a lock empties its file.
         raise StoreUnavailableError(f"{path} is not a lock of this package; move it away")
     return filelock.FileLock(path, timeout=timeout, mode=0o600, thread_local=False)
 

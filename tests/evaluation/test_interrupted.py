@@ -25,6 +25,7 @@ import os, signal, sys, threading, dspy
 import dspy_cachectl as cachectl
 from tests.calls.support import exact, examples, qa
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it runs in the background
 dspy.configure(lm=cachectl.LM("openai/test-model", api_base=sys.argv[1], api_key="sk-test", temperature=1.0))
 try:
     report = cachectl.evaluate(

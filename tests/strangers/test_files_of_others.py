@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import filelock
 import pytest
 
 import dspy_cachectl as cachectl
@@ -64,6 +65,7 @@ def test_files_of_others_stay_in_many_worlds(worlds: Callable[[int], World], see
     everything_in(worlds(seed))
 
 
+LOCKS = "each file may be a lock"
 PLANTED: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
     "snapshots are known by their names alone": lambda patch: patch.setattr(
         ownership, "is_snapshot", lambda path, **_: ownership.SNAPSHOT_NAME.fullmatch(path.name) is not None
@@ -71,7 +73,7 @@ PLANTED: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
     "whatever is half written is ours": lambda patch: patch.setattr(
         ownership, "is_unfinished_snapshot", lambda path: path.suffix == ".tmp"
     ),
-    "each file may be a lock": lambda patch: patch.setattr(writing, "is_lock", ownership.is_there),
+    LOCKS: lambda patch: patch.setattr(writing, "is_lock", ownership.is_there),
     "what has a token's name is a process": lambda patch: (
         patch.setattr(liveness, "is_lock", ownership.is_there),
         patch.setattr(writing, "is_lock", ownership.is_there),
@@ -87,6 +89,13 @@ PLANTED: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
 PLANTED_QUICK = "whatever is half written is ours"
 
 
+def takes_content(path: Path) -> bool:
+    """Whether to take a lock empties its file, as some releases of filelock do."""
+    path.write_bytes(b"content")
+    with filelock.FileLock(path):
+        return path.read_bytes() == b""
+
+
 def is_lost(world: World) -> bool:
     """Whether a file of somebody's is not as it was when everything is done."""
     with contextlib.suppress(AssertionError):
@@ -99,9 +108,11 @@ def is_lost(world: World) -> bool:
     [PLANTED_QUICK, *(pytest.param(name, marks=pytest.mark.exhaustive) for name in PLANTED if name != PLANTED_QUICK)],
 )
 def test_each_planted_fault_is_seen(
-    worlds: Callable[[int], World], fault: str, monkeypatch: pytest.MonkeyPatch
+    worlds: Callable[[int], World], fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With one rule taken away, some world loses a file: the test above would see it."""
+    if fault == LOCKS and not takes_content(tmp_path / "lock"):
+        pytest.skip("this release of filelock leaves what is in the file that it locks")
     with monkeypatch.context() as patch:
         PLANTED[fault](patch)
         for seed in range(200, 220):
