@@ -27,7 +27,7 @@ SETTING = "cachectl"
 STARTED = time.time()
 """When this process began, as far as this package is concerned, in Unix seconds."""
 
-_MOST_RESPONSE_IDS = 100_000
+_MOST_RESPONSE_IDS = 20_000
 _MOST_UNSTORED = 10_000
 _MOST_SAID = 10_000
 _MOST_CLOSED = 100
