@@ -28,7 +28,7 @@ LARGEST_VALUE = 13 * MB
 """How many bytes one value may have, unpacked: an entry, a line, a block. As a text of Python it may take four times
 as many."""
 
-MOST_VALUES = 1_500_000
+MOST_VALUES = 1_000_000
 _CONTAINER = 4
 """How many values a text of JSON may hold, and how many of them a list or an object counts for: each takes far more
 memory than the two bytes that it is written with."""
@@ -59,15 +59,23 @@ def parsed(data: bytes | str) -> Any:
     """Return what a text of JSON holds.
 
     Raises:
-        CorruptEntryError: If it is none, or holds more values than are ever written: they would fill the memory.
+        CorruptEntryError: If it is none, is nested more deeply than anything that is written, or holds more values than
+            that: they would fill the memory.
     """
     encoded = data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")
     if holds_too_many(encoded):
         raise CorruptEntryError(f"the JSON cannot be decoded: it holds more than {MOST_VALUES:,} values")
     try:
-        return orjson.loads(encoded)
+        value = orjson.loads(encoded)
     except ValueError as error:
         raise CorruptEntryError(f"the JSON cannot be decoded: {error}") from error
+    try:
+        # It reads four times as deep as it writes, and whoever walks the value would run out of stack. This takes less
+        # time than looking at the value.
+        orjson.dumps(value)
+    except TypeError as error:
+        raise CorruptEntryError("the JSON cannot be decoded: it is nested more deeply than what is written") from error
+    return value
 
 
 def read_json(path: Path, *, what: str) -> Any:

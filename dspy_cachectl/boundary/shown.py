@@ -8,6 +8,7 @@ _SHELL = re.compile(r"[\w/@][\w./:@+,=%-]*")
 _FORMULA = re.compile(r"[\s\x00-\x1f]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
 
 # They only say how the letters beside them are joined: emoji of several parts, and Persian, are not readable without.
+_MOST_BITS = 12_000
 _JOINERS = frozenset("\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}")
 
 _PIECE = 64 * 1024
@@ -41,3 +42,8 @@ def _shown(character: str) -> str:
     if character.isprintable() or character in _JOINERS:
         return character
     return " " if character.isspace() else character.encode("unicode_escape").decode()
+
+
+def writable_number(value: int) -> int | str:
+    """Return a number, or its hexadecimal digits where it has thousands: Python refuses to write those in decimal."""
+    return value if value.bit_length() < _MOST_BITS else hex(value)

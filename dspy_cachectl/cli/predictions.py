@@ -10,7 +10,7 @@ import typer
 from dspy_cachectl import manage
 from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes
 from dspy_cachectl.cli.output import aside_of, print_json, print_line, print_table
-from dspy_cachectl.reports.texts import MISSING, age, cut, plural, short, size, when
+from dspy_cachectl.reports.texts import MISSING, age, as_json, cut, plural, short, size, when
 
 if TYPE_CHECKING:
     from dspy_cachectl.predictions.rows import PredictionRow
@@ -199,5 +199,6 @@ def _number(value: float | None) -> str:
 
 
 def _short(value: Any) -> str:
+    value = as_json(value)
     text = ", ".join(f"{name}={item}" for name, item in value.items()) if isinstance(value, dict) else str(value)
     return cut(text, _LONGEST)

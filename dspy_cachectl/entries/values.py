@@ -18,6 +18,7 @@ import orjson
 import pydantic
 
 from dspy_cachectl.boundary.reading import MOST_VALUES, holds_too_many, parsed
+from dspy_cachectl.boundary.shown import writable_number
 from dspy_cachectl.errors import CorruptEntryError
 
 TAG = "$"
@@ -128,7 +129,7 @@ def readable(value: Any) -> Any:
     if isinstance(found, str):
         # Half of a pair of surrogates can be neither printed nor written as JSON.
         return found.encode("utf-8", "backslashreplace").decode()
-    return found if isinstance(found, int) else repr(found)
+    return writable_number(found) if isinstance(found, int) else repr(found)
 
 
 def check(value: Any) -> None:

@@ -121,9 +121,9 @@ def _answered(text: Any) -> Part:
 def _indented(text: Any) -> str | None:
     try:
         parsed = json.loads(text) if isinstance(text, str) else text
-    except ValueError:
+        return json.dumps(parsed, indent=2, ensure_ascii=False) if isinstance(parsed, (dict, list)) else None
+    except (ValueError, RecursionError):
         return None
-    return json.dumps(parsed, indent=2, ensure_ascii=False) if isinstance(parsed, (dict, list)) else None
 
 
 def _text(value: Any) -> str:

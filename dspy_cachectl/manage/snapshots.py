@@ -150,7 +150,8 @@ def scores_of(info: SnapshotInfo) -> dict[str, float]:
     for name, value in metrics_of(info.path).items():
         score = value.get("score") if isinstance(value, dict) else value
         if isinstance(score, (int, float)) and not isinstance(score, bool):
-            found[name] = float(score)
+            with contextlib.suppress(OverflowError):  # a number that no float holds is no score
+                found[name] = float(score)
     return found
 
 

@@ -26,7 +26,9 @@ _KINDS: dict[str, Any] = {
     "completion_tokens": _COUNT,
     "seconds": _NUMBER,
 }
-_COUNTS = range(2**31)
+COUNTS = range(2**31)
+"""What a number may be that counts something."""
+_LARGEST_EXPONENT = 1023
 _BESIDE = ("typed", "returns", "completions")
 """What an output is beside its fields; what of it is empty is not written."""
 
@@ -140,7 +142,7 @@ def decode(line: bytes) -> PredictionRow:
         plain["error"] = None if error is None else Failure(**error)
         plain["scores"] = {name: Score(**score) for name, score in plain["scores"].items()}
         row = PredictionRow(**{**plain, "draws": tuple(plain["draws"]), "created": float(plain["created"])})
-    except (KeyError, TypeError, AttributeError, ValueError) as problem:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as problem:
         raise CorruptEntryError(f"a row of predictions is damaged: {problem!r}") from problem
     wrong = next(_wrong(row), None)
     if wrong is not None:
@@ -150,8 +152,8 @@ def decode(line: bytes) -> PredictionRow:
 
 def _wrong(row: PredictionRow) -> Iterator[str]:
     """Yield what of a row is not of the kind that is written: a hash or a cell cannot be made of it."""
-    yield from (name for name, kinds in _KINDS.items() if not isinstance(getattr(row, name), kinds))
-    yield from (name for name in ("occurrence", "repeat") if getattr(row, name) not in _COUNTS)
+    yield from (name for name, kinds in _KINDS.items() if not _is(getattr(row, name), kinds))
+    yield from (name for name in ("occurrence", "repeat") if getattr(row, name) not in COUNTS)
     if row.output is not None:
         yield from (name for name in ("fields", "completions") if not isinstance(getattr(row.output, name), dict))
         is_list = isinstance(row.output.typed, (list, tuple))
@@ -161,7 +163,12 @@ def _wrong(row: PredictionRow) -> Iterator[str]:
     parts: list[tuple[str, Any, Any]] = [("error", text, str) for text in texts]
     for score in row.scores.values():
         parts += [("scores", score.label_key, str), ("scores", score.score, (int, float))]
-    yield from (name for name, value, kinds in parts if not isinstance(value, kinds))
+    yield from (name for name, value, kinds in parts if not _is(value, kinds))
+
+
+def _is(value: object, kinds: Any) -> bool:
+    # A number must fit into a float: it is added, divided and shown.
+    return isinstance(value, kinds) and not (isinstance(value, int) and value.bit_length() > _LARGEST_EXPONENT)
 
 
 def merged(one: PredictionRow, other: PredictionRow) -> PredictionRow:

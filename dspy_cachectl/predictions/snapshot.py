@@ -40,7 +40,7 @@ from dspy_cachectl.boundary.writing import writing_whole
 from dspy_cachectl.entries import values
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError
 from dspy_cachectl.predictions.keys import SnapshotKey
-from dspy_cachectl.predictions.rows import LONGEST, is_too_large
+from dspy_cachectl.predictions.rows import COUNTS, LONGEST, is_too_large
 
 FORMAT_VERSION = 3
 """Raised when the meaning of a file changes. Newer ones are left alone."""
@@ -210,8 +210,9 @@ def read_info(path: Path) -> SnapshotInfo:
         SnapshotKey.from_dict(metadata["key"])
         "".join(metadata[name] for name in ("run_id", "base", "hash"))  # they are texts
         age = max(0.0, time.time() - float(metadata["oldest"]))
-        return SnapshotInfo(path, metadata, size_of(path), int(metadata["rows"]), age, float(metadata["saved"]))
-    except (KeyError, TypeError, ValueError) as error:
+        rows = COUNTS.index(int(metadata["rows"]))  # they are a count
+        return SnapshotInfo(path, metadata, size_of(path), rows, age, float(metadata["saved"]))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CorruptEntryError(f"the metadata of {path} are not those of a snapshot: {error!r}") from error
 
 

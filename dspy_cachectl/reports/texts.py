@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 from rich import filesize
 
+from dspy_cachectl.boundary.shown import writable_number
+
 MISSING = "\N{EN DASH}"
 """Stands for what is not known, or cannot be computed."""
 
@@ -56,7 +58,7 @@ def when(unix_seconds: float | None) -> str:
 def as_json(value: Any) -> Any:
     """Return a value as JSON types: an object by its fields, a choice by its name, and what JSON lacks as text."""
     if isinstance(value, (str, int, bool, type(None))):
-        return value
+        return writable_number(value) if type(value) is int else value
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, Mapping):

@@ -7,9 +7,12 @@ from collections.abc import Callable
 
 import zstandard
 
+from dspy_cachectl.boundary.reading import MOST_VALUES
+
 MB = 1024 * 1024
 LARGEST = 1_000_000
 _DEEP = 200_000
+_JUST_FEW = MOST_VALUES * 29 // 30
 
 
 def _times(piece: bytes, size: int, *, begin: bytes = b"[", end: bytes = b"0]") -> bytes:
@@ -26,9 +29,9 @@ VALUES: dict[str, Callable[[int], bytes]] = {
     "objects in objects": lambda size: _times(b'{"a":{"b":{}}},', size),
     "numbers": lambda size: _times(b"1.5,", size),
     "texts": lambda size: _times(b'"\xc3\xa9",', size),
-    "just few enough": lambda size: _times(b'{"a":1},', min(size, 290_000 * 8)),
-    "just few enough lists": lambda size: _times(b"[1],", min(size, 290_000 * 4)),
-    "just few enough texts": lambda size: _times(b'"\xf0\x9f\x98\x80",', min(size, 1_400_000 * 7)),
+    "just few enough": lambda size: _times(b'{"a":1},', min(size, _JUST_FEW // 5 * 8)),
+    "just few enough lists": lambda size: _times(b"[1],", min(size, _JUST_FEW // 5 * 4)),
+    "just few enough texts": lambda size: _times(b'"\xf0\x9f\x98\x80",', min(size, _JUST_FEW * 7)),
     "deep lists": lambda size: b"[" * (size // 2) + b"]" * (size // 2),
     "deep objects": lambda size: b'{"a":' * min(_DEEP, size // 6) + b"1" + b"}" * min(_DEEP, size // 6),
     "rather deep": lambda size: b'{"a":' * 900 + b"1" + b"}" * 900,
@@ -38,6 +41,7 @@ VALUES: dict[str, Callable[[int], bytes]] = {
     "a long power": lambda size: b"1e" + b"9" * (size - 2),
     "a tagged number": lambda size: b'{"$":"int","v":"0x%s"}' % (b"f" * (size - 24)),
     "a tagged fraction": lambda size: b'{"$":"float","v":"%s"}' % (b"9" * (size - 24)),
+    "deep text": lambda size: b'"%s"' % (b"[" * (size - 2)),
     "wide text": lambda size: b'"\xf0\x9f\x98\x80%s"' % (b"a" * (size - 6)),
     "escapes": lambda size: _times(b"\\u0041", size, begin=b'"', end=b'"'),
     "backslashes": lambda size: _times(b"\\\\", size, begin=b'"', end=b'"'),

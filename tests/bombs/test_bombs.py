@@ -20,14 +20,12 @@ from dspy_cachectl.predictions.library import Library
 from dspy_cachectl.replay.unsaved import Unsaved
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
+from tests.bombs.conftest import Opened
 from tests.bombs.payloads import FEW, MB, PICKLES, SETTINGS, STREAMS, VALUES
 from tests.predictions.support import evaluate, examples
-from tests.replay.bare import bare
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs /proc to measure")
 
-MOST_MEMORY = 300 * MB
-MOST_SECONDS = 30.0
 KEY = "a" * 64
 UNPACKED = 13_500_000
 """How large a value is once it is unpacked: just within what is believed of one."""
@@ -37,16 +35,6 @@ PLAIN = 900_000
 def some(names: Any, *quick: str) -> list[Any]:
     """Return names as parameters: those named in the quick suite, the others in the exhaustive one."""
     return [pytest.param(name, marks=[] if name in quick else pytest.mark.exhaustive) for name in names]
-
-
-def opened(place: str, folder: Path) -> Any:
-    """Open what was planted in a process of its own. Return how that ended, where it stayed within the limits."""
-    for path in folder.rglob("*"):
-        assert path.is_dir() or path.stat().st_size <= MB, f"{path} is larger than 1 MB"
-    found = bare("tests.bombs.opening", place, folder, cwd=folder, PYTHONPATH="", HOME=str(folder))
-    assert found["grown"] <= MOST_MEMORY, found
-    assert found["seconds"] <= MOST_SECONDS, found
-    return found["outcome"]
 
 
 def packed(value: bytes) -> bytes:
@@ -70,7 +58,7 @@ class TestEntries:
     @pytest.mark.parametrize("place", ["store", "answers"])
     @pytest.mark.parametrize("name", some(VALUES, *FEW))
     @pytest.mark.parametrize("block", ["answer", pytest.param("request", marks=pytest.mark.exhaustive)])
-    def test_a_packed_block(self, tmp_path: Path, block: str, name: str, place: str) -> None:
+    def test_a_packed_block(self, tmp_path: Path, opened: Opened, block: str, name: str, place: str) -> None:
         """An entry of some kilobytes that unpacks to 13 MB of whatever is refused, or served in bounded memory."""
         bad, origin = packed(VALUES[name](UNPACKED)), b'{"kind":"lm","model":"m","run_id":"run-1"}'
         if block == "answer":
@@ -82,7 +70,7 @@ class TestEntries:
 
     @pytest.mark.exhaustive
     @pytest.mark.parametrize("name", VALUES)
-    def test_a_request_within_its_shape(self, tmp_path: Path, name: str) -> None:
+    def test_a_request_within_its_shape(self, tmp_path: Path, opened: Opened, name: str) -> None:
         """What stands where a message, an option or an output is expected is shown, whatever it is."""
         bad = VALUES[name](PLAIN // 3)
         request = packed(b'{"request":{"model":"m","messages":[{"role":%s,"content":%s}],"x":%s}}' % (bad, bad, bad))
@@ -90,7 +78,7 @@ class TestEntries:
         assert [] == opened("store", tmp_path)
 
     @pytest.mark.parametrize("name", some(VALUES, *FEW))
-    def test_an_origin(self, tmp_path: Path, name: str) -> None:
+    def test_an_origin(self, tmp_path: Path, opened: Opened, name: str) -> None:
         """What an answer came from may be anything, and in any of its fields."""
         bad = VALUES[name](PLAIN)
         stored(tmp_path, entry(packed(b'{"kind":"lm","model":"m","rollout_id":%s}' % bad), b'"a"', b"", 2))
@@ -98,7 +86,7 @@ class TestEntries:
         assert [] == opened("store", tmp_path)
 
     @pytest.mark.parametrize("size", [2**30, 400 * MB])
-    def test_a_claim(self, tmp_path: Path, size: int) -> None:
+    def test_a_claim(self, tmp_path: Path, opened: Opened, size: int) -> None:
         """What a block says it holds is believed up to a limit, whether or not it is true."""
         true = zstandard.ZstdCompressor(level=3).compress(bytes(400 * MB))
         block = true if size == 400 * MB else b"\x28\xb5\x2f\xfd\xa0" + struct.pack("<I", size) + true[9:]
@@ -106,7 +94,7 @@ class TestEntries:
         assert [] == opened("store", tmp_path)
 
     @pytest.mark.exhaustive
-    def test_very_many_entries(self, tmp_path: Path) -> None:
+    def test_very_many_entries(self, tmp_path: Path, opened: Opened) -> None:
         """A store of 1 MB with as many rows and labels as fit in is listed."""
         store = DiskStore(tmp_path / "store")
         store.put("first", b"", Label())
@@ -132,7 +120,7 @@ class TestCassettes:
     @pytest.mark.parametrize(
         "field", ["answer", *(pytest.param(n, marks=pytest.mark.exhaustive) for n in ("origin", "request"))]
     )
-    def test_a_packed_line(self, tmp_path: Path, field: str, name: str) -> None:
+    def test_a_packed_line(self, tmp_path: Path, opened: Opened, field: str, name: str) -> None:
         """A compressed cassette whose lines are of 13 MB each is refused, or read in bounded memory."""
         bad = VALUES[name](UNPACKED)
         one = line(bad) if field == "answer" else line(b'"a"', **{field: bad})
@@ -141,7 +129,7 @@ class TestCassettes:
 
     @pytest.mark.exhaustive
     @pytest.mark.parametrize("name", VALUES)
-    def test_a_plain_line(self, tmp_path: Path, name: str) -> None:
+    def test_a_plain_line(self, tmp_path: Path, opened: Opened, name: str) -> None:
         """So is one that is not compressed."""
         (tmp_path / "answers.jsonl").write_bytes(b'{"cassette":1}\n' + line(VALUES[name](PLAIN)))
         assert [] == opened("cassette", tmp_path)
@@ -151,13 +139,13 @@ class TestCassettes:
         "name",
         some(STREAMS, "short lines", "empty frames"),
     )
-    def test_a_stream(self, tmp_path: Path, name: str, head: bytes) -> None:
+    def test_a_stream(self, tmp_path: Path, opened: Opened, name: str, head: bytes) -> None:
         """A stream is not read further than a cassette of its size could be long."""
         (tmp_path / "answers.jsonl.zst").write_bytes(STREAMS[name](head))
         assert [] == opened("cassette", tmp_path)
 
     @pytest.mark.parametrize("size", [150, pytest.param(2000, marks=pytest.mark.exhaustive)])
-    def test_very_many_recordings(self, tmp_path: Path, size: int) -> None:
+    def test_very_many_recordings(self, tmp_path: Path, opened: Opened, size: int) -> None:
         """As many recordings as go into 1 MB, each of them whole, neither fill the memory nor take long."""
         made = zstandard.ZstdCompressor(level=3).compressobj()
         out = [made.compress(b'{"cassette":1,"keys":"store"}\n')]
@@ -172,13 +160,13 @@ class TestCassettes:
 
     @pytest.mark.exhaustive
     @pytest.mark.parametrize("name", VALUES)
-    def test_a_header(self, tmp_path: Path, name: str) -> None:
+    def test_a_header(self, tmp_path: Path, opened: Opened, name: str) -> None:
         """The first line may be anything."""
         (tmp_path / "answers.jsonl").write_bytes(b'{"cassette":%s}\n' % VALUES[name](PLAIN))
         assert [] == opened("cassette", tmp_path)
 
     @pytest.mark.parametrize("name", some(VALUES, *FEW))
-    def test_what_a_killed_recording_left(self, tmp_path: Path, name: str) -> None:
+    def test_what_a_killed_recording_left(self, tmp_path: Path, opened: Opened, name: str) -> None:
         """So may what is taken over from a recording that was cut."""
         (tmp_path / "answers.jsonl").write_bytes(b'{"cassette":1}\n')
         unsaved = Unsaved(tmp_path / "answers.jsonl")
@@ -213,7 +201,7 @@ class TestPredictions:
         "where", ["row", *(pytest.param(n, marks=pytest.mark.exhaustive) for n in ("metadata", "metrics", "inputs"))]
     )
     @pytest.mark.parametrize("is_packed", [True, pytest.param(False, marks=pytest.mark.exhaustive)])
-    def test_a_part(self, tmp_path: Path, where: str, name: str, is_packed: bool) -> None:
+    def test_a_part(self, tmp_path: Path, opened: Opened, where: str, name: str, is_packed: bool) -> None:
         """Whatever a snapshot of kept predictions holds, it is set aside or served, and the evaluation goes on."""
         path, content = snapshot(tmp_path, name, packed_=is_packed)
         bad = VALUES[name](15 * MB if is_packed else PLAIN)
@@ -232,7 +220,7 @@ class TestPredictions:
         some(STREAMS, "short lines", "long lines"),
     )
     @pytest.mark.parametrize("begins", ["at once", "with its rows"])
-    def test_a_stream(self, tmp_path: Path, name: str, begins: str) -> None:
+    def test_a_stream(self, tmp_path: Path, opened: Opened, name: str, begins: str) -> None:
         """A stream is not read further than a snapshot of its size could be long."""
         path, content = snapshot(tmp_path, name, packed_=True)
         head = (
@@ -241,7 +229,7 @@ class TestPredictions:
         path.write_bytes(SKIPPED + STREAMS[name](head))
         assert [] == opened("predictions", tmp_path)
 
-    def test_very_many_rows(self, tmp_path: Path) -> None:
+    def test_very_many_rows(self, tmp_path: Path, opened: Opened) -> None:
         """As many whole rows as go into 1 MB neither fill the memory nor take long."""
         path, content = snapshot(tmp_path, "rows", packed_=True)
         start = content.index(b'"predictions": [') + len(b'"predictions": [\n')
@@ -251,7 +239,7 @@ class TestPredictions:
 
     @pytest.mark.parametrize("name", some(VALUES, *FEW))
     @pytest.mark.parametrize("where", ["row", pytest.param("header", marks=pytest.mark.exhaustive)])
-    def test_a_journal(self, tmp_path: Path, where: str, name: str) -> None:
+    def test_a_journal(self, tmp_path: Path, opened: Opened, where: str, name: str) -> None:
         """So it is with what an evaluation that was killed had finished."""
         session = Library(tmp_path / "kept").open(*_opening())
         journal = Journal(tmp_path / "kept")
@@ -265,7 +253,7 @@ class TestPredictions:
         assert [] == opened("predictions", tmp_path)
 
     @pytest.mark.exhaustive
-    def test_a_journal_of_many_rows(self, tmp_path: Path) -> None:
+    def test_a_journal_of_many_rows(self, tmp_path: Path, opened: Opened) -> None:
         """Nor do very many rows, of very many sessions."""
         session = Library(tmp_path / "kept").open(*_opening())
         with Journal(tmp_path / "kept")._database.change() as sql:
@@ -285,7 +273,7 @@ def _opening() -> tuple[Any, Any]:
 
 class TestElsewhere:
     @pytest.mark.parametrize("name", some(VALUES, *FEW))
-    def test_the_outbox(self, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_outbox(self, tmp_path: Path, opened: Opened, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """What waits for a tracking server is shown, or called damaged."""
         from dspy_cachectl.tracking.outbox import Outbox
         from dspy_cachectl.tracking.record import Record
@@ -300,7 +288,7 @@ class TestElsewhere:
 
     @pytest.mark.parametrize("name", some(VALUES, *FEW))
     @pytest.mark.parametrize("place", ["report", "request"])
-    def test_a_file_that_is_named(self, tmp_path: Path, place: str, name: str) -> None:
+    def test_a_file_that_is_named(self, tmp_path: Path, opened: Opened, place: str, name: str) -> None:
         """A report that is loaded, and a request that is explained, may be anything."""
         value = VALUES[name](PLAIN)
         (tmp_path / "request.json").write_bytes(b'{"model":"m","messages":%s}' % value)
@@ -312,7 +300,7 @@ class TestElsewhere:
         some(PICKLES, "doubling", "a large text"),
     )
     @pytest.mark.parametrize("how", ["a row", pytest.param("many rows", marks=pytest.mark.exhaustive)])
-    def test_dspys_own_cache(self, tmp_path: Path, name: str, how: str) -> None:
+    def test_dspys_own_cache(self, tmp_path: Path, opened: Opened, name: str, how: str) -> None:
         """Its pickles are read by another process, which is as bounded."""
         data, count = PICKLES[name](), 1
         if how == "many rows" and len(data) < 1000:
@@ -333,7 +321,7 @@ class TestElsewhere:
         "name",
         some(SETTINGS, "a dotted key", "deep lists", "a long hexadecimal number"),
     )
-    def test_settings(self, tmp_path: Path, name: str) -> None:
+    def test_settings(self, tmp_path: Path, opened: Opened, name: str) -> None:
         """A pyproject.toml is read, or refused with its name."""
         text = SETTINGS[name]().encode("utf-8", "surrogateescape")
         (tmp_path / "pyproject.toml").write_bytes(b"# dspy_cachectl\n" + text)

@@ -27,6 +27,9 @@ from tests.predictions.support import evaluate, examples
 
 VALUES: tuple[Any, ...] = (5, "x", None, [], {}, True, 1e300, -1e300, 2**63, 10**30, ["a", None], -1, "\0\x1b[2J")
 
+TAGGED: tuple[Any, ...] = ({"$": "int", "v": hex(10**400)}, {"$": "float", "v": "nan"}, {"$": "float", "v": "-inf"})
+"""Numbers that JSON has no form for, and a float does not hold."""
+
 
 def origins() -> Iterator[dict[str, Any]]:
     """Yield origins in which one field is wrong."""
@@ -155,7 +158,7 @@ def test_snapshots(tmp_path: Path, part: str, field: str) -> None:
     metadata = json.loads(b"{" + lines[1].rstrip(b",") + b"}")["metadata"]
     row = json.loads(lines[3].rstrip(b","))
     missing = object()
-    for number, value in enumerate((*VALUES, {"exact": {"label_key": 5, "score": "x"}}, missing)):
+    for number, value in enumerate((*VALUES, *TAGGED, {"exact": {"label_key": 5, "score": "x"}}, missing)):
         folder, changed = tmp_path / f"kept-{number}", list(lines)
         folder.mkdir()
         if part == "metadata":

@@ -19,7 +19,7 @@ class TestJson:
     @pytest.mark.parametrize("piece", ["[],", "{},", '{"a":1},', "1,", '"",', '[[],{"a":{}}],'])
     def test_very_many_values(self, piece: str) -> None:
         """Megabytes of next to nothing are refused before anything is made of them."""
-        with pytest.raises(CorruptEntryError, match="more than 1,500,000 values"):
+        with pytest.raises(CorruptEntryError, match="more than 1,000,000 values"):
             reading.parsed(b"[" + piece.encode() * (16 * MB // len(piece)) + b"1]")
 
     @pytest.mark.parametrize("text", ["[[1, 2], {}],", '\\"[[[', "\\\\", '\\\\\\"{,', '"', "\\"], ids=repr)
@@ -32,6 +32,14 @@ class TestJson:
     def test_what_is_no_json(self, text: bytes) -> None:
         """It is damaged, and no error of a library comes through."""
         with pytest.raises(CorruptEntryError, match="cannot be decoded"):
+            reading.parsed(text)
+
+    @pytest.mark.parametrize(
+        "text", [b"[" * 300 + b"]" * 300, b'{"a":' * 900 + b"1" + b"}" * 900], ids=["lists", "objects"]
+    )
+    def test_deeper_than_what_is_written(self, text: bytes) -> None:
+        """It is damaged: whoever walked over it would run out of stack."""
+        with pytest.raises(CorruptEntryError, match="cannot be decoded: it is nested more deeply"):
             reading.parsed(text)
 
 

@@ -64,3 +64,11 @@ def test_no_cell_is_a_formula(text: str) -> None:
     """What a spreadsheet would compute gets an apostrophe in front, and other text does not."""
     assert f"'{text}" == shown.harmless_cell(text)
     assert "1=1" == shown.harmless_cell("1=1")
+
+
+@pytest.mark.parametrize("number", [0, -5, 10**3000, 7**20_000, -(7**20_000)], ids=lambda number: number.bit_length())
+def test_a_number_can_be_written(number: int) -> None:
+    """Python refuses to write numbers of thousands of digits; they are shown in hexadecimal, and no command fails."""
+    written = shown.writable_number(number)
+    assert number == int(str(written), 0 if isinstance(written, str) else 10)
+    assert written == number or abs(number) > 10**3000
