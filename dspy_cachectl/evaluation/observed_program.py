@@ -7,6 +7,7 @@ so that callbacks and MLflow see what they expect.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -41,12 +42,15 @@ def observed(program: Any, answer: Callable[[int, Callable[[], Any]], Any]) -> A
 
     Args:
         program: A `dspy.Module`, or anything callable with the inputs.
-        answer: Given an example's number and what runs the program on it: the program's answer.
+        answer: Given an example's number and what runs the program on it: the program's answer. It is held by whoever
+            asks, and by nobody else: DSPy's trace holds the program for the next 10,000 calls.
     """
+    held = weakref.ref(answer)
 
     def ask(run: Callable[..., Any], inputs: dict[str, Any]) -> Any:
-        number = inputs.pop(_NUMBER)
-        return answer(number, lambda: run(**inputs))
+        number, answer = inputs.pop(_NUMBER), held()
+        # Without it the evaluation has ended, and nobody waits.
+        return dspy.Prediction() if answer is None else answer(number, lambda: run(**inputs))
 
     if not isinstance(program, dspy.Module):
 

@@ -1,0 +1,40 @@
+"""A program that evaluates for as long as it runs: of an evaluation that has ended nothing is held but its report."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+
+import dspy_cachectl as cachectl
+from tests.calls.support import MakeLM, examples, gold, qa
+from tests.endpoint import Endpoint
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+@pytest.mark.parametrize("is_module", [True, False])
+def test_nothing_of_earlier_evaluations_is_held(
+    endpoint: Endpoint, lm: MakeLM, is_kept: bool, is_module: bool, tmp_path: Path
+) -> None:
+    """DSPy's trace holds what ran for the next 10,000 calls; not the evaluation's data set, metric and answers too."""
+    endpoint.configure(gold=gold(6), accuracy=1.0)
+    dspy.configure(lm=lm(temperature=1.0))
+    program = qa()
+
+    def evaluated() -> weakref.ref[Any]:
+        def metric(example: Any, prediction: Any, trace: Any = None) -> float:
+            return 1.0
+
+        asked = program if is_module else lambda question: program(question=question)
+        kept = tmp_path if is_kept else False
+        report = cachectl.evaluate(asked, examples(6), metric, predictions=kept, display_progress=False)
+        assert report.n == 6
+        return weakref.ref(metric)
+
+    first, _ = evaluated(), evaluated()
+    gc.collect()
+    assert first() is None
