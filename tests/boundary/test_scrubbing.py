@@ -53,7 +53,7 @@ def test_an_address(address: str) -> None:
 
 
 def _words() -> list[str]:
-    source = "".join(path.read_text(encoding="utf-8") for path in sorted(Path(re.__file__).parents[1].glob("*.py")))
+    source = "".join(path.read_text(encoding="utf-8") for path in sorted(Path(pkgutil.__file__).parent.glob("*.py")))
     modules = [name for _, name, _ in pkgutil.iter_modules()]
     topics = " ".join(pydoc_data.topics.topics.values())
     written = "skip_special_tokens hf-internal-testing sk-learn-datasets pk_orders_2024 Schlüsselbund mot-de-passe"
