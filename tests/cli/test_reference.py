@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
+from dspy_cachectl.cli.app import app
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "cli.md"
 
 
+def _is_locked() -> bool:
+    locked = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    return re.search(rf"^typer=={re.escape(version('typer'))} ", locked, flags=re.MULTILINE) is not None
+
+
+# How usage, choices and types are written is typer's, and differs by its release.
+@pytest.mark.skipif(not _is_locked(), reason="the page is written by the typer of constraints.txt")
 @pytest.mark.parametrize("columns", ["40", "200"])
 def test_the_reference_page_is_up_to_date(tmp_path: Path, columns: str) -> None:
     """Whoever changes a command or an option writes the page anew; it is the same in any terminal."""
@@ -24,3 +39,35 @@ def test_the_reference_page_is_up_to_date(tmp_path: Path, columns: str) -> None:
     )
     if written.read_text(encoding="utf-8") != PAGE.read_text(encoding="utf-8"):
         pytest.fail("docs/cli.md is not what the commands say of themselves. Write it anew: make docs")
+
+
+def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    yield name, command
+    for sub, each in getattr(command, "commands", {}).items():
+        yield from _commands(each, f"{name} {sub}")
+
+
+def _sections() -> dict[str, str]:
+    top, *rest = re.split(r"^##+ `(.+)`$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {"dspy-cachectl": top, **dict(zip(rest[::2], rest[1::2], strict=True))}
+
+
+def _spelt(param: Any) -> str:
+    return param.metavar if param.param_type_name == "argument" else ", ".join(sorted(param.opts, key=len))
+
+
+def test_the_reference_page_says_what_there_is() -> None:
+    """Whatever the typer: each command, its arguments and options in their order, and in full what each is for."""
+    commands = dict(_commands(typer.main.get_command(app), "dspy-cachectl"))
+    sections = _sections()
+    assert list(commands) == list(sections)
+    for name, command in commands.items():
+        assert " ".join(command.help.split()) in " ".join(sections[name].split())
+        params = sorted(command.params, key=lambda param: param.param_type_name)
+        assert all(param.help for param in params)
+        wanted = [*((_spelt(param), param.help) for param in params), ("--help", "Show this message and exit.")]
+        items = re.findall(r"^\* `(.+?)`(?:: (.*))?$", sections[name].split("**Commands**")[0], flags=re.MULTILINE)
+        assert len(wanted) == len(items), name
+        for (spelt, says), (head, text) in zip(wanted, items, strict=True):
+            assert head.startswith(spelt), name
+            assert text.startswith(says), name
