@@ -23,7 +23,7 @@ from dspy_cachectl.boundary.secret_names import (
 SHORTEST = 8
 """Shorter values of secret options ("none", "EMPTY") are no secrets, and occur in texts."""
 
-_LONGEST_WORD, _MOST = 15, 10_000
+_LONGEST_WORD, _MOST = 15, 1_000
 _SCHEMES = frozenset({"bearer", "basic", "token", "apikey"})
 _PLACEHOLDERS = frozenset(
     {"lm-studio", "not-needed", "not-used", "no-key-needed", "no-key-required", "sk-no-key-required", "your-api-key"}
@@ -48,19 +48,19 @@ class Held:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._learned: frozenset[str] = frozenset()
+        self._learned: dict[str, None] = {}
 
     def learn(self, options: Mapping[str, Any]) -> None:
-        """Learn the secrets among the options of a call: they are kept nowhere."""
-        found = {value for value in _secrets_of(options, is_secret_name) if value not in self._learned}
-        if found and len(self._learned) < _MOST:
+        """Learn the secrets among the options of a call: they are kept nowhere. The newest stay known."""
+        found = [value for value in _secrets_of(options, is_secret_name) if value not in self._learned]
+        if found:
             with self._lock:
-                self._learned |= found
+                self._learned = dict.fromkeys([*found, *self._learned][:_MOST])
 
     def forget(self) -> None:
         """Forget what was learned."""
         with self._lock:
-            self._learned = frozenset()
+            self._learned = {}
 
     def hide(self, text: str, hidden: str) -> str:
         """Return a text without the values that are held, however they are escaped in it."""

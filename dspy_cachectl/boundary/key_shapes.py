@@ -67,6 +67,9 @@ _USUAL = re.compile(
 )
 """The 140 pairs of letters that make up five sixths of English, German, French, and the names in source code."""
 
+_BLOB = re.compile(r"[\w\-]{64}\Z", re.ASCII)
+"""What stands before a prefix that is none: bytes written in Base64, such as what a model thought, encrypted."""
+
 _LOOK_BACK, _SHORTEST, _SHORTEST_WORD = 64, 12, 20
 _NAMES = ("learn", "sklearn", "image", "estimator", "container", "toggleable", "text", "label", "parallel", "serial")
 """What follows `sk-` in the names of packages and in style sheets."""
@@ -105,6 +108,10 @@ def _prefixed(text: str) -> Iterator[Span]:
         start = found.start()
         before = None if start < done else _PREFIX.search(text, max(done, start - _LOOK_BACK), start)
         if before is None or (before["sk"] or "").lower().startswith(_NAMES):
+            continue
+        if _BLOB.match(text, max(0, before.start() - _LOOK_BACK), before.start()) and looks_drawn(
+            text[max(0, before.start() - _LOOK_BACK) : before.start()]
+        ):
             continue
         end = _end_of(_REST, text, start)
         body = text[before.end("prefix") : end]

@@ -24,6 +24,7 @@ from dspy_cachectl.config import settings
 from dspy_cachectl.context.process import STARTED, state
 from dspy_cachectl.context.ruling import phase_here
 from dspy_cachectl.entries import answers, draws, records
+from dspy_cachectl.entries.cleaning import cleaned
 from dspy_cachectl.entries.nearest import NEVER_STORED
 from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, FormatVersionError, StoreError
@@ -240,7 +241,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
             role=asked.role,
             rollout_id=asked.program_rollout_id,
         )
-        description = orjson.loads(draws.canonical(asked.description()))
+        description = orjson.loads(asked.description())
         entry = records.put_together(asdict(origin), answer, tagged=tagged, request=description)
         self.tiers.put(call.key or "", entry, Label(origin.kind, origin.model, origin.phase, origin.role or "", ""))
         call.serve(origin, entry)
@@ -256,7 +257,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
             state.note_why_not_stored(asked.key.request, f"it was bought in this process, and not stored: {why}")
             return
         try:
-            data = records.encode(origin, value, draws.canonical(asked.description()))
+            data = records.encode(origin, value, asked.description())
         except UnstorableError as error:
             self._count_fault("write", call)
             state.say_once(f"unstorable:{error}", f"an answer of {asked.model!r} is not stored: {error}")
@@ -267,7 +268,25 @@ class ManagedCache(Cache):  # type: ignore[misc]
             return
         call.answered.entry = data
         label = Label(origin.kind, origin.model, origin.phase, origin.role or "", origin.run_id or "")
+        if asked.kind is not Kind.EMBEDDING and cleaned(records.answer_block(data)) is not None:
+            _say_is_secret(call)
+            call.tally.unstored += facts.storable
+            if into == "disk":
+                return
+            into = "memory"
         self.tiers.put(call.key, data, label, into="memory" if call.is_newer_stored else into)
+
+
+def _say_is_secret(call: Call) -> None:
+    """Say that an answer stays in memory: it is served as it was bought, or not at all."""
+    state.note_why_not_stored(
+        call.asked.key.request, "it was bought in this process, and not written down: a secret is in it"
+    )
+    state.say_once(
+        f"secret:{call.asked.model}",
+        f"an answer of {call.asked.model!r} holds a secret: a key, or a value that this process knows as one. It is "
+        "kept in memory only, and another process buys it again",
+    )
 
 
 def _too_old(call: Call, origin: records.Origin) -> str:

@@ -17,7 +17,8 @@ from typing import Any
 from dspy_cachectl.accounting.ledger import Tally
 from dspy_cachectl.context.ruling import Ruling
 from dspy_cachectl.entries.answers import AnswerFacts
-from dspy_cachectl.entries.draws import Key
+from dspy_cachectl.entries.cleaning import cleaned
+from dspy_cachectl.entries.draws import Key, canonical
 from dspy_cachectl.entries.records import Origin
 from dspy_cachectl.errors import CacheMissError
 from dspy_cachectl.policy import Decision, Kind, Policy
@@ -72,10 +73,16 @@ class Asked:
         """The run that it is a draw of, or None."""
         return self.ruling.context.run_id if self.decision.from_run else None
 
-    def description(self) -> dict[str, Any]:
-        """Return what is asked, for people: what an entry keeps beside the answer."""
+    def description(self) -> bytes:
+        """Return what is asked as JSON, for people: what an entry keeps beside the answer.
+
+        There is no secret in it. Where one was, it says that it was cleaned: its key cannot be made of it any more.
+
+        Raises:
+            UncacheableError: If what is asked has no canonical form.
+        """
         is_draw = self.program_rollout_id is not None and self.run_id is not None
-        return {
+        said = {
             "request": self.request or {"model": self.model},
             "endpoint": self.endpoint,
             "version": self.version,
@@ -83,6 +90,9 @@ class Asked:
             "scope": dict(self.policy.scope) or None,
             **({"own_rollout_id": self.program_rollout_id} if is_draw else {}),
         }
+        text = canonical(said)
+        clean = cleaned(text)
+        return text if clean is None else canonical({**clean, "cleaned": True})
 
 
 @dataclass

@@ -9,7 +9,7 @@ import orjson
 
 from dspy_cachectl.calls.call import Call
 from dspy_cachectl.context.process import state
-from dspy_cachectl.entries import differences, draws
+from dspy_cachectl.entries import differences
 from dspy_cachectl.entries.nearest import NEVER_STORED, nearest
 from dspy_cachectl.stores.tiers import Tiers
 
@@ -24,7 +24,7 @@ def explained(call: Call, reason: str, tiers: Tiers) -> dict[str, Any]:
     why_not_stored = state.why_not_stored.get(asked.key.request or "")
     if why_not_stored is not None:
         return {"reason": why_not_stored}
-    wanted = orjson.loads(draws.canonical(asked.description()))
+    wanted = orjson.loads(asked.description())
     if cassette is not None:
         wanted = cassette.clean.request(wanted)  # as its recordings are, and as a message may show it
     keys = itertools.islice(tiers.keys(asked.kind.value), _SEARCHED_FOR_NEAREST)

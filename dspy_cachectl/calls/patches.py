@@ -1,6 +1,7 @@
 """What is replaced in DSPy while the managed cache is in place, because no setting of DSPy's does it.
 
 - Its question of the cache carries the call that asks it, so that the cache need not guess whose question it is.
+- What a call is made with is looked at for secrets, so that none of them is written down by anybody.
 - What makes a call without asking the cache is refused in a replay. A call with caching off, or of an LM that runs its
   own `forward`, never reaches `dspy.cache`; every such call of DSPy goes through one function that chooses the engine,
   after the cache and before any provider. Embedders with caching off have functions of their own.
@@ -15,6 +16,7 @@ import dspy
 from dspy.clients import embedding, execution
 from dspy.clients.execution import PreparedCall
 
+from dspy_cachectl.boundary.held import HELD
 from dspy_cachectl.calls.account import counted
 from dspy_cachectl.calls.cache import ManagedCache
 from dspy_cachectl.calls.call import CALL, Call, current_call
@@ -72,6 +74,7 @@ def _call_of(prepared: Any, lm: Any, request: Mapping[str, Any]) -> Call:
 def _refused_in_replay(original: Original) -> Original:
     # The embedders' coroutine function is refused before it makes its coroutine.
     def refused(subject: Any, *args: Any, **kwargs: Any) -> Any:
+        _learn_secrets(subject, args, kwargs)
         ruling = phase_here()
         if ruling.replays(getattr(subject, "role", None)):
             _refuse(subject)
@@ -85,6 +88,13 @@ def _refused_in_replay(original: Original) -> Original:
         return original(subject, *args, **kwargs)
 
     return refused
+
+
+def _learn_secrets(subject: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Know the secrets that a call is made with by their values, before there is an answer, or an error, to write."""
+    for options in (getattr(subject, "kwargs", None), getattr(args[0], "kwargs", None) if args else None, kwargs):
+        if isinstance(options, Mapping):
+            HELD.learn(options)
 
 
 def _asks_cache(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -1,8 +1,9 @@
-"""What a cassette may show: texts without secrets, and without what its owner redacts.
+"""What may be kept and shown: texts without secrets, and in a cassette without what its owner redacts.
 
 A request is kept for people to read; its key was made before. An answer is served again. Of both only what is surely a
 secret goes, and what the owner redacts: names and words that look a little like one stay. The program that is being
 recorded is given the cleaned answer as well: the calls that follow from it would otherwise not be found in a replay.
+Elsewhere an answer is served as it was bought or not at all: one with a secret in it is written to no disk.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dspy_cachectl.boundary.held import HELD
+from dspy_cachectl.boundary.held import HELD, SHORTEST
+from dspy_cachectl.boundary.reading import parsed
 from dspy_cachectl.boundary.secrets import scrub_surely
 from dspy_cachectl.entries import records
 from dspy_cachectl.entries.values import TAG, dumped_text, loaded_text
@@ -48,12 +50,16 @@ class Cleaner:
     def entry(self, data: bytes) -> bytes:
         """Return an entry with clean texts."""
         origin, answer, tagged, request = records.take_apart(data)
-        return records.put_together(origin, self._walk(answer, self.text), tagged=tagged, request=self.request(request))
+        return records.put_together(origin, self.stored(answer), tagged=tagged, request=self.request(request))
 
     def request(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return the description of a request with clean texts."""
-        cleaned: dict[str, Any] = self._walk(dict(request), self.text)
-        return cleaned
+        clean: dict[str, Any] = self._walk(dict(request), self.text)
+        return clean
+
+    def stored(self, value: Any) -> Any:
+        """Return a value in its stored form (see `values`) with clean texts."""
+        return self._walk(value, self.text)
 
     def outputs(self, outputs: Any) -> Any:
         """Return what an LM gives its program, with clean texts."""
@@ -88,8 +94,25 @@ class Cleaner:
         if isinstance(tag, str) and tag in _ENCODED:
             return value
         return {
-            name: scrub_surely(item)
+            _name(name): scrub_surely(item)
             if name in _NOT_TEXT and not content and isinstance(item, str)
             else self._walk(item, clean, encoded=encoded, content=content or name in _CONTENT)
             for name, item in value.items()
         }
+
+
+def _name(name: Any) -> Any:
+    return scrub_surely(name) if isinstance(name, str) and len(name) >= SHORTEST else name
+
+
+_CLEANER = Cleaner()
+
+
+def cleaned(text: bytes) -> Any | None:
+    """Return what a text of JSON holds, without its secrets; None where there is none in it."""
+    whole = text.decode("utf-8", "replace")
+    if scrub_surely(whole) == whole:
+        return None
+    value = parsed(text)
+    clean = _CLEANER.stored(value)
+    return None if clean == value else clean

@@ -160,6 +160,12 @@ def decode_request(data: bytes) -> dict[str, Any]:
     return request
 
 
+def answer_block(data: bytes) -> bytes:
+    """Return the answer of an entry in its stored form, as JSON. Raises as `decode` does."""
+    flags, blocks = _open(data)
+    return _unpack(blocks[1], flags, 1)
+
+
 def take_apart(data: bytes) -> tuple[dict[str, Any], Any, bool, dict[str, Any]]:
     """Return the blocks of an entry as JSON values, for cassettes: origin, answer, whether that is tagged, request.
 

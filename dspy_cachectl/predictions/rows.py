@@ -6,9 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import orjson
+
 from dspy_cachectl.boundary.reading import holds_too_many
 from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.entries import values
+from dspy_cachectl.entries.cleaning import cleaned
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.predictions.outputs import Output
 
@@ -118,9 +121,22 @@ def encode(row: PredictionRow) -> bytes:
     plain["prediction"] = made.get("fields")
     plain["error"] = None if row.error is None else {"kind": row.error.kind, "message": scrub(row.error.message)}
     line = values.dumps({**plain, **{name: made[name] for name in _BESIDE if made.get(name)}})[0]
+    line = _without_secrets(line)
     if is_too_large(line):
         raise values.UnstorableError(f"it is too large: {len(line):,} bytes of JSON")
     return line
+
+
+def _without_secrets(line: bytes) -> bytes:
+    """Return a line whose question and label, which are there for people, hold no secret."""
+    clean = cleaned(line)
+    if clean is None:
+        return line
+    given = orjson.loads(line)
+    if any(clean.get(name) != given.get(name) for name in ("prediction", "returns", "completions")):
+        # It is served as it was given, or not at all.
+        raise values.UnstorableError("a secret is in it: a key, or a value that this process holds as one")
+    return orjson.dumps({**given, **{name: clean[name] for name in ("inputs", "reference", "error")}})
 
 
 def is_too_large(line: bytes) -> bool:
