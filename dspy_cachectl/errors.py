@@ -21,9 +21,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
+from dspy_cachectl.escapes import harmless_lines
+
 
 class CachectlError(Exception):
-    """Base class of every error that this package raises on purpose."""
+    """Base class of every error that this package raises on purpose.
+
+    Its text may quote anybody, and is shown by Python's own traces too: nothing in it steers a terminal.
+    """
+
+    def __str__(self) -> str:
+        return harmless_lines(super().__str__())
 
 
 class ConfigurationError(CachectlError):

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
+from dspy_cachectl.boundary.shown import harmless
 from dspy_cachectl.stores.base import OTHERS
 
 SERVED = frozenset({"resumed", "reused", "coalesced", "collapsed", "replayed"})
@@ -205,7 +206,7 @@ class Stats(Tally):
         if len(self.by) > 1:
             for row, tally in self.by.items():
                 name = " · ".join(part for part in (row.phase, row.role, row.model) if part)
-                lines.append(f"  {name}: {self._line(tally)}")
+                lines.append(harmless(f"  {name}: {self._line(tally)}"))
         return "\n".join(lines)
 
     @staticmethod

@@ -1,26 +1,26 @@
-"""Texts of others made harmless for whoever shows them."""
+"""Texts of others made harmless for whoever shows them: a terminal, a browser, a log, a shell, a spreadsheet."""
 
 from __future__ import annotations
 
+import logging
 import re
+import traceback
+
+from dspy_cachectl.escapes import harmless, harmless_lines
+
+__all__ = [
+    "harmless",
+    "harmless_cell",
+    "harmless_lines",
+    "harmless_trace",
+    "is_harmless_for_shells",
+    "logger_for",
+    "writable_number",
+]
 
 _SHELL = re.compile(r"[\w/@][\w./:@+,=%-]*")
 _FORMULA = re.compile(r"[\s\x00-\x1f]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
-
-# They only say how the letters beside them are joined: emoji of several parts, and Persian, are not readable without.
 _MOST_BITS = 12_000
-_JOINERS = frozenset("\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}")
-
-_PIECE = 64 * 1024
-
-
-def harmless(text: str) -> str:
-    """Return a text in one line that is only shown: what a terminal or a browser would obey is escaped."""
-    if text.isprintable():
-        return text
-    # By pieces: a list of all its characters would take eight times as much memory as the text.
-    pieces = (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
-    return "".join("".join(map(_shown, piece)) for piece in pieces)
 
 
 def is_harmless_for_shells(text: str) -> bool:
@@ -33,17 +33,30 @@ def harmless_cell(text: str) -> str:
     return f"'{text}" if _FORMULA.match(text) else text
 
 
-def harmless_lines(text: str) -> str:
-    """Return a text as `harmless` does, with its lines and its tabs."""
-    return "\n".join(map(harmless, text.expandtabs(4).split("\n")))
-
-
-def _shown(character: str) -> str:
-    if character.isprintable() or character in _JOINERS:
-        return character
-    return " " if character.isspace() else character.encode("unicode_escape").decode()
-
-
 def writable_number(value: int) -> int | str:
     """Return a number, or its hexadecimal digits where it has thousands: Python refuses to write those in decimal."""
     return value if value.bit_length() < _MOST_BITS else hex(value)
+
+
+def harmless_trace(error: BaseException) -> str:
+    """Return an error and where it came from, as Python shows them, without what a terminal would obey."""
+    return harmless_lines("".join(traceback.format_exception(error))).rstrip("\n")
+
+
+def logger_for(name: str) -> logging.Logger:
+    """Return the logger of a module. What it logs, traces included, is harmless whoever handles it."""
+    logger = logging.getLogger(name)  # noqa: TID251 - here they are made
+    logger.addFilter(_make_harmless)
+    return logger
+
+
+def _make_harmless(record: logging.LogRecord) -> bool:
+    try:
+        message = record.getMessage()
+    except Exception as error:  # noqa: BLE001 - an error whose text cannot be made fails no call that logs it
+        message = f"{record.msg} (and what it is about cannot be written: {type(error).__name__})"
+    record.msg, record.args = harmless_lines(message), ()
+    if record.exc_info and record.exc_info[1] is not None:
+        # Formatters take it as it is.
+        record.exc_text = harmless_trace(record.exc_info[1])
+    return True

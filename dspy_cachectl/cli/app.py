@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from dspy_cachectl.boundary.shown import harmless_lines
+from dspy_cachectl.boundary.shown import harmless, harmless_lines
 from dspy_cachectl.cli import checking, looking, mlflow, predictions, removing, run, transfer
 from dspy_cachectl.cli.options import StoreOption
 from dspy_cachectl.cli.output import OutputError
@@ -75,7 +75,9 @@ def options(
 @app.command("path")
 def show_path(context: typer.Context) -> None:
     """Print the folder of the store."""
-    print(context.obj.folder())
+    folder = str(context.obj.folder())
+    # A program is told it as it is.
+    print(harmless(folder) if sys.stdout.isatty() else folder)
 
 
 app.command("ls")(looking.list_store)

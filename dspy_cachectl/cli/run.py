@@ -7,7 +7,6 @@ import functools
 import os
 import runpy
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dspy_cachectl.boundary.shown import harmless_lines
+from dspy_cachectl.boundary.shown import harmless, harmless_lines, harmless_trace
 from dspy_cachectl.cli.options import wrong_usage
 from dspy_cachectl.cli.output import OutputError
 from dspy_cachectl.config import configure, normal_location
@@ -117,12 +116,12 @@ def _run(target: str, arguments: Sequence[str], *, is_module: bool) -> None:
         if not end.code:
             return
         if not isinstance(end.code, int):
-            sys.stderr.write(f"{end.code}\n")
+            sys.stderr.write(f"{harmless_lines(str(end.code))}\n")
         raise _ScriptFailedError(end.code if isinstance(end.code, int) else 1) from None
     except OutputError:
         raise  # as for every command: no fault of the script's
     except Exception as error:  # noqa: BLE001 - whatever a script raises
-        traceback.print_exception(type(error), error, _within(error.__traceback__))
+        sys.stderr.write(f"{harmless_trace(error.with_traceback(_within(error.__traceback__)))}\n")
         raise _ScriptFailedError(1) from None
 
 
@@ -155,7 +154,7 @@ def _run_under(
         if opened is None and run is None:
             raise  # nothing was run
         # What phases and cassettes say at their end, in place of a trace through this package.
-        sys.stderr.write(f"dspy-cachectl: {harmless_lines(str(error))}\n")
+        sys.stderr.write(f"dspy-cachectl: {error}\n")
         code = 1
     sys.stdout.flush()
     _print_summary(opened, run)
@@ -165,12 +164,12 @@ def _run_under(
 def _print_summary(cassette: Cassette | None, run: PhaseRun | None) -> None:
     from dspy_cachectl.context.process import stats
 
-    print(f"\ndspy-cachectl: {harmless_lines(str(stats()))}", file=sys.stderr)
+    print(f"\ndspy-cachectl: {stats()}", file=sys.stderr)
     if cassette is not None:
         unused = f", {len(cassette.unused)} unused recordings" if cassette.unused else ""
-        print(f"cassette: {cassette.path}: {cassette.recorded} recorded{unused}", file=sys.stderr)
+        print(harmless(f"cassette: {cassette.path}: {cassette.recorded} recorded{unused}"), file=sys.stderr)
     elif run is not None and run.run_id is not None:
-        print(f"run: {run.run_id} (go on with it, or repeat it, with --run-id)", file=sys.stderr)
+        print(harmless(f"run: {run.run_id} (go on with it, or repeat it, with --run-id)"), file=sys.stderr)
 
 
 def _within(trace: TracebackType | None) -> TracebackType | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 import weakref
@@ -10,7 +9,7 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.accounting.ledger import Ledger, Stats
-from dspy_cachectl.boundary.shown import harmless_lines
+from dspy_cachectl.boundary.shown import logger_for
 
 if TYPE_CHECKING:
     from dspy.clients.cache import Cache
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from dspy_cachectl.context.open_cassette import OpenCassette
     from dspy_cachectl.context.phases import PhaseContext, PhaseRun
 
-logger = logging.getLogger("dspy_cachectl")
+logger = logger_for("dspy_cachectl")
 
 SETTING = "cachectl"
 """The key in DSPy's settings under which the phase travels."""
@@ -92,7 +91,7 @@ class Process:
             self._said[topic] = None
             if len(self._said) > _MOST_SAID:
                 self._said.popitem(last=False)
-        logger.warning("%s", harmless_lines(message))
+        logger.warning("%s", message)
 
     def close_cassette(self, token: str, closed: OpenCassette) -> None:
         """Put a closed cassette in the place of an open one, for stragglers; of those that came long ago none is left.

@@ -94,7 +94,7 @@ def evaluations(job: Job) -> Iterator[ActResult | LogOutcome | None]:
     The first value only says that all is loaded, which is not to be timed.
     """
     os.chdir(job.folder)
-    logging.getLogger("dspy").setLevel(logging.ERROR)
+    logging.getLogger("dspy").setLevel(logging.ERROR)  # noqa: TID251 - another's
     yield None
     while True:
         yield from _evaluate(job)

@@ -134,7 +134,7 @@ def _check(connection: Connection, relay: Relay) -> None:
 def _set_up(connection: Connection, folder: Path) -> Iterator[None]:
     """Set DSPy to the model and to the demo's own store; put everything back at the end."""
     before = installed()
-    logger = logging.getLogger("dspy")
+    logger = logging.getLogger("dspy")  # noqa: TID251 - another's
     level = logger.level
     install(folder / STORE)
     try:

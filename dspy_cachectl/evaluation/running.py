@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import defaultdict
@@ -17,6 +16,7 @@ from typing import Any
 import dspy
 
 from dspy_cachectl._version import __version__
+from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.calls.call import Call
 from dspy_cachectl.calls.spans import forget_last_trace
 from dspy_cachectl.config import settings as configured
@@ -42,7 +42,7 @@ from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.texts import cut, plural
 from dspy_cachectl.statistics.quantiles import check_level
 
-logger = logging.getLogger(__name__)
+logger = logger_for(__name__)
 
 _PREVIEW = 80
 

@@ -8,15 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-import pytest
-
 from dspy_cachectl.calls.installation import install, installed, uninstall
 from dspy_cachectl.context.open_cassette import Recording
 from dspy_cachectl.entries import records
 from dspy_cachectl.errors import CacheMissError, ReplayIncompleteError
 from dspy_cachectl.replay.cassettes import Cassette, CassetteSession
 from dspy_cachectl.replay.choice import TestCassette
-from dspy_cachectl.replay.summary import COUNTED, Note
+from dspy_cachectl.replay.summary import COUNTED, Note, failure
 from dspy_cachectl.reports.texts import cut, plural
 
 P = ParamSpec("P")
@@ -92,7 +90,7 @@ class OpenTestCassette:
         else:
             lines.append(f"Nothing is recorded for {what} yet. To record it:")
             lines.append(f"    pytest --cachectl=record {command}")
-        return pytest.fail.Exception("\n".join(lines), pytrace=False)
+        return failure("\n".join(lines))
 
     def close(self, *, passed: bool, ended: bool, left: list[Recording]) -> Note:
         """Leave it, and save what was recorded.

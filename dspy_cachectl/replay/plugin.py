@@ -226,7 +226,7 @@ class _Plugin:
             # Each would be given other answers, and what followed from one's could not be replayed by another.
             opened.close(passed=False, ended=False, left=[])
             reason = "lasts longer than a test, and each worker of pytest-xdist sets it up: record it without -n"
-            raise pytest.fail.Exception(f"{item.nodeid}: {chosen.what} {reason}", pytrace=False)
+            raise summary.failure(f"{item.nodeid}: {chosen.what} {reason}")
         passed = False
         try:
             result = yield
@@ -259,4 +259,4 @@ class _Plugin:
 
 
 def _unusable(item: pytest.Item, error: CachectlError) -> BaseException:
-    return pytest.fail.Exception(f"{item.nodeid}: {error}", pytrace=False)
+    return summary.failure(f"{item.nodeid}: {error}")

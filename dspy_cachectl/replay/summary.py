@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dspy_cachectl.boundary.shown import harmless
+from dspy_cachectl.boundary.shown import harmless, harmless_lines
 from dspy_cachectl.reports.texts import plural
 
 COUNTED = ("served", "tokens_saved", "cost_saved", "tokens_spent", "cost_spent")
@@ -34,6 +34,13 @@ class Note:
     counts: dict[str, Any] = field(default_factory=dict)
     unused: list[tuple[str, str, str]] = field(default_factory=list)
     unfinished: str = ""
+
+
+def failure(text: str) -> BaseException:
+    """Return what pytest is to show for a test that fails without a trace."""
+    import pytest
+
+    return pytest.fail.Exception(harmless_lines(text), pytrace=False)
 
 
 def unused(notes: Iterable[Note]) -> dict[str, set[tuple[str, str, str]]]:
@@ -74,7 +81,7 @@ def lines(notes: Collection[Note], folder: Path) -> list[str]:
             f"{os.path.relpath(path, folder)}: {number} not used; --cachectl=all removes what no test asks for"
         )
         found += _shown(sorted(f"{scope}: {text}" for _, scope, text in recordings))
-    return found
+    return [harmless(line) for line in found]
 
 
 def _unfinished(notes: Iterable[Note]) -> dict[str, set[str]]:
@@ -88,7 +95,7 @@ def _unfinished(notes: Iterable[Note]) -> dict[str, set[str]]:
 
 def _shown(lines: list[str]) -> list[str]:
     more = [f"  ... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
-    return [harmless(f"  {line}") for line in lines[:_SHOWN]] + more
+    return [f"  {line}" for line in lines[:_SHOWN]] + more
 
 
 def _dollars(cost: float) -> str:

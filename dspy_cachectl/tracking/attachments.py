@@ -11,13 +11,13 @@ from __future__ import annotations
 import functools
 import importlib
 import json
-import logging
 import tempfile
 import threading
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.boundary.secrets import without_credentials
+from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.errors import CachectlError
 from dspy_cachectl.tracking.client import asking_like
 from dspy_cachectl.tracking.push import TABLES_TAG, LeaseLostError, NotShownError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dspy_cachectl.tracking.push import Push
     from dspy_cachectl.tracking.record import Model, Record
 
-logger = logging.getLogger(__name__)
+logger = logger_for(__name__)
 
 PARENT_TAG = "mlflow.parentRunId"
 """What makes a run appear below another one."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-import logging
 from typing import TYPE_CHECKING, Any
 
+from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.calls.spans import SpanHead, hide_secrets
 from dspy_cachectl.context import evaluations
 from dspy_cachectl.context.evaluations import REPORTED, EvaluationObserver
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from dspy_cachectl.context.evaluations import EvaluationScope
 
-logger = logging.getLogger(__name__)
+logger = logger_for(__name__)
 
 
 def mlflow_callbacks(*, timeout: float = 10.0) -> tuple[SpanHead, EvaluationLogger]:

@@ -7,7 +7,6 @@ works in any thread and with `mlflow-skinny`.
 from __future__ import annotations
 
 import importlib
-import logging
 import socket
 import threading
 import time
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from dspy_cachectl.boundary.reading import MB
+from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.errors import CachectlError, MissingExtraError
 from dspy_cachectl.tracking import database
 from dspy_cachectl.tracking.deadline import DeadlineError, asking, in_daemon, is_asking
@@ -25,7 +25,7 @@ from dspy_cachectl.tracking.outbox import state_dir
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-logger = logging.getLogger(__name__)
+logger = logger_for(__name__)
 
 PREFLIGHT = 2.0
 """Seconds within which a server has to accept a connection."""

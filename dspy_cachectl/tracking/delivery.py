@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import sys
 import time
@@ -10,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from dspy_cachectl.boundary.secrets import without_credentials
+from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.errors import CachectlError, ConfigurationError, CorruptEntryError, StoreError
 from dspy_cachectl.tracking import attachments, client, feedback
 from dspy_cachectl.tracking.database import DatabaseError
@@ -22,7 +22,7 @@ from dspy_cachectl.tracking.resolve import absolute, default_uri
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-logger = logging.getLogger(__name__)
+logger = logger_for(__name__)
 
 limiter = TimeLimiter()
 """The process's limiter: circuits are shared by all that is delivered in it."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import importlib
-import logging
 import sys
 import threading
 import time
 from concurrent import futures
 from typing import TYPE_CHECKING, Any
 
+from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.errors import CachectlError
 from dspy_cachectl.tracking.deadline import in_daemon
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dspy_cachectl.tracking.push import Push
     from dspy_cachectl.tracking.record import Feedback
 
-logger = logging.getLogger(__name__)
+logger = logger_for(__name__)
 
 EVALUATION_TAG = "dspy_cachectl.evaluation"
 """The tag of the traces of one evaluation, as `spans` sets it; importing that would import DSPy."""

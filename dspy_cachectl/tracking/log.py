@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import functools
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from concurrent import futures
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.config import setting_now
 from dspy_cachectl.context.evaluations import Evaluation
 from dspy_cachectl.context.phases import PhaseRun
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from dspy.evaluate.evaluate import EvaluationResult
 
-logger = logging.getLogger(__name__)
+logger = logger_for(__name__)
 
 LIMIT = 10.0
 """Seconds that logging may take where nobody says how many."""

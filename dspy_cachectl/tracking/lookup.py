@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.boundary.secrets import without_credentials
+from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.errors import CachectlError
 from dspy_cachectl.tracking import client, database, delivery, installed
 from dspy_cachectl.tracking.deadline import check_limit
@@ -18,7 +18,7 @@ from dspy_cachectl.tracking.resolve import resolve
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-logger = logging.getLogger(__name__)
+logger = logger_for(__name__)
 
 _inherited: set[str] = set()
 """The runs of the process that this one was forked from."""

@@ -7,7 +7,6 @@ and with it all other records for the same run, which either of them may have to
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
 import uuid
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.boundary.ownership import OUTBOX
+from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.config import setting_now
 from dspy_cachectl.errors import CorruptEntryError, StoreError
 from dspy_cachectl.stores.database import Database
@@ -24,7 +24,7 @@ from dspy_cachectl.tracking.record import Record, safe_line
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-logger = logging.getLogger(__name__)
+logger = logger_for(__name__)
 
 _ITS_LEASES = """
 SELECT taken_by, lease FROM records WHERE owner = (SELECT owner FROM records WHERE uid = ?)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dspy_cachectl.boundary.shown import harmless, logger_for
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.tracking.resolve import default_uri
 
-logger = logging.getLogger(__name__)
+logger = logger_for(__name__)
 
 _NO_SDK = "MLFLOW_ENABLE_DB_SDK"
 _DATABRICKS = (
@@ -38,7 +38,7 @@ class Protection:
     def __str__(self) -> str:
         lines = [f"set {name}={value}" for name, value in self.set.items()]
         lines += [f"left {name}={value}" for name, value in self.kept.items()]
-        return "\n".join([*lines, *self.warnings])
+        return "\n".join(map(harmless, [*lines, *self.warnings]))
 
 
 def protect_mlflow(*, timeout: int = 10, retries: int = 1) -> Protection:

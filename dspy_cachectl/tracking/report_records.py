@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import logging
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.boundary.secrets import scrub
+from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError
 from dspy_cachectl.tracking.outgoing import (
     Outgoing,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from dspy_cachectl.reports.report import EvalReport
     from dspy_cachectl.tracking.resolve import Target
 
-logger = logging.getLogger(__name__)
+logger = logger_for(__name__)
 
 _DRAWN = ("draw", "output", "loaded", "requests", "tokens", "cost", "seconds", "oldest", "newest")
 _ROW = ("question", "preview", "cluster", "repeat", "score", "failed", *_DRAWN)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from typing import TYPE_CHECKING
 
+from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.errors import CachectlError
 from dspy_cachectl.tracking import client, delivery
 from dspy_cachectl.tracking.delivery import LogOutcome
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dspy_cachectl.tracking.outgoing import Outgoing
     from dspy_cachectl.tracking.resolve import Target
 
-logger = logging.getLogger(__name__)
+logger = logger_for(__name__)
 
 _WORSE = ("logged", "busy", "pending", "damaged", "failed")
 
