@@ -113,18 +113,20 @@ def main() -> NoReturn:
     """Run the command line and leave with its exit code. An error of this package is one message, not a trace."""
     if sys.stdout is None:  # it was closed
         sys.exit(_failed("the standard output is closed"))
+    out: Any = sys.stdout
     if isinstance(sys.stdout, io.TextIOWrapper):
-        binary = io.BufferedWriter(_Output(sys.stdout.fileno(), "wb", closefd=False))
+        out = io.BufferedWriter(_Output(sys.stdout.fileno(), "wb", closefd=False))
         # A terminal of another script is no reason to fail.
         sys.stdout = io.TextIOWrapper(
-            binary, sys.stdout.encoding, "backslashreplace", line_buffering=sys.stdout.line_buffering
+            out, sys.stdout.encoding, "backslashreplace", line_buffering=sys.stdout.line_buffering
         )
     try:
         code = _run()
         sys.stdout.flush()
+        out.flush()  # where nobody reads it, typer has put another in its place that does not say so
     except OutputError as error:
-        # Python would flush, and complain, once more at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Python would flush, and from 3.13 on complain, once more at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
         # Who reads the output (`| head`) has seen enough.
         is_a_pipe = error.errno == errno.EPIPE
         code = FAILED if is_a_pipe else _failed(f"the standard output cannot be written: {error.strerror}")
