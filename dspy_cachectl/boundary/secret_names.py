@@ -25,10 +25,13 @@ OPTIONS = frozenset(
     | {"gigachat_access_token", "gigachat_credentials", "traffic_access_token", "envd_access_token", "xai_key"}
     | {"openai_key", "azure_key", "anthropic_key", "replicate_key", "cohere_key", "maritalk_key", "ai21_key"}
     | {"huggingface_key", "aleph_alpha_key", "nlp_cloud_key", "together_ai_key", "groq_key", "ollama_key"}
+    | {"baseten_key", "bytez_key", "clarifai_key", "cometapi_key", "databricks_key", "datarobot_key", "gdc_key"}
+    | {"gigachat_key", "heroku_key", "inception_key", "infinity_key", "lemonade_key", "nebius_key", "openai_like_key"}
+    | {"openrouter_key", "ovhcloud_key", "predibase_key", "snowflake_key", "vercel_ai_gateway_key", "wandb_key"}
     | {"langfuse_secret", "langfuse_secret_key", "langfuse_public_key", "langsmith_api_key", "humanloop_api_key"}
     | {"arize_api_key", "arize_space_key", "posthog_api_key", "wandb_api_key", "dd_api_key", "newrelic_api_key"}
     | {"signoz_ingestion_key", "valkey_password", "secret_fields", "_litellm_internal_model_credentials"}
-    | {"litellm_trusted_callback_vars", "master_key", "proxy_auth", "http_auth", "basic_auth"}
+    | {"litellm_trusted_callback_vars", "master_key", "proxy_auth", "http_auth", "basic_auth", "chatgpt_auth_file"}
 )
 """Options of a call that are credentials, LiteLLM's and DSPy's among them."""
 
@@ -104,7 +107,13 @@ NOT_SECRET = frozenset(
     | {"cache_key", "preset_cache_key", "default_api_key_rpm_limit", "default_api_key_tpm_limit", "page_token"}
     | {"pagetoken", "gdc_token_caching", "litellm_credential_name", "s3_encryption_key_id", "primary_key", "sort_key"}
     | {"configurable_clientside_auth_params", "use_xai_oauth", "anthropic_keycloak_auth_method", "gigachat_auth_url"}
-    | {"anthropic_keycloak_token_url", "_code_interpreter_interception_sandbox_key", "token_type", "auth_type"}
+    | {
+        "anthropic_keycloak_token_url",
+        "github_copilot_auth_type",
+        "_code_interpreter_interception_sandbox_key",
+        "token_type",
+        "auth_type",
+    }
     | {"idempotency-key", "x-idempotency-key", "sec-websocket-key", "session_id", "litellm_session_id"}
 )
 """Names that sound like secrets, and hold none."""
