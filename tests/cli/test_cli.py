@@ -159,3 +159,28 @@ def test_importing_the_package_loads_nothing_heavy(tmp_path: Path) -> None:
     loaded = modules_loaded(done)
     assert "dspy_cachectl" in loaded
     assert set() == loaded & HEAVY
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["path"], ["--version"], ["--help"], ["config", "show"], ["stats"], ["mlflow", "status"]],
+    ids=" ".join,
+)
+def test_what_validates_nothing_asks_for_no_pydantic(arguments: list[str], full: Path, tmp_path: Path) -> None:
+    """What a command needs of this package does without; typer asks for it where it reads an option."""
+    script = (
+        "import builtins, sys\n"
+        "load, asking = builtins.__import__, set()\n"
+        "def watched(name, globals=None, *others, **more):\n"
+        "    if name.partition('.')[0] == 'pydantic':\n"
+        "        asking.add((globals or {}).get('__name__', '').partition('.')[0])\n"
+        "    return load(name, globals, *others, **more)\n"
+        "builtins.__import__ = watched\n"
+        "from dspy_cachectl.cli.app import main\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    print('dspy_cachectl' in asking, file=sys.stderr)\n"
+    )
+    done = python("-c", script, "--store", full, *arguments, cwd=tmp_path, env=environment())
+    assert (0, "False") == (done.returncode, done.stderr.strip())
