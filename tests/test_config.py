@@ -96,6 +96,18 @@ def test_a_folder_stays_where_it_was_meant(project: Path, monkeypatch: pytest.Mo
     assert before.state == config.setting_now("state")
 
 
+@pytest.mark.parametrize("name", ["dspy-cachectl", "dspy_cachctl", "dspycachectl"])
+def test_a_table_that_is_nearly_ours_is_named(project: Path, name: str) -> None:
+    """The distribution's name, or a slip: not silence. A table of another tool is nobody's slip."""
+    (project / "pyproject.toml").write_text("[tool.dspy_tools]\nx = 1\n[tool.cachecontrol]\nx = 1\n")
+    config.reload()
+    assert config.settings().policy
+    (project / "pyproject.toml").write_text(f'[tool.{name}]\nstore = "x"\n')
+    config.reload()
+    with pytest.raises(ConfigurationError, match=rf"\[tool.{name}\] in .*did you mean \[tool.dspy_cachectl\]"):
+        config.settings()
+
+
 @pytest.mark.parametrize("blank", ["", "  ", "\t"])
 def test_what_is_empty_is_not_set(project: Path, monkeypatch: pytest.MonkeyPatch, blank: str) -> None:
     """An empty variable leaves what the file says, and an empty text in the file what is usual."""

@@ -14,6 +14,7 @@ from dspy_cachectl.errors import ConfigurationError
 
 PREFIX = "DSPY_CACHECTL_"
 _FILE = "pyproject.toml"
+_TABLE = "dspy_cachectl"
 _DEPTH = 8
 """How many folders above the working directory are looked into."""
 
@@ -31,14 +32,25 @@ def of_file() -> Found:
         return {}
     origin = Origin(str(path), "file", path.parent)
     tables = read_toml(path)
-    for depth, name in enumerate(("tool", "dspy_cachectl")):
+    _check_table_name(tables.get("tool"), origin)
+    for depth, name in enumerate(("tool", _TABLE)):
         tables = tables.get(name, {})
         if not isinstance(tables, dict):
-            header = ".".join(("tool", "dspy_cachectl")[: depth + 1])
+            header = ".".join(("tool", _TABLE)[: depth + 1])
             raise ConfigurationError(
                 f"{header} = {shown(tables)} {origin}: write a table, [tool.dspy_cachectl], and the settings below it"
             )
     return dict(_leaves((), tables, origin))
+
+
+def _check_table_name(tools: Any, origin: Origin) -> None:
+    """Say of a table that is nearly ours, such as one of the distribution's name, what is meant; others are others'."""
+    from difflib import get_close_matches
+
+    names = list(tools) if isinstance(tools, dict) else []
+    near = get_close_matches(_TABLE, [name for name in names if name != _TABLE], n=1, cutoff=0.85)
+    if near:
+        raise ConfigurationError(f"[tool.{near[0]}] {origin}: did you mean [tool.{_TABLE}]?")
 
 
 def of_environment(known: Found, base: Path | None) -> Found:
@@ -122,12 +134,16 @@ def _table(where: Where, value: Any, origin: Origin) -> Mapping[str, Any]:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:
             raise ConfigurationError(
-                f"{what} cannot be read as JSON ({error}): write an object such as {_EXAMPLES[len(where)]}, or a "
+                f"{what} cannot be read as JSON ({error}): write an object such as {_example(where)}, or a "
                 f"variable for each setting such as {PREFIX}PHASES__EVAL__TEMPERATURE"
             ) from error
     if not isinstance(value, Mapping):
-        raise ConfigurationError(f"{what} cannot be {shown(value)}: it is a table, such as {_EXAMPLES[len(where)]}")
+        raise ConfigurationError(f"{what} cannot be {shown(value)}: it is a table, such as {_example(where)}")
     return value
+
+
+def _example(where: Where) -> str:
+    return '{"tenant": "a"}' if where[-1] == "scope" else _EXAMPLES[len(where)]
 
 
 _EXAMPLES = {1: '{"eval": {"temperature": 0.7}}', 2: '{"temperature": 0.7}', 3: '{"judge": "REUSE"}'}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import dspy
@@ -207,5 +206,5 @@ def library_of(predictions: Predictions) -> Library | None:
     if isinstance(predictions, Library):
         return predictions
     if isinstance(predictions, (str, os.PathLike)):
-        return Library(Path(predictions))
+        return Library(predictions)
     raise ConfigurationError(f"predictions is True, False, a folder or a Library, not {predictions!r}")

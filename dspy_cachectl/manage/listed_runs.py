@@ -77,7 +77,7 @@ def list_runs(reader: FolderReader) -> list[ListedRun]:
         run = found[label.run]
         found[label.run] = replace(run, draws=run.draws + count, models=tuple(sorted({*run.models, label.model})))
     for label, counters in reader.usage().items():
-        if label.run in found and (gone := int(counters.get("evicted", 0))):
+        if label.is_answer and label.run in found and (gone := int(counters.get("evicted", 0))):
             run = found[label.run]
             # What is gone is bought again by who resumes it.
             state = "resumable" if run.state == "complete" else run.state

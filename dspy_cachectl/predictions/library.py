@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -14,6 +15,7 @@ from filelock import Timeout
 
 from dspy_cachectl.boundary import ownership
 from dspy_cachectl.boundary.writing import lock_at, make_private
+from dspy_cachectl.config.location import folder_of
 from dspy_cachectl.errors import ConfigurationError, StoreError, StoreUnavailableError
 from dspy_cachectl.fingerprints.canonical import digest
 from dspy_cachectl.fingerprints.data import Question
@@ -42,11 +44,14 @@ class Library:
         compress: Whether new snapshots are compressed (`.json.zst`); those that are there stay as they are.
         max_age: How old an answer may be to be served, in seconds; older ones are removed.
         max_bytes: When the folder grows beyond it, the oldest snapshots are removed. In bytes.
+
+    Raises:
+        ConfigurationError: If a limit is not positive, or the folder cannot be one.
     """
 
     def __init__(
         self,
-        root: str | Path = DEFAULT_ROOT,
+        root: str | os.PathLike[str] = DEFAULT_ROOT,
         *,
         compress: bool = False,
         max_age: float = 30 * DAY,
@@ -54,7 +59,11 @@ class Library:
     ) -> None:
         if max_age <= 0 or max_bytes <= 0:
             raise ConfigurationError(f"max_age and max_bytes are positive, not {max_age!r} and {max_bytes!r}")
-        self.root = Path(root).expanduser().absolute()
+        # An empty text says nothing, and is not the working directory.
+        folder = folder_of(os.fspath(root).strip() or os.fspath(DEFAULT_ROOT))
+        if folder is None:
+            raise ConfigurationError("predictions are kept in files; name a folder, or pass predictions=False")
+        self.root = folder
         self.compress = compress
         self.max_age = max_age
         self.max_bytes = max_bytes

@@ -59,9 +59,11 @@ class DiskStore(FolderReader):
                 )
             folder.evicted.clear()
             folder.set(key, value, tag=label.encode())
-            evicted = sum(folder.evicted.values())
+            # Descriptions of runs are no answers, and are written anew.
+            lost = {label: count for tag, count in folder.evicted.items() if (label := Label.decode(tag)).is_answer}
+            evicted = sum(lost.values())
             if evicted:
-                gone = {Label.decode(tag).encode(): {"evicted": count} for tag, count in folder.evicted.items()}
+                gone = {label.encode(): {"evicted": count} for label, count in lost.items()}
                 folder.add_usage(gone, {})
         if evicted and self.on_evicted is not None:
             self.on_evicted(evicted)

@@ -13,13 +13,15 @@ import importlib
 import json
 import tempfile
 import threading
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dspy_cachectl.boundary.secrets import without_credentials
 from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.errors import CachectlError
 from dspy_cachectl.tracking.client import asking_like
+from dspy_cachectl.tracking.deadline import DeadlineError
 from dspy_cachectl.tracking.push import TABLES_TAG, LeaseLostError, NotShownError
 from dspy_cachectl.tracking.record import LONGEST_TAG, REPORT_TAG
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from dspy_cachectl.tracking.record import Model, Record
 
 logger = logger_for(__name__)
+
+T = TypeVar("T")
 
 PARENT_TAG = "mlflow.parentRunId"
 """What makes a run appear below another one."""
@@ -43,8 +47,52 @@ _NAMING_WAIT = 5.0
 _SOURCE = json.dumps({"tags": {"mlflow.source.name": "dspy-cachectl"}})
 
 
-class FilesLeftError(CachectlError):
-    """Some files of a record are not in its run. Its numbers are."""
+class LeftError(CachectlError):
+    """Something of a record is not in its run. Its numbers are."""
+
+
+@dataclass
+class Left:
+    """What of a record a server did not take.
+
+    Attributes:
+        push: The try to deliver the record.
+        run_id: The record's run.
+        faults: Why not, for each part.
+    """
+
+    push: Push
+    run_id: str
+    faults: list[Exception] = field(default_factory=list)
+
+    def unless(self, send: Callable[..., T], *arguments: Any) -> T | None:
+        """Send a part, and return what came of it; None where the server refused it.
+
+        Raises:
+            LeaseLostError: The record is no longer ours to deliver.
+            DeadlineError: The limit has passed.
+        """
+        try:
+            return send(*arguments)
+        except (LeaseLostError, DeadlineError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the server or its client does, it is why the part is left
+            self.faults.append(error)
+            return None
+
+    def tell(self) -> None:
+        """Raise the first fault, if there is one.
+
+        Raises:
+            LeftError: The server did not take everything.
+        """
+        if not self.faults:
+            return
+        first, done = self.faults[0], "" if self.push.record.run_id else "ended "
+        if isinstance(first, LeftError):
+            raise first
+        why = f"{type(first).__name__}: {first}"
+        raise LeftError(f"{done}run {self.run_id} has its numbers and not all else: {why}") from first
 
 
 def model_id(push: Push, run: Any) -> str | None:
@@ -113,9 +161,16 @@ def _say_once(server: str) -> None:
 def log_inputs(push: Push, run_id: str, model_id: str | None) -> None:
     """Log what was evaluated, on what, as inputs of a run. Where nothing is known of it, no request is made."""
     inputs = _inputs(push.record, model_id)
-    if inputs:
+    for tries_left in (2, 1, 0) if inputs else ():
         push.check()
-        push.client.log_inputs(run_id, **inputs)
+        try:
+            push.client.log_inputs(run_id, **inputs)
+        except Exception as error:
+            # The server looks whether the data set is there and then adds it: two at the same moment both add it.
+            if not (tries_left and "unique" in str(error).lower()):
+                raise
+        else:
+            return
 
 
 def link_children(push: Push, run: Any) -> None:
@@ -142,7 +197,7 @@ def upload(push: Push, run: Any) -> None:
     """Send the files of a record that its run does not have.
 
     Raises:
-        FilesLeftError: Some of them could not be sent, or the server does not list them.
+        LeftError: Some of them could not be sent, or the server does not list them.
         LeaseLostError: The record is no longer ours to deliver.
     """
     if not push.files:
@@ -160,11 +215,11 @@ def upload(push: Push, run: Any) -> None:
         raise
     except Exception as error:
         first = next((fault for fault in faults.values() if fault is not None), error)
-        raise FilesLeftError(_say_left(push, run_id, sorted(push.files), first)) from error
+        raise LeftError(_say_left(push, run_id, sorted(push.files), first)) from error
     for name in lost:
         push.note_sent(name, None)
     if lost:
-        raise FilesLeftError(_say_left(push, run_id, lost, faults.get(lost[0])))
+        raise LeftError(_say_left(push, run_id, lost, faults.get(lost[0])))
 
 
 def _not_listed(push: Push, store: Any) -> list[str]:

@@ -191,6 +191,7 @@ def deliver(
         outcome = LogOutcome("busy", record.uid, progress.run_id, "another thread or process is delivering it")
     except CorruptEntryError as error:
         outcome = LogOutcome("damaged", record.uid, record.run_id, str(error))
+        _note(record.uid, outcome.reason)
     except Exception as error:  # noqa: BLE001 - whatever the server or its client does, the caller goes on
         outcome = LogOutcome("pending" if unkept is None else "failed", record.uid, progress.run_id, _reason(error))
         if unkept is None and not isinstance(error, CircuitOpenError):
@@ -237,15 +238,18 @@ def _send(push: Push) -> str:
     run = push.open_run()
     run_id = str(run.info.run_id)
     is_new = bool(push.what_is_missing(run))
+    left = attachments.Left(push, run_id)
+    # A run stands, and is ended, with its numbers: all else may be refused for ever.
     if is_new:
-        model = attachments.model_id(push, run)
+        model = left.unless(attachments.model_id, push, run)
         push.log_numbers(run_id, model)
-        attachments.log_inputs(push, run_id, model)
-        attachments.link_children(push, run)
         if push.is_in_own_run:
             push.end_run(run_id)
-    # A run stands, and is ended, with its numbers: its files may be refused for ever.
-    attachments.upload(push, run)
+        if not left.faults:  # the data set comes with the model: where it is missing, the next try sends both
+            left.unless(attachments.log_inputs, push, run_id, model)
+        left.unless(attachments.link_children, push, run)
+    left.unless(attachments.upload, push, run)
+    left.tell()
     tables = attachments.name_tables(push, run)
     if is_new or tables:
         push.confirm(run_id, tables)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.boundary.secrets import without_credentials
 from dspy_cachectl.boundary.shown import logger_for
+from dspy_cachectl.config import setting_now
 from dspy_cachectl.errors import CachectlError
 from dspy_cachectl.tracking import client, database, delivery, installed
 from dspy_cachectl.tracking.deadline import check_limit
@@ -43,6 +44,9 @@ def find_mlflow_run(experiment: str | None = None, timeout: float = 10.0) -> str
         ConfigurationError: The timeout is not a number of seconds.
     """
     until = time.monotonic() + check_limit(timeout)
+    if not setting_now("mlflow"):
+        logger.info("no MLflow run: the setting 'mlflow' (DSPY_CACHECTL_MLFLOW) turns it off")
+        return None
     for how, find in (("the active run of this thread", _active), ("the last run that ended in this thread", _ended)):
         if found := find():
             logger.info("MLflow run %s: %s", found, how)

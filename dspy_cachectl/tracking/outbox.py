@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dspy_cachectl.boundary.ownership import OUTBOX
 from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.config import setting_now
-from dspy_cachectl.errors import CorruptEntryError, StoreError
+from dspy_cachectl.errors import CorruptEntryError, StoreError, StoreUnavailableError
 from dspy_cachectl.stores.database import Database
 from dspy_cachectl.stores.liveness import is_alive, me
 from dspy_cachectl.tracking.record import Record, safe_line
@@ -126,6 +126,8 @@ class Outbox:
 
     def waiting(self) -> list[Waiting]:
         """Return what waits, the oldest first."""
+        if (state := state_dir()).exists() and not state.is_dir():
+            raise StoreUnavailableError(f"{state} is no folder, so nothing waits in it; set DSPY_CACHECTL_STATE anew")
         rows = self._database.read(
             "SELECT uid, owner, written, tracking_uri, run_id, phase, record, sha256, tries, reason, taken_by, lease"
             " FROM records"

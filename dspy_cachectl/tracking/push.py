@@ -260,7 +260,9 @@ class Push:
         """
         run = self.client.get_run(run_id)
         named = run.data.tags.get(TABLES_TAG, "")
-        missing = self.what_is_missing(run) or "".join("tables" for path in tables if json.dumps(path) not in named)
+        missing = self.what_is_missing(run) or (
+            "tables" if any(json.dumps(path) not in named for path in tables) else ""
+        )
         if missing:
             raise NotShownError(f"the server answered as if it had taken them, but run {run_id} is without {missing}")
 

@@ -12,6 +12,7 @@ import dspy
 import pytest
 
 import dspy_cachectl as cachectl
+from dspy_cachectl.errors import ConfigurationError
 from tests.endpoint import Endpoint
 
 MakeLM = Callable[..., cachectl.LM]
@@ -397,3 +398,21 @@ def test_rows_are_read_from_the_snapshot(program: dspy.Module) -> None:
     assert "sk-test-secret" not in json.dumps(data)
     assert (report.provenance.library_bytes or 0) >= Path(report.path or "").stat().st_size
     assert "MB of 2,147 MB" in str(report)
+
+
+@pytest.mark.parametrize("where", ["a\0b", "~nobody-of-that-name/x", "a" * 300, "file.txt", "memory://"])
+def test_what_is_no_folder_is_refused_before_anything_is_paid(
+    program: dspy.Module, endpoint: Endpoint, tmp_path: Path, where: str
+) -> None:
+    """A place where no prediction can be kept is an error that names it, and no request is made."""
+    (tmp_path / "file.txt").write_text("mine")
+    with pytest.raises(ConfigurationError, match="folder"):
+        run(program, questions(2), predictions=where)
+    assert endpoint.requests == 0
+
+
+def test_an_empty_folder_is_none(program: dspy.Module, endpoint: Endpoint, tmp_path: Path) -> None:
+    """An empty text is the usual folder, and not the working directory."""
+    run(program, questions(2), predictions="")
+    assert len(list((tmp_path / "outputs/cache/predictions").glob("*.json"))) == 1
+    assert list(tmp_path.glob("*.json")) == []

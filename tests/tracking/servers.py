@@ -184,7 +184,7 @@ class Proxy:
         if self.unknown is not None and call.startswith(self.unknown):
             handler.reply(404, b"<!doctype html><title>404 Not Found</title>", {"Content-Type": "text/html"})
             return
-        for status, data in (answer for part, answer in self.answers.items() if part in call):
+        for status, data in (answer for part, answer in self.answers.items() if any(part in name for name in names)):
             handler.reply(status, data, {"Content-Type": "text/html" if data.startswith(b"<") else "application/json"})
             return
         for name in names & self.calls.keys():

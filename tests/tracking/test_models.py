@@ -7,7 +7,7 @@ import logging
 import mlflow
 import pytest
 
-from dspy_cachectl.tracking import attachments
+from dspy_cachectl.tracking import attachments, sync
 from dspy_cachectl.tracking.log import log_to_mlflow
 from dspy_cachectl.tracking.record import Model
 from tests.reports.made_up import report
@@ -105,3 +105,39 @@ def test_mlflow_never_saves_the_program(server: Rest, experiment: str, monkeypat
     assert log_to_mlflow(report([1, 0, 1])).status == "logged"
     (run,) = server.all_runs(experiment)
     assert not any("model" in path for path in server.artifacts(run.id, ""))
+
+
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    [
+        ("logged-models", (403, b'{"error_code": "PERMISSION_DENIED", "message": "no"}')),
+        pytest.param("logged-models", (200, b"{}"), marks=pytest.mark.exhaustive),
+        pytest.param("logged-models", (400, b'{"error_code": "BAD_REQUEST"}'), marks=pytest.mark.exhaustive),
+        ("runs/log-inputs", (403, b'{"error_code": "PERMISSION_DENIED", "message": "no"}')),
+    ],
+)
+def test_a_run_has_its_numbers_whatever_else_is_refused(
+    server: Rest, experiment: str, call: str, answer: tuple[int, bytes]
+) -> None:
+    """A server that takes no models, or no data set: the run is finished, its files are there, and the rest waits."""
+    with servers.Proxy.to(server.url) as proxy:
+        proxy.answers = {call: answer}
+        outcome = log_to_mlflow(report([1, 0, 1]), tracking_uri=proxy.url, timeout=60)
+        assert outcome.status == "pending"
+        run = server.run(str(outcome.run_id))
+        assert (run.status, server.artifacts(str(outcome.run_id)) != []) == ("FINISHED", True)
+        assert run.metrics["dspy_cachectl/score/mean"] == pytest.approx(2 / 3)
+        proxy.answers = {}
+        assert [one.status for one in sync()] == ["logged"]
+    assert len(server.run(str(outcome.run_id))["inputs"]["model_inputs"]) == 1
+    assert len(server.runs_of(str(outcome.uid), experiments=(experiment,))) == 1
+
+
+def test_a_data_set_that_two_add_at_once_is_sent_again(server: Rest, experiment: str) -> None:
+    """The server looks for the data set and then adds it; who comes second is told so, and is in time all the same."""
+    said = b'{"error_code": "BAD_REQUEST", "message": "(IntegrityError) UNIQUE constraint failed: datasets.name"}'
+    with servers.Proxy.to(server.url) as proxy:
+        proxy.answers = {"runs/log-inputs:1": (400, said)}
+        outcome = log_to_mlflow(report([1, 0, 1]), tracking_uri=proxy.url, timeout=60)
+        assert (outcome.status, proxy.seen.count("runs/log-inputs")) == ("logged", 2)
+    assert len(server.run(str(outcome.run_id)).inputs) == 1

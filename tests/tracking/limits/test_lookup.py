@@ -119,6 +119,9 @@ def test_the_run_is_the_nearest_one(server: Rest, experiment: str, told: Callabl
         in_a_thread_of_its_own(look())
         assert (found["looked"], told()) == (None, ["none was active in this process, and no experiment is named"])
         assert proxy.seen == []
+        with cachectl.configure(mlflow=False):
+            in_a_thread_of_its_own(look(experiment=name))
+        assert (found["looked"], proxy.seen, "turns it off" in told()[0]) == (None, [], True)
         in_a_thread_of_its_own(look(experiment=name))
         assert found["looked"] in (older, newer)
         assert told() == [f"newest of experiment {name!r}: may be another process's"]
