@@ -32,6 +32,7 @@ __all__ = [
     "is_secret_name",
     "scrub",
     "scrub_surely",
+    "told_apart",
     "unreadable",
     "without",
     "without_credentials",
@@ -89,6 +90,11 @@ def scrub(text: str) -> str:
     """Return a message without secrets: those held, addresses' logins, keys, and what stands under a secret's name."""
     text = scrub_addresses(HELD.hide(text, HIDDEN), HIDDEN, bare=True)
     return _cut(_cut(text, _named(text)), None)
+
+
+def told_apart(name: str) -> str:
+    """Return a name that tells things apart: as it is, or a hash of it where a secret is in it."""
+    return name if scrub(name) == name else _hashed(name)
 
 
 def scrub_surely(text: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import dspy
 
 from dspy_cachectl._version import __version__
+from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.calls.call import Call
 from dspy_cachectl.calls.spans import forget_last_trace
@@ -44,7 +45,7 @@ from dspy_cachectl.statistics.quantiles import check_level
 
 logger = logger_for(__name__)
 
-_PREVIEW = 80
+_PREVIEW, _LOOKED_AT = 80, 4_096
 
 
 def evaluate(
@@ -123,7 +124,7 @@ def evaluate(
     questions = questions_of(devset)
     groups = clusters_of(clusters, devset)
     program, settings = governed(program)
-    name = name or type(program).__name__
+    name = scrub(name or type(program).__name__)
     with settings, ExitStack() as stack:
         context, run_id = _phase_to_evaluate_in(run_id)
         made_of = provenance_of(program, questions, metric)
@@ -334,7 +335,7 @@ class _Evaluation:
         return tuple(
             QuestionResult(
                 question=question.example_key[:16] + (f"#{question.occurrence}" if question.occurrence else ""),
-                preview=cut(" · ".join(str(value) for value in example.inputs().values()), _PREVIEW),
+                preview=_preview(example),
                 draws=tuple(draw or missing for draw in draws),
                 cluster=None if groups is None else str(groups[number]),
             )
@@ -351,6 +352,12 @@ class _Evaluation:
         found = zip(self.question_results(groups), there, strict=True)
         missing = sum(map(len, self.results)) - sum(map(len, there))
         return tuple(replace(question, draws=tuple(draws)) for question, draws in found if draws), missing
+
+
+def _preview(example: dspy.Example) -> str:
+    text = " · ".join(str(value) for value in example.inputs().values())
+    # Before it is cut: half a secret has no shape. What is far behind is not shown, and not looked at.
+    return cut(scrub(text[:_LOOKED_AT]), _PREVIEW)
 
 
 def _unit_name(question: Question, repeat: int) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from dspy_cachectl.boundary.secrets import scrub, told_apart
 from dspy_cachectl.statistics.intervals import Interval, mean_interval
 from dspy_cachectl.statistics.repeats import (
     DistinctDraws,
@@ -23,7 +24,7 @@ from dspy_cachectl.statistics.variance import StandardError, VarianceSplit, stan
 
 @dataclass(frozen=True, slots=True)
 class DrawResult:
-    """One answer to one question.
+    """One answer to one question. Built without secrets: a report says the same on a screen and in a file.
 
     Attributes:
         score: What the metric gave; the failure score where it or the program failed.
@@ -51,10 +52,14 @@ class DrawResult:
     oldest: float | None = None
     newest: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.failed is not None:
+            object.__setattr__(self, "failed", scrub(self.failed))
+
 
 @dataclass(frozen=True, slots=True)
 class QuestionResult:
-    """One question of the data set.
+    """One question of the data set. Built without secrets, too.
 
     Attributes:
         question: What identifies it: a hash of its inputs, and its number among equals.
@@ -67,6 +72,11 @@ class QuestionResult:
     preview: str
     draws: tuple[DrawResult, ...]
     cluster: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "preview", scrub(self.preview))
+        if self.cluster is not None:
+            object.__setattr__(self, "cluster", told_apart(self.cluster))
 
 
 @dataclass(frozen=True)

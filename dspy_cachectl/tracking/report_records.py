@@ -9,7 +9,6 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError
 from dspy_cachectl.tracking.outgoing import (
@@ -216,10 +215,9 @@ def _comparison(report: EvalReport) -> Comparison | None:
 
 def _rows(report: EvalReport) -> Iterator[list[Any]]:
     for question in report.questions:
-        about = [question.question, scrub(question.preview), question.cluster]
+        about = [question.question, question.preview, question.cluster]
         for repeat, draw in enumerate(question.draws):
-            failed = None if draw.failed is None else scrub(draw.failed)
-            yield [*about, repeat, draw.score, failed, *(getattr(draw, name) for name in _DRAWN)]
+            yield [*about, repeat, draw.score, draw.failed, *(getattr(draw, name) for name in _DRAWN)]
 
 
 def _pair_row(pair: Comparison) -> dict[str, Any]:
@@ -227,7 +225,7 @@ def _pair_row(pair: Comparison) -> dict[str, Any]:
     interval, error = plain.pop("interval"), plain.pop("error")
     plain |= {"ci_low": interval["low"], "ci_high": interval["high"], "interval": interval["method"]}
     plain |= {"standard_error": error["value"]}
-    lists = {name: "; ".join(map(scrub, value)) for name, value in plain.items() if isinstance(value, tuple)}
+    lists = {name: "; ".join(value) for name, value in plain.items() if isinstance(value, tuple)}
     return {**plain, **lists}
 
 

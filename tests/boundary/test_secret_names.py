@@ -1,4 +1,4 @@
-"""What LiteLLM and DSPy call a credential is known as one, in the release that is installed."""
+"""What the installed LiteLLM calls a credential is known as one."""
 
 from __future__ import annotations
 
