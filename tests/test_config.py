@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,7 @@ def test_a_folder_stays_where_it_was_meant(project: Path, monkeypatch: pytest.Mo
     assert before.state == config.setting_now("state")
 
 
-@pytest.mark.parametrize("name", ["dspy-cachectl", "dspy_cachctl", "dspycachectl"])
+@pytest.mark.parametrize("name", ["dspy-cachectl", "dspy_cachctl", "DSPY_CACHECTL", "dspy.cachectl"])
 def test_a_table_that_is_nearly_ours_is_named(project: Path, name: str) -> None:
     """The distribution's name, or a slip: not silence. A table of another tool is nobody's slip."""
     (project / "pyproject.toml").write_text("[tool.dspy_tools]\nx = 1\n[tool.cachecontrol]\nx = 1\n")
@@ -106,6 +107,12 @@ def test_a_table_that_is_nearly_ours_is_named(project: Path, name: str) -> None:
     config.reload()
     with pytest.raises(ConfigurationError, match=rf"\[tool.{name}\] in .*did you mean \[tool.dspy_cachectl\]"):
         config.settings()
+
+
+@pytest.mark.parametrize("header", ["dspy_cachectl", "tools.dspy_cachectl", "Tool.dspy_cachectl"])
+def test_our_table_in_a_wrong_place_is_named(refused: Callable[..., str], header: str) -> None:
+    """Nothing would come of it."""
+    assert f"[{header}] in" in refused(f'[{header}]\nstore = "x"')
 
 
 @pytest.mark.parametrize("blank", ["", "  ", "\t"])
@@ -184,6 +191,11 @@ def test_calls_that_nobody_takes_back_take_no_room() -> None:
     assert 10**6 + 99 == config.settings().disk_bytes
 
 
+class _Unwritable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no words for it")
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -206,6 +218,16 @@ def test_calls_that_nobody_takes_back_take_no_room() -> None:
         ({"phases": "eval"}, "'phases'.*it is a table"),
         ({"phases": {"eval": {"temprature": 1}}}, "did you mean 'phases.eval.temperature'"),
         ({"phases": {"eval": {"max_age": float("nan")}}}, "'phases.eval.max_age'.*not negative"),
+        ({"phases": {"eval": {"max_age": 10**400}}}, "'phases.eval.max_age'.*number of seconds"),
+        ({"phases": {"eval": {"temperature": 10**5000}}}, "'phases.eval.temperature'.*cannot be this int"),
+        ({"memory_bytes": Fraction(10**500, 3)}, "'memory_bytes'.*whole number"),
+        ({"policy": _Unwritable()}, "'policy'.*cannot be this _Unwritable"),
+        ({"phases": {5: {}}}, "a name in 'phases' in configure.*cannot be 5"),
+        ({"phases": {"eval": {"roles": {" ": "REUSE"}}}}, "a name in 'phases.eval.roles'.*cannot be ' '"),
+        ({"phases": {"e" * 5000: 5}}, r"^setting 'phases\.e{60,80}\.\.\. in configure"),
+        ({"state": "a\0b"}, "'state'.*there is a NUL"),
+        ({"state": 5}, "'state'.*write a folder's path between quotes$"),
+        ({"store": "file://machine/folder"}, "'store'.*unknown store"),
         ({"phases": {"eval": {"policy": "stale"}}}, "'phases.eval.policy'.*unknown policy"),
         ({"phases": {"eval": {"roles": {"judge": "stale"}}}}, "'phases.eval.roles.judge'.*unknown policy"),
         ({"phases": {"compile": {"temperature": 1}}}, "'phases.compile.temperature' in configure.*lends a temperature"),
@@ -234,6 +256,12 @@ def test_a_bad_setting_says_which_and_changes_nothing(changes: dict[str, object]
         ('[tool.dspy_cachectl]\nmemory-bytes = "1"', ["'memory-bytes'", "did you mean 'memory_bytes'"]),
         ('[tool.dspy_cachectl]\nstore = "/dev/null/x"', ["'store'", "'/dev/null' is no folder"]),
         ('[tool.dspy_cachectl]\nstore = "pyproject.toml"', ["'store'", "is a file; name a folder"]),
+        ('[[tool.dspy_cachectl]]\nstore = "x"', ["tool.dspy_cachectl = [{", "write a table"]),
+        ("[tool.dspy_cachectl.phases.eval]\ntemperature = 0" + "9" * 5000, []),
+        ("[tool.dspy_cachectl.phases.eval]\ntemperature = " + "9" * 400, ["'phases.eval.temperature'", "not negative"]),
+        ("[tool.dspy_cachectl]\nmemory_bytes = " + "9" * 5000, ["a number in them has too many digits"]),
+        ('[tool.dspy_cachectl.phases.""]\npolicy = "REUSE"', ["a name in 'phases'", "not empty"]),
+        ("[tool.dspy_cachectl]\nstate = 'a\0'", ["save it as UTF-8"]),
         ("a = " + "[" * 5_000, ["nested too deeply"]),
         ("a." * 100_000 + "a = 1", []),
         ("a = 0" + "9" * 10_000, []),
@@ -281,11 +309,15 @@ def _latin(path: Path) -> None:
     path.write_bytes('name = "caf\xe9"'.encode("latin-1"))
 
 
+def _utf16(path: Path) -> None:
+    path.write_bytes("[tool.dspy_cachectl]".encode("utf-16-le"))
+
+
 def _large(path: Path) -> None:
     path.write_bytes(b"[tool.dspy_cachectl]\n" + b"#" * 3_000_000)
 
 
-@pytest.mark.parametrize("make", [_folder, _pipe, _device, _nowhere, _latin, _large])
+@pytest.mark.parametrize("make", [_folder, _pipe, _device, _nowhere, _latin, _utf16, _large])
 def test_what_is_no_file_of_settings_is_named(
     refused: Callable[..., str], tmp_path: Path, make: Callable[[Path], None]
 ) -> None:
@@ -320,6 +352,36 @@ def test_what_is_wrong_in_the_environment_names_the_variable(
     assert f"in the environment variable DSPY_CACHECTL_{name}" in message
     assert says in message
     assert message.isprintable()
+
+
+@pytest.mark.parametrize("name", ["DSPY_CACHECTL", "DSPYCACHECTL_STORE", "DSPY_CACHE_CTL_STORE", "dspy_cachectlstore"])
+def test_a_variable_that_is_nearly_ours_is_named(refused: Callable[..., str], name: str) -> None:
+    """It would be set, and nothing would come of it."""
+    message = refused(**{name: "x"})
+    assert f"in the environment variable {name}" in message
+    assert "begin with DSPY_CACHECTL_" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DSPY_CACHEDIR", "~nobody-here/x"),
+        ("DSPY_CACHEDIR", "x" * 5000),
+        ("DSPY_CACHE_LIMIT", "5"),
+        ("DSPY_CACHE_LIMIT", "9" * 40),
+        ("DSPY_CACHE_LIMIT", "9" * 5000),
+    ],
+)
+def test_what_is_wrong_in_dspys_own_variables_names_them(refused: Callable[..., str], name: str, value: str) -> None:
+    """They are settings of ours where nothing else is said."""
+    assert f"the environment variable {name}" in refused(**{name: value})
+
+
+def test_a_mark_before_the_text_is_no_part_of_it(project: Path) -> None:
+    """Editors of Windows put it there."""
+    (project / "pyproject.toml").write_bytes(b"\xef\xbb\xbf[tool.dspy_cachectl]\nmemory_bytes = 7\n")
+    config.reload()
+    assert 7 == config.settings().memory_bytes
 
 
 def test_no_password_is_in_a_message(refused: Callable[..., str]) -> None:

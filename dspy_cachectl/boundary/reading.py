@@ -312,13 +312,26 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         data = read_file(path, what="the file of settings", most=_LARGEST_TOML)
         _check_toml(data, path)
-        return tomllib.loads(data.decode())
+        return tomllib.loads(_text_of(data))
     except (CorruptEntryError, StoreUnavailableError) as error:
         raise ConfigurationError(f"the settings cannot be read: {error}") from error
     except RecursionError as error:
         raise ConfigurationError(f"the settings in {path} cannot be read: they are nested too deeply") from error
-    except ValueError as error:  # of TOML, of UTF-8, and of a number of too many digits
-        raise ConfigurationError(f"the settings in {path} cannot be read: {error}") from error
+    except ValueError as error:
+        is_syntax = isinstance(error, (tomllib.TOMLDecodeError, UnicodeError))
+        reason = error if is_syntax else "a number in them has too many digits"
+        raise ConfigurationError(f"the settings in {path} cannot be read: {reason}") from error
+
+
+def _text_of(data: bytes) -> str:
+    """Return the text of a file that people write: an editor may have put a mark before it, or chosen UTF-16."""
+    try:
+        if b"\0" not in data:
+            return data.decode("utf-8-sig")
+        reason = "there is a NUL in it"
+    except UnicodeDecodeError as error:
+        reason = f"{error.reason}, at byte {error.start}"
+    raise UnicodeError(f"the file is not in UTF-8 ({reason}); save it as UTF-8")
 
 
 def _check_toml(data: bytes, path: Path) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.boundary.shown import harmless
-from dspy_cachectl.config.location import MEMORY, normal_location
+from dspy_cachectl.config.location import MEMORY, normal_location, shortened
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.policy import PRESETS, Policy
 
@@ -21,7 +22,6 @@ Where = tuple[str, ...]
 LEAST_DISK = 100_000
 """In less than this a store has room for its own tables, and for no answer."""
 _MOST_BYTES = 2**60
-_LONGEST = 80
 _WHOLE = re.compile(r"[0-9](?:_?[0-9]){0,30}")
 _NUMBER = re.compile(r"[0-9](?:_?[0-9]){0,30}(?:\.[0-9]{0,30})?(?:[eE][+-]?[0-9]{1,3})?")
 _SWITCH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
@@ -42,7 +42,8 @@ class Origin:
     base: Path | None = None
 
     def __str__(self) -> str:
-        return f"in {'the environment variable ' if self.kind == 'variable' else ''}{harmless(self.name)}"
+        name = self.name if self.kind == "file" else shortened(self.name)
+        return f"in {'the environment variable ' if self.kind == 'variable' else ''}{harmless(name)}"
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,15 @@ class Written:
 
 def shown(value: Any) -> str:
     """Return a value for a message: on one line, not too long, and without what is secret in it."""
-    text = scrub(repr(value))
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    try:
+        return shortened(scrub(repr(value)))
+    except Exception:  # noqa: BLE001 - whatever somebody's own class raises, and Python of a number of 5000 digits
+        return f"this {type(value).__name__}"
+
+
+def named(where: Where) -> str:
+    """Return a setting's name for a message, as `shown` does."""
+    return shown(".".join(where))
 
 
 def _text(written: Written) -> str:
@@ -73,7 +81,8 @@ def _text(written: Written) -> str:
 def _location(written: Written, *, looks: bool = True) -> str:
     value = written.value
     if not isinstance(value, (str, Path)):
-        raise ConfigurationError('write a folder\'s path between quotes, or "memory://"')
+        other = ', or "memory://"' if looks else ""
+        raise ConfigurationError(f"write a folder's path between quotes{other}")
     return normal_location(
         str(value).strip() if isinstance(value, str) else str(value), base=written.origin.base, looks=looks
     )
@@ -105,7 +114,7 @@ def _suggested(value: Any) -> int:
     try:
         number = 0.0 if isinstance(value, bool) else float(value)
         return int(number) if LEAST_DISK <= number <= _MOST_BYTES else 10**9
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 10**9
 
 
@@ -116,15 +125,18 @@ def _disk_bytes(written: Written) -> int:
     return value
 
 
-def _number(written: Written) -> float | None:
+def _number(written: Written, *, meant: str = "number that is not negative, such as 0.7") -> float | None:
     value: Any = written.value
     if value is None:
         return None
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
         value = float(value.strip())
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise ConfigurationError("write a number that is not negative, such as 0.7")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= sys.float_info.max:
+        raise ConfigurationError(f"write a {meant}")
     return value
+
+
+_seconds = partial(_number, meant="number of seconds that is not negative, such as 86400")
 
 
 def _switch(written: Written) -> bool:
@@ -157,7 +169,7 @@ TOP: dict[str, Check] = {
     "mlflow": _switch,
 }
 """What is no table, each with what makes a value of it."""
-OF_PHASE: dict[str, Check] = {"policy": _preset_or_none, "temperature": _number, "max_age": _number}
+OF_PHASE: dict[str, Check] = {"policy": _preset_or_none, "temperature": _number, "max_age": _seconds}
 TABLES_OF_PHASE: dict[str, Check] = {"scope": _text, "roles": _preset}
 
 
@@ -196,4 +208,4 @@ def checked(where: Where, written: Written) -> Any:
         return check(written)
     except ConfigurationError as error:
         value = "" if where[2:3] == ("scope",) else f" cannot be {shown(written.value)}"
-        raise ConfigurationError(f"setting {'.'.join(where)!r} {written.origin}{value}: {error}") from error
+        raise ConfigurationError(f"setting {named(where)} {written.origin}{value}: {error}") from error

@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Any, Literal
 
 from dspy_cachectl.config import sources
-from dspy_cachectl.config.checks import Written, checked
-from dspy_cachectl.config.location import MEMORY
+from dspy_cachectl.config.checks import Origin, Written, checked, named
+from dspy_cachectl.config.location import MEMORY, folder_of
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.policy import Policy
 
@@ -24,12 +24,23 @@ _BUILT_IN = {"compile": "REUSE", "eval": "FRESH"}
 def _store_folder() -> str:
     # Who has moved DSPy's cache, off a network's disk say, means the answers.
     moved = os.environ.get("DSPY_CACHEDIR", "")
-    return str(Path(moved).expanduser().absolute() / "dspy_cachectl") if moved.strip() else _user_folder("cache")
+    if not moved.strip():
+        return _user_folder("cache")
+    try:
+        folder = folder_of(os.path.join(moved, "dspy_cachectl"))  # noqa: PTH118 - it may be no path
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"the store is in what the environment variable DSPY_CACHEDIR names: {error}"
+        ) from error
+    return str(folder)
 
 
 def _disk_bytes() -> int:
     limit = os.environ.get("DSPY_CACHE_LIMIT", "").strip()
-    return int(limit) if limit.isdecimal() and int(limit) else 30 * 10**9
+    if not limit.isdecimal() or not limit.strip("0"):
+        return 30 * 10**9
+    found: int = checked(("disk_bytes",), Written(limit, Origin("DSPY_CACHE_LIMIT", "variable")))
+    return found
 
 
 def _user_folder(kind: str) -> str:
@@ -281,7 +292,5 @@ def _check_phase(made: Settings, name: str, found: sources.Found) -> None:
     try:
         made.phase_policy(name)
     except ConfigurationError as error:
-        said = dict.fromkeys(
-            f"{'.'.join(where)!r} {one.origin}" for where, one in found.items() if where[1:2] == (name,)
-        )
+        said = dict.fromkeys(f"{named(where)} {one.origin}" for where, one in found.items() if where[1:2] == (name,))
         raise ConfigurationError(f"setting {', '.join(said)}: {error}") from error

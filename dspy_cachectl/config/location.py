@@ -10,7 +10,13 @@ from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.errors import ConfigurationError
 
 MEMORY = "memory://"
+_LONGEST = 80
 _IN_MEMORY = frozenset({"memory", "memory:", MEMORY})
+
+
+def shortened(text: str) -> str:
+    """Return as much of a text as a message has room for."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def folder_of(location: str, *, base: Path | None = None, looks: bool = True) -> Path | None:
@@ -24,12 +30,12 @@ def folder_of(location: str, *, base: Path | None = None, looks: bool = True) ->
     Raises:
         ConfigurationError: If the location is of a kind that is not known, or cannot be a folder's.
     """
-    said = repr(scrub(location))
+    said = shortened(repr(scrub(location)))
     if location in _IN_MEMORY:
         return None
     if "://" in location:
         scheme, _, rest = location.partition("://")
-        if scheme != "file" or not rest:
+        if scheme != "file" or not _is_whole(rest):
             raise ConfigurationError(f"unknown store {said}: write a folder's path, 'file:///path' or 'memory://'")
         location = rest
     try:
@@ -41,9 +47,26 @@ def folder_of(location: str, *, base: Path | None = None, looks: bool = True) ->
         raise ConfigurationError(
             f"{said} is relative to a working directory that is gone ({error.strerror})"
         ) from error
+    _check_text(folder, said)
     if looks:
         _check(folder, said)
     return folder
+
+
+def _is_whole(path: str) -> bool:
+    """Tell whether a path begins at a root or a home. What else stands after `file://` is a machine's name."""
+    return path.startswith("~") or Path(path).is_absolute()
+
+
+def _check_text(folder: Path, said: str) -> None:
+    """Look at what no system takes as a path, whatever is on its disk."""
+    try:
+        if b"\0" not in os.fsencode(folder):
+            return
+        reason = "there is a NUL in it"
+    except ValueError:
+        reason = "there is half a character in it"
+    raise ConfigurationError(f"{said} cannot be a folder's path ({reason}); name a folder")
 
 
 def _check(folder: Path, said: str) -> None:
@@ -57,9 +80,8 @@ def _check(folder: Path, said: str) -> None:
             raise ConfigurationError(f"{str(path)!r} is a link that leads nowhere; name a folder") from None
         except PermissionError:
             return  # who uses it says so, and what to do
-        except (OSError, ValueError) as error:  # too long, a circle of links, a NUL, half of a pair of surrogates
-            reason = getattr(error, "strerror", None) or error
-            raise ConfigurationError(f"{said} cannot be a folder's path ({reason}); name a folder") from error
+        except OSError as error:  # too long, a circle of links
+            raise ConfigurationError(f"{said} cannot be a folder's path ({error.strerror}); name a folder") from error
         if not stat.S_ISDIR(mode):
             kind = "a file" if stat.S_ISREG(mode) else "no folder"
             raise ConfigurationError(f"{str(path)!r} is {kind}; name a folder")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from dspy_cachectl.boundary.reading import read_toml
-from dspy_cachectl.config.checks import Origin, Where, Written, is_blank, names_at, shown
+from dspy_cachectl.config.checks import Origin, Where, Written, is_blank, named, names_at, shown
 from dspy_cachectl.errors import ConfigurationError
 
 PREFIX = "DSPY_CACHECTL_"
+_PLAIN_PREFIX = re.compile("dspy_?cache_?ctl", re.IGNORECASE)
 _FILE = "pyproject.toml"
 _TABLE = "dspy_cachectl"
 _DEPTH = 8
@@ -32,7 +34,7 @@ def of_file() -> Found:
         return {}
     origin = Origin(str(path), "file", path.parent)
     tables = read_toml(path)
-    _check_table_name(tables.get("tool"), origin)
+    _check_table_names(tables, origin)
     for depth, name in enumerate(("tool", _TABLE)):
         tables = tables.get(name, {})
         if not isinstance(tables, dict):
@@ -43,14 +45,29 @@ def of_file() -> Found:
     return dict(_leaves((), tables, origin))
 
 
-def _check_table_name(tools: Any, origin: Origin) -> None:
+def _check_table_names(tables: dict[str, Any], origin: Origin) -> None:
     """Say of a table that is nearly ours, such as one of the distribution's name, what is meant; others are others'."""
     from difflib import get_close_matches
 
-    names = list(tools) if isinstance(tools, dict) else []
-    near = get_close_matches(_TABLE, [name for name in names if name != _TABLE], n=1, cutoff=0.85)
+    headers = {_plain(header): header for header in _headers(tables)}
+    near = get_close_matches(_plain(_TABLE), headers, n=1, cutoff=0.85)
     if near:
-        raise ConfigurationError(f"[tool.{near[0]}] {origin}: did you mean [tool.{_TABLE}]?")
+        raise ConfigurationError(f"[{headers[near[0]]}] {origin}: did you mean [tool.{_TABLE}]?")
+
+
+def _headers(tables: dict[str, Any]) -> Iterator[str]:
+    """Yield the names of the tables that may have been meant for ours, wherever somebody put it."""
+    for name, inside in tables.items():
+        yield name
+        if name.lower() not in ("tool", "tools") or not isinstance(inside, dict):
+            continue
+        yield from (f"{name}.{tool}" for tool in inside if (name, tool) != ("tool", _TABLE))
+        dspy = inside.get("dspy")
+        yield from (f"{name}.dspy.{part}" for part in (dspy if isinstance(dspy, dict) else {}))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"^tools?\.|[-_. ]", "", name.lower())
 
 
 def of_environment(known: Found, base: Path | None) -> Found:
@@ -66,8 +83,10 @@ def of_environment(known: Found, base: Path | None) -> Found:
     found: Found = {}
     phases = {where[1].lower(): where[1] for where in known if len(where) == 2}
     for variable, value in sorted(os.environ.items()):
-        if not variable.upper().startswith(PREFIX) or not value.strip():
+        if not _PLAIN_PREFIX.match(variable) or not value.strip():
             continue
+        if not variable.upper().startswith(PREFIX):
+            raise ConfigurationError(f"there is no setting {Origin(variable, 'variable')}: all begin with {PREFIX}")
         where = tuple(variable[len(PREFIX) :].lower().split("__"))
         if where[0] == "phases":
             where = (*where[:1], *(phases.get(name, name) for name in where[1:2]), *where[2:])
@@ -116,7 +135,10 @@ def _leaves(where: Where, value: Any, origin: Origin) -> Iterator[tuple[Where, W
     if len(where) == 2:
         yield where, Written({}, origin)
     for name, item in _table(where, value, origin).items():
-        yield from _leaves((*where, str(name)), item, origin)
+        if not isinstance(name, str) or not name.strip():
+            inside = f"in {named(where)} " if where else ""
+            raise ConfigurationError(f"a name {inside}{origin} cannot be {shown(name)}: write a text that is not empty")
+        yield from _leaves((*where, name), item, origin)
 
 
 def _is_table(where: Where) -> bool:
@@ -127,8 +149,8 @@ def _is_table(where: Where) -> bool:
     return True
 
 
-def _table(where: Where, value: Any, origin: Origin) -> Mapping[str, Any]:
-    what = f"setting {'.'.join(where)!r} {origin}"
+def _table(where: Where, value: Any, origin: Origin) -> Mapping[Any, Any]:
+    what = f"setting {named(where)} {origin}"
     if isinstance(value, str) and origin.kind == "variable":
         try:
             value = json.loads(value)
@@ -160,14 +182,13 @@ def _check_name(where: Where, origin: Origin) -> None:
 def _unknown(where: Where, depth: int, known: list[str], origin: Origin) -> ConfigurationError:
     from difflib import get_close_matches
 
-    def named(name: str) -> str:
+    def meant(name: str) -> str:
         full = (*where[:depth], name, *where[depth + 1 :])
         return variable_of(full) if origin.kind == "variable" else ".".join(full)
 
     near = get_close_matches(where[depth], known, n=1)
-    guess = f"did you mean {named(near[0])!r}? " if near else ""
-    inside = f" of {'.'.join(where[:depth])!r}" if depth else ""
+    guess = f"did you mean {shown(meant(near[0]))}? " if near else ""
+    inside = f" of {named(where[:depth])}" if depth else ""
     return ConfigurationError(
-        f"there is no setting {'.'.join(where)!r} ({origin}): {guess}the settings{inside} are: "
-        f"{', '.join(known) or 'none'}"
+        f"there is no setting {named(where)} ({origin}): {guess}the settings{inside} are: {', '.join(known) or 'none'}"
     )
