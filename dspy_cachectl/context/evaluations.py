@@ -49,10 +49,10 @@ class EvaluationScope:
 _within: dict[str, EvaluationScope] = {}
 """The scopes of the calls that are under way, by their ids."""
 
-_owners: dict[str, set[str]] = {}
+_owners: dict[str, dict[str, None]] = {}
 """The calls that opened a scope in an MLflow run, by the run, the oldest first."""
 _lock = threading.Lock()
-_MOST_RUNS = 1000
+_MOST_RUNS = _MOST_OWNERS = 1000
 
 
 def opened(call_id: str) -> EvaluationScope:
@@ -79,7 +79,11 @@ def set_mlflow_run(scope: EvaluationScope, mlflow_run: str | None) -> None:
     scope.mlflow_run = mlflow_run
     if mlflow_run is not None:
         with _lock:
-            _owners.setdefault(mlflow_run, set()).add(scope.call_id)
+            owners = _owners.setdefault(mlflow_run, {})
+            owners[scope.call_id] = None
+            if len(owners) > _MOST_OWNERS:
+                # One that has ended tells as much as a thousand.
+                owners.pop(next((one for one in owners if one not in _within), scope.call_id))
             while len(_owners) > _MOST_RUNS:
                 del _owners[next(iter(_owners))]
 

@@ -18,7 +18,7 @@ from dspy_cachectl.predictions.kept_rows import RowKey
 from dspy_cachectl.predictions.rows import LONGEST
 from dspy_cachectl.predictions.snapshot import FOLDER, SnapshotInfo
 from dspy_cachectl.stores.database import Database
-from dspy_cachectl.stores.liveness import is_alive, me
+from dspy_cachectl.stores.liveness import is_alive, leave, me
 
 FORMAT_VERSION = 1
 
@@ -53,7 +53,7 @@ class Journal:
             row_key: Which question and repeat the row answers.
             encoded: The row.
         """
-        owner, plain = me(self.folder), values.dumps(header)[0]
+        owner, plain = me(self.folder, user=self), values.dumps(header)[0]
         with self._database.change() as sql:
             sql("INSERT OR IGNORE INTO sessions VALUES (?, ?, ?, ?)", session, owner, time.time(), plain)
             sql("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?)", session, *row_key, encoded)
@@ -94,7 +94,8 @@ class Journal:
             sql("DELETE FROM sessions WHERE id = ?", session)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Let go of the connection, and of the folder."""
+        leave(self.folder, self)
         self._database.close()
 
     def of_newer_versions(self) -> list[Path]:

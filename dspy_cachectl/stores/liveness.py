@@ -8,8 +8,10 @@ import re
 import sys
 import threading
 import uuid
+import weakref
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.boundary.ownership import is_lock
 from dspy_cachectl.boundary.writing import lock_at, make_private
@@ -18,35 +20,68 @@ from dspy_cachectl.errors import StoreUnavailableError
 if TYPE_CHECKING:
     import filelock
 
-_mine: dict[Path, tuple[int, str, filelock.BaseFileLock]] = {}
 _lock = threading.Lock()
 _TOKEN = re.compile(r"[0-9a-f]{32}")
+_MOST_UNUSED = 4
+"""In how many folders this process says that it lives without need: each is an open file."""
 
 
-def me(folder: Path) -> str:
+@dataclass
+class _Presence:
+    process: int
+    token: str
+    held: filelock.BaseFileLock
+    users: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
+
+
+_mine: dict[Path, _Presence] = {}
+
+
+def me(folder: Path, *, user: object = _lock) -> str:
     """Return the token of this process in a folder. A forked child has another, and the parent's ends with the parent.
+
+    Args:
+        folder: The folder.
+        user: What needs it: while that is there, the process is said to live. By default, until it ends.
 
     Raises:
         StoreUnavailableError: If the folder cannot be written.
     """
     folder = folder.absolute()
     with _lock:
-        if folder in _mine:
-            process, token, _ = _mine[folder]
-            if process == os.getpid() and _file(folder, token).exists():
-                return token
-        token = uuid.uuid4().hex
-        # Of the process, and not of the thread that asks first: its lock would end with the thread.
-        held = lock_at(_file(folder, token), timeout=0)
-        try:
-            make_private(folder)
-            for left in folder.glob(_file(folder, "[0-9a-f]" * 32).name):
-                is_alive(folder, left.stem[1:])
-            held.acquire()
-        except OSError as error:
-            raise StoreUnavailableError(f"could not write to {folder}: {error}") from error
-        _mine[folder] = os.getpid(), token, held
-        return token
+        mine = _mine.get(folder)
+        if mine is None or mine.process != os.getpid() or not _file(folder, mine.token).exists():
+            mine = _mine[folder] = _announced(folder)
+        mine.users.add(user)
+        unused = [path for path, one in _mine.items() if one.process == os.getpid() and not one.users]
+        for path in unused[:-_MOST_UNUSED]:
+            gone = _mine.pop(path)
+            with contextlib.suppress(OSError):  # Windows removes no open file
+                _file(path, gone.token).unlink(missing_ok=True)
+            gone.held.release()
+        return mine.token
+
+
+def leave(folder: Path, user: object) -> None:
+    """Say that something needs the process no longer in a folder, as if it were gone."""
+    with _lock:
+        mine = _mine.get(folder.absolute())
+        if mine is not None:
+            mine.users.discard(user)
+
+
+def _announced(folder: Path) -> _Presence:
+    token = uuid.uuid4().hex
+    # Of the process, and not of the thread that asks first: its lock would end with the thread.
+    held = lock_at(_file(folder, token), timeout=0)
+    try:
+        make_private(folder)
+        for left in folder.glob(_file(folder, "[0-9a-f]" * 32).name):
+            is_alive(folder, left.stem[1:])
+        held.acquire()
+    except OSError as error:
+        raise StoreUnavailableError(f"could not write to {folder}: {error}") from error
+    return _Presence(os.getpid(), token, held)
 
 
 def is_alive(folder: Path, token: str) -> bool:

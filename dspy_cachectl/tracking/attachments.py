@@ -21,7 +21,7 @@ from dspy_cachectl.boundary.secrets import without_credentials
 from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.errors import CachectlError
 from dspy_cachectl.tracking.client import asking_like
-from dspy_cachectl.tracking.deadline import DeadlineError
+from dspy_cachectl.tracking.deadline import DeadlineError, asking_for
 from dspy_cachectl.tracking.push import TABLES_TAG, LeaseLostError, NotShownError
 from dspy_cachectl.tracking.record import LONGEST_TAG, REPORT_TAG
 
@@ -153,7 +153,7 @@ def _found(push: Push, model: Model, experiment_id: str) -> list[Any]:
     return sorted(models, key=lambda one: (one.creation_timestamp, one.model_id))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1000)
 def _say_once(server: str) -> None:
     logger.warning("%s knows no models, so results are logged without the program", server)
 
@@ -204,13 +204,14 @@ def upload(push: Push, run: Any) -> None:
         return
     run_id, faults = str(run.info.run_id), {}
     try:
-        store = _store_of(push, run)
-        # One by one: `log_artifacts` has an executor upload to some stores, and exit waits for an executor's threads.
-        for name, data in sorted(push.files.items()):
-            if push.sent.get(name) != run_id:
-                push.check()
-                faults[name] = _fault_of(_send, push, store, run_id, name, data)
-        lost = _not_listed(push, store)
+        with asking_for("files"):
+            store = _store_of(push, run)
+            # One by one: `log_artifacts` has an executor upload to some, and exit waits for an executor's threads.
+            for name, data in sorted(push.files.items()):
+                if push.sent.get(name) != run_id:
+                    push.check()
+                    faults[name] = _fault_of(_send, push, store, run_id, name, data)
+            lost = _not_listed(push, store)
     except LeaseLostError:
         raise
     except Exception as error:

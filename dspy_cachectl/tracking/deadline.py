@@ -48,20 +48,35 @@ class _Question:
     """What a function that runs within a limit waits for.
 
     Attributes:
+        part: What of its target it asks for, where that has a circuit of its own.
         since: Since when its target owes it an answer, on the monotonic clock; None while it works by itself.
         was_asked: Whether it has asked at all.
     """
 
+    part = ""
     since: float | None = None
     was_asked = False
+
+    def __init__(self, limiter: TimeLimiter, target: str) -> None:
+        self._limiter, self._target = limiter, target
+
+    @property
+    def circuit(self) -> str:
+        """Whose circuit it is that is opened where there is no answer."""
+        return f"{self._target} ({self.part})" if self.part else self._target
+
+    def check(self) -> None:
+        """Stop where that circuit is open."""
+        self._limiter.check(self.circuit)
 
     def waited(self) -> float:
         """Return for how long the target has owed an answer; 0 where it owes none."""
         since = self.since
         return 0.0 if since is None else time.monotonic() - since
 
-    def late(self, target: str, limit: float) -> DeadlineError:
+    def late(self, limit: float) -> DeadlineError:
         """Return why a limit has passed."""
+        target = self.circuit
         if waited := self.waited():
             return DeadlineError(f"{target} did not answer within {waited:.3g} s")
         if self.was_asked:
@@ -84,6 +99,25 @@ def asking() -> Iterator[None]:
         yield
     finally:
         question.since = None
+
+
+@contextlib.contextmanager
+def asking_for(part: str) -> Iterator[None]:
+    """Say that what is asked for in the block has a circuit of its own: a server may take numbers, but no files.
+
+    Raises:
+        CircuitOpenError: It is open.
+    """
+    question = _question.get()
+    if question is None:
+        yield
+        return
+    question.part = part
+    try:
+        question.check()
+        yield
+    finally:
+        question.part = ""
 
 
 def is_asking() -> bool:
@@ -121,16 +155,15 @@ class TimeLimiter:
         """
         if limit <= 0:
             raise DeadlineError("there was no time to try")
-        left = self._cooling(target)
-        if left > 0:
-            raise CircuitOpenError(f"{target} did not answer in time before; it is asked again in {math.ceil(left)} s")
-        question, patience = _Question(), limit if patience is None else patience
+        self.check(target)
+        question, patience = _Question(self, target), limit if patience is None else patience
         future = self.start(lambda: _run(function, question), target)
         futures.wait([future], timeout=min(limit, threading.TIMEOUT_MAX))
         done, waited, now = future.done(), question.waited(), time.monotonic()
-        error = future.exception() if done else question.late(target, limit)
+        error = future.exception() if done else question.late(limit)
         if isinstance(error, DeadlineError) and patience < math.inf and (done or waited >= patience * SHARE_OF_BLAME):
-            self._open_until[target] = now + COOL_DOWN
+            cooling = {other: until for other, until in list(self._open_until.items()) if until > now}
+            self._open_until = {**cooling, question.circuit: now + COOL_DOWN}
         if error is not None:
             raise error
         return future.result()
@@ -145,6 +178,12 @@ class TimeLimiter:
             atexit.unregister(self.wait_at_exit)
             atexit.register(self.wait_at_exit)
         return future
+
+    def check(self, circuit: str) -> None:
+        """Raise a `CircuitOpenError` where a circuit is open."""
+        left = self._cooling(circuit)
+        if left > 0:
+            raise CircuitOpenError(f"{circuit} did not answer in time before; it is asked again in {math.ceil(left)} s")
 
     def close_circuits(self) -> None:
         """Forget who did not answer, because somebody asks for another try."""

@@ -194,7 +194,7 @@ def deliver(
         _note(record.uid, outcome.reason)
     except Exception as error:  # noqa: BLE001 - whatever the server or its client does, the caller goes on
         outcome = LogOutcome("pending" if unkept is None else "failed", record.uid, progress.run_id, _reason(error))
-        if unkept is None and not isinstance(error, CircuitOpenError):
+        if unkept is None and not any(isinstance(one, CircuitOpenError) for one in (error, error.__cause__)):
             _note(record.uid, outcome.reason)
     return replace(outcome, seconds=time.monotonic() - began)
 

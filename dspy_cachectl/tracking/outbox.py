@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,12 +178,13 @@ class Outbox:
                 sql(
                     "UPDATE records SET taken_by = ?, lease = ?"
                     " WHERE owner = (SELECT owner FROM records WHERE uid = ?)",
-                    *(me(self.path.parent), lease.token, uid),
+                    *(me(self.path.parent, user=lease), lease.token, uid),
                 )
         except StoreError as error:
             if not self._is_free(self._database.read(_ITS_LEASES, uid)):
                 return None
             logger.debug("%s is delivered without a lease: %s", uid, error)
+            return replace(lease, is_noted=False)
         return lease
 
     def _is_free(self, leases: list[tuple[Any, ...]]) -> bool:
@@ -213,11 +214,12 @@ class Outbox:
                     sql("DELETE FROM records WHERE +uid = ?", stored)
 
     def _is_held(self, process: str | None, lease: str | None) -> bool:
-        return isinstance(process, str) and lease not in _given_back and is_alive(self.path.parent, process)
+        is_given_back = (self.path, lease) in _given_back
+        return isinstance(process, str) and not is_given_back and is_alive(self.path.parent, process)
 
 
-_given_back: set[str] = set()
-"""The leases that this process gave back where the disk did not take it down."""
+_given_back: set[tuple[Path, str]] = set()
+"""The leases that this process gave back where the disk did not take it down, until it does."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +233,7 @@ class Lease:
     _database: Database
     uid: str
     token: str
+    is_noted: bool = True
 
     def holds(self) -> bool:
         """Return whether the record is still to be delivered, and nobody else is at it."""
@@ -252,11 +255,17 @@ class Lease:
 
     def release(self) -> None:
         """Give the record back. Nothing happens if it is not this lease's, or has been delivered."""
+        if not self.is_noted:
+            return  # there is nothing to take back
+        mine = self._database.path, self.token
+        given_back = [mine, *(one for one in list(_given_back) if one[0] == mine[0])]
         try:
             with self._database.change() as sql:
-                sql("UPDATE records SET taken_by = NULL, lease = NULL WHERE lease = ?", self.token)
+                for _, token in given_back:
+                    sql("UPDATE records SET taken_by = NULL, lease = NULL WHERE lease = ?", token)
+            _given_back.difference_update(given_back)
         except StoreError as error:
-            _given_back.add(self.token)
+            _given_back.add(mine)
             logger.debug("the lease of %s is given back in this process only: %s", self.uid, error)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections import Counter
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +108,9 @@ def program_model(name: str, provenance: Mapping[str, Any]) -> Model:
     return Model(name, identity, params=params)
 
 
-_next_steps: Counter[tuple[str | None, str]] = Counter()
+_MOST_RUNS = 10_000
+_next_steps: OrderedDict[tuple[str | None, str], int] = OrderedDict()
+"""The next free step of each of the runs that were logged to last."""
 _steps_lock = threading.Lock()
 
 
@@ -118,8 +120,10 @@ def first_step(target: Target, count: int) -> int:
         return 0
     key = (target.tracking_uri, target.run_id)
     with _steps_lock:
-        step = _next_steps[key]
-        _next_steps[key] += max(count, 1)
+        step = _next_steps.pop(key, 0)
+        _next_steps[key] = step + max(count, 1)
+        if len(_next_steps) > _MOST_RUNS:
+            _next_steps.popitem(last=False)
     return step
 
 

@@ -38,3 +38,15 @@ def test_nothing_of_earlier_evaluations_is_held(
     first, _ = evaluated(), evaluated()
     gc.collect()
     assert first() is None
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_few_files_stay_open(endpoint: Endpoint, lm: MakeLM, tmp_path: Path) -> None:
+    """However many libraries of predictions a process has used: a few, and not a lock in each of them."""
+    endpoint.configure(gold=gold(2), accuracy=1.0)
+    dspy.configure(lm=lm(temperature=1.0))
+    for number in range(30):
+        cachectl.evaluate(qa(), examples(2), lambda *_: 1.0, predictions=tmp_path / str(number), display_progress=False)
+    opened = [path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    mine = sorted(str(path.relative_to(tmp_path)) for path in opened if path.is_relative_to(tmp_path))
+    assert len(mine) <= 16, mine

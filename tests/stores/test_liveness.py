@@ -137,3 +137,20 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+class User:
+    """Something that lives for as long as a process has to be known for it."""
+
+
+def test_a_process_lives_where_it_is_needed(tmp_path: Path) -> None:
+    """For as long as what needs it is there; of other folders a few, since each is an open file."""
+    user, forever = User(), me(tmp_path / "forever")
+    needed = me(tmp_path / "needed", user=user)
+    for number in range(30):
+        me(tmp_path / str(number), user=User())
+
+    assert len(list(tmp_path.glob("[0-9]*/.*.alive"))) < 10
+    assert is_alive(tmp_path / "needed", needed)
+    assert is_alive(tmp_path / "forever", forever)
+    assert me(tmp_path / "0", user=user) in {path.stem[1:] for path in (tmp_path / "0").iterdir()}

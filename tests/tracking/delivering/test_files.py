@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import uuid
+from concurrent import futures
+from types import SimpleNamespace
 
 import mlflow
 import pytest
 
-from dspy_cachectl.tracking import status, sync
+from dspy_cachectl.tracking import deadline, status, sync
 from dspy_cachectl.tracking.log import log_to_mlflow
 from dspy_cachectl.tracking.outbox import Outbox
+from tests.limits import PATIENCE
 from tests.reports.made_up import report
 from tests.tracking import servers
 from tests.tracking.delivered import assert_delivered_once
@@ -75,3 +78,25 @@ def test_files_that_were_taken_are_not_sent_again(server: Rest, outbox: Outbox) 
         assert proxy.seen.count("upload") == 4
         assert proxy.seen.count("runs/log-batch") == 1
     assert_delivered_once(server, str(outcome.uid))
+
+
+def test_a_server_that_is_silent_about_files_gets_numbers(
+    server: Rest, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files have a circuit of their own: the next results have their numbers at once, and the files wait unasked."""
+    with servers.Proxy.to(server.url) as proxy:
+        proxy.holds = "upload:1"
+        with monkeypatch.context() as patch:
+            patch.setattr(deadline, "SHARE_OF_BLAME", 0.0)
+            ends = SimpleNamespace(wait=lambda *_, **__: proxy.stopped.wait(PATIENCE), Future=futures.Future)
+            patch.setattr(deadline, "futures", ends)
+            first = log_to_mlflow(report([1, 0]), tracking_uri=proxy.url, timeout=PATIENCE)
+        assert f"{proxy.url} (files) did not answer within" in first.reason
+        _assert_ended_without_files(server, first.run_id)
+        second = log_to_mlflow(report([0, 1]), tracking_uri=proxy.url, timeout=60)
+        assert (second.status, proxy.seen.count("upload")) == ("pending", 1)
+        assert f"{proxy.url} (files) did not answer in time before" in second.reason
+        _assert_ended_without_files(server, second.run_id)
+        assert [one.tries for one in status()] == [1, 0]
+        proxy.let_go()
+        assert [one.status for one in sync()] == ["logged", "logged"]
