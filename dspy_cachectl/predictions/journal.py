@@ -16,7 +16,7 @@ from dspy_cachectl.entries import values
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.predictions.kept_rows import RowKey
 from dspy_cachectl.predictions.rows import LONGEST
-from dspy_cachectl.predictions.snapshot import FOLDER, SnapshotInfo
+from dspy_cachectl.predictions.snapshot import FOLDER, SnapshotInfo, check_metadata
 from dspy_cachectl.stores.database import Database
 from dspy_cachectl.stores.liveness import is_alive, leave, me
 
@@ -62,12 +62,10 @@ class Journal:
         """Return the sessions that have rows here. Raises the `StoreError` family."""
         found, now = [], time.time()
         for id_, owner, started, head in self._database.read("SELECT id, owner, started, header FROM sessions"):
-            try:
-                header = values.loads(head, tagged=True)
-            except CorruptEntryError:
-                header = {}  # its rows are no use without
+            if not (isinstance(id_, str) and isinstance(owner, str) and isinstance(started, float)):
+                continue  # nothing of this package wrote it
             age, lives = max(0.0, now - started), is_alive(self.folder, owner)
-            found.append(SnapshotInfo(self.path, header, 0, 0, age, started, session=id_, is_alive=lives))
+            found.append(SnapshotInfo(self.path, _header(head), 0, 0, age, started, session=id_, is_alive=lives))
         return found
 
     def rows(self, session: str) -> Iterator[bytes]:
@@ -82,7 +80,7 @@ class Journal:
                 *last,
                 _PAGE,
             )
-            yield from (row for *_, row in page)
+            yield from (row if isinstance(row, bytes) else b"" for *_, row in page)  # which is damaged
             if not page:
                 return
             last = page[-1][:3]
@@ -107,3 +105,14 @@ class Journal:
             for path, head in heads.items()
             if head is not None and head.kind == JOURNAL and head.version > FORMAT_VERSION
         ]
+
+
+def _header(head: object) -> dict[str, Any]:
+    """Return what a session's rows are predictions of; nothing where it is damaged: they are no use without."""
+    try:
+        header = values.loads(head, tagged=True) if isinstance(head, bytes) else {}
+        check_metadata(header)
+        "".join((*header["using"], header["file"]))  # they are texts
+    except (CorruptEntryError, KeyError, TypeError, ValueError, AttributeError):
+        return {}
+    return dict(header)

@@ -207,13 +207,18 @@ def read_info(path: Path) -> SnapshotInfo:
     with open_snapshot(path) as reader:
         metadata = reader.metadata
     try:
-        SnapshotKey.from_dict(metadata["key"])
-        "".join(metadata[name] for name in ("run_id", "base", "hash"))  # they are texts
+        check_metadata(metadata)
         age = max(0.0, time.time() - float(metadata["oldest"]))
         rows = COUNTS.index(int(metadata["rows"]))  # they are a count
         return SnapshotInfo(path, metadata, size_of(path), rows, age, float(metadata["saved"]))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CorruptEntryError(f"the metadata of {path} are not those of a snapshot: {error!r}") from error
+
+
+def check_metadata(metadata: Mapping[str, Any]) -> None:
+    """Look whether it is told what rows are predictions of. Raises KeyError, TypeError or ValueError otherwise."""
+    SnapshotKey.from_dict(metadata["key"])
+    "".join(metadata[name] for name in ("run_id", "base", "hash"))  # they are texts
 
 
 def write_snapshot(path: Path, metadata: Mapping[str, Any], rows: Iterable[bytes], metrics: Mapping[str, Any]) -> None:

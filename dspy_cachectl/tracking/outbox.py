@@ -136,7 +136,8 @@ class Outbox:
 
     def _waiting(self, row: tuple[Any, ...]) -> Waiting:
         (uid, _, written, tracking_uri, run_id, phase, data), (sha256, tries, reason, *held) = row[:7], row[7:]
-        if _sha256_of(row[:7]) != sha256:
+        texts = isinstance(data, bytes) and all(isinstance(one, (str, type(None))) for one in row[3:6])
+        if _sha256_of(row[:7]) != sha256 or not texts or not isinstance(written, float):
             # Nothing that stands there is what was written: not even where it was to go.
             reason, data, tracking_uri, run_id, phase = f"record {uid} is damaged in the outbox", None, None, None, None
             written = written if isinstance(written, float) else 0.0
