@@ -175,11 +175,12 @@ def test_full_disk_does_not_end_the_evaluation(tmp_path: Path) -> None:
 def test_folder_that_cannot_be_written_does_not_end_the_evaluation(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A library in the place of a file serves nothing, keeps nothing, and says so once."""
+    """A library that has a file in its place by the time it is used serves nothing, keeps nothing, and says so once."""
+    library = Library(tmp_path / "library")
     (tmp_path / "library").write_text("a file")
 
     with caplog.at_level(logging.WARNING, "dspy_cachectl"):
-        session = evaluate(Library(tmp_path / "library"), examples(3))
+        session = evaluate(library, examples(3))
 
     assert ("computed", 3) == (session.status, session.computed)
     assert 1 == len(caplog.records), caplog.messages
