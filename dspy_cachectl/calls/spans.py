@@ -7,10 +7,11 @@ which both ends are called in the same order: a head sees a span that is about t
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dspy_cachectl.accounting.ledger import SERVED
-from dspy_cachectl.boundary.secrets import is_secret_name
+from dspy_cachectl.boundary.secrets import is_secret_name, scrub, without
 from dspy_cachectl.calls.account import WATCHED
 from dspy_cachectl.calls.call import Call, current_call
 from dspy_cachectl.calls.lm import Governed
@@ -37,10 +38,12 @@ class SpanHead(ScopeKeeper):
 
     def __init__(self) -> None:
         self._outside: dict[str, str | None] = {}
+        self._given_secrets: set[str] = set()
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Watch a call, and note the span around it."""
         self._enter(call_id, instance, inputs)
+        self._look_at(call_id, inputs.get("kwargs"))
         WATCHED[call_id] = current_call() if isinstance(instance, Governed) else None
         self._outside[call_id] = _span_id(_active_span())
 
@@ -50,15 +53,37 @@ class SpanHead(ScopeKeeper):
         call, outside = WATCHED.pop(call_id, None), self._outside.pop(call_id, None)
         span = _active_span()
         # Where no span was opened for the call, the active one is somebody else's.
-        if call is not None and span is not None and _span_id(span) != outside and span.parent_id == outside:
+        given_secrets = self._was_given_secrets(call_id)
+        if span is None or _span_id(span) == outside or span.parent_id != outside:
+            return
+        if call is not None:
             span.set_attributes(attributes(call, failed=exception is not None))
+        if given_secrets:
+            span.set_inputs(_shown(span.inputs))
+
+    def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """Look at the options that a module is called with."""
+        self._enter(call_id, instance, inputs)
+        self._look_at(call_id, (inputs.get("kwargs") or {}).get("config"))
 
     def on_module_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:
         """Say whose the trace of an evaluation's answer is."""
         self._leave(call_id, outputs, exception)
+        if self._was_given_secrets(call_id) and (span := _active_span()) is not None and "config" in span.inputs:
+            # Its other inputs are the program's own, whatever their names.
+            span.set_inputs({**span.inputs, "config": _shown(span.inputs["config"])})
         scope = evaluations.directly()
         if scope is not None and (span := _active_span()) is not None:
             _claim(span, scope, outputs)
+
+    def _look_at(self, call_id: str, options: Any) -> None:
+        if options and _shown(options) != options:
+            self._given_secrets.add(call_id)
+
+    def _was_given_secrets(self, call_id: str) -> bool:
+        was = call_id in self._given_secrets
+        self._given_secrets.discard(call_id)
+        return was
 
 
 def arranged(callbacks: list[Any]) -> list[Any]:
@@ -81,11 +106,31 @@ def hide_secrets() -> None:
     known = getattr(util, "EXCLUDE_LM_PARAMS", None)
     if isinstance(known, set) and not isinstance(known, _SecretOptions):
         util.EXCLUDE_LM_PARAMS = _SecretOptions(known)
+    # It has the function by its name in two modules.
+    modules: tuple[Any, ...] = (util, sys.modules.get(_AUTOLOG))
+    for module in modules:
+        theirs = getattr(module, "sanitize_params", None)
+        if theirs is not None and not isinstance(theirs, _Sanitized):
+            module.sanitize_params = _Sanitized(theirs)
 
 
 class _SecretOptions(set[str]):
     def __contains__(self, name: object) -> bool:
         return super().__contains__(name) or str(name).endswith("headers") or is_secret_name(str(name))
+
+
+class _Sanitized:
+    """Leaves secrets out at any depth, after what leaves them out by the names of options."""
+
+    def __init__(self, theirs: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+        self._theirs = theirs
+
+    def __call__(self, params: Mapping[str, Any]) -> Any:
+        return _shown(self._theirs(params))
+
+
+def _shown(options: Any) -> Any:
+    return without(options, text=scrub)
 
 
 def forget_last_trace() -> None:

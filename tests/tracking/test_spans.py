@@ -39,6 +39,33 @@ def test_the_span_of_a_call_shows_its_draw(
     assert "sk-test-secret" not in repr(span)
 
 
+def test_no_option_of_a_call_shows_a_secret(
+    server: Rest, experiment: str, autolog: Callable[..., None], endpoint: Endpoint, lm: Callable[..., Any]
+) -> None:
+    """Whether the LM has it, a call or a module's config, and however deep; what is sent and the other options stay."""
+    autolog(log_evals=True)
+
+    def options(where: str) -> dict[str, Any]:
+        hidden = {"inner": [{"api_key": f"{where}-verysecret", "region": f"{where}-region"}]}
+        address = f"http://me:{where}-verysecret@host/?token={where}-verysecret"
+        return {"extra_body": {"deep": hidden, "address": address}, "extra_headers": {"Authorization": "verysecret"}}
+
+    dspy.configure(lm=lm(**options("lm")))
+    with cachectl.phase("eval"):
+        dspy.settings.lm("one", **options("call"))
+        dspy.Predict("token -> answer")(token="two", config=options("module"))
+        dspy.Evaluate(
+            devset=[dspy.Example(token="three").with_inputs("token")], metric=lambda *_: 1, display_progress=False
+        )(dspy.Predict("token -> answer"))
+    mlflow.flush_trace_async_logging()
+    traces = server.traces(experiment)
+    shown = repr([trace.spans for trace in traces])
+    assert "verysecret" not in shown
+    assert "verysecret" not in repr(server.all_runs(experiment))
+    assert all(part in shown for part in ("lm-region", "call-region", "module-region", "two", "three"))
+    assert "module-verysecret" in repr(endpoint.log()[-2]["body"])
+
+
 def _make(kind: str, lm: Callable[..., Any], plain_lm: Callable[..., Any]) -> Any:
     if kind == "LM":
         return lm(PRICED)
