@@ -55,6 +55,14 @@ _MOST_KEYS, _LONGEST_KEY = 30_000, 500
 time and memory with the square of its parts."""
 
 
+def no_path(path: str | os.PathLike[str]) -> str:
+    """Return why no system takes a text as a path, whatever is on its disk; "" where it may be one."""
+    try:
+        return "there is a NUL in it" if b"\0" in os.fsencode(path) else ""
+    except UnicodeError:
+        return "there is half a character in it"
+
+
 def parsed(data: bytes | str) -> Any:
     """Return what a text of JSON holds.
 

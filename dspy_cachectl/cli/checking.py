@@ -12,7 +12,7 @@ import typer
 
 from dspy_cachectl import manage
 from dspy_cachectl.boundary.shown import harmless
-from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes, wrong_usage
+from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes, folder_in, wrong_usage
 from dspy_cachectl.cli.output import console, print_json, print_line, print_table
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.texts import plural
@@ -33,7 +33,7 @@ def verify_store(
     predictions: Annotated[
         Path | None,
         typer.Option(
-            "--predictions", metavar="FOLDER", file_okay=False, help="Check this folder of kept predictions, too."
+            "--predictions", metavar="FOLDER", parser=folder_in, help="Check this folder of kept predictions, too."
         ),
     ] = None,
     yes: Yes = False,

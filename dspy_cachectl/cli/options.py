@@ -75,6 +75,21 @@ class StoreOption:
         return folder_of(settings().store if self.named is None else self.named)
 
 
+@wrong_usage()
+def folder_in(text: object) -> Path | None:
+    """Return the folder that an option names, absolute, or None where its text is empty. For `parser=`.
+
+    Raises:
+        typer.BadParameter: If the text cannot be the name of a folder on disk.
+    """
+    folder = None
+    if str(text).strip():
+        folder = folder_of(str(text))
+        if folder is None:
+            raise ConfigurationError(f"{str(text)!r} is no folder on disk; name one")
+    return folder
+
+
 age_in = wrong_usage()(parse_age)
 """For `parser=`."""
 

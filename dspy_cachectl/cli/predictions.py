@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from dspy_cachectl import manage
-from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes
+from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes, folder_in
 from dspy_cachectl.cli.output import aside_of, print_json, print_line, print_table
 from dspy_cachectl.reports.texts import MISSING, age, as_json, cut, plural, short, size, when
 
@@ -21,7 +21,12 @@ _LONGEST = 200
 
 PredictionsFolder: TypeAlias = Annotated[
     Path,
-    typer.Option("--predictions", metavar="FOLDER", file_okay=False, help="The folder of the kept predictions."),
+    typer.Option(
+        "--predictions",
+        metavar="FOLDER",
+        parser=lambda text: folder_in(text) or folder_in(_DEFAULT),
+        help="The folder of the kept predictions.",
+    ),
 ]
 Snapshot: TypeAlias = Annotated[
     str, typer.Argument(metavar="SNAPSHOT", help="The snapshot: the beginning of its name, of its hash or of its run.")

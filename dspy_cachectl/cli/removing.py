@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dspy_cachectl import manage
-from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes, age_in, selecting, wrong_usage
+from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes, age_in, folder_in, selecting, wrong_usage
 from dspy_cachectl.cli.output import print_json, print_line, print_table
 from dspy_cachectl.manage.selection import Selection, parse_size
 from dspy_cachectl.reports.progress_bar import progress
@@ -85,7 +85,7 @@ def prune_entries(
         typer.Option(
             "--predictions",
             metavar="FOLDER",
-            file_okay=False,
+            parser=folder_in,
             help="Prune this folder of kept predictions too, by its own rule: 30 days, 2 GiB.",
         ),
     ] = None,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dspy_cachectl.boundary.shown import harmless, harmless_lines, harmless_trace
-from dspy_cachectl.cli.options import wrong_usage
+from dspy_cachectl.cli.options import folder_in, wrong_usage
 from dspy_cachectl.cli.output import OutputError
 from dspy_cachectl.config import configure, normal_location
 from dspy_cachectl.errors import CachectlError, ConfigurationError
@@ -193,7 +193,9 @@ def run_demo(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="A folder to keep what the demo writes. Default: nothing is kept."),
+        typer.Option(
+            metavar="DIR", parser=folder_in, help="A folder to keep what the demo writes. Default: nothing is kept."
+        ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Half of the examples, and no MLflow.")] = False,
 ) -> None:

@@ -6,6 +6,7 @@ import os
 import stat
 from pathlib import Path
 
+from dspy_cachectl.boundary.reading import no_path
 from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.errors import ConfigurationError
 
@@ -47,7 +48,9 @@ def folder_of(location: str, *, base: Path | None = None, looks: bool = True) ->
         raise ConfigurationError(
             f"{said} is relative to a working directory that is gone ({error.strerror})"
         ) from error
-    _check_text(folder, said)
+    reason = no_path(folder)
+    if reason:
+        raise ConfigurationError(f"{said} cannot be a folder's path ({reason}); name a folder")
     if looks:
         _check(folder, said)
     return folder
@@ -56,17 +59,6 @@ def folder_of(location: str, *, base: Path | None = None, looks: bool = True) ->
 def _is_whole(path: str) -> bool:
     """Tell whether a path begins at a root or a home. What else stands after `file://` is a machine's name."""
     return path.startswith("~") or Path(path).is_absolute()
-
-
-def _check_text(folder: Path, said: str) -> None:
-    """Look at what no system takes as a path, whatever is on its disk."""
-    try:
-        if b"\0" not in os.fsencode(folder):
-            return
-        reason = "there is a NUL in it"
-    except ValueError:
-        reason = "there is half a character in it"
-    raise ConfigurationError(f"{said} cannot be a folder's path ({reason}); name a folder")
 
 
 def _check(folder: Path, said: str) -> None:

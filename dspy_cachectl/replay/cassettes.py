@@ -15,6 +15,7 @@ from typing import ParamSpec, TypeVar, get_args
 
 from dspy_cachectl.accounting.ledger import Stats
 from dspy_cachectl.boundary.ownership import check_output, in_use
+from dspy_cachectl.boundary.reading import no_path
 from dspy_cachectl.boundary.writing import check_writable, lock_at
 from dspy_cachectl.context.open_cassette import CASSETTE_RUN, EACH_A_DRAW, Mode, OpenCassette, Recording
 from dspy_cachectl.context.process import logger, state
@@ -100,7 +101,7 @@ class cassette(Block[Cassette]):  # noqa: N801 - used as a word: with cassette("
             answer as well while it is recorded, so that a replay goes the same way; this needs `LM` or `wrap()`.
 
     Raises:
-        ConfigurationError: If the mode is not known, or there is no file to replay.
+        ConfigurationError: If the mode is not known, the path is none, or there is no file to replay.
         StoreError: If the file cannot be read or written, or is damaged.
     """
 
@@ -110,6 +111,9 @@ class cassette(Block[Cassette]):  # noqa: N801 - used as a word: with cassette("
             raise ConfigurationError(f"a cassette's mode is one of {known}, not {mode!r}")
         if redact is not None and not callable(redact):
             raise ConfigurationError(f"redact= takes a function from text to text, not {redact!r}")
+        reason = no_path(path)
+        if reason:
+            raise ConfigurationError(f"a cassette cannot be called {os.fspath(path)!r}: {reason}; name a file")
         self._path = Path(path)
         self._mode: Mode = mode
         self._redact = redact

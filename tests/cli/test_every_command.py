@@ -201,6 +201,36 @@ def test_a_file_is_no_store(arguments: list[str], tmp_path: Path) -> None:
     assert "is a file; name a folder" in " ".join(done.stdout.split() + done.stderr.split())
 
 
+NO_FOLDERS = ["~nobody-here/x", "x" * 300, "pipe", "pipe/below", "file", "memory://", "s3://bucket/x", "\udcff" * 300]
+WITH_PREDICTIONS = [
+    ["verify", "--predictions"],
+    ["prune", "--yes", "--predictions"],
+    ["predictions", "ls", "--predictions"],
+    ["predictions", "show", "any", "--predictions"],
+    ["demo", "--output"],
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        pytest.param(arguments, place, marks=[] if 0 in (one, other) else pytest.mark.exhaustive)
+        for one, arguments in enumerate(WITH_PREDICTIONS)
+        for other, place in enumerate(NO_FOLDERS)
+    ],
+)
+def test_what_cannot_be_a_folder_is_refused(arguments: list[str], place: str, tmp_path: Path) -> None:
+    """It is the usage that is wrong: not "nothing is damaged", and nothing is made of that name."""
+    (tmp_path / "file").write_text("x")
+    os.mkfifo(tmp_path / "pipe")
+    before = sorted(tmp_path.iterdir())
+    done = command(*arguments, place, store=tmp_path / "store", cwd=tmp_path)
+    assert (2, "") == (done.returncode, done.stdout)
+    assert f"Invalid value for '{arguments[-1]}'" in done.stderr.replace('"', "'")
+    assert "Traceback" not in done.stderr
+    assert before == sorted(tmp_path.iterdir())
+
+
 LOADS = """
 import contextlib, io, sys
 from dspy_cachectl.cli.app import app

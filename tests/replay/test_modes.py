@@ -13,6 +13,7 @@ import pytest
 
 import dspy_cachectl as cachectl
 from dspy_cachectl.context.open_cassette import Recording
+from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.replay import files
 from tests.calls.support import MakeLM, assert_counted, evaluate, examples, gold, qa, question
 from tests.endpoint import Endpoint
@@ -329,3 +330,10 @@ class TestFiles:
         with cachectl.cassette(path, "record"), cachectl.phase("compile"):
             ask("one")
         assert b'{"cassette":2,"keys":"cassette"}' == path.read_bytes().splitlines()[0]
+
+
+@pytest.mark.parametrize("path", ["a\0b", "half\ud83d"])
+def test_what_can_be_no_path_is_refused(path: str) -> None:
+    """Before anything is asked."""
+    with pytest.raises(ConfigurationError, match=r"a cassette cannot be called .*; name a file"):
+        cachectl.cassette(path, mode="record")
