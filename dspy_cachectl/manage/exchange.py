@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dspy_cachectl.accounting import runs
-from dspy_cachectl.boundary.writing import check_new, write_output_of_command
+from dspy_cachectl.boundary.writing import STANDARD_OUTPUT, check_new, write_output_of_command
 from dspy_cachectl.context.open_cassette import CASSETTE_RUN, UNCACHED_RUN, Recording
 from dspy_cachectl.entries import draws, records, values
 from dspy_cachectl.entries.cleaning import Cleaner, Redact
@@ -114,9 +114,12 @@ def export(
 
     Raises:
         ConfigurationError: If the file is there, or is one that this package works with; or the user's function fails.
+        FormatVersionError: If the file is a cassette that a newer version of this package wrote.
         StoreUnavailableError: If the store cannot be read, the file not be written, or it would be too large.
     """
     check_new(path, what="a cassette", force=force)
+    if str(path) != STANDARD_OUTPUT:
+        files.check_not_newer(path)
     cleaner = Cleaner(redact)
     done, recordings = Exported(), []
     keys = sorted(entry.key for entry in entries_of(reader, selection, now=time.time()) if entry.label.is_answer)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from dspy_cachectl.boundary.secrets import scrub, without
 from dspy_cachectl.context.process import state
 from dspy_cachectl.entries import values
-from dspy_cachectl.errors import ConfigurationError, StoreError
+from dspy_cachectl.errors import ConfigurationError, FormatVersionError, StoreError
 from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.predictions.journal import Journal
 from dspy_cachectl.predictions.kept_rows import KeptRows
@@ -206,10 +206,11 @@ class Session:
         try:
             write()
         except (StoreError, values.UnstorableError) as error:
+            advice = "" if isinstance(error, FormatVersionError) else "Make room or name another folder. "
             state.say_once(
                 f"predictions:{self.path.parent}",
                 f"the predictions are not written, and the evaluation goes on without: {error}. "
-                "Make room or name another folder; further failures are not said",
+                f"{advice}Further failures are not said",
             )
             return False
         return True

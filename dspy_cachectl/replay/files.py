@@ -10,6 +10,7 @@ what a line says is data and never the name of a file or of code.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import re
@@ -251,6 +252,16 @@ def _lasting(value: Any) -> Any:
     if isinstance(value, list):
         return [_lasting(item) for item in value]
     return value
+
+
+def check_not_newer(path: Path) -> None:
+    """Look at what is to be written over.
+
+    Raises:
+        FormatVersionError: If it is a cassette that a newer version of this package wrote.
+    """
+    with contextlib.suppress(CorruptEntryError, StoreUnavailableError):  # it is no cassette, or not there
+        read_header(path, [])
 
 
 def read_header(path: Path, marks: list[int] | None = None) -> tuple[str, Iterator[tuple[int, bytes]]]:

@@ -286,10 +286,11 @@ class Database:
                 f"{self.path} is another program's database, and is left as it is; move it, or use another folder"
             )
         if version != self._version:
-            age = "a newer" if version > self._version else "an older"
+            is_newer = version > self._version
+            age, what_to_do = ("a newer", "Upgrade dspy-cachectl") if is_newer else ("an older", "Move it away")
             raise FormatVersionError(
                 f"{self.path} was written by {age} version of dspy_cachectl (format {version}, this is"
-                f" {self._version}), and is left as it is"
+                f" {self._version}), and is left as it is. {what_to_do}, or name another folder"
             )
         self._check_parts(connection)
         return True

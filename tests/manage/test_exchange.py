@@ -359,6 +359,23 @@ def test_a_cassette_of_a_newer_version(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.zst"])
+def test_a_cassette_of_a_newer_version_is_not_written_over(
+    filled: tuple[Path, list[Any]], tmp_path: Path, name: str
+) -> None:
+    """Not with --force either: what is in it was paid for, and cannot be looked at from here."""
+    import zstandard
+
+    header = b'{"cassette": 99, "keys": "store"}\n'
+    before = header if name.endswith("l") else zstandard.ZstdCompressor().compress(header)
+    (tmp_path / name).write_bytes(before)
+    done = command("export", tmp_path / name, "--force", store=filled[0])
+    assert (1, True) == (done.returncode, "Upgrade" in done.stderr)
+    assert before == (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(b"no cassette\n")
+    assert 0 == command("export", tmp_path / name, "--force", store=filled[0]).returncode
+
+
 def test_nothing_is_imported_by_half(tmp_path: Path) -> None:
     """A compressed file that breaks off in the middle leaves the store as it was."""
     import zstandard

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sqlite3
@@ -187,6 +188,22 @@ def test_what_a_newer_version_keeps_is_left_alone(
     assert rows == sqlite3.connect(unfinished).execute("SELECT COUNT(*) FROM rows").fetchone() == (4,)
     assert [True, True] == [any(str(one) in message for message in caplog.messages) for one in (path, unfinished)]
     assert not any("damaged" in message for message in caplog.messages)
+
+
+def test_a_newer_journal_under_our_name_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What helps is a newer package, and no room on the disk."""
+    unfinished = Journal(tmp_path).path
+    session = Library(tmp_path).open(key_of(examples(9)), questions_of(examples(9)))
+    compute(session, at_most=4)
+    session.journal.close()
+    with contextlib.closing(sqlite3.connect(unfinished)) as connection:
+        connection.execute(f"PRAGMA user_version = {journal.FORMAT_VERSION + 1}")
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "dspy_cachectl"):
+        assert 3 == evaluate(Library(tmp_path), examples(3)).computed
+    said = " ".join(caplog.messages)
+    assert "Upgrade dspy-cachectl" in said
+    assert "Make room" not in said
 
 
 @pytest.mark.parametrize(("repeats", "answered"), [(1, 8), (3, 8), (3, 35)])
