@@ -31,6 +31,7 @@ __all__ = [
     "is_secret_header",
     "is_secret_name",
     "scrub",
+    "scrub_head",
     "scrub_surely",
     "told_apart",
     "unreadable",
@@ -47,6 +48,7 @@ _WORD_FOR_WORD = frozenset({"messages", "prompt", "input", "batch_inputs", "para
 """What is asked, word for word, and what a tool takes."""
 _SCHEME = re.compile(r"(?i)(?:bearer|basic|token|apikey|digest|negotiate|aws4-hmac-sha256)\s+\S")
 _LONGEST_REMEMBERED = 16_384
+_BEHIND = 8_192
 
 _NAMED = re.compile(
     r"(?i)(?:key|authorization|passw(?:or)?d|passphrase|pwd|secret|token|bearer|cookies?|credentials?|jwt|apikey|key[_\-]id)"
@@ -90,6 +92,17 @@ def scrub(text: str) -> str:
     """Return a message without secrets: those held, addresses' logins, keys, and what stands under a secret's name."""
     text = scrub_addresses(HELD.hide(text, HIDDEN), HIDDEN, bare=True)
     return _cut(_cut(text, _named(text)), None)
+
+
+def scrub_head(text: str, longest: int) -> str:
+    """Return the beginning of a message without secrets, however long the message is; about `longest` is enough.
+
+    Scrubbing a text takes a time in proportion to it, in which no other thread runs.
+    """
+    if len(text) <= longest + _BEHIND:
+        return scrub(text)
+    # Half a secret has no shape: where the text was cut there may be one.
+    return scrub(text[: longest + _BEHIND])[: -_BEHIND // 2]
 
 
 def told_apart(name: str) -> str:

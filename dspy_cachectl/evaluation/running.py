@@ -16,7 +16,7 @@ from typing import Any
 import dspy
 
 from dspy_cachectl._version import __version__
-from dspy_cachectl.boundary.secrets import scrub
+from dspy_cachectl.boundary.secrets import scrub, scrub_head
 from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.calls.call import Call
 from dspy_cachectl.calls.spans import forget_last_trace
@@ -45,7 +45,7 @@ from dspy_cachectl.statistics.quantiles import check_level
 
 logger = logger_for(__name__)
 
-_PREVIEW, _LOOKED_AT = 80, 4_096
+_PREVIEW = 80
 
 
 def evaluate(
@@ -356,8 +356,7 @@ class _Evaluation:
 
 def _preview(example: dspy.Example) -> str:
     text = " · ".join(str(value) for value in example.inputs().values())
-    # Before it is cut: half a secret has no shape. What is far behind is not shown, and not looked at.
-    return cut(scrub(text[:_LOOKED_AT]), _PREVIEW)
+    return cut(scrub_head(text, _PREVIEW), _PREVIEW)  # before it is cut: half a secret has no shape
 
 
 def _unit_name(question: Question, repeat: int) -> str:

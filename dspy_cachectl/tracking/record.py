@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from dspy_cachectl.boundary.secrets import is_secret_name, scrub, without_credentials
+from dspy_cachectl.boundary.secrets import is_secret_name, scrub_head, without_credentials
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.reports.texts import cut
 
@@ -83,7 +83,11 @@ class Model:
     params: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", _NOT_IN_NAMES.sub("-", scrub(self.name))[:_LONGEST_OF_MODEL] or "program")
+        object.__setattr__(
+            self,
+            "name",
+            _NOT_IN_NAMES.sub("-", scrub_head(self.name, _LONGEST_OF_MODEL))[:_LONGEST_OF_MODEL] or "program",
+        )
         object.__setattr__(self, "params", _clean(self.params, longest=_LONGEST_OF_MODEL))
 
 
@@ -164,7 +168,7 @@ class Record:
     def __post_init__(self) -> None:
         clean = {
             "tracking_uri": self.tracking_uri and without_credentials(self.tracking_uri),
-            "run_name": self.run_name and scrub(self.run_name),
+            "run_name": self.run_name and scrub_head(self.run_name, _LONGEST_TEXT),
             "metrics": tuple(point for point in self.metrics if math.isfinite(point.value)),
             "tags": _clean(self.tags, longest=LONGEST_TAG),
             "params": _clean(self.params, longest=_LONGEST_PARAM),
@@ -215,9 +219,11 @@ def _said(value: Any) -> Any:
 
 
 def _clean(pairs: Mapping[str, str], *, longest: int) -> dict[str, str]:
-    return {name: scrub(str(value))[:longest] for name, value in pairs.items() if not is_secret_name(name)}
+    return {
+        name: scrub_head(str(value), longest)[:longest] for name, value in pairs.items() if not is_secret_name(name)
+    }
 
 
 def safe_line(value: Any, *, longest: int = 500) -> str:
     """Return a value's text, scrubbed and cut, for a message or a tag."""
-    return cut(scrub(" ".join(str(value).split())), longest)
+    return cut(scrub_head(str(value), longest), longest)

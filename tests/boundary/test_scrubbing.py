@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dspy_cachectl.boundary.secrets import scrub, scrub_surely, unreadable, without_credentials
+from dspy_cachectl.boundary.secrets import scrub, scrub_head, scrub_surely, unreadable, without_credentials
 
 # Not whole in here: what has the form of a key is taken for one by whoever looks for them in source code.
 DRAWN = "q8Zx" + "V3nT7pLw2RkY9sBd4HfC"
@@ -121,3 +121,13 @@ def test_what_is_known_is_left_out_and_what_is_doubtful_is_hashed() -> None:
     assert unreadable(one) != unreadable(other)
     schema = {"response_format": {"schema": {"properties": {"password": {"type": "string"}}}}}
     assert schema == unreadable(schema)
+
+
+@pytest.mark.parametrize("before", range(0, 6_000, 497))
+def test_the_head_of_a_text_has_no_half_of_a_secret(monkeypatch: pytest.MonkeyPatch, before: int) -> None:
+    """Wherever the text is cut, and however much of what stood before it was a secret."""
+    held = "geheim" + "7-" * 1_500
+    monkeypatch.setenv("SOME_API_KEY", held)
+    text = "x " * (before % 20) + held * (before // 1_000) + held + "y" * 9_000
+    assert "7-7" not in scrub_head(text, 80)
+    assert scrub_head(text[:200], 80) == scrub(text[:200])

@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 import dspy_cachectl as cachectl
+from dspy_cachectl.context.evaluations import Evaluation
 from dspy_cachectl.tracking import client, delivery, sync
+from dspy_cachectl.tracking.log import log_results
 from dspy_cachectl.tracking.outbox import Lease, Outbox
+from dspy_cachectl.tracking.phase_records import PhaseResults
 from tests.limits import PATIENCE, SOON
 from tests.tracking.rest import Rest
 
@@ -103,3 +106,15 @@ def test_an_outbox_that_another_has_locked_ends_with_the_limit(
     assert len(outbox.waiting()) == 2
     assert {one.status for one in sync()} <= {"logged", "busy"}
     assert "did not answer" not in caplog.text
+
+
+@pytest.mark.parametrize("part", ["word sk-abc password= ", "a"])
+def test_an_error_without_end_reaches_the_outbox_within_the_limit(outbox: Outbox, part: str) -> None:
+    """Only what is shown of a text is looked at for secrets: no other thread runs meanwhile."""
+    key = "sk-proj-q8Zx" + "V3nT7pLw2RkY9sBd4HfC"
+    error = f"{key} {part * (100_000_000 // len(part))}"
+    outcome = log_results(PhaseResults([Evaluation(metric="m", n=1, started=1.0, ended=2.0, error=error)]), timeout=0)
+    (waiting,) = outbox.waiting()
+    assert outcome.uid == waiting.uid
+    told = waiting.read().tags["dspy_cachectl.error"]
+    assert (told[:10], len(told)) == ("[removed] ", 500)
