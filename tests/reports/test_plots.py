@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -14,7 +15,7 @@ from dspy_cachectl.errors import ConfigurationError, MissingExtraError, StoreUna
 from dspy_cachectl.reports.comparison import compare
 from dspy_cachectl.reports.plots import MOST_QUESTIONS, plot_report, plot_scores
 from dspy_cachectl.reports.report import EvalReport
-from tests.reports.made_up import report
+from tests.reports.made_up import provenance, report
 
 pytest.importorskip("matplotlib")
 
@@ -48,6 +49,46 @@ def test_a_name_without_an_ending_is_a_png(tmp_path: Path) -> None:
     assert PNG == (tmp_path / "report").read_bytes()[:8]
     report([1, 0]).plot(tmp_path / "report.svg")
     assert "<svg" in (tmp_path / "report.svg").read_text(encoding="utf-8")
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"/><script>alert(1)</script><g a="',
+    "]]></style><script/>",
+    "--><a xlink:href='javascript:alert(1)'>x</a><!--",
+    "</text></svg><svg onload='alert(1)'>",
+    "&xxe;&lt;image href='http://host/x'/>",
+    "$\\href{javascript:alert(1)}{x}$ $\\frac{",
+    "\0\x1b[2J\ufffe\ud800\u202e",
+]
+ELEMENTS = {"svg", "metadata", "RDF", "Work", "type", "date", "format", "creator", "Agent", "title", "defs", "style"}
+ELEMENTS |= {"g", "path", "use", "rect", "clipPath", "image", "text", "tspan"}
+
+
+@pytest.mark.parametrize("fonts", ["path", "none"])
+def test_no_name_becomes_part_of_a_drawing(tmp_path: Path, fonts: str) -> None:
+    """A browser runs what is in an SVG. Names are shown in it, and whatever they say, no element comes of them."""
+    import matplotlib as mpl
+
+    made = [
+        replace(
+            report([[1, 0], [0, 1]], name=name),
+            provenance=provenance(model=name, metric=name, endpoint=name, phase=name, run_id=name, data=name),
+        )
+        for name in HOSTILE
+    ]
+    with mpl.rc_context({"svg.fonttype": fonts}):
+        for number, one in enumerate(made):
+            one.plot(tmp_path / f"{number}.svg")
+        compare(dict(zip(HOSTILE, made, strict=True))).plot(tmp_path / "all.svg")
+    for path in tmp_path.iterdir():
+        for element in ET.parse(path).iter():
+            assert element.tag.rpartition("}")[2] in ELEMENTS
+            assert not any(name.lower().startswith("on") or "script" in value for name, value in element.items())
+            assert element.tag.endswith("image") or all(
+                value.startswith("#") for name, value in element.items() if name.endswith("href")
+            )
+    assert len(HOSTILE) + 1 == len(list(tmp_path.iterdir()))
 
 
 def test_the_score_is_where_it_belongs() -> None:
@@ -164,7 +205,7 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
 def test_no_state_of_pyplot_is_touched() -> None:
     """Drawing needs no display and leaves the user's own figures alone: pyplot is never loaded."""
     program = (
-        "import sys; from tests.reports.made_up import report; "
+        "import sys; from tests.reports.made_up import provenance, report; "
         "report([[1, 0], [0, 1]]).plot(); assert 'matplotlib.pyplot' not in sys.modules"
     )
     root = Path(__file__).resolve().parents[2]

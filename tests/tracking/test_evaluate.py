@@ -12,6 +12,7 @@ from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.tracking import log
 from dspy_cachectl.tracking.outbox import Outbox
 from tests.endpoint import Endpoint
+from tests.tracking import servers
 from tests.tracking.overlap import report_of
 from tests.tracking.rest import Rest, Run
 
@@ -105,3 +106,16 @@ def test_something_that_is_no_run_is_refused(program: Any, endpoint: Endpoint) -
     with pytest.raises(ConfigurationError, match="the id of a run, not 7"):
         report_of(program, mlflow=7)
     assert endpoint.requests == 0
+
+
+@pytest.mark.usefixtures("experiment")
+def test_what_a_report_costs_in_requests(server: Rest, program: Any) -> None:
+    """In a run of its own and in a given one (of another experiment), each time with a new program and a known one."""
+    counts = []
+    with servers.Proxy.to(server.url) as proxy:
+        for where in (None, None, server.create_run(), server.create_run()):
+            made = report_of(program, 3, mark=f"{len(counts)} ")
+            proxy.seen = []
+            assert log.log_to_mlflow(made, tracking_uri=proxy.url, run_id=where, timeout=60.0).status == "logged"
+            counts.append((proxy.seen.count("upload"), len(proxy.seen)))
+    assert counts == [(4, 17), (4, 14), (4, 15), (4, 12)]
