@@ -8,14 +8,15 @@ from typing import Any
 import dspy
 
 from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.statistics.scores import is_missing
 
 
-def clusters_of(given: Any, devset: Sequence[dspy.Example]) -> Sequence[Any] | None:
+def clusters_of(given: Any, devset: Sequence[dspy.Example], questions: Sequence[Question]) -> Sequence[Any] | None:
     """Return the cluster of each question; see `evaluate`.
 
     Raises:
-        ConfigurationError: If a question has none.
+        ConfigurationError: If a question has none, or two equal ones are in different clusters.
     """
     if given is None:
         return None
@@ -31,4 +32,12 @@ def clusters_of(given: Any, devset: Sequence[dspy.Example]) -> Sequence[Any] | N
     without = [number for number, group in enumerate(groups) if is_missing(group)]
     if without:
         raise ConfigurationError(f"example {without[0]} has no cluster id; a question that stands alone gets its own")
+    first: dict[str, int] = {}
+    for number, question in enumerate(questions):
+        same = first.setdefault(question.example_key, number)
+        if str(groups[same]) != str(groups[number]):
+            raise ConfigurationError(
+                f"examples {same} and {number} ask the same question and are in the clusters {groups[same]!r} and "
+                f"{groups[number]!r}; equal questions are not independent, so give them one"
+            )
     return groups

@@ -122,7 +122,7 @@ def evaluate(
     # A cassette records calls, and kept predictions make none.
     library = None if predictions is True and phase_here().cassette is not None else library_of(predictions)
     questions = questions_of(devset)
-    groups = clusters_of(clusters, devset)
+    groups = clusters_of(clusters, devset, questions)
     program, settings = governed(program)
     name = scrub(name or type(program).__name__)
     with settings, ExitStack() as stack:
@@ -338,6 +338,7 @@ class _Evaluation:
                 preview=_preview(example),
                 draws=tuple(draw or missing for draw in draws),
                 cluster=None if groups is None else str(groups[number]),
+                labels=question.label_key[:16],
             )
             for number, (question, example, draws) in enumerate(
                 zip(self.questions, self.devset, self.results, strict=True)
@@ -386,6 +387,7 @@ def _provenance(
         seconds=seconds,
         created=time.time(),
         missing=missing,
+        failure_score=evaluation.failure_score,
         versions={"dspy-cachectl": __version__, "dspy": version("dspy"), "litellm": version("litellm")},
     )
 

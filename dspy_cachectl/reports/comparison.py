@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
 from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.reports.describe import model_text, temperature_text
 from dspy_cachectl.reports.measurement import Measurement
 from dspy_cachectl.reports.plots import plot_scores
 from dspy_cachectl.reports.render import Shown
@@ -24,6 +26,7 @@ from dspy_cachectl.reports.texts import (
     plural,
     score_text,
     short,
+    when,
 )
 from dspy_cachectl.statistics.intervals import Interval
 from dspy_cachectl.statistics.paired import compare_paired
@@ -31,6 +34,8 @@ from dspy_cachectl.statistics.power import POWER, holm, selection_bias
 from dspy_cachectl.statistics.verdicts import PairedComparison, Verdict
 
 _UNPAIRED_SHOWN = 20
+# In days: from here on, two reports are not of one time.
+_LONG_AGO = 30
 _TONES = {
     Verdict.BETTER: Tone.GOOD,
     Verdict.WORSE: Tone.BAD,
@@ -129,6 +134,7 @@ class Comparison(Shown):
             **asdict(result),
             "ties": result.ties,
             "minimal_detectable_effect": result.minimal_detectable_effect,
+            "minimal_detectable_range": result.minimal_detectable_range,
             "adjusted_p_value": self.adjusted_p_value,
             "verdict": self.verdict_text,
             "needed": None if result.needed is None else result.needed.sentence,
@@ -149,7 +155,7 @@ class Comparison(Shown):
 
 
 def compare_two(
-    baseline: Measurement, candidate: Measurement, *, smallest_difference: float = 0.05, level: float = 0.95
+    baseline: Measurement, candidate: Measurement, *, smallest_difference: float | None = None, level: float = 0.95
 ) -> Comparison:
     """Compare a candidate with its baseline (see `EvalReport.compare`)."""
     result = compare_paired(baseline.table, candidate.table, smallest_difference=smallest_difference, level=level)
@@ -173,23 +179,62 @@ def compare_two(
 
 
 def _warnings(baseline: Measurement, candidate: Measurement, result: PairedComparison, shared: int) -> list[str]:
-    found = []
+    found = list(_circumstances(baseline, candidate))
     if shared:
+        # A run of its own does not help where the same answers were scored in another way on purpose.
+        advice = "" if found else ". Evaluate one of them with a run id of its own"
         found.append(
-            f"the two share {plural(shared, 'draw')}: what they have in common says nothing about their difference. "
-            "Evaluate one of them with a run id of its own"
+            f"the two share {plural(shared, 'draw')}: what they have in common says nothing about their difference"
+            f"{advice}"
         )
     for report in (baseline, candidate):
         if report.distinct.distinct < report.distinct.asked:
             found.append(f"{report.name}: {report.distinct.sentence}")
         if report.failures:
             found.append(f"{report.name}: {plural(report.failures, 'answer')} failed, counted with the failure score")
-    if baseline.provenance.metric_hash != candidate.provenance.metric_hash:
-        found.append("the two were scored with different metrics; rescore one of them")
     for name, missing in ((baseline.name, result.only_baseline), (candidate.name, result.only_candidate)):
         if missing:
             found.append(f"left out, since only {name!r} has them: {plural(len(missing), 'question')}")
     return found
+
+
+def _circumstances(baseline: Measurement, candidate: Measurement) -> Iterator[str]:
+    """Yield what else than the programs may be behind a difference, in words."""
+    before, after = baseline.provenance, candidate.provenance
+    if before.metric_hash != after.metric_hash:
+        yield "the two were scored with different metrics; rescore one of them"
+    relabelled = _relabelled(baseline, candidate)
+    if relabelled:
+        yield f"the labels of {plural(relabelled, 'common question')} differ; evaluate both on the same examples"
+    if before.failure_score != after.failure_score:
+        yield f"failures count as {before.failure_score:g} in one and as {after.failure_score:g} in the other"
+    for what, one, other in (
+        ("models", model_text(before), model_text(after)),
+        ("temperatures", temperature_text(before), temperature_text(after)),
+    ):
+        if one != other:
+            yield f"the {what} differ: {baseline.name} {one}, {candidate.name} {other}"
+    days = _days_between(baseline, candidate)
+    if days >= _LONG_AGO:
+        yield (
+            f"their draws lie {days:.0f} days apart: a model behind an unchanged name may have changed. Evaluate the "
+            "older one afresh"
+        )
+
+
+def _relabelled(baseline: Measurement, candidate: Measurement) -> int:
+    labels = {question.question: question.labels for question in baseline.questions}
+    found = ((labels.get(question.question), question.labels) for question in candidate.questions)
+    return sum(bool(before and after) and before != after for before, after in found)
+
+
+def _days_between(baseline: Measurement, candidate: Measurement) -> float:
+    """Return how many days lie between the draws of one and of the other; 0 where they overlap."""
+    (first, last), (start, end) = (
+        (report.oldest or report.provenance.created, report.newest or report.provenance.created)
+        for report in (baseline, candidate)
+    )
+    return max(0.0, start - last, first - end) / 86400
 
 
 def _rows(comparison: Comparison) -> tuple[tuple[str, str], ...]:
@@ -198,7 +243,9 @@ def _rows(comparison: Comparison) -> tuple[tuple[str, str], ...]:
     adjusted = f"{p_value(comparison.adjusted_p_value)}, Holm, among {among:,} comparisons" if among > 1 else ""
     unpaired = f"{number(result.unpaired_error, decimals)} if it were not"
     design_effect = f"design effect {number(error.design_effect)}"
-    effect = f"{number(result.minimal_detectable_effect, decimals)} with a probability of {POWER:.0%}"
+    least, most = result.minimal_detectable_range
+    effect = f"{number(least, decimals)} to {number(most, decimals)} with a probability of {POWER:.0%}"
+    reports = comparison.reports
     return (
         ("candidate", f"{number(result.candidate_mean, decimals)} ({comparison.candidate})"),
         ("baseline", f"{number(result.baseline_mean, decimals)} ({comparison.baseline})"),
@@ -210,11 +257,17 @@ def _rows(comparison: Comparison) -> tuple[tuple[str, str], ...]:
             "questions",
             f"{plural(result.n, 'pair')}: {result.wins:,} won, {result.ties:,} tied, {result.losses:,} lost",
         ),
+        *((report.name, _circumstance(report)) for report in reports),
         ("correlation", number(result.correlation, 2)),
         ("standard error", f"{number(error.value, decimals)} paired, {unpaired}"),
         ("clusters", "" if error.clusters is None else f"{error.clusters:,}; {design_effect}"),
         ("smallest detectable difference", f"{effect} (the smallest that matters: {result.smallest_difference:g})"),
     )
+
+
+def _circumstance(report: Measurement) -> str:
+    made = report.provenance
+    return f"{model_text(made)}; temperature {temperature_text(made)}; newest draw {when(report.newest)}"
 
 
 def _unpaired(comparison: Comparison) -> tuple[tuple[Cell, ...], ...]:
@@ -241,8 +294,28 @@ class Comparisons(Shown):
 
     @property
     def best(self) -> str:
-        """The name of the report with the highest score. Its score is biased upward; see `selection_bias`."""
-        return max(self.reports, key=lambda report: report.score).name
+        """The name of the report that scores highest on the questions that all of them have.
+
+        Its score is biased upward; see `selection_bias`. Where no question is in all of them, that of the most wins.
+        """
+        return max(self.common_scores, key=self.common_scores.__getitem__)
+
+    @cached_property
+    def common_scores(self) -> Mapping[str, float]:
+        """The score of each report on the questions that all have; without any, its wins less its losses."""
+        means = {
+            report.name: dict(zip((row.question for row in report.table.questions), report.table.means, strict=True))
+            for report in self.reports
+        }
+        common = set.intersection(*map(set, means.values()))
+        if common:
+            return {name: math.fsum(rows[one] for one in common) / len(common) for name, rows in means.items()}
+        won = {report.name: 0.0 for report in self.reports}
+        for pair in self.pairs:
+            sign = (pair.verdict is Verdict.BETTER) - (pair.verdict is Verdict.WORSE)
+            won[pair.candidate] += sign
+            won[pair.baseline] -= sign
+        return won
 
     @property
     def selection_bias(self) -> float:
@@ -275,7 +348,7 @@ class Comparisons(Shown):
 
 
 def compare(
-    reports: Mapping[str, Measurement], *, smallest_difference: float = 0.05, level: float = 0.95
+    reports: Mapping[str, Measurement], *, smallest_difference: float | None = None, level: float | None = None
 ) -> Comparisons:
     """Compare several reports, each with each.
 
@@ -283,8 +356,9 @@ def compare(
 
     Args:
         reports: The reports by name; two at least.
-        smallest_difference: The smallest difference that matters, in units of the score.
-        level: The nominal coverage of the intervals.
+        smallest_difference: The smallest difference that matters, in units of the score; None for a twentieth of
+            the scale.
+        level: The nominal coverage of the intervals; None for that of the reports, the highest where they differ.
 
     Raises:
         ConfigurationError: If there are fewer than two reports, or two of them have no question in common.
@@ -292,6 +366,7 @@ def compare(
     if len(reports) < 2:
         raise ConfigurationError(f"compare() takes two reports at least, by name; got {len(reports)}")
     named = tuple(replace(report, name=name) for name, report in reports.items())
+    level = max(report.level for report in named) if level is None else level
     pairs = [
         compare_two(one, other, smallest_difference=smallest_difference, level=level)
         for one, other in combinations(named, 2)
@@ -311,8 +386,9 @@ def _best(comparisons: Comparisons) -> str:
     error = max(report.standard_error for report in comparisons.reports)
     much = f"up to about {number(bias, places(error))}" if math.isfinite(bias) else "any amount"
     return (
-        f"{comparisons.best} has the highest score. The best of {len(comparisons.reports)} may look too good by {much} "
-        "on the questions that chose it: report its score on others."
+        f"{comparisons.best} has the highest score on the questions that all have. The best of "
+        f"{len(comparisons.reports)} may look too good by {much} on the questions that chose it: report its score on "
+        "others."
     )
 
 

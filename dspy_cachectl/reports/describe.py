@@ -76,7 +76,8 @@ def _clusters(report: Measurement) -> str:
         return ""
     independent = number(found.independent, places(found.value))
     otherwise = f"standard error {independent} if the questions were independent"
-    return f"{found.clusters:,}; design effect {number(found.design_effect)} ({otherwise})"
+    whose = ", equal questions together" if report.clusters_are_questions else ""
+    return f"{found.clusters:,}{whose}; design effect {number(found.design_effect)} ({otherwise})"
 
 
 def _failures(report: Measurement) -> str:
@@ -122,8 +123,8 @@ def _provenance_rows(report: Measurement) -> tuple[tuple[str, str], ...]:
     made_of = f"{plural(tokens, 'token')}, {money(cost)}, {duration(seconds)} of the provider"
     return (
         ("run", f"{made.run_id or 'none'} (phase {made.phase}, policy {made.policy})"),
-        ("model", _model(made)),
-        ("temperature", _temperature(made)),
+        ("model", model_text(made)),
+        ("temperature", temperature_text(made)),
         ("program", short(made.program)),
         ("data", short(made.data)),
         ("metric", f"{made.metric} {short(made.metric_hash)}"),
@@ -133,20 +134,21 @@ def _provenance_rows(report: Measurement) -> tuple[tuple[str, str], ...]:
         ("spent", _money_row(made.counters, "spent")),
         ("saved", _money_row(made.counters, "saved")),
         ("made of", f"{made_of}, whoever paid for them"),
-        ("oldest draw", when(min((draw.oldest for draw in draws if draw.oldest is not None), default=None))),
-        ("newest draw", when(max((draw.newest for draw in draws if draw.newest is not None), default=None))),
+        ("oldest draw", when(report.oldest)),
+        ("newest draw", when(report.newest)),
         ("evaluated", f"{when(made.created)}, in {duration(made.seconds)}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in made.versions.items())),
     )
 
 
-def _model(made: Provenance) -> str:
+def model_text(made: Provenance) -> str:
     """Write which model it was: its name, where it is served, and its version."""
     version = "" if made.version is None else f", version {short_name(made.version)}"
     return f"{made.model} @ {made.endpoint or 'the provider'}{version}"
 
 
-def _temperature(made: Provenance) -> str:
+def temperature_text(made: Provenance) -> str:
+    """Write at which temperature it was asked, and whose that was."""
     own = "unset" if made.temperature is None else number(made.temperature)
     calls = made.counters.get("temperatures_lent", 0)
     lent_in = f" (in {plural(calls, 'call')})" if calls else ""

@@ -66,12 +66,19 @@ class QuestionResult:
         preview: The beginning of its inputs, for people.
         draws: Its answers, one a repeat.
         cluster: The cluster that it belongs to, as text, or None.
+        labels: A hash of what its example says beside its inputs; empty where that is not known.
     """
 
     question: str
     preview: str
     draws: tuple[DrawResult, ...]
     cluster: str | None = None
+    labels: str = ""
+
+    @property
+    def asked(self) -> str:
+        """The hash of its inputs: the same for equal questions."""
+        return self.question.partition("#")[0]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "preview", scrub(self.preview))
@@ -107,6 +114,7 @@ class Provenance:
         library_bytes: How many bytes the library of predictions takes up, or None where nothing is kept.
         library_limit: How many it may take up.
         missing: How many answers were asked for and are not in the report, since the evaluation was cut short.
+        failure_score: What an answer counts for where the program or the metric failed.
     """
 
     run_id: str | None
@@ -132,6 +140,7 @@ class Provenance:
     library_bytes: int | None = None
     library_limit: int | None = None
     missing: int = 0
+    failure_score: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -151,8 +160,15 @@ class Measurement:
     level: float = 0.95
 
     @cached_property
+    def clusters_are_questions(self) -> bool:
+        """Whether some questions are equal, and nobody said what belongs together: then equal ones do."""
+        if any(question.cluster is not None for question in self.questions):
+            return False
+        return len({question.asked for question in self.questions}) < self.n
+
+    @cached_property
     def table(self) -> ScoreTable:
-        """The scores for the statistics: repeats that are one draw count once."""
+        """The scores for the statistics: repeats that are one draw count once, and equal questions are a cluster."""
         distinct = ((question, _distinct(question.draws)) for question in self.questions)
         return ScoreTable(
             tuple(
@@ -160,7 +176,7 @@ class Measurement:
                     question.question,
                     tuple(draw.score for draw in draws),
                     tuple(draw.failed is not None for draw in draws),
-                    question.cluster,
+                    question.asked if self.clusters_are_questions else question.cluster,
                 )
                 for question, draws in distinct
             )
@@ -206,6 +222,16 @@ class Measurement:
         """How many of the repeats are draws of their own."""
         outputs = [[draw.output for draw in _distinct(question.draws)] for question in self.questions]
         return distinct_draws(len(self.draws), outputs)
+
+    @property
+    def oldest(self) -> float | None:
+        """When the oldest of its draws was bought, in Unix seconds; None where that is not known."""
+        return min((draw.oldest for draw in self.draws if draw.oldest is not None), default=None)
+
+    @property
+    def newest(self) -> float | None:
+        """When the newest of its draws was bought, in Unix seconds; None where that is not known."""
+        return max((draw.newest for draw in self.draws if draw.newest is not None), default=None)
 
     @property
     def n(self) -> int:

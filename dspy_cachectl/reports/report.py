@@ -58,12 +58,13 @@ class EvalReport(Measurement, Shown):
         with open_snapshot(Path(self.path)) as reader:
             yield from map(decode, reader.rows())
 
-    def compare(self, other: EvalReport, *, smallest_difference: float = 0.05) -> Comparison:
+    def compare(self, other: EvalReport, *, smallest_difference: float | None = None) -> Comparison:
         """Compare another report with this one, its baseline, question by question.
 
         Args:
             other: The candidate. `a.compare(b)` asks whether b is better than a.
-            smallest_difference: The smallest difference that matters, in units of the score.
+            smallest_difference: The smallest difference that matters, in units of the score; None for a twentieth
+                of the scale.
 
         Raises:
             ConfigurationError: If no question is in both.

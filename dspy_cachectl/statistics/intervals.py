@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dspy_cachectl.statistics.quantiles import check_level, needed, two_sided_t
-from dspy_cachectl.statistics.scores import ScoreTable
+from dspy_cachectl.statistics.scores import ScoreTable, are_ends
 from dspy_cachectl.statistics.variance import StandardError, standard_error
 
 MANY_QUESTIONS = 100
 """Below about this many questions the central limit theorem is not to be relied on (Bowyer et al.)."""
-ENOUGH_SPREAD = 10.0
-"""Nor where p(1-p)n is below this: too few failures, or too few successes."""
-MANY_CLUSTERS = 20
-"""Below this many clusters the clustered standard error is itself uncertain."""
+MUCH_SKEWNESS = 0.04
+"""Nor where the squared skewness is above this times n: few scores far from the others decide the mean."""
+FEW_DEGREES = 5.0
+"""Below this many degrees of freedom the clustered standard error is itself uncertain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,7 @@ class Interval:
         method: How it was computed, in words.
         units: How many independent questions, or clusters, it rests on.
         caveats: Why its coverage may not be the nominal one, a sentence each; empty where nothing is known.
+        doubtful: Whether the scores themselves show it, and not their small number alone: no verdict rests on it.
     """
 
     low: float
@@ -36,6 +38,7 @@ class Interval:
     method: str
     units: int
     caveats: tuple[str, ...] = ()
+    doubtful: bool = False
 
     @property
     def width(self) -> float:
@@ -46,16 +49,34 @@ class Interval:
         return self.low <= value <= self.high
 
 
+@dataclass(frozen=True, slots=True)
+class Doubts:
+    """Why an interval may not cover what it says.
+
+    Attributes:
+        few: That there are few questions, in a sentence; empty where there are many.
+        seen: What the scores themselves show, a sentence each.
+    """
+
+    few: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """All of them."""
+        return self.few + self.seen
+
+
 def mean_interval(table: ScoreTable, *, level: float = 0.95) -> Interval:
     """The interval of the mean score, by the method that holds for the scores at hand.
 
-    - Scores of 0 and 1, one draw per question, no clusters: Wilson.
+    - Passed or failed, all draws of a question alike, no clusters: Wilson.
     - Every question scored the same: what n equal questions allow (`rule_of_three`).
-    - Otherwise t(n-1) of the mean of per-question means (Miller, arXiv 2411.00640), with clusters
-      t(C-1) of the clustered standard error.
-    - Where that is in doubt (see `MANY_QUESTIONS`, `ENOUGH_SPREAD`, `MANY_CLUSTERS`; Bowyer et al., arXiv
-      2503.01747) and the scores lie in [0, 1]: Wilson with the effective number of questions. The t interval
-      of 20 questions with a mean of 0.97 covers 73 to 85% instead of 95%; this one 97%.
+    - Otherwise t of the mean of per-question means (Miller, arXiv 2411.00640), with n - 1 degrees of freedom, or those
+      of the clusters (see `clustered_standard_error`).
+    - Where that is in doubt (see `doubts`; Bowyer et al., arXiv 2503.01747), or there are few clusters, and the ends of
+      the scale are known: Wilson with the effective number of questions. The t interval of 20 questions with a mean
+      of 0.97 covers 73 to 85% instead of 95%; this one 97%.
 
     Args:
         table: The scores, n questions.
@@ -69,28 +90,30 @@ def mean_interval(table: ScoreTable, *, level: float = 0.95) -> Interval:
         MissingExtraError: scipy is not installed.
     """
     check_level(level)
-    if table.is_binary and table.is_single and table.clusters is None:
-        return wilson_interval(round(math.fsum(table.means)), table.n, level=level)
+    ends = table.score_range
+    if table.clusters is None and are_ends(ends, table.means):
+        passed = sum(mean == ends[1] for mean in table.means)
+        return wilson_interval(passed, table.n, level=level, ends=ends)
     error = standard_error(table)
     if error.units < 2 or error.value == 0.0:
-        return equal_scores_interval(table.mean, error.units, table.score_range, level=level)
-    in_unit_range = table.score_range == (0.0, 1.0)
-    caveats = doubts(error, table.n, table.mean if in_unit_range else None)
-    if caveats and in_unit_range:
-        return effective_wilson_interval(table.mean, error, level=level, caveats=caveats)
-    return t_interval(table.mean, error, level=level, caveats=caveats)
+        return equal_scores_interval(table.mean, error.units, ends, level=level)
+    found = doubts(error, table.means, "the mean")
+    is_bounded = ends == (0.0, 1.0) or table.is_binary
+    if is_bounded and (found.all or error.units < MANY_QUESTIONS):
+        return effective_wilson_interval(table.mean, error, level=level, ends=ends, found=found)
+    return t_interval(table.mean, error, level=level, found=found)
 
 
-def t_interval(mean: float, error: StandardError, *, level: float = 0.95, caveats: tuple[str, ...] = ()) -> Interval:
-    """The interval mean +- t * SE, with one degree of freedom less than there are independent units.
+def t_interval(mean: float, error: StandardError, *, level: float = 0.95, found: Doubts = Doubts()) -> Interval:
+    """The interval mean +- t * SE, with the degrees of freedom of the standard error.
 
-    Source: Miller, arXiv 2411.00640; t(C-1) for clusters as in Cameron & Miller, J. Human Resources 50 (2015).
+    Source: Miller, arXiv 2411.00640; for clusters Bell & McCaffrey, Survey Methodology 28 (2002).
 
     Args:
         mean: The estimate.
         error: Its standard error, in the same units, of at least two independent units.
         level: The nominal coverage, in (0, 1).
-        caveats: Handed on to the interval.
+        found: What is to be said of the interval.
 
     Returns:
         The interval.
@@ -98,12 +121,20 @@ def t_interval(mean: float, error: StandardError, *, level: float = 0.95, caveat
     Raises:
         MissingExtraError: scipy is not installed.
     """
-    method = f"t({error.units - 1})" if error.clusters is None else f"cluster-robust t({error.units - 1})"
-    half = two_sided_t(level, error.units - 1) * error.value
-    return Interval(low=mean - half, high=mean + half, level=level, method=method, units=error.units, caveats=caveats)
+    method = f"t({error.degrees:.4g})" if error.clusters is None else f"cluster-robust t({error.degrees:.3g})"
+    half = two_sided_t(level, error.degrees) * error.value
+    return Interval(
+        low=mean - half,
+        high=mean + half,
+        level=level,
+        method=method,
+        units=error.units,
+        caveats=found.all,
+        doubtful=bool(found.seen),
+    )
 
 
-def wilson_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
+def wilson_interval(successes: int, n: int, *, level: float = 0.95, ends: tuple[float, float] = (0.0, 1.0)) -> Interval:
     """The score interval of a proportion.
 
     centre (p + z^2/2n) / (1 + z^2/n), half-width z sqrt(p(1-p)/n + z^2/4n^2) / (1 + z^2/n): Wilson, J. Am.
@@ -113,51 +144,64 @@ def wilson_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
         successes: How many of the questions passed.
         n: The number of questions, one draw each.
         level: The nominal coverage, in (0, 1).
+        ends: What failing and passing score.
 
     Returns:
-        The interval, within [0, 1].
+        The interval, within the scale.
 
     Raises:
         MissingExtraError: scipy is not installed.
     """
     test = needed("scipy.stats", "a Wilson interval").binomtest(successes, n)
     found = test.proportion_ci(confidence_level=level, method="wilson")
-    return Interval(low=float(found.low), high=float(found.high), level=level, method="Wilson", units=n)
+    low, size = ends[0], ends[1] - ends[0]
+    return Interval(
+        low=low + size * float(found.low), high=low + size * float(found.high), level=level, method="Wilson", units=n
+    )
 
 
 def effective_wilson_interval(
-    mean: float, error: StandardError, *, level: float = 0.95, caveats: tuple[str, ...] = ()
+    mean: float,
+    error: StandardError,
+    *,
+    level: float = 0.95,
+    ends: tuple[float, float] = (0.0, 1.0),
+    found: Doubts = Doubts(),
 ) -> Interval:
-    """Wilson's interval for a mean of scores in [0, 1] that are no plain coin flips.
+    """Wilson's interval for a mean of scores on a scale with two ends that are no plain coin flips.
 
-    The number of questions is replaced by the effective one, m(1-m)/SE^2, and the normal quantile by t's.
-    Repeats, partial credit and clusters are in SE. Sources: Kott, Survey Methodology 43 (2017);
+    For a scale of 0 to 1, the number of questions is replaced by the effective one, m(1-m)/SE^2, and the normal
+    quantile by t's. Repeats, partial credit and clusters are in SE. Sources: Kott, Survey Methodology 43 (2017);
     Franco et al., J. Survey Statistics and Methodology 7 (2019), who recommend it for clustered samples.
 
     Args:
-        mean: The mean score, in (0, 1).
+        mean: The mean score, between the ends.
         error: Its standard error, finite and above 0.
         level: The nominal coverage, in (0, 1).
-        caveats: Handed on to the interval.
+        ends: The ends of the scale.
+        found: What is to be said of the interval.
 
     Returns:
-        The interval, within [0, 1].
+        The interval, within the scale.
 
     Raises:
         MissingExtraError: scipy is not installed.
     """
-    effective = mean * (1.0 - mean) / error.value**2
-    t = two_sided_t(level, error.units - 1)
+    lowest, size = ends[0], ends[1] - ends[0]
+    share, spread = (mean - lowest) / size, error.value / size
+    effective = share * (1.0 - share) / spread**2
+    t = two_sided_t(level, error.degrees)
     shrink = 1.0 + t * t / effective
-    centre = (mean + t * t / (2.0 * effective)) / shrink
-    half = t * math.sqrt(error.value**2 + (t / (2.0 * effective)) ** 2) / shrink
+    centre = (share + t * t / (2.0 * effective)) / shrink
+    half = t * math.sqrt(spread**2 + (t / (2.0 * effective)) ** 2) / shrink
     return Interval(
-        low=max(0.0, centre - half),
-        high=min(1.0, centre + half),
+        low=lowest + size * max(0.0, centre - half),
+        high=lowest + size * min(1.0, centre + half),
         level=level,
         method=f"Wilson, effective n = {effective:.1f}",
         units=error.units,
-        caveats=caveats,
+        caveats=found.all,
+        doubtful=bool(found.seen),
     )
 
 
@@ -190,48 +234,62 @@ def equal_scores_interval(
         level: The nominal coverage, in (0, 1).
 
     Returns:
-        [mean - 3/n (mean - lowest), mean + 3/n (highest - mean)], flagged.
+        [mean - 3/n (mean - lowest), mean + 3/n (highest - mean)], flagged where n is small or the range unknown.
     """
     share = rule_of_three(units, level=level)
     lowest, highest = score_range
+    caveats: tuple[str, ...] = ()
     if units < 2:
-        caveat = "one question, or one cluster, says nothing of the spread"
-    else:
-        caveat = f"all {units} questions or clusters scored the same, so their spread cannot be estimated"
+        caveats = ("one question, or one cluster, says nothing of the spread",)
+    elif units < MANY_QUESTIONS:
+        caveats = (f"all {units} questions or clusters scored the same, so their spread cannot be estimated",)
     if lowest == highest:
         lowest, highest = -math.inf, math.inf
-        caveat += ", nor is the range of the scores known"
+        caveats = (*caveats, "all scored the same, and the range of the scores is not known")
     return Interval(
         low=mean - share * (mean - lowest),
         high=mean + share * (highest - mean),
         level=level,
-        method="rule of three",
+        method=f"rule of three: all {units} scored the same",
         units=units,
-        caveats=(caveat,),
+        caveats=caveats,
     )
 
 
-def doubts(error: StandardError, n: int, mean: float | None) -> tuple[str, ...]:
-    """Why the central limit theorem may not hold for a mean, a sentence each.
+def doubts(error: StandardError, values: Sequence[float], what: str) -> Doubts:
+    """Why the central limit theorem may not hold for a mean.
 
-    Source: Bowyer et al., arXiv 2503.01747, for the number of questions.
+    Source for the number of questions: Bowyer et al., arXiv 2503.01747. What t's coverage loses to first order is
+    in proportion to the squared skewness over n (Hall, The Bootstrap and Edgeworth Expansion (1992), section 2.6);
+    for passes and failures that is (1 - 4p(1-p)) / (p(1-p)n).
 
     Args:
         error: The standard error of the mean.
-        n: The number of questions.
-        mean: The mean score, if the scores lie in [0, 1], else None.
+        values: One value per question, shape (n,).
+        what: What their mean is called.
 
     Returns:
-        The caveats; empty where there are enough questions, clusters, successes and failures.
+        The doubts; none where there are enough questions and clusters, and no few values decide.
     """
-    found = []
-    if n < MANY_QUESTIONS:
-        found.append(f"{n} questions are few: below about {MANY_QUESTIONS} an interval may cover less than it says")
-    if mean is not None and mean * (1.0 - mean) * n < ENOUGH_SPREAD:
-        found.append(
-            f"the mean {mean:.3g} is close to the end of the scale: p(1-p)n = {mean * (1.0 - mean) * n:.1f}, "
-            f"and below about {ENOUGH_SPREAD:.0f} an interval may cover less than it says"
+    n = len(values)
+    few = f"{n} questions are few: below about {MANY_QUESTIONS} an interval may cover less than it says"
+    seen = []
+    if _squared_skewness(values) > MUCH_SKEWNESS * n:
+        seen.append(f"few questions far from the others decide {what}: the interval may cover less than it says")
+    if error.clusters is not None and error.degrees < FEW_DEGREES:
+        seen.append(
+            f"{error.clusters} clusters of these sizes are worth {error.degrees:.1f} degrees of freedom: below about "
+            f"{FEW_DEGREES:.0f} their spread is uncertain"
         )
-    if error.clusters is not None and error.clusters < MANY_CLUSTERS:
-        found.append(f"{error.clusters} clusters are few: below about {MANY_CLUSTERS} their spread is uncertain")
-    return tuple(found)
+    return Doubts((few,) if n < MANY_QUESTIONS else (), tuple(seen))
+
+
+def _squared_skewness(values: Sequence[float]) -> float:
+    mean = math.fsum(values) / len(values)
+    residuals = [value - mean for value in values]
+    scale = max(map(abs, residuals))
+    if scale == 0.0:
+        return 0.0
+    square = math.fsum((residual / scale) ** 2 for residual in residuals) / len(values)
+    cube = math.fsum((residual / scale) ** 3 for residual in residuals) / len(values)
+    return cube**2 / square**3

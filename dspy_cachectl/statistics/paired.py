@@ -8,15 +8,30 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.statistics.intervals import Interval, doubts, equal_scores_interval, t_interval
-from dspy_cachectl.statistics.quantiles import check_level, needed, two_sided_quantile, two_sided_t_test
-from dspy_cachectl.statistics.scores import QuestionScores, ScoreTable, sample_variance
+from dspy_cachectl.statistics.intervals import (
+    Doubts,
+    Interval,
+    doubts,
+    equal_scores_interval,
+    rule_of_three,
+    t_interval,
+    wilson_interval,
+)
+from dspy_cachectl.statistics.quantiles import (
+    check_level,
+    needed,
+    spread_of_error,
+    two_sided_quantile,
+    two_sided_t_test,
+)
+from dspy_cachectl.statistics.scores import QuestionScores, ScoreTable, are_ends, range_of, sample_variance
 from dspy_cachectl.statistics.variance import StandardError, standard_error_of, within_variance
 from dspy_cachectl.statistics.verdicts import PairedComparison
 
 FEW_DIFFERENCES = 10
 """With fewer questions than this on which the two differ, a t test rests on next to nothing."""
 
+_TWENTIETH = 0.05
 _ROUNDING = 1e-12
 # With no wins and no losses, the observed difference is itself a root, and not the one that is looked for.
 _NUDGE = 1e-9
@@ -26,19 +41,20 @@ def compare_paired(
     baseline: ScoreTable,
     candidate: ScoreTable,
     *,
-    smallest_difference: float = 0.05,
+    smallest_difference: float | None = None,
     level: float = 0.95,
 ) -> PairedComparison:
     """Is the candidate better than the baseline, on the same questions?
 
-    d_i = sbar_i^B - sbar_i^A, SE_d = sqrt(S^2(d_i) / n), t(n-1), or clustered with t(C-1): Miller, arXiv
-    2411.00640, section 4. Scores of 0 and 1 with one draw each and no clusters: mid-p McNemar with Tango's
-    interval. For the verdict see `verdict_of`.
+    d_i = sbar_i^B - sbar_i^A, SE_d = sqrt(S^2(d_i) / n), t(n-1), or clustered: Miller, arXiv 2411.00640, section 4.
+    Passed or failed, all draws of a question alike, and no clusters: mid-p McNemar with Tango's interval. For the
+    verdict see `verdict_of`.
 
     Args:
         baseline: The scores of program A. Questions pair by their ids, in whatever order they come.
         candidate: The scores of program B.
-        smallest_difference: d, the smallest difference that matters, in units of the score, above 0.
+        smallest_difference: d, the smallest difference that matters, in units of the score, above 0; None for a
+            twentieth of the scale, which is 0.05 where scores lie in [0, 1].
         level: The nominal coverage of the interval, in (0, 1); a p-value is significant below 1 - level.
 
     Returns:
@@ -50,17 +66,25 @@ def compare_paired(
         MissingExtraError: scipy is not installed.
     """
     check_level(level)
-    if not (math.isfinite(smallest_difference) and smallest_difference > 0.0):
+    if smallest_difference is not None and not (math.isfinite(smallest_difference) and smallest_difference > 0.0):
         raise ConfigurationError(
             f"smallest_difference must be above 0, in units of the score (say 0.05), not {smallest_difference!r}"
         )
     a, b, only_a, only_b = pair(baseline, candidate)
+    ends = range_of(end for table in (a, b) for end in table.score_range)
+    reach = ends[1] - ends[0]
     differences = [_minus(after, before) for before, after in zip(a.means, b.means, strict=True)]
     wins = sum(difference > 0.0 for difference in differences)
     losses = sum(difference < 0.0 for difference in differences)
     error = standard_error_of(differences, a.clusters)
     difference = _minus(b.mean, a.mean)
-    test, p_value, interval = _test(a, b, difference, error, wins=wins, losses=losses, level=level)
+    if error.clusters is None and are_ends(ends, (*a.means, *b.means)):
+        test, p_value = "mid-p McNemar", mid_p_mcnemar(wins, losses)
+        interval = tango_interval(wins, losses, a.n, level=level, size=reach)
+        planning, planning_range = _discordance(wins + losses, a.n, error, reach=reach, level=level)
+    else:
+        test, p_value, interval = _test(differences, difference, error, reach=reach, level=level)
+        planning, planning_range = _planning_error(error, interval, difference)
     within_a, within_b = within_variance(a), within_variance(b)
     between = None
     if within_a is not None and within_b is not None and a.n > 1:
@@ -76,7 +100,8 @@ def compare_paired(
         unpaired_error=math.hypot(
             standard_error_of(a.means, a.clusters).value, standard_error_of(b.means, a.clusters).value
         ),
-        planning_error=_planning_error(error, interval, difference),
+        planning_error=planning,
+        planning_range=planning_range,
         interval=interval,
         p_value=p_value,
         test=test,
@@ -88,7 +113,8 @@ def compare_paired(
         within_candidate=within_b,
         repeats_baseline=a.repeats,
         repeats_candidate=b.repeats,
-        smallest_difference=smallest_difference,
+        smallest_difference=_TWENTIETH * (reach or 1.0) if smallest_difference is None else smallest_difference,
+        unseen=0.0 if test == "mid-p McNemar" else rule_of_three(error.units, level=level) * reach,
     )
 
 
@@ -144,32 +170,20 @@ def correlation(first: Sequence[float], second: Sequence[float]) -> float | None
 
 
 def _test(
-    a: ScoreTable,
-    b: ScoreTable,
-    difference: float,
-    error: StandardError,
-    *,
-    wins: int,
-    losses: int,
-    level: float,
+    differences: Sequence[float], difference: float, error: StandardError, *, reach: float, level: float
 ) -> tuple[str, float, Interval]:
-    binary = a.is_binary and b.is_binary and a.is_single and b.is_single
-    if binary and error.clusters is None:
-        return "mid-p McNemar", mid_p_mcnemar(wins, losses), tango_interval(wins, losses, a.n, level=level)
     if error.units < 2 or error.value == 0.0:
-        low = min(a.score_range[0], b.score_range[0])
-        high = max(a.score_range[1], b.score_range[1])
-        reach = high - low
         interval = equal_scores_interval(difference, error.units, (-reach, reach), level=level)
         # The mid-p of a sign test in which all units agree: 2 * 0.5^n - 0.5^n.
         return "sign", 1.0 if difference == 0.0 else 0.5**error.units, interval
-    caveats = list(doubts(error, a.n, None))
-    if wins + losses < FEW_DIFFERENCES:
-        questions = "question" if wins + losses == 1 else "questions"
-        caveats.append(f"the two differ on {wins + losses} {questions} only")
+    found = doubts(error, differences, "the difference")
+    changed = sum(value != 0.0 for value in differences)
+    if changed < FEW_DIFFERENCES:
+        seen = f"the two differ on {changed} {'question' if changed == 1 else 'questions'} only"
+        found = Doubts(found.few, (*found.seen, seen))
     name = "paired t" if error.clusters is None else "cluster-robust paired t"
-    p_value = two_sided_t_test(difference / error.value, error.units - 1)
-    return name, p_value, t_interval(difference, error, level=level, caveats=tuple(caveats))
+    p_value = two_sided_t_test(difference / error.value, error.degrees)
+    return name, p_value, t_interval(difference, error, level=level, found=found)
 
 
 def _minus(after: float, before: float) -> float:
@@ -177,12 +191,24 @@ def _minus(after: float, before: float) -> float:
     return 0.0 if math.isclose(after, before, rel_tol=_ROUNDING) else after - before
 
 
-def _planning_error(error: StandardError, interval: Interval, difference: float) -> float:
+def _planning_error(error: StandardError, interval: Interval, difference: float) -> tuple[float, tuple[float, float]]:
+    if error.units >= 2 and error.value > 0.0:
+        low, high = spread_of_error(interval.level, error.degrees)
+        return error.value, (low * error.value, high * error.value)
     # A spread of 0 among n questions does not promise one of 0 among the next n; its interval says how much.
-    if error.units < 2 or error.value > 0.0:
-        return error.value
     half = max(interval.high - difference, difference - interval.low)
-    return half / two_sided_quantile(interval.level)
+    most = half / two_sided_quantile(interval.level)
+    return most, (0.0, most)
+
+
+def _discordance(
+    changed: int, n: int, error: StandardError, *, reach: float, level: float
+) -> tuple[float, tuple[float, float]]:
+    # One question's difference is the size of the scale or nothing, so its variance is at most the share of those that
+    # differ, and that share has an interval. With none, or all the same, that is all that is known.
+    share = wilson_interval(changed, n, level=level)
+    low, high = (reach * math.sqrt(end / n) for end in (share.low, share.high))
+    return (error.value if 0.0 < error.value < math.inf else high), (low, high)
 
 
 def _cluster(before: QuestionScores, after: QuestionScores) -> Hashable | None:
@@ -218,7 +244,7 @@ def mid_p_mcnemar(wins: int, losses: int) -> float:
     return min(1.0, float(2.0 * binom.cdf(fewer, discordant, 0.5) - binom.pmf(fewer, discordant, 0.5)))
 
 
-def tango_interval(wins: int, losses: int, n: int, *, level: float = 0.95) -> Interval:
+def tango_interval(wins: int, losses: int, n: int, *, level: float = 0.95, size: float = 1.0) -> Interval:
     """The score interval of the difference of two paired proportions, (wins - losses) / n.
 
     The differences d at which |wins - losses - n d| / sqrt(n (2 q(d) + d (1 - d))) is at most z, q(d) the
@@ -230,9 +256,10 @@ def tango_interval(wins: int, losses: int, n: int, *, level: float = 0.95) -> In
         losses: The number of questions that only the baseline passed.
         n: The number of questions.
         level: The nominal coverage, in (0, 1).
+        size: The difference between passing and failing, in units of the score.
 
     Returns:
-        The interval, within [-1, 1].
+        The interval, within [-size, size].
 
     Raises:
         MissingExtraError: scipy is not installed.
@@ -248,7 +275,7 @@ def tango_interval(wins: int, losses: int, n: int, *, level: float = 0.95) -> In
 
     low = -1.0 if losses == n else float(find(beyond, -1.0, observed - _NUDGE))
     high = 1.0 if wins == n else float(find(beyond, observed + _NUDGE, 1.0))
-    return Interval(low=low, high=high, level=level, method="Tango", units=n)
+    return Interval(low=size * low, high=size * high, level=level, method="Tango", units=n)
 
 
 def _score_variance(wins: int, losses: int, n: int, difference: float) -> float:

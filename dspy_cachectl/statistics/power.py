@@ -6,24 +6,32 @@ import math
 from collections.abc import Sequence
 
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.statistics.quantiles import NORMAL, check_level, two_sided_quantile
+from dspy_cachectl.statistics.quantiles import NORMAL, check_level, needed, two_sided_quantile, two_sided_t
 
 POWER = 0.8
 """The power for which differences are called detectable: a true one is found four times in five."""
 
+# From here on the normal distribution is within a ten-thousandth.
+_MANY_DEGREES = 10_000.0
 
-def detectable_multiple(*, level: float = 0.95, power: float = POWER) -> float:
-    """How many standard errors a difference must measure to be found: z_{a/2} + z_b, 2.80 at 95% and 80%.
+
+def detectable_multiple(*, degrees: float = math.inf, level: float = 0.95, power: float = POWER) -> float:
+    """How many standard errors a difference must measure to be found by a t test.
+
+    The noncentrality at which t exceeds its two-sided quantile with this power: z_{a/2} + z_b, 2.80 at 95% and 80%,
+    where the degrees of freedom are many, 3.15 for 9 of them, and more for fewer.
 
     Args:
+        degrees: The degrees of freedom of the standard error, above 0; infinite where it is known.
         level: One minus the type I error of the two-sided test, in (0, 1).
         power: The probability of finding the difference, in (0, 1).
 
     Returns:
-        The multiple, without a unit.
+        The multiple, without a unit; infinite where there are no degrees of freedom.
 
     Raises:
         ConfigurationError: `level` or `power` is no probability, or the power is below the type I error.
+        MissingExtraError: scipy is not installed.
     """
     check_level(level)
     check_level(power, "power")
@@ -32,7 +40,12 @@ def detectable_multiple(*, level: float = 0.95, power: float = POWER) -> float:
         raise ConfigurationError(
             f"a power of {power!r} is below the type I error of a test at {level!r}; use 0.8 or more"
         )
-    return multiple
+    if degrees <= 0.0:
+        return math.inf
+    if degrees > _MANY_DEGREES:
+        return multiple
+    special = needed("scipy.special", "a detectable difference")
+    return float(special.nctdtrinc(degrees, 1.0 - power, two_sided_t(level, degrees)))
 
 
 def difference_variance(
@@ -61,9 +74,10 @@ def difference_variance(
 
 
 def sample_size(difference: float, *, variance: float, level: float = 0.95, power: float = POWER) -> int:
-    """How many questions show a true difference: n = (z_{a/2} + z_b)^2 * variance / difference^2.
+    """How many questions show a true difference: n = m^2 * variance / difference^2, m as in `detectable_multiple`.
 
-    Source: Miller, arXiv 2411.00640, section 5. With clusters, multiply `variance` by the design effect.
+    Source: Miller, arXiv 2411.00640, section 5, with t(n - 1) in place of the normal distribution: with 10 questions
+    or 20 the spread is itself an estimate. With clusters, multiply `variance` by the design effect.
 
     Args:
         difference: The smallest difference worth finding, in units of the score, not 0.
@@ -83,43 +97,32 @@ def sample_size(difference: float, *, variance: float, level: float = 0.95, powe
         )
     if not (math.isfinite(variance) and variance >= 0.0):
         raise ConfigurationError(f"the variance must be finite and not negative, not {variance!r}")
-    needed = (detectable_multiple(level=level, power=power) / difference) ** 2 * variance
-    return max(2, math.ceil(needed))
+    return questions_needed(variance / difference**2, level=level, power=power)
 
 
-def minimal_detectable_effect(error: float, *, level: float = 0.95, power: float = POWER) -> float:
-    """The smallest true difference that a comparison with this standard error finds with this power.
-
-    (z_{a/2} + z_b) * SE, which is 2.80 SE at 95% and 80%: Miller, arXiv 2411.00640, section 5.
+def questions_needed(ratio: float, *, per_degree: float = 1.0, level: float = 0.95, power: float = POWER) -> int:
+    """The least n at which sqrt(n / ratio) is as large as `detectable_multiple` with that n's degrees of freedom.
 
     Args:
-        error: The standard error of the difference, in units of the score; infinite if unknown.
+        ratio: The variance of one question's difference over the squared difference to find.
+        per_degree: How many questions make one independent unit: 1, or as many as clusters need.
         level: One minus the type I error of the two-sided test, in (0, 1).
         power: The probability of finding the difference, in (0, 1).
 
     Returns:
-        The difference, in units of the score.
-
-    Raises:
-        ConfigurationError: A level or power that is no probability.
+        The number of questions in all, at least 2.
     """
-    return detectable_multiple(level=level, power=power) * error
+    n = max(2, math.ceil(detectable_multiple(level=level, power=power) ** 2 * ratio))
 
+    def is_enough(n: int) -> bool:
+        multiple = detectable_multiple(degrees=n / per_degree - 1.0, level=level, power=power)
+        return multiple**2 * ratio <= n
 
-def questions_needed(n: int, error: float, target_error: float) -> int:
-    """How many questions bring a standard error down to a target: n (SE / target)^2.
-
-    Clusters are in the standard error, so this holds for them as long as they keep their size.
-
-    Args:
-        n: The number of questions now.
-        error: The standard error with them, finite, in any unit.
-        target_error: The standard error wanted, in the same unit, above 0.
-
-    Returns:
-        The number of questions in all.
-    """
-    return math.ceil(n * (error / target_error) ** 2)
+    while not is_enough(n):
+        n += max(1, n // 100)
+    while n > 2 and is_enough(n - 1):
+        n -= 1
+    return n
 
 
 def repeats_needed(n: int, *, limit_error: float, within: float, target_error: float) -> int | None:

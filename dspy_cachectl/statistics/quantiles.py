@@ -38,6 +38,17 @@ def two_sided_t(level: float, degrees: float) -> float:
     return float(needed("scipy.special", "a t interval").stdtrit(degrees, 1.0 - (1.0 - level) / 2.0))
 
 
+def spread_of_error(level: float, degrees: float) -> tuple[float, float]:
+    """By how much the true standard error may differ from one estimated with this many degrees of freedom.
+
+    Returns:
+        The two factors sqrt(degrees / chi^2) between which it lies with probability `level`, for normal values.
+    """
+    chi2 = needed("scipy.special", "the range of a standard error").chdtri
+    tail = (1.0 - level) / 2.0
+    return math.sqrt(degrees / float(chi2(degrees, tail))), math.sqrt(degrees / float(chi2(degrees, 1.0 - tail)))
+
+
 def two_sided_t_test(statistic: float, degrees: float) -> float:
     """The probability that Student's t is at least as far from 0 as `statistic`."""
     return min(1.0, 2.0 * float(needed("scipy.special", "a t test").stdtr(degrees, -abs(statistic))))

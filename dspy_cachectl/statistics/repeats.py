@@ -63,7 +63,7 @@ def pass_at_k(table: ScoreTable, k: int) -> float:
         k: How many draws one may try, at least 1.
 
     Returns:
-        A probability; NaN where a question has fewer than k draws.
+        A probability; NaN where a question has fewer than k draws, or it is not known what score passes.
 
     Raises:
         ConfigurationError: `k` is below 1.
@@ -81,7 +81,7 @@ def pass_hat_k(table: ScoreTable, k: int) -> float:
         k: How many draws must all pass, at least 1.
 
     Returns:
-        A probability; NaN where a question has fewer than k draws.
+        A probability; NaN where a question has fewer than k draws, or it is not known what score passes.
 
     Raises:
         ConfigurationError: `k` is below 1.
@@ -131,10 +131,12 @@ def _repeated(table: ScoreTable) -> list[QuestionScores]:
 def _over_questions(table: ScoreTable, k: int, rate: Callable[[int, int], float]) -> float:
     if k < 1:
         raise ConfigurationError(f"k must be at least 1, not {k!r}")
-    if any(len(row.scores) < k for row in table.questions):
+    passing = table.score_range[1]
+    if any(len(row.scores) < k for row in table.questions) or not (passing == 1.0 or table.is_binary):
         return math.nan
     return (
-        math.fsum(rate(len(row.scores), sum(score >= 1.0 for score in row.scores)) for row in table.questions) / table.n
+        math.fsum(rate(len(row.scores), sum(score >= passing for score in row.scores)) for row in table.questions)
+        / table.n
     )
 
 

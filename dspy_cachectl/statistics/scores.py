@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -104,21 +104,14 @@ class ScoreTable:
         return tuple(row.cluster for row in self.questions)
 
     @cached_property
-    def is_single(self) -> bool:
-        """Whether every question has exactly one draw."""
-        return all(len(row.scores) == 1 for row in self.questions)
+    def score_range(self) -> tuple[float, float]:
+        """(0, 1) where every score lies within it, else the lowest and the highest score seen."""
+        return range_of(score for row in self.questions for score in row.scores)
 
     @cached_property
     def is_binary(self) -> bool:
-        """Whether every score is 0 or 1."""
-        return all({0.0, 1.0}.issuperset(row.scores) for row in self.questions)
-
-    @cached_property
-    def score_range(self) -> tuple[float, float]:
-        """(0, 1) where every score lies within it, else the lowest and the highest score seen."""
-        low = min(min(row.scores) for row in self.questions)
-        high = max(max(row.scores) for row in self.questions)
-        return (0.0, 1.0) if low >= 0.0 and high <= 1.0 else (low, high)
+        """Whether every score says passed or failed, by whichever two numbers: 0 and 1, 0 and 100, -1 and 1."""
+        return are_ends(self.score_range, (score for row in self.questions for score in row.scores))
 
     def without_failures(self) -> ScoreTable | None:
         """The same table without failed draws, and without the questions of which none is left; None without any."""
@@ -129,6 +122,20 @@ class ScoreTable:
             if scores:
                 kept.append(QuestionScores(row.question, scores, cluster=row.cluster))
         return ScoreTable(tuple(kept)) if kept else None
+
+
+def range_of(scores: Iterable[float]) -> tuple[float, float]:
+    """(0, 1) where all of some scores lie within it, else the lowest and the highest of them."""
+    low, high = math.inf, -math.inf
+    for score in scores:
+        low, high = min(low, score), max(high, score)
+    return (0.0, 1.0) if low >= 0.0 and high <= 1.0 else (low, high)
+
+
+def are_ends(ends: tuple[float, float], scores: Iterable[float]) -> bool:
+    """Whether scores take two values only, the ends of a scale that begins or ends at 0, or has it in its middle."""
+    low, high = ends
+    return low < high and (0.0 in ends or low == -high) and set(ends).issuperset(scores)
 
 
 def sample_variance(values: Sequence[float]) -> float:

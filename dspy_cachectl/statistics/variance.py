@@ -22,8 +22,9 @@ class StandardError:
         value: The standard error: clustered where the questions are. Infinite where one question, or one
             cluster, leaves nothing to estimate it from.
         independent: What it would be if the questions were independent of each other.
-        units: How many independent units it rests on: clusters, or questions. The t of an interval has one
-            degree of freedom less.
+        units: How many independent units it rests on: clusters, or questions.
+        degrees: The degrees of freedom of the t of its interval: n - 1, or what clusters of these sizes leave (see
+            `clustered_standard_error`); 0 where there is one unit.
         clusters: The number of clusters C, or None.
         design_effect: (value / independent)^2, by how much clustering multiplies the variance; None without
             clusters, or where either error is 0 or infinite.
@@ -32,6 +33,7 @@ class StandardError:
     value: float
     independent: float
     units: int
+    degrees: float
     clusters: int | None = None
     design_effect: float | None = None
 
@@ -65,17 +67,20 @@ def standard_error_of(values: Sequence[float], clusters: Sequence[Hashable] | No
     independent = math.sqrt(sample_variance(values) / n) if n > 1 else math.inf
     independent = _clean(independent, values)
     if clusters is None:
-        return StandardError(value=independent, independent=independent, units=n)
+        return StandardError(value=independent, independent=independent, units=n, degrees=n - 1)
     return clustered_standard_error(values, clusters, independent)
 
 
 def clustered_standard_error(
     values: Sequence[float], clusters: Sequence[Hashable], independent: float
 ) -> StandardError:
-    """The cluster-robust standard error of a mean, with the correction for few clusters.
+    """The cluster-robust standard error of a mean, and its degrees of freedom, for clusters of any sizes.
 
-    SE_c = sqrt(C/(C-1) * sum_c (sum_{i in c} (x_i - xbar))^2) / n: Liang & Zeger, Biometrika 73 (1986);
-    Miller, arXiv 2411.00640, equation 4, times C/(C-1). Use it with t(C-1).
+    With w_c = n_c / n, the share of cluster c: SE_c = sqrt(sum_c (sum_{i in c} (x_i - xbar))^2 / (1 - w_c)) / n, which
+    is CR2 of a model with an intercept only, unbiased if questions are independent. Its degrees of freedom are
+    Satterthwaite's, 1 / (sum_c w_c^2 + sum_{c != e} q_c q_e), q_c = w_c^2 / (1 - w_c): C - 1 where all clusters are of
+    one size, and fewer the more a few of them dominate. Sources: Bell & McCaffrey, Survey Methodology 28 (2002);
+    Pustejovsky & Tipton, J. Business & Economic Statistics 36 (2018).
 
     Args:
         values: One value per question, shape (n,).
@@ -92,14 +97,20 @@ def clustered_standard_error(
         members.setdefault(cluster, []).append(value - mean)
     count = len(members)
     if count < 2:
-        return StandardError(value=math.inf, independent=independent, units=count, clusters=count)
-    squares = math.fsum(math.fsum(residuals) ** 2 for residuals in members.values())
-    value = _clean(math.sqrt(count / (count - 1) * squares) / n, values)
+        return StandardError(value=math.inf, independent=independent, units=count, degrees=0, clusters=count)
+    shares = [len(residuals) / n for residuals in members.values()]
+    squares = math.fsum(
+        math.fsum(residuals) ** 2 / (1.0 - share) for residuals, share in zip(members.values(), shares, strict=True)
+    )
+    parts = [share**2 / (1.0 - share) for share in shares]
+    crossed = math.fsum(parts) ** 2 - math.fsum(part**2 for part in parts)
+    value = _clean(math.sqrt(squares) / n, values)
     usable = 0.0 < independent < math.inf and value > 0.0
     return StandardError(
         value=value,
         independent=independent,
         units=count,
+        degrees=1.0 / (math.fsum(share**2 for share in shares) + crossed),
         clusters=count,
         design_effect=(value / independent) ** 2 if usable else None,
     )

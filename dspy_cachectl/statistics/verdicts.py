@@ -6,12 +6,11 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-from dspy_cachectl.statistics.intervals import Interval
+from dspy_cachectl.statistics.intervals import MANY_QUESTIONS, Interval
 from dspy_cachectl.statistics.power import (
     POWER,
     detectable_multiple,
     difference_variance,
-    minimal_detectable_effect,
     questions_needed,
     repeats_needed,
 )
@@ -33,6 +32,7 @@ class Needed:
 
     Attributes:
         questions: How many questions in all, the repeats as they are; None where it cannot be told.
+        questions_range: Between which that number lies, as the spread that it rests on is an estimate.
         repeats: How many draws per question and program, the questions as they are; None where no number of
             them is enough, or it cannot be told from one draw per question.
         target_error: The standard error of the difference that they reach, in units of the score.
@@ -40,6 +40,7 @@ class Needed:
     """
 
     questions: int | None
+    questions_range: tuple[int, int] | None
     repeats: int | None
     target_error: float
     sentence: str
@@ -59,6 +60,7 @@ class PairedComparison:
         error: The standard error of the difference, clustered where the questions are.
         unpaired_error: What it would be without pairing, sqrt(SE_A^2 + SE_B^2).
         planning_error: What plans rest on: `error`, or what the interval says where the spread is 0.
+        planning_range: Between which it lies, with the interval's level: an error is itself an estimate.
         interval: The confidence interval of the difference.
         p_value: The two-sided p-value.
         test: Where it comes from: "paired t", "cluster-robust paired t", "mid-p McNemar", or "sign" where
@@ -73,6 +75,8 @@ class PairedComparison:
         repeats_baseline: The harmonic mean of the baseline's number of draws per question.
         repeats_candidate: The candidate's.
         smallest_difference: d, the smallest difference that matters.
+        unseen: What differences that none of the questions showed may add to the mean difference: by the rule of
+            three a share 3/n of the questions may differ by the whole scale. 0 where the interval holds it.
     """
 
     n: int
@@ -84,6 +88,7 @@ class PairedComparison:
     error: StandardError
     unpaired_error: float
     planning_error: float
+    planning_range: tuple[float, float]
     interval: Interval
     p_value: float
     test: str
@@ -96,6 +101,7 @@ class PairedComparison:
     repeats_baseline: float
     repeats_candidate: float
     smallest_difference: float
+    unseen: float = 0.0
 
     @property
     def ties(self) -> int:
@@ -103,14 +109,25 @@ class PairedComparison:
         return self.n - self.wins - self.losses
 
     @property
+    def detectable_multiple(self) -> float:
+        """How many standard errors a difference must measure to be found with a probability of `POWER`."""
+        return detectable_multiple(degrees=self.error.degrees, level=self.interval.level)
+
+    @property
     def minimal_detectable_effect(self) -> float:
         """The smallest true difference that so many questions find with a probability of `POWER`."""
-        return minimal_detectable_effect(self.planning_error, level=self.interval.level)
+        return self.detectable_multiple * self.planning_error
+
+    @property
+    def minimal_detectable_range(self) -> tuple[float, float]:
+        """Between which it lies: the standard error that it rests on is itself an estimate."""
+        low, high = self.planning_range
+        return self.detectable_multiple * low, self.detectable_multiple * high
 
     @property
     def verdict(self) -> Verdict:
         """BETTER, WORSE, NO DIFFERENCE OF SIZE d, or INCONCLUSIVE (see `verdict_of`)."""
-        return verdict_of(self.interval, self.p_value, self.minimal_detectable_effect, self.smallest_difference)
+        return verdict_of(self.interval, self.p_value, self.smallest_difference, unseen=self.unseen)
 
     @property
     def verdict_text(self) -> str:
@@ -125,27 +142,28 @@ class PairedComparison:
         return needed_to_settle(self) if self.verdict is Verdict.INCONCLUSIVE else None
 
 
-def verdict_of(interval: Interval, p_value: float, effect: float, smallest_difference: float) -> Verdict:
+def verdict_of(interval: Interval, p_value: float, smallest_difference: float, *, unseen: float = 0.0) -> Verdict:
     """The verdict of a comparison.
 
-    BETTER or WORSE where the interval excludes 0 and the p-value says so too (they are two tests for McNemar,
-    and one for t). NO DIFFERENCE OF SIZE d where the interval lies within (-d, d), and the comparison could
-    have seen d: its minimal detectable effect is at most d. Else INCONCLUSIVE: what is
-    not significant is not shown to be absent (Altman & Bland, BMJ 311 (1995) 485).
+    BETTER or WORSE where the interval excludes 0 and the p-value says so too (they are two tests for McNemar, and one
+    for t), and nothing that the scores show makes the interval doubtful. NO DIFFERENCE OF SIZE d where the interval
+    lies within (-d, d), nothing is to be said against it, and what was not seen cannot come to d either: wrong in
+    about 2.5% at a true difference of d. Else INCONCLUSIVE: what is not significant is not shown to be absent
+    (Altman & Bland, BMJ 311 (1995) 485).
 
     Args:
         interval: The confidence interval of the difference.
         p_value: The two-sided p-value; significant below 1 - interval.level.
-        effect: The minimal detectable effect, in units of the score.
         smallest_difference: d, the smallest difference that matters, in units of the score.
+        unseen: What differences that none of the questions showed may add, in units of the score.
 
     Returns:
         The verdict.
     """
-    if 0.0 not in interval and p_value < 1.0 - interval.level:
+    if 0.0 not in interval and p_value < 1.0 - interval.level and not interval.doubtful:
         return Verdict.BETTER if interval.low > 0.0 else Verdict.WORSE
     inside = -smallest_difference < interval.low and interval.high < smallest_difference
-    if inside and effect <= smallest_difference:
+    if inside and not interval.caveats and unseen <= smallest_difference:
         return Verdict.NO_DIFFERENCE
     return Verdict.INCONCLUSIVE
 
@@ -153,10 +171,10 @@ def verdict_of(interval: Interval, p_value: float, effect: float, smallest_diffe
 def needed_to_settle(comparison: PairedComparison) -> Needed:
     """How many questions, or repeats, would settle an inconclusive comparison.
 
-    Where the comparison is too small to see d, until it is not: SE = d / (z_{a/2} + z_b), so that a true
-    difference of d is found with the power wanted (Miller, arXiv 2411.00640, section 5). Where it is large
-    enough and its interval still holds both 0 and d, the observed difference e lies between them; then until
-    0 or d is excluded with that power if e is the truth: SE = max(e, d - e) / (z_{a/2} + z_b).
+    Where the comparison is too small to see d, until it is not: so many that a true difference of d is found with the
+    power wanted (Miller, arXiv 2411.00640, section 5). Where it is large enough and its interval still holds both 0
+    and d, the observed difference e lies between them; then until 0 or d is excluded with that power if e is the
+    truth: a difference of max(e, d - e). And never fewer than rule out what no question showed.
 
     Args:
         comparison: The comparison as it is.
@@ -167,25 +185,40 @@ def needed_to_settle(comparison: PairedComparison) -> Needed:
     n, error = comparison.n, comparison.planning_error
     size, seen = comparison.smallest_difference, abs(comparison.difference)
     is_too_small = comparison.minimal_detectable_effect > size
-    target = (size if is_too_small else max(seen, size - seen)) / detectable_multiple(level=comparison.interval.level)
-    if not math.isfinite(error):
+    aim = size if is_too_small else max(seen, size - seen)
+    target = aim / detectable_multiple(level=comparison.interval.level)
+    if not math.isfinite(error) or comparison.error.units < 2:
         return Needed(
             questions=None,
+            questions_range=None,
             repeats=None,
             target_error=target,
             sentence="One question or cluster, or an unknown scale, cannot tell what would settle it; evaluate more.",
         )
-    questions = max(n + 1, questions_needed(n, error, target))
+    least = max(n + 1, math.ceil(n * comparison.unseen / size), MANY_QUESTIONS if comparison.interval.caveats else 0)
+
+    def questions_at(error: float) -> int:
+        per_degree = n / (comparison.error.degrees + 1.0)
+        ratio = n * (error / aim) ** 2
+        return max(least, questions_needed(ratio, per_degree=per_degree, level=comparison.interval.level))
+
+    low, questions, high = (questions_at(one) for one in sorted((*comparison.planning_range, error)))
     repeats, or_repeats = _repeats_to_settle(comparison, target)
+    between = f"{low:,} to {high:,}" if low < high else f"{questions:,}"
     if is_too_small:
-        aim = f"would find a difference of {size:g} with a probability of {POWER:.0%}"
+        what = f"would find a difference of {size:g} with a probability of {POWER:.0%}"
     else:
-        aim = f"would settle it with a probability of {POWER:.0%} if the difference is the one seen ({seen:.3g})"
+        what = f"would settle it with a probability of {POWER:.0%} if the difference is the one seen ({seen:.3g})"
     return Needed(
         questions=questions,
+        questions_range=(low, high),
         repeats=repeats,
         target_error=target,
-        sentence=f"{questions} questions instead of {n} {aim}; {or_repeats}.",
+        sentence=(
+            f"{between} questions instead of {n:,} {what}; {or_repeats}. Looking again after each addition "
+            f"finds a difference where there is none in more than {1.0 - comparison.interval.level:.0%}: settle on a "
+            "number, and look once."
+        ),
     )
 
 

@@ -13,7 +13,7 @@ from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.statistics.paired import compare_paired
 from dspy_cachectl.statistics.power import holm, selection_bias
 from dspy_cachectl.statistics.verdicts import Verdict
-from tests.reports.made_up import report
+from tests.reports.made_up import BOUGHT, report
 
 OLD = [[1, 0], [0, 0], [1, 1], [0, 1], [0, 0], [1, 0]]
 NEW = [[1, 1], [0, 1], [1, 1], [1, 1], [0, 0], [1, 1]]
@@ -165,3 +165,69 @@ def test_a_baseline_travels_with_its_report() -> None:
     assert new.comparison is None
     with_baseline: EvalReport = replace(new, baseline=old)
     assert with_baseline.comparison == old.compare(new)
+
+
+def test_what_else_may_be_behind_a_difference_is_said() -> None:
+    """Other labels, models, temperatures, failure scores and times are named, and no run id is advised for them."""
+    made = report([1, 0, 1], name="old", draws=[["p"], ["q"], ["r"]], failure_score=0.0)
+    old = replace(made, questions=tuple(replace(question, labels="a") for question in made.questions))
+    other = report(
+        [1, 1, 1], name="new", draws=[["p"], ["q"], ["s"]], temperature=0.7, model="lab/m2", failure_score=-1.0
+    )
+    later = [
+        replace(
+            question,
+            labels="aba"[i],
+            draws=tuple(replace(draw, oldest=BOUGHT + 6e6, newest=BOUGHT + 6e6) for draw in question.draws),
+        )
+        for i, question in enumerate(other.questions)
+    ]
+    warnings = old.compare(replace(other, questions=tuple(later))).warnings
+    for said in (
+        "the labels of 1 common question differ",
+        "failures count as 0 in one and as -1 in the other",
+        "the models differ: old openai/gpt-4o-mini @ lab, version 2025-01, new lab/m2 @ lab, version 2025-01",
+        "the temperatures differ: old 1, lent by the phase",
+        "their draws lie 69 days apart",
+        "the two share 2 draws",
+    ):
+        assert any(said in warning for warning in warnings), said
+    assert not any("run id of its own" in warning for warning in warnings)
+
+
+def test_the_best_is_the_best_on_common_questions() -> None:
+    """A report on easy questions of its own is not the best; without common questions the pairs decide."""
+    common = [f"c{i}" for i in range(40)]
+    x = report([1] * 20 + [0] * 20 + [1] * 60, name="x", questions=common + [f"x{i}" for i in range(60)])
+    y = report([1] * 36 + [0] * 4 + [0] * 60, name="y", questions=common + [f"y{i}" for i in range(60)])
+    made = compare({"x": x, "y": y})
+    assert (made["x", "y"].verdict, made.best) == (Verdict.BETTER, "y")
+    assert made.common_scores == {"x": 0.5, "y": 0.9}
+    apart = compare(
+        {
+            "half": report([1, 0] * 30, questions=common[:20] + [f"x{i}" for i in range(40)]),
+            "all": report([1] * 60, questions=common[:20] + [f"y{i}" for i in range(40)]),
+            "few": report([1, 0] * 40, questions=[f"x{i}" for i in range(40)] + [f"y{i}" for i in range(40)]),
+        }
+    )
+    assert apart.best == "all"
+
+
+def test_the_level_is_that_of_the_reports() -> None:
+    """Reports of 90 % are compared at 90 %; another level may be asked for."""
+    reports = {name: report([1, 0, 1, 1], name=name, level=0.9) for name in ("a", "b")}
+    assert compare(reports)["a", "b"].interval.level == 0.9
+    assert compare(reports, level=0.99)["a", "b"].interval.level == 0.99
+
+
+def test_equal_questions_are_one_cluster() -> None:
+    """A data set with each of 20 questions five times has the error of 20 clusters, and says whose they are."""
+    scores = [float(i % 3 > 0) for i in range(20)] * 5
+    names = [f"q{i}" + (f"#{k}" if k else "") for k in range(5) for i in range(20)]
+    made = report(scores, questions=names)
+    clustered = report(scores, clusters=[f"q{i}" for i in range(20)] * 5)
+    assert made.error == clustered.error
+    assert made.error.clusters == 20
+    assert made.standard_error > 2 * made.error.independent
+    assert "20, equal questions together" in str(made)
+    assert made.compare(replace(made, name="b")).result.error.clusters == 20

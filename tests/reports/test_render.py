@@ -88,7 +88,7 @@ def test_a_report_shows_its_score_and_what_it_rests_on(medium: Medium) -> None:
     shown = squeezed(medium(made))
     assert "Evaluation of bootstrap" in shown
     for fact in (
-        "score 0.600 ± 0.061 (standard error)",
+        f"score 0.600 ± {made.standard_error:.3f} (standard error)",
         "95% interval",
         made.interval.method,
         "questions 5",
@@ -207,7 +207,9 @@ def test_a_comparison_shows_the_verdict_and_its_grounds(medium: Medium) -> None:
         "6 pairs: 4 won, 2 tied, 0 lost",
         f"correlation {number(result.correlation, 2)}",
         f"{number(result.unpaired_error, decimals)} if it were not",
-        f"{number(result.minimal_detectable_effect, decimals)} with a probability of 80%",
+        " to ".join(number(end, decimals) for end in result.minimal_detectable_range) + " with a probability of 80%",
+        "old openai/gpt-4o-mini @ lab, version 2025-01; temperature 1, lent by the phase",
+        "newest draw 2025-10-09 08:54:25 UTC",
         "(the smallest that matters: 0.05)",
         *made.interval.caveats,
     ):
@@ -253,7 +255,10 @@ def test_many_comparisons_show_scores_pairs_and_the_luck_of_the_best(medium: Med
         assert f"{pair.candidate} against {pair.baseline}" in shown
     assert p_value(made["old", "new"].adjusted_p_value) in shown
     assert "14/181/5" in shown
-    assert "new has the highest score. The best of 3 may look too good by up to about" in shown
+    assert (
+        "new has the highest score on the questions that all have. The best of 3 may look too good by up to about"
+        in shown
+    )
     assert "Alone it would be BETTER; among 3 comparisons its p-value of 0.041 becomes 0.12 (Holm)" in shown
 
 

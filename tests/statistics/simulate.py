@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from dspy_cachectl.statistics.intervals import mean_interval
+from dspy_cachectl.statistics.intervals import mean_interval, wilson_interval
 from tests.statistics.tables import table_of
 
 Floats = NDArray[np.float64]
@@ -51,32 +51,59 @@ def coverage(scores: Floats, truths: Floats | float, clusters: NDArray[Any] | No
 def intervals(scores: Floats, clusters: NDArray[Any] | None = None) -> tuple[Floats, Floats]:
     """The ends of the 95% intervals of the mean, shape (trials,) each; `scores` is (trials, n, repeats)."""
     means = scores.mean(2)
-    n, error, units = means.shape[1], stats.sem(means, axis=1), means.shape[1]
+    n, error = means.shape[1], stats.sem(means, axis=1)
+    units, degrees = n, float(n - 1)
     if clusters is not None:
-        names, member = np.unique(clusters, return_inverse=True)
-        units = len(names)
-        sums = (means - means.mean(1, keepdims=True)) @ np.eye(units)[member]
-        error = np.sqrt(units / (units - 1) * (sums**2).sum(1)) / n
-    mean, t = means.mean(1), stats.t.ppf(0.975, units - 1)
+        units, degrees, error = _clustered(means, clusters)
+    mean, t = means.mean(1), stats.t.ppf(0.975, degrees)
     low, high = mean - t * error, mean + t * error
     if scores.min() >= 0 and scores.max() <= 1:
-        low, high = _on_the_unit_scale(scores, mean, error, units)
+        low, high = _on_the_unit_scale(means, error, units, degrees)
     _check(scores, clusters, low, high, error)
     return low, high
 
 
-def _on_the_unit_scale(scores: Floats, mean: Floats, error: Floats, units: int) -> tuple[Floats, Floats]:
-    n, t = scores.shape[1], stats.t.ppf(0.975, units - 1)
+def flagged(values: Floats) -> NDArray[np.bool_]:
+    """Where few values, shape (trials, n), decide their mean."""
+    apart = values - values.mean(1, keepdims=True)
+    square, cube = (apart**2).mean(1), (apart**3).mean(1)
+    return np.asarray(cube**2 > 0.04 * values.shape[1] * square**3)
+
+
+def _clustered(means: Floats, clusters: NDArray[Any]) -> tuple[int, float, Floats]:
+    """CR2 and its degrees of freedom by their definition, with matrices (Pustejovsky & Tipton 2018, section 2)."""
+    names, member = np.unique(clusters, return_inverse=True)
+    n, units = len(member), len(names)
+    apart = np.eye(n) - 1.0 / n
+    residuals, directions = means @ apart, []
+    for unit in range(units):
+        rows = np.flatnonzero(member == unit)
+        values, vectors = np.linalg.eigh(apart[np.ix_(rows, rows)])
+        adjusted = vectors @ np.diag(values**-0.5) @ vectors.T @ np.full(len(rows), 1.0 / n)
+        directions.append(np.zeros(n))
+        directions[-1][rows] = adjusted
+    parts = residuals @ np.array(directions).T
+    spread = np.array(directions) @ apart @ np.array(directions).T
+    return units, float(np.trace(spread) ** 2 / (spread**2).sum()), np.sqrt((parts**2).sum(1))
+
+
+def _on_the_unit_scale(means: Floats, error: Floats, units: int, degrees: float) -> tuple[Floats, Floats]:
+    n, t, mean = means.shape[1], stats.t.ppf(0.975, degrees), means.mean(1)
     low, high = mean - t * error, mean + t * error
-    few = n < 100 or (units < n and units < 20)
-    doubtful = (mean * (1 - mean) * n < 10) | few
+    doubtful = flagged(means) | (units < 100) | (degrees < 5)
     with np.errstate(divide="ignore", invalid="ignore"):
         effective = mean * (1 - mean) / error**2
         centre = (mean + t**2 / 2 / effective) / (1 + t**2 / effective)
         half = t * np.sqrt(error**2 + (t / 2 / effective) ** 2) / (1 + t**2 / effective)
     low, high = np.where(doubtful, centre - half, low), np.where(doubtful, centre + half, high)
     equal, share = error < 1e-12, -np.log(0.05) / units
-    return np.where(equal, mean - share * mean, low), np.where(equal, mean + share * (1 - mean), high)
+    low, high = np.where(equal, mean - share * mean, low), np.where(equal, mean + share * (1 - mean), high)
+    if units == n:
+        passes = [wilson_interval(passed, n) for passed in range(n + 1)]
+        binary, found = ((means == 0) | (means == 1)).all(1), np.round(means.sum(1)).astype(int)
+        low = np.where(binary, np.array([one.low for one in passes])[found], low)
+        high = np.where(binary, np.array([one.high for one in passes])[found], high)
+    return low, high
 
 
 def _check(scores: Floats, clusters: NDArray[Any] | None, low: Floats, high: Floats, error: Floats) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy import stats
 
 from dspy_cachectl.statistics.intervals import mean_interval, wilson_interval
-from tests.statistics.simulate import around, coverage, fresh, in_full, replayed
+from dspy_cachectl.statistics.variance import standard_error
+from tests.statistics.simulate import Floats, around, coverage, flagged, fresh, in_full, intervals, replayed
 from tests.statistics.tables import table_of
 
 
@@ -28,6 +32,64 @@ def test_clusters_keep_the_coverage(clusters: int, size: int, naive: float) -> N
     scores = rng.normal(scale=0.7, size=(4000, clusters))[:, groups] + rng.normal(size=(4000, clusters * size))
     assert 0.93 <= coverage(scores[..., None], 0.0, groups) <= 0.97
     assert coverage(scores[..., None], 0.0) == pytest.approx(naive, abs=0.025)
+
+
+GEOMETRIC = np.repeat(np.arange(20), np.maximum(1, 60 * 0.8 ** np.arange(20)).astype(int))
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        np.repeat(np.arange(3), [2, 8, 40]),
+        GEOMETRIC,
+        in_full(np.repeat(np.arange(20), [100] + [5] * 19)),
+        in_full(np.repeat(np.arange(50), np.ceil(np.random.default_rng(1).lognormal(1.5, 1.0, 50)).astype(int))),
+        in_full(np.repeat(np.arange(30), [1] * 25 + [40] * 5)),
+    ],
+)
+@pytest.mark.parametrize("shared", [0.3, in_full(0.0), in_full(1.0)])
+def test_clusters_of_unequal_size_keep_the_coverage(groups: NDArray[np.int_], shared: float) -> None:
+    """However the sizes differ, 93 to 98 times in 100 the interval holds the truth; weak ones are flagged as well."""
+    rng = np.random.default_rng(len(groups))
+    noise = rng.normal(size=(4000, len(groups)))
+    scores = shared * rng.normal(size=(4000, groups.max() + 1))[:, groups] + noise
+    assert 0.93 <= coverage(scores[..., None], 0.0, groups) <= 0.98
+    error = standard_error(table_of(scores[0].tolist(), clusters=groups.tolist()))
+    caveats = mean_interval(table_of(scores[0].tolist(), clusters=groups.tolist())).caveats
+    assert any("degrees of freedom" in caveat for caveat in caveats) is (error.degrees < 5)
+
+
+@pytest.mark.parametrize("times", [5, in_full(20)])
+def test_a_question_asked_several_times_is_one(times: int) -> None:
+    """20 questions that are each in the data set five times, decided by the question: covered as a cluster each."""
+    rng = np.random.default_rng(times)
+    answers = (rng.random((4000, 20)) < 0.6).astype(float)
+    groups = np.repeat(np.arange(20), times)
+    assert 0.93 <= coverage(answers[:, groups][..., None], 0.6, groups) <= 0.98
+    assert coverage(answers[:, groups][..., None], 0.6) < 0.7
+
+
+@pytest.mark.parametrize(
+    ("draw", "truth"),
+    [
+        (lambda rng, size: rng.lognormal(0, 2, size), np.exp(2)),
+        in_full(lambda rng, size: rng.lognormal(0, 1, size), np.exp(0.5)),
+        (lambda rng, size: rng.pareto(2.1, size), 1 / 1.1),
+        in_full(lambda rng, size: rng.pareto(1.5, size), 2.0),
+        in_full(lambda rng, size: rng.exponential(size=size), 1.0),
+        (lambda rng, size: rng.choice([0.0, 1000.0], size, p=[0.97, 0.03]) + rng.random(size), 30.5),
+    ],
+)
+@pytest.mark.parametrize("n", [100, in_full(200), in_full(1000)])
+def test_heavy_tails_are_flagged_where_they_are_not_covered(draw: Callable[..., Floats], truth: float, n: int) -> None:
+    """Scores of which a few decide the mean: in at most 7 of 100 does an interval miss the truth without a caveat."""
+    scores = draw(np.random.default_rng(n), (4000, n))
+    low, high = intervals(scores[..., None])
+    missed = (truth < low) | (high < truth)
+    assert float(np.mean(missed & ~flagged(scores))) <= 0.07
+    for trial in range(12):
+        caveats = mean_interval(table_of(scores[trial].tolist())).caveats
+        assert any("far from the others" in caveat for caveat in caveats) is bool(flagged(scores)[trial])
 
 
 @pytest.mark.parametrize("n", [10, 20, in_full(50), 100, in_full(300)])
@@ -72,4 +134,4 @@ def test_no_failure_in_n_questions_covers() -> None:
     truth = 0.05 ** (1 / 30)
     interval = mean_interval(table_of([[1.0] * 3] * 30))
     assert interval.low <= truth
-    assert interval.low == pytest.approx(truth, abs=0.006)
+    assert interval.low == pytest.approx(truth, abs=0.02)

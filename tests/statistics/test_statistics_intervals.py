@@ -57,9 +57,9 @@ def test_the_wilson_interval_is_statsmodels(successes: int, n: int) -> None:
 def test_the_clustered_error_is_statsmodels() -> None:
     """The clustered standard error and its interval are statsmodels' for a regression on a constant."""
     rng = np.random.default_rng(2)
-    groups = rng.integers(0, 25, 160)
+    groups = rng.permutation(np.repeat(np.arange(25), 6))
     scores = rng.normal(rng.normal(size=25)[groups] + 3, 1)
-    fit = OLS(scores, np.ones(160)).fit(cov_type="cluster", cov_kwds={"groups": groups}, use_t=True)
+    fit = OLS(scores, np.ones(150)).fit(cov_type="cluster", cov_kwds={"groups": groups}, use_t=True)
     table = table_of(scores.tolist(), clusters=groups.tolist())
     error = standard_error(table)
     assert error.value == pytest.approx(float(fit.bse[0]), rel=1e-10)
@@ -69,15 +69,18 @@ def test_the_clustered_error_is_statsmodels() -> None:
     assert error.design_effect == pytest.approx((error.value / stats.sem(scores)) ** 2)
 
 
-def test_the_clustered_error_is_the_pairwise_form_with_the_correction() -> None:
-    """Without C/(C-1) it is SE^2 over n - 1 plus the products within clusters: the form of equation 4."""
+def test_the_clustered_error_is_unbiased_for_independent_questions() -> None:
+    """Clusters of 1, 3, 12 and 40 that share nothing: its square is right on average, and its t has few degrees."""
     rng = np.random.default_rng(3)
-    groups, scores = rng.integers(0, 6, 40), rng.normal(size=40)
-    residuals = scores - scores.mean()
-    pairs = sum(residuals[i] * residuals[j] for i in range(40) for j in range(40) if i != j and groups[i] == groups[j])
-    expected = (np.sum(residuals**2) + pairs) / 40**2 * 6 / 5
-    error = standard_error(table_of(scores.tolist(), clusters=groups.tolist()))
-    assert error.value**2 == pytest.approx(expected)
+    groups = np.repeat(np.arange(4), [1, 3, 12, 40])
+    scores = rng.normal(size=(2000, 56))
+    found = [standard_error(table_of(row, clusters=groups.tolist())) for row in scores.tolist()]
+    assert float(np.mean([error.value**2 for error in found])) == pytest.approx(1 / 56, rel=0.06)
+    shares = np.array([1, 3, 12, 40]) / 56
+    crossed = np.outer(shares**2 / (1 - shares), shares**2 / (1 - shares))
+    expected = 1 / ((shares**2).sum() + crossed.sum() - np.trace(crossed))
+    assert found[0].degrees == pytest.approx(expected, rel=1e-12)
+    assert 1.0 < expected < 2.0
 
 
 def test_clusters_of_one_are_no_clusters() -> None:
@@ -104,11 +107,21 @@ def test_the_rule_of_three() -> None:
 
 
 def test_all_passed_with_repeats_leaves_room_for_failures() -> None:
-    """Every question passed five times: the interval goes down to 1 - 3/n, and says why."""
-    interval = mean_interval(table_of([[1] * 5] * 60))
-    assert (interval.low, interval.high) == pytest.approx((1 - rule_of_three(60), 1.0))
-    assert interval.method == "rule of three"
-    assert "all 60 questions" in interval.caveats[0]
+    """Every question passed five times: the five are as good as one, and the interval is Wilson's of 60 passes."""
+    assert mean_interval(table_of([[1] * 5] * 60)) == wilson_interval(60, 60)
+
+
+@pytest.mark.parametrize("scale", [(0.0, 100.0), (-1.0, 1.0), (0.0, 5.0), (-3.0, 0.0)])
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_passed_and_failed_are_what_they_are_on_any_scale(scale: tuple[float, float], repeats: int) -> None:
+    """0 and 100, or -1 and 1, or 0 and 5: the interval of 0 and 1, stretched, with its caveats."""
+    low, high = scale
+    passes = (np.random.default_rng(3).random((30, repeats)) < 0.9).astype(float)
+    plain = mean_interval(table_of(passes.tolist()))
+    found = mean_interval(table_of((low + (high - low) * passes).tolist()))
+    assert (found.low, found.high) == pytest.approx((low + (high - low) * plain.low, low + (high - low) * plain.high))
+    assert (found.method, found.caveats) == (plain.method, plain.caveats)
+    assert found.high <= high
 
 
 def test_equal_scores_leave_room_on_both_sides() -> None:
@@ -122,7 +135,7 @@ def test_equal_scores_on_an_unknown_scale_bound_nothing() -> None:
     """All questions at 4.0, of who knows how much: no interval is made up."""
     interval = mean_interval(table_of([4.0] * 50))
     assert (interval.low, interval.high) == (-math.inf, math.inf)
-    assert "nor is the range" in interval.caveats[0]
+    assert "the range of the scores is not known" in interval.caveats[-1]
 
 
 @pytest.mark.parametrize("clusters", [None, ["a"]])
@@ -151,25 +164,36 @@ def test_few_questions_are_flagged() -> None:
 
 
 def test_a_mean_at_the_end_of_the_scale_is_flagged() -> None:
-    """p(1-p)n below 10 carries a caveat, and the interval stays on the scale."""
+    """Five questions of 200 decide the mean: a caveat, and the interval stays on the scale."""
     table = table_of([[1, 1, 1]] * 195 + [[1, 1, 0]] * 5)
     interval = mean_interval(table)
-    assert "p(1-p)n = 1.7" in interval.caveats[0]
+    assert "few questions far from the others decide the mean" in interval.caveats[0]
     assert interval.method.startswith("Wilson, effective n")
     assert interval.high < 1.0
+    assert interval.doubtful
 
 
-def test_few_clusters_are_flagged() -> None:
-    """Below 20 clusters their spread is itself uncertain."""
-    scores = scores_of(np.random.default_rng(6), 190, 1)
-    table = table_of(scores, clusters=[i % 19 for i in range(190)])
-    assert any("19 clusters are few" in caveat for caveat in mean_interval(table).caveats)
+def test_few_questions_in_the_middle_of_the_scale_have_one_caveat() -> None:
+    """40 questions with a mean near 0.6: few, and nothing else."""
+    scores = scores_of(np.random.default_rng(2), 40, 3)
+    interval = mean_interval(table_of(scores))
+    assert len(interval.caveats) == 1
+    assert not interval.doubtful
+
+
+def test_clusters_that_dominate_are_flagged() -> None:
+    """Two clusters of 80 among eight of 4 are worth less than five degrees of freedom; ten equal ones are not few."""
+    scores = scores_of(np.random.default_rng(6), 192, 1)
+    dominated = table_of(scores, clusters=[0] * 80 + [1] * 80 + [2 + i // 4 for i in range(32)])
+    equal = table_of(scores[:190], clusters=[i % 10 for i in range(190)])
+    assert any("10 clusters of these sizes are worth" in caveat for caveat in mean_interval(dominated).caveats)
+    assert mean_interval(equal).caveats == ()
 
 
 def test_effective_wilson_is_wilson_for_coin_flips() -> None:
     """With the standard error of plain coin flips and many questions it is Wilson's interval."""
     p, n = 0.9, 100_000
-    error = StandardError(value=math.sqrt(p * (1 - p) / n), independent=0.0, units=n)
+    error = StandardError(value=math.sqrt(p * (1 - p) / n), independent=0.0, units=n, degrees=n - 1)
     found, expected = effective_wilson_interval(p, error), wilson_interval(90_000, n)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-6)
 

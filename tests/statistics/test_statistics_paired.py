@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,10 +63,10 @@ def test_the_error_is_smaller_than_the_unpaired_one_by_the_correlation() -> None
 def test_the_clustered_comparison_is_statsmodels() -> None:
     """With clusters: statsmodels' clustered t test of the differences."""
     rng = np.random.default_rng(3)
-    groups = rng.integers(0, 22, 130)
-    before = rng.normal(size=130)
+    groups = np.repeat(np.arange(22), 6)
+    before = rng.normal(size=132)
     after = before + rng.normal(0.2 + rng.normal(size=22)[groups], 0.5)
-    fit = OLS(after - before, np.ones(130)).fit(cov_type="cluster", cov_kwds={"groups": groups}, use_t=True)
+    fit = OLS(after - before, np.ones(132)).fit(cov_type="cluster", cov_kwds={"groups": groups}, use_t=True)
     tables = [table_of(scores.tolist(), clusters=groups.tolist()) for scores in (before, after)]
     found = compare_paired(*tables)
     assert found.test == "cluster-robust paired t"
@@ -145,8 +146,11 @@ def test_too_few_questions_are_inconclusive_and_say_how_many_would_do() -> None:
     assert found.verdict is Verdict.INCONCLUSIVE
     assert found.needed is not None
     assert found.needed.questions is not None
-    expected = 100 * (found.minimal_detectable_effect / 0.05) ** 2
-    assert found.needed.questions == math.ceil(expected)
+    assert found.needed.questions == pytest.approx(100 * (found.minimal_detectable_effect / 0.05) ** 2, rel=0.02)
+    least, most = found.needed.questions_range or (0, 0)
+    assert least < 0.7 * found.needed.questions < 1.4 * found.needed.questions < most
+    assert f"{least:,} to {most:,} questions instead of 100" in found.needed.sentence
+    assert "Looking again after each addition" in found.needed.sentence
     assert found.needed.repeats is None
     assert "two draws per question would tell" in found.needed.sentence
 
@@ -165,12 +169,12 @@ def test_two_runs_that_agree_on_everything_prove_nothing_by_themselves() -> None
         assert found.needed.questions > 80
 
 
-def test_more_questions_are_more_than_there_are() -> None:
-    """Where only the t quantile of very few questions keeps it open, at least one more is asked for."""
+def test_a_few_questions_whose_spread_is_known_by_luck_ask_for_a_hundred() -> None:
+    """Three questions that differ by .03 are no sample: what no question showed could be anything."""
     found = compare_paired(table_of([0.5, 0.5, 0.5]), table_of([0.47, 0.5, 0.53]))
-    assert found.minimal_detectable_effect < 0.05
+    assert found.verdict is Verdict.INCONCLUSIVE
     assert found.needed is not None
-    assert found.needed.questions == 4
+    assert found.needed.questions == 100
 
 
 def test_repeats_are_advised_where_they_would_settle_it() -> None:
@@ -205,7 +209,7 @@ def test_a_comparison_large_enough_that_sees_something_between_asks_for_more() -
     noise = rng.normal(size=400)
     noise = (noise - noise.mean()) / noise.std(ddof=1) * 0.3
     base = rng.normal(size=400)
-    found = compare_paired(table_of(base.tolist()), table_of((base + noise + 0.025).tolist()))
+    found = compare_paired(table_of(base.tolist()), table_of((base + noise + 0.025).tolist()), smallest_difference=0.05)
     assert found.minimal_detectable_effect < 0.05
     assert found.verdict is Verdict.INCONCLUSIVE
     assert found.needed is not None
@@ -213,23 +217,64 @@ def test_a_comparison_large_enough_that_sees_something_between_asks_for_more() -
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "p_value", "effect", "verdict"),
+    ("low", "high", "p_value", "unseen", "verdict"),
     [
-        (0.01, 0.09, 0.02, 0.06, Verdict.BETTER),
-        (-0.09, -0.01, 0.02, 0.06, Verdict.WORSE),
-        (0.001, 0.09, 0.06, 0.06, Verdict.INCONCLUSIVE),
-        (0.001, 0.04, 0.06, 0.03, Verdict.NO_DIFFERENCE),
-        (-0.03, 0.03, 1.0, 0.043, Verdict.NO_DIFFERENCE),
-        (-0.045, 0.045, 1.0, 0.064, Verdict.INCONCLUSIVE),
-        (-0.005, 0.065, 0.1, 0.05, Verdict.INCONCLUSIVE),
-        (-0.05, 0.02, 0.4, 0.05, Verdict.INCONCLUSIVE),
+        (0.01, 0.09, 0.02, 0.0, Verdict.BETTER),
+        (-0.09, -0.01, 0.02, 0.0, Verdict.WORSE),
+        (0.001, 0.09, 0.06, 0.0, Verdict.INCONCLUSIVE),
+        (0.001, 0.04, 0.06, 0.0, Verdict.NO_DIFFERENCE),
+        (-0.03, 0.03, 1.0, 0.05, Verdict.NO_DIFFERENCE),
+        (-0.03, 0.03, 1.0, 0.051, Verdict.INCONCLUSIVE),
+        (-0.005, 0.065, 0.1, 0.0, Verdict.INCONCLUSIVE),
+        (-0.05, 0.02, 0.4, 0.0, Verdict.INCONCLUSIVE),
         (-math.inf, math.inf, 1.0, math.inf, Verdict.INCONCLUSIVE),
     ],
 )
-def test_the_verdict(low: float, high: float, p_value: float, effect: float, verdict: Verdict) -> None:
-    """A win needs interval and p-value, no difference of .05 an interval within it and the means to have seen it."""
+def test_the_verdict(low: float, high: float, p_value: float, unseen: float, verdict: Verdict) -> None:
+    """A win needs interval and p-value, no difference of .05 an interval within it and questions to have shown it."""
     interval = Interval(low=low, high=high, level=0.95, method="any", units=100)
-    assert verdict_of(interval, p_value, effect, 0.05) is verdict
+    assert verdict_of(interval, p_value, 0.05, unseen=unseen) is verdict
+    doubtful = replace(interval, caveats=("few decide",), doubtful=True)
+    assert verdict_of(doubtful, p_value, 0.05, unseen=unseen) is Verdict.INCONCLUSIVE
+    few = verdict_of(replace(interval, caveats=("few questions",)), p_value, 0.05, unseen=unseen)
+    assert few is (Verdict.INCONCLUSIVE if verdict is Verdict.NO_DIFFERENCE else verdict)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 100.0), (-1.0, 1.0), (0.0, 5.0)])
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_a_comparison_of_passes_is_the_same_on_any_scale(low: float, high: float, repeats: int) -> None:
+    """0 and 100, or -1 and 1: the numbers of 0 and 1 stretched, the same p-value, verdict and questions needed."""
+    scores = (np.random.default_rng(repeats).random((2, 120, repeats)) < 0.8).astype(float)
+    plain = compare_paired(*(table_of(one.tolist()) for one in scores))
+    found = compare_paired(*(table_of((low + (high - low) * one).tolist()) for one in scores))
+    size = high - low
+    assert (found.verdict, found.p_value) == (plain.verdict, pytest.approx(plain.p_value))
+    assert found.smallest_difference == pytest.approx(0.05 * size)
+    assert (found.interval.low, found.interval.high) == pytest.approx(
+        (size * plain.interval.low, size * plain.interval.high)
+    )
+    assert found.minimal_detectable_range == pytest.approx(tuple(size * end for end in plain.minimal_detectable_range))
+    assert found.needed is not None
+    assert plain.needed is not None
+    assert found.needed.questions_range == plain.needed.questions_range
+
+
+def test_two_wins_and_ties_are_no_proof_of_no_difference() -> None:
+    """Two wins and 98 ties with two equal draws each are what one draw says: inconclusive about a size of .05."""
+    before, after = [[0, 0]] * 2 + [[1, 1]] * 98, [[1, 1]] * 100
+    found = compare_paired(table_of(before), table_of(after))
+    once = compare_paired(table_of([0] * 2 + [1] * 98), table_of([1] * 100))
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert (found.interval, found.p_value) == (once.interval, once.p_value)
+
+
+@pytest.mark.parametrize(("n", "few"), [(10, True), (40, True), (150, False)])
+def test_what_no_question_showed_is_allowed_for(n: int, few: bool) -> None:
+    """Differences of a thousandth say nothing of rare ones of 1: so many questions as rule those out are needed."""
+    before = np.random.default_rng(n).uniform(0.1, 0.9, n)
+    found = compare_paired(table_of(before.tolist()), table_of((before + np.resize([-0.001, 0.001], n)).tolist()))
+    assert found.unseen == pytest.approx(-math.log(0.05) / n)
+    assert found.verdict is (Verdict.INCONCLUSIVE if few else Verdict.NO_DIFFERENCE)
 
 
 def test_questions_that_do_not_pair_are_listed() -> None:
@@ -272,7 +317,7 @@ def test_one_question_decides_nothing(scale: float) -> None:
 def test_the_same_difference_on_every_question_needs_enough_of_them() -> None:
     """Every question better by the same amount: a sign test, and a verdict as soon as the scale allows it."""
     for n, verdict in ((3, Verdict.INCONCLUSIVE), (60, Verdict.BETTER)):
-        found = compare_paired(table_of([[0.0, 0.0]] * n), table_of([[1.0, 1.0]] * n))
+        found = compare_paired(table_of([[0.25, 0.25]] * n), table_of([[0.75, 0.75]] * n))
         assert (found.test, found.p_value) == ("sign", 0.5**n)
         assert found.verdict is verdict
 

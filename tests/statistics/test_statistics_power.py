@@ -6,15 +6,15 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import normal_sample_size_one_tail
+from statsmodels.stats.power import TTestPower
 
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.statistics.power import (
     detectable_multiple,
     difference_variance,
     holm,
-    minimal_detectable_effect,
     questions_needed,
     repeats_needed,
     sample_size,
@@ -23,21 +23,34 @@ from dspy_cachectl.statistics.power import (
 
 
 def test_the_multiple_is_2_80() -> None:
-    """A difference must measure 2.80 standard errors to be found 80% of the time at the 5% level."""
+    """A difference must measure 2.80 standard errors to be found 80% of the time at the 5% level, if they are known."""
     assert detectable_multiple() == pytest.approx(2.80, abs=0.002)
-    assert minimal_detectable_effect(0.02) == pytest.approx(0.056, abs=0.0001)
+    assert detectable_multiple(degrees=0) == math.inf
 
 
-@pytest.mark.parametrize(("difference", "variance", "level", "power"), [(0.05, 0.3, 0.95, 0.8), (-0.1, 2.0, 0.9, 0.95)])
+@pytest.mark.parametrize("degrees", [1, 2, 4, 9, 49, 199])
+@pytest.mark.parametrize(("level", "power"), [(0.95, 0.8), (0.9, 0.95)])
+def test_the_multiple_has_the_power_of_t(degrees: int, level: float, power: float) -> None:
+    """With few degrees of freedom, the noncentral t with that multiple is beyond its quantile that often."""
+    multiple = detectable_multiple(degrees=degrees, level=level, power=power)
+    quantile = stats.t.ppf(0.5 + level / 2, degrees)
+    assert stats.nct.sf(quantile, degrees, multiple) == pytest.approx(power, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("difference", "variance", "level", "power"),
+    [(0.05, 0.3, 0.95, 0.8), (-0.1, 2.0, 0.9, 0.95), (0.5, 0.3, 0.95, 0.8), (1.0, 0.2, 0.95, 0.8)],
+)
 def test_the_sample_size_is_statsmodels(difference: float, variance: float, level: float, power: float) -> None:
-    """The number of questions is statsmodels' of a normal test, rounded up."""
-    expected = normal_sample_size_one_tail(abs(difference), power, (1 - level) / 2, std_null=math.sqrt(variance))
+    """The number of questions is statsmodels' of a t test, rounded up: 12 and 5 of them too."""
+    effect = abs(difference) / math.sqrt(variance)
+    expected = TTestPower().solve_power(effect_size=effect, alpha=1 - level, power=power)
     assert sample_size(difference, variance=variance, level=level, power=power) == math.ceil(expected)
 
 
-@pytest.mark.parametrize(("repeats", "expected"), [(1, 990), (4, 270)])
+@pytest.mark.parametrize(("repeats", "expected"), [(1, 992), (4, 272)])
 def test_repeats_save_questions(repeats: int, expected: int) -> None:
-    """5 points at 80% with noisy draws and alike programs: 990 questions with one draw each, 270 with four."""
+    """5 points at 80% with noisy draws and alike programs: 992 questions with one draw each, 272 with four."""
     variance = difference_variance(
         between=0.0095,
         within_baseline=0.1529,
@@ -54,13 +67,14 @@ def test_the_effect_and_the_size_undo_each_other() -> None:
         between=0.01, within_baseline=0.15, within_candidate=0.16, repeats_baseline=3, repeats_candidate=5
     )
     assert variance == pytest.approx(0.01 + 0.05 + 0.032)
-    effect = minimal_detectable_effect(math.sqrt(variance / 400))
+    effect = detectable_multiple(degrees=399) * math.sqrt(variance / 400)
     assert sample_size(effect * (1 + 1e-9), variance=variance) == 400
 
 
 def test_what_is_needed_for_an_error() -> None:
-    """Questions go with the square of the error; repeats stop at the limit."""
-    assert questions_needed(100, 0.04, 0.02) == 400
+    """Questions go with the square of the error, clusters need more of them; repeats stop at the limit."""
+    assert questions_needed(100.0) == pytest.approx(100 * 2.8016**2, abs=3)
+    assert questions_needed(10.0, per_degree=10.0) > questions_needed(10.0)
     assert repeats_needed(100, limit_error=0.01, within=0.2, target_error=0.02) == math.ceil(0.2 / (100 * 0.0003))
     assert repeats_needed(100, limit_error=0.02, within=0.2, target_error=0.02) is None
 
