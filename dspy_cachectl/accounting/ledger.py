@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from dspy_cachectl.boundary.shown import harmless
 from dspy_cachectl.stores.base import OTHERS
 
-SERVED = frozenset({"resumed", "reused", "coalesced", "collapsed", "replayed"})
+SERVED = frozenset({"resumed", "reused", "coalesced", "collapsed", "replayed", "loaded"})
 """The outcomes of calls that cost nothing."""
 
 
@@ -30,7 +30,7 @@ class Tally:
     """What happened to some calls.
 
     Each call that ended is counted in exactly one of fresh, resumed, reused, coalesced, collapsed, refreshed,
-    replayed, uncacheable, missed and failed.
+    replayed, loaded, uncacheable, missed and failed.
 
     Attributes:
         calls: Calls of the program to an LM or an embedder.
@@ -41,6 +41,7 @@ class Tally:
         coalesced: Calls that joined an identical call in flight.
         refreshed: Calls answered by the provider because the policy does not read.
         replayed: Calls served in a replay phase.
+        loaded: Calls that were not made, since `evaluate()` had kept what the program made of their answers.
         uncacheable: Calls that no cache could serve or store: caching off, or a request without a key.
         missed: Calls in a replay phase that had no stored answer.
         failed: Calls that ended in an error.
@@ -74,6 +75,7 @@ class Tally:
     coalesced: int = 0
     refreshed: int = 0
     replayed: int = 0
+    loaded: int = 0
     uncacheable: int = 0
     missed: int = 0
     failed: int = 0
@@ -108,7 +110,7 @@ class Tally:
     @property
     def served(self) -> int:
         """Calls that cost nothing."""
-        return self.resumed + self.reused + self.coalesced + self.collapsed + self.replayed
+        return self.resumed + self.reused + self.coalesced + self.collapsed + self.replayed + self.loaded
 
     @property
     def draws(self) -> int:
@@ -141,6 +143,7 @@ NOTABLE = (
     "coalesced",
     "refreshed",
     "replayed",
+    "loaded",
     "uncacheable",
     "collapsed",
     "missed",

@@ -20,7 +20,7 @@ import pydantic
 from dspy_cachectl.boundary.secrets import unreadable
 from dspy_cachectl.errors import CachectlError
 
-KEY_VERSION = 2
+KEY_VERSION = 3
 """Part of every key. Raised when the meaning of a key changes, so that old entries are not misread."""
 
 ROLLOUT_BITS = 53
@@ -57,7 +57,12 @@ def clean_request(request: Mapping[str, Any]) -> dict[str, Any]:
     except RecursionError as error:
         raise UncacheableError("an option of the request has no canonical form: it holds itself") from error
     # Headers that held nothing but secrets say nothing.
-    return {name: kept for name, kept in clean.items() if kept or not isinstance(kept, dict)}
+    return {name: _plain(kept) for name, kept in clean.items() if kept or not isinstance(kept, dict)}
+
+
+def _plain(option: Any) -> Any:
+    """Return an option as JSON has it, which knows one kind of numbers: a temperature of 1.0 is one of 1."""
+    return int(option) if isinstance(option, float) and option.is_integer() else option
 
 
 @lru_cache(maxsize=1024)

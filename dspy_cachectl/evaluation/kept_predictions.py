@@ -10,9 +10,11 @@ from typing import Any
 import dspy
 
 from dspy_cachectl.accounting.ledger import Tally
+from dspy_cachectl.calls.account import count_elsewhere
 from dspy_cachectl.calls.call import Call
 from dspy_cachectl.calls.dspys_choice import keeps_off_disk
 from dspy_cachectl.context.process import state
+from dspy_cachectl.context.ruling import phase_here
 from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError
 from dspy_cachectl.evaluation.scoring import Scored
@@ -74,6 +76,7 @@ class KeptPredictions:
     def __init__(self, library: Library | None, session: Session | None, program: Any) -> None:
         self._library, self._session, self._program = library, session, program
         self._unkept: list[Question] = []
+        self._rescored = 0
 
     @property
     def path(self) -> str | None:
@@ -84,12 +87,13 @@ class KeptPredictions:
         """Return what of the answers was kept before and is kept now, as fields of a report's provenance."""
         session = self._session
         if session is None:
-            return {"predictions": "off", "changes": (), "snapshot": None, "unsaved": 0}
+            return {"predictions": "off", "changes": (), "snapshot": None, "unsaved": 0, "rescored": 0}
         return {
             "predictions": session.status,
             "changes": tuple(session.changes),
             "snapshot": session.path.name,
             "unsaved": len(self._unkept),
+            "rescored": self._rescored,
         }
 
     def prediction(self, question: Question, repeat: int) -> tuple[Any, DrawResult] | None:
@@ -101,13 +105,21 @@ class KeptPredictions:
             prediction = restore(row.output, self._program)
         except CorruptEntryError:
             return None  # the field's type has changed with the program; it is computed again
-        tokens = (row.prompt_tokens or 0) + (row.completion_tokens or 0)
+        saved = Tally(
+            calls=len(row.draws),
+            loaded=len(row.draws),
+            prompt_tokens_saved=row.prompt_tokens or 0,
+            completion_tokens_saved=row.completion_tokens or 0,
+            cost_saved=row.cost or 0.0,
+            seconds_saved=row.seconds or 0.0,
+        )
+        count_elsewhere(saved, phase_here())
         return prediction, DrawResult(
             score=0.0,
             draw="+".join(map(str, row.draws)),
             output=output_hash(prediction),
             loaded=True,
-            tokens=tokens,
+            tokens=saved.tokens_saved,
             cost=row.cost or 0.0,
             seconds=row.seconds or 0.0,
             oldest=row.created,
@@ -144,6 +156,10 @@ class KeptPredictions:
         """Return a kept score, or None where the metric has not judged this answer against this label."""
         found = None if self._session is None else self._session.score(question, repeat, metric)
         return None if found is None else Scored(found.score)
+
+    def rescored(self) -> None:
+        """Note that a kept answer was judged anew."""
+        self._rescored += 1
 
     def keep_score(self, question: Question, repeat: int, metric: str, scored: Scored, example: dspy.Example) -> None:
         """Keep a score."""

@@ -22,8 +22,8 @@ from dspy_cachectl.calls.call import Call
 from dspy_cachectl.calls.spans import forget_last_trace
 from dspy_cachectl.config import settings as configured
 from dspy_cachectl.context.evaluations import REPORTED, metric_name
-from dspy_cachectl.context.phases import PhaseContext, PhaseRun
-from dspy_cachectl.context.process import SETTING, state
+from dspy_cachectl.context.phases import PhaseRun
+from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import draw_unit, phase_here
 from dspy_cachectl.errors import CachectlError, ConfigurationError, MissingExtraError
 from dspy_cachectl.evaluation.clusters import clusters_of
@@ -31,6 +31,7 @@ from dspy_cachectl.evaluation.kept_predictions import AnswerCost, KeptPrediction
 from dspy_cachectl.evaluation.last import ReportOf, cut_short
 from dspy_cachectl.evaluation.observed_program import NumberedExample, governed, observed
 from dspy_cachectl.evaluation.scoring import Scored, check_metric, score_with
+from dspy_cachectl.evaluation.which_run import phase_to_evaluate_in
 from dspy_cachectl.fingerprints.data import Question, questions_of
 from dspy_cachectl.fingerprints.models import generation_config, model_identity
 from dspy_cachectl.fingerprints.programs import program_fingerprint
@@ -87,7 +88,8 @@ def evaluate(
         baseline: A report to compare with; see `EvalReport.comparison`.
         predictions: Where predictions are kept: True for `outputs/cache/predictions` (and nowhere inside a
             cassette), a folder, a `Library`, or False for nowhere.
-        force_recompute: Draw everything afresh, whatever is kept; so does the setting of that name.
+        force_recompute: Draw everything afresh, whatever is kept; so does the setting of that name. The draws of a run
+            that `run_id` names are not made anew: it takes one that has none.
         max_age: Seconds after which kept predictions are not served. None: the library's limit, 30 days.
         display_progress: Whether to show a progress bar.
         max_errors: As for `dspy.Evaluate`: after so many failures of the program it gives up.
@@ -126,7 +128,8 @@ def evaluate(
     program, settings = governed(program)
     name = scrub(name or type(program).__name__)
     with settings, ExitStack() as stack:
-        context, run_id = _phase_to_evaluate_in(run_id)
+        force = force_recompute or configured().force_recompute
+        context, run_id = phase_to_evaluate_in(run_id, force=force, max_age=max_age)
         made_of = provenance_of(program, questions, metric)
         session = None
         if library is not None:
@@ -136,7 +139,6 @@ def evaluate(
                 generation=generation_config(dspy.settings.lm, context.policy.temperature, program=program),
                 dataset=made_of["data"],
             )
-            force = force_recompute or configured().force_recompute
             session = library.open(
                 key, questions, repeats=repeats, run_id=run_id, max_age=max_age, force_recompute=force
             )
@@ -232,6 +234,8 @@ class _Evaluation:
             scored = self._score(example.number, repeat, prediction)
             with self.lock:
                 result = unscored[example.number]
+                if result.loaded and not scored.kept:
+                    self.kept.rescored()
             self._note(example.number, repeat, result, scored)
             return scored.score
 
@@ -296,7 +300,7 @@ class _Evaluation:
         question, example = self.questions[number], self.devset[number]
         kept = self.kept.score(question, repeat, self.metric_hash)
         if kept is not None:
-            return kept
+            return replace(kept, kept=True)
         unit = f"{_unit_name(question, repeat)}/metric"
         with draw_unit(unit):
             scored = score_with(self.metric, example, prediction, failure_score=self.failure_score)
@@ -362,14 +366,6 @@ def _preview(example: dspy.Example) -> str:
 
 def _unit_name(question: Question, repeat: int) -> str:
     return f"{question.example_key}#{question.occurrence}/{repeat}"
-
-
-def _phase_to_evaluate_in(run_id: str | None) -> tuple[PhaseContext, str | None]:
-    """Return the phase to evaluate in, and the run to draw under: an open fresh or replay phase holds."""
-    ruling: PhaseContext | None = dspy.settings.get(SETTING)
-    if ruling is not None and ruling.strays_matter and not ruling.is_cassette:
-        return ruling, run_id or ruling.run_id
-    return phase("eval").context, run_id
 
 
 def _provenance(

@@ -19,10 +19,12 @@ class Scored:
     Attributes:
         score: The score; the failure score where there is none.
         failed: Why there is none, or None.
+        kept: Whether it was said of this answer in an earlier evaluation.
     """
 
     score: float
     failed: str | None = None
+    kept: bool = False
 
 
 def check_metric(metric: Any) -> None:

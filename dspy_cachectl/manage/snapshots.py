@@ -157,7 +157,8 @@ def scores_of(info: SnapshotInfo) -> dict[str, float]:
 
 def _changed_scores(old: PredictionRow, new: PredictionRow) -> dict[str, tuple[float | None, float | None]]:
     before, after = ({metric: score.score for metric, score in row.scores.items()} for row in (old, new))
-    both = {metric: (before.get(metric), after.get(metric)) for metric in sorted({*before, *after})}
+    # What only one of them was judged by is no change of the answer.
+    both = {metric: (before[metric], after[metric]) for metric in sorted(before.keys() & after.keys())}
     return {metric: scores for metric, scores in both.items() if scores[0] != scores[1]}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from dspy_cachectl.boundary import ownership
 from dspy_cachectl.context.process import state
@@ -51,15 +52,15 @@ class SnapshotFiles:
         """Put the rows of a file into an index: all of them, or none where the file is damaged. Tell which."""
         try:
             if info.session is None:
-                return self.load_snapshot(info.path, index)
+                return self.load_snapshot(info.path, index) is not None
             self.load_session(info.session, index)
         except StoreError as error:
             _say(info.path, f"{error}; it is left out")
             return False
         return True
 
-    def load_snapshot(self, path: Path, index: KeptRows, *, over: bool = True) -> bool:
-        """Put the rows of a snapshot into an index, or set it aside where it is damaged. Tell which.
+    def load_snapshot(self, path: Path, index: KeptRows, *, over: bool = True) -> dict[str, Any] | None:
+        """Put the rows of a snapshot into an index, and return what was found of them; None where it was set aside.
 
         Args:
             path: The snapshot.
@@ -75,8 +76,8 @@ class SnapshotFiles:
                     index.put(row, over=over)
         except CorruptEntryError as error:
             self.set_aside(path, error)
-            return False
-        return True
+            return None
+        return reader.metrics
 
     def load_session(self, session: str, index: KeptRows) -> None:
         """Put what a session has finished into an index; damaged rows are left out. Raises the `StoreError` family."""

@@ -227,7 +227,8 @@ class Library:
         if not self._is_mine(path):  # somebody took the name meanwhile
             path = self._free(name["stem"], compress=snapshot.is_packed(path))
         if path.exists():
-            self._files.load_snapshot(path, rows, over=False)
+            # Another metric's scores stay true of the same answers.
+            metrics = {**(self._files.load_snapshot(path, rows, over=False) or {}), **metrics}
         now = time.time()
         oldest, newest = rows.times(now)
         when = dt.datetime.fromtimestamp(now, dt.timezone.utc).isoformat(timespec="seconds")

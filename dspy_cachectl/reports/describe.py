@@ -166,7 +166,8 @@ def _predictions(made: Provenance, draws: Sequence[DrawResult]) -> str:
         return "off: computed, and not kept"
     where = f" ({made.snapshot})" if made.snapshot else ""
     loaded = sum(draw.loaded for draw in draws)
-    said = f"{made.predictions}: {loaded:,} of {plural(len(draws), 'answer')} loaded{where}"
+    rescored = f", {made.rescored:,} rescored" if made.rescored else ""
+    said = f"{made.predictions}: {loaded:,} of {plural(len(draws), 'answer')} loaded{rescored}{where}"
     if made.library_bytes is None or made.library_limit is None:
         return said
     return f"{said}; the library takes {made.library_bytes / 1e6:,.1f} MB of {made.library_limit / 1e6:,.0f} MB"

@@ -114,6 +114,7 @@ class Provenance:
         library_bytes: How many bytes the library of predictions takes up, or None where nothing is kept.
         library_limit: How many it may take up.
         missing: How many answers were asked for and are not in the report, since the evaluation was cut short.
+        rescored: Loaded answers that the metric judged anew.
         failure_score: What an answer counts for where the program or the metric failed.
     """
 
@@ -140,6 +141,7 @@ class Provenance:
     library_bytes: int | None = None
     library_limit: int | None = None
     missing: int = 0
+    rescored: int = 0
     failure_score: float = 0.0
 
 

@@ -1,0 +1,108 @@
+"""What a report says of kept predictions: what was loaded, rescored, bought, why, and what it saved."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+
+from dspy_cachectl.errors import ConfigurationError
+from tests.endpoint import Endpoint
+from tests.evaluation.test_evaluate import MakeLM, program, questions, run
+
+__all__ = ["program"]
+
+
+def wrong(example: dspy.Example, prediction: Any, trace: Any = None) -> bool:
+    """Whether the answer is not the expected one."""
+    return bool(example.answer != prediction.answer)
+
+
+@pytest.mark.parametrize("again", [{"force_recompute": True}, {"max_age": 0.0}])
+def test_a_run_that_has_draws_is_not_drawn_anew(
+    program: dspy.Module, endpoint: Endpoint, again: dict[str, Any]
+) -> None:
+    """A run's draws are its own: to force others is refused before anything is bought, and a new run id is named."""
+    first = run(program, questions(4))
+    for predictions in (True, False):
+        with pytest.raises(ConfigurationError, match=r"has draws.*run_id=") as caught:
+            run(program, questions(4), run_id=first.run_id, predictions=predictions, **again)
+        assert str(first.run_id) in str(caught.value)
+    assert endpoint.requests == 4
+    assert run(program, questions(4), run_id="another", force_recompute=True).provenance.counters["fresh"] == 4
+
+
+def test_a_number_is_one_number_however_it_is_written(program: dspy.Module, endpoint: Endpoint, lm: MakeLM) -> None:
+    """A temperature of 1.0, and 1 as YAML gives it: nothing is bought again, in predictions and store."""
+    dspy.configure(lm=lm(temperature=1.0, top_p=1))
+    first = run(program, questions(4))
+    dspy.configure(lm=lm(temperature=1, top_p=1.0))
+    again = run(program, questions(4))
+    assert (endpoint.requests, again.provenance.predictions) == (4, "loaded")
+    assert run(program, questions(4), run_id=first.run_id, predictions=False).provenance.counters["resumed"] == 4
+    assert endpoint.requests == 4
+
+
+def test_an_answer_that_failed_before_is_said(program: dspy.Module, endpoint: Endpoint) -> None:
+    """One of four questions failed; the next evaluation asks it again, and says why."""
+
+    class Fragile(dspy.Module):
+        """Fails on one question until told not to."""
+
+        broken = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.answer = dspy.Predict("question -> answer")
+
+        def forward(self, question: str) -> Any:
+            """Answer, or not."""
+            if "2" in question and type(self).broken:
+                raise RuntimeError("no")
+            return self.answer(question=question)
+
+    run(Fragile(), questions(4))
+    Fragile.broken = False
+    again = run(Fragile(), questions(4))
+    assert again.provenance.changes == ("errors: 1 of 4 answers failed before",)
+
+
+def test_what_kept_predictions_saved_is_said(program: dspy.Module, endpoint: Endpoint) -> None:
+    """A rerun asks for nothing: it saved the requests, tokens and seconds that the first one spent."""
+    first = run(program, questions(5), repeats=2)
+    again = run(program, questions(5), repeats=2)
+    spent, saved = first.provenance.counters, again.provenance.counters
+    assert spent["tokens_spent"] == saved["tokens_saved"] > 0
+    assert saved["loaded"] == 10
+    assert f"{spent['tokens_spent']:,} tokens" in str(again)
+
+
+def test_a_metric_that_changed_is_said_and_each_keeps_its_scores(program: dspy.Module, endpoint: Endpoint) -> None:
+    """Another metric on kept answers: "rescored", nothing is bought, and the snapshot keeps both by name."""
+    first = run(program, questions(6))
+    again = run(program, questions(6), metric=wrong)
+    assert endpoint.requests == 6
+    assert "6 rescored" in str(again)
+    kept = json.loads(Path(str(again.path)).read_text(encoding="utf-8"))["metrics"]
+    assert (kept["exact"]["score"], kept["wrong"]["score"]) == (first.score, again.score)
+    assert again.score == pytest.approx(1 - first.score)
+    third = run(program, questions(6))
+    assert (third.score, third.provenance.predictions) == (first.score, "loaded")
+    assert "rescored" not in str(third)
+
+
+def test_a_folder_of_the_models_name_is_no_checkpoint(
+    program: dspy.Module, endpoint: Endpoint, lm: MakeLM, tmp_path: Path
+) -> None:
+    """Notes in folders named like the model change nothing; a model written as a path is its content."""
+    dspy.configure(lm=lm())
+    run(program, questions(3))
+    model = str(dspy.settings.lm.model)
+    for folder in (tmp_path / model, tmp_path / model.partition("/")[2]):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "log.txt").write_text("notes")
+    assert run(program, questions(3)).provenance.predictions == "loaded"
+    assert endpoint.requests == 3
