@@ -200,7 +200,7 @@ class Call:
             temperature=asked.temperature,
             lent=decision.lent_temperature is not None,
             created=time.time(),
-            seconds=0.0 if self.sent_at is None else time.monotonic() - self.sent_at,
+            seconds=self._seconds(facts),
             requests=facts.requests,
             prompt_tokens=facts.prompt_tokens,
             completion_tokens=facts.completion_tokens,
@@ -210,6 +210,11 @@ class Call:
         )
         self.answered = Answered(outcome, origin)
         return origin
+
+    def _seconds(self, facts: AnswerFacts) -> float:
+        """Return how long the provider took: without what was waited for here, where that is known apart."""
+        waited = 0.0 if self.sent_at is None else time.monotonic() - self.sent_at
+        return waited if facts.seconds is None else min(waited, facts.seconds)
 
     def miss(self, reason: str, **nearest: Any) -> CacheMissError:
         """Note that a replay has no answer, and return the error to raise."""

@@ -5,6 +5,7 @@
 - What makes a call without asking the cache is refused in a replay. A call with caching off, or of an LM that runs its
   own `forward`, never reaches `dspy.cache`; every such call of DSPy goes through one function that chooses the engine,
   after the cache and before any provider. Embedders with caching off have functions of their own.
+- Its executor starts slow questions a second time, which is no draw of its own (see `stragglers`).
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from typing import Any
 import dspy
 from dspy.clients import embedding, execution
 from dspy.clients.execution import PreparedCall
+from dspy.utils.parallelizer import ParallelExecutor
 
 from dspy_cachectl.boundary.held import HELD
 from dspy_cachectl.calls.account import counted
 from dspy_cachectl.calls.cache import ManagedCache
 from dspy_cachectl.calls.call import CALL, Call, current_call
 from dspy_cachectl.calls.opening import open_plain_call, open_uncached_call
+from dspy_cachectl.calls.stragglers import asking_once
 from dspy_cachectl.context.process import logger, state
 from dspy_cachectl.context.ruling import phase_here
 from dspy_cachectl.policy import Kind
@@ -33,7 +36,7 @@ def apply() -> None:
     for (home, name), replacing in _REPLACEMENTS.items():
         original = getattr(home, name, None)
         if original is None:
-            logger.warning("this DSPy has no %s.%s: a replay cannot stop calls with caching off", home.__name__, name)
+            logger.warning("this DSPy has no %s.%s: what rests on it is not done", home.__name__, name)
         elif (home, name) not in state.replaced:
             state.replaced[home, name] = original
             setattr(home, name, replacing(original))
@@ -123,4 +126,5 @@ _REPLACEMENTS: Mapping[tuple[Any, str], Callable[[Original], Original]] = {
     (execution, "_engine"): _refused_in_replay,
     (embedding, "_compute_embeddings"): _refused_in_replay,
     (embedding, "_acompute_embeddings"): _refused_in_replay,
+    (ParallelExecutor, "execute"): asking_once,
 }

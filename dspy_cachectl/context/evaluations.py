@@ -163,6 +163,8 @@ class Evaluation:
         key: DSPy's id of the call.
         judgements: The scores of the answers of which MLflow has a trace.
         experiment_id: The MLflow experiment of these traces, or None.
+        begun: When it began, on the monotonic clock.
+        seconds: How long it took, whatever the clock was set to meanwhile; 0 while it runs.
     """
 
     metric: str
@@ -176,6 +178,8 @@ class Evaluation:
     key: str = ""
     judgements: tuple[Judgement, ...] = ()
     experiment_id: str | None = None
+    begun: float = 0.0
+    seconds: float = 0.0
 
 
 class EvaluationObserver(ScopeKeeper):
@@ -202,6 +206,7 @@ class EvaluationObserver(ScopeKeeper):
             metric=metric_name(unwrapped(inputs.get("metric") or instance.metric)),
             n=len(devset or ()),
             started=time.time(),
+            begun=time.monotonic(),
             mlflow_run_id=scope.mlflow_run,
             key=call_id,
         )
@@ -220,6 +225,7 @@ class EvaluationObserver(ScopeKeeper):
         self._found[call_id] = replace(
             begun,
             ended=time.time(),
+            seconds=time.monotonic() - begun.begun,
             score=None if outputs is None else float(outputs.score),
             mlflow_run_id=_own_run(scope.mlflow_run),
             error=None if exception is None else f"{type(exception).__name__}: {exception}",

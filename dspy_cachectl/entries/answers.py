@@ -26,6 +26,7 @@ class AnswerFacts:
         empty: Whether there is nothing in it: no text, no tool call.
         refused: Whether a content filter stopped it.
         truncated: Whether it was cut at the token limit.
+        seconds: How long the provider had the request, as LiteLLM measured it; None where that is not known.
     """
 
     requests: int = 1
@@ -36,6 +37,7 @@ class AnswerFacts:
     empty: bool = False
     refused: bool = False
     truncated: bool = False
+    seconds: float | None = None
 
     @property
     def storable(self) -> bool:
@@ -91,7 +93,14 @@ def _provider(response: Any, cost: Any = None) -> AnswerFacts:
         empty=not (any(map(_choice_has_content, choices)) or any(map(_item_has_content, output))),
         refused="content_filter" in reasons or incomplete == "content_filter",
         truncated="length" in reasons or incomplete == "max_output_tokens",
+        seconds=_seconds(hidden),
     )
+
+
+def _seconds(hidden: Mapping[str, Any]) -> float | None:
+    """Return how long the request itself took: what LiteLLM took for its own part is not the provider's time."""
+    whole, own = (_number(hidden.get(name)) for name in ("_response_ms", "litellm_overhead_time_ms"))
+    return None if whole is None or own is None else max(0.0, whole - own) / 1000
 
 
 def _has_content(output: Any) -> bool:

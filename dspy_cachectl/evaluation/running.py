@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from importlib.util import find_spec
-from types import NoneType
 from typing import Any
 
 import dspy
@@ -25,11 +24,13 @@ from dspy_cachectl.context.evaluations import REPORTED, metric_name
 from dspy_cachectl.context.phases import PhaseRun
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import draw_unit, phase_here
-from dspy_cachectl.errors import CachectlError, ConfigurationError, MissingExtraError
+from dspy_cachectl.errors import CachectlError, MissingExtraError
+from dspy_cachectl.evaluation.arguments import check_arguments
 from dspy_cachectl.evaluation.clusters import clusters_of
 from dspy_cachectl.evaluation.kept_predictions import AnswerCost, KeptPredictions, Predictions, library_of, output_hash
 from dspy_cachectl.evaluation.last import ReportOf, cut_short
 from dspy_cachectl.evaluation.observed_program import NumberedExample, governed, observed
+from dspy_cachectl.evaluation.patience import within
 from dspy_cachectl.evaluation.scoring import Scored, check_metric, score_with
 from dspy_cachectl.evaluation.which_run import phase_to_evaluate_in
 from dspy_cachectl.fingerprints.data import Question, questions_of
@@ -42,7 +43,6 @@ from dspy_cachectl.reports.measurement import DrawResult, Provenance, QuestionRe
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.texts import cut, plural
-from dspy_cachectl.statistics.quantiles import check_level
 
 logger = logger_for(__name__)
 
@@ -64,6 +64,7 @@ def evaluate(
     max_age: float | None = None,
     display_progress: bool = True,
     max_errors: int | None = None,
+    timeout: float | None = None,
     failure_score: float = 0.0,
     level: float = 0.95,
     name: str | None = None,
@@ -93,6 +94,8 @@ def evaluate(
         max_age: Seconds after which kept predictions are not served. None: the library's limit, 30 days.
         display_progress: Whether to show a progress bar.
         max_errors: As for `dspy.Evaluate`: after so many failures of the program it gives up.
+        timeout: Seconds after which a question is given up, and counts as failed. It is never asked twice by itself;
+            what it is answered with later is kept under the run. None: it is waited for.
         failure_score: What an answer counts for where the program or the metric failed.
         level: The nominal coverage of the intervals.
         name: What the report is called. None: the program's class.
@@ -111,15 +114,7 @@ def evaluate(
     """
     if find_spec("scipy") is None:
         raise MissingExtraError("evaluate()", extra="stats")  # before anything is paid for
-    if repeats < 1:
-        raise ConfigurationError(f"repeats must be 1 or more, not {repeats!r}")
-    if not isinstance(mlflow, (bool, str, NoneType)):
-        raise ConfigurationError(f"mlflow is True, False or the id of a run, not {mlflow!r}")
-    if mlflow:
-        from dspy_cachectl.tracking.log import check_destination
-
-        check_destination()
-    check_level(level)
+    check_arguments(repeats=repeats, mlflow=mlflow, level=level, timeout=timeout)
     check_metric(metric)
     # A cassette records calls, and kept predictions make none.
     library = None if predictions is True and phase_here().cassette is not None else library_of(predictions)
@@ -143,7 +138,7 @@ def evaluate(
                 key, questions, repeats=repeats, run_id=run_id, max_age=max_age, force_recompute=force
             )
             run_id = stack.enter_context(session).run_id
-        kept, began = KeptPredictions(library, session, program), time.time()
+        kept, began = KeptPredictions(library, session, program), time.monotonic()
         with (
             phase(context.name, context.policy, roles=dict(context.roles), run_id=run_id) as run,
             progress(name, shown=display_progress) as show,
@@ -158,6 +153,7 @@ def evaluate(
                 kept=kept,
                 show=show,
                 run=run,
+                timeout=timeout,
                 results=[[None] * repeats for _ in devset],
             )
             run.on_call = evaluation.add_call
@@ -168,7 +164,7 @@ def evaluate(
                 return EvalReport(
                     name=name,
                     questions=questions,
-                    provenance=_provenance(made_of, run, evaluation, time.time() - began, missing),
+                    provenance=_provenance(made_of, run, evaluation, time.monotonic() - began, missing),
                     level=level,
                     baseline=baseline,
                     path=kept.path if missing else None,
@@ -194,6 +190,7 @@ class _Evaluation:
     kept: KeptPredictions
     show: Callable[..., None]
     run: PhaseRun
+    timeout: float | None
     results: list[list[DrawResult | None]]
     count: int = 0
     failed: int = 0
@@ -269,7 +266,7 @@ class _Evaluation:
         unit = _unit_name(question, repeat)
         try:
             with draw_unit(unit):
-                prediction = run()
+                prediction = within(self.timeout, run)
         except CachectlError:
             raise  # a replay's missing answer is no failure of the program
         except Exception as error:

@@ -161,10 +161,10 @@ def _owner(results: PhaseResults, target: Target, uid: str) -> str | None:
 
 
 def _points(evaluation: Evaluation, step: int) -> Iterable[Point]:
-    ended = _end(evaluation)
-    wall = max(0.0, ended - evaluation.started)
-    return points({"score/percent": evaluation.score, "score/n": evaluation.n, "cost/wall_s": wall}, step, ended)
+    found = {"score/percent": evaluation.score, "score/n": evaluation.n, "cost/wall_s": evaluation.seconds}
+    return points(found, step, _end(evaluation))
 
 
 def _end(evaluation: Evaluation) -> float:
-    return evaluation.ended or evaluation.started
+    # And not `ended`: the clock may have been set meanwhile.
+    return evaluation.started + evaluation.seconds

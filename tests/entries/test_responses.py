@@ -9,6 +9,7 @@ import pytest
 from litellm.types.llms.openai import ResponsesAPIResponse
 from litellm.types.utils import EmbeddingResponse, ModelResponse, TextCompletionResponse
 
+from dspy_cachectl.entries.answers import read
 from dspy_cachectl.entries.records import Origin, decode, encode
 
 ORIGIN = Origin("lm", "openai/gpt-4o-mini")
@@ -163,3 +164,19 @@ def shape(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [shape(item) for item in value]
     return type(value).__name__
+
+
+@pytest.mark.parametrize(
+    ("hidden", "seconds"),
+    [
+        ({"_response_ms": 1500.0, "litellm_overhead_time_ms": 1400.0}, 0.1),
+        ({"_response_ms": 1.0, "litellm_overhead_time_ms": 2.0}, 0.0),
+        ({"_response_ms": 1500.0}, None),
+        ({}, None),
+    ],
+)
+def test_what_litellm_takes_for_itself_is_not_the_providers_time(hidden: dict[str, float], seconds: float) -> None:
+    """The time of a request is the whole less LiteLLM's own part, where it says both."""
+    response = ModelResponse(**CHAT)
+    response._hidden_params = hidden
+    assert read(response).seconds == (None if seconds is None else pytest.approx(seconds))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -416,3 +417,20 @@ def test_an_empty_folder_is_none(program: dspy.Module, endpoint: Endpoint, tmp_p
     run(program, questions(2), predictions="")
     assert len(list((tmp_path / "outputs/cache/predictions").glob("*.json"))) == 1
     assert list(tmp_path.glob("*.json")) == []
+
+
+def test_a_clock_that_is_set_meanwhile_changes_no_duration(
+    program: dspy.Module, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock goes back an hour while an evaluation runs: it took seconds, and so did what `dspy.Evaluate` ran."""
+    real = time.time
+
+    def set_back(example: dspy.Example, prediction: Any, trace: Any = None) -> float:
+        monkeypatch.setattr(time, "time", lambda: real() - 3600)
+        return 1.0
+
+    with cachectl.phase("eval") as phase:
+        report = run(program, questions(2), metric=set_back)
+    assert 0 < report.provenance.seconds < 600
+    (evaluation,) = phase.evaluations
+    assert 0 < evaluation.seconds < 600

@@ -1,0 +1,87 @@
+"""A question that takes long is asked once, whoever starts it again; or given up, where a time is set."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import dspy
+import pytest
+from dspy.utils import parallelizer
+
+import dspy_cachectl as cachectl
+from dspy_cachectl.errors import ConfigurationError
+from tests.endpoint import Endpoint
+from tests.evaluation.test_evaluate import exact, program, questions, run
+from tests.limits import PATIENCE
+
+__all__ = ["program"]
+
+
+def _in_parallel(program: Any, devset: list[dspy.Example]) -> None:
+    with cachectl.phase("eval"):
+        dspy.Parallel(num_threads=4, disable_progress_bar=True)([(program, example) for example in devset])
+
+
+def _evaluate(program: Any, devset: list[dspy.Example]) -> None:
+    with cachectl.phase("eval"):
+        dspy.Evaluate(devset=devset, metric=exact, num_threads=4)(program)
+
+
+@pytest.fixture
+def restarted(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """DSPy starts a question again after a second; set when it did."""
+    again = threading.Event()
+
+    class Counting(ThreadPoolExecutor):
+        submitted = 0
+
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            type(self).submitted += 1
+            if type(self).submitted > 4:
+                again.set()
+            return super().submit(*args, **kwargs)
+
+    monkeypatch.setattr(parallelizer, "ThreadPoolExecutor", Counting)
+    start = parallelizer.ParallelExecutor.__init__
+
+    def quick(self: Any, *args: Any, **options: Any) -> None:
+        start(self, *args, **{**options, "timeout": 1})
+
+    monkeypatch.setattr(parallelizer.ParallelExecutor, "__init__", quick)
+    return again
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda program, devset: run(program, devset, num_threads=4), _evaluate, _in_parallel], ids=str
+)
+def test_a_question_that_is_started_again_is_asked_once(
+    program: dspy.Module, endpoint: Endpoint, restarted: threading.Event, ask: Callable[..., Any]
+) -> None:
+    """One answer is held back until DSPy has started its question again: four questions cost four requests."""
+    endpoint.hold("question 2")
+
+    def release() -> None:
+        restarted.wait(PATIENCE)
+        endpoint.release()
+
+    releasing = threading.Thread(target=release)
+    releasing.start()
+    ask(program, questions(4))
+    releasing.join()
+    assert restarted.is_set()
+    assert endpoint.requests == 4
+    assert set(endpoint.counts().values()) == {1}
+
+
+def test_a_question_is_given_up_after_its_time(program: dspy.Module, endpoint: Endpoint) -> None:
+    """It counts as failed, is not asked again meanwhile, and its late answer is there for the next evaluation."""
+    endpoint.hold("question 2")
+    report = run(program, questions(4), timeout=1.0, num_threads=4)
+    assert (report.failures, endpoint.requests) == (1, 4)
+    assert "not answered within 1 s" in str(report)
+    endpoint.release()
+    with pytest.raises(ConfigurationError, match="timeout is a number of seconds"):
+        run(program, questions(4), timeout=0)
