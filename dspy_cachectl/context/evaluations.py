@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import dspy
 from dspy.utils.callback import BaseCallback
 from dspy.utils.callback_context import ACTIVE_CALL_ID
 
@@ -36,6 +37,7 @@ class EvaluationScope:
         ledger: Its counters, those of the scopes inside it included.
         answers: What its program answered, with the trace of it. Appended to from any thread.
         experiment_id: The MLflow experiment of these traces, once there is one.
+        program: What is evaluated; None where that is no module.
     """
 
     call_id: str
@@ -44,6 +46,7 @@ class EvaluationScope:
     ledger: Ledger = field(default_factory=Ledger)
     answers: list[tuple[Any, str]] = field(default_factory=list)
     experiment_id: str | None = None
+    program: Any = None
 
 
 _within: dict[str, EvaluationScope] = {}
@@ -72,6 +75,12 @@ def directly() -> EvaluationScope | None:
     """Return the scope of the evaluation or compile that made the present call itself, or None."""
     scope = current()
     return scope if scope is not None and scope.call_id == ACTIVE_CALL_ID.get() else None
+
+
+def is_metrics(instance: Any) -> bool:
+    """Tell whether a module that is called now is the metric's: an evaluation calls it, and it is not its program."""
+    scope = directly()
+    return scope is not None and scope.program is not None and scope.program is not instance
 
 
 def set_mlflow_run(scope: EvaluationScope, mlflow_run: str | None) -> None:
@@ -201,6 +210,8 @@ class EvaluationObserver(ScopeKeeper):
     def on_evaluate_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Note that an evaluation began."""
         scope = open_scope(call_id)
+        program = inputs.get("program")
+        scope.program = program if isinstance(program, dspy.Module) else None
         devset = inputs.get("devset") or instance.devset
         begun = Evaluation(
             metric=metric_name(unwrapped(inputs.get("metric") or instance.metric)),

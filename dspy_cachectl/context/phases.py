@@ -35,6 +35,7 @@ class PhaseContext:
         roles: The policies of the roles that are treated differently.
         run_id: The run whose draws are made or served, or None.
         unit: What the draws are numbered within: an example and its repeat, or else the outermost call of a module.
+        judging: Whether a metric makes the calls: the temperature of a phase is lent to the program's own.
         bypass_proxy: Whether a LiteLLM proxy is asked not to answer from its own cache.
         automatic: Whether `AutoPhase` entered it.
         cassette_token: Finds the cassette that it is within, in this process; empty outside one.
@@ -46,6 +47,7 @@ class PhaseContext:
     roles: tuple[tuple[str, Policy], ...] = ()
     run_id: str | None = None
     unit: str | None = None
+    judging: bool = False
     bypass_proxy: bool = False
     automatic: bool = False
     cassette_token: str = ""

@@ -11,6 +11,7 @@ from typing import Any
 import dspy
 
 from dspy_cachectl.config import settings
+from dspy_cachectl.context.evaluations import is_metrics
 from dspy_cachectl.context.open_cassette import UNCACHED_RUN, OpenCassette
 from dspy_cachectl.context.phases import PhaseContext, PhaseRun
 from dspy_cachectl.context.process import SETTING, state
@@ -42,6 +43,8 @@ class Ruling:
     def decide(self, policy: Policy, kind: Kind, model: str, temperature: float | None = None) -> Decision:
         """Return what is done for a call: what the policy says, and what a cassette makes of it."""
         has_run = self.context.run_id is not None
+        if (self.context.judging or is_metrics(None)) and policy.temperature is not None:
+            policy = replace(policy, temperature=None)
         decision = decide(policy, kind=kind, temperature=temperature, model=model, has_run=has_run)
         return decision if self.cassette is None else self.cassette.decide(decision)
 
@@ -88,10 +91,15 @@ def phase_here() -> Ruling:
 
 
 @contextlib.contextmanager
-def draw_unit(name: str) -> Iterator[None]:
-    """Make the draws in this block those of one unit (an example and a repeat): their ordinals begin at 0."""
+def draw_unit(name: str, *, judging: bool = False) -> Iterator[None]:
+    """Make the draws in this block those of one unit (an example and a repeat): their ordinals begin at 0.
+
+    Args:
+        name: The unit's name.
+        judging: Whether a metric makes them.
+    """
     context: PhaseContext | None = dspy.settings.get(SETTING)
-    with dspy.context(**({} if context is None else {SETTING: replace(context, unit=name)})):
+    with dspy.context(**({} if context is None else {SETTING: replace(context, unit=name, judging=judging)})):
         yield
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import dspy
 from dspy.utils.callback import BaseCallback
 
+from dspy_cachectl.context.evaluations import is_metrics
 from dspy_cachectl.context.process import SETTING, state
 from dspy_cachectl.entries import draws
 
@@ -29,7 +30,7 @@ class UnitMarker(BaseCallback):  # type: ignore[misc]
         # DSPy's settings are pickled with their callbacks; what is entered is of this process.
         return UnitMarker, ()
 
-    def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:  # noqa: ARG002
+    def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Enter a unit, unless this is inside one."""
         context = dspy.settings.get(SETTING)
         run = None if context is None or context.unit is not None else state.runs.get(context.token)
@@ -40,7 +41,7 @@ class UnitMarker(BaseCallback):  # type: ignore[misc]
         except draws.UncacheableError:
             return  # inputs that cannot be told apart make no unit: the draws are then numbered within the run
         occurrence = run.ordinals.next(name, unit="units")
-        entered = dspy.context(**{SETTING: replace(context, unit=f"{name}:{occurrence}")})
+        entered = dspy.context(**{SETTING: replace(context, unit=f"{name}:{occurrence}", judging=is_metrics(instance))})
         entered.__enter__()
         self._entered[call_id] = entered
 

@@ -299,7 +299,7 @@ class _Evaluation:
         if kept is not None:
             return replace(kept, kept=True)
         unit = f"{_unit_name(question, repeat)}/metric"
-        with draw_unit(unit):
+        with draw_unit(unit, judging=True):
             scored = score_with(self.metric, example, prediction, failure_score=self.failure_score)
         self._cost_of(unit)  # what a judge costs is in the run's ledger, not in the answer's
         if scored.failed is None:
