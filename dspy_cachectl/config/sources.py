@@ -135,9 +135,8 @@ def _leaves(where: Where, value: Any, origin: Origin) -> Iterator[tuple[Where, W
     if len(where) == 2:
         yield where, Written({}, origin)
     for name, item in _table(where, value, origin).items():
-        if not isinstance(name, str) or not name.strip():
-            inside = f"in {named(where)} " if where else ""
-            raise ConfigurationError(f"a name {inside}{origin} cannot be {shown(name)}: write a text that is not empty")
+        if not isinstance(name, str):
+            raise _no_name(where, name, origin)
         yield from _leaves((*where, name), item, origin)
 
 
@@ -177,6 +176,13 @@ def _check_name(where: Where, origin: Origin) -> None:
         known = names_at(where[:depth]) if _is_table(where[:depth]) else []
         if known is not None and name not in known:
             raise _unknown(where, depth, known, origin)
+        if known is None and not name.strip():
+            raise _no_name(where[:depth], name, origin)
+
+
+def _no_name(where: Where, name: object, origin: Origin) -> ConfigurationError:
+    inside = f"in {named(where)} " if where else ""
+    return ConfigurationError(f"a name {inside}{origin} cannot be {shown(name)}: write a text that is not empty")
 
 
 def _unknown(where: Where, depth: int, known: list[str], origin: Origin) -> ConfigurationError:
