@@ -25,6 +25,10 @@ def _in_parallel(program: Any, devset: list[dspy.Example]) -> None:
         dspy.Parallel(num_threads=4, disable_progress_bar=True)([(program, example) for example in devset])
 
 
+def _report(program: Any, devset: list[dspy.Example]) -> None:
+    run(program, devset, num_threads=4)
+
+
 def _evaluate(program: Any, devset: list[dspy.Example]) -> None:
     with cachectl.phase("eval"):
         dspy.Evaluate(devset=devset, metric=exact, num_threads=4)(program)
@@ -54,9 +58,7 @@ def restarted(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return again
 
 
-@pytest.mark.parametrize(
-    "ask", [lambda program, devset: run(program, devset, num_threads=4), _evaluate, _in_parallel], ids=str
-)
+@pytest.mark.parametrize("ask", [_report, _evaluate, _in_parallel])
 def test_a_question_that_is_started_again_is_asked_once(
     program: dspy.Module, endpoint: Endpoint, restarted: threading.Event, ask: Callable[..., Any]
 ) -> None:
