@@ -225,7 +225,7 @@ def _pair_row(pair: Comparison) -> dict[str, Any]:
     interval, error = plain.pop("interval"), plain.pop("error")
     plain |= {"ci_low": interval["low"], "ci_high": interval["high"], "interval": interval["method"]}
     plain |= {"standard_error": error["value"]}
-    lists = {name: "; ".join(value) for name, value in plain.items() if isinstance(value, tuple)}
+    lists = {name: "; ".join(map(str, value)) for name, value in plain.items() if isinstance(value, tuple)}
     return {**plain, **lists}
 
 

@@ -122,6 +122,7 @@ def test_install_overrules_it(endpoint: Endpoint, run: Run, tmp_path: Path) -> N
 
 def test_predictions_on_the_disk_are_said(endpoint: Endpoint, run: Run) -> None:
     """`evaluate()` keeps predictions, which is another thing, and says so to who keeps nothing on disk."""
+    pytest.importorskip("scipy")
     code = """
 from tests.calls.support import exact, examples, qa
 lm = cachectl.LM("openai/test-model", api_base=os.environ["ENDPOINT_URL"], api_key="sk-test")

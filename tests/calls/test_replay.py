@@ -32,6 +32,7 @@ class TestServed:
 
     def test_a_recorded_program(self, endpoint: Endpoint, lm: MakeLM) -> None:
         """An agent, an evaluation and an embedding recorded under REUSE replay with the same results."""
+        pytest.importorskip("numpy")
         embedder = dspy.Embedder("openai/test-embedding", api_base=endpoint.url, api_key="sk-test")
         dspy.configure(lm=lm(temperature=1.0))
         endpoint.configure(gold=gold(6), accuracy=0.5)

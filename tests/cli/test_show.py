@@ -190,6 +190,7 @@ BUYS = """
 
 def test_what_real_engines_store(child: Callable[..., Finished], endpoint: Any, tmp_path: Path) -> None:
     """The answers of every engine, kind and form are readable: texts, tool calls, pictures, vectors."""
+    pytest.importorskip("numpy")
     endpoint.configure(call_tools=True)
     child(BUYS)
     store = tmp_path / "store"

@@ -60,6 +60,7 @@ def test_a_whole_store_is_clean(store: tuple[Path, list[str]]) -> None:
 
 def test_what_a_program_stores_is_clean(tmp_path: Path, child: object, endpoint: Endpoint) -> None:
     """Each kind of entry that DSPy programs leave behind has the key of its request."""
+    pytest.importorskip("numpy")
     script = """
         import os, sys
         import dspy

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -72,8 +72,9 @@ def under(process_id: int) -> dict[int, bytes]:
     """The processes that a process and those under it have started: their command lines."""
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
-        parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-        children.setdefault(parent, []).append(int(folder.name))
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile, and is none of those
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(folder.name))
     found = {}
     waiting = children.get(process_id, [])
     while waiting:

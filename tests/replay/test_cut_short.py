@@ -23,10 +23,11 @@ from tests.replay.support import left_over, recordings, unfinished
 
 CALLS, BOUGHT = 25, 10
 RECORD = """
-import sys, dspy
+import signal, sys, dspy
 import dspy_cachectl as cachectl
 from tests.calls.support import question
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it runs in the background
 lm = cachectl.LM("openai/test-model", api_base=sys.argv[1], api_key="sk-test", temperature=1.0)
 with cachectl.cassette(sys.argv[2], sys.argv[3]):
     print([lm(question(number))[0] for number in range(25)])
