@@ -104,7 +104,7 @@ def _check_distinct(call: Call, origin: Origin) -> None:
     if fingerprint is None or entry is None:
         return
     for response_id in origin.response_ids:
-        if state.given_before(fingerprint, response_id, entry):
+        if state.given_before(fingerprint, f"{response_id}\0{origin.content}", entry):
             call.tally.not_distinct += 1
             state.say_once(
                 f"not-distinct:{asked.endpoint}:{asked.model}",

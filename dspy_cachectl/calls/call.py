@@ -18,6 +18,7 @@ from dspy_cachectl.accounting.ledger import Tally
 from dspy_cachectl.context.ruling import Ruling
 from dspy_cachectl.entries.answers import AnswerFacts
 from dspy_cachectl.entries.cleaning import cleaned
+from dspy_cachectl.entries.draw_tokens import token_of
 from dspy_cachectl.entries.draws import Key, canonical
 from dspy_cachectl.entries.records import Origin
 from dspy_cachectl.errors import CacheMissError
@@ -159,14 +160,9 @@ class Call:
 
     @property
     def draw_id(self) -> str:
-        """What identifies the answer: the provider's ids of it, or the key where the provider gave none.
-
-        Two calls with one draw id have one answer, whether the store, a proxy or the provider repeated it.
-        """
-        fingerprint, origin = self.asked.key.fingerprint, self.answered.origin
-        if fingerprint is not None and origin is not None and origin.response_ids:
-            return f"{fingerprint[:16]}:{':'.join(origin.response_ids)}"
-        return self.key or f"uncached:{uuid.uuid4().hex}"
+        """What identifies the answer, whether the store, a proxy or the provider repeated it (see `draw_tokens`)."""
+        origin, key = self.answered.origin, self.key or f"uncached:{uuid.uuid4().hex}"
+        return token_of((), "", key) if origin is None else token_of(origin.response_ids, origin.content, key)
 
     def serve(self, origin: Origin, entry: bytes) -> None:
         """Note that a stored answer is served."""
@@ -207,6 +203,7 @@ class Call:
             cost=facts.cost,
             response_ids=facts.response_ids,
             truncated=facts.truncated,
+            content=facts.content,
         )
         self.answered = Answered(outcome, origin)
         return origin

@@ -6,11 +6,13 @@ embedder plain lists.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 _NATIVE = "dspy-lm15-result-v1"
+_SAID = ("content", "reasoning_content", "tool_calls")
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class AnswerFacts:
         empty: Whether there is nothing in it: no text, no tool call.
         refused: Whether a content filter stopped it.
         truncated: Whether it was cut at the token limit.
+        content: A hash of what it says, 16 hexadecimal digits; empty where nothing is known of it.
         seconds: How long the provider had the request, as LiteLLM measured it; None where that is not known.
     """
 
@@ -37,6 +40,7 @@ class AnswerFacts:
     empty: bool = False
     refused: bool = False
     truncated: bool = False
+    content: str = ""
     seconds: float | None = None
 
     @property
@@ -75,6 +79,7 @@ def _native(record: Mapping[str, Any]) -> AnswerFacts:
         empty=not any(_has_content(output) for output in record.get("outputs") or []),
         refused="content_filter" in reasons,
         truncated="length" in reasons,
+        content=_hash(record.get("outputs")),
     )
 
 
@@ -93,6 +98,7 @@ def _provider(response: Any, cost: Any = None) -> AnswerFacts:
         empty=not (any(map(_choice_has_content, choices)) or any(map(_item_has_content, output))),
         refused="content_filter" in reasons or incomplete == "content_filter",
         truncated="length" in reasons or incomplete == "max_output_tokens",
+        content=_hash([_said(choice) for choice in choices] or output),
         seconds=_seconds(hidden),
     )
 
@@ -101,6 +107,16 @@ def _seconds(hidden: Mapping[str, Any]) -> float | None:
     """Return how long the request itself took: what LiteLLM took for its own part is not the provider's time."""
     whole, own = (_number(hidden.get(name)) for name in ("_response_ms", "litellm_overhead_time_ms"))
     return None if whole is None or own is None else max(0.0, whole - own) / 1000
+
+
+def _said(choice: Any) -> list[Any]:
+    message = _field(choice, "message")
+    return [_field(choice, "text"), *(_field(message, name) for name in _SAID)]
+
+
+def _hash(said: Any) -> str:
+    text = repr(said).encode("utf-8", "backslashreplace")
+    return hashlib.sha256(text).hexdigest()[:16] if said else ""
 
 
 def _has_content(output: Any) -> bool:

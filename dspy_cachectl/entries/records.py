@@ -69,6 +69,7 @@ class Origin:
         cost: US dollars, or None where the price is not known.
         response_ids: The provider's ids of the responses.
         truncated: Whether an answer was cut at the token limit.
+        content: A hash of what it says (see `AnswerFacts`).
     """
 
     kind: str
@@ -89,6 +90,7 @@ class Origin:
     cost: float | None = None
     response_ids: tuple[str, ...] = ()
     truncated: bool = False
+    content: str = ""
 
 
 @dataclass(frozen=True)

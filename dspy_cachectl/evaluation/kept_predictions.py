@@ -116,7 +116,7 @@ class KeptPredictions:
         count_elsewhere(saved, phase_here())
         return prediction, DrawResult(
             score=0.0,
-            draw="+".join(map(str, row.draws)),
+            draw="+".join(sorted(map(str, row.draws))),
             output=output_hash(prediction),
             loaded=True,
             tokens=saved.tokens_saved,

@@ -26,6 +26,7 @@ from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import draw_unit, phase_here
 from dspy_cachectl.errors import CachectlError, MissingExtraError
 from dspy_cachectl.evaluation.arguments import check_arguments
+from dspy_cachectl.evaluation.asked_models import AskedModels
 from dspy_cachectl.evaluation.clusters import clusters_of
 from dspy_cachectl.evaluation.kept_predictions import AnswerCost, KeptPredictions, Predictions, library_of, output_hash
 from dspy_cachectl.evaluation.last import ReportOf, cut_short
@@ -192,6 +193,7 @@ class _Evaluation:
     run: PhaseRun
     timeout: float | None
     results: list[list[DrawResult | None]]
+    asked: AskedModels = field(default_factory=AskedModels)
     count: int = 0
     failed: int = 0
     total: float = 0.0
@@ -251,6 +253,7 @@ class _Evaluation:
         if unit is not None:
             with self.lock:
                 self.costs[unit].add(call)
+                self.asked.add(call)
 
     def _cost_of(self, unit: str) -> AnswerCost:
         """Return what is known of an answer, and forget it."""
@@ -283,7 +286,7 @@ class _Evaluation:
         tally = made.tally
         return DrawResult(
             score=self.failure_score,
-            draw="+".join(made.draws),
+            draw="+".join(sorted(made.draws)),
             output=output,
             requests=tally.requests,
             tokens=tally.tokens_spent + tally.tokens_saved,
@@ -369,7 +372,7 @@ def _provenance(
     made_of: dict[str, Any], run: PhaseRun, evaluation: _Evaluation, seconds: float, missing: int
 ) -> Provenance:
     return Provenance(
-        **made_of,
+        **{**made_of, **evaluation.asked.facts()},  # what answered, and not what is set
         **evaluation.kept.provenance(),
         run_id=run.run_id,
         phase=run.name,

@@ -9,6 +9,7 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any
 
+from dspy_cachectl.entries.draw_tokens import identities
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.reports.describe import model_text, temperature_text
 from dspy_cachectl.reports.measurement import Measurement
@@ -159,7 +160,8 @@ def compare_two(
 ) -> Comparison:
     """Compare a candidate with its baseline (see `EvalReport.compare`)."""
     result = compare_paired(baseline.table, candidate.table, smallest_difference=smallest_difference, level=level)
-    shared = len(baseline.draw_ids & candidate.draw_ids)
+    told = identities(baseline.draw_tokens | candidate.draw_tokens)
+    shared = len({told[token] for token in baseline.draw_tokens} & {told[token] for token in candidate.draw_tokens})
     alone = {*result.only_baseline, *result.only_candidate}
     return Comparison(
         baseline=baseline.name,
@@ -188,7 +190,7 @@ def _warnings(baseline: Measurement, candidate: Measurement, result: PairedCompa
             f"{advice}"
         )
     for report in (baseline, candidate):
-        if report.distinct.distinct < report.distinct.asked:
+        if report.distinct.distinct != report.distinct.asked:
             found.append(f"{report.name}: {report.distinct.sentence}")
         if report.failures:
             found.append(f"{report.name}: {plural(report.failures, 'answer')} failed, counted with the failure score")
@@ -209,8 +211,8 @@ def _circumstances(baseline: Measurement, candidate: Measurement) -> Iterator[st
     if before.failure_score != after.failure_score:
         yield f"failures count as {before.failure_score:g} in one and as {after.failure_score:g} in the other"
     for what, one, other in (
-        ("models", model_text(before), model_text(after)),
-        ("temperatures", temperature_text(before), temperature_text(after)),
+        ("models", model_text(before, counted=False), model_text(after, counted=False)),
+        ("temperatures", temperature_text(before, counted=False), temperature_text(after, counted=False)),
     ):
         if one != other:
             yield f"the {what} differ: {baseline.name} {one}, {candidate.name} {other}"

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dspy_cachectl.accounting.ledger import NOTABLE, in_words
-from dspy_cachectl.reports.measurement import DrawResult, Measurement, Provenance
+from dspy_cachectl.reports.measurement import AskedModel, DrawResult, Measurement, Provenance
 from dspy_cachectl.reports.sheets import Cell, Sheet, facts, notes, sheet
 from dspy_cachectl.reports.texts import (
     MISSING,
     cut,
+    distinct_text,
     duration,
     ends_text,
     level_text,
@@ -43,8 +44,8 @@ def report_sheet(report: Measurement, *against: tuple[str, str]) -> Sheet:
     return sheet(
         f"Evaluation of {report.name}",
         Cell(f"score {score}, {level_text(interval)} interval {ends} ({interval.method})"),
-        facts("Score", (*_score_rows(report), *against)),
         notes("Caveats", _caveats(report)),
+        facts("Score", (*_score_rows(report), *against)),
         facts("Provenance", _provenance_rows(report), is_aside=True),
     )
 
@@ -59,7 +60,7 @@ def _score_rows(report: Measurement) -> tuple[tuple[str, str], ...]:
         ("score", f"{score_text(report.score, error)} (standard error)"),
         (f"{level_text(interval)} interval", f"{ends_text(interval, error)}, {interval.method}"),
         ("questions", f"{report.n:,}"),
-        ("repeats", f"{report.repeats:,}: {distinct.distinct:,} distinct draws of {distinct.asked:,}"),
+        ("repeats", f"{report.repeats:,}: {distinct_text(distinct)}"),
         ("failures", _failures(report)),
         ("variance", f"{parts} ({share} of both)"),
         ("to shorten the interval", split.advice),
@@ -141,14 +142,27 @@ def _provenance_rows(report: Measurement) -> tuple[tuple[str, str], ...]:
     )
 
 
-def model_text(made: Provenance) -> str:
-    """Write which model it was: its name, where it is served, and its version."""
-    version = "" if made.version is None else f", version {short_name(made.version)}"
-    return f"{made.model} @ {made.endpoint or 'the provider'}{version}"
+def model_text(made: Provenance, *, counted: bool = True) -> str:
+    """Write which models answered: the name of each, where it is served, its version, and its number of calls."""
+    found: Counter[str] = Counter()
+    for one in made.models or (AskedModel(made.model, made.endpoint, made.version),):
+        version = "" if one.version is None else f", version {short_name(one.version)}"
+        found[f"{one.model} @ {one.endpoint or 'the provider'}{version}"] += one.calls
+    return _listed(found, counted=counted)
 
 
-def temperature_text(made: Provenance) -> str:
-    """Write at which temperature it was asked, and whose that was."""
+def _listed(found: Counter[str], *, counted: bool) -> str:
+    return "; ".join(f"{one} ({plural(calls, 'call')})" if counted and calls else one for one, calls in found.items())
+
+
+def temperature_text(made: Provenance, *, counted: bool = True) -> str:
+    """Write at which temperatures they were asked, and whose these were."""
+    found: Counter[str] = Counter()
+    for one in made.models:
+        whose = "lent by the phase" if one.lent else "as the program asks"
+        found[f"{'unset' if one.temperature is None else number(one.temperature)}, {whose}"] += one.calls
+    if found:
+        return _listed(found, counted=counted)
     own = "unset" if made.temperature is None else number(made.temperature)
     calls = made.counters.get("temperatures_lent", 0)
     lent_in = f" (in {plural(calls, 'call')})" if calls else ""

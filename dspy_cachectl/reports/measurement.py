@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from dspy_cachectl.boundary.secrets import scrub, told_apart
+from dspy_cachectl.entries.draw_tokens import identities
 from dspy_cachectl.statistics.intervals import Interval, mean_interval
 from dspy_cachectl.statistics.repeats import (
     DistinctDraws,
@@ -87,6 +88,27 @@ class QuestionResult:
 
 
 @dataclass(frozen=True)
+class AskedModel:
+    """A model that answered, and how it was asked.
+
+    Attributes:
+        model: Its name.
+        endpoint: The endpoint's identity, or None for the provider's own.
+        version: The user's name for a version of it, or None.
+        temperature: The temperature that it was sent, or None.
+        lent: Whether the phase lent that.
+        calls: How many calls of the program it answered.
+    """
+
+    model: str
+    endpoint: str | None = None
+    version: str | None = None
+    temperature: float | None = None
+    lent: bool = False
+    calls: int = 0
+
+
+@dataclass(frozen=True)
 class Provenance:
     """What a score is made of.
 
@@ -115,6 +137,9 @@ class Provenance:
         library_limit: How many it may take up.
         missing: How many answers were asked for and are not in the report, since the evaluation was cut short.
         rescored: Loaded answers that the metric judged anew.
+        models: The models that answered the program's calls, as they were asked, the busiest first. Empty where every
+            answer was loaded: then the fields above say what the program is set to.
+        seeds: The seeds that the program's calls were made with.
         failure_score: What an answer counts for where the program or the metric failed.
     """
 
@@ -143,6 +168,8 @@ class Provenance:
     missing: int = 0
     rescored: int = 0
     failure_score: float = 0.0
+    models: tuple[AskedModel, ...] = ()
+    seeds: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -171,7 +198,7 @@ class Measurement:
     @cached_property
     def table(self) -> ScoreTable:
         """The scores for the statistics: repeats that are one draw count once, and equal questions are a cluster."""
-        distinct = ((question, _distinct(question.draws)) for question in self.questions)
+        distinct = ((question, self._distinct(question.draws)) for question in self.questions)
         return ScoreTable(
             tuple(
                 QuestionScores(
@@ -221,9 +248,33 @@ class Measurement:
 
     @cached_property
     def distinct(self) -> DistinctDraws:
-        """How many of the repeats are draws of their own."""
-        outputs = [[draw.output for draw in _distinct(question.draws)] for question in self.questions]
-        return distinct_draws(len(self.draws), outputs)
+        """How many of the repeats are draws of their own, of this question and of all."""
+        rows = [self._distinct(question.draws) for question in self.questions]
+        told = [self._told(draw) for row in rows for draw in row if draw.draw]
+        counters = self.provenance.counters
+        made_calls = bool(counters.get("calls") or counters.get("stray"))
+        return distinct_draws(
+            len(self.draws),
+            [[draw.output for draw in row] for row in rows],
+            elsewhere=len(told) - len(set(told)),
+            unknown=sum(not draw.draw and draw.failed is None for draw in self.draws) if made_calls else 0,
+            seeds=self.provenance.seeds,
+        )
+
+    @cached_property
+    def _identities(self) -> dict[str, str]:
+        return identities(self.draw_tokens)
+
+    def _told(self, draw: DrawResult) -> str:
+        """Return what an answer is told by: the LM's answers behind it, in whatever order they came."""
+        return "+".join(sorted(self._identities[token] for token in draw.draw.split("+")))
+
+    def _distinct(self, draws: Sequence[DrawResult]) -> list[DrawResult]:
+        seen: dict[str, DrawResult] = {}
+        for number, draw in enumerate(draws):
+            # An answer of which no draw is known is nobody's replay.
+            seen.setdefault(self._told(draw) if draw.draw else f"#{number}", draw)
+        return list(seen.values())
 
     @property
     def oldest(self) -> float | None:
@@ -279,9 +330,14 @@ class Measurement:
         return consistency(self.table)
 
     @cached_property
+    def draw_tokens(self) -> frozenset[str]:
+        """What tells each of the LM's answers that the score rests on (see `draw_tokens`)."""
+        return frozenset(token for draw in self.draws if draw.draw for token in draw.draw.split("+"))
+
+    @cached_property
     def draw_ids(self) -> frozenset[str]:
-        """Every draw that the score rests on."""
-        return frozenset(draw.draw for draw in self.draws if draw.draw)
+        """Every answer of an LM that the score rests on."""
+        return frozenset(self._identities.values())
 
     @property
     def tokens_per_answer(self) -> float:
@@ -317,14 +373,6 @@ class Measurement:
             "clusters": self.error.clusters,
             "design_effect": self.error.design_effect,
         }
-
-
-def _distinct(draws: Sequence[DrawResult]) -> list[DrawResult]:
-    seen: dict[str, DrawResult] = {}
-    for number, draw in enumerate(draws):
-        # An answer of which no draw is known is nobody's replay.
-        seen.setdefault(draw.draw or f"#{number}", draw)
-    return list(seen.values())
 
 
 def _finite(value: float) -> float | None:

@@ -13,7 +13,7 @@ from dspy_cachectl.boundary.shown import harmless
 from dspy_cachectl.boundary.writing import write_output
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError
 from dspy_cachectl.reports.measurement import Measurement, QuestionResult
-from dspy_cachectl.reports.texts import cut, ends_text, level_text, plural, score_text
+from dspy_cachectl.reports.texts import cut, distinct_text, ends_text, level_text, plural, score_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -166,8 +166,7 @@ def _draw_heat_map(figure: Figure, axes: Axes, report: Measurement) -> None:
     distinct = report.distinct
     some = "" if len(shown) == report.n else f"{len(shown)} of "
     axes.set_title(
-        f"{some}{plural(report.n, 'question')}, {plural(report.repeats, 'repeat')}, "
-        f"distinct draws: {distinct.distinct:,} of {distinct.asked:,}",
+        f"{some}{plural(report.n, 'question')}, {plural(report.repeats, 'repeat')}, {distinct_text(distinct)}",
         loc="left",
         fontsize=10,
     )

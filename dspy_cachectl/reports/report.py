@@ -17,7 +17,7 @@ from dspy_cachectl.predictions.rows import PredictionRow, decode
 from dspy_cachectl.predictions.snapshot import open_snapshot
 from dspy_cachectl.reports.comparison import Comparison, compare_two
 from dspy_cachectl.reports.describe import report_sheet
-from dspy_cachectl.reports.measurement import DrawResult, Measurement, Provenance, QuestionResult
+from dspy_cachectl.reports.measurement import AskedModel, DrawResult, Measurement, Provenance, QuestionResult
 from dspy_cachectl.reports.plots import plot_report
 from dspy_cachectl.reports.render import Shown
 from dspy_cachectl.reports.sheets import Sheet
@@ -147,6 +147,8 @@ class EvalReport(Measurement, Shown):
             known = {one.name for one in fields(Provenance)}
             provenance = {name: value for name, value in data["provenance"].items() if name in known}
             provenance["changes"] = tuple(provenance.get("changes", ()))
+            provenance["seeds"] = tuple(provenance.get("seeds", ()))
+            provenance["models"] = tuple(AskedModel(**one) for one in provenance.get("models", ()))
             return cls(
                 name=data["name"],
                 level=data["level"],

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dspy_cachectl.statistics.intervals import Interval
+    from dspy_cachectl.statistics.repeats import DistinctDraws
 
 from rich import filesize
 
@@ -28,6 +29,13 @@ _SMALLEST_P = 1e-4
 def plural(count: int, one: str, many: str | None = None) -> str:
     """Write how many there are of something."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def distinct_text(distinct: DistinctDraws) -> str:
+    """Write how many of the repeats are distinct draws."""
+    if distinct.distinct is None:
+        return f"distinct draws unknown of {distinct.asked:,}"
+    return f"{distinct.distinct:,} distinct draws of {distinct.asked:,}"
 
 
 def size(count: int) -> str:

@@ -17,19 +17,26 @@ class DistinctDraws:
 
     Attributes:
         asked: The number of repeats of all questions together.
-        distinct: The number of distinct draws among them.
+        distinct: The number of distinct draws among them; None where that cannot be known.
         effective: K_eff, the harmonic mean over questions of the number of distinct draws; 1 where every
             repeat of every question gave the same output.
         sentence: What of this needs saying; empty where every repeat is a draw of its own.
     """
 
     asked: int
-    distinct: int
+    distinct: int | None
     effective: float
     sentence: str
 
 
-def distinct_draws(asked: int, outputs: Sequence[Sequence[Hashable]]) -> DistinctDraws:
+def distinct_draws(
+    asked: int,
+    outputs: Sequence[Sequence[Hashable]],
+    *,
+    elsewhere: int = 0,
+    unknown: int = 0,
+    seeds: Sequence[object] = (),
+) -> DistinctDraws:
     """Count the draws that are draws of their own, and see whether they all say the same.
 
     Distinct draws may still say the same, and at temperature 0 they do: if all outputs of all questions are equal, the
@@ -37,20 +44,42 @@ def distinct_draws(asked: int, outputs: Sequence[Sequence[Hashable]]) -> Distinc
 
     Args:
         asked: The number of repeats of all questions together.
-        outputs: Per question what each distinct draw said, or a hash of it, shape (n, K_i).
+        outputs: Per question what each of its distinct draws said, or a hash of it, shape (n, K_i).
+        elsewhere: How many of these are draws of another question as well.
+        unknown: How many answers came from calls that nobody saw.
+        seeds: The seeds that the LM was asked with.
 
     Returns:
         The counts, with K_eff for use in place of K.
     """
     counts = [len(row) for row in outputs]
-    distinct, effective = sum(counts), len(counts) / math.fsum(1.0 / count for count in counts)
+    found, effective = sum(counts), len(counts) / math.fsum(1.0 / count for count in counts)
     sentences = []
-    if distinct < asked:
-        sentences.append(f"{asked - distinct} of {asked} repeats are replays of a draw that is already counted.")
-    if distinct > len(counts) and all(len(set(row)) == 1 for row in outputs):
+    if unknown:
+        sentences.append(
+            f"Which draws {unknown} of {asked} answers rest on is not known, nor whether they are distinct: their "
+            "calls were made out of sight, as in a bare thread pool."
+        )
+    if seeds and found > len(counts):
+        named = ", ".join(map(str, seeds))
+        sentences.append(
+            f"The LM was asked with the seed {named}: where the provider honours it, the repeats of a question are one "
+            "draw, so how many are distinct is not known."
+        )
+    if found < asked:
+        sentences.append(f"{asked - found} of {asked} repeats are replays of a draw that is already counted.")
+    if elsewhere:
+        sentences.append(f"{elsewhere} of {asked} repeats are draws of another question as well.")
+    if found > len(counts) and all(len(set(row)) == 1 for row in outputs):
         effective = 1.0
         sentences.append("All draws of every question gave the same output: K_eff = 1, and repeats add nothing.")
-    return DistinctDraws(asked=asked, distinct=distinct, effective=effective, sentence=" ".join(sentences))
+    is_known = not unknown and not (seeds and found > len(counts))
+    return DistinctDraws(
+        asked=asked,
+        distinct=found - elsewhere if is_known else None,
+        effective=effective,
+        sentence=" ".join(sentences),
+    )
 
 
 def pass_at_k(table: ScoreTable, k: int) -> float:

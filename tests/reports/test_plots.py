@@ -111,7 +111,7 @@ def test_the_heat_map_has_questions_by_repeats_sorted_by_their_mean() -> None:
     assert ("question, sorted by its mean score", "repeat") == (axes.get_xlabel(), axes.get_ylabel())
     failed = next(line for line in axes.lines if line.get_label() == "failed")
     assert ([1], [2]) == (list(failed.get_xdata()), list(failed.get_ydata()))
-    assert "4 questions, 3 repeats, distinct draws: 12 of 12" == axes.get_title(loc="left")
+    assert "4 questions, 3 repeats, 12 distinct draws of 12" == axes.get_title(loc="left")
     assert "score" == plot_report(report(REPEATED)).axes[2].get_ylabel()
 
 

@@ -1,0 +1,35 @@
+"""Which models a program asked, and how: counted from the calls that were made, whatever the settings say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+from dspy_cachectl.calls.call import Call
+from dspy_cachectl.reports.measurement import AskedModel
+
+
+class AskedModels:
+    """Counts the answered calls of a program by the model and its temperature. Used under a lock."""
+
+    def __init__(self) -> None:
+        self._calls: Counter[AskedModel] = Counter()
+        self._seeds: set[Any] = set()
+
+    def add(self, call: Call) -> None:
+        """Count a call that has ended, unless a metric made it or nothing answered it."""
+        asked, origin = call.asked, call.answered.origin
+        if asked.ruling.context.judging or origin is None:
+            return
+        self._calls[AskedModel(asked.model, asked.endpoint, asked.version, asked.temperature, origin.lent)] += 1
+        self._seeds.add((asked.request or {}).get("seed"))
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is known, as fields of a report's provenance; nothing where no call was answered."""
+        models = tuple(replace(how, calls=calls) for how, calls in self._calls.most_common())
+        if not models:
+            return {}
+        names = dict.fromkeys(one.model for one in models)
+        seeds = tuple(sorted(self._seeds - {None}, key=str))
+        return {"model": " + ".join(names), "models": models, "seeds": seeds}

@@ -1,0 +1,129 @@
+"""What a report says of the answers behind it: which models gave them, and which of them are one draw."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import dspy
+import pytest
+
+import dspy_cachectl as cachectl
+from tests.endpoint import Endpoint
+from tests.evaluation.test_evaluate import MakeLM, program, questions, run
+
+__all__ = ["program"]
+
+
+def always(example: dspy.Example, prediction: Any, trace: Any = None) -> float:
+    """A metric that asks nobody."""
+    return 1.0
+
+
+def test_the_models_are_those_that_answered(endpoint: Endpoint, lm: MakeLM, program: dspy.Module) -> None:
+    """Predictors with LMs of their own: the report names these and their temperatures, and not what is configured."""
+
+    class Two(dspy.Module):
+        """Asks two models."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = dspy.Predict("question -> draft"), dspy.Predict("draft -> answer")
+
+        def forward(self, question: str) -> Any:
+            """Draft, then answer."""
+            return self.second(draft=str(self.first(question=question).draft))
+
+    asking = Two()
+    asking.first.set_lm(lm("openai/drafts", temperature=0.9))
+    asking.second.set_lm(lm("openai/answers", temperature=0.8))
+    dspy.configure(lm=lm("openai/nobody", temperature=0.1))
+    report = run(asking, questions(3), metric=always, predictions=False)
+    asked = {request["body"]["model"] for request in endpoint.log()}
+    assert asked == {"drafts", "answers"}
+    found = {(one.model, one.temperature, one.lent, one.calls) for one in report.provenance.models}
+    assert found == {("openai/drafts", 0.9, False, 3), ("openai/answers", 0.8, False, 3)}
+    assert "openai/drafts" in str(report)
+    assert "(3 calls)" in str(report)
+    assert "nobody" not in str(report)
+    assert "0.1" not in str(report).split("temperature")[1].splitlines()[0]
+
+
+def test_calls_out_of_sight_claim_nothing(endpoint: Endpoint, lm: MakeLM, program: dspy.Module) -> None:
+    """A program that asks in a bare thread pool: how many of the draws are distinct is unknown, and said first."""
+    pool = ThreadPoolExecutor(2)
+
+    class Hidden(dspy.Module):
+        """Asks where no phase is seen."""
+
+        def forward(self, question: str) -> Any:
+            """Answer from another thread."""
+            return pool.submit(lambda: dspy.Prediction(answer=lm("openai/m")(question)[0])).result()
+
+    report = run(Hidden(), questions(4), metric=always, repeats=3, predictions=False)
+    assert report.distinct.distinct is None
+    assert "distinct draws unknown" in str(report)
+    assert "bare thread pool" in "\n".join(str(report).splitlines()[:8])
+    assert report.summary()["distinct_draws"] is None
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_a_seed_is_named(endpoint: Endpoint, lm: MakeLM, program: dspy.Module, repeats: int) -> None:
+    """Repeats with a seed may be one draw each: the report names the seed, and claims no number of distinct draws."""
+    dspy.configure(lm=lm(seed=42))
+    report = run(program, questions(4), repeats=repeats, predictions=False)
+    assert report.provenance.seeds == (42,)
+    assert (report.distinct.distinct is None) is (repeats > 1)
+    assert ("seed 42" in str(report)) is (repeats > 1)
+
+
+def test_answers_of_a_proxy_are_counted_over_the_whole_report(
+    endpoint: Endpoint, lm: MakeLM, program: dspy.Module
+) -> None:
+    """A proxy that answers each question alike whoever asks: as many distinct draws as it has answers."""
+    endpoint.configure(fixed_id=True)
+    report = run(program, questions(5), metric=always, repeats=4, predictions=False)
+    assert endpoint.requests == 20
+    assert report.distinct.distinct == 5
+    assert "15 of 20 repeats are replays" in str(report)
+
+
+def test_the_order_in_which_calls_end_is_no_part_of_a_draw(endpoint: Endpoint, lm: MakeLM, program: Any) -> None:
+    """Two calls in parallel behind such a proxy: one draw a question, in whatever order they end."""
+    endpoint.configure(fixed_id=True)
+
+    class Parallel(dspy.Module):
+        """Asks two questions at once."""
+
+        def forward(self, question: str) -> Any:
+            """Answer both."""
+            asked = [(program, dspy.Example(question=f"{question} {part}").with_inputs("question")) for part in "ab"]
+            parts = dspy.Parallel(num_threads=2, disable_progress_bar=True)(asked)
+            return dspy.Prediction(answer="".join(str(part.answer) for part in parts))
+
+    report = run(Parallel(), questions(5), metric=always, repeats=4, predictions=False)
+    assert report.distinct.distinct == 5
+    assert len(report.draw_ids) == 10
+
+
+def test_two_programs_that_share_a_call_share_its_draw(endpoint: Endpoint, lm: MakeLM, program: Any) -> None:
+    """In one run, a program and one that adds a call to it: the answers that both rest on are counted as shared."""
+
+    class Longer(dspy.Module):
+        """The program, and one call more."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.more = program, dspy.Predict("answer -> summary")
+
+        def forward(self, question: str) -> Any:
+            """Answer, and sum up."""
+            found = self.first(question=question)
+            self.more(answer=str(found.answer))
+            return found
+
+    with cachectl.phase("eval"):
+        short = run(program, questions(3), metric=always, predictions=False, name="short")
+        long = run(Longer(), questions(3), metric=always, predictions=False, name="long")
+    assert endpoint.requests == 6
+    assert short.compare(long).shared_draws == 3
