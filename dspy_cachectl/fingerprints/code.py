@@ -153,10 +153,17 @@ class Walk:
             if function.__name__ == "__init__" and signatures.is_signature(held):
                 continue  # what it is used for is in the object, and perhaps tuned there
             if not isinstance(held, types.ModuleType):
-                yield from self._held(name, held, containers=name.isupper() and not name.startswith("_"))
+                is_constant = name.isupper() and not name.startswith("_")
+                yield from self._held(name, held, containers=is_constant or self._is_read(held))
             elif is_own_module(held.__name__):
                 for inner in sorted(names & vars(held).keys()):
-                    yield from self._held(f"{name}.{inner}", vars(held)[inner], containers=False)
+                    yield from self._held(
+                        f"{name}.{inner}", vars(held)[inner], containers=self._is_read(vars(held)[inner])
+                    )
+
+    def _is_read(self, held: Any) -> bool:
+        """Tell whether a container in a module decides what code does: settings do, and a list is often a tally."""
+        return self._exact and isinstance(held, Mapping)
 
     def _held(self, name: str, held: Any, *, containers: bool) -> Iterator[str]:
         """Describe what code reaches under a name."""
@@ -181,10 +188,11 @@ class Walk:
         text = source_of(kind)
         if text is not None:
             yield text
+            if self._exact:  # it may have been set since
+                yield self.text({name: item for name, item in _class_attributes(kind) if _is_plain(item)})
         else:
             yield from (f"{function.__name__}: {text_of_function(function)}" for function in functions)
-            plain = {name: item for name, item in vars(kind).items() if not (name.startswith("__") or callable(item))}
-            yield self.text(plain)
+            yield self.text(dict(_class_attributes(kind)))
         for function in functions:
             yield from self._reached(function)
 
@@ -265,6 +273,10 @@ def _items(value: Any) -> Any:
     if isinstance(value, dict):
         return value.items()
     return enumerate(value) if isinstance(value, (list, tuple)) else [("", value)]
+
+
+def _class_attributes(kind: type) -> Iterator[tuple[str, Any]]:
+    yield from ((name, item) for name, item in vars(kind).items() if not (name.startswith("__") or callable(item)))
 
 
 def _plain_attributes(held: Mapping[str, Any]) -> Iterator[str]:

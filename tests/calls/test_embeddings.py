@@ -129,6 +129,7 @@ def test_refresh_and_off(endpoint: Endpoint, embedder: dspy.Embedder) -> None:
 
 _calls: list[list[str]] = []
 FACTOR = 1
+settings = {"factor": 1}
 
 
 def lengths(texts: list[str]) -> np.ndarray:
@@ -140,11 +141,13 @@ def lengths(texts: list[str]) -> np.ndarray:
 class Model:
     """A local model, of which there may be several."""
 
+    power = 1
+
     def __init__(self, factor: int) -> None:
         self.factor = factor
 
     def encode(self, texts: list[str]) -> list[list[float]]:
-        return [[float(self.factor * len(text))] for text in texts]
+        return [[float(self.factor * self.power * len(text))] for text in texts]
 
 
 def test_own_function(embedder: dspy.Embedder) -> None:
@@ -167,19 +170,25 @@ def scaled(factor: int, way: str) -> Callable[[list[str]], list[list[float]]]:
     def of_a_global(texts: list[str]) -> list[list[float]]:
         return [[float(FACTOR * len(text))] for text in texts]
 
-    globals()["FACTOR"] = factor
+    def of_settings(texts: list[str]) -> list[list[float]]:
+        return [[float(settings["factor"] * len(text))] for text in texts]
+
+    globals()["FACTOR"] = settings["factor"] = factor
+    Model.power = factor if way == "class" else 1
     ways = {
         "default": lambda texts, by=factor: [[float(by * len(text))] for text in texts],
         "keyword": keyword,
         "closure": lambda texts: [[float(factor * len(text))] for text in texts],
         "global": of_a_global,
+        "settings": of_settings,
+        "class": Model(1).encode,
         "method": Model(factor).encode,
         "partial": partial(keyword, by=factor),
     }
     return ways[way]
 
 
-@pytest.mark.parametrize("way", ["default", "keyword", "closure", "global", "method", "partial"])
+@pytest.mark.parametrize("way", ["default", "keyword", "closure", "global", "settings", "class", "method", "partial"])
 def test_functions_that_depend_on_more_than_their_source(embedder: dspy.Embedder, way: str) -> None:
     """Two functions of one source do not get each other's vectors, and each is served its own."""
     with cachectl.phase("eval") as run:
