@@ -97,24 +97,6 @@ def test_a_folder_stays_where_it_was_meant(project: Path, monkeypatch: pytest.Mo
     assert before.state == config.setting_now("state")
 
 
-@pytest.mark.parametrize("name", ["dspy-cachectl", "dspy_cachctl", "DSPY_CACHECTL", "dspy.cachectl"])
-def test_a_table_that_is_nearly_ours_is_named(project: Path, name: str) -> None:
-    """The distribution's name, or a slip: not silence. A table of another tool is nobody's slip."""
-    (project / "pyproject.toml").write_text("[tool.dspy_tools]\nx = 1\n[tool.cachecontrol]\nx = 1\n")
-    config.reload()
-    assert config.settings().policy
-    (project / "pyproject.toml").write_text(f'[tool.{name}]\nstore = "x"\n')
-    config.reload()
-    with pytest.raises(ConfigurationError, match=rf"\[tool.{name}\] in .*did you mean \[tool.dspy_cachectl\]"):
-        config.settings()
-
-
-@pytest.mark.parametrize("header", ["dspy_cachectl", "tools.dspy_cachectl", "Tool.dspy_cachectl"])
-def test_our_table_in_a_wrong_place_is_named(refused: Callable[..., str], header: str) -> None:
-    """Nothing would come of it."""
-    assert f"[{header}] in" in refused(f'[{header}]\nstore = "x"')
-
-
 @pytest.mark.parametrize("blank", ["", "  ", "\t"])
 def test_what_is_empty_is_not_set(project: Path, monkeypatch: pytest.MonkeyPatch, blank: str) -> None:
     """An empty variable leaves what the file says, and an empty text in the file what is usual."""
@@ -355,14 +337,6 @@ def test_what_is_wrong_in_the_environment_names_the_variable(
     assert f"in the environment variable DSPY_CACHECTL_{name}" in message
     assert says in message
     assert message.isprintable()
-
-
-@pytest.mark.parametrize("name", ["DSPY_CACHECTL", "DSPYCACHECTL_STORE", "DSPY_CACHE_CTL_STORE", "dspy_cachectlstore"])
-def test_a_variable_that_is_nearly_ours_is_named(refused: Callable[..., str], name: str) -> None:
-    """It would be set, and nothing would come of it."""
-    message = refused(**{name: "x"})
-    assert f"in the environment variable {name}" in message
-    assert "begin with DSPY_CACHECTL_" in message
 
 
 @pytest.mark.parametrize(

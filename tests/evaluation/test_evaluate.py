@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import dspy
 import pytest
 
 import dspy_cachectl as cachectl
-from dspy_cachectl.errors import ConfigurationError
 from tests.endpoint import Endpoint
 
 MakeLM = Callable[..., cachectl.LM]
@@ -399,38 +397,3 @@ def test_rows_are_read_from_the_snapshot(program: dspy.Module) -> None:
     assert "sk-test-secret" not in json.dumps(data)
     assert (report.provenance.library_bytes or 0) >= Path(report.path or "").stat().st_size
     assert "MB of 2,147 MB" in str(report)
-
-
-@pytest.mark.parametrize("where", ["a\0b", "~nobody-of-that-name/x", "a" * 300, "file.txt", "memory://"])
-def test_what_is_no_folder_is_refused_before_anything_is_paid(
-    program: dspy.Module, endpoint: Endpoint, tmp_path: Path, where: str
-) -> None:
-    """A place where no prediction can be kept is an error that names it, and no request is made."""
-    (tmp_path / "file.txt").write_text("mine")
-    with pytest.raises(ConfigurationError, match="folder"):
-        run(program, questions(2), predictions=where)
-    assert endpoint.requests == 0
-
-
-def test_an_empty_folder_is_none(program: dspy.Module, endpoint: Endpoint, tmp_path: Path) -> None:
-    """An empty text is the usual folder, and not the working directory."""
-    run(program, questions(2), predictions="")
-    assert len(list((tmp_path / "outputs/cache/predictions").glob("*.json"))) == 1
-    assert list(tmp_path.glob("*.json")) == []
-
-
-def test_a_clock_that_is_set_meanwhile_changes_no_duration(
-    program: dspy.Module, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The clock goes back an hour while an evaluation runs: it took seconds, and so did what `dspy.Evaluate` ran."""
-    real = time.time
-
-    def set_back(example: dspy.Example, prediction: Any, trace: Any = None) -> float:
-        monkeypatch.setattr(time, "time", lambda: real() - 3600)
-        return 1.0
-
-    with cachectl.phase("eval") as phase:
-        report = run(program, questions(2), metric=set_back)
-    assert 0 < report.provenance.seconds < 600
-    (evaluation,) = phase.evaluations
-    assert 0 < evaluation.seconds < 600

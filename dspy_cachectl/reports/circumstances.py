@@ -1,0 +1,73 @@
+"""What else than the programs may be behind the difference of two reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dspy_cachectl.reports.describe import model_text, temperature_text
+from dspy_cachectl.reports.measurement import Measurement
+from dspy_cachectl.reports.texts import plural
+from dspy_cachectl.statistics.verdicts import PairedComparison
+
+# In days: from here on, two reports are not of one time.
+_LONG_AGO = 30
+
+
+def warnings_of(baseline: Measurement, candidate: Measurement, result: PairedComparison, shared: int) -> list[str]:
+    """Return what stands in the way of trusting a comparison, in words."""
+    found = list(_circumstances(baseline, candidate))
+    if shared:
+        # A run of its own does not help where the same answers were scored in another way on purpose.
+        advice = "" if found else ". Evaluate one of them with a run id of its own"
+        found.append(
+            f"the two share {plural(shared, 'draw')}: what they have in common says nothing about their difference"
+            f"{advice}"
+        )
+    for report in (baseline, candidate):
+        if report.distinct.distinct != report.distinct.asked:
+            found.append(f"{report.name}: {report.distinct.sentence}")
+        if report.failures:
+            found.append(f"{report.name}: {plural(report.failures, 'answer')} failed, counted with the failure score")
+    for name, missing in ((baseline.name, result.only_baseline), (candidate.name, result.only_candidate)):
+        if missing:
+            found.append(f"left out, since only {name!r} has them: {plural(len(missing), 'question')}")
+    return found
+
+
+def _circumstances(baseline: Measurement, candidate: Measurement) -> Iterator[str]:
+    """Yield what else than the programs may be behind a difference, in words."""
+    before, after = baseline.provenance, candidate.provenance
+    if before.metric_hash != after.metric_hash:
+        yield "the two were scored with different metrics; rescore one of them"
+    relabelled = _relabelled(baseline, candidate)
+    if relabelled:
+        yield f"the labels of {plural(relabelled, 'common question')} differ; evaluate both on the same examples"
+    if before.failure_score != after.failure_score:
+        yield f"failures count as {before.failure_score:g} in one and as {after.failure_score:g} in the other"
+    for what, one, other in (
+        ("models", model_text(before, counted=False), model_text(after, counted=False)),
+        ("temperatures", temperature_text(before, counted=False), temperature_text(after, counted=False)),
+    ):
+        if one != other:
+            yield f"the {what} differ: {baseline.name} {one}, {candidate.name} {other}"
+    days = _days_between(baseline, candidate)
+    if days >= _LONG_AGO:
+        yield (
+            f"their draws lie {days:.0f} days apart: a model behind an unchanged name may have changed. Evaluate the "
+            "older one afresh"
+        )
+
+
+def _relabelled(baseline: Measurement, candidate: Measurement) -> int:
+    labels = {question.question: question.labels for question in baseline.questions}
+    found = ((labels.get(question.question), question.labels) for question in candidate.questions)
+    return sum(bool(before and after) and before != after for before, after in found)
+
+
+def _days_between(baseline: Measurement, candidate: Measurement) -> float:
+    """Return how many days lie between the draws of one and of the other; 0 where they overlap."""
+    (first, last), (start, end) = (
+        (report.oldest or report.provenance.created, report.newest or report.provenance.created)
+        for report in (baseline, candidate)
+    )
+    return max(0.0, start - last, first - end) / 86400

@@ -1,0 +1,40 @@
+"""Tables and variables whose names are nearly ours: no silence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dspy_cachectl import config
+from dspy_cachectl.errors import ConfigurationError
+from tests.test_config import project, refused
+
+__all__ = ["project", "refused"]
+
+
+@pytest.mark.parametrize("name", ["dspy-cachectl", "dspy_cachctl", "DSPY_CACHECTL", "dspy.cachectl"])
+def test_a_table_that_is_nearly_ours_is_named(project: Path, name: str) -> None:
+    """The distribution's name, or a slip: not silence. A table of another tool is nobody's slip."""
+    (project / "pyproject.toml").write_text("[tool.dspy_tools]\nx = 1\n[tool.cachecontrol]\nx = 1\n")
+    config.reload()
+    assert config.settings().policy
+    (project / "pyproject.toml").write_text(f'[tool.{name}]\nstore = "x"\n')
+    config.reload()
+    with pytest.raises(ConfigurationError, match=rf"\[tool.{name}\] in .*did you mean \[tool.dspy_cachectl\]"):
+        config.settings()
+
+
+@pytest.mark.parametrize("header", ["dspy_cachectl", "tools.dspy_cachectl", "Tool.dspy_cachectl"])
+def test_our_table_in_a_wrong_place_is_named(refused: Callable[..., str], header: str) -> None:
+    """Nothing would come of it."""
+    assert f"[{header}] in" in refused(f'[{header}]\nstore = "x"')
+
+
+@pytest.mark.parametrize("name", ["DSPY_CACHECTL", "DSPYCACHECTL_STORE", "DSPY_CACHE_CTL_STORE", "dspy_cachectlstore"])
+def test_a_variable_that_is_nearly_ours_is_named(refused: Callable[..., str], name: str) -> None:
+    """It would be set, and nothing would come of it."""
+    message = refused(**{name: "x"})
+    assert f"in the environment variable {name}" in message
+    assert "begin with DSPY_CACHECTL_" in message
