@@ -13,6 +13,7 @@ import datetime as dt
 import enum
 import functools
 import hashlib
+import itertools
 import logging
 import re
 import sys
@@ -38,6 +39,9 @@ from dspy_cachectl.fingerprints.source_text import (
 )
 
 _FOLLOW_AT_MOST = 500
+_DEEPEST = 5
+_MOST_LOOKED_AT = 1000
+"""How deep into containers, and at how many of their items, is looked for LMs."""
 _CODE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial, type)
 _CONSTANTS = (str, bytes, int, float, bool, complex, type(None), enum.Enum, re.Pattern, PurePath, dt.date, dt.timedelta)
 
@@ -178,6 +182,12 @@ class Walk:
                 yield f"{name}={self.text(held)}"
         elif self._exact:
             yield f"{name}={self.text(held, name)}"
+        else:
+            yield from self._dspys_within(name, held)
+
+    def _dspys_within(self, name: str, held: Any) -> Iterator[str]:
+        """Describe the modules and LMs in an attribute or a container: they decide, whatever else is there."""
+        yield from (f"{where}:{self.digest(found)}" for where, found in _dspys_in(name, held, _DEEPEST))
 
     def _class(self, kind: type) -> Iterator[str]:
         yield type_name(kind)
@@ -190,6 +200,8 @@ class Walk:
             yield text
             if self._exact:  # it may have been set since
                 yield self.text({name: item for name, item in _class_attributes(kind) if _is_plain(item)})
+            for name, item in vars(kind).items():
+                yield from self._dspys_within(name, item)
         else:
             yield from (f"{function.__name__}: {text_of_function(function)}" for function in functions)
             yield self.text(dict(_class_attributes(kind)))
@@ -201,8 +213,12 @@ class Walk:
         if self._exact and not is_users:
             raise UnstableError("", type_name(type(value)), why="may hold more than can be seen")
         yield from self._kind(type(value))
-        held = {name: item for name, item in _attributes_of(value).items() if self._exact or not name.startswith("_")}
+        attributes = _attributes_of(value)
+        held = {name: item for name, item in attributes.items() if self._exact or not name.startswith("_")}
         yield from [self.text(held)] if is_users else _plain_attributes(held)
+        for name, item in sorted(attributes.items()):
+            if not is_users or name not in held:
+                yield from self._dspys_within(name, item)
 
     def _kind(self, kind: type) -> Iterator[str]:
         yield type_name(kind)
@@ -273,6 +289,17 @@ def _items(value: Any) -> Any:
     if isinstance(value, dict):
         return value.items()
     return enumerate(value) if isinstance(value, (list, tuple)) else [("", value)]
+
+
+def _dspys_in(name: str, held: Any, depth: int) -> Iterator[tuple[str, Any]]:
+    if _is_dspys(held):
+        yield name, held
+    elif depth and isinstance(held, Mapping):
+        for key, item in itertools.islice(held.items(), _MOST_LOOKED_AT):
+            yield from _dspys_in(f"{name}[{key!r}]" if _is_constant(key) else f"{name}[]", item, depth - 1)
+    elif depth and isinstance(held, (list, tuple, set, frozenset)):
+        for index, item in enumerate(itertools.islice(held, _MOST_LOOKED_AT)):
+            yield from _dspys_in(f"{name}[{index}]", item, depth - 1)
 
 
 def _class_attributes(kind: type) -> Iterator[tuple[str, Any]]:
