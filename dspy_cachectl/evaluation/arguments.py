@@ -3,10 +3,38 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.fingerprints import canonical
+from dspy_cachectl.fingerprints.content import content_hash
 from dspy_cachectl.statistics.quantiles import check_level
+
+DependsOn = Sequence[str | os.PathLike[str]] | Mapping[str, Any]
+
+
+def declared(depends_on: DependsOn) -> dict[str, Any]:
+    """Return what predictions depend on that cannot be seen, as a part of their key; see `evaluate`.
+
+    Raises:
+        ConfigurationError: It is no list of files, nor a dictionary of plain values, or a file cannot be read.
+    """
+    if isinstance(depends_on, (str, bytes, os.PathLike)) or not isinstance(depends_on, (Sequence, Mapping)):
+        raise ConfigurationError(f"depends_on is a list of files, or a dictionary of values, not {depends_on!r}")
+    if isinstance(depends_on, Mapping):
+        try:
+            return {"depends_on": canonical.as_json(dict(depends_on))} if depends_on else {}
+        except canonical.UnstableError as error:
+            raise ConfigurationError(f"depends_on cannot be told from others: {error}") from error
+    found = {}
+    for path in map(Path, depends_on):
+        if not path.exists():
+            raise ConfigurationError(f"depends_on names {str(path)!r}, which is not there")
+        found[path.name] = content_hash(path)
+    return {"depends_on": found} if found else {}
 
 
 def check_arguments(*, repeats: int, mlflow: Any, level: float, timeout: float | None) -> None:

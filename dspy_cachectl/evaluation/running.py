@@ -25,7 +25,7 @@ from dspy_cachectl.context.phases import PhaseRun
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import draw_unit, phase_here
 from dspy_cachectl.errors import CachectlError, MissingExtraError
-from dspy_cachectl.evaluation.arguments import check_arguments
+from dspy_cachectl.evaluation.arguments import DependsOn, check_arguments, declared
 from dspy_cachectl.evaluation.asked_models import AskedModels
 from dspy_cachectl.evaluation.clusters import clusters_of
 from dspy_cachectl.evaluation.kept_predictions import AnswerCost, KeptPredictions, Predictions, library_of, output_hash
@@ -63,6 +63,7 @@ def evaluate(
     predictions: Predictions = True,
     force_recompute: bool = False,
     max_age: float | None = None,
+    depends_on: DependsOn = (),
     display_progress: bool = True,
     max_errors: int | None = None,
     timeout: float | None = None,
@@ -93,10 +94,11 @@ def evaluate(
         force_recompute: Draw everything afresh, whatever is kept; so does the setting of that name. The draws of a run
             that `run_id` names are not made anew: it takes one that has none.
         max_age: Seconds after which kept predictions are not served. None: the library's limit, 30 days.
+        depends_on: What program or metric read that is not in their code: files and folders, by their content; or a
+            dictionary of values. Where it changes, everything is computed anew.
         display_progress: Whether to show a progress bar.
         max_errors: As for `dspy.Evaluate`: after so many failures of the program it gives up.
-        timeout: Seconds after which a question is given up, and counts as failed. It is never asked twice by itself;
-            what it is answered with later is kept under the run. None: it is waited for.
+        timeout: Seconds after which a question is given up, and counts as failed. None: it is waited for.
         failure_score: What an answer counts for where the program or the metric failed.
         level: The nominal coverage of the intervals.
         name: What the report is called. None: the program's class.
@@ -132,7 +134,8 @@ def evaluate(
             key = SnapshotKey(
                 model=model_identity(dspy.settings.lm, program=program),
                 program=program_fingerprint(program),
-                generation=generation_config(dspy.settings.lm, context.policy.temperature, program=program),
+                generation=generation_config(dspy.settings.lm, context.policy.temperature, program=program)
+                | declared(depends_on),
                 dataset=made_of["data"],
             )
             session = library.open(

@@ -106,3 +106,25 @@ def test_a_folder_of_the_models_name_is_no_checkpoint(
         (folder / "log.txt").write_text("notes")
     assert run(program, questions(3)).provenance.predictions == "loaded"
     assert endpoint.requests == 3
+
+
+@pytest.mark.parametrize("how", ["file", "folder", "value"])
+def test_what_is_declared_is_what_predictions_depend_on(
+    program: dspy.Module, endpoint: Endpoint, tmp_path: Path, how: str
+) -> None:
+    """A rubric that the metric reads: nothing is bought while it stays as it is, and everything when it was edited."""
+    (tmp_path / "prompts").mkdir()
+    rubric = tmp_path / "prompts/rubric.md"
+
+    def declared() -> Any:
+        return {"file": [rubric], "folder": [tmp_path / "prompts"], "value": {"rubric": rubric.read_text()}}[how]
+
+    for content, bought in (("strict", 4), ("strict", 4), ("lenient", 8)):
+        rubric.write_text(content)
+        report = run(program, questions(4), depends_on=declared())
+        assert endpoint.requests == bought
+    assert any("depends_on" in change for change in report.provenance.changes)
+    for wrong in ("rubric.md", [tmp_path / "nowhere"], {"index": object()}):
+        with pytest.raises(ConfigurationError, match="depends_on"):
+            run(program, questions(4), depends_on=wrong)
+    assert endpoint.requests == 8
