@@ -43,7 +43,7 @@ class Ruling:
     def decide(self, policy: Policy, kind: Kind, model: str, temperature: float | None = None) -> Decision:
         """Return what is done for a call: what the policy says, and what a cassette makes of it."""
         has_run = self.context.run_id is not None
-        if (self.context.judging or is_metrics(None)) and policy.temperature is not None:
+        if policy.temperature is not None and (self.context.judging or is_metrics(None)):
             policy = replace(policy, temperature=None)
         decision = decide(policy, kind=kind, temperature=temperature, model=model, has_run=has_run)
         return decision if self.cassette is None else self.cassette.decide(decision)
