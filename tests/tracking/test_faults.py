@@ -23,6 +23,8 @@ from tests.tracking.rest import Rest
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the black hole, fork and SIGSTOP are of POSIX")
 
 LIMIT = 2.0
+AMPLE = 10.0
+"""The limit where what happens within it is asserted, by a dozen processes at once."""
 SCORE, PERCENT = "dspy_cachectl/score/mean", "dspy_cachectl/score/percent"
 ENDED_BY = (
     "did not answer within",
@@ -62,7 +64,7 @@ def test_a_server_that_is_no_good_costs_its_limit_and_no_more(server: Rest, fork
         }
         for name in ("hang", "refused"):
             cases[f"phase, {name}"] = {**cases[name], "report": "phase", "again": [None, None]}
-        results = forks.run(cases, do="log", limit=LIMIT)
+        results = forks.run(cases, do="log", limit=AMPLE)
     waiting = _assert_in_time(results, outbox)
     assert len(waiting) == 2 * len(cases)
     for silent in ("hang", "black hole", "drip", "databricks", "phase, hang"):
@@ -107,7 +109,7 @@ def test_a_server_that_fails_in_the_middle_costs_a_report_its_limit_and_no_more(
                 setattr(proxy, fault, call)
         cases: dict[str, Any] = {name: {"env": {"MLFLOW_TRACKING_URI": proxy.url}} for name, proxy in proxies.items()}
         cases["drips upload:2"]["executor"] = True
-        results = forks.run(cases, do="log", limit=LIMIT)
+        results = forks.run(cases, do="log", limit=AMPLE)
         waiting = _assert_in_time(results, outbox)
         assert [name for name, proxy in proxies.items() if not proxy.stopped.is_set()] == []
         assert len(waiting) == len(cases)
