@@ -6,6 +6,9 @@
   own `forward`, never reaches `dspy.cache`; every such call of DSPy goes through one function that chooses the engine,
   after the cache and before any provider. Embedders with caching off have functions of their own.
 - Its executor starts slow questions a second time, which is no draw of its own (see `stragglers`).
+- A module's call is a unit (see `units`), and evaluations and compiles are heard of (see `watching`).
+
+Nothing of this is on the stack while a program runs: a program may read its stack, and ask with what it reads.
 """
 
 from __future__ import annotations
@@ -16,16 +19,19 @@ from typing import Any
 import dspy
 from dspy.clients import embedding, execution
 from dspy.clients.execution import PreparedCall
-from dspy.utils.parallelizer import ParallelExecutor
+from dspy.teleprompt.teleprompt import Teleprompter
+from dspy.utils import parallelizer
 
 from dspy_cachectl.boundary.held import HELD
 from dspy_cachectl.calls.account import counted
 from dspy_cachectl.calls.cache import ManagedCache
 from dspy_cachectl.calls.call import CALL, Call, current_call
 from dspy_cachectl.calls.opening import open_plain_call, open_uncached_call
-from dspy_cachectl.calls.stragglers import asking_once
+from dspy_cachectl.calls.stragglers import starting_once
 from dspy_cachectl.context.process import logger, state
 from dspy_cachectl.context.ruling import phase_here
+from dspy_cachectl.context.units import naming_units
+from dspy_cachectl.context.watching import Watched
 from dspy_cachectl.policy import Kind
 
 Original = Callable[..., Any]
@@ -33,6 +39,10 @@ Original = Callable[..., Any]
 
 def apply() -> None:
     """Put the replacements in place. Does nothing where they are."""
+    for home in (dspy.Evaluate, Teleprompter):
+        if (home, "callbacks") not in state.replaced:
+            state.replaced[home, "callbacks"] = None
+            home.callbacks = Watched()
     for (home, name), replacing in _REPLACEMENTS.items():
         original = getattr(home, name, None)
         if original is None:
@@ -46,7 +56,10 @@ def undo() -> None:
     """Give DSPy its functions back."""
     while state.replaced:
         (home, name), original = state.replaced.popitem()
-        setattr(home, name, original)
+        if original is None:
+            delattr(home, name)
+        else:
+            setattr(home, name, original)
 
 
 def _with_its_call(original: Original) -> Original:
@@ -126,5 +139,6 @@ _REPLACEMENTS: Mapping[tuple[Any, str], Callable[[Original], Original]] = {
     (execution, "_engine"): _refused_in_replay,
     (embedding, "_compute_embeddings"): _refused_in_replay,
     (embedding, "_acompute_embeddings"): _refused_in_replay,
-    (ParallelExecutor, "execute"): asking_once,
+    (parallelizer, "ThreadPoolExecutor"): starting_once,
+    (type(dspy.settings), "context"): naming_units,
 }

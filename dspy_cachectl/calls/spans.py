@@ -1,14 +1,18 @@
 """What a trace of MLflow shows of a call: its phase, its draw, and whether it was served or bought.
 
-Autolog's callback opens and closes the spans. Those who add to them stand around it in DSPy's list of callbacks, in
-which both ends are called in the same order: a head sees a span that is about to close, a tail a run that has opened.
+Autolog's callback opens and closes the spans. Who adds to them is told before it is, so that it sees a span that is
+about to close: a head that stands before it in DSPy's list of callbacks, or in a phase one that stands in no list.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import dspy
+from dspy.utils.callback import BaseCallback
 
 from dspy_cachectl.accounting.ledger import SERVED
 from dspy_cachectl.boundary.secrets import is_secret_name, scrub, without
@@ -16,7 +20,9 @@ from dspy_cachectl.calls.account import WATCHED
 from dspy_cachectl.calls.call import Call, current_call
 from dspy_cachectl.calls.lm import Governed
 from dspy_cachectl.context import evaluations
-from dspy_cachectl.context.evaluations import EvaluationObserver, EvaluationScope, ScopeKeeper
+from dspy_cachectl.context.evaluations import EvaluationScope
+from dspy_cachectl.context.process import state
+from dspy_cachectl.context.ruling import phase_around
 
 PREFIX = "dspy_cachectl"
 
@@ -30,7 +36,7 @@ _USAGE = "mlflow.chat.tokenUsage"
 _AUTOLOG = "mlflow.dspy.callback"
 
 
-class SpanHead(ScopeKeeper):
+class SpanHead(BaseCallback):  # type: ignore[misc]
     """Says in the span of each LM call what became of it, and in each trace of an evaluation whose it is.
 
     It stands before autolog's callback.
@@ -42,14 +48,12 @@ class SpanHead(ScopeKeeper):
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Watch a call, and note the span around it."""
-        self._enter(call_id, instance, inputs)
         self._look_at(call_id, inputs.get("kwargs"))
         WATCHED[call_id] = current_call() if isinstance(instance, Governed) else None
         self._outside[call_id] = _span_id(_active_span())
 
-    def on_lm_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:
+    def on_lm_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:  # noqa: ARG002
         """Say in the call's span what became of it."""
-        self._leave(call_id, outputs, exception)
         call, outside = WATCHED.pop(call_id, None), self._outside.pop(call_id, None)
         span = _active_span()
         # Where no span was opened for the call, the active one is somebody else's.
@@ -61,14 +65,12 @@ class SpanHead(ScopeKeeper):
         if given_secrets:
             span.set_inputs(_shown(span.inputs))
 
-    def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+    def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:  # noqa: ARG002
         """Look at the options that a module is called with."""
-        self._enter(call_id, instance, inputs)
         self._look_at(call_id, (inputs.get("kwargs") or {}).get("config"))
 
-    def on_module_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:
+    def on_module_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:  # noqa: ARG002
         """Say whose the trace of an evaluation's answer is."""
-        self._leave(call_id, outputs, exception)
         if self._was_given_secrets(call_id) and (span := _active_span()) is not None and "config" in span.inputs:
             # Its other inputs are the program's own, whatever their names.
             span.set_inputs({**span.inputs, "config": _shown(span.inputs["config"])})
@@ -86,18 +88,44 @@ class SpanHead(ScopeKeeper):
         return was
 
 
-def arranged(callbacks: list[Any]) -> list[Any]:
-    """Return DSPy's callbacks with a head before autolog's and a tail after it; the list itself without autolog."""
-    position = next((at for at, one in enumerate(callbacks) if type(one).__module__ == _AUTOLOG), None)
-    if position is None:
-        return callbacks
+_HEAD = SpanHead()
+
+
+def watch_autolog() -> None:
+    """Have autolog's callback tell a head before it opens and closes the span of a call in a phase, where it is there.
+
+    The head stands in no list of callbacks: those are the program's.
+    """
+    kind = getattr(sys.modules.get(_AUTOLOG), "MlflowCallback", None)
+    if kind is None:
+        return
     hide_secrets()
-    before, after = callbacks[:position], callbacks[position + 1 :]
-    heads = [] if any(isinstance(one, SpanHead) for one in before) else [SpanHead()]
-    tails = [] if any(isinstance(one, EvaluationObserver) for one in after) else [EvaluationObserver()]
-    # A head that somebody put behind it sees no span; two of them would watch one call.
-    after = [one for one in after if not isinstance(one, SpanHead)]
-    return [*heads, *before, callbacks[position], *tails, *after]
+    for name in ("on_lm_start", "on_lm_end", "on_module_start", "on_module_end"):
+        if (kind, name) not in state.replaced:
+            state.replaced[kind, name] = getattr(kind, name)
+            setattr(kind, name, _after_head(name, getattr(kind, name)))
+
+
+def _after_head(name: str, theirs: Callable[..., Any]) -> Callable[..., Any]:
+    tell = getattr(_HEAD, name)
+
+    @functools.wraps(theirs)
+    def told(callback: Any, call_id: str, *args: Any, **kwargs: Any) -> Any:
+        if phase_around() is not None and not _has_head():
+            tell(call_id, *args, **kwargs)
+        return theirs(callback, call_id, *args, **kwargs)
+
+    return told
+
+
+def _has_head() -> bool:
+    """Tell whether somebody put a head before autolog's callback: two of them would watch one call."""
+    for one in dspy.settings.get("callbacks") or ():
+        if type(one).__module__ == _AUTOLOG:
+            return False
+        if isinstance(one, SpanHead):
+            return True
+    return False
 
 
 def hide_secrets() -> None:

@@ -1,58 +1,52 @@
 """Questions that DSPy's executor starts a second time, since the first start takes long.
 
-Where a phase draws afresh, the second start would be a draw of its own, bought beside the first. It waits for that.
+Where a phase draws afresh, the second start would be a draw of its own, bought beside the first. It waits for that. The
+pool tells one from the other, so that nothing of it is on the stack while the program runs.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from dspy_cachectl.context.ruling import phase_around
 
 
-@dataclass(frozen=True)
-class _Item:
-    number: int
-    item: Any
+class _Once(ThreadPoolExecutor):
+    """A pool of DSPy's executor that starts each question once, and whose second start comes to what the first does."""
 
-    def __repr__(self) -> str:
-        return repr(self.item)  # DSPy's log names what it failed on
-
-
-class _Once:
-    """A function of items that runs once for each, and whose second start gets what the first comes to."""
-
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        self._function = function
-        self._lock = threading.Lock()
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self._started: dict[int, Future[Any]] = {}
 
-    def __call__(self, numbered: _Item) -> Any:
-        with self._lock:
-            first = self._started.get(numbered.number)
-            mine = self._started[numbered.number] = Future() if first is None else first
-        if first is not None:
-            return first.result()
-        try:
-            result = self._function(numbered.item)
-        except BaseException as error:
-            mine.set_exception(error)
-            raise
-        mine.set_result(result)
-        return result
+    def submit(self, worker: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Start a question: its number is the last argument but one."""
+        number = args[-2]
+        first = self._started.get(number)
+        if first is None:
+            first = self._started[number] = super().submit(worker, *args, **kwargs)
+            return first
+        again: Future[Any] = Future()
+        first.add_done_callback(lambda done: _pass_on(done, again))
+        return again
 
 
-def asking_once(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Around `ParallelExecutor.execute`, which `dspy.Evaluate` and `dspy.Parallel` run everything with."""
+def _pass_on(done: Future[Any], again: Future[Any]) -> None:
+    error = None if done.cancelled() else done.exception()
+    if done.cancelled():
+        again.cancel()
+    elif error is not None:
+        again.set_exception(error)
+    else:
+        again.set_result(done.result())
 
-    def execute(executor: Any, function: Callable[[Any], Any], data: Sequence[Any]) -> Any:
+
+def starting_once(original: Callable[..., Any]) -> Callable[..., Any]:
+    """In the place of the pool that `dspy.Evaluate` and `dspy.Parallel` run everything with."""
+
+    def pool(*args: Any, **kwargs: Any) -> Any:
         context = phase_around()
-        if context is None or not context.draws_afresh:
-            return original(executor, function, data)
-        return original(executor, _Once(function), [_Item(*numbered) for numbered in enumerate(data)])
+        return (original if context is None or not context.draws_afresh else _Once)(*args, **kwargs)
 
-    return execute
+    return pool

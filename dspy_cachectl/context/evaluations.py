@@ -1,8 +1,7 @@
 """Which evaluation a call is within, and which evaluations ran in a phase: when, with what score, in which MLflow run.
 
-What DSPy carries into its threads is the id of a call. A scope is opened by an evaluation or an optimizer's compile.
-Every call of DSPy that is made within it (a module, an LM, a tool, ...) is entered under its own id, so that what is
-made within that call finds the scope again.
+A scope is opened by an evaluation or an optimizer's compile. Its id travels in DSPy's settings, so that what is called
+within it finds the scope again in whatever thread DSPy carries them to.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from typing import Any
 
 import dspy
 from dspy.utils.callback import BaseCallback
-from dspy.utils.callback_context import ACTIVE_CALL_ID
 
 from dspy_cachectl.accounting.ledger import Ledger, Stats
+from dspy_cachectl.context import carried
 
 REPORTED = "dspy_cachectl.reported"
 """What in the callback metadata of an evaluation says that its results are logged as a part of a report."""
@@ -38,6 +37,8 @@ class EvaluationScope:
         answers: What its program answered, with the trace of it. Appended to from any thread.
         experiment_id: The MLflow experiment of these traces, once there is one.
         program: What is evaluated; None where that is no module.
+        depth: Within how many modules it was opened.
+        before: What was in its place in DSPy's settings.
     """
 
     call_id: str
@@ -47,10 +48,15 @@ class EvaluationScope:
     answers: list[tuple[Any, str]] = field(default_factory=list)
     experiment_id: str | None = None
     program: Any = None
+    depth: int = 0
+    before: Any = None
 
+
+_SETTING = "cachectl_evaluation"
+"""The key in DSPy's settings under which the id of a scope travels."""
 
 _within: dict[str, EvaluationScope] = {}
-"""The scopes of the calls that are under way, by their ids."""
+"""The scopes of the evaluations and compiles that are under way, by their ids."""
 
 _owners: dict[str, dict[str, None]] = {}
 """The calls that opened a scope in an MLflow run, by the run, the oldest first."""
@@ -61,20 +67,32 @@ _MOST_RUNS = _MOST_OWNERS = 1000
 def opened(call_id: str) -> EvaluationScope:
     """Return the scope that this call opens; the first callback to ask makes it."""
     scope = _within.get(call_id)
-    if scope is None or scope.call_id != call_id:
-        scope = _within[call_id] = EvaluationScope(call_id, parent=current())
+    if scope is None:
+        scope = _within[call_id] = EvaluationScope(call_id, parent=current(), depth=_depth())
+        scope.before = carried.put(_SETTING, call_id)
     return scope
+
+
+def left(call_id: str) -> None:
+    """Leave the scope that this call opened. Does nothing where another callback has."""
+    scope = _within.pop(call_id, None)
+    if scope is not None:
+        carried.take_back(_SETTING, scope.call_id, scope.before)
 
 
 def current() -> EvaluationScope | None:
     """Return the scope within which this code runs, or None."""
-    return _within.get(ACTIVE_CALL_ID.get() or "") if _within else None
+    return _within.get(dspy.settings.get(_SETTING) or "") if _within else None
 
 
 def directly() -> EvaluationScope | None:
     """Return the scope of the evaluation or compile that made the present call itself, or None."""
     scope = current()
-    return scope if scope is not None and scope.call_id == ACTIVE_CALL_ID.get() else None
+    return scope if scope is not None and scope.depth == _depth() else None
+
+
+def _depth() -> int:
+    return len(dspy.settings.get("caller_modules") or ())
 
 
 def is_metrics(instance: Any) -> bool:
@@ -113,32 +131,6 @@ def _outward(scope: EvaluationScope | None) -> Iterator[EvaluationScope]:
     while scope is not None:
         yield scope
         scope = scope.parent
-
-
-class ScopeKeeper(BaseCallback):  # type: ignore[misc]
-    """Keeps track of what is within what. Several of them in one list do no harm."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # DSPy's settings are pickled with their callbacks; what is under way, and what was noted, is of this process.
-        return type(self), ()
-
-    def _enter(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:  # noqa: ARG002 - DSPy's signature
-        scope = current()
-        if scope is not None:
-            _within[call_id] = scope
-
-    def _leave(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:  # noqa: ARG002
-        _within.pop(call_id, None)
-
-    def _open(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:  # noqa: ARG002
-        opened(call_id)
-
-    on_module_start = on_lm_start = on_tool_start = on_adapter_format_start = on_adapter_parse_start = _enter
-    on_interpreter_execute_start = on_interpreter_tool_call_start = _enter
-    on_module_end = on_lm_end = on_tool_end = on_adapter_format_end = on_adapter_parse_end = _leave
-    on_interpreter_execute_end = on_interpreter_tool_call_end = _leave
-    on_evaluate_start = on_compile_start = _open
-    on_evaluate_end = on_compile_end = _leave
 
 
 @dataclass(frozen=True)
@@ -191,8 +183,8 @@ class Evaluation:
     seconds: float = 0.0
 
 
-class EvaluationObserver(ScopeKeeper):
-    """Notes the evaluations of one phase. It stands last among the callbacks, after MLflow's autolog.
+class EvaluationObserver(BaseCallback):  # type: ignore[misc]
+    """Notes the evaluations of one phase. It hears of them last, after MLflow's autolog.
 
     Evaluations inside an evaluation's program, and in a phase inside this one, are noted too.
     """
@@ -200,8 +192,12 @@ class EvaluationObserver(ScopeKeeper):
     def __init__(self) -> None:
         # One operation on each at a time, which needs no lock.
         self._found: dict[str, Evaluation] = {}
-        # The first keeper of a list to hear of an end forgets its scope.
+        # The first observer to hear of an end leaves its scope.
         self._scopes: dict[str, EvaluationScope] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # DSPy's settings are pickled with their callbacks; what is under way, and what was noted, is of this process.
+        return type(self), ()
 
     def evaluations(self) -> list[Evaluation]:
         """Return what was noted, in the order in which the evaluations began."""
@@ -227,10 +223,14 @@ class EvaluationObserver(ScopeKeeper):
         """Note the MLflow run of a compile."""
         open_scope(call_id)
 
+    def on_compile_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:  # noqa: ARG002
+        """Leave the scope of a compile."""
+        left(call_id)
+
     def on_evaluate_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:
         """Note how an evaluation ended."""
         begun, scope = self._found.get(call_id), self._scopes.pop(call_id, None)
-        self._leave(call_id, outputs, exception)
+        left(call_id)
         if begun is None or scope is None:
             return
         self._found[call_id] = replace(

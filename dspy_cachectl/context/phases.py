@@ -96,6 +96,7 @@ class PhaseRun:
         self.policy = context.policy
         self.run_id = context.run_id
         self.closed = False
+        self.outer: PhaseContext | None = None
         self.ordinals = Ordinals()
         self.ledger = Ledger()
         self.observer = EvaluationObserver() if context.strays_matter else None

@@ -3,54 +3,63 @@
 The outermost call of a module is a unit, named by its inputs and by how often these were given before. Without it, the
 calls of equal examples in several threads would share one sequence of draws, and each resumption would deal it out
 differently.
+
+A module tells DSPy's settings that it is called, and there the unit is put beside it. A callback would do as well, but
+where DSPy has one it calls modules from another line, which an agent reads in its tool's traceback, and asks with.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from contextlib import AbstractContextManager
+import sys
+from collections.abc import Callable
 from dataclasses import replace
+from types import CodeType, FrameType
 from typing import Any
 
 import dspy
-from dspy.utils.callback import BaseCallback
 
 from dspy_cachectl.context.evaluations import is_metrics
+from dspy_cachectl.context.phases import PhaseContext
 from dspy_cachectl.context.process import SETTING, state
+from dspy_cachectl.context.ruling import phase_around
 from dspy_cachectl.entries import draws
 
 
-class UnitMarker(BaseCallback):  # type: ignore[misc]
-    """Makes each outermost call of a module in a phase a unit."""
-
-    def __init__(self) -> None:
-        self._entered: dict[str, AbstractContextManager[None]] = {}
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # DSPy's settings are pickled with their callbacks; what is entered is of this process.
-        return UnitMarker, ()
-
-    def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        """Enter a unit, unless this is inside one."""
-        context = dspy.settings.get(SETTING)
-        run = None if context is None or context.unit is not None else state.runs.get(context.token)
-        if run is None:
-            return
-        try:
-            name = hashlib.sha256(draws.canonical(inputs)).hexdigest()[:32]
-        except draws.UncacheableError:
-            return  # inputs that cannot be told apart make no unit: the draws are then numbered within the run
-        occurrence = run.ordinals.next(name, unit="units")
-        entered = dspy.context(**{SETTING: replace(context, unit=f"{name}:{occurrence}", judging=is_metrics(instance))})
-        entered.__enter__()
-        self._entered[call_id] = entered
-
-    def on_module_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:  # noqa: ARG002
-        """Leave the unit that this call entered."""
-        entered = self._entered.pop(call_id, None)
-        if entered is not None:
-            entered.__exit__(None, None, None)
+def _code(method: Any) -> CodeType | None:
+    return getattr(getattr(method, "__wrapped__", method), "__code__", None)
 
 
-MARKER = UnitMarker()
-"""One for all phases: the counting is the run's."""
+_CALLS = frozenset({_code(dspy.Module.__call__), _code(dspy.Module.acall)})
+
+
+def naming_units(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Around what overrides DSPy's settings: the outermost call of a module in a phase is a unit.
+
+    What it returns is DSPy's own, so that nothing of this is on the stack while the module runs.
+    """
+
+    @functools.wraps(original)
+    def context(settings: Any, **overrides: Any) -> Any:
+        if "caller_modules" in overrides:
+            around = phase_around()
+            if around is not None and around.unit is None:
+                unit = _unit(around, sys._getframe(1))  # noqa: SLF001 - a module's own call tells only what it is in
+                overrides |= {} if unit is None else {SETTING: unit}
+        return original(settings, **overrides)
+
+    return context
+
+
+def _unit(context: PhaseContext, caller: FrameType) -> PhaseContext | None:
+    run = state.runs.get(context.token)
+    if run is None or caller.f_code not in _CALLS:
+        return None
+    module, inputs = caller.f_locals["self"], {name: caller.f_locals[name] for name in ("args", "kwargs")}
+    try:
+        name = hashlib.sha256(draws.canonical(inputs)).hexdigest()[:32]
+    except draws.UncacheableError:
+        return None  # inputs that cannot be told apart make no unit: the draws are then numbered within the run
+    occurrence = run.ordinals.next(name, unit="units")
+    return replace(context, unit=f"{name}:{occurrence}", judging=is_metrics(module))

@@ -41,21 +41,16 @@ class AutoPhase(BaseCallback):  # type: ignore[misc]
         """Leave what was entered for this compile."""
         self._leave(call_id, exception)
 
-    def on_evaluate_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+    def on_evaluate_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:  # noqa: ARG002
         """Enter `eval`, unless some phase rules already."""
         if _ruling() is None:
-            run = self._enter(call_id, phase("eval", **self._options))
-            if run is not None and run.observer is not None:
-                run.observer.on_evaluate_start(call_id, instance, inputs)
+            self._enter(call_id, phase("eval", **self._options))
 
-    def on_evaluate_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:
+    def on_evaluate_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:  # noqa: ARG002
         """Leave what was entered for this evaluation."""
-        opened = self._entered.get(call_id)
-        if opened is not None and (run := opened.run) is not None and run.observer is not None:
-            run.observer.on_evaluate_end(call_id, outputs, exception)
         self._leave(call_id, exception)
 
-    def _enter(self, call_id: str, opening: phase) -> PhaseRun | None:
+    def _enter(self, call_id: str, opening: phase) -> None:
         opening.context = replace(opening.context, automatic=True)
         try:
             run = opening.__enter__()
@@ -65,7 +60,6 @@ class AutoPhase(BaseCallback):  # type: ignore[misc]
             raise
         self._entered[call_id] = opening
         self.runs.append(run)
-        return run
 
     def _leave(self, call_id: str, exception: BaseException | None) -> None:
         opened = self._entered.pop(call_id, None)

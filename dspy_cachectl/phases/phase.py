@@ -5,27 +5,25 @@ That is when it was opened, at which temperature, and whether it came to its end
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 import dspy
-from dspy.dsp.utils.settings import thread_local_overrides
 
 from dspy_cachectl.accounting import runs
 from dspy_cachectl.calls.cache import ManagedCache
 from dspy_cachectl.calls.installation import ensure_installed, installed
-from dspy_cachectl.calls.spans import arranged
+from dspy_cachectl.calls.spans import watch_autolog
 from dspy_cachectl.config import settings
+from dspy_cachectl.context import carried
 from dspy_cachectl.context.open_cassette import OpenCassette
 from dspy_cachectl.context.phases import PhaseContext, PhaseRun, new_run_id
 from dspy_cachectl.context.process import SETTING, state
 from dspy_cachectl.context.ruling import phase_around
-from dspy_cachectl.context.units import MARKER
 from dspy_cachectl.entries import records
 from dspy_cachectl.errors import CacheMissError, ConfigurationError, StoreError
 from dspy_cachectl.phases.decoration import Block
@@ -39,8 +37,8 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
     """A named region of a program in which a policy rules the cache.
 
     Works as a context manager, sync and async, and as a decorator of functions and coroutine functions. The
-    inner of two nested phases rules. A `dspy.configure()` inside it takes effect at once, but for `callbacks`: a
-    fresh or replay phase adds its own to those that it finds.
+    inner of two nested phases rules. A `dspy.configure()` inside it takes effect at once. Nothing of a phase is on the
+    program's stack, and no callback of it in DSPy's settings: what a program makes of its own traceback stays the same.
 
     Args:
         name: The phase's name. `"compile"` and `"eval"` are known; others need a policy, here or configured.
@@ -101,8 +99,9 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
             raise ConfigurationError(f"this phase({self.context.name!r}) is open already; make a new one to nest")
         context = _described(_at_opening(self.context))
         run = PhaseRun(context)
-        self._travelling = _settings_overridden(**_settings_of(run))
-        self._travelling.__enter__()
+        watch_autolog()
+        run.outer = phase_around()
+        self._before = carried.put(SETTING, context)
         with state.lock:
             state.runs[context.token] = run
             if context.strays_matter:
@@ -126,7 +125,7 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
                 state.everywhere.remove(run.context)
             if not run.context.is_cassette:
                 state.last_run = run
-        self._travelling.__exit__(None, None, None)
+        carried.take_back(SETTING, run.context, self._before)
         incomplete = run.incomplete()
         _describe_end(run, error or incomplete)
         # What interrupts the program goes through, and so does a miss that nobody swallowed.
@@ -219,31 +218,6 @@ def _run_temperature(cache: ManagedCache, run_id: str) -> float | None:
     except StoreError as error:
         state.say_once(f"run:{run_id}", f"the description of run {run_id!r} cannot be read: {error}")
         return None
-
-
-def _settings_of(run: PhaseRun) -> dict[str, Any]:
-    """Return what of DSPy's settings a phase overrides."""
-    before: list[Any] = dspy.settings.get("callbacks") or []
-    callbacks = arranged(before)
-    if run.observer is not None:
-        callbacks = [*callbacks, MARKER, run.observer]
-    # Only where they differ: a `dspy.configure(callbacks=...)` inside the block then takes effect at once.
-    return {SETTING: run.context} if callbacks is before else {SETTING: run.context, "callbacks": callbacks}
-
-
-@contextlib.contextmanager
-def _settings_overridden(**overrides: Any) -> Iterator[None]:
-    """Override DSPy's settings in a block, and wherever DSPy carries them, as `dspy.context` does.
-
-    That takes a copy of all settings, so that a `dspy.configure()` in its block has no effect before its end. Only
-    what is named here is overridden.
-    """
-    own = thread_local_overrides.get()
-    token = thread_local_overrides.set(type(own)({**own, **overrides}))
-    try:
-        yield
-    finally:
-        thread_local_overrides.reset(token)
 
 
 def _in_cassette(context: PhaseContext, cassette: OpenCassette) -> PhaseContext:

@@ -78,12 +78,13 @@ class EvaluationLogger(EvaluationObserver):
 
     def on_evaluate_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:
         """Log how it went."""
-        outer = evaluations.current()
+        scope = self._scopes.get(call_id)
         super().on_evaluate_end(call_id, outputs, exception)
         ended = self._found.pop(call_id, None)
         begun = self._begun.pop(call_id, None)
         if ended is None or begun is None:
             return
+        outer = None if scope is None else scope.parent
         if outer is not None and ended.mlflow_run_id in (None, outer.mlflow_run):
             return  # it is a part of what it is in
         self._log(evaluations=[ended], stats=ended.stats, **begun)
@@ -98,7 +99,7 @@ class EvaluationLogger(EvaluationObserver):
     def on_compile_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:
         """Log what a compile has cost, where it has a run."""
         run = evaluations.active_mlflow_run()
-        self._leave(call_id, outputs, exception)
+        super().on_compile_end(call_id, outputs, exception)
         scope = self._compiles.pop(call_id, None)
         if scope is not None and run is not None:
             self._log(provenance={}, stats=scope.ledger.snapshot(), kind="compile")

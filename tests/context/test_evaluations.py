@@ -11,13 +11,13 @@ def test_a_run_stays_with_those_who_were_in_it() -> None:
     first = evaluations.opened("first")
     evaluations.set_mlflow_run(first, "its run")
     assert evaluations.elsewhere(EvaluationScope("other"), "its run")
-    evaluations.ScopeKeeper().on_evaluate_end("first", None)
+    evaluations.left("first")
     assert evaluations.opened("first") is not first
     assert evaluations.elsewhere(EvaluationScope("other"), "its run")
     assert not evaluations.elsewhere(EvaluationScope("within", parent=first), "its run")
     assert not evaluations.elsewhere(first, "its run")
     assert not evaluations.elsewhere(EvaluationScope("other"), "a run that no evaluation was in")
-    evaluations.ScopeKeeper().on_evaluate_end("first", None)
+    evaluations.left("first")
 
 
 def test_the_oldest_runs_are_forgotten() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import dspy
@@ -35,27 +35,33 @@ def _evaluate(program: Any, devset: list[dspy.Example]) -> None:
 
 
 @pytest.fixture
-def restarted(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+def restarted(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """DSPy starts a question again after a second; set when it did."""
-    again = threading.Event()
+    again, submitted = threading.Event(), itertools.count(1)
+    cachectl.install()
+    pool_of = parallelizer.ThreadPoolExecutor
 
-    class Counting(ThreadPoolExecutor):
-        submitted = 0
+    def counting(*args: Any, **options: Any) -> Any:
+        pool = pool_of(*args, **options)
+        submit = pool.submit
 
-        def submit(self, *args: Any, **kwargs: Any) -> Any:
-            type(self).submitted += 1
-            if type(self).submitted > 4:
+        def counted(*args: Any, **options: Any) -> Any:
+            if next(submitted) > 4:
                 again.set()
-            return super().submit(*args, **kwargs)
+            return submit(*args, **options)
 
-    monkeypatch.setattr(parallelizer, "ThreadPoolExecutor", Counting)
+        pool.submit = counted
+        return pool
+
     start = parallelizer.ParallelExecutor.__init__
 
     def quick(self: Any, *args: Any, **options: Any) -> None:
         start(self, *args, **{**options, "timeout": 1})
 
-    monkeypatch.setattr(parallelizer.ParallelExecutor, "__init__", quick)
-    return again
+    with monkeypatch.context() as patched:
+        patched.setattr(parallelizer, "ThreadPoolExecutor", counting)
+        patched.setattr(parallelizer.ParallelExecutor, "__init__", quick)
+        yield again
 
 
 @pytest.mark.parametrize("ask", [_report, _evaluate, _in_parallel])
