@@ -24,7 +24,7 @@ from dspy_cachectl.calls.flight import Flights
 from dspy_cachectl.calls.installation import ensure_installed, installed
 from dspy_cachectl.calls.opening import open_lm_call
 from dspy_cachectl.context.process import state
-from dspy_cachectl.entries.answers import AnswerFacts
+from dspy_cachectl.entries.answers import AnswerFacts, is_truncated
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.fingerprints.endpoints import UNNAMED
 
@@ -86,6 +86,7 @@ class Governed:
                     prompt_tokens=usage.get("prompt_tokens", usage.get("input_tokens")),
                     completion_tokens=usage.get("completion_tokens", usage.get("output_tokens")),
                     cost=entry.get("cost"),
+                    truncated=is_truncated(entry.get("response")),
                 )
                 call.buy(facts)
             entry["cachectl"] = {

@@ -5,6 +5,8 @@
 - What makes a call without asking the cache is refused in a replay. A call with caching off, or of an LM that runs its
   own `forward`, never reaches `dspy.cache`; every such call of DSPy goes through one function that chooses the engine,
   after the cache and before any provider. Embedders with caching off have functions of their own.
+- What goes wrong around a call without failing it is noted: an answer that an adapter cannot parse, a schema that
+  cannot be made, a request that is sent once more (see `troubles`).
 - Its executor starts slow questions a second time, which is no draw of its own (see `stragglers`).
 - A module's call is a unit (see `units`), and evaluations and compiles are heard of (see `watching`).
 
@@ -17,10 +19,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import dspy
+from dspy.adapters import json_adapter
 from dspy.clients import embedding, execution
 from dspy.clients.execution import PreparedCall
 from dspy.teleprompt.teleprompt import Teleprompter
 from dspy.utils import parallelizer
+from dspy.utils.exceptions import AdapterParseError
 
 from dspy_cachectl.boundary.held import HELD
 from dspy_cachectl.calls.account import counted
@@ -28,13 +32,14 @@ from dspy_cachectl.calls.cache import ManagedCache
 from dspy_cachectl.calls.call import CALL, Call, current_call
 from dspy_cachectl.calls.opening import open_plain_call, open_uncached_call
 from dspy_cachectl.calls.stragglers import starting_once
+from dspy_cachectl.calls.troubles import NotingJsonMode, noting_retries, noting_unparsed
 from dspy_cachectl.context.process import logger, state
 from dspy_cachectl.context.ruling import phase_here
 from dspy_cachectl.context.units import naming_units
 from dspy_cachectl.context.watching import Watched
 from dspy_cachectl.policy import Kind
 
-Original = Callable[..., Any]
+Original = Any
 
 
 def apply() -> None:
@@ -141,4 +146,7 @@ _REPLACEMENTS: Mapping[tuple[Any, str], Callable[[Original], Original]] = {
     (embedding, "_acompute_embeddings"): _refused_in_replay,
     (parallelizer, "ThreadPoolExecutor"): starting_once,
     (type(dspy.settings), "context"): naming_units,
+    (execution, "_retryable"): noting_retries,
+    (AdapterParseError, "__init__"): noting_unparsed,
+    (json_adapter, "logger"): NotingJsonMode,
 }

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dspy_cachectl.accounting.ledger import Ledger, Stats
+from dspy_cachectl.accounting.troubles import Mishap
 from dspy_cachectl.context.evaluations import Evaluation, EvaluationObserver
 from dspy_cachectl.context.open_cassette import CASSETTE_RUN
 from dspy_cachectl.entries.draws import Ordinals
@@ -87,6 +88,7 @@ class PhaseRun:
             policy makes no draws of its own.
         closed: Whether its block has ended.
         on_call: Called with each `Call` of it that has ended, in the thread that made it; None for nobody.
+        on_mishap: Called likewise with what goes wrong around a call without failing it.
         logged: The uids that it was first logged as, by where it was logged to.
     """
 
@@ -101,6 +103,7 @@ class PhaseRun:
         self.ledger = Ledger()
         self.observer = EvaluationObserver() if context.strays_matter else None
         self.on_call: Callable[[Any], None] | None = None
+        self.on_mishap: Callable[[Mishap], None] | None = None
         self.logged: dict[tuple[str | None, ...], str] = {}
         self._lock = threading.Lock()
         self._misses: list[CacheMissError] = []

@@ -63,6 +63,12 @@ def read(answer: Any, *, sampled: bool = True) -> AnswerFacts:
     return _provider(answer)
 
 
+def is_truncated(response: Any) -> bool:
+    """Tell whether an answer was cut at the token limit: a response of the provider, or several, as DSPy's history."""
+    parts = response if isinstance(response, (list, tuple)) else [response]
+    return any(_field(part, "finish_reason") == "length" or _provider(part).truncated for part in parts)
+
+
 def _native(record: Mapping[str, Any]) -> AnswerFacts:
     responses = record.get("responses") or []
     raw = record.get("raw")

@@ -10,6 +10,7 @@ from typing import Any
 import dspy
 
 from dspy_cachectl.accounting.ledger import Tally
+from dspy_cachectl.accounting.troubles import Trouble
 from dspy_cachectl.calls.account import count_elsewhere
 from dspy_cachectl.calls.call import Call
 from dspy_cachectl.calls.dspys_choice import keeps_off_disk
@@ -38,11 +39,13 @@ class AnswerCost:
         draws: What identifies each of the LM's answers, in the order in which they ended.
         tally: What happened to the calls.
         created: When each of the LM's answers was bought, in Unix seconds, where that is known.
+        troubles: What went wrong around them, by predictor.
     """
 
     draws: list[str] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     created: list[float] = field(default_factory=list)
+    troubles: tuple[Trouble, ...] = ()
 
     def add(self, call: Call) -> None:
         """Add a call that has ended."""
@@ -61,6 +64,7 @@ class AnswerCost:
             "completion_tokens": tally.completion_tokens_spent + tally.completion_tokens_saved,
             "cost": tally.cost_spent + tally.cost_saved,
             "seconds": tally.seconds_spent + tally.seconds_saved,
+            "troubles": self.troubles,
         }
 
 
@@ -124,6 +128,7 @@ class KeptPredictions:
             seconds=row.seconds or 0.0,
             oldest=row.created,
             newest=row.created,
+            troubles=row.troubles,
         )
 
     def keep(self, question: Question, repeat: int, example: dspy.Example, prediction: Any, made: AnswerCost) -> None:

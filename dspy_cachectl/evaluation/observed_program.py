@@ -18,6 +18,8 @@ from dspy_cachectl.calls.lm import Governed, wrap
 
 _NUMBER = "dspy_cachectl_number"
 
+_RUNNERS: weakref.WeakSet[type] = weakref.WeakSet()
+
 
 class NumberedExample(dspy.Example):  # type: ignore[misc]
     """An example that knows which one of the data set it is."""
@@ -66,9 +68,15 @@ def observed(program: Any, answer: Callable[[int, Callable[[], Any]], Any]) -> A
         return ask(lambda **given: kind.__call__(self, **given), inputs)
 
     made = type(kind.__name__, (kind,), {"__call__": __call__, "__module__": kind.__module__, "__doc__": kind.__doc__})
+    _RUNNERS.add(made)
     runner: Any = object.__new__(made)
     runner.__dict__.update(program.__dict__)
     return runner
+
+
+def runs(module: Any, program: Any) -> bool:
+    """Tell whether a module is a program as `dspy.Evaluate` calls it."""
+    return type(module) in _RUNNERS and type(program) in type(module).__bases__
 
 
 def governed(program: Any) -> tuple[Any, AbstractContextManager[Any]]:

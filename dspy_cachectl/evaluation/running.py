@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,6 @@ import dspy
 from dspy_cachectl._version import __version__
 from dspy_cachectl.boundary.secrets import scrub, scrub_head
 from dspy_cachectl.boundary.shown import logger_for
-from dspy_cachectl.calls.call import Call
 from dspy_cachectl.calls.spans import forget_last_trace
 from dspy_cachectl.config import settings as configured
 from dspy_cachectl.context.evaluations import REPORTED, metric_name
@@ -26,10 +24,10 @@ from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import draw_unit, phase_here
 from dspy_cachectl.errors import CachectlError, MissingExtraError
 from dspy_cachectl.evaluation.arguments import DependsOn, check_arguments, declared
-from dspy_cachectl.evaluation.asked_models import AskedModels
 from dspy_cachectl.evaluation.clusters import clusters_of
 from dspy_cachectl.evaluation.kept_predictions import AnswerCost, KeptPredictions, Predictions, library_of, output_hash
 from dspy_cachectl.evaluation.last import ReportOf, cut_short
+from dspy_cachectl.evaluation.made_calls import MadeCalls
 from dspy_cachectl.evaluation.observed_program import NumberedExample, governed, observed
 from dspy_cachectl.evaluation.patience import within
 from dspy_cachectl.evaluation.scoring import Scored, check_metric, score_with
@@ -158,9 +156,10 @@ def evaluate(
                 show=show,
                 run=run,
                 timeout=timeout,
+                calls=MadeCalls(program),
                 results=[[None] * repeats for _ in devset],
             )
-            run.on_call = evaluation.add_call
+            run.on_call, run.on_mishap = evaluation.calls.add, evaluation.calls.note
             # What is logged as a part of a report is not logged by itself as well.
             metadata = {REPORTED: True} if mlflow else None
 
@@ -195,12 +194,11 @@ class _Evaluation:
     show: Callable[..., None]
     run: PhaseRun
     timeout: float | None
+    calls: MadeCalls
     results: list[list[DrawResult | None]]
-    asked: AskedModels = field(default_factory=AskedModels)
     count: int = 0
     failed: int = 0
     total: float = 0.0
-    costs: defaultdict[str, AnswerCost] = field(default_factory=lambda: defaultdict(AnswerCost))
     lock: threading.Lock = field(default_factory=threading.Lock)
     is_over: threading.Event = field(default_factory=threading.Event)
 
@@ -250,19 +248,6 @@ class _Evaluation:
             **options,
         )(observed(self.program, answer), callback_metadata=metadata)
 
-    def add_call(self, call: Call) -> None:
-        """Add a call that has ended to its answer: of a question and a repeat, or of the metric."""
-        unit = call.asked.ruling.context.unit
-        if unit is not None:
-            with self.lock:
-                self.costs[unit].add(call)
-                self.asked.add(call)
-
-    def _cost_of(self, unit: str) -> AnswerCost:
-        """Return what is known of an answer, and forget it."""
-        with self.lock:
-            return self.costs.pop(unit, AnswerCost())
-
     def _answer(self, number: int, repeat: int, run: Callable[[], Any]) -> tuple[Any, DrawResult]:
         question = self.questions[number]
         kept = self.kept.prediction(question, repeat)
@@ -277,11 +262,11 @@ class _Evaluation:
             raise  # a replay's missing answer is no failure of the program
         except Exception as error:
             reason = f"the program raised {type(error).__name__}: {error}"
-            made = self._cost_of(unit)
+            made = self.calls.take(unit)
             self.kept.keep(question, repeat, self.devset[number], error, made)
             self._note(number, repeat, self._result(made, ""), Scored(self.failure_score, reason))
             raise
-        made = self._cost_of(unit)
+        made = self.calls.take(unit)
         self.kept.keep(question, repeat, self.devset[number], prediction, made)
         return prediction, self._result(made, output_hash(prediction))
 
@@ -297,6 +282,7 @@ class _Evaluation:
             seconds=tally.seconds_spent + tally.seconds_saved,
             oldest=min(made.created, default=None),
             newest=max(made.created, default=None),
+            troubles=made.troubles,
         )
 
     def _score(self, number: int, repeat: int, prediction: Any) -> Scored:
@@ -307,7 +293,7 @@ class _Evaluation:
         unit = f"{_unit_name(question, repeat)}/metric"
         with draw_unit(unit, judging=True):
             scored = score_with(self.metric, example, prediction, failure_score=self.failure_score)
-        self._cost_of(unit)  # what a judge costs is in the run's ledger, not in the answer's
+        self.calls.take(unit)  # what a judge costs is in the run's ledger, not in the answer's
         if scored.failed is None:
             self.kept.keep_score(question, repeat, self.metric_hash, scored, example)
         return scored
@@ -375,7 +361,7 @@ def _provenance(
     made_of: dict[str, Any], run: PhaseRun, evaluation: _Evaluation, seconds: float, missing: int
 ) -> Provenance:
     return Provenance(
-        **{**made_of, **evaluation.asked.facts()},  # what answered, and not what is set
+        **{**made_of, **evaluation.calls.asked.facts()},  # what answered, and not what is set
         **evaluation.kept.provenance(),
         run_id=run.run_id,
         phase=run.name,

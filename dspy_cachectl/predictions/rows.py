@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import orjson
 
+from dspy_cachectl.accounting.troubles import Mishap, Trouble
 from dspy_cachectl.boundary.reading import holds_too_many
 from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.entries import values
@@ -86,6 +87,7 @@ class PredictionRow:
         seconds: How long the program took, or None.
         error: Why there is no output, or None.
         created: When the answer was drawn, in Unix seconds; 0 for now.
+        troubles: What went wrong around its calls, by predictor.
     """
 
     example_key: str
@@ -102,6 +104,7 @@ class PredictionRow:
     seconds: float | None = None
     error: Failure | None = None
     created: float = 0.0
+    troubles: tuple[Trouble, ...] = ()
 
     @property
     def row_key(self) -> tuple[str, int, int]:
@@ -117,10 +120,17 @@ def encode(row: PredictionRow) -> bytes:
     """
     plain = {**vars(row), "draws": list(row.draws), "scores": {name: vars(score) for name, score in row.scores.items()}}
     plain.pop("output")
+    troubles = list(map(asdict, plain.pop("troubles")))
     made = {} if row.output is None else vars(row.output)
     plain["prediction"] = made.get("fields")
     plain["error"] = None if row.error is None else {"kind": row.error.kind, "message": scrub(row.error.message)}
-    line = values.dumps({**plain, **{name: made[name] for name in _BESIDE if made.get(name)}})[0]
+    line = values.dumps(
+        {
+            **plain,
+            **{name: made[name] for name in _BESIDE if made.get(name)},
+            **({"troubles": troubles} if troubles else {}),
+        }
+    )[0]
     line = _without_secrets(line)
     if is_too_large(line):
         raise values.UnstorableError(f"it is too large: {len(line):,} bytes of JSON")
@@ -157,6 +167,7 @@ def decode(line: bytes) -> PredictionRow:
         plain["output"] = None if prediction is None else Output(prediction, **beside)
         plain["error"] = None if error is None else Failure(**error)
         plain["scores"] = {name: Score(**score) for name, score in plain["scores"].items()}
+        plain["troubles"] = tuple(Trouble(**trouble) for trouble in plain.get("troubles", ()))
         row = PredictionRow(**{**plain, "draws": tuple(plain["draws"]), "created": float(plain["created"])})
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as problem:
         raise CorruptEntryError(f"a row of predictions is damaged: {problem!r}") from problem
@@ -179,6 +190,8 @@ def _wrong(row: PredictionRow) -> Iterator[str]:
     parts: list[tuple[str, Any, Any]] = [("error", text, str) for text in texts]
     for score in row.scores.values():
         parts += [("scores", score.label_key, str), ("scores", score.score, (int, float))]
+    for trouble in row.troubles:
+        parts += [("troubles", getattr(trouble, kind.value), int) for kind in Mishap]
     yield from (name for name, value, kinds in parts if not _is(value, kinds))
 
 

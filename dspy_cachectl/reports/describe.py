@@ -26,6 +26,7 @@ from dspy_cachectl.reports.texts import (
     short_name,
     when,
 )
+from dspy_cachectl.reports.troubles import trouble_rows
 
 _FAILURES_SHOWN = 3
 _CHARACTERS_SHOWN = 80
@@ -46,6 +47,7 @@ def report_sheet(report: Measurement, *against: tuple[str, str]) -> Sheet:
         Cell(f"score {score}, {level_text(interval)} interval {ends} ({interval.method})"),
         notes("Caveats", _caveats(report)),
         facts("Score", (*_score_rows(report), *against)),
+        facts("Trouble, by predictor", trouble_rows(report.troubles)),
         facts("Provenance", _provenance_rows(report), is_aside=True),
     )
 

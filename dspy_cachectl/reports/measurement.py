@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from dspy_cachectl.accounting.troubles import Trouble
 from dspy_cachectl.boundary.secrets import scrub, told_apart
 from dspy_cachectl.entries.draw_tokens import identities
+from dspy_cachectl.reports.troubles import PredictorTrouble, by_predictor
 from dspy_cachectl.statistics.intervals import Interval, mean_interval
 from dspy_cachectl.statistics.repeats import (
     DistinctDraws,
@@ -39,6 +41,7 @@ class DrawResult:
         seconds: Seconds of the provider it is made of.
         oldest: When its oldest LM answer was bought, in Unix seconds, or None.
         newest: When its newest was.
+        troubles: What went wrong around its calls, by predictor.
     """
 
     score: float
@@ -52,6 +55,7 @@ class DrawResult:
     seconds: float = 0.0
     oldest: float | None = None
     newest: float | None = None
+    troubles: tuple[Trouble, ...] = ()
 
     def __post_init__(self) -> None:
         if self.failed is not None:
@@ -305,6 +309,14 @@ class Measurement:
     def failures(self) -> int:
         """The number of answers that failed: the program raised, or the metric did."""
         return sum(draw.failed is not None for draw in self.draws)
+
+    @cached_property
+    def troubles(self) -> tuple[PredictorTrouble, ...]:
+        """What went wrong around the calls of the answers, by predictor; of loaded ones when they were made."""
+        return by_predictor(
+            (question.question, question.preview, [trouble for draw in question.draws for trouble in draw.troubles])
+            for question in self.questions
+        )
 
     @property
     def run_id(self) -> str | None:

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dspy_cachectl.accounting.troubles import Trouble
 from dspy_cachectl.boundary.reading import read_json
 from dspy_cachectl.boundary.writing import write_output
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, FormatVersionError, MissingExtraError
@@ -23,7 +24,7 @@ from dspy_cachectl.reports.render import Shown
 from dspy_cachectl.reports.sheets import Sheet
 from dspy_cachectl.reports.texts import ends_text, level_text, number, places
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ class EvalReport(Measurement, Shown):
             "name": self.name,
             "level": self.level,
             "summary": self.summary(),
+            "troubles": [trouble.as_dict() for trouble in self.troubles],
             "provenance": asdict(self.provenance),
             "questions": [asdict(question) for question in self.questions],
         }
@@ -154,7 +156,7 @@ class EvalReport(Measurement, Shown):
                 level=data["level"],
                 provenance=Provenance(**provenance),
                 questions=tuple(
-                    QuestionResult(**{**row, "draws": tuple(DrawResult(**draw) for draw in row["draws"])})
+                    QuestionResult(**{**row, "draws": tuple(_draw(draw) for draw in row["draws"])})
                     for row in data["questions"]
                 ),
             )
@@ -183,3 +185,7 @@ class EvalReport(Measurement, Shown):
         difference = number(found.difference, places(error_of_it), sign=True)
         ends = f"{level_text(found.interval)} interval {ends_text(found.interval, error_of_it, sign=True)}"
         yield f"against {self.baseline.name}", f"{found.verdict_text}: {difference}, {ends}"
+
+
+def _draw(saved: dict[str, Any]) -> DrawResult:
+    return DrawResult(**{**saved, "troubles": tuple(Trouble(**one) for one in saved["troubles"])})

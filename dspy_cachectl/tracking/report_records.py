@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError
+from dspy_cachectl.reports.troubles import totals
 from dspy_cachectl.tracking.outgoing import (
     Outgoing,
     artifact,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from dspy_cachectl.reports.comparison import Comparison, Comparisons
     from dspy_cachectl.reports.measurement import Measurement
     from dspy_cachectl.reports.report import EvalReport
+    from dspy_cachectl.reports.troubles import PredictorTrouble
     from dspy_cachectl.tracking.resolve import Target
 
 logger = logger_for(__name__)
@@ -41,6 +43,7 @@ logger = logger_for(__name__)
 _DRAWN = ("draw", "output", "loaded", "requests", "tokens", "cost", "seconds", "oldest", "newest")
 _ROW = ("question", "preview", "cluster", "repeat", "score", "failed", *_DRAWN)
 """The columns of the table with a row a draw."""
+_TROUBLE = ("predictor", "kind", "count", "questions", "where")
 
 
 def digest(report: Measurement) -> str:
@@ -91,7 +94,11 @@ def _of_report(report: EvalReport, target: Target, *, children: Sequence[str]) -
         "temperature_lent": made.temperature_lent,
         **{f"versions.{name}": version for name, version in made.versions.items()},
     }
-    tables = {artifact("rows", uid): table(_ROW, _rows(report)), **ledger_table(uid, made.counters.get("by", ()))}
+    tables = {
+        artifact("rows", uid): table(_ROW, _rows(report)),
+        **ledger_table(uid, made.counters.get("by", ())),
+        **_trouble_table(uid, report.troubles),
+    }
     return _outgoing(
         target,
         {**tables, **_figure(report, uid)},
@@ -172,6 +179,7 @@ def _report_metrics(report: EvalReport) -> dict[str, float | None]:
         "var/limit_se": variance.limit_error,
         "cost/wall_s": report.provenance.seconds,
         **ledger_metrics(report.provenance.counters),
+        **{f"trouble/{kind}": float(count) for kind, count in totals(report.troubles).items()},
     }
 
 
@@ -218,6 +226,11 @@ def _rows(report: EvalReport) -> Iterator[list[Any]]:
         about = [question.question, question.preview, question.cluster]
         for repeat, draw in enumerate(question.draws):
             yield [*about, repeat, draw.score, draw.failed, *(getattr(draw, name) for name in _DRAWN)]
+
+
+def _trouble_table(uid: str, troubles: Sequence[PredictorTrouble]) -> dict[str, bytes]:
+    rows = [[*(getattr(one, name) for name in _TROUBLE[:-1]), json.dumps(one.as_dict()["where"])] for one in troubles]
+    return {artifact("troubles", uid): table(_TROUBLE, rows)} if rows else {}
 
 
 def _pair_row(pair: Comparison) -> dict[str, Any]:

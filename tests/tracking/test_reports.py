@@ -8,6 +8,7 @@ import json
 import logging
 import threading
 from concurrent import futures
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import mlflow
 import pytest
 from mlflow.tracking._tracking_service import utils
 
+from dspy_cachectl.accounting.troubles import Trouble
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.reports.comparison import compare
 from dspy_cachectl.reports.report import EvalReport
@@ -114,6 +116,28 @@ def test_the_table_has_a_row_a_draw(server: Rest) -> None:
     assert list(table["question"]) == ["question-0", "question-0", "question-1", "question-1"]
     assert table["failed"][2] == "the metric raised KeyError: 'answer'"
     assert "verysecret" not in server.download(found, name).decode()
+
+
+def test_trouble_is_counted_and_listed_by_predictor(server: Rest) -> None:
+    """Where there was any: totals as metrics, and a table with the questions. Where there was none: neither."""
+    made = report([(1, 0), (1, 1)])
+    quiet = _run_of(server, log_to_mlflow(made).uid)
+    assert not [name for name in (*quiet.metrics, *server.artifacts(quiet.id)) if "trouble" in name]
+    first, second = made.questions
+    draw = replace(first.draws[0], troubles=(Trouble("a.predict", unparsed=2, fall_backs=1), Trouble("b", retries=3)))
+    made = replace(made, questions=(replace(first, draws=(draw, first.draws[1])), second))
+    found = _run_of(server, log_to_mlflow(made).uid)
+    metrics = _metrics(found)
+    assert (2.0, 1.0, 3.0) == tuple(metrics[f"trouble/{kind}"] for kind in ("unparsed", "fall_backs", "retries"))
+    assert "trouble/truncated" not in metrics
+    (name,) = (path for path in server.artifacts(found.id) if "/troubles_" in path)
+    table = mlflow.load_table(name, run_ids=[found.id])
+    assert table[["predictor", "kind", "count", "questions"]].to_numpy().tolist() == [
+        ["a.predict", "unparsed", 2, 1],
+        ["a.predict", "fall_backs", 1, 1],
+        ["b", "retries", 3, 1],
+    ]
+    assert [one["question"] for one in json.loads(table["where"][0])] == ["question-0"]
 
 
 def test_two_reports_in_a_run_of_the_user(server: Rest) -> None:

@@ -1,0 +1,91 @@
+"""The calls of an evaluation as they end, and what goes wrong around them: answer by answer."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, defaultdict
+from typing import Any
+
+import dspy
+
+from dspy_cachectl.accounting.troubles import Mishap, Trouble
+from dspy_cachectl.calls.call import Call
+from dspy_cachectl.context.ruling import phase_here
+from dspy_cachectl.evaluation.asked_models import AskedModels
+from dspy_cachectl.evaluation.kept_predictions import AnswerCost
+from dspy_cachectl.evaluation.predictor_names import PredictorNames
+from dspy_cachectl.stores.base import OTHERS
+
+_MOST_PREDICTORS = 50
+"""How many predictors of one answer have a name; the others are counted together."""
+
+
+class _Made:
+    """What one answer, or one judgement of a metric, is made of."""
+
+    def __init__(self) -> None:
+        self.cost = AnswerCost()
+        self.mishaps: dict[str, Counter[str]] = {}
+        # The calls of predictors whose last answer could not be parsed, by the list that DSPy makes for each call.
+        self.unparsed: dict[int, Any] = {}
+
+
+class MadeCalls:
+    """Takes calls and mishaps from the threads that they happen in, and hands them out by answer. Thread-safe.
+
+    Args:
+        program: The program that is evaluated.
+    """
+
+    def __init__(self, program: Any) -> None:
+        self.asked = AskedModels()
+        self._names = PredictorNames(program)
+        self._made: defaultdict[str, _Made] = defaultdict(_Made)
+        self._lock = threading.Lock()
+
+    def add(self, call: Call) -> None:
+        """Add a call that has ended to its answer: of a question and a repeat, or of the metric."""
+        unit = call.asked.ruling.context.unit
+        if unit is None:
+            return
+        with self._lock:
+            made = self._made[unit]
+            made.cost.add(call)
+            self.asked.add(call)
+            origin = call.answered.origin
+            # A call that only the cache sees ends twice: it counts as a call once, and has its answer once.
+            if made.unparsed and call.tally.calls and made.unparsed.pop(id(_callers()), None) is not None:
+                self._count(made, Mishap.FALL_BACK)
+            if origin is not None and origin.truncated:
+                self._count(made, Mishap.TRUNCATED)
+
+    def note(self, what: Mishap) -> None:
+        """Add what went wrong to the answer that is being made here."""
+        unit = phase_here().context.unit
+        if unit is None:
+            return
+        with self._lock:
+            made, callers = self._made[unit], _callers()
+            if what is Mishap.UNPARSED:
+                if id(callers) in made.unparsed:
+                    return  # an adapter says of another's error what that has said
+                made.unparsed[id(callers)] = callers
+            self._count(made, what)
+
+    def take(self, unit: str) -> AnswerCost:
+        """Return what is known of an answer, and forget it."""
+        with self._lock:
+            made = self._made.pop(unit, None) or _Made()
+        made.cost.troubles = tuple(Trouble(name, **counts) for name, counts in sorted(made.mishaps.items()))
+        return made.cost
+
+    def _count(self, made: _Made, what: Mishap) -> None:
+        name = self._names.of(_callers())
+        if name not in made.mishaps and len(made.mishaps) >= _MOST_PREDICTORS:
+            name = OTHERS
+        made.mishaps.setdefault(name, Counter())[what.value] += 1
+
+
+def _callers() -> Any:
+    """Return the modules that are being called here: a list of its own for each call of a module."""
+    return dspy.settings.get("caller_modules") or ()

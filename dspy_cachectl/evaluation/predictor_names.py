@@ -1,0 +1,105 @@
+"""What a predictor is called that a program calls: as the program names it, whether it is the program's or a copy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import dspy
+
+from dspy_cachectl.evaluation.observed_program import runs
+from dspy_cachectl.reports.texts import cut
+
+NO_PREDICTOR = "(no predictor)"
+"""Who asks where a module calls an LM itself."""
+
+_ITSELF = "self"
+_LONGEST = 80
+
+
+class PredictorNames:
+    """The names of a program's predictors. Used under a lock.
+
+    `dspy.BestOfN` and `dspy.Refine` call copies of what they hold. A copy goes by the name of what it is a copy of: the
+    one part, within the module that calls it, that is of the same class and has the same predictors.
+
+    Args:
+        program: The program that is evaluated.
+    """
+
+    def __init__(self, program: Any) -> None:
+        self._program = program
+
+    def of(self, callers: Sequence[Any]) -> str:
+        """Return the name of the predictor that calls an LM.
+
+        Args:
+            callers: The modules that are being called, as DSPy's settings list them, the innermost last.
+
+        Returns:
+            Its name in the program's `named_predictors()`; its signature where it is not of the program.
+        """
+        if not callers or not isinstance(callers[-1], dspy.Predict):
+            return NO_PREDICTOR
+        path = self._paths.get(id(callers[-1])) or self._path_along(callers)
+        if path is None:
+            return cut(callers[-1].signature.signature, _LONGEST)
+        return self._names.get(path) or path.removeprefix(f"{_ITSELF}.")
+
+    @cached_property
+    def _parts(self) -> dict[str, Any]:
+        is_module = isinstance(self._program, dspy.Module)
+        return dict(self._program.named_sub_modules(dspy.Module)) if is_module else {}
+
+    @cached_property
+    def _paths(self) -> dict[int, str]:
+        return {id(part): path for path, part in self._parts.items()}
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        """The name of each predictor by its path, which is written in another way."""
+        named = self._program.named_predictors() if self._parts else ()
+        return {self._paths[id(predictor)]: name for name, predictor in named if id(predictor) in self._paths}
+
+    def _path_along(self, callers: Sequence[Any]) -> str | None:
+        """Return the path of the innermost module, followed from the program on: it may be made while that runs."""
+        path: str | None = None
+        caller: Any = None
+        paths = dict(self._paths)
+        for module in callers:
+            found = _ITSELF if runs(module, self._program) else paths.get(id(module))
+            if found is None and path is not None:
+                found = self._copied(path, module) or _attribute(path, caller, module)
+                paths |= _paths_within(found, module)
+            path, caller = found, module
+        return path
+
+    def _copied(self, path: str, module: Any) -> str | None:
+        shape = _shape(module)
+        inside = (path + ".", path + "[")
+        alike = [
+            name
+            for name, part in self._parts.items()
+            if name.startswith(inside) and type(part) is type(module) and _shape(part) == shape
+        ]
+        return alike[0] if len(alike) == 1 else None
+
+
+def _paths_within(path: str | None, module: Any) -> dict[int, str]:
+    if path is None:
+        return {}
+    inside = module.named_sub_modules(dspy.Module)
+    return {id(part): path + name.removeprefix(_ITSELF) for name, part in inside}
+
+
+def _attribute(path: str, caller: Any, module: Any) -> str | None:
+    """Return the path of a module that its caller has set as an attribute since the evaluation began."""
+    return next((f"{path}.{name}" for name, held in list(vars(caller).items()) if held is module), None)
+
+
+def _shape(module: Any) -> list[tuple[str, str, str]]:
+    return [
+        (name, predictor.signature.signature, predictor.signature.instructions)
+        for name, predictor in module.named_predictors()
+    ]
