@@ -1,8 +1,8 @@
 """Which names hold secrets: options, headers, parameters of addresses, variables of the environment.
 
-Two questions are asked of a name. Is it a *known* credential, by its exact name? Then its value says who asks and not
-what, and is kept nowhere: a new key finds the old answers. Or does it only sound like one? Then its value is kept
-nowhere in readable form, but may still decide the answer: `x-portkey-provider` names a provider.
+Two questions are asked of a name. Is it a *known* credential, by its exact name, where credentials are given? Then its
+value says who asks and not what, and is kept nowhere: a new key finds the old answers. Or does it only sound like one?
+Then its value is kept nowhere in readable form, but may still decide the answer: `x-portkey-provider` names a provider.
 """
 
 from __future__ import annotations
@@ -101,6 +101,32 @@ PARAMETERS = frozenset(
     | {"id_token_hint", "client_assertion", "saml", "samlresponse", "apitoken", "api_token", "userinfo", "cookie"}
 )
 """Parameters of an address that are credentials, in lower case."""
+
+KNOWN_OPTIONS = OPTIONS - {
+    *("apikey", "api_keys", "api_token", "token", "password", "auth", "authorization", "credentials", "access_token"),
+    *(
+        "refresh_token",
+        "id_token",
+        "auth_token",
+        "bearer_token",
+        "session_token",
+        "private_key",
+        "secret",
+        "secret_key",
+    ),
+    *("secret_access_key", "access_key", "access_key_id", "credential", "master_key", "proxy_auth", "http_auth"),
+    *("basic_auth", "traffic_access_token", "envd_access_token", "valkey_password", "service_key"),
+}
+"""Options that LiteLLM and DSPy take for credentials themselves; what they do not know goes to the provider."""
+
+KNOWN_HEADERS = HEADERS - {"x-portkey-virtual-key", "sec-websocket-protocol", "www-authenticate", "token", "x-key"}
+"""Headers that say who asks, and nothing else; a virtual key names a provider too."""
+
+KNOWN_PARAMETERS = PARAMETERS - {
+    *("auth", "pass", "pw", "code", "otp", "assertion", "session", "sessionid", "session_id", "sid", "ticket", "login"),
+    *("saml", "samlresponse", "userinfo", "cookie", "bearer", "pat", "id_token_hint"),
+}
+"""Parameters of an address that say who asks, and nothing else: `code` and `session` may be anything."""
 
 NOT_SECRET = frozenset(
     {"bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token", "prompt_cache_key"}

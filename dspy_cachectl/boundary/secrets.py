@@ -28,13 +28,17 @@ from dspy_cachectl.boundary.secret_names import (
 
 __all__ = [
     "HIDDEN",
+    "SCHEMAS",
+    "has_scheme",
+    "hashed",
+    "is_of_schemas",
     "is_secret_header",
     "is_secret_name",
+    "readable_text",
     "scrub",
     "scrub_head",
     "scrub_surely",
     "told_apart",
-    "unreadable",
     "without",
     "without_credentials",
 ]
@@ -42,11 +46,12 @@ __all__ = [
 HIDDEN = "[removed]"
 """What stands where a secret was."""
 
-_SCHEMAS = frozenset({"properties", "$defs", "definitions", "patternProperties", "dependentSchemas"})
+SCHEMAS = frozenset({"properties", "$defs", "definitions", "patternProperties", "dependentSchemas"})
 """Where a JSON schema has names that are the user's: a property called `password` is no secret."""
 _WORD_FOR_WORD = frozenset({"messages", "prompt", "input", "batch_inputs", "parameters", "input_schema", "inputSchema"})
 """What is asked, word for word, and what a tool takes."""
 _SCHEME = re.compile(r"(?i)(?:bearer|basic|token|apikey|digest|negotiate|aws4-hmac-sha256)\s+\S")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://\S+\Z")
 _LONGEST_REMEMBERED = 16_384
 _BEHIND = 8_192
 
@@ -76,16 +81,7 @@ def without(value: Any, *, text: Callable[[str], str] | None = None) -> Any:
         value: Mappings, lists, tuples, and anything else, which stays as it is.
         text: What is done to each text, if anything.
     """
-    return _Walk(lambda _: _LEFT_OUT, text).walk(value, is_secret_name)
-
-
-def unreadable(value: Any) -> Any:
-    """Return the options of a call without credentials, and with a hash in place of what may be one.
-
-    A known credential is left out: another one asks the same. What only sounds or looks like one may decide the answer,
-    as a header that names a gateway's provider does, and is told from others by its hash.
-    """
-    return _Walk(_hashed, _readable_address).walk(value, is_secret_name)
+    return _Walk(text).walk(value, is_secret_name)
 
 
 def scrub(text: str) -> str:
@@ -107,7 +103,7 @@ def scrub_head(text: str, longest: int) -> str:
 
 def told_apart(name: str) -> str:
     """Return a name that tells things apart: as it is, or a hash of it where a secret is in it."""
-    return name if scrub(name) == name else _hashed(name)
+    return name if scrub(name) == name else hashed(name)
 
 
 def scrub_surely(text: str) -> str:
@@ -159,71 +155,67 @@ _LEFT_OUT = object()
 
 
 class _Walk:
-    """One walk over plain data. Strictly private.
+    """One walk over plain data that leaves out what stands under the names of secrets. Strictly private.
 
     Args:
-        doubtful: What to do with a value that may be a secret.
         text: What is done to each text, if anything.
     """
 
-    def __init__(self, doubtful: Callable[[Any], Any], text: Callable[[str], Any] | None) -> None:
-        self._doubtful = doubtful
+    def __init__(self, text: Callable[[str], Any] | None) -> None:
         self._text = text
 
     def walk(self, value: Any, sounds: Callable[[str], bool]) -> Any:
         if isinstance(value, str):
             return value if self._text is None else self._text(value)
         if isinstance(value, Mapping):
-            return self._mapping(value, sounds)
+            walked = {name: self._item(name, item, sounds) for name, item in value.items()}
+            return {name: item for name, item in walked.items() if item is not _LEFT_OUT}
         if isinstance(value, (list, tuple)):
             items = [self.walk(item, sounds) for item in value]
             return tuple(items) if isinstance(value, tuple) else items
         return value
 
-    def _mapping(self, value: Mapping[Any, Any], sounds: Callable[[str], bool]) -> dict[Any, Any]:
-        walked = {name: self._item(name, item, sounds) for name, item in value.items()}
-        return {name: item for name, item in walked.items() if item is not _LEFT_OUT}
-
     def _item(self, name: Any, item: Any, sounds: Callable[[str], bool]) -> Any:
         if not isinstance(name, str):
             return self.walk(item, sounds)
-        if name in _WORD_FOR_WORD or (name in _SCHEMAS and _is_of_schemas(item)):
+        if name in _WORD_FOR_WORD or (name in SCHEMAS and is_of_schemas(item)):
             return item
         if name in HEADER_OPTIONS:
             sounds = is_secret_header
         elif name in QUERY_OPTIONS:
             sounds = is_secret_parameter
         elif sounds(name) and item is not None and not isinstance(item, bool):
-            return _LEFT_OUT if _is_known(name.lower(), sounds) else self._doubtful(item)
-        if sounds is is_secret_header and isinstance(item, str) and _SCHEME.match(item):
-            return self._doubtful(item)
-        return self.walk(item, sounds)
+            return _LEFT_OUT
+        return _LEFT_OUT if sounds is is_secret_header and has_scheme(item) else self.walk(item, sounds)
 
 
-def _is_known(name: str, sounds: Callable[[str], bool]) -> bool:
-    if sounds is is_secret_header:
-        return name in secret_names.HEADERS or name in secret_names.OPTIONS
-    return name in secret_names.OPTIONS or (sounds is is_secret_parameter and name in secret_names.PARAMETERS)
-
-
-def _is_of_schemas(value: Any) -> bool:
+def is_of_schemas(value: Any) -> bool:
+    """Tell whether a value holds schemas by names that are the user's."""
     return isinstance(value, Mapping) and all(isinstance(item, (Mapping, bool)) for item in value.values())
 
 
-def _hashed(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)
+def has_scheme(value: Any) -> bool:
+    """Tell whether a value is a credential as headers have it (`Bearer ...`)."""
+    return isinstance(value, str) and _SCHEME.match(value) is not None
+
+
+def hashed(text: str) -> str:
+    """Return what stands where a value may be a secret and may matter: it tells values apart and shows none."""
     return f"[hidden {hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}]"
 
 
-def _readable_address(text: str) -> str:
+def readable_text(text: str) -> str:
     """Return a text of an option as it may be read: an address without credentials, a hash of what holds a key."""
     return text if len(text) < 8 else (_seen if len(text) <= _LONGEST_REMEMBERED else _looked_at)(text)
 
 
 def _looked_at(text: str) -> str:
     if "//" in text or "@" in text:
-        text = without_parameters(without_login(text), _parameter)
-    return _hashed(text) if (_SCHEME.match(text) and looks_drawn(text[6:])) or any(keys_in(text)) else text
+        bare = without_parameters(without_login(text), _parameter)
+        if bare != text and _ADDRESS.match(text) is None:
+            return hashed(text)  # a text that only has something of an address
+        text = bare
+    return hashed(text) if (_SCHEME.match(text) and looks_drawn(text[6:])) or any(keys_in(text)) else text
 
 
 _seen = lru_cache(maxsize=1024)(_looked_at)
@@ -232,4 +224,4 @@ _seen = lru_cache(maxsize=1024)(_looked_at)
 def _parameter(name: str, value: str) -> str | None:
     if not is_secret_parameter(name):
         return ""
-    return None if name.lower() in secret_names.PARAMETERS else _hashed(value).replace(" ", "-")
+    return None if name.lower() in secret_names.KNOWN_PARAMETERS else hashed(value).replace(" ", "-")

@@ -9,9 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import dspy
+import pydantic
+from dspy.clients import execution
+from dspy.clients.engines.litellm_engine import LiteLLMEngine
 from dspy.clients.execution import PreparedCall, prepare
+from dspy.clients.legacy_requests import _strict_json_schema
 from dspy.utils.dummies import DummyLM
 
 from dspy_cachectl.policy import Kind
@@ -44,7 +49,56 @@ def request_of(
     }
     if getattr(lm, "use_developer_role", False):
         request["use_developer_role"] = True
-    return request
+    return _with_format(request)
+
+
+def by_litellm(
+    lm: Any, prompt: Any, messages: Any, kwargs: Mapping[str, Any], *, prepared: PreparedCall | None = None
+) -> bool:
+    """Tell whether LiteLLM will send a call of an LM, and not DSPy's native engine or one of the user's.
+
+    DSPy is asked, which chooses by the model, the options, the environment and what the native engine can say. It takes
+    as long as a hit: for calls where something rests on it.
+    """
+    engine = getattr(lm, "_engine_spec", None)
+    if not isinstance(engine, str) or engine == "lm15":
+        return False
+    if engine == "litellm" or lm.model_type == "text":
+        return True
+    try:
+        prepared = prepared or prepare(lm, prompt, messages, dict(kwargs))
+        backend = execution._select_engine(lm, prepared, False)[0]  # noqa: SLF001 - the one place where DSPy decides it
+    except (dspy.LMError, TypeError, ValueError):
+        return False  # the call will say so itself
+    return isinstance(backend, LiteLLMEngine)
+
+
+def _with_format(request: dict[str, Any]) -> dict[str, Any]:
+    """Return a request with the schema of its answer as it is sent: a class of pydantic's is one.
+
+    The API of responses has it in another form, in which nobody else gives it.
+    """
+    given = request.get("response_format")
+    if "responses" in request["_fn_identifier"] or not (
+        isinstance(given, type) and issubclass(given, pydantic.BaseModel)
+    ):
+        return request
+    core = given.__dict__.get("__pydantic_core_schema__")  # another one after `model_rebuild()`
+    known = _FORMATS.get(given)
+    if known is None or known[0] is not core:
+        schema = _strict_json_schema(given.model_json_schema())
+        known = (
+            core,
+            {
+                "type": "json_schema",
+                "json_schema": {"name": given.__name__, "schema": schema, "strict": True},
+            },
+        )
+        _FORMATS[given] = known
+    return {**request, "response_format": known[1]}
+
+
+_FORMATS: WeakKeyDictionary[type, tuple[Any, dict[str, Any]]] = WeakKeyDictionary()
 
 
 def cache_request(request: Mapping[str, Any]) -> tuple[Kind, dict[str, Any]]:
@@ -79,7 +133,7 @@ def _shared_form(request: Mapping[str, Any]) -> dict[str, Any]:
         .replace("._cached_acompute_", "._cached_compute_")
         .removesuffix(".async")
     )
-    return {**request, "_fn_identifier": shared}
+    return _with_format({**request, "_fn_identifier": shared})
 
 
 def is_managed(lm: dspy.BaseLM, *, asynchronous: bool) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import dspy
@@ -20,6 +20,7 @@ from dspy_cachectl.context.open_cassette import EACH_A_DRAW, UNCACHED_RUN, OpenC
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import Ruling, phase_here
 from dspy_cachectl.entries import draws
+from dspy_cachectl.entries.asked import is_litellms
 from dspy_cachectl.fingerprints.canonical import UnstableError
 from dspy_cachectl.fingerprints.code import code_fingerprint
 from dspy_cachectl.fingerprints.endpoints import UNNAMED, endpoint_of
@@ -55,10 +56,12 @@ def open_lm_call(
     lent = decision.lent_temperature
     if lent is not None:
         prompt, kwargs = _with_temperature(prompt, kwargs, lent)
-    endpoint = lm.endpoint or endpoint_of(lm.model, {**lm.kwargs, **kwargs}, getattr(lm, "_engine_spec", None))
-    # A name that the user gave holds on every machine; an address, or the number of a DummyLM, does not.
-    if ruling.cassette is not None and (lm.endpoint is None or lm.endpoint.startswith(UNNAMED)):
-        endpoint = ruling.cassette.endpoint(lm.model, endpoint)
+    options = {**lm.kwargs, **kwargs}
+
+    def by_litellm() -> bool:
+        return adapter.by_litellm(lm, prompt, messages, kwargs)
+
+    endpoint = _endpoint(lm, options, ruling, by_litellm)
     asked = Asked(
         kind=Kind.LM,
         model=lm.model,
@@ -75,7 +78,8 @@ def open_lm_call(
     with contextlib.suppress(draws.UncacheableError):
         # The lent temperature is in the request already, the rollout id not yet: it is made from what is asked.
         # Without a canonical form there is no key: the call goes through, counted as uncacheable.
-        _identify(asked, adapter.request_of(lm, prompt, messages, kwargs, asynchronous=asynchronous))
+        request = adapter.request_of(lm, prompt, messages, kwargs, asynchronous=asynchronous)
+        _identify(asked, request, by_litellm=is_litellms(options) and by_litellm())
     call = Call(asked, parent=current_call())
     call.tally.temperatures_lent += lent is not None
     if messages is not None:
@@ -88,13 +92,26 @@ def open_lm_call(
     return call, prompt, kwargs
 
 
-def open_plain_call(request: Mapping[str, Any], *, lm: Any = None, options: Mapping[str, Any] | None = None) -> Call:
+def _endpoint(lm: Any, options: Mapping[str, Any], ruling: Ruling, by_litellm: Callable[[], bool]) -> str | None:
+    """Return the identity of where a governed LM is served."""
+    engine = getattr(lm, "_engine_spec", None)
+    endpoint: str | None = lm.endpoint or endpoint_of(lm.model, options, engine, by_litellm=by_litellm)
+    # A name that the user gave holds on every machine; an address, or the number of a DummyLM, does not.
+    if ruling.cassette is not None and (lm.endpoint is None or lm.endpoint.startswith(UNNAMED)):
+        return ruling.cassette.endpoint(lm.model, endpoint)
+    return endpoint
+
+
+def open_plain_call(
+    request: Mapping[str, Any], *, lm: Any = None, options: Mapping[str, Any] | None = None, prepared: Any = None
+) -> Call:
     """Decide what is done for a call of which there is only DSPy's question: of a plain LM, or of an embedder.
 
     Args:
         request: What DSPy asks its cache.
         lm: The plain LM, where it is known.
         options: The LM's options and the call's, with the address that DSPy leaves out of a typed request.
+        prepared: The call as DSPy has prepared it, of a plain LM.
     """
     kind, shared = adapter.cache_request(request if lm is None else {"model": lm.model, **request})
     ruling = phase_here()
@@ -103,7 +120,12 @@ def open_plain_call(request: Mapping[str, Any], *, lm: Any = None, options: Mapp
         # DSPy's retriever embeds in a thread of its own; what does not vary puts no result in doubt.
         ruling = dataclasses.replace(ruling, stray_of=())
     model = adapter.model_of(shared)
-    endpoint = endpoint_of(model, options or shared, getattr(lm, "_engine_spec", None))
+
+    def by_litellm() -> bool:
+        return kind is Kind.EMBEDDING or (lm is not None and adapter.by_litellm(lm, None, None, {}, prepared=prepared))
+
+    given = options or shared
+    endpoint = endpoint_of(model, given, getattr(lm, "_engine_spec", None), by_litellm=by_litellm)
     if ruling.cassette is not None:
         ruling.cassette.clean.learn(options or request)
         endpoint = ruling.cassette.endpoint(model, endpoint)
@@ -123,7 +145,7 @@ def open_plain_call(request: Mapping[str, Any], *, lm: Any = None, options: Mapp
         if asked.local:
             # A function of the user's is told from others by its version or all that it rests on, or is not cached.
             shared["model"] = _identity_of(shared["model"], model)
-        _identify(asked, shared)
+        _identify(asked, shared, by_litellm=is_litellms(given) and by_litellm())
     except (draws.UncacheableError, UnstableError) as error:
         if asked.local:
             state.say_once(
@@ -147,9 +169,9 @@ def open_uncached_call(kind: Kind, model: str, role: str | None) -> Call:
     return Call(Asked(kind, model, ruling, policy, ruling.decide(policy, kind, model), role=role, cached=False))
 
 
-def _identify(asked: Asked, request: Mapping[str, Any]) -> None:
+def _identify(asked: Asked, request: Mapping[str, Any], *, by_litellm: bool) -> None:
     """Say what is asked, and which answer that stands for."""
-    cleaned = draws.clean_request(request)
+    cleaned = draws.clean_request(request, by_litellm=by_litellm)
     own, ruling = asked.program_rollout_id, asked.ruling
     is_lms = asked.kind is Kind.LM
     asked.key = draws.key_of(

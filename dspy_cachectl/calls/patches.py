@@ -89,7 +89,7 @@ def _call_of(prepared: Any, lm: Any, request: Mapping[str, Any]) -> Call:
         # Only the first question of this LM is its own: an engine may ask the same LM again by `forward`.
         call.awaited_from = None
         return call
-    return open_plain_call(request, lm=lm, options={**lm.kwargs, **prepared.kwargs})
+    return open_plain_call(request, lm=lm, options={**lm.kwargs, **prepared.kwargs}, prepared=prepared)
 
 
 def _refused_in_replay(original: Original) -> Original:

@@ -13,56 +13,47 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
+from weakref import WeakKeyDictionary
 
 import orjson
 import pydantic
 
-from dspy_cachectl.boundary.secrets import unreadable
+from dspy_cachectl.boundary.secrets import readable_text
+from dspy_cachectl.entries.asked import asked_of
 from dspy_cachectl.errors import CachectlError
 
-KEY_VERSION = 3
+KEY_VERSION = 4
 """Part of every key. Raised when the meaning of a key changes, so that old entries are not misread."""
 
 ROLLOUT_BITS = 53
 """Rollout ids are integers that survive a trip through JSON numbers: at most 53 bits."""
-
-_TRANSPORT = frozenset(
-    {"api_base", "base_url", "cache", "caching", "rollout_id", "num_retries", "max_retries", "timeout"}
-    | {"stream", "stream_options"}
-)
-"""Options of a call that do not change what is asked. The endpoint and the rollout id enter the key apart."""
 
 
 class UncacheableError(CachectlError):
     """A request or an answer holds something that has no canonical form. It is counted, never shown."""
 
 
-def clean_request(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a request that says what is asked: no credentials, no transport, nothing unset.
+def clean_request(request: Mapping[str, Any], *, by_litellm: bool = False) -> dict[str, Any]:
+    """Return the part of a request that says what is asked (see `asked`): no credentials, no transport, nothing unset.
 
     What may be a credential, and may decide the answer, stands there as its hash.
 
     Args:
         request: DSPy's request fields: model, messages, generation options.
+        by_litellm: Whether LiteLLM sends it, and keeps to itself what it does not send.
 
     Returns:
         A new dictionary. Values are shared with the request and must not be changed.
 
     Raises:
-        UncacheableError: If a value holds itself.
+        UncacheableError: If a value holds itself, or is a number that JSON has not.
     """
-    asked = {name: value for name, value in request.items() if value is not None and name not in _TRANSPORT}
     try:
-        clean: dict[str, Any] = unreadable(asked)
+        return asked_of(request, by_litellm=by_litellm)
     except RecursionError as error:
         raise UncacheableError("an option of the request has no canonical form: it holds itself") from error
-    # Headers that held nothing but secrets say nothing.
-    return {name: _plain(kept) for name, kept in clean.items() if kept or not isinstance(kept, dict)}
-
-
-def _plain(option: Any) -> Any:
-    """Return an option as JSON has it, which knows one kind of numbers: a temperature of 1.0 is one of 1."""
-    return int(option) if isinstance(option, float) and option.is_integer() else option
+    except (ValueError, TypeError) as error:
+        raise UncacheableError(f"an option of the request has no canonical form: {error}") from error
 
 
 @lru_cache(maxsize=1024)
@@ -70,7 +61,7 @@ def clean_endpoint(url: str | None) -> str | None:
     """Return the identity of an endpoint: its address without credentials, fragment and trailing slash."""
     if not url:
         return None
-    bare = str(unreadable(url))
+    bare = readable_text(url)
     try:
         parts = urlsplit(bare)
     except ValueError:
@@ -258,7 +249,16 @@ def _transform(value: Any) -> Any:
     raise TypeError(f"{type(value).__module__}.{type(value).__qualname__} cannot be part of a cache key")
 
 
-@lru_cache(maxsize=1024)
 def _schema(model: type[pydantic.BaseModel]) -> orjson.Fragment:
-    # Building a JSON schema takes longer than all the rest of a hit, and adapters pass the same class each time.
-    return orjson.Fragment(orjson.dumps(model.model_json_schema(), option=orjson.OPT_SORT_KEYS))
+    # Building a JSON schema takes longer than all the rest of a hit, and adapters pass the same class each time. A
+    # class that is rebuilt has another schema, and another core schema.
+    core = model.__dict__.get("__pydantic_core_schema__")
+    known = _SCHEMAS.get(model)
+    if known is None or known[0] is not core:
+        schema = asked_of({"schema": model.model_json_schema()})["schema"]
+        known = core, orjson.Fragment(orjson.dumps(schema, option=orjson.OPT_SORT_KEYS))
+        _SCHEMAS[model] = known
+    return known[1]
+
+
+_SCHEMAS: WeakKeyDictionary[type[pydantic.BaseModel], tuple[Any, orjson.Fragment]] = WeakKeyDictionary()

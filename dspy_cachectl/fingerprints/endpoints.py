@@ -1,36 +1,91 @@
-"""Where a model is served: two servers with one model name are two models."""
+"""Where a model is served: two servers with one model name are two models.
+
+LiteLLM is asked for the address that a call goes to, and what it is asked with: the options, its own settings, and the
+variables of the environment that it reads for the provider.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import orjson
 
+from dspy_cachectl.boundary.secrets import hashed
 from dspy_cachectl.entries.draws import clean_endpoint
 from dspy_cachectl.fingerprints.canonical import type_name
 
 UNNAMED = "dummy:"
 """How the endpoint of an LM begins that has none but has to be told from others of its name."""
 
+_OPENAIS = "https://api.openai.com/v1"
+_STEMS = {
+    "ai21": ("AI21",),
+    "bedrock": ("BEDROCK", "AWS_BEDROCK"),
+    "huggingface": ("HUGGINGFACE", "HF"),
+    "meta_llama": ("LLAMA",),
+    "vertex_ai": ("VERTEXAI", "VERTEX"),
+    "volcengine": ("VOLCENGINE", "ARK"),
+}
+_BY_ITSELF = {
+    "bedrock": ("AWS_BEDROCK_RUNTIME_ENDPOINT",),
+    "cloudflare": ("CLOUDFLARE_ACCOUNT_ID",),
+    "databricks": ("DATABRICKS_HOST",),
+    "datarobot": ("DATAROBOT_ENDPOINT",),
+    "gradient_ai": ("GRADIENT_AI_AGENT_ENDPOINT",),
+    "lm_studio": ("LM_STUDIO_API_BASE",),
+    "snowflake": ("SNOWFLAKE_ACCOUNT_ID",),
+    "watsonx": ("WATSONX_URL", "WX_URL", "WML_URL"),
+}
+"""Variables with an address that are not called after their provider in one of the usual ways."""
 
-def endpoint_of(model: str, options: Mapping[str, Any], engine: Any = None) -> str | None:
+_WHOSE = {
+    "azure": ("AZURE_API_VERSION",),
+    "bedrock": ("AWS_REGION_NAME", "AWS_REGION", "AWS_DEFAULT_REGION"),
+    "openai": ("OPENAI_ORGANIZATION", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"),
+    "sagemaker": ("AWS_REGION_NAME", "AWS_REGION", "AWS_DEFAULT_REGION"),
+    "vertex_ai": ("VERTEXAI_PROJECT", "VERTEXAI_LOCATION", "VERTEX_PROJECT", "VERTEX_LOCATION"),
+    "watsonx": ("WATSONX_PROJECT_ID", "WX_PROJECT_ID", "PROJECT_ID", "WATSONX_REGION", "WX_REGION"),
+}
+"""Variables that say on whose behalf or in which region a model is asked."""
+
+_SETTINGS = ("organization", "api_version", "vertex_project", "vertex_location")
+"""Settings of LiteLLM that say so."""
+
+Values = tuple[tuple[str, str], ...]
+
+
+def endpoint_of(
+    model: str, options: Mapping[str, Any], engine: Any = None, *, by_litellm: Callable[[], bool] | None = None
+) -> str | None:
     """Return the identity of the endpoint that a call goes to; None for the provider's own.
 
     Args:
         model: The model's name, whose prefix names the provider.
         options: The call's options, the LM's own included.
-        engine: A custom engine, which owns its connection.
+        engine: A custom engine, which owns its connection, or the name of one of DSPy's.
+        by_litellm: Tells whether LiteLLM sends the call; DSPy's native engine reads no variable and no setting. Asked
+            where something rests on it. None: it does.
     """
     if engine is not None and not isinstance(engine, str):
         return _engine_identity(engine)
-    url = options.get("api_base") or options.get("base_url")
-    if not url:
-        provider = (model.split("/", 1)[0] if "/" in model else "openai").upper()
-        url = os.environ.get(f"{provider}_API_BASE") or os.environ.get(f"{provider}_BASE_URL")
-    return clean_endpoint(None if url is None else str(url))
+    given = _given(options)
+    address, whose = _around(model, options, given)
+    if (address != given or whose) and (engine == "lm15" or not (by_litellm is None or by_litellm())):
+        address, whose = given, ()
+    where = clean_endpoint(address)
+    if where == _OPENAIS and _provider(model, None) in _LIKE_OPENAI:
+        where = None
+    if not whose:
+        return where
+    said = " ".join(f"{name}={value}" for name, value in whose)
+    return f"{where or ''} [{said}]".strip()
 
 
 def endpoint_of_lm(lm: Any) -> str | None:
@@ -38,6 +93,126 @@ def endpoint_of_lm(lm: Any) -> str | None:
     model = str(getattr(lm, "model", None) or type(lm).__name__)
     named: str | None = getattr(lm, "endpoint", None)
     return named or endpoint_of(model, getattr(lm, "kwargs", None) or {}, getattr(lm, "_engine_spec", None))
+
+
+def _given(options: Mapping[str, Any]) -> str | None:
+    one, other = options.get("api_base"), options.get("base_url")
+    # Which of the two it is depends on who sends the call.
+    return f"{one} {other}" if one and other and one != other else (str(one or other) if one or other else None)
+
+
+_OPENAIS_MODELS = ("gpt-", "o1", "o3", "o4", "chatgpt-", "ft:", "text-embedding-", "davinci-", "babbage-")
+_LIKE_OPENAI = frozenset({"openai", "text-completion-openai", "custom_openai"})
+
+
+def _around(model: str, options: Mapping[str, Any], given: str | None) -> tuple[str | None, Values]:
+    """Return the address that LiteLLM uses, and on whose behalf it asks where the surroundings say so."""
+    provider = options.get("custom_llm_provider")
+    addresses, others = _variables(model, provider if isinstance(provider, str) else None)
+    whose = tuple([(name, value) for name in others if (value := os.environ.get(name))])
+    litellm = sys.modules.get("litellm")
+    everywhere = getattr(litellm, "api_base", None)
+    if litellm is not None:
+        set_ = [(name, str(value)) for name in _SETTINGS if (value := getattr(litellm, name, None))]
+        if headers := getattr(litellm, "headers", None):
+            set_.append(("headers", hashed(repr(sorted(headers.items())))))
+        whose += tuple(set_) if set_ else ()
+    if given and not everywhere:
+        return given, whose
+    named = () if given else tuple([(name, value) for name in addresses if (value := os.environ.get(name))])
+    if not (named or everywhere):
+        return given, whose
+    return _resolved(model, provider, given, str(everywhere) if everywhere else None, named), whose
+
+
+@lru_cache(maxsize=1024)
+def _resolved(model: str, provider: Any, given: str | None, everywhere: str | None, named: Values) -> str | None:
+    """Return the address of a call, as LiteLLM resolves it.
+
+    Args:
+        model: The model's name.
+        provider: The provider that the call names, if it does.
+        given: The address that the call is given, if any.
+        everywhere: LiteLLM's setting.
+        named: The variables with addresses that are set.
+    """
+    family = _family(_provider(model, provider))
+    if everywhere and family == "ollama":
+        return everywhere
+    if given:
+        return given
+    values = list(dict.fromkeys(value for _, value in named))
+    found = _litellms_own(model, provider)
+    if found in values or (found is None and everywhere):
+        return everywhere if found is None else found
+    if everywhere:
+        return f"{found} {everywhere}"
+    if family in _LIKE_OPENAI or len(values) == 1:
+        return values[0]
+    return " ".join(values)  # told apart by all of them
+
+
+def _litellms_own(model: str, provider: str | None) -> str | None:
+    import litellm
+
+    try:
+        found: str | None = litellm.get_llm_provider(model, custom_llm_provider=provider)[3]
+    except litellm.BadRequestError:
+        return None  # it knows no such provider, and the call will say so
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _provider(model: str, provider: str | None) -> str:
+    """Return the provider of a model as LiteLLM names it."""
+    first, slash, _ = model.partition("/")
+    if provider or slash or first.startswith(_OPENAIS_MODELS):
+        return provider or (first if slash else "openai")
+    # Only here, since to import it takes seconds, and DSPy does without it where it can.
+    import litellm
+
+    try:
+        return str(litellm.get_llm_provider(model)[1])
+    except litellm.BadRequestError:
+        return "openai"
+
+
+def _family(provider: str) -> str:
+    name = provider.removeprefix("text-completion-").removesuffix("_chat").removesuffix("_text")
+    return {"sagemaker_chat": "sagemaker", "custom_openai": "openai"}.get(name, name)
+
+
+@lru_cache(maxsize=1024)
+def _variables(model: str, provider: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the variables that are read for a model: those with its address, and those that say on whose behalf."""
+    named = _provider(model, provider)
+    family = _family(named)
+    if family == "openai":
+        return ("OPENAI_BASE_URL", "OPENAI_API_BASE"), _WHOSE["openai"]
+    prefix = model.partition("/")[0]
+    stems = [*_STEMS.get(family, ()), *(_stem(name) for name in (named, family, family.removesuffix("_ai"), prefix))]
+    usual = [f"{stem}_{what}" for stem in stems for what in ("API_BASE", "BASE_URL")]
+    names = [*usual, *_BY_ITSELF.get(family, ()), *_declared(named)]
+    return tuple(dict.fromkeys(names)), _WHOSE.get(family, ())
+
+
+def _stem(name: str) -> str:
+    return name.upper().replace("-", "_")
+
+
+def _declared(provider: str) -> tuple[str, ...]:
+    """Return the variable with the address of a provider that LiteLLM has no code for, but a description."""
+    name = _descriptions().get(provider, {}).get("api_base_env")
+    return (str(name),) if name else ()
+
+
+@lru_cache(maxsize=1)
+def _descriptions() -> dict[str, Any]:
+    home = importlib.util.find_spec("litellm")
+    if home is None or home.origin is None:
+        return {}
+    described = Path(home.origin).parent / "llms" / "openai_like" / "providers.json"
+    return orjson.loads(described.read_bytes()) if described.is_file() else {}
 
 
 def _engine_identity(engine: Any) -> str:

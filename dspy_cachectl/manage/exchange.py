@@ -114,7 +114,7 @@ def export(
 
     Raises:
         ConfigurationError: If the file is there, or is one that this package works with; or the user's function fails.
-        FormatVersionError: If the file is a cassette that a newer version of this package wrote.
+        FormatVersionError: If the file is a cassette that another version of this package wrote.
         StoreUnavailableError: If the store cannot be read, the file not be written, or it would be too large.
     """
     check_new(path, what="a cassette", force=force)
@@ -160,7 +160,7 @@ def import_file(
 
     Raises:
         CorruptEntryError: If the file as a whole is no cassette; then nothing is imported.
-        FormatVersionError: If a newer version of this package wrote it.
+        FormatVersionError: If another version of this package wrote it.
         StoreUnavailableError: If the file cannot be read, or the store not be written.
     """
     # Read twice: what cannot be read to its end is not imported by half.

@@ -30,7 +30,7 @@ from dspy_cachectl.entries import records
 from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreUnavailableError
 
-FORMAT = 2
+FORMAT = 3
 LARGEST_LINE = LARGEST_VALUE + MB
 LARGEST_FILE = 512 * MB
 """Limits of what is read, in bytes, after decompression."""
@@ -80,7 +80,7 @@ def read(path: Path, *, both_sides: bool = False) -> CassetteFile:
     Raises:
         StoreUnavailableError: If the file cannot be read.
         CorruptEntryError: If it is not a cassette, or damaged; the message names the line.
-        FormatVersionError: If a newer version of this package wrote it.
+        FormatVersionError: If another version of this package wrote it.
     """
     recordings: dict[str, Recording] = {}
     lines: dict[str, bytes] = {}
@@ -258,7 +258,7 @@ def check_not_newer(path: Path) -> None:
     """Look at what is to be written over.
 
     Raises:
-        FormatVersionError: If it is a cassette that a newer version of this package wrote.
+        FormatVersionError: If it is a cassette that another version of this package wrote.
     """
     with contextlib.suppress(CorruptEntryError, StoreUnavailableError):  # it is no cassette, or not there
         read_header(path, [])
@@ -275,7 +275,7 @@ def read_header(path: Path, marks: list[int] | None = None) -> tuple[str, Iterat
     Raises:
         StoreUnavailableError: If the file cannot be read.
         CorruptEntryError: If it is empty, or its first line is no header, or it holds a conflict.
-        FormatVersionError: If a newer version of this package wrote it.
+        FormatVersionError: If another version of this package wrote it.
     """
     lines = _without_conflicts(path, marks)
     _, line = next(lines, (0, b""))
@@ -296,6 +296,11 @@ def _keys_of(path: Path, header: bytes) -> str:
         raise FormatVersionError(
             f"{path} has the cassette format {version}; this dspy-cachectl reads up to {FORMAT}. "
             "Upgrade dspy-cachectl to read it; it is left as it is"
+        )
+    if version < FORMAT:
+        raise FormatVersionError(
+            f"{path} was written by an older dspy-cachectl (cassette format {version}), under keys that\n"
+            "are made in another way now. It is left as it is: delete it to record it anew"
         )
     keys = facts.get("keys", "cassette")
     if keys not in ("cassette", "store"):

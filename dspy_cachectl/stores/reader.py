@@ -17,7 +17,8 @@ from dspy_cachectl.stores.base import Label
 from dspy_cachectl.stores.database import Database
 
 DATABASE = "cache.db"
-VERSION = 1
+VERSION = 2
+"""Raised with the version of the keys too: in a store of another version nothing would be found."""
 _SCHEMA = ("CREATE TABLE usage (label TEXT, counter TEXT, amount, PRIMARY KEY (label, counter)) WITHOUT ROWID",)
 """What is in the database beside diskcache's tables: how the store was used."""
 _PAGE = 1000

@@ -124,17 +124,17 @@ class TestCassettes:
         """A compressed cassette whose lines are of 13 MB each is refused, or read in bounded memory."""
         bad = VALUES[name](UNPACKED)
         one = line(bad) if field == "answer" else line(b'"a"', **{field: bad})
-        (tmp_path / "answers.jsonl.zst").write_bytes(packed(b'{"cassette":1}\n' + one))
+        (tmp_path / "answers.jsonl.zst").write_bytes(packed(b'{"cassette":3}\n' + one))
         assert [] == opened("cassette", tmp_path)
 
     @pytest.mark.exhaustive
     @pytest.mark.parametrize("name", VALUES)
     def test_a_plain_line(self, tmp_path: Path, opened: Opened, name: str) -> None:
         """So is one that is not compressed."""
-        (tmp_path / "answers.jsonl").write_bytes(b'{"cassette":1}\n' + line(VALUES[name](PLAIN)))
+        (tmp_path / "answers.jsonl").write_bytes(b'{"cassette":3}\n' + line(VALUES[name](PLAIN)))
         assert [] == opened("cassette", tmp_path)
 
-    @pytest.mark.parametrize("head", [b"", b'{"cassette":1,"keys":"store"}\n'], ids=["bare", "with a header"])
+    @pytest.mark.parametrize("head", [b"", b'{"cassette":3,"keys":"store"}\n'], ids=["bare", "with a header"])
     @pytest.mark.parametrize(
         "name",
         some(STREAMS, "short lines", "empty frames"),
@@ -148,7 +148,7 @@ class TestCassettes:
     def test_very_many_recordings(self, tmp_path: Path, opened: Opened, size: int) -> None:
         """As many recordings as go into 1 MB, each of them whole, neither fill the memory nor take long."""
         made = zstandard.ZstdCompressor(level=3).compressobj()
-        out = [made.compress(b'{"cassette":1,"keys":"store"}\n')]
+        out = [made.compress(b'{"cassette":3,"keys":"store"}\n')]
         text, size_packed = b'"%s"' % (b"x" * (size - 150)), 0
         for number in range(600_000):
             out.append(made.compress(line(text).replace(b"a" * 64, b"%064x" % number)))
@@ -168,7 +168,7 @@ class TestCassettes:
     @pytest.mark.parametrize("name", some(VALUES, *FEW))
     def test_what_a_killed_recording_left(self, tmp_path: Path, opened: Opened, name: str) -> None:
         """So may what is taken over from a recording that was cut."""
-        (tmp_path / "answers.jsonl").write_bytes(b'{"cassette":1}\n')
+        (tmp_path / "answers.jsonl").write_bytes(b'{"cassette":3}\n')
         unsaved = Unsaved(tmp_path / "answers.jsonl")
         with unsaved._database.change() as sql:
             sql("INSERT INTO recordings VALUES (?, ?, ?)", KEY, "0" * 32, line(VALUES[name](PLAIN)))

@@ -80,7 +80,7 @@ def test_entries_and_runs(tmp_path: Path) -> None:
 def test_lines_of_an_import(tmp_path: Path) -> None:
     """A line whose origin is wrong is damaged, named with its number, and the others go in."""
     path = tmp_path / "answers.jsonl"
-    lines = ['{"cassette":1,"keys":"store"}']
+    lines = ['{"cassette":3,"keys":"store"}']
     for number, origin in enumerate([{"kind": "lm", "model": "m"}, *origins(), {"kind": "lm", "model": "n"}]):
         lines.append(json.dumps({"key": f"{number:064x}", "asked": f"{number:064x}", "origin": origin, "answer": "a"}))
     path.write_text("\n".join(lines))

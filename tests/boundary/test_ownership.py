@@ -58,10 +58,10 @@ def test_what_a_killed_writer_of_a_cassette_left(tmp_path: Path, ending: str) ->
         (tmp_path / name).write_bytes(content[: len(content) * 2 // 3] if not ending else content)
         return ownership.is_unfinished_cassette(tmp_path / name, of=cassette)
 
-    assert of(b'{"cassette":1}\n')
+    assert of(b'{"cassette":3}\n')
     assert not of(b'{"precious":1}\n')
-    assert not of(b'{"cassette":1}\n', ".other.jsonl.01234567.new")
-    assert not of(b'{"cassette":1}\n', f".{cassette.name}.20260z01.new")
+    assert not of(b'{"cassette":3}\n', ".other.jsonl.01234567.new")
+    assert not of(b'{"cassette":3}\n', f".{cassette.name}.20260z01.new")
 
 
 @pytest.mark.parametrize("ending", ["-journal", "-wal", "-shm"])

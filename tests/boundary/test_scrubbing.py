@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from dspy_cachectl.boundary.secrets import scrub, scrub_head, scrub_surely, unreadable, without_credentials
+from dspy_cachectl.boundary.secrets import scrub, scrub_head, scrub_surely, without_credentials
+from dspy_cachectl.entries.asked import asked_of
 
 # Not whole in here: what has the form of a key is taken for one by whoever looks for them in source code.
 DRAWN = "q8Zx" + "V3nT7pLw2RkY9sBd4HfC"
@@ -115,12 +116,12 @@ def test_what_is_known_is_left_out_and_what_is_doubtful_is_hashed() -> None:
         }
         return {"tools": [tool], "aws_web_identity_token": secret, "extra_query": {"key": secret}}
 
-    assert unreadable(tools(DRAWN)) == unreadable(tools("another-" + DRAWN))
-    assert DRAWN not in repr(unreadable(tools(DRAWN)))
+    assert asked_of(tools(DRAWN)) == asked_of(tools("another-" + DRAWN))
+    assert DRAWN not in repr(asked_of(tools(DRAWN)))
     one, other = ({"extra_headers": {"x-gateway-token-kind": kind}} for kind in ("first-kind", "other-kind"))
-    assert unreadable(one) != unreadable(other)
+    assert asked_of(one) != asked_of(other)
     schema = {"response_format": {"schema": {"properties": {"password": {"type": "string"}}}}}
-    assert schema == unreadable(schema)
+    assert schema == asked_of(schema)
 
 
 @pytest.mark.parametrize("before", range(0, 6_000, 497))

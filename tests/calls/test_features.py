@@ -273,6 +273,6 @@ def test_cache_off_by_the_program(endpoint: Endpoint, lm: MakeLM, phase: str) ->
 def test_a_request_without_a_key(endpoint: Endpoint, lm: MakeLM) -> None:
     """A request that has no canonical form is asked all the same, and counted."""
     with cachectl.phase("eval") as run:
-        lm(engine="litellm")("hello", metadata={"strange": object()})
+        lm(engine="litellm")("hello", user_continue_message={"strange": object()})
     assert endpoint.requests == 1
     assert_counted(run.stats, uncacheable=1, requests=1)

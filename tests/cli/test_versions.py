@@ -78,10 +78,10 @@ def test_they_are_not_called_damaged(mixed: Path) -> None:
     assert {"newer"} == {flaw["kind"] for flaw in data("verify", store=mixed)["flaws"]}
 
 
-def later(folder: Path) -> Path:
-    """Make the store in a folder one of a newer version, down to its schema."""
+def later(folder: Path, version: int = 99) -> Path:
+    """Make the store in a folder one of another version, down to its schema."""
     with sqlite3.connect(folder / "cache.db") as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute(f"PRAGMA user_version = {version}")
     connection.close()
     return folder
 
@@ -125,3 +125,15 @@ def test_that_everything_is_bought_is_said_before_anything_is(
     assert 1 == len([line for line in caplog.messages if "not kept" in line])
     assert 1 == endpoint.requests
     cachectl.uninstall()
+
+
+def test_a_store_of_an_older_version_is_left_alone(tmp_path: Path) -> None:
+    """Its keys are made in another way: a command says so, and changes nothing."""
+    folder = tmp_path / "older"
+    filled(folder, [COMPILED] * 3)
+    later(folder, 1)
+    before = (folder / "cache.db").read_bytes()
+    for arguments in (["ls"], ["clear", "--all", "--yes"], ["verify", "--repair", "--yes"]):
+        done = command(*arguments, store=folder)
+        assert (1, True) == (done.returncode, "older version" in done.stderr), arguments
+    assert before == (folder / "cache.db").read_bytes()

@@ -116,6 +116,7 @@ class Service:
         self.log.append(
             {
                 "path": request.path,
+                "query": request.query,
                 "headers": request.headers,
                 "body": question.body,
                 "k": self.draws.get(question.key(), 0),

@@ -48,8 +48,10 @@ def test_mappings_are_sorted_and_lists_are_not() -> None:
 )
 def test_what_is_no_part_of_the_question_is_not_in_the_fingerprint(option: dict[str, object]) -> None:
     """Secrets, transport and unset options do not make another question."""
-    base = _print(extra_headers={}) if "extra_headers" in option else _print()
-    assert base == _print(**option)
+    base, asked = (
+        clean_request({"model": "m", "messages": MESSAGES, **given}, by_litellm=True) for given in ({}, option)
+    )
+    assert fingerprint(base, endpoint=None) == fingerprint(asked, endpoint=None)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +152,7 @@ def test_each_part_of_a_draw_changes_its_id() -> None:
 
 def test_a_rollout_id_is_the_same_on_every_machine() -> None:
     """A run begun elsewhere is resumed here: the derivation is part of the format."""
-    assert 8788998862190601 == rollout_id("baseline", program_rollout_id=1, unit="q7/2", request="abc", ordinal=3)
+    assert 7732558042735423 == rollout_id("baseline", program_rollout_id=1, unit="q7/2", request="abc", ordinal=3)
 
 
 def test_ordinals_count_each_request_apart() -> None:

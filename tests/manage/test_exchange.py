@@ -353,7 +353,7 @@ class TestCommands:
 
 def test_a_cassette_of_a_newer_version(tmp_path: Path) -> None:
     """A newer format is refused, and nothing is imported."""
-    write(tmp_path / "a.jsonl", [{"cassette": 3}])
+    write(tmp_path / "a.jsonl", [{"cassette": 99}])
     done = command("import", tmp_path / "a.jsonl", store=tmp_path / "other")
     assert (1, True) == (done.returncode, "Upgrade" in done.stderr)
     assert not (tmp_path / "other").exists()

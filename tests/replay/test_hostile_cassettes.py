@@ -32,7 +32,7 @@ from tests.replay.bare import bare
 from tests.replay.support import lines, write
 
 MB = 1024 * 1024
-HEADER = b'{"cassette":1}\n'
+HEADER = b'{"cassette":3}\n'
 
 
 @pytest.fixture
