@@ -127,16 +127,14 @@ def is_there(path: Path) -> bool:
     return os.path.lexists(path)
 
 
-def is_snapshot(path: Path, *, damaged: bool | None = None, through_links: bool = False) -> bool:
-    """Tell whether a file is one of our snapshots.
+def is_snapshot(path: Path, *, through_links: bool = False) -> bool:
+    """Tell whether a file is one of our snapshots, be it set aside as damaged.
 
     Args:
         path: The file.
-        damaged: Whether one that was set aside as damaged is meant, or one that was not; None for either.
         through_links: Whether a link to one will do: it may be read and written, but the link is somebody's own.
     """
-    name = SNAPSHOT_NAME.fullmatch(path.name)
-    if name is None or (damaged is not None and damaged != bool(name["damaged"])):
+    if SNAPSHOT_NAME.fullmatch(path.name) is None:
         return False
     head = PACKED_SNAPSHOT_HEAD if PACKED_SNAPSHOT in path.name else SNAPSHOT_HEAD
     return (through_links or is_plain_file(path)) and (beginning(path) or b"").startswith(head)
@@ -172,9 +170,9 @@ def is_lock(path: Path) -> bool:
     return stat.S_ISREG(found.st_mode) and found.st_size == 0
 
 
-def is_journal_name(path: Path) -> bool:
+def is_journal_name(name: str) -> bool:
     """Tell whether a name is that of a library's journal, of whatever version."""
-    return _JOURNAL_NAME.fullmatch(path.name) is not None
+    return _JOURNAL_NAME.fullmatch(name) is not None
 
 
 def database_head(path: Path) -> DatabaseHead | None:
@@ -255,7 +253,7 @@ def _cassette_in_use(path: Path) -> str:
 
 def _what_of_ours(path: Path) -> str:
     name = _base(path)
-    if name in _DATABASE_NAMES or _JOURNAL_NAME.fullmatch(name) or database_head(path):
+    if name in _DATABASE_NAMES or is_journal_name(name) or database_head(path):
         return "a database of dspy_cachectl, or the name of one"
     if path.name != name and database_head(path.with_name(name)):
         return "a part of a database of dspy_cachectl"

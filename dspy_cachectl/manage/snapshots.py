@@ -17,7 +17,7 @@ from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.predictions import snapshot
 from dspy_cachectl.predictions.files import SnapshotFiles
 from dspy_cachectl.predictions.keys import differences
-from dspy_cachectl.predictions.rows import PredictionRow, decode
+from dspy_cachectl.predictions.rows import PredictionRow, decode, loads
 from dspy_cachectl.predictions.snapshot import SnapshotInfo
 
 _TAIL = 256 * 1024
@@ -112,7 +112,7 @@ def metrics_of(path: Path) -> dict[str, Any]:
         with open_file(path, what="the snapshot") as file:
             file.seek(max(0, path.stat().st_size - _TAIL))
             tail = file.read()
-        found = values.loads(tail[tail.rindex(_METRICS) + len(_METRICS) : -len(b"\n}\n")], tagged=True)
+        found = loads(tail[tail.rindex(_METRICS) + len(_METRICS) : -len(b"\n}\n")])
         return {name: value for name, value in found.items() if name != "file"}
     return {}
 

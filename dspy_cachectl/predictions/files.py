@@ -35,7 +35,7 @@ class SnapshotFiles:
 
     def snapshots(self) -> list[SnapshotInfo]:
         """Return the snapshots that can be read, the newest first."""
-        found = (self._readable(path) for path in self.files())
+        found = (self._readable(path) for path in self._named(damaged=False))
         return sorted((info for info in found if info is not None), key=lambda info: -info.saved)
 
     def sessions(self) -> list[SnapshotInfo]:
@@ -102,7 +102,7 @@ class SnapshotFiles:
 
     def usage(self) -> int:
         """Return how many bytes the snapshots take up, the damaged ones too."""
-        return sum(map(size_of, filter(ownership.is_snapshot, (*self.files(), *self.files(damaged=True)))))
+        return sum(map(size_of, filter(ownership.is_plain_file, (*self.files(), *self.files(damaged=True)))))
 
     def remove(self, paths: Iterable[Path]) -> list[Path]:
         """Remove files, as far as they are ours. Return those that went."""
@@ -121,18 +121,27 @@ class SnapshotFiles:
 
     def files(self, *, damaged: bool = False) -> Iterator[Path]:
         """Yield the snapshots, and links to some, or the damaged ones that were set aside."""
+        for path in self._named(damaged=damaged):
+            if ownership.is_snapshot(path, through_links=not damaged):
+                yield path
+
+    def _named(self, *, damaged: bool) -> Iterator[Path]:
+        """Yield what has the name of a snapshot, whosever it is."""
         with contextlib.suppress(OSError):  # what is no folder has none
             for path in sorted(self.root.iterdir()):
-                if ownership.is_snapshot(path, damaged=damaged, through_links=not damaged):
+                name = ownership.SNAPSHOT_NAME.fullmatch(path.name)
+                if name is not None and bool(name["damaged"]) == damaged:
                     yield path
 
     def _readable(self, path: Path) -> SnapshotInfo | None:
         try:
             return snapshot.read_info(path)
-        except CorruptEntryError as error:
-            self.set_aside(path, error)
         except StoreError as error:
-            if path.exists():  # or it went meanwhile
+            if not ownership.is_snapshot(path, through_links=True):
+                return None  # it is somebody else's, or went meanwhile
+            if isinstance(error, CorruptEntryError):
+                self.set_aside(path, error)
+            else:
                 _say(path, f"{error}; it is left out")
         return None
 

@@ -15,7 +15,7 @@ from dspy_cachectl.boundary.ownership import JOURNAL, database_head, is_journal_
 from dspy_cachectl.entries import values
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.predictions.kept_rows import RowKey
-from dspy_cachectl.predictions.rows import LONGEST
+from dspy_cachectl.predictions.rows import LONGEST, loads
 from dspy_cachectl.predictions.snapshot import FOLDER, SnapshotInfo, check_metadata
 from dspy_cachectl.stores.database import Database
 from dspy_cachectl.stores.liveness import is_alive, leave, me
@@ -99,7 +99,7 @@ class Journal:
     def of_newer_versions(self) -> list[Path]:
         """Return the journals that a newer version of this package keeps here."""
         there = self.folder.iterdir() if self.folder.is_dir() else ()
-        heads = {path: database_head(path) for path in there if is_journal_name(path)}
+        heads = {path: database_head(path) for path in there if is_journal_name(path.name)}
         return [
             path
             for path, head in heads.items()
@@ -110,7 +110,7 @@ class Journal:
 def _header(head: object) -> dict[str, Any]:
     """Return what a session's rows are predictions of; nothing where it is damaged: they are no use without."""
     try:
-        header = values.loads(head, tagged=True) if isinstance(head, bytes) else {}
+        header = loads(head) if isinstance(head, bytes) else {}
         check_metadata(header)
         "".join((*header["using"], header["file"]))  # they are texts
     except (CorruptEntryError, KeyError, TypeError, ValueError, AttributeError):

@@ -35,12 +35,12 @@ class SnapshotKey:
     generation: Mapping[str, Any] = field(default_factory=dict)
     dataset: str = ""
 
-    @property
+    @functools.cached_property
     def base(self) -> str:
         """The hash of all but the data: predictions of one question are good in any data set. 64 hex digits."""
         return canonical.digest([KEY_VERSION, self.model, self.program.hash, self.generation])
 
-    @property
+    @functools.cached_property
     def hash(self) -> str:
         """The hash of everything. 64 hexadecimal digits."""
         return canonical.digest([self.base, self.dataset])

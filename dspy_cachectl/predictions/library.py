@@ -252,7 +252,7 @@ class Library:
 
     def _over_limits(self, files: SnapshotFiles, used: set[str]) -> list[Path]:
         """Return what is too old, and the oldest of what is more than the library may hold."""
-        ages = {info.path: info.age for info in files.snapshots() if ownership.is_snapshot(info.path)}
+        ages = {info.path: info.age for info in files.snapshots() if ownership.is_plain_file(info.path)}
         ages |= {path: time.time() - path.stat().st_mtime for path in files.files(damaged=True)}
         # What a newer version keeps here is not removed, and makes no room scarce either.
         total, over = sum(map(size_of, ages)), []

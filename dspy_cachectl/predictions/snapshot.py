@@ -40,7 +40,7 @@ from dspy_cachectl.boundary.writing import writing_whole
 from dspy_cachectl.entries import values
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError
 from dspy_cachectl.predictions.keys import SnapshotKey
-from dspy_cachectl.predictions.rows import COUNTS, LONGEST, is_too_large
+from dspy_cachectl.predictions.rows import COUNTS, LONGEST, is_too_large, loads
 
 FORMAT_VERSION = 4
 """Raised when the meaning of a file changes. Newer ones are left alone."""
@@ -166,7 +166,7 @@ class SnapshotReader:
 
     def _loads(self, text: bytes) -> dict[str, Any]:
         try:
-            loaded = values.loads(text, tagged=True)
+            loaded = loads(text)
         except CorruptEntryError as error:
             raise self._damaged(str(error)) from error
         if not isinstance(loaded, dict):
