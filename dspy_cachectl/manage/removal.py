@@ -19,7 +19,7 @@ from dspy_cachectl.manage.selection import EVERYTHING, Selection
 from dspy_cachectl.reports.progress_bar import Advance
 from dspy_cachectl.stores import RUN_KIND
 from dspy_cachectl.stores.disk import DiskStore
-from dspy_cachectl.stores.listing import StoredEntry, keys_above
+from dspy_cachectl.stores.listing import StoredEntry, bytes_of_values, keys_above
 from dspy_cachectl.stores.reader import FolderReader
 
 _BATCH = 250
@@ -187,13 +187,11 @@ def plan_pruning(reader: FolderReader, limits: Limits) -> Removal:
         StoreUnavailableError: If the store cannot be read.
     """
     decided = Removal()
-    oldest_first = list(entries_of(reader, EVERYTHING, now=decided.moment, reverse=True))
     left = float(reader.bytes_used())
-    kept = sum(entry.size for entry in oldest_first)
     # What pages hold beside values is shared out among the entries.
-    factor = max(1.0, left / kept) if kept else 1.0
+    factor = max(1.0, left / max(bytes_of_values(reader), 1))
     newer = _of_newer_versions(reader)
-    for entry in oldest_first:
+    for entry in entries_of(reader, EVERYTHING, now=decided.moment, reverse=True):  # the oldest first
         reason = _expired(entry, limits, decided.moment) or ("over the size limit" if left > limits.max_bytes else "")
         if reason and entry.key in newer:
             decided.newer += 1

@@ -85,7 +85,7 @@ def row_numbers(
     meant = [tag for tag in tags if rows.matches(Label.decode(tag))]
     if not meant:
         return array("q")
-    others = [tag for tag in tags if tag not in set(meant)]
+    others = list(tags.keys() - meant)
     count, rest = (sum(tags[tag] for tag in some) for some in (meant, others))
     conditions, parameters = _window(rows)
     by = {"age": "store_time", "size": _SIZE, "served": "access_count"}[order]
@@ -118,6 +118,11 @@ def read_entries(reader: FolderReader, numbers: Sequence[int]) -> Iterator[tuple
     """
     for some in _batches(numbers, _VALUES):
         yield from map(_with_value, _by_number(reader, _WHOLE, some))
+
+
+def bytes_of_values(reader: FolderReader) -> int:
+    """Return how large all values are together, in bytes."""
+    return sum(size or 0 for (size,) in reader.query(f"SELECT SUM({_SIZE}) FROM Cache"))  # noqa: S608 - no values
 
 
 def keys_above(reader: FolderReader, head: bytes, above: int) -> set[str]:
