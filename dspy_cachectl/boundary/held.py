@@ -26,19 +26,11 @@ SHORTEST = 8
 _LONGEST_WORD, _MOST = 15, 1_000
 _SCHEMES = frozenset({"bearer", "basic", "token", "apikey"})
 _PLACEHOLDERS = frozenset(
-    {"lm-studio", "not-needed", "not-used", "no-key-needed", "no-key-required", "sk-no-key-required", "your-api-key"}
-    | {
-        "your_api_key",
-        "dummy-key",
-        "dummy_key",
-        "fake-key",
-        "fake_key",
-        "test-key",
-        "placeholder",
-        "api-key",
-        "api_key",
-    }
-    | {"llama.cpp", "localhost", "127.0.0.1", "key-not-needed", "not_needed", "no_key", "no-api-key", "undefined"}
+    """
+    not-needed not_needed key-not-needed not-used no-key-needed no-key-required sk-no-key-required no_key no-api-key
+    your-api-key your_api_key api-key api_key dummy-key dummy_key fake-key fake_key test-key placeholder undefined
+    lm-studio llama.cpp localhost 127.0.0.1
+    """.split()  # noqa: SIM905 - words, not a page of quotation marks
 )
 """What people write where a local server wants a key and looks at none."""
 

@@ -124,21 +124,18 @@ def _weight(data: bytes) -> int:
     return data.count(b",") + _CONTAINER * (data.count(b"[") + data.count(b"{"))
 
 
-def unpacked(data: bytes, *, most: int = LARGEST_VALUE) -> bytes:
+def unpacked(data: bytes) -> bytes:
     """Return what one frame of zstd holds that says how much that is.
 
-    Args:
-        data: The frame.
-        most: How many bytes it may hold.
-
     Raises:
-        CorruptEntryError: If it does not say so, says that it is more, holds more than it says, or is damaged.
+        CorruptEntryError: If it does not say so, says that it is more than `LARGEST_VALUE`, holds more than it says, or
+            is damaged.
     """
     import zstandard
 
     size = unpacked_size(data)
-    if size > most:
-        raise CorruptEntryError(f"a compressed part claims {size:,} bytes, and no more than {most:,} are read")
+    if size > LARGEST_VALUE:
+        raise CorruptEntryError(f"a compressed part claims {size:,} bytes, and no more than {LARGEST_VALUE:,} are read")
     try:
         if not hasattr(_LOCAL, "decompressor"):
             _LOCAL.decompressor = zstandard.ZstdDecompressor()
@@ -287,11 +284,6 @@ class LineReader:
         return io.BufferedReader(decompressor.stream_reader(file, read_across_frames=True))
 
 
-def _skipped(content: bytes) -> bytes:
-    """Return a frame that zstd passes over."""
-    return b"\x50\x2a\x4d\x18" + len(content).to_bytes(4, "little") + content
-
-
 def padding(*, unpacked_bytes: int, lines: int, packed_bytes: int) -> bytes:
     """Return what has to follow a compressed file, so that it is believed to hold as much as it does.
 
@@ -303,7 +295,8 @@ def padding(*, unpacked_bytes: int, lines: int, packed_bytes: int) -> bytes:
         packed_bytes: How large it is.
     """
     missing = -(-(unpacked_bytes + (lines + 1) * EACH_LINE - AND_MORE) // MOST_TIMES) - packed_bytes
-    return _skipped(bytes(missing)) if missing > 0 else b""
+    # A frame that zstd passes over.
+    return b"\x50\x2a\x4d\x18" + missing.to_bytes(4, "little") + bytes(missing) if missing > 0 else b""
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -160,10 +160,7 @@ def check_writable(path: Path, *, what: str) -> None:
     """
     try:
         target = target_of(path)
-        folder = next(one for one in target.parents if one.exists())
-        if not folder.is_dir():
-            raise NotADirectoryError(f"{folder} is a file, not a folder")
-        probe = folder / f".{uuid.uuid4().hex}{UNFINISHED}"
+        probe = _nearest_folder(target.parent) / f".{uuid.uuid4().hex}{UNFINISHED}"
         try:
             with probe.open("xb", buffering=0) as file:
                 file.write(_PROBE)
@@ -197,11 +194,17 @@ def lock_at(path: Path, *, timeout: float) -> filelock.BaseFileLock:
 
 def _make_folder(folder: Path, *, mode: int) -> None:
     folder = Path(os.path.realpath(folder))
-    there = next(one for one in (folder, *folder.parents) if one.exists())
-    if not there.is_dir():  # SQLite would only say that it is unable to open its own file
-        raise NotADirectoryError(f"{there} is a file, not a folder")
+    _nearest_folder(folder)  # SQLite would only say that it is unable to open its own file
     for missing in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
         missing.mkdir(mode=mode, exist_ok=True)
+
+
+def _nearest_folder(folder: Path) -> Path:
+    """Return the nearest of a folder and those above it that is there."""
+    there = next(one for one in (folder, *folder.parents) if one.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"{there} is a file, not a folder")
+    return there
 
 
 def _keep_mode(new: Path, target: Path) -> None:
