@@ -57,6 +57,12 @@ class Scene:
         self.runs.append(run)
         return answers
 
+    def expect(self, answers: Sequence[str], *, requests: int) -> None:
+        """Ask what these answers are to in a new passage: it gets them, and they take so many requests."""
+        with self.endpoint.counting() as seen:
+            assert answers == self.ask([answer.rpartition(", draw ")[0] for answer in answers])
+        assert requests == seen.requests
+
     @property
     def stats(self) -> cachectl.Stats:
         """What the last passage counted."""
@@ -66,6 +72,11 @@ class Scene:
     def served(self) -> int:
         """How many calls of the last passage were served from the store."""
         return self.stats.reused + self.stats.resumed
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """How many calls of the last passage were served, and how many writes and reads of it failed."""
+        return self.served, self.stats.failed_writes, self.stats.failed_reads
 
     def key(self, question: str) -> str:
         """The key of the last call that asked a question."""

@@ -28,14 +28,10 @@ def test_a_damaged_entry_is_bought_again_and_replaced(scene: Scene, damage: str,
     scene.install(memory=memory)
     expected = first([OLD[0]], draw=1) + first([OLD[1]])
 
-    with scene.endpoint.counting() as seen:
-        assert expected == scene.ask(OLD)
-    assert 1 == seen.requests
-    assert (1, 1, 0) == (scene.served, scene.stats.failed_reads, scene.stats.failed_writes)
+    scene.expect(expected, requests=1)
+    assert (1, 0, 1) == scene.counts
 
-    with scene.endpoint.counting() as seen:
-        assert expected == scene.ask(OLD)
-    assert 0 == seen.requests
+    scene.expect(expected, requests=0)
     assert ["read"] == scene.warnings
 
 

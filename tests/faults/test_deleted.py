@@ -19,14 +19,10 @@ def test_deleted_in_mid_run(scene: Scene) -> None:
     scene.ask(OLD)
     shutil.rmtree(scene.folder)
 
-    with scene.endpoint.counting() as seen:
-        assert first(OLD, draw=1) + first(NEW) == scene.ask(OLD + NEW)
-    assert 4 == seen.requests
+    scene.expect(first(OLD, draw=1) + first(NEW), requests=4)
     assert 0 == scene.served
 
-    with scene.endpoint.counting() as seen:
-        assert first(OLD, draw=1) + first(NEW) == scene.ask(OLD + NEW)
-    assert 0 == seen.requests
+    scene.expect(first(OLD, draw=1) + first(NEW), requests=0)
     assert (1, 0) == (cachectl.stats().failed_reads, cachectl.stats().failed_writes)
     assert ["read"] == scene.warnings
 
@@ -37,16 +33,12 @@ def test_deleted_behind_memory(scene: Scene) -> None:
     scene.ask(OLD)
     shutil.rmtree(scene.folder)
 
-    with scene.endpoint.counting() as seen:
-        assert first(OLD + NEW) == scene.ask(OLD + NEW)
-    assert 2 == seen.requests
+    scene.expect(first(OLD + NEW), requests=2)
     assert 1 == cachectl.stats().failed_reads + cachectl.stats().failed_writes
     assert 1 == len(scene.warnings)
 
     scene.install()
-    with scene.endpoint.counting() as seen:
-        assert first(NEW) == scene.ask(NEW)
-    assert 0 == seen.requests
+    scene.expect(first(NEW), requests=0)
 
 
 def test_deleted_before_a_write(scene: Scene) -> None:

@@ -32,11 +32,8 @@ def test_full_while_in_use(scene: Scene, disk: SmallDisk, memory: bool) -> None:
     assert first(OLD) == scene.ask(OLD)
     disk.fill()
 
-    with scene.endpoint.counting() as seen:
-        assert first(OLD + NEW) == scene.ask(OLD + NEW)
-
-    assert 2 == seen.requests
-    assert (2, 2, 0) == (scene.served, scene.stats.failed_writes, scene.stats.failed_reads)
+    scene.expect(first(OLD + NEW), requests=2)
+    assert (2, 2, 0) == scene.counts
     assert ["write"] == scene.warnings
 
 
@@ -46,10 +43,7 @@ def test_what_could_not_be_stored_is_bought_again(scene: Scene, disk: SmallDisk)
     disk.fill()
     scene.ask(NEW)
 
-    with scene.endpoint.counting() as seen:
-        assert first(NEW, draw=1) == scene.ask(NEW)
-
-    assert 2 == seen.requests
+    scene.expect(first(NEW, draw=1), requests=2)
     assert ["write"] == scene.warnings
 
 
@@ -61,11 +55,8 @@ def test_room_again(scene: Scene, disk: SmallDisk) -> None:
     disk.free()
     scene.ask(NEW)
 
-    with scene.endpoint.counting() as seen:
-        assert first(OLD) + first(NEW, draw=1) == scene.ask(OLD + NEW)
-
-    assert 0 == seen.requests
-    assert (4, 0, 0) == (scene.served, scene.stats.failed_writes, scene.stats.failed_reads)
+    scene.expect(first(OLD) + first(NEW, draw=1), requests=0)
+    assert (4, 0, 0) == scene.counts
 
 
 def test_a_process_that_begins_on_a_full_disk(scene: Scene, disk: SmallDisk) -> None:
@@ -75,11 +66,8 @@ def test_a_process_that_begins_on_a_full_disk(scene: Scene, disk: SmallDisk) -> 
     disk.fill()
     scene.install()
 
-    with scene.endpoint.counting() as seen:
-        assert first(OLD + NEW) == scene.ask(OLD + NEW)
-
-    assert 2 == seen.requests
-    assert (2, 2, 0) == (scene.served, scene.stats.failed_writes, scene.stats.failed_reads)
+    scene.expect(first(OLD + NEW), requests=2)
+    assert (2, 2, 0) == scene.counts
     assert ["write"] == scene.warnings
 
 

@@ -50,11 +50,9 @@ def test_locked_while_in_use(scene: Scene, statement: str) -> None:
     """Stored answers are served, new ones are bought, and the writes that failed are counted and said once."""
     scene.ask(OLD)
 
-    with locked(scene.folder, statement), scene.endpoint.counting() as seen:
-        assert first(OLD + NEW) == scene.ask(OLD + NEW)
-
-    assert 2 == seen.requests
-    assert (2, 2, 0) == (scene.served, scene.stats.failed_writes, scene.stats.failed_reads)
+    with locked(scene.folder, statement):
+        scene.expect(first(OLD + NEW), requests=2)
+    assert (2, 2, 0) == scene.counts
     assert ["write"] == scene.warnings
 
 
@@ -66,11 +64,8 @@ def test_a_process_that_begins_on_a_locked_store(scene: Scene, statement: str) -
 
     with locked(scene.folder, statement):
         scene.install()
-        with scene.endpoint.counting() as seen:
-            assert first(OLD + NEW) == scene.ask(OLD + NEW)
-
-    assert 2 == seen.requests
-    assert (2, 2, 0) == (scene.served, scene.stats.failed_writes, scene.stats.failed_reads)
+        scene.expect(first(OLD + NEW), requests=2)
+    assert (2, 2, 0) == scene.counts
     assert ["write"] == scene.warnings
 
 
@@ -81,11 +76,8 @@ def test_locked_for_readers_too(scene: Scene) -> None:
 
     with locked(scene.folder, *EVERYBODY):
         scene.install()
-        with scene.endpoint.counting() as seen:
-            assert first(OLD, draw=1) + first(NEW) == scene.ask(OLD + NEW)
-
-    assert 4 == seen.requests
-    assert (0, 4, 4) == (scene.served, scene.stats.failed_writes, scene.stats.failed_reads)
+        scene.expect(first(OLD, draw=1) + first(NEW), requests=4)
+    assert (0, 4, 4) == scene.counts
     assert ["read", "write"] == sorted(scene.warnings)
 
 
@@ -96,10 +88,8 @@ def test_a_lock_that_goes_away(scene: Scene) -> None:
         scene.ask(NEW)
     scene.ask(NEW)
 
-    with scene.endpoint.counting() as seen:
-        assert first(OLD) + first(NEW, draw=1) == scene.ask(OLD + NEW)
-
-    assert (0, 4) == (seen.requests, scene.served)
+    scene.expect(first(OLD) + first(NEW, draw=1), requests=0)
+    assert 4 == scene.served
 
 
 def test_a_short_lock_is_waited_for(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

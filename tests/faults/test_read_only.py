@@ -23,11 +23,8 @@ def test_stored_answers_are_served(scene: Scene, tmp_path: Path) -> None:
     with read_only(scene.folder, tmp_path / "view") as view:
         scene.folder = view
         scene.install()
-        with scene.endpoint.counting() as seen:
-            assert first(OLD + NEW) == scene.ask(OLD + NEW)
-
-        assert 2 == seen.requests
-        assert (2, 2, 0) == (scene.served, scene.stats.failed_writes, scene.stats.failed_reads)
+        scene.expect(first(OLD + NEW), requests=2)
+        assert (2, 2, 0) == scene.counts
         assert ["write"] == scene.warnings
         cachectl.uninstall()
 
@@ -41,10 +38,7 @@ def test_memory_takes_over(scene: Scene, tmp_path: Path) -> None:
         scene.folder = view
         scene.install(memory=True)
         scene.ask(OLD + NEW)
-        with scene.endpoint.counting() as seen:
-            assert first(OLD + NEW) == scene.ask(OLD + NEW)
-
-        assert 0 == seen.requests
+        scene.expect(first(OLD + NEW), requests=0)
         assert ["write"] == scene.warnings
         cachectl.uninstall()
 
@@ -60,10 +54,8 @@ def test_entries_of_a_killed_writer_are_served(scene: Scene, tmp_path: Path) -> 
     with read_only(left, tmp_path / "view") as view:
         scene.folder = view
         scene.install()
-        with scene.endpoint.counting() as seen:
-            assert first(OLD) == scene.ask(OLD)
-
-        assert (0, 2) == (seen.requests, scene.served)
+        scene.expect(first(OLD), requests=0)
+        assert 2 == scene.served
         cachectl.uninstall()
 
 
@@ -74,12 +66,9 @@ def test_a_folder_that_cannot_be_made(scene: Scene, tmp_path: Path) -> None:
     with read_only(parent, tmp_path / "view") as view:
         scene.folder = view / "entries"
         scene.install()
-        with scene.endpoint.counting() as seen:
-            assert first(OLD) == scene.ask(OLD)
-
+        scene.expect(first(OLD), requests=2)
         own = 1 + (scene.name == "eval")  # the statistics of use, and a run's description, are entries as well
-        assert 2 == seen.requests
-        assert (2, 0) == (scene.stats.failed_writes, scene.stats.failed_reads)
+        assert (0, 2, 0) == scene.counts
         assert cachectl.stats().failed_writes == 2 + own
         assert ["write"] == scene.warnings
         cachectl.uninstall()
@@ -88,10 +77,7 @@ def test_a_folder_that_cannot_be_made(scene: Scene, tmp_path: Path) -> None:
 def test_a_file_where_the_folder_should_be(scene: Scene) -> None:
     """A path that is no folder is a store that cannot be used, and no crash."""
     scene.folder.write_text("a file")
-    with scene.endpoint.counting() as seen:
-        assert first(OLD) == scene.ask(OLD)
-
-    assert 2 == seen.requests
+    scene.expect(first(OLD), requests=2)
     assert 2 == scene.stats.failed_writes
     assert ["write"] == scene.warnings
     assert "a file" == scene.folder.read_text()
