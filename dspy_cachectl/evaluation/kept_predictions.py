@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from dspy_cachectl.errors import ConfigurationError, CorruptEntryError
 from dspy_cachectl.evaluation.scoring import Scored
 from dspy_cachectl.fingerprints.canonical import UnstableError, text
 from dspy_cachectl.fingerprints.data import Question
+from dspy_cachectl.fingerprints.unseen import unseen_by
 from dspy_cachectl.predictions.library import Library
 from dspy_cachectl.predictions.outputs import output_of, restore
 from dspy_cachectl.predictions.rows import Failure, PredictionRow, Score, readable
@@ -75,12 +77,18 @@ class KeptPredictions:
         library: The library; None where nothing is kept.
         session: Its session, likewise.
         program: The program, for the types of its fields.
+        metric: The metric.
+        declared: Whether the user said what they depend on that cannot be seen.
     """
 
-    def __init__(self, library: Library | None, session: Session | None, program: Any) -> None:
+    def __init__(
+        self, library: Library | None, session: Session | None, program: Any, metric: Any, *, declared: bool
+    ) -> None:
         self._library, self._session, self._program = library, session, program
+        self._metric, self._declared = metric, declared
         self._unkept: list[Question] = []
-        self._rescored = 0
+        self._loaded = self._rescored = 0
+        self._lock = threading.Lock()
 
     @property
     def path(self) -> str | None:
@@ -98,6 +106,7 @@ class KeptPredictions:
             "snapshot": session.path.name,
             "unsaved": len(self._unkept),
             "rescored": self._rescored,
+            "unseen": self._unseen(),
         }
 
     def prediction(self, question: Question, repeat: int) -> tuple[Any, DrawResult] | None:
@@ -118,6 +127,8 @@ class KeptPredictions:
             seconds_saved=row.seconds or 0.0,
         )
         count_elsewhere(saved, phase_here())
+        with self._lock:
+            self._loaded += 1
         return prediction, DrawResult(
             score=0.0,
             draw="+".join(sorted(map(str, row.draws))),
@@ -130,6 +141,13 @@ class KeptPredictions:
             newest=row.created,
             troubles=row.troubles,
         )
+
+    def _unseen(self) -> tuple[str, ...]:
+        """Return what may have changed under the answers and scores that were loaded, and that nobody declared."""
+        if self._declared or not self._loaded:
+            return ()
+        judged = unseen_by(self._metric) if self._loaded > self._rescored else ()
+        return tuple(dict.fromkeys((*unseen_by(self._program), *judged)))
 
     def keep(self, question: Question, repeat: int, example: dspy.Example, prediction: Any, made: AnswerCost) -> None:
         """Keep an answer, or the error in its place, at once. An error is asked again, and said.
@@ -164,7 +182,8 @@ class KeptPredictions:
 
     def rescored(self) -> None:
         """Note that a kept answer was judged anew."""
-        self._rescored += 1
+        with self._lock:
+            self._rescored += 1
 
     def keep_score(self, question: Question, repeat: int, metric: str, scored: Scored, example: dspy.Example) -> None:
         """Keep a score."""

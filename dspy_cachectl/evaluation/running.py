@@ -140,7 +140,7 @@ def evaluate(
                 key, questions, repeats=repeats, run_id=run_id, max_age=max_age, force_recompute=force
             )
             run_id = stack.enter_context(session).run_id
-        kept, began = KeptPredictions(library, session, program), time.monotonic()
+        kept, began = KeptPredictions(library, session, program, metric, declared=bool(depends_on)), time.monotonic()
         with (
             phase(context.name, context.policy, roles=dict(context.roles), run_id=run_id) as run,
             progress(name, shown=display_progress) as show,

@@ -85,28 +85,33 @@ def _constant(value: Any) -> str:
 @functools.lru_cache(maxsize=4096)
 def names_in(code: types.CodeType) -> frozenset[str]:
     """Return the global names and attributes that code uses, and the functions in it."""
-    return frozenset(name for one in _nested(code) for name in one.co_names)
+    return frozenset(name for one in nested_code(code) for name in one.co_names)
 
 
 @functools.lru_cache(maxsize=4096)
 def stored_names(code: types.CodeType) -> frozenset[str]:
     """Return the outer names that code sets itself: counters and caches, not constants."""
-    instructions = (instruction for one in _nested(code) for instruction in dis.get_instructions(one))
+    instructions = (instruction for one in nested_code(code) for instruction in dis.get_instructions(one))
     return frozenset(one.argval for one in instructions if one.opname in _STORES)
 
 
-def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
+def nested_code(code: types.CodeType) -> Iterator[types.CodeType]:
+    """Yield code, and the code of the functions in it."""
     yield code
     for item in code.co_consts:
         if isinstance(item, types.CodeType):
-            yield from _nested(item)
+            yield from nested_code(item)
 
 
 def functions_of(kind: type) -> Iterator[types.FunctionType]:
     """Yield the functions that a class defines: methods of all kinds, and of properties."""
     for item in vars(kind).values():
-        candidates = (item.fget, item.fset) if isinstance(item, property) else (getattr(item, "__func__", item),)
+        candidates = (item.fget, item.fset) if isinstance(item, property) else (_function_of(item),)
         for candidate in candidates:
             function = inspect.unwrap(candidate) if callable(candidate) else None
             if isinstance(function, types.FunctionType):
                 yield function
+
+
+def _function_of(item: Any) -> Any:
+    return item.func if isinstance(item, functools.cached_property) else getattr(item, "__func__", item)

@@ -114,6 +114,14 @@ def _caveats(report: Measurement) -> Iterator[str]:
         yield f"{plural(count, 'answer')} failed: {why} (for example: {example})"
     if len(reasons) > _FAILURES_SHOWN:
         yield f"answers failed for {plural(len(reasons) - _FAILURES_SHOWN, 'more reason')}; see to_pandas()"
+    unseen = report.provenance.unseen
+    if unseen:
+        said = "; ".join(cut(one, _CHARACTERS_SHOWN) for one in unseen[:_FAILURES_SHOWN])
+        more = f"; and {len(unseen) - _FAILURES_SHOWN:,} more" if len(unseen) > _FAILURES_SHOWN else ""
+        yield (
+            f"kept predictions were loaded, and what else these rest on may have changed: {said}{more}. Say what "
+            "it is: evaluate(..., depends_on=[...]) takes files, or a dictionary of values"
+        )
     unsaved = report.provenance.unsaved
     if unsaved:
         yield f"{plural(unsaved, 'prediction')} could not be kept and will be computed again"

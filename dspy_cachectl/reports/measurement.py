@@ -143,6 +143,7 @@ class Provenance:
         rescored: Loaded answers that the metric judged anew.
         models: The models that answered the program's calls, as they were asked, the busiest first. Empty where every
             answer was loaded: then the fields above say what the program is set to.
+        unseen: What program or metric read, in words, that may have changed since the loaded answers were made.
         seeds: The seeds that the program's calls were made with.
         failure_score: What an answer counts for where the program or the metric failed.
     """
@@ -174,6 +175,7 @@ class Provenance:
     failure_score: float = 0.0
     models: tuple[AskedModel, ...] = ()
     seeds: tuple[Any, ...] = ()
+    unseen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

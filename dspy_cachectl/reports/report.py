@@ -149,6 +149,7 @@ class EvalReport(Measurement, Shown):
             known = {one.name for one in fields(Provenance)}
             provenance = {name: value for name, value in data["provenance"].items() if name in known}
             provenance["changes"] = tuple(provenance.get("changes", ()))
+            provenance["unseen"] = tuple(provenance.get("unseen", ()))
             provenance["seeds"] = tuple(provenance.get("seeds", ()))
             provenance["models"] = tuple(AskedModel(**one) for one in provenance.get("models", ()))
             return cls(

@@ -9,6 +9,7 @@ from typing import Any
 import dspy
 import pytest
 
+import dspy_cachectl as cachectl
 from dspy_cachectl.errors import ConfigurationError
 from tests.endpoint import Endpoint
 from tests.evaluation.test_evaluate import MakeLM, program, questions, run
@@ -128,3 +129,60 @@ def test_what_is_declared_is_what_predictions_depend_on(
         with pytest.raises(ConfigurationError, match="depends_on"):
             run(program, questions(4), depends_on=wrong)
     assert endpoint.requests == 8
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_what_loaded_scores_rest_on_is_said(
+    program: dspy.Module, endpoint: Endpoint, tmp_path: Path, repeats: int
+) -> None:
+    """A metric that reads a rubric: said where its scores were loaded, and only there; not where it was declared."""
+    rubric = tmp_path / "rubric.md"
+    rubric.write_text("strict")
+
+    def judged(example: dspy.Example, prediction: Any) -> float:
+        return float(len(Path("rubric.md").read_text()))
+
+    def other(example: dspy.Example, prediction: Any) -> float:
+        return 2.0 * float(len(Path("rubric.md").read_text()))
+
+    assert run(program, questions(2), metric=judged).provenance.unseen == ()
+    rubric.write_text("lenient")
+    again = run(program, questions(2), metric=judged, repeats=repeats)
+    (said,) = again.provenance.unseen
+    assert again.score == 6.0 if repeats == 1 else again.score > 6.0
+    assert said == "judged() reads a file (.read_text)"
+    text = " ".join(str(again).split())
+    assert said in text
+    assert "depends_on=[...]" in text
+    assert cachectl.EvalReport.load(again.save(tmp_path / "report.json")).provenance.unseen == (said,)
+    # It judges anew what is loaded: nothing that it read is old.
+    assert run(program, questions(2), metric=other).provenance.unseen == ()
+    bought = endpoint.requests
+    for loaded in (False, True):
+        declared = run(program, questions(2), metric=judged, depends_on=[rubric])
+        assert (declared.provenance.predictions == "loaded") is loaded
+        assert declared.provenance.unseen == ()
+    assert endpoint.requests == bought + 2
+    assert run(program, questions(2), predictions=False).provenance.unseen == ()
+
+
+def test_what_a_loaded_program_reads_is_said(program: dspy.Module, endpoint: Endpoint, tmp_path: Path) -> None:
+    """A program that reads its prompt, and a metric of which nothing is loaded."""
+    (tmp_path / "prompt.md").write_text("be brief")
+
+    class Prompted(dspy.Module):
+        """Reads its prompt each time."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.ask = program
+
+        def forward(self, question: str) -> Any:
+            """Ask with it."""
+            return self.ask(question=f"{Path('prompt.md').read_text()}: {question}")
+
+    run(Prompted(), questions(2))
+    again = run(Prompted(), questions(2), metric=lambda example, prediction: 0.5)
+    assert endpoint.requests == 2
+    (said,) = again.provenance.unseen
+    assert said == "Prompted.forward() reads a file (.read_text)"
