@@ -18,6 +18,7 @@ Names are loaded when they are used: importing this package loads neither DSPy n
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is computed
@@ -104,8 +105,18 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
+    _load_as_saved()
     return value
+
+
+def _load_as_saved() -> None:
+    """Let programs that DSPy loads have the LMs that they were saved with, once there is a DSPy."""
+    if "dspy" in sys.modules and hasattr(sys.modules["dspy"], "LM"):
+        importlib.import_module(f"{__name__}.calls.loading")
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+_load_as_saved()

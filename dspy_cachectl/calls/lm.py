@@ -23,6 +23,7 @@ from dspy_cachectl.calls.call import Answered, Call, asking, current_call
 from dspy_cachectl.calls.flight import Flights
 from dspy_cachectl.calls.installation import ensure_installed, installed
 from dspy_cachectl.calls.opening import open_lm_call
+from dspy_cachectl.calls.saving import as_variables, held_in_environment, names_in, with_names
 from dspy_cachectl.context.process import state
 from dspy_cachectl.entries.answers import AnswerFacts, is_truncated
 from dspy_cachectl.errors import ConfigurationError
@@ -103,7 +104,15 @@ class Governed:
         dumped: dict[str, Any] = super().dump_state()  # type: ignore[misc]
         ours = _ungoverned(type(self))
         dumped[LM_CLASS_STATE_KEY] = f"{ours.__module__}.{ours.__qualname__}"
-        return dumped
+        return with_names(self, dumped)
+
+    @classmethod
+    def load_state(cls, state: dict[str, Any], *, allow_custom_lm_class: bool = False) -> Any:
+        """Return the LM of a state, as DSPy does, with the role, endpoint and version that it was saved with."""
+        own, names = names_in(state)
+        loaded = super().load_state(own, allow_custom_lm_class=allow_custom_lm_class)  # type: ignore[misc]
+        _name(loaded, **(names or {}))
+        return loaded
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         kind = _ungoverned(type(self))
@@ -111,7 +120,10 @@ class Governed:
             # A subclass is somebody's own, and pickled as such.
             return super().__reduce_ex__(protocol)
         getstate = getattr(self, "__getstate__", None)  # every object has it from Python 3.11 on
-        return _REBUILD, (kind,), self.__dict__ if getstate is None else getstate()
+        state = self.__dict__ if getstate is None else getstate()
+        if held_in_environment(self.model, self.kwargs):  # type: ignore[attr-defined]
+            state = {**state, "kwargs": as_variables(self.model, self.kwargs)}  # type: ignore[attr-defined]
+        return _REBUILD, (kind,), state
 
 
 class LM(Governed, dspy.LM):  # type: ignore[misc]

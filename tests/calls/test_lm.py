@@ -83,7 +83,8 @@ def test_the_state_is_that_of_dspys_class(lm: MakeLM) -> None:
     assert not any(word in json.dumps(state) for word in ("cachectl", "sk-test-secret"))
     loaded = dspy.BaseLM.load_state(state)
     assert (dspy.LM, 0.5) == (type(loaded), loaded.kwargs["temperature"])
-    assert isinstance(cachectl.LM.load_state(state), cachectl.LM)
+    ours = cachectl.LM.load_state(state)
+    assert (cachectl.LM, "judge") == (type(ours), ours.role)
 
 
 def test_the_state_of_a_wrapped_lm_is_that_of_its_own_class(endpoint: Endpoint) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,7 +102,8 @@ def test_custom_engines_keep_dspys_own_gate(endpoint: Endpoint, lm: MakeLM, tmp_
         qa().load(tmp_path / "saved.json")
     loaded = qa()
     loaded.load(tmp_path / "saved.json", allow_unsafe_lm_state=True)
-    assert type(loaded.lm) is dspy.LM
+    assert isinstance(loaded.lm, cachectl.LM)
+    assert isinstance(loaded.lm.engine, SavedEngine)
     assert "draw-" in loaded(question="Q?").answer
 
 
@@ -127,3 +130,108 @@ def test_a_phase_is_no_part_of_a_program(endpoint: Endpoint, lm: MakeLM, tmp_pat
     assert inside == outside
     assert "rollout_id" not in inside["lm"]
     assert inside["lm"]["temperature"] is None
+
+
+LOADER = """
+    import json, os, sys
+    import dspy
+    import dspy_cachectl as cachectl
+
+    how, path = sys.argv[1:]
+    if how == "state":
+        program = dspy.ChainOfThought("question -> answer")
+        program.load(path)
+    else:
+        program = dspy.load(path, allow_pickle=True)
+    lm = program.get_lm()
+    lm.kwargs.update(api_base=os.environ["ENDPOINT_URL"])
+    with cachectl.phase("eval") as run:
+        answers = [program(question="Q?").answer for _ in range(3)]
+    print(json.dumps({
+        "governed": isinstance(lm, cachectl.LM), "names": [lm.role, lm.endpoint, lm.version],
+        "launch": lm.launch_kwargs, "answers": len(set(answers)), "fresh": run.stats.fresh,
+    }))
+"""
+
+
+@pytest.mark.parametrize("how", ["state", "program"])
+@pytest.mark.parametrize("make", [ours, plain])
+def test_comes_back_as_it_was(
+    endpoint: Endpoint,
+    plain_lm: MakeLM,
+    child: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Any,
+    how: str,
+) -> None:
+    """In a new process that has this package a loaded program obeys, under the names that its LM had."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-secret")
+    program = dspy.ChainOfThought("question -> answer")
+    program.set_lm(make(plain_lm))
+    path = tmp_path / ("saved.json" if how == "state" else "saved")
+    program.save(path, save_program=how == "program")
+    found = child(LOADER, how, str(path), fresh=True).data
+    names = ["generator", "here", "1"] if make is ours else ["generator", None, None]
+    assert (True, names, {}, 3, 3) == tuple(found[name] for name in ("governed", "names", "launch", "answers", "fresh"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_each_module_that_keeps_an_lm(lm: MakeLM, tmp_path: Path) -> None:
+    """Whatever of a program has an LM of its own gets it back; one that was never ours stays DSPy's."""
+    made = lm(role="judge", version="2")
+    for module in (qa(), dspy.Flex("question -> answer")):
+        module.lm = made
+        state = module.dump_state()
+        module.lm = None
+        module.load_state(json.loads(json.dumps(state)))
+        assert (cachectl.LM, "judge", "2") == (type(module.lm), module.lm.role, module.lm.version)
+        module.lm = dspy.LM("openai/m")
+        module.load_state(module.dump_state())
+        assert dspy.LM is type(module.lm)
+
+
+def _bytes(path: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in path.rglob("*") if file.is_file())
+
+
+HELD = "a-key-of-" + "the-environment-7Q"
+
+
+@pytest.mark.parametrize(
+    ("model", "option", "variable"),
+    [
+        ("openai/m", "api_key", "OPENAI_API_KEY"),
+        ("text-completion-openai/m", "api_key", "OPENAI_API_KEY"),
+        ("fireworks_ai/m", "api_key", "FIREWORKS_API_KEY"),
+        ("bedrock/m", "aws_secret_access_key", "AWS_SECRET_ACCESS_KEY"),
+        ("m", "api_key", "OPENAI_API_KEY"),
+    ],
+)
+def test_a_key_of_the_environment_travels_as_its_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: str, option: str, variable: str
+) -> None:
+    """It is in no pickle, no copy loses it, and who loads it has the one of its own environment."""
+    monkeypatch.setenv(variable, HELD)
+    lm = cachectl.LM(model, **{option: HELD})
+    program = qa()
+    program.set_lm(lm)
+    program.save(tmp_path / "whole", save_program=True)
+    program.save(tmp_path / "state.json")
+    data = pickle.dumps(lm)
+    assert HELD.encode() not in data + _bytes(tmp_path)
+    assert variable.encode() in data
+    for copied in (copy.copy(lm), copy.deepcopy(lm), lm.copy(), pickle.loads(data), program.deepcopy().lm):
+        assert HELD == copied.kwargs[option]
+        assert HELD.encode() not in pickle.dumps(copied)
+    monkeypatch.setenv(variable, "the-other-machines-own")
+    assert "the-other-machines-own" == pickle.loads(data).kwargs[option]
+    monkeypatch.delenv(variable)
+    assert pickle.loads(data).kwargs[option] is None
+
+
+def test_any_other_key_travels_as_dspys_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker pool goes on working with a key that only the program has, or that is another provider's."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", HELD)
+    for key in ("only-the-program-has-it", HELD):
+        assert key == pickle.loads(pickle.dumps(cachectl.LM("openai/m", api_key=key))).kwargs["api_key"]
