@@ -10,13 +10,15 @@ from __future__ import annotations
 import builtins
 import dis
 import io
+import itertools
 import mmap
 import os
 import re
 import socket
 import sqlite3
+import sys
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -54,7 +56,9 @@ _HOLDERS: tuple[tuple[type | tuple[type, ...], str], ...] = (
 )
 _IN_MEMORY = (io.BytesIO, io.StringIO)
 _WRITES = re.compile(r"[wax][bt]*")
-_READING = re.compile(r"r[bt+]*")
+_ENCODING = re.compile(
+    r"(?i)|\n|\r\n|utf.?(8|16|32).*|ascii|latin.?1|cp\d+|iso-.*|strict|ignore|replace|\w+replace|surrogate\w+"
+)
 _MAKING = frozenset({"__init__", "__new__", "__post_init__"})
 _GLOBALS = frozenset({"LOAD_GLOBAL", "LOAD_NAME"})
 _CELLS = frozenset({"LOAD_DEREF", "LOAD_CLASSDEREF"})
@@ -116,20 +120,43 @@ def _reads(function: types.FunctionType) -> Iterator[tuple[str, str]]:
     """Yield what a function reads, and by what."""
     for code in nested_code(function.__code__):
         instructions = [one for one in dis.get_instructions(code) if one.opname not in {"CACHE", "PUSH_NULL", "NOP"}]
-        names_path = any(_is_path(_outer(function, one)) for one in instructions if one.opname in _GLOBALS | _CELLS)
+        imported = dict(_imported(instructions))
+        held = [_held_by(function, imported, one) for one in instructions]
+        names_path = any(map(_is_path, held))
         for index, one in enumerate(instructions):
             rest = instructions[index + 1 :]
             if one.opname in _ATTRIBUTES:
                 if one.argval in _METHODS or (one.argval == "open" and names_path and not _writes(rest)):
                     yield _FILE, f".{one.argval}"
-            elif one.opname in _GLOBALS | _CELLS:
-                yield from _read_by(_outer(function, one), rest)
+            elif held[index] is not _NOT_FOUND:
+                yield from _read_by(held[index], rest)
 
 
-def _outer(function: types.FunctionType, instruction: dis.Instruction) -> Any:
-    name = instruction.argval
-    if instruction.opname in _GLOBALS:
+def _imported(instructions: Sequence[dis.Instruction]) -> Iterator[tuple[str, Any]]:
+    """Yield what a function imports, by the name that it gives it: it may never have run in this process."""
+    module: Any = None
+    for one, following in itertools.pairwise(instructions):
+        if one.opname == "IMPORT_NAME":
+            module = _module(one.argval)
+            yield str(following.argval), _module(one.argval.partition(".")[0])
+        elif one.opname == "IMPORT_FROM":
+            stub = types.SimpleNamespace(__module__=module.__name__, __qualname__=one.argval)
+            yield str(following.argval), getattr(module, one.argval, stub)
+
+
+def _module(name: str) -> types.ModuleType:
+    return sys.modules.get(name) or types.ModuleType(name)
+
+
+def _held_by(function: types.FunctionType, imported: Mapping[str, Any], instruction: dis.Instruction) -> Any:
+    """Return what code loads by a name from outside, or from an import of its own."""
+    name, code = instruction.argval, instruction.opname
+    if code in _GLOBALS:
         return function.__globals__.get(name, getattr(builtins, name, _NOT_FOUND))
+    if code.startswith("LOAD_FAST"):  # two at once from Python 3.13 on
+        return imported.get(name[-1] if isinstance(name, tuple) else name, _NOT_FOUND)
+    if code not in _CELLS:
+        return _NOT_FOUND
     cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
     try:
         return cells[name].cell_contents
@@ -158,8 +185,9 @@ def _is_path(held: Any) -> bool:
 
 
 def _writes(rest: Sequence[dis.Instruction]) -> bool:
-    texts = list(_texts_of_call(rest))
-    return any(map(_WRITES.fullmatch, texts)) and not any(map(_READING.fullmatch, texts))
+    # The mode stands after the name, and how the text is encoded after that.
+    texts = [text for text in _texts_of_call(rest) if not _ENCODING.fullmatch(text)]
+    return bool(texts and _WRITES.fullmatch(texts[-1]))
 
 
 def _texts_of_call(rest: Sequence[dis.Instruction]) -> Iterator[str]:

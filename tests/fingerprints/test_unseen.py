@@ -9,6 +9,7 @@ import os
 import pathlib
 import socket
 import sqlite3
+import sys
 import urllib.request
 from collections.abc import Callable
 from os import environ, getenv
@@ -100,6 +101,27 @@ def _within(example: Any, prediction: Any) -> float:
     return float(all(strict() for _ in range(2)))
 
 
+def _by_own_import(example: Any, prediction: Any) -> float:
+    import os as system
+    import shelve
+
+    with shelve.open("gold") as gold:
+        return float(gold[prediction.answer]) + len(system.environb)
+
+
+def _by_part_of_own_import(example: Any, prediction: Any) -> float:
+    from gzip import open as unpack
+    from os import path
+
+    return float(len(unpack(path.join("a", "b.gz")).read()))  # noqa: PTH118 - what is tested
+
+
+def _by_what_is_not_loaded(example: Any, prediction: Any) -> float:
+    from dbm import open as look_in
+
+    return float(len(look_in("gold.db").keys()))
+
+
 class _Judge:
     """An object whose property reads."""
 
@@ -130,6 +152,8 @@ READING = {
     _by_connecting: "_by_connecting() reads a database (sqlite3.connect)",
     _by_network: "_by_network() reads the network (urllib.request.urlopen)",
     _by_socket: "_by_socket() reads the network (socket.create_connection)",
+    _by_part_of_own_import: "_by_part_of_own_import() reads a file (gzip.open)",
+    _by_what_is_not_loaded: "_by_what_is_not_loaded() reads a database (dbm.open)",
     _within: "_within() reads the environment (os.getenv)",
     _Judge(): "_load() reads a file (open)",
     _closed_over(): "connection is a database (sqlite3.Connection)",
@@ -138,8 +162,9 @@ READING = {
 
 
 @pytest.mark.parametrize("metric", READING, ids=lambda metric: getattr(metric, "__name__", type(metric).__name__))
-def test_what_a_metric_reads_is_named(metric: Any) -> None:
-    """The function that reads, what it reads and by what."""
+def test_what_a_metric_reads_is_named(metric: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The function that reads, what it reads and by what, though it may never have run in this process."""
+    monkeypatch.delitem(sys.modules, "dbm", raising=False)
     assert unseen_by(metric) == (READING[metric],)
 
 
@@ -181,6 +206,14 @@ class Holding(dspy.Module):
     def forward(self, question: str) -> Any:
         """Look it up."""
         return dspy.Prediction(answer=str(self.database.total_changes))
+
+
+def test_everything_that_a_function_reads_is_named() -> None:
+    """Two things that a function imports by itself."""
+    assert unseen_by(_by_own_import) == (
+        "_by_own_import() reads a file (shelve.open)",
+        "_by_own_import() reads the environment (os.environb)",
+    )
 
 
 def test_what_a_program_reads_is_named() -> None:
