@@ -131,7 +131,9 @@ def check_configuration(_: Surroundings) -> Iterator[Finding]:
 
 def check_caches(around: Surroundings) -> Iterator[Finding]:
     """Tell which cache a program gets."""
-    own = Path(os.environ.get("DSPY_CACHEDIR") or Path.home() / ".dspy_cache").expanduser().absolute()
+    from dspy_cachectl.manage.dspy_cache import default_folder
+
+    own = default_folder().expanduser().absolute()
     folder = around.folder()
     if folder is not None and (own == folder or own in folder.parents or folder in own.parents):
         yield Finding(
