@@ -16,6 +16,7 @@ from pathlib import Path
 from dspy_cachectl.entries import draws, records
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
+from dspy_cachectl.stores.reader import FolderReader
 from tests.cli.commands import SCRIPT, entry
 from tests.limits import PATIENCE
 
@@ -58,6 +59,17 @@ def table(folder: Path) -> Iterator[sqlite3.Connection]:
     with contextlib.closing(sqlite3.connect(folder / "cache.db")) as connection, connection:
         connection.text_factory = lambda data: data.decode("utf-8", "replace")
         yield connection
+
+
+def crowded(folder: Path, count: int, *, runs: int) -> FolderReader:
+    """A store of very many rows of so many runs, and one of none, put into its table at once."""
+    DiskStore(folder).put("first", b"x", Label("lm"))
+    with table(folder) as connection:
+        connection.executemany(
+            "INSERT INTO Cache (key, raw, store_time, mode, tag, value) VALUES (?, 1, ?, 1, ?, x'00')",
+            ((f"key {at}", float(at), Label("lm", "m", run=f"run-{at % runs}").encode()) for at in range(count)),
+        )
+    return FolderReader(folder)
 
 
 def keys_in(folder: Path) -> set[str]:

@@ -20,7 +20,7 @@ from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
 from dspy_cachectl.stores.reader import FolderReader
 from tests.cli.commands import SCRIPT, command, data
-from tests.cli.stores import COMPILED, DRAWN, JUDGED, answer, at_terminal, describe_run, filled, keys_in
+from tests.cli.stores import COMPILED, DRAWN, JUDGED, answer, at_terminal, crowded, describe_run, filled, keys_in
 from tests.endpoint import Endpoint
 from tests.processes import Finished
 
@@ -255,3 +255,12 @@ def test_a_shell_completes_the_names_in_the_store(store: Path, shell: str) -> No
     assert [True, True, False] == [name in done.stdout for name in ("run-1", "run-2", "openai/mini")]
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     assert set() == loaded & {"dspy", "litellm", "mlflow"}
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(60)
+def test_a_store_of_very_many_runs(tmp_path: Path) -> None:
+    """What goes is found in a time that grows with the labels; with their square it would take minutes."""
+    reader = crowded(tmp_path / "many", 80_000, runs=80_000)
+    assert 1 == len(removal.plan(reader, Selection(runs=("run-7",))).keys)
+    assert 80_001 == len(removal.plan(reader, Selection(kinds=("*",))).keys)

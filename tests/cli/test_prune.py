@@ -12,11 +12,9 @@ import pytest
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.manage.removal import Limits, plan_pruning
 from dspy_cachectl.manage.selection import parse_size
-from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
-from dspy_cachectl.stores.reader import FolderReader
 from tests.cli.commands import command, data
-from tests.cli.stores import COMPILED, DRAWN, describe_run, filled, keys_in, table
+from tests.cli.stores import COMPILED, DRAWN, crowded, describe_run, filled, keys_in, table
 from tests.predictions.support import evaluate, examples
 
 DAY = 86_400.0
@@ -56,13 +54,7 @@ def test_without_a_limit_nothing_goes(store: tuple[Path, list[str]]) -> None:
 
 def test_what_stays_is_not_held(tmp_path: Path) -> None:
     """Of a store of any size no more than a page is in memory while it is decided what goes."""
-    DiskStore(tmp_path / "many").put("first", b"x", Label("lm"))
-    with table(tmp_path / "many") as connection:
-        connection.executemany(
-            "INSERT INTO Cache (key, raw, store_time, mode, tag, value) VALUES (?, 1, ?, 1, ?, x'00')",
-            ((f"key {at}", float(at), Label("lm", "m", "eval", run=f"run-{at % 50}").encode()) for at in range(20_000)),
-        )
-    reader = FolderReader(tmp_path / "many")
+    reader = crowded(tmp_path / "many", 20_000, runs=50)
     tracemalloc.start()
     try:
         decided = plan_pruning(reader, Limits(max_bytes=10**12))
