@@ -206,3 +206,13 @@ def is_secret_parameter(name: str) -> bool:
 def is_secret_variable(name: str) -> bool:
     """Tell whether a variable of the environment holds a secret."""
     return is_secret_name(name) or name.upper().endswith(_OF_VARIABLE)
+
+
+@lru_cache(maxsize=4096)
+def is_known_credential(name: str) -> bool:
+    """Tell whether what has this name only says who asks: LiteLLM's options, and `..._API_KEY` as variables are called.
+
+    What merely sounds like a secret may decide something: a field `token` of a question, a list of stop `tokens`.
+    """
+    lowered = name.lower()
+    return lowered in KNOWN_OPTIONS or lowered in KNOWN_HEADERS or lowered.endswith("_api_key")

@@ -20,6 +20,7 @@ from dspy_cachectl.boundary.key_shapes import keys_in, looks_drawn
 from dspy_cachectl.boundary.secret_names import (
     HEADER_OPTIONS,
     QUERY_OPTIONS,
+    is_known_credential,
     is_secret_header,
     is_secret_name,
     is_secret_parameter,
@@ -31,6 +32,7 @@ __all__ = [
     "SCHEMAS",
     "has_scheme",
     "hashed",
+    "is_known_credential",
     "is_of_schemas",
     "is_secret_header",
     "is_secret_name",
@@ -41,6 +43,7 @@ __all__ = [
     "told_apart",
     "without",
     "without_credentials",
+    "without_known",
 ]
 
 HIDDEN = "[removed]"
@@ -82,6 +85,16 @@ def without(value: Any, *, text: Callable[[str], str] | None = None) -> Any:
         text: What is done to each text, if anything.
     """
     return _Walk(text).walk(value, is_secret_name)
+
+
+def without_known(value: Any) -> Any:
+    """Return plain data without known credentials, for a hash: what only sounds like one may decide, and stays."""
+    if isinstance(value, Mapping):
+        kept = {name: item for name, item in value.items() if not (isinstance(name, str) and is_known_credential(name))}
+        return {name: without_known(item) for name, item in kept.items()}
+    if type(value) in {list, tuple}:
+        return type(value)([without_known(item) for item in value])
+    return value
 
 
 def scrub(text: str) -> str:

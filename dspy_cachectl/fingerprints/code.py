@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
-from dspy_cachectl.boundary.secrets import is_secret_name, without
+from dspy_cachectl.boundary.secrets import is_known_credential, is_secret_name, without_known
 from dspy_cachectl.entries import draws
 from dspy_cachectl.fingerprints import canonical, signatures
 from dspy_cachectl.fingerprints.canonical import UnstableError, type_name
@@ -100,12 +100,12 @@ class Walk:
 
     def text(self, value: Any, path: str = "") -> str:
         """Return the canonical JSON of a value; what is not plain in it stands there as its hash."""
-        return canonical.text(without(value), path=path, fallback=lambda held, _: {"$is": self.digest(held)})
+        return canonical.text(without_known(value), path=path, fallback=lambda held, _: {"$is": self.digest(held)})
 
     def text_of_part(self, value: Any, path: str) -> str:
         """Return likewise a part of a program, whose modules and LMs are only named: they are looked at apart."""
         return canonical.text(
-            without(value),
+            without_known(value),
             path=path,
             fallback=lambda held, _: type_name(type(held)) if _is_dspys(held) else {"$is": self.digest(held)},
         )
@@ -175,7 +175,7 @@ class Walk:
             yield f"{name}:{self.digest(held) if is_own(_named(held)) else name_of(held)}"
         elif _is_dspys(held):
             yield f"{name}:{self.digest(held)}"
-        elif is_secret_name(name) or isinstance(held, (types.ModuleType, logging.Logger)):
+        elif _says_who_asks(name, held) or isinstance(held, (types.ModuleType, logging.Logger)):
             return
         elif _is_plain(held):
             if containers or _is_constant(held):
@@ -260,8 +260,13 @@ def _parts_of_module(name: str, module: Any) -> Iterator[tuple[str, Any]]:
         yield f"{name}.config", module.config
     skipped = _NOT_OF_A_PREDICTOR if is_predictor else _NOT_THE_PROGRAM
     for attribute, value in vars(module).items():
-        if attribute not in skipped and not is_secret_name(attribute) and not _is_dspys(value):
+        if attribute not in skipped and not _says_who_asks(attribute, value) and not _is_dspys(value):
             yield f"{name}.{attribute}", value
+
+
+def _says_who_asks(name: str, held: Any) -> bool:
+    """Tell whether something only says who asks: a known credential, or an object that holds some."""
+    return is_known_credential(name) or (is_secret_name(name) and not _is_plain(held))
 
 
 def class_parts(kind: type) -> Iterator[tuple[str, Any]]:
@@ -308,7 +313,7 @@ def _class_attributes(kind: type) -> Iterator[tuple[str, Any]]:
 
 def _plain_attributes(held: Mapping[str, Any]) -> Iterator[str]:
     # Of an object of a package: what it rests on is not looked into.
-    for name, item in sorted(without(held).items()):
+    for name, item in sorted(without_known(held).items()):
         with contextlib.suppress(UnstableError):
             yield f"{name}={canonical.text(item)}"
 

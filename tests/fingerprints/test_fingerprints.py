@@ -15,9 +15,10 @@ import pytest
 
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.fingerprints.canonical import UnstableError, digest
-from dspy_cachectl.fingerprints.code import metric_fingerprint
+from dspy_cachectl.fingerprints.code import code_fingerprint, metric_fingerprint
 from dspy_cachectl.fingerprints.data import Question, questions_of
 from dspy_cachectl.fingerprints.models import generation_config, model_identity
+from dspy_cachectl.fingerprints.programs import program_fingerprint
 
 
 class Point(pydantic.BaseModel):
@@ -305,3 +306,43 @@ def test_no_lm_is_a_clear_error() -> None:
     """A program without any LM cannot be evaluated."""
     with pytest.raises(ConfigurationError, match=r"dspy\.configure"):
         model_identity(None, program=dspy.Predict("a -> b"))
+
+
+@pytest.mark.parametrize("name", ["token", "password", "auth", "secret", "credentials", "session_token"])
+def test_what_only_sounds_like_a_secret_decides(name: str) -> None:
+    """Two programs that differ in a demo's field, a setting or an attribute of such a name are two programs."""
+    found = set()
+    for value in ("a", "b"):
+        for change in ("none", "demo", "attribute", "setting"):
+            program = dspy.Predict(f"question, {name} -> answer")
+            program.demos = [dspy.Example(question="Q?", answer="A", **{name: value if change == "demo" else "-"})]
+            if change == "attribute":
+                setattr(program, name, value)
+            program.settings_of_mine = {"deep": [{name: value if change == "setting" else "-"}]}
+            found.add(program_fingerprint(program).hash)
+    assert 7 == len(found)
+
+
+@pytest.mark.parametrize("name", ["api_key", "OPENAI_API_KEY", "Authorization", "aws_secret_access_key"])
+def test_a_known_credential_does_not(name: str) -> None:
+    """One that is rotated leaves a program what it is."""
+    found = set()
+    for value in ("a", "b"):
+        program = dspy.Predict("question -> answer")
+        program.settings_of_mine = {"deep": [{name: value}]}
+        setattr(program, name, value)
+        found.add(program_fingerprint(program).hash)
+    assert 1 == len(found)
+
+
+def test_an_embedding_function_that_holds_what_sounds_like_a_secret() -> None:
+    """Two functions with another `pad_token` or `auth` in what they close over embed differently."""
+
+    def made(token: str, settings: dict[str, str]) -> Any:
+        return lambda texts: [[len(token + settings["auth"])] for _ in texts]
+
+    prints = {
+        code_fingerprint(made(*held), exact=True)
+        for held in (("a", {"auth": "a"}), ("bb", {"auth": "a"}), ("a", {"auth": "bb"}))
+    }
+    assert 3 == len(prints)
