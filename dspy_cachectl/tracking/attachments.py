@@ -210,7 +210,7 @@ def upload(push: Push, run: Any) -> None:
             for name, data in sorted(push.files.items()):
                 if push.sent.get(name) != run_id:
                     push.check()
-                    faults[name] = _fault_of(_send, push, store, run_id, name, data)
+                    faults[name] = _fault_of_sending(push, store, run_id, name, data)
             lost = _not_listed(push, store)
     except LeaseLostError:
         raise
@@ -245,19 +245,15 @@ def _store_of(push: Push, run: Any) -> Any:
     return asking_like(push.client, registry.get_artifact_repository(place, tracking_uri=push.address))
 
 
-def _send(push: Push, store: Any, run_id: str, name: str, data: bytes) -> None:
+def _fault_of_sending(push: Push, store: Any, run_id: str, name: str, data: bytes) -> Exception | None:
+    """Send a file, or return why it could not be sent: the next one may be small enough, say."""
     place = PurePosixPath(name)
-    with tempfile.TemporaryDirectory(prefix="dspy-cachectl-") as folder:
-        path = Path(folder, place.name)
-        path.write_bytes(data)
-        store.log_artifact(str(path), place.parent.as_posix())
-    push.note_sent(name, run_id)
-
-
-def _fault_of(do: Callable[..., object], *arguments: object) -> Exception | None:
-    """Return why a file could not be sent: the next one may be small enough, say."""
     try:
-        do(*arguments)
+        with tempfile.TemporaryDirectory(prefix="dspy-cachectl-") as folder:
+            path = Path(folder, place.name)
+            path.write_bytes(data)
+            store.log_artifact(str(path), place.parent.as_posix())
+        push.note_sent(name, run_id)
     except Exception as error:  # noqa: BLE001 - whatever the store or its client does, it is the reason why a file waits
         return error
     return None

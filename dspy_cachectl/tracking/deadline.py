@@ -31,7 +31,6 @@ COOL_DOWN = 300.0
 EXIT_WAIT = 2.0
 """Seconds, in all, for which the interpreter's exit waits for what is still under way."""
 
-
 SHARE_OF_BLAME = 0.5
 """The share of its caller's limit that a target has to leave a question unanswered for, before it is left alone."""
 

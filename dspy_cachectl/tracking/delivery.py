@@ -193,7 +193,7 @@ def deliver(
         outcome = LogOutcome("damaged", record.uid, record.run_id, str(error))
         _note(record.uid, outcome.reason)
     except Exception as error:  # noqa: BLE001 - whatever the server or its client does, the caller goes on
-        outcome = LogOutcome("pending" if unkept is None else "failed", record.uid, progress.run_id, _reason(error))
+        outcome = LogOutcome("pending" if unkept is None else "failed", record.uid, progress.run_id, reason_of(error))
         if unkept is None and not any(isinstance(one, CircuitOpenError) for one in (error, error.__cause__)):
             _note(record.uid, outcome.reason)
     return replace(outcome, seconds=time.monotonic() - began)
@@ -329,7 +329,8 @@ def _usable_uri(meant_for: str | None, uri: str | None) -> str | None:
     return meant_for
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Return why something failed, in one line: an error of this package says so itself."""
     text = safe_line(error, longest=300)
     return text if isinstance(error, CachectlError) else f"{type(error).__name__}: {text}"
 

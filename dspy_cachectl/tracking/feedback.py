@@ -112,7 +112,7 @@ def flush(until: float) -> bool:
         return False
     with _flush_lock:
         # A flush has no limit. One that hangs is waited for, and none is started beside it.
-        if not any(not one.done() for one in _flushing):
+        if all(one.done() for one in _flushing):
             _flushing[:] = [in_daemon(mlflow.flush_trace_async_logging)]
         (under_way,) = _flushing
     futures.wait([under_way], min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX))

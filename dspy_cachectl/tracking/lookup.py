@@ -13,7 +13,6 @@ from dspy_cachectl.config import setting_now
 from dspy_cachectl.errors import CachectlError
 from dspy_cachectl.tracking import client, database, delivery, installed
 from dspy_cachectl.tracking.deadline import check_limit
-from dspy_cachectl.tracking.record import safe_line
 from dspy_cachectl.tracking.resolve import resolve
 
 if TYPE_CHECKING:
@@ -60,10 +59,7 @@ def find_mlflow_run(experiment: str | None = None, timeout: float = 10.0) -> str
             return None
         found = _newest(experiment, until, timeout)
     except Exception as error:  # noqa: BLE001 - whatever the server or its client does, the caller goes on
-        text = safe_line(error, longest=300)
-        logger.warning(
-            "no MLflow run: %s", text if isinstance(error, CachectlError) else f"{type(error).__name__}: {text}"
-        )
+        logger.warning("no MLflow run: %s", delivery.reason_of(error))
         return None
     logger.warning("MLflow run %s: newest of experiment %r: may be another process's", found, experiment)
     return found

@@ -241,7 +241,8 @@ class Push:
         hidden = [point for point in _last(record) if not _is(shown.get(point.key), point)]
         if any(not _hides(shown.get(point.key), point) for point in hidden):
             return "metrics"
-        if hidden and not any(_is(one, hidden[0]) for one in self._history(_id_of(run), hidden[0].key)):
+        history = self.client.get_metric_history(_id_of(run), hidden[0].key) if hidden else ()
+        if hidden and not any(_is(one, hidden[0]) for one in history):
             return "metrics"
         is_last = not hidden or run.data.tags.get(UID_TAG) == self.tags[UID_TAG]
         missing = {
@@ -265,9 +266,6 @@ class Push:
         )
         if missing:
             raise NotShownError(f"the server answered as if it had taken them, but run {run_id} is without {missing}")
-
-    def _history(self, run_id: str, key: str) -> list[Any]:
-        return list(self.client.get_metric_history(run_id, key))
 
     def _experiment(self) -> str:
         name, number = self.record.experiment, self.record.experiment_id

@@ -131,7 +131,7 @@ def _fault_of(uri: str) -> str | None:
         return "what stands before its first colon is no scheme that MLflow knows, such as http or sqlite"
     try:
         parts = urlsplit(uri)
-        return _fault_of_server(uri, parts.hostname, parts.port, parts) if scheme in _SERVERS else None
+        return _fault_of_server(uri, parts) if scheme in _SERVERS else None
     except ValueError:  # its text quotes what may be a part of a password
         return f"its host or port is none. {_ESCAPE}"
 
@@ -139,8 +139,9 @@ def _fault_of(uri: str) -> str | None:
 _ESCAPE = "In a user's name or password, / # ? @ : [ are written %2F %23 %3F %40 %3A %5B"
 
 
-def _fault_of_server(uri: str, host: str | None, port: int | None, parts: SplitResult) -> str | None:
-    if not host or port == 0 or "://" not in uri or _HOST.fullmatch(host) is None or " " in uri:
+def _fault_of_server(uri: str, parts: SplitResult) -> str | None:
+    host = parts.hostname
+    if not host or parts.port == 0 or "://" not in uri or _HOST.fullmatch(host) is None or " " in uri:
         return f"its host or port is none. {_ESCAPE}"
     if parts.fragment or "#" in uri or "@" in f"{parts.path}{parts.query}":
         return f"a server never gets to see what stands behind a #, and an @ stands before the host. {_ESCAPE}"
