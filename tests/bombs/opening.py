@@ -13,7 +13,7 @@ import re
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -79,6 +79,17 @@ def _import_all() -> None:
     manage.verification.Report(exists=False)
 
 
+@contextlib.contextmanager
+def _noting(bad: list[str], *, allowed: type[Exception]) -> Iterator[None]:
+    """Note what is raised in the block, but for errors that are as they should be."""
+    try:
+        yield
+    except allowed:
+        pass
+    except Exception as error:  # noqa: BLE001 - the test judges it
+        bad.append(f"{type(error).__name__}: {str(error)[:200]}")
+
+
 def _commands(*commands: list[str]) -> list[str]:
     """Run commands one after the other. Return how each ended that did not end as a command may."""
     from dspy_cachectl.cli import main as run
@@ -118,14 +129,11 @@ def _answers(folder: Path) -> list[str]:
     from dspy_cachectl.errors import StoreError
     from dspy_cachectl.stores.disk import DiskStore
 
-    store, bad = DiskStore(folder / "store"), []
+    store = DiskStore(folder / "store")
+    bad: list[str] = []
     for key in store.keys():  # noqa: SIM118 - not a mapping
-        try:
+        with _noting(bad, allowed=StoreError):
             records.decode(store.get(str(key)) or b"")
-        except StoreError:
-            pass
-        except Exception as error:  # noqa: BLE001 - the test judges it
-            bad.append(f"{type(error).__name__}: {str(error)[:200]}")
     return bad
 
 
@@ -134,14 +142,9 @@ def _cassette(folder: Path) -> list[str]:
     import dspy_cachectl as cachectl
 
     (path,) = folder.glob("answers.jsonl*")
-    bad = []
-    try:
-        with cachectl.cassette(path):
-            pass
-    except cachectl.StoreError:
+    bad: list[str] = []
+    with _noting(bad, allowed=cachectl.StoreError), cachectl.cassette(path):
         pass
-    except Exception as error:  # noqa: BLE001 - the test judges it
-        bad.append(f"{type(error).__name__}: {str(error)[:200]}")
     at = ["--store", str(folder / "store")]
     return bad + _commands([*at, "import", str(path)], [*at, "ls"], [*at, "verify"])
 
@@ -190,16 +193,12 @@ def _settings(folder: Path) -> list[str]:
     return _commands(["config", "show"], ["ls"], ["stats"])
 
 
-def _report(folder: Path) -> str | None:
+def _report(folder: Path) -> None:
     """Load a report."""
     import dspy_cachectl as cachectl
 
-    try:
-        report = cachectl.EvalReport.load(folder / "report.json")
-        str(report)
-    except cachectl.CachectlError:
-        pass
-    return None
+    with contextlib.suppress(cachectl.CachectlError):
+        str(cachectl.EvalReport.load(folder / "report.json"))
 
 
 def _request(folder: Path) -> list[str]:
@@ -211,10 +210,7 @@ def _unsaved(folder: Path) -> list[str]:
     """Go on with a recording that was cut."""
     import dspy_cachectl as cachectl
 
-    try:
-        with cachectl.cassette(folder / "answers.jsonl", "new"):
-            pass
-    except cachectl.CachectlError:
+    with contextlib.suppress(cachectl.CachectlError), cachectl.cassette(folder / "answers.jsonl", "new"):
         pass
     return []
 

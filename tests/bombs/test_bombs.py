@@ -135,10 +135,7 @@ class TestCassettes:
         assert [] == opened("cassette", tmp_path)
 
     @pytest.mark.parametrize("head", [b"", b'{"cassette":3,"keys":"store"}\n'], ids=["bare", "with a header"])
-    @pytest.mark.parametrize(
-        "name",
-        some(STREAMS, "short lines", "empty frames"),
-    )
+    @pytest.mark.parametrize("name", some(STREAMS, "short lines", "empty frames"))
     def test_a_stream(self, tmp_path: Path, opened: Opened, name: str, head: bytes) -> None:
         """A stream is not read further than a cassette of its size could be long."""
         (tmp_path / "answers.jsonl.zst").write_bytes(STREAMS[name](head))
@@ -215,10 +212,7 @@ class TestPredictions:
         path.write_bytes(SKIPPED + packed(content) if is_packed else content)
         assert [] == opened("predictions", tmp_path)
 
-    @pytest.mark.parametrize(
-        "name",
-        some(STREAMS, "short lines", "long lines"),
-    )
+    @pytest.mark.parametrize("name", some(STREAMS, "short lines", "long lines"))
     @pytest.mark.parametrize("begins", ["at once", "with its rows"])
     def test_a_stream(self, tmp_path: Path, opened: Opened, name: str, begins: str) -> None:
         """A stream is not read further than a snapshot of its size could be long."""
@@ -295,10 +289,7 @@ class TestElsewhere:
         (tmp_path / "report.json").write_bytes(b'{"format":1,"questions":%s}' % value)
         assert opened(place, tmp_path) in (None, [])
 
-    @pytest.mark.parametrize(
-        "name",
-        some(PICKLES, "doubling", "a large text"),
-    )
+    @pytest.mark.parametrize("name", some(PICKLES, "doubling", "a large text"))
     @pytest.mark.parametrize("how", ["a row", pytest.param("many rows", marks=pytest.mark.exhaustive)])
     def test_dspys_own_cache(self, tmp_path: Path, opened: Opened, name: str, how: str) -> None:
         """Its pickles are read by another process, which is as bounded."""
@@ -317,10 +308,7 @@ class TestElsewhere:
         assert [] == opened("dspy", tmp_path)
         assert not (tmp_path / "pwned").exists()
 
-    @pytest.mark.parametrize(
-        "name",
-        some(SETTINGS, "a dotted key", "deep lists", "a long hexadecimal number"),
-    )
+    @pytest.mark.parametrize("name", some(SETTINGS, "a dotted key", "deep lists", "a long hexadecimal number"))
     def test_settings(self, tmp_path: Path, opened: Opened, name: str) -> None:
         """A pyproject.toml is read, or refused with its name."""
         text = SETTINGS[name]().encode("utf-8", "surrogateescape")
