@@ -11,8 +11,8 @@ from dspy_cachectl.statistics.quantiles import NORMAL, check_level, needed, two_
 POWER = 0.8
 """The power for which differences are called detectable: a true one is found four times in five."""
 
-# From here on the normal distribution is within a ten-thousandth.
-_MANY_DEGREES = 10_000.0
+# Below it t has no tails that a plan can rest on (and scipy's inverse of the noncentral t does not come back).
+_FEWEST_DEGREES = 1.0
 
 
 def detectable_multiple(*, degrees: float = math.inf, level: float = 0.95, power: float = POWER) -> float:
@@ -27,7 +27,7 @@ def detectable_multiple(*, degrees: float = math.inf, level: float = 0.95, power
         power: The probability of finding the difference, in (0, 1).
 
     Returns:
-        The multiple, without a unit; infinite where there are no degrees of freedom.
+        The multiple, without a unit; infinite where there is less than one degree of freedom.
 
     Raises:
         ConfigurationError: `level` or `power` is no probability, or the power is below the type I error.
@@ -40,12 +40,17 @@ def detectable_multiple(*, degrees: float = math.inf, level: float = 0.95, power
         raise ConfigurationError(
             f"a power of {power!r} is below the type I error of a test at {level!r}; use 0.8 or more"
         )
-    if degrees <= 0.0:
+    if degrees < _FEWEST_DEGREES:
         return math.inf
-    if degrees > _MANY_DEGREES:
+    if math.isinf(degrees):
         return multiple
-    special = needed("scipy.special", "a detectable difference")
-    return float(special.nctdtrinc(degrees, 1.0 - power, two_sided_t(level, degrees)))
+    missed, quantile = needed("scipy.special", "a detectable difference").nctdtr, two_sided_t(level, degrees)
+    most = multiple
+    while missed(degrees, most, quantile) > 1.0 - power:
+        most *= 2.0
+    # `nctdtrinc` would be the root too, but only to six digits.
+    root = needed("scipy.optimize", "a detectable difference").brentq
+    return float(root(lambda one: missed(degrees, one, quantile) - (1.0 - power), 0.0, most, xtol=1e-13))
 
 
 def difference_variance(

@@ -28,13 +28,13 @@ def test_the_multiple_is_2_80() -> None:
     assert detectable_multiple(degrees=0) == math.inf
 
 
-@pytest.mark.parametrize("degrees", [1, 2, 4, 9, 49, 199])
+@pytest.mark.parametrize("degrees", [1, 1.3, 2, 4, 9, 49, 199, 20_000])
 @pytest.mark.parametrize(("level", "power"), [(0.95, 0.8), (0.9, 0.95)])
 def test_the_multiple_has_the_power_of_t(degrees: int, level: float, power: float) -> None:
     """With few degrees of freedom, the noncentral t with that multiple is beyond its quantile that often."""
     multiple = detectable_multiple(degrees=degrees, level=level, power=power)
     quantile = stats.t.ppf(0.5 + level / 2, degrees)
-    assert stats.nct.sf(quantile, degrees, multiple) == pytest.approx(power, abs=1e-5)
+    assert stats.nct.sf(quantile, degrees, multiple) == pytest.approx(power, abs=1e-11)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,17 @@ def test_what_is_needed_for_an_error() -> None:
     assert questions_needed(10.0, per_degree=10.0) > questions_needed(10.0)
     assert repeats_needed(100, limit_error=0.01, within=0.2, target_error=0.02) == math.ceil(0.2 / (100 * 0.0003))
     assert repeats_needed(100, limit_error=0.02, within=0.2, target_error=0.02) is None
+
+
+@pytest.mark.parametrize("ratio", [0.01, 2.6, 2.7, 2.8, 3.0, 60.0])
+def test_a_plan_for_few_large_clusters_comes_back(ratio: float) -> None:
+    """Twenty questions to a degree of freedom: so many questions as leave one at least, and no fewer will do."""
+    n = questions_needed(ratio, per_degree=20.0)
+    assert n >= 40
+    for questions, enough in ((n, True), (n - 1, False)):
+        degrees = questions / 20.0 - 1.0
+        found = degrees >= 1.0 and stats.nct.sf(stats.t.ppf(0.975, degrees), degrees, (questions / ratio) ** 0.5) >= 0.8
+        assert bool(found) is enough
 
 
 def test_bad_plans_are_refused() -> None:
