@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import dspy
@@ -30,6 +29,13 @@ class PredictorNames:
 
     def __init__(self, program: Any) -> None:
         self._program = program
+        # Now, and not when something goes wrong: a program's threads may then be setting attributes.
+        is_module = isinstance(program, dspy.Module)
+        self._parts: dict[str, Any] = dict(program.named_sub_modules(dspy.Module)) if is_module else {}
+        self._paths = {id(part): path for path, part in self._parts.items()}
+        self._shapes = {path: _shape(part) for path, part in self._parts.items()}
+        named = program.named_predictors() if is_module else ()
+        self._names = {self._paths[id(held)]: name for name, held in named if id(held) in self._paths}
 
     def of(self, callers: Sequence[Any]) -> str:
         """Return the name of the predictor that calls an LM.
@@ -46,21 +52,6 @@ class PredictorNames:
         if path is None:
             return cut(callers[-1].signature.signature, _LONGEST)
         return self._names.get(path) or path.removeprefix(f"{_ITSELF}.")
-
-    @cached_property
-    def _parts(self) -> dict[str, Any]:
-        is_module = isinstance(self._program, dspy.Module)
-        return dict(self._program.named_sub_modules(dspy.Module)) if is_module else {}
-
-    @cached_property
-    def _paths(self) -> dict[int, str]:
-        return {id(part): path for path, part in self._parts.items()}
-
-    @cached_property
-    def _names(self) -> dict[str, str]:
-        """The name of each predictor by its path, which is written in another way."""
-        named = self._program.named_predictors() if self._parts else ()
-        return {self._paths[id(predictor)]: name for name, predictor in named if id(predictor) in self._paths}
 
     def _path_along(self, callers: Sequence[Any]) -> str | None:
         """Return the path of the innermost module, followed from the program on: it may be made while that runs."""
@@ -81,7 +72,7 @@ class PredictorNames:
         alike = [
             name
             for name, part in self._parts.items()
-            if name.startswith(inside) and type(part) is type(module) and _shape(part) == shape
+            if name.startswith(inside) and type(part) is type(module) and self._shapes[name] == shape
         ]
         return alike[0] if len(alike) == 1 else None
 
