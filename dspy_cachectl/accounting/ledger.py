@@ -29,13 +29,15 @@ class Row(NamedTuple):
 class Tally:
     """What happened to some calls.
 
-    Each call that ended is counted in exactly one of fresh, resumed, reused, coalesced, collapsed, refreshed,
+    Each call that ended is counted in exactly one of fresh, repeated, resumed, reused, coalesced, collapsed, refreshed,
     replayed, loaded, uncacheable, missed and failed.
 
     Attributes:
         calls: Calls of the program to an LM or an embedder.
         requests: Responses bought from the provider. DSPy's own retries of failed attempts are not among them.
         fresh: Calls answered by the provider, under a policy that would have read.
+        repeated: Calls answered by the provider with what another draw, in this process or in the store, had from it
+            before: something on the way to it caches by itself.
         resumed: Calls served from this run's own stored draws.
         reused: Calls served from the store, outside a run.
         coalesced: Calls that joined an identical call in flight.
@@ -51,7 +53,7 @@ class Tally:
         failed_reads: Reads of a store that failed.
         failed_writes: Writes to a store that failed, and answers that have no stored form.
         temperatures_lent: Calls that were sent with a temperature lent by the phase.
-        not_distinct: Draws that came with a response id the provider had given before.
+        not_distinct: Draws, bought or resumed, whose answer was another draw's already.
         collapsed: Calls of a plain `dspy.LM` in a fresh phase that were served an equal call's draw.
         stray: Calls from outside, while this fresh or replay phase was open elsewhere.
         late: Calls that arrived after the phase had ended.
@@ -70,6 +72,7 @@ class Tally:
     calls: int = 0
     requests: int = 0
     fresh: int = 0
+    repeated: int = 0
     resumed: int = 0
     reused: int = 0
     coalesced: int = 0
@@ -115,7 +118,7 @@ class Tally:
     @property
     def draws(self) -> int:
         """Distinct draws: those bought and those resumed, without the ones the provider had given before."""
-        return self.fresh + self.resumed - self.not_distinct
+        return self.fresh + self.repeated + self.resumed - self.not_distinct
 
     @property
     def tokens_spent(self) -> int:
@@ -138,6 +141,7 @@ _COUNTERS = frozenset(FIELDS)
 
 NOTABLE = (
     "fresh",
+    "repeated",
     "resumed",
     "reused",
     "coalesced",

@@ -12,7 +12,6 @@ from dspy_cachectl.calls.call import Answered, Call
 from dspy_cachectl.context import evaluations
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import Ruling
-from dspy_cachectl.entries.records import Origin
 from dspy_cachectl.errors import CacheMissError
 from dspy_cachectl.policy import Kind
 
@@ -95,24 +94,8 @@ def _add_answer(call: Call) -> None:
         tally.unpriced += origin.cost is None and call.asked.kind is not Kind.EMBEDDING
         tally.seconds_spent += origin.seconds
         tally.truncated += origin.truncated
-    if outcome != "coalesced":
-        _check_distinct(call, origin)
-
-
-def _check_distinct(call: Call, origin: Origin) -> None:
-    asked, fingerprint, entry = call.asked, call.asked.key.fingerprint, call.key
-    if fingerprint is None or entry is None:
-        return
-    for response_id in origin.response_ids:
-        if state.given_before(fingerprint, f"{response_id}\0{origin.content}", entry):
-            call.tally.not_distinct += 1
-            state.say_once(
-                f"not-distinct:{asked.endpoint}:{asked.model}",
-                f"{asked.model!r} answered two draws with one response id ({response_id!r}): something on the way "
-                "to the model caches by itself, so these draws are not distinct; they are counted as not_distinct. "
-                "A LiteLLM proxy can be asked not to, with phase(..., bypass_proxy=True)",
-            )
-            return
+    # What is bought is looked at when it comes (see `known`).
+    tally.not_distinct += outcome == "resumed" and origin.known is True
 
 
 def _note_stray(row: Row, ruling: Ruling) -> None:

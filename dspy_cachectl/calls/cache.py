@@ -16,6 +16,7 @@ import orjson
 from dspy.clients.cache import Cache
 
 from dspy_cachectl.accounting.ledger import Tally
+from dspy_cachectl.calls import known
 from dspy_cachectl.calls.account import account, count_elsewhere
 from dspy_cachectl.calls.call import CALL, Call, current_call
 from dspy_cachectl.calls.miss import explained
@@ -243,38 +244,65 @@ class ManagedCache(Cache):  # type: ignore[misc]
         )
         description = orjson.loads(asked.description())
         entry = records.put_together(asdict(origin), answer, tagged=tagged, request=description)
-        self.tiers.put(call.key or "", entry, Label(origin.kind, origin.model, origin.phase, origin.role or "", ""))
+        label = Label(origin.kind, origin.model, origin.phase, origin.role or "", "")
+        self.tiers.put(call.key or "", entry, label, mark=known.mark(origin))
         call.serve(origin, entry)
 
     def _keep(self, call: Call, value: Any, into: Into) -> None:
         """Count an answer as bought, and store it where it may be."""
-        asked = call.asked
+        asked, cassette = call.asked, call.asked.ruling.cassette
         facts = answers.read(value, sampled=asked.kind in {Kind.LM, Kind.PLAIN_LM})
-        origin, cassette = call.buy(facts), asked.ruling.cassette
+        origin = call.buy(facts)
         # A cassette also keeps the answers that nobody would want to be served again: the program went on with them.
         if call.key is None or not (asked.decision.stores and (facts.storable or cassette is not None)):
             why = "the phase does not store" if facts.storable else "it was empty, or stopped by a content filter"
-            state.note_why_not_stored(asked.key.request, f"it was bought in this process, and not stored: {why}")
+            self._note_not_stored(call, why)
             return
+        if cassette is not None:
+            known.note_unstored(call, None)
         try:
-            data = records.encode(origin, value, asked.description())
+            data = _encoded(call, value)
         except UnstorableError as error:
             self._count_fault("write", call)
             state.say_once(f"unstorable:{error}", f"an answer of {asked.model!r} is not stored: {error}")
-            state.note_why_not_stored(asked.key.request, f"it was bought in this process, and not stored: {error}")
+            self._note_not_stored(call, str(error))
             return
         if cassette is not None:
             call.answered.entry = cassette.keep(call.key, asked.key.request or call.key, data)
             return
         call.answered.entry = data
-        label = Label(origin.kind, origin.model, origin.phase, origin.role or "", origin.run_id or "")
         if asked.kind is not Kind.EMBEDDING and cleaned(records.answer_block(data)) is not None:
             _say_is_secret(call)
             call.tally.unstored += facts.storable
             if into == "disk":
+                known.note_unstored(call, self.tiers)
                 return
             into = "memory"
-        self.tiers.put(call.key, data, label, into="memory" if call.is_newer_stored else into)
+        self._store(call, data, "memory" if call.is_newer_stored else into)
+        if call.answered.origin != origin:  # whoever is served it later is told as well
+            self._store(call, _encoded(call, value), "memory" if call.is_newer_stored else into, again=True)
+
+    def _store(self, call: Call, data: bytes, into: Into, *, again: bool = False) -> None:
+        origin, key = call.answered.origin, call.key
+        assert origin is not None and key is not None  # noqa: S101, PT018 - for the type checker
+        label = Label(origin.kind, origin.model, origin.phase, origin.role or "", origin.run_id or "")
+        before = self.tiers.put(key, data, label, mark=known.mark(origin), into=into)
+        call.answered.entry = data
+        if again:
+            return
+        if before is None:
+            known.note_unstored(call, self.tiers)
+        else:
+            known.note_stored(call, before)
+
+    def _note_not_stored(self, call: Call, why: str) -> None:
+        state.note_why_not_stored(call.asked.key.request, f"it was bought in this process, and not stored: {why}")
+        known.note_unstored(call, self.tiers)
+
+
+def _encoded(call: Call, value: Any) -> bytes:
+    assert call.answered.origin is not None  # noqa: S101 - for the type checker
+    return records.encode(call.answered.origin, value, call.asked.description())
 
 
 def _say_is_secret(call: Call) -> None:

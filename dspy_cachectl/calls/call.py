@@ -125,6 +125,7 @@ class Call:
         from_leader: Whether that comes from a leader that bought it.
         sent_at: When the provider was asked, on the monotonic clock; None before.
         is_newer_stored: Whether a newer version of this package wrote the stored entry, which stays as it is.
+        within: The keys of the calls that were made within it: it may pass on the answer of one.
     """
 
     asked: Asked
@@ -136,6 +137,7 @@ class Call:
     from_leader: bool = False
     sent_at: float | None = None
     is_newer_stored: bool = False
+    within: set[str] = field(default_factory=set)
 
     def __deepcopy__(self, memo: Any) -> Call:
         # DSPy's `request_cache` copies the question that it asked, and puts the answer under the copy.
@@ -162,7 +164,9 @@ class Call:
     def draw_id(self) -> str:
         """What identifies the answer, whether the store, a proxy or the provider repeated it (see `draw_tokens`)."""
         origin, key = self.answered.origin, self.key or f"uncached:{uuid.uuid4().hex}"
-        return token_of((), "", key) if origin is None else token_of(origin.response_ids, origin.content, key)
+        if origin is None:
+            return token_of((), "", key)
+        return token_of(origin.response_ids, origin.content, key, origin.known)
 
     def serve(self, origin: Origin, entry: bytes) -> None:
         """Note that a stored answer is served."""
@@ -183,6 +187,10 @@ class Call:
         decision, caches = asked.decision, asked.cached and self.key is not None
         outcome = "fresh" if decision.reads and caches else "refreshed" if decision.stores and caches else "uncacheable"
         self._handed_out_before()
+        ancestor = self.parent
+        while ancestor is not None and self.key is not None:
+            ancestor.within.add(self.key)
+            ancestor = ancestor.parent
         self.tally.unstored += not facts.storable
         origin = Origin(
             kind=asked.kind.value,
@@ -250,7 +258,7 @@ def asking(call: Call, lm: Any, handed: Answered | None) -> Iterator[None]:
         handed: What a leader handed over, or None.
     """
     if handed is not None:
-        call.found_bytes, call.from_leader = handed.entry, handed.outcome == "fresh"
+        call.found_bytes, call.from_leader = handed.entry, handed.outcome in {"fresh", "repeated"}
     call.awaited_from = lm if call.asked.cached else None
     token = _CURRENT.set(call)
     try:

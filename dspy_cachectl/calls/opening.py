@@ -153,7 +153,7 @@ def open_plain_call(
                 f"what {model!r} embeds is computed each time, and not kept: {error}. Give it a version, which you "
                 "change when it changes: cachectl.Embedder(function, version=...)",
             )
-    return Call(asked)
+    return Call(asked, parent=current_call())
 
 
 def _identity_of(function: Any, name: str) -> str:

@@ -82,6 +82,8 @@ def _print_report(folder: Path, found: manage.verification.Report) -> None:
 def _print_repair(done: manage.repair.Repaired, left: manage.verification.Report) -> None:
     where = f", to {done.quarantine}" if done.quarantine is not None else ""
     print_line(f"Moved {plural(done.rows, 'row')} and {plural(done.files, 'file')} aside{where}.")
+    if done.marks:
+        print(f"Filed {plural(done.marks, 'answer')} anew under what they are known again by.")
     if done.kept is not None:
         print(f"Built the database anew with the {plural(done.kept, 'row')} that can be read.")
     for problem in done.problems:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.accounting.ledger import Ledger, Stats
 from dspy_cachectl.boundary.shown import logger_for
+from dspy_cachectl.stores.base import name_of
+from dspy_cachectl.stores.marks import Marks
 
 if TYPE_CHECKING:
     from dspy.clients.cache import Cache
@@ -26,7 +28,7 @@ SETTING = "cachectl"
 STARTED = time.time()
 """When this process began, as far as this package is concerned, in Unix seconds."""
 
-_MOST_RESPONSE_IDS = 20_000
+_MOST_ANSWERS = 20_000
 _MOST_UNSTORED = 10_000
 _MOST_SAID = 10_000
 _MOST_CLOSED = 100
@@ -53,6 +55,7 @@ class Process:
         in_memory: The caches whose stores are in memory alone, by the settings they were opened with.
         dspys_cache: The cache whose place it took; None where DSPy had built none.
         overrules_dspy: Whether `install()` was called: what DSPy's own cache was told does not matter then.
+        answers: By what the answers that are in no store are known again, by their keys.
         replaced: What else of DSPy is replaced meanwhile, by its home and its name (see `patches`).
     """
 
@@ -81,7 +84,7 @@ class Process:
         self.replaced: dict[tuple[Any, str], Any] = {}
         self.why_not_stored: OrderedDict[str, str] = OrderedDict()
         self._said: OrderedDict[str, None] = OrderedDict()
-        self._response_ids: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self.answers = Marks()
 
     def say_once(self, topic: str, message: str) -> None:
         """Log a warning, the first time that its topic comes up."""
@@ -116,13 +119,14 @@ class Process:
             if len(self.why_not_stored) > _MOST_UNSTORED:
                 self.why_not_stored.popitem(last=False)
 
-    def given_before(self, request: str, response_id: str, key: str) -> bool:
-        """Tell whether the provider gave this response id to another draw of the same request. Remember it."""
+    def note_answer(self, key: str, mark: str) -> dict[str, str]:
+        """Note by what an answer that is in no store is known again. Return what `Marks.named` had of it before."""
         with self.lock:
-            known = self._response_ids.setdefault((request, response_id), key)
-            if len(self._response_ids) > _MOST_RESPONSE_IDS:
-                self._response_ids.popitem(last=False)
-        return known != key
+            before = self.answers.named(name_of(mark))
+            self.answers.add(key, mark)
+            if len(self.answers) > _MOST_ANSWERS:
+                self.answers.remove_first()
+        return before
 
 
 state = Process()

@@ -6,13 +6,15 @@ embedder plain lists.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 _NATIVE = "dspy-lm15-result-v1"
-_SAID = ("content", "reasoning_content", "tool_calls")
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,17 @@ def is_truncated(response: Any) -> bool:
     return any(_field(part, "finish_reason") == "length" or _provider(part).truncated for part in parts)
 
 
+def told_by(response: Any, outputs: Any) -> tuple[tuple[str, ...], str]:
+    """Return the provider's ids of an answer that DSPy's history notes, and the hash of what it says.
+
+    Args:
+        response: The response object, or a list of them.
+        outputs: What DSPy made of it.
+    """
+    responses = response if isinstance(response, (list, tuple)) else [response]
+    return _ids(_field(one, "id") for one in responses), _hash(list(map(_said, outputs or [])))
+
+
 def _native(record: Mapping[str, Any]) -> AnswerFacts:
     responses = record.get("responses") or []
     raw = record.get("raw")
@@ -85,7 +98,7 @@ def _native(record: Mapping[str, Any]) -> AnswerFacts:
         empty=not any(_has_content(output) for output in record.get("outputs") or []),
         refused="content_filter" in reasons,
         truncated="length" in reasons,
-        content=_hash(record.get("outputs")),
+        content=_hash(list(map(_said, record.get("outputs") or []))),
     )
 
 
@@ -115,9 +128,21 @@ def _seconds(hidden: Mapping[str, Any]) -> float | None:
     return None if whole is None or own is None else max(0.0, whole - own) / 1000
 
 
-def _said(choice: Any) -> list[Any]:
-    message = _field(choice, "message")
-    return [_field(choice, "text"), *(_field(message, name) for name in _SAID)]
+def _said(output: Any) -> list[Any]:
+    """Return what a choice of the provider's says, or DSPy's output of it: the same, whichever engine asked."""
+    message = output if isinstance(output, str) else _field(output, "message") or output
+    text = message if isinstance(message, str) else _field(message, "content") or _field(message, "text")
+    calls = None if isinstance(message, str) else _field(message, "tool_calls")
+    reasoning = None if isinstance(message, str) else _field(message, "reasoning_content")
+    return [text or None, reasoning or None, [_called(call) for call in calls or []]]
+
+
+def _called(call: Any) -> list[str]:
+    function = _field(call, "function") or call
+    arguments = _field(function, "arguments") or _field(function, "input")
+    with contextlib.suppress(orjson.JSONDecodeError):
+        arguments = orjson.loads(arguments) if isinstance(arguments, str) else arguments
+    return [str(_field(function, "name")), repr(arguments)]
 
 
 def _hash(said: Any) -> str:

@@ -70,6 +70,8 @@ class Origin:
         response_ids: The provider's ids of the responses.
         truncated: Whether an answer was cut at the token limit.
         content: A hash of what it says (see `AnswerFacts`).
+        known: Whether it was another draw's already when it was bought: then something on the way to the model caches.
+            None where that cannot be known.
     """
 
     kind: str
@@ -91,6 +93,7 @@ class Origin:
     response_ids: tuple[str, ...] = ()
     truncated: bool = False
     content: str = ""
+    known: bool | None = False
 
 
 @dataclass(frozen=True)

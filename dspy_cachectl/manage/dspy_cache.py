@@ -16,7 +16,7 @@ from dspy_cachectl.boundary.reading import read_file
 from dspy_cachectl.entries import answers, draws, records
 from dspy_cachectl.entries.values import TAG, check
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError
-from dspy_cachectl.manage.exchange import DAMAGED, Imported, LeftOutError
+from dspy_cachectl.manage.exchange import DAMAGED, Imported, LeftOutError, put_known
 from dspy_cachectl.manage.unpickling import LARGEST, RefusedPickleError, Unpickler
 from dspy_cachectl.reports.progress_bar import Advance, watched
 from dspy_cachectl.stores import DSPY_KIND, Label, Store, dspy_key
@@ -121,9 +121,10 @@ def _import_row(
         cost=cost if isinstance(cost, float) else None,
         response_ids=facts.response_ids,
         truncated=facts.truncated,
+        content=facts.content,
     )
     data = records.put_together(asdict(origin), answer, tagged=True, request={})
-    store.put(dspy_key(key), data, Label(kind=DSPY_KIND, model=origin.model))
+    put_known(store, dspy_key(key), data, Label(kind=DSPY_KIND, model=origin.model), origin)
 
 
 def _shards(folder: Path) -> list[FolderReader]:

@@ -19,12 +19,13 @@ from dspy_cachectl.boundary.writing import STANDARD_OUTPUT, check_new, write_out
 from dspy_cachectl.context.open_cassette import CASSETTE_RUN, UNCACHED_RUN, Recording
 from dspy_cachectl.entries import draws, records, values
 from dspy_cachectl.entries.cleaning import Cleaner, Redact
+from dspy_cachectl.entries.draw_tokens import mark_of
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, FormatVersionError, StoreError
 from dspy_cachectl.manage.entries import entries_of
 from dspy_cachectl.manage.selection import Selection
 from dspy_cachectl.replay import files
 from dspy_cachectl.reports.progress_bar import Advance, watched
-from dspy_cachectl.stores import Label, Store
+from dspy_cachectl.stores import KnowingStore, Label, Store
 from dspy_cachectl.stores.reader import FolderReader
 from dspy_cachectl.stores.tiers import Tiers
 
@@ -268,6 +269,14 @@ def _put(
     done.added += not there
     if not dry_run:
         label = Label(origin.kind, origin.model, origin.phase, origin.role or "", origin.run_id or "")
+        put_known(store, key, data, label, origin)
+
+
+def put_known(store: Store, key: str, data: bytes, label: Label, origin: records.Origin) -> None:
+    """Put an answer into a store, to be known again where the store can do that."""
+    if isinstance(store, KnowingStore):
+        store.put_marked(key, data, label, mark_of(origin.response_ids, origin.content))
+    else:
         store.put(key, data, label)
 
 

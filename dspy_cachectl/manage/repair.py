@@ -52,6 +52,7 @@ class Repaired:
         rows: How many rows were moved there.
         files: How many files of a damaged database and of kept predictions.
         kept: How many rows of a damaged database could be read and were kept; None where it was not damaged.
+        marks: How many rows are known again by what they say, and were not.
         problems: What could not be done, in words.
         flaws: What was found and mended.
     """
@@ -60,6 +61,7 @@ class Repaired:
     rows: int = 0
     files: int = 0
     kept: int | None = None
+    marks: int = 0
     problems: list[str] = field(default_factory=list)
     flaws: list[Flaw] = field(default_factory=list)
 
@@ -101,6 +103,10 @@ def repair(
 
 
 def _mend(folder: Path, flaws: Sequence[Flaw], done: Repaired) -> None:
+    marks = {flaw.row.rowid: flaw.row for flaw in flaws if flaw.kind is Kind.MARK and flaw.row is not None}
+    if marks and not any(flaw.kind is Kind.DATABASE for flaw in flaws):
+        _mark_rows(folder, list(marks.values()), done)
+    flaws = [flaw for flaw in flaws if flaw.kind is not Kind.MARK]
     if any(flaw.kind is Kind.DATABASE for flaw in flaws) and not _is_ours(folder / DATABASE):
         done.problems.append(f"{folder / DATABASE} does not begin as a store's database, so it is left; move it away")
         flaws = [flaw for flaw in flaws if flaw.kind is Kind.SNAPSHOT]
@@ -141,6 +147,21 @@ def _move_rows(folder: Path, rows: Sequence[RowState], done: Repaired) -> None:
             with store:
                 store.execute("BEGIN IMMEDIATE")
                 done.rows += sum(store.execute(drop, (row.rowid, row.stored)).rowcount for row in batch)
+
+
+def _mark_rows(folder: Path, rows: Sequence[RowState], done: Repaired) -> None:
+    """Let rows be known again by what they say."""
+    drop = "DELETE FROM marks WHERE row IN (SELECT rowid FROM Cache WHERE rowid = ? AND store_time IS ?)"
+    add = "INSERT INTO marks SELECT rowid, ? FROM Cache WHERE rowid = ? AND store_time IS ?"
+    with _connected(folder / DATABASE) as store:
+        for start in range(0, len(rows), _BATCH):
+            with store:
+                store.execute("BEGIN IMMEDIATE")
+                for row in rows[start : start + _BATCH]:
+                    changed = store.execute(drop, (row.rowid, row.stored)).rowcount
+                    if row.mark:
+                        changed = store.execute(add, (row.mark, row.rowid, row.stored)).rowcount
+                    done.marks += changed
 
 
 def _set_snapshots_aside(flaws: Sequence[Flaw], done: Repaired) -> None:
@@ -215,6 +236,9 @@ def _copy_readable_rows(damaged: Path, target: sqlite3.Connection) -> None:
                 spans[:0] = [(low, middle), (middle + 1, high)]
     with contextlib.suppress(sqlite3.DatabaseError):  # how the store was used is worth less than its rows
         target.execute("INSERT INTO main.usage SELECT label, counter, amount FROM old.usage")
+    with contextlib.suppress(sqlite3.DatabaseError):  # what is missing here is made anew of what the rows say
+        there = "SELECT rowid FROM main.Cache"
+        target.execute(f"INSERT OR IGNORE INTO main.marks SELECT row, mark FROM old.marks WHERE row IN ({there})")  # noqa: S608
     target.execute("DETACH old")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dspy_cachectl.entries import draws, records
+from dspy_cachectl.entries.draw_tokens import mark_of
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreUnavailableError
 from dspy_cachectl.manage import snapshots
 from dspy_cachectl.predictions.files import SnapshotFiles
@@ -18,7 +19,7 @@ from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.reader import DATABASE, FolderReader, as_bytes
 
 _PAGE = 20
-_COLUMNS = "key, raw, store_time, tag, mode, value"
+_COLUMNS = "key, raw, store_time, tag, mode, value, (SELECT mark FROM marks WHERE row = Cache.rowid)"
 _MOST_MESSAGES = 20
 
 
@@ -30,6 +31,7 @@ class Kind(Enum):
     KIND = "a row is of a kind that is never written; it is not unpickled, and no file is looked for"
     KEY = "a key is not that of the request beside the entry, or is no key"
     SNAPSHOT = "kept predictions are damaged"
+    MARK = "what an answer is known again by is not what it says"
     NEWER = "an entry of a newer version; no damage"
 
 
@@ -40,10 +42,12 @@ class RowState:
     Attributes:
         rowid: Its number.
         stored: When it was stored, as the table has it.
+        mark: By what it should be known again; None where that is not what is wrong.
     """
 
     rowid: int
     stored: Any
+    mark: str | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ def _rows(reader: FolderReader, report: Report, advance: Advance | None) -> Iter
 
 
 def _flaw(row: tuple[Any, ...]) -> Flaw | None:
-    rowid, key, raw, stored, tag, mode, value = row
+    rowid, key, raw, stored, tag, mode, value, mark = row
     state = RowState(rowid, stored)
     if not isinstance(key, str) or raw != 1:
         where = key if isinstance(key, str) else f"row {rowid}"
@@ -146,8 +150,9 @@ def _flaw(row: tuple[Any, ...]) -> Flaw | None:
         data = as_bytes(mode, value)
     except CorruptEntryError as error:
         return Flaw(Kind.KIND, key, str(error), state)
+    label = Label.decode(tag if isinstance(tag, str) else None)
     try:
-        expected = _expected_key(data, Label.decode(tag if isinstance(tag, str) else None))
+        expected = _expected_key(data, label)
     except FormatVersionError as error:
         return Flaw(Kind.NEWER, key, str(error), state)
     except CorruptEntryError as error:
@@ -155,7 +160,17 @@ def _flaw(row: tuple[Any, ...]) -> Flaw | None:
     if expected not in {None, key}:
         message = f"the request beside the entry has the key {expected}: it is filed where it does not belong"
         return Flaw(Kind.KEY, key, message, state)
+    known_by = expected_mark(data) if label.is_answer else ""
+    if known_by != (mark or ""):
+        message = "another draw with this answer would not be known, or one without it be taken for this"
+        return Flaw(Kind.MARK, key, message, RowState(rowid, stored, known_by))
     return None
+
+
+def expected_mark(data: bytes) -> str:
+    """Return by what an answer should be known again. Raises as `records.decode` does."""
+    origin = records.decode_origin(data)
+    return mark_of(origin.response_ids, origin.content)
 
 
 def _expected_key(data: bytes, label: Label) -> str | None:

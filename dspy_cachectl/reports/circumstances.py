@@ -24,7 +24,7 @@ def warnings_of(baseline: Measurement, candidate: Measurement, result: PairedCom
             f"{advice}"
         )
     for report in (baseline, candidate):
-        if report.distinct.distinct != report.distinct.asked:
+        if report.distinct.distinct != report.distinct.asked or report.distinct.known:
             found.append(f"{report.name}: {report.distinct.sentence}")
         if report.failures:
             found.append(f"{report.name}: {plural(report.failures, 'answer')} failed, counted with the failure score")

@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any
 
-from dspy_cachectl.entries.draw_tokens import identities
+from dspy_cachectl.entries.draw_tokens import Draws
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.reports.circumstances import warnings_of
 from dspy_cachectl.reports.describe import model_text, temperature_text
@@ -159,8 +159,8 @@ def compare_two(
 ) -> Comparison:
     """Compare a candidate with its baseline (see `EvalReport.compare`)."""
     result = compare_paired(baseline.table, candidate.table, smallest_difference=smallest_difference, level=level)
-    told = identities(baseline.draw_tokens | candidate.draw_tokens)
-    shared = len({told[token] for token in baseline.draw_tokens} & {told[token] for token in candidate.draw_tokens})
+    told = Draws(baseline.draw_tokens | candidate.draw_tokens).told
+    shared = len(set(map(told, baseline.draw_tokens)) & set(map(told, candidate.draw_tokens)))
     alone = {*result.only_baseline, *result.only_candidate}
     return Comparison(
         baseline=baseline.name,

@@ -10,13 +10,13 @@ from typing import Any
 
 from dspy_cachectl.accounting.troubles import Trouble
 from dspy_cachectl.boundary.secrets import scrub, told_apart
-from dspy_cachectl.entries.draw_tokens import identities
+from dspy_cachectl.entries.draw_tokens import Draws
+from dspy_cachectl.reports.independence import Doubts
 from dspy_cachectl.reports.troubles import PredictorTrouble, by_predictor
 from dspy_cachectl.statistics.intervals import Interval, mean_interval
 from dspy_cachectl.statistics.repeats import (
     DistinctDraws,
     consistency,
-    distinct_draws,
     flip_rate,
     pass_at_k,
     pass_hat_k,
@@ -256,24 +256,25 @@ class Measurement:
     def distinct(self) -> DistinctDraws:
         """How many of the repeats are draws of their own, of this question and of all."""
         rows = [self._distinct(question.draws) for question in self.questions]
-        told = [self._told(draw) for row in rows for draw in row if draw.draw]
-        counters = self.provenance.counters
-        made_calls = bool(counters.get("calls") or counters.get("stray"))
-        return distinct_draws(
-            len(self.draws),
-            [[draw.output for draw in row] for row in rows],
-            elsewhere=len(told) - len(set(told)),
-            unknown=sum(not draw.draw and draw.failed is None for draw in self.draws) if made_calls else 0,
-            seeds=self.provenance.seeds,
-        )
+        made, draws = self.provenance, self.draws
+        made_calls = bool(made.counters.get("calls") or made.counters.get("stray"))
+        temperatures = [one.temperature for one in made.models] or [made.temperature]
+        return Doubts(
+            self._told_apart,
+            draws=[draw.draw for draw in draws],
+            rows=[[draw.draw for draw in row if draw.draw] for row in rows],
+            unseen=sum(not draw.draw and draw.failed is None for draw in draws) if made_calls else 0,
+            seeds=made.seeds,
+            varies=any(one is None or one > 0 for one in temperatures),
+        ).counted([[draw.output for draw in row] for row in rows])
 
     @cached_property
-    def _identities(self) -> dict[str, str]:
-        return identities(self.draw_tokens)
+    def _told_apart(self) -> Draws:
+        return Draws(self.draw_tokens)
 
     def _told(self, draw: DrawResult) -> str:
         """Return what an answer is told by: the LM's answers behind it, in whatever order they came."""
-        return "+".join(sorted(self._identities[token] for token in draw.draw.split("+")))
+        return "+".join(sorted(self._told_apart.told(token) for token in draw.draw.split("+")))
 
     def _distinct(self, draws: Sequence[DrawResult]) -> list[DrawResult]:
         seen: dict[str, DrawResult] = {}
@@ -351,7 +352,7 @@ class Measurement:
     @cached_property
     def draw_ids(self) -> frozenset[str]:
         """Every answer of an LM that the score rests on."""
-        return frozenset(self._identities.values())
+        return frozenset(map(self._told_apart.told, self.draw_tokens))
 
     @property
     def tokens_per_answer(self) -> float:
@@ -379,6 +380,7 @@ class Measurement:
             "n": self.n,
             "repeats": self.repeats,
             "distinct_draws": self.distinct.distinct,
+            "known_draws": self.distinct.known,
             "failures": self.failures,
             "score_without_failures": self.score_without_failures,
             "variance_within": self.variance.within,

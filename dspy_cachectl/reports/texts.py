@@ -35,7 +35,8 @@ def distinct_text(distinct: DistinctDraws) -> str:
     """Write how many of the repeats are distinct draws."""
     if distinct.distinct is None:
         return f"distinct draws unknown of {distinct.asked:,}"
-    return f"{distinct.distinct:,} distinct draws of {distinct.asked:,}"
+    fresh = f", {distinct.asked - distinct.known:,} fresh" if distinct.known else ""
+    return f"{distinct.distinct:,} distinct draws of {distinct.asked:,}{fresh}"
 
 
 def size(count: int) -> str:

@@ -21,12 +21,14 @@ class DistinctDraws:
         effective: K_eff, the harmonic mean over questions of the number of distinct draws; 1 where every
             repeat of every question gave the same output.
         sentence: What of this needs saying; empty where every repeat is a draw of its own.
+        known: How many were known before they were asked for, as draws of another run: they are not fresh.
     """
 
     asked: int
     distinct: int | None
     effective: float
     sentence: str
+    known: int = 0
 
 
 def distinct_draws(
@@ -34,8 +36,9 @@ def distinct_draws(
     outputs: Sequence[Sequence[Hashable]],
     *,
     elsewhere: int = 0,
-    unknown: int = 0,
-    seeds: Sequence[object] = (),
+    known: int = 0,
+    doubts: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> DistinctDraws:
     """Count the draws that are draws of their own, and see whether they all say the same.
 
@@ -46,26 +49,16 @@ def distinct_draws(
         asked: The number of repeats of all questions together.
         outputs: Per question what each of its distinct draws said, or a hash of it, shape (n, K_i).
         elsewhere: How many of these are draws of another question as well.
-        unknown: How many answers came from calls that nobody saw.
-        seeds: The seeds that the LM was asked with.
+        known: How many were known before they were asked for.
+        doubts: Why it cannot be known how many are distinct, in sentences; empty where it can.
+        notes: What else there is to say of them, in sentences.
 
     Returns:
         The counts, with K_eff for use in place of K.
     """
     counts = [len(row) for row in outputs]
     found, effective = sum(counts), len(counts) / math.fsum(1.0 / count for count in counts)
-    sentences = []
-    if unknown:
-        sentences.append(
-            f"Which draws {unknown} of {asked} answers rest on is not known, nor whether they are distinct: their "
-            "calls were made out of sight, as in a bare thread pool."
-        )
-    if seeds and found > len(counts):
-        named = ", ".join(map(str, seeds))
-        sentences.append(
-            f"The LM was asked with the seed {named}: where the provider honours it, the repeats of a question are one "
-            "draw, so how many are distinct is not known."
-        )
+    sentences = [*doubts, *notes]
     if found < asked:
         sentences.append(f"{asked - found} of {asked} repeats are replays of a draw that is already counted.")
     if elsewhere:
@@ -73,12 +66,12 @@ def distinct_draws(
     if found > len(counts) and all(len(set(row)) == 1 for row in outputs):
         effective = 1.0
         sentences.append("All draws of every question gave the same output: K_eff = 1, and repeats add nothing.")
-    is_known = not unknown and not (seeds and found > len(counts))
     return DistinctDraws(
         asked=asked,
-        distinct=found - elsewhere if is_known else None,
+        distinct=None if doubts else found - elsewhere,
         effective=effective,
         sentence=" ".join(sentences),
+        known=known,
     )
 
 

@@ -8,12 +8,13 @@ process that holds something lives. It knows only `errors` and `boundary`, and o
 from __future__ import annotations
 
 from dspy_cachectl.config import folder_of
-from dspy_cachectl.stores.base import DSPY_KIND, RUN_KIND, Label, Store, dspy_key
+from dspy_cachectl.stores.base import DSPY_KIND, RUN_KIND, KnowingStore, Label, Store, dspy_key
 from dspy_cachectl.stores.memory import MemoryStore
 
 __all__ = [
     "DSPY_KIND",
     "RUN_KIND",
+    "KnowingStore",
     "Label",
     "MemoryStore",
     "Store",

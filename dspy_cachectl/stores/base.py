@@ -100,6 +100,32 @@ class Store(Protocol):
 
 
 @runtime_checkable
+class KnowingStore(Store, Protocol):
+    """A store that knows an answer again that it keeps under another key. Others do without.
+
+    What an answer is known by is a mark, `name.rest`: two answers of one name and with another rest share a name that
+    tells nothing. An entry has one mark or none, which goes with it.
+    """
+
+    def put_marked(self, key: str, value: bytes, label: Label, mark: str) -> dict[str, str]:
+        """Keep bytes under a key as `put` does, and their mark; in one step, whoever else does the same.
+
+        Returns:
+            What `marked` would have returned of the mark's name before.
+        """
+        ...
+
+    def marked(self, name: str) -> dict[str, str]:
+        """Return the marks that have a name, each with the key that it was first kept under; two of them at most."""
+        ...
+
+
+def name_of(mark: str) -> str:
+    """Return the name in a mark."""
+    return mark.partition(".")[0]
+
+
+@runtime_checkable
 class CountingStore(Store, Protocol):
     """A store that remembers how it was used, beyond the process. Others do without."""
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dspy_cachectl.errors import StoreError, StoreUnavailableError
-from dspy_cachectl.stores.base import Label
+from dspy_cachectl.stores.base import Label, name_of
 from dspy_cachectl.stores.database import reason
 from dspy_cachectl.stores.folder import Folder
 from dspy_cachectl.stores.reader import FolderReader
@@ -51,6 +51,10 @@ class DiskStore(FolderReader):
 
     def put(self, key: str, value: bytes, label: Label) -> None:
         """Keep bytes under a key, in place of what was there."""
+        self.put_marked(key, value, label, "")
+
+    def put_marked(self, key: str, value: bytes, label: Label, mark: str) -> dict[str, str]:
+        """Keep bytes under a key with their mark. Return the marks of its name that were there, with their keys."""
         with self._writing() as folder:
             if len(value) > folder.size_limit:
                 raise StoreUnavailableError(
@@ -58,7 +62,9 @@ class DiskStore(FolderReader):
                     f"which is {self.max_bytes:,}"
                 )
             folder.evicted.clear()
+            before = folder.marked(name_of(mark)) if mark else {}
             folder.set(key, value, tag=label.encode())
+            folder.mark(key, mark)
             # Descriptions of runs are no answers, and are written anew.
             lost = {label: count for tag, count in folder.evicted.items() if (label := Label.decode(tag)).is_answer}
             evicted = sum(lost.values())
@@ -67,6 +73,7 @@ class DiskStore(FolderReader):
                 folder.add_usage(gone, {})
         if evicted and self.on_evicted is not None:
             self.on_evicted(evicted)
+        return before
 
     def delete(self, key: str) -> bool:
         """Remove a key. Tell whether it was there."""

@@ -21,7 +21,7 @@ import diskcache
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.stores.base import OTHERS, Label
 from dspy_cachectl.stores.database import is_locked, patiently
-from dspy_cachectl.stores.reader import as_bytes
+from dspy_cachectl.stores.reader import as_bytes, first_marked
 
 _NEVER_PICKLE = "pickle is never used here"
 _LARGEST_WAL = 8 * 1024 * 1024
@@ -88,6 +88,22 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
             sqlite_wal_autocheckpoint=max(wal // 2 // _SQLITE_PAGE, 1),
             sqlite_journal_size_limit=wal,
         )
+        # Whatever removes an entry: its mark goes with it.
+        self._sql(
+            "CREATE TRIGGER IF NOT EXISTS marks_go AFTER DELETE ON Cache FOR EACH ROW"
+            " BEGIN DELETE FROM marks WHERE row = OLD.rowid; END"
+        )
+
+    def marked(self, name: str) -> dict[str, str]:
+        """Return the marks that have a name, each with its first key."""
+        return first_marked(lambda query, values: self._connection.execute(query, values).fetchall(), name)
+
+    def mark(self, key: str, mark: str) -> None:
+        """Let an entry have a mark, in place of what it had; none where it is empty."""
+        row = "SELECT rowid{} FROM Cache WHERE key = ? AND raw = 1"
+        self._connection.execute(f"DELETE FROM marks WHERE row = ({row.format('')})", (key,))  # noqa: S608
+        if mark:
+            self._connection.execute(f"INSERT INTO marks {row.format(', ?')}", (mark, key))
 
     def add_usage(self, used: Mapping[str, Mapping[str, float]], served: Mapping[str, int]) -> None:
         """Add to what is counted, and to how often entries were served, in the columns that diskcache has for it."""

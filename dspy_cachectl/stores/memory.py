@@ -7,10 +7,12 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator
 
 from dspy_cachectl.boundary.forks import tell_after_fork
-from dspy_cachectl.stores.base import Label
+from dspy_cachectl.stores.base import Label, name_of
+from dspy_cachectl.stores.marks import Marks
 
 _OVERHEAD = 400
-"""Bytes that Python takes for an entry beside its key and value."""
+_OF_A_MARK = 700
+"""Bytes that Python takes for an entry beside its key and value, and for its mark."""
 
 
 class MemoryStore:
@@ -25,7 +27,8 @@ class MemoryStore:
     def __init__(self, max_bytes: int = 256 * 1024 * 1024) -> None:
         self.max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._entries: OrderedDict[str, tuple[bytes, Label]] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[bytes, Label, int]] = OrderedDict()
+        self._marks = Marks()
         self._bytes = 0
         tell_after_fork(self)
 
@@ -45,15 +48,28 @@ class MemoryStore:
 
     def put(self, key: str, value: bytes, label: Label) -> None:
         """Keep bytes under a key; the entries unused for longest make room."""
-        size = _size(key, value)
+        self.put_marked(key, value, label, "")
+
+    def put_marked(self, key: str, value: bytes, label: Label, mark: str) -> dict[str, str]:
+        """Keep bytes under a key with their mark. Return the marks of its name that were there, with their keys."""
+        size = len(key) + len(value) + _OVERHEAD + (_OF_A_MARK if mark else 0)
         with self._lock:
+            before = self._marks.named(name_of(mark))
             self._remove(key)
             if size > self.max_bytes:
-                return
-            self._entries[key] = (value, label)
+                return before
+            self._entries[key] = (value, label, size)
+            if mark:
+                self._marks.add(key, mark)
             self._bytes += size
             while self._bytes > self.max_bytes:
                 self._remove(next(iter(self._entries)))
+            return before
+
+    def marked(self, name: str) -> dict[str, str]:
+        """Return the marks that have a name, each with the key that it was first kept under."""
+        with self._lock:
+            return self._marks.named(name)
 
     def delete(self, key: str) -> bool:
         """Remove a key. Tell whether it was there."""
@@ -63,19 +79,20 @@ class MemoryStore:
     def keys(self, kind: str | None = None) -> Iterator[str]:
         """Yield the keys, last used first; only those filed under a kind, where one is named."""
         with self._lock:
-            found = [key for key, (_, label) in self._entries.items() if kind is None or label.kind == kind]
+            found = [key for key, (_, label, _) in self._entries.items() if kind is None or label.kind == kind]
         return reversed(found)
 
     def labels(self) -> dict[Label, int]:
         """Return how many entries are filed under each label."""
         with self._lock:
-            return dict(Counter(label for _, label in self._entries.values()))
+            return dict(Counter(label for _, label, _ in self._entries.values()))
 
     def clear(self) -> int:
         """Remove all entries. Return how many there were."""
         with self._lock:
             count = len(self._entries)
             self._entries.clear()
+            self._marks = Marks()
             self._bytes = 0
             return count
 
@@ -90,9 +107,6 @@ class MemoryStore:
         kept = self._entries.pop(key, None)
         if kept is None:
             return False
-        self._bytes -= _size(key, kept[0])
+        self._marks.remove(key)
+        self._bytes -= kept[2]
         return True
-
-
-def _size(key: str, value: bytes) -> int:
-    return len(key) + len(value) + _OVERHEAD

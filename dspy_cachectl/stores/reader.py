@@ -7,7 +7,7 @@ makes a folder that is not there.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,17 @@ from dspy_cachectl.boundary.ownership import STORE, database_head
 from dspy_cachectl.errors import CorruptEntryError, StoreUnavailableError
 from dspy_cachectl.stores.base import Label
 from dspy_cachectl.stores.database import Database
+from dspy_cachectl.stores.marks import MOST_MARKS
 
 DATABASE = "cache.db"
-VERSION = 2
+VERSION = 3
 """Raised with the version of the keys too: in a store of another version nothing would be found."""
-_SCHEMA = ("CREATE TABLE usage (label TEXT, counter TEXT, amount, PRIMARY KEY (label, counter)) WITHOUT ROWID",)
-"""What is in the database beside diskcache's tables: how the store was used."""
+_SCHEMA = (
+    "CREATE TABLE usage (label TEXT, counter TEXT, amount, PRIMARY KEY (label, counter)) WITHOUT ROWID",
+    "CREATE TABLE marks (row INTEGER PRIMARY KEY, mark TEXT)",
+    "CREATE INDEX marks_mark ON marks (mark)",
+)
+"""What is in the database beside diskcache's tables: how the store was used, and by what entries are known again."""
 _PAGE = 1000
 _RAW = 1
 """diskcache's mode of a value that is bytes in the table. Its others hold text, pickles and the names of files."""
@@ -35,6 +40,22 @@ def as_bytes(mode: Any, value: Any) -> bytes:
     if mode == _RAW and isinstance(value, bytes):
         return value
     raise CorruptEntryError("the store holds an entry of a kind that is never written; it is not unpickled")
+
+
+def first_marked(query: Callable[[str, Sequence[object]], list[tuple[Any, ...]]], name: str) -> dict[str, str]:
+    """Return the marks of a name, each with its first key: one look into the index for each of them."""
+    found: dict[str, str] = {}
+    last = f"{name}."
+    for beyond in (">=", *[">"] * (MOST_MARKS - 1)):
+        rows = query(
+            f"SELECT mark, key FROM marks, Cache WHERE mark {beyond} ? AND mark < ? AND Cache.rowid = marks.row"  # noqa: S608
+            " AND raw = 1 AND typeof(key) = 'text' ORDER BY mark, row LIMIT 1",
+            (last, f"{name}/"),
+        )
+        if not rows:
+            break
+        ((last, found[last]),) = rows
+    return found
 
 
 class FolderReader:
@@ -113,6 +134,10 @@ class FolderReader:
             name = tag if isinstance(tag, str) else None
             counts[name] = counts.get(name, 0) + count
         return counts
+
+    def marked(self, name: str) -> dict[str, str]:
+        """Return the marks that have a name, each with the key that it was first kept under; two of them at most."""
+        return first_marked(self.query, name)
 
     def usage(self) -> dict[Label, dict[str, float]]:
         """Return what is counted of how the store was used: counters by what calls are filed under."""

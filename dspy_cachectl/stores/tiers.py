@@ -9,7 +9,7 @@ from functools import partial
 from typing import Literal, TypeVar
 
 from dspy_cachectl.errors import StoreError, StoreUnavailableError
-from dspy_cachectl.stores.base import CountingStore, Label, Store
+from dspy_cachectl.stores.base import CountingStore, KnowingStore, Label, Store
 from dspy_cachectl.stores.memory import MemoryStore
 
 _SLOW = 1.0
@@ -73,11 +73,38 @@ class Tiers:
                 return value
         return None
 
-    def put(self, key: str, value: bytes, label: Label, *, into: Into = "all") -> None:
-        """Keep bytes under a key in every store, only in memory, or only behind the memory."""
+    def put(self, key: str, value: bytes, label: Label, *, mark: str = "", into: Into = "all") -> dict[str, str] | None:
+        """Keep bytes under a key in every store, only in memory, or only behind the memory.
+
+        Args:
+            key: The key.
+            value: The bytes.
+            label: What they are filed under.
+            mark: What they are known by again, where that is known.
+            into: Which stores.
+
+        Returns:
+            The marks of this one's name that were there, each with its first key, by the farthest store that took it:
+            others ask that one too. None where no store knows marks, or none took it.
+        """
+        before = None
         for tier in self._tiers:
-            if into == "all" or tier.is_memory == (into == "memory"):
+            if not (into == "all" or tier.is_memory == (into == "memory")):
+                continue
+            if mark and isinstance(tier.store, KnowingStore):
+                found = self._try(tier, "write", partial(tier.store.put_marked, key, value, label, mark))
+                before = before if found is None else found
+            else:
                 self._try(tier, "write", partial(tier.store.put, key, value, label))
+        return before
+
+    def marked(self, name: str) -> dict[str, str]:
+        """Return the marks that have a name, each with a key, in any of the stores."""
+        known: dict[str, str] = {}
+        for tier in reversed(self._tiers):
+            if isinstance(tier.store, KnowingStore):
+                known = {**(self._try(tier, "read", partial(tier.store.marked, name)) or {}), **known}
+        return known
 
     def keys(self, kind: str | None = None) -> Iterator[str]:
         """Yield the keys of all stores, each once, newest first within a store."""

@@ -167,6 +167,7 @@ def _report_metrics(report: EvalReport) -> dict[str, float | None]:
         "score/k": report.repeats,
         "score/k_eff": report.distinct.effective,
         "score/distinct_draws": report.distinct.distinct,
+        "score/known_draws": report.distinct.known,
         "score/failures": report.failures,
         "score/without_failures": report.score_without_failures,
         "score/clusters": report.error.clusters,

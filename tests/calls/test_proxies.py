@@ -33,7 +33,7 @@ class TestNoticed:
         dspy.configure(lm=lm(temperature=1.0, engine=engine))
         with cachectl.phase("eval") as run:
             evaluate(qa(), examples(5, 3), threads=2)
-        assert_counted(run.stats, fresh=15, not_distinct=10)
+        assert_counted(run.stats, fresh=5, repeated=10, not_distinct=10)
         assert run.stats.draws == 5
         assert endpoint.requests == 15
         assert said(caplog, "are not distinct") == 1
@@ -46,7 +46,7 @@ class TestNoticed:
         for expected in (0, 1):
             with cachectl.phase("eval") as run:
                 asked("hello")
-            assert_counted(run.stats, fresh=1, not_distinct=expected)
+            assert_counted(run.stats, fresh=1 - expected, repeated=expected, not_distinct=expected)
 
     def test_after_resuming(self, endpoint: Endpoint, lm: MakeLM, engine: str, child: Any) -> None:
         """Another process that resumes a run and goes on drawing knows the responses it was served."""
@@ -64,7 +64,7 @@ class TestNoticed:
         with cachectl.phase("eval", run_id="proxied") as run:
             asked("hello")
             asked("hello")
-        assert_counted(run.stats, resumed=1, fresh=1, not_distinct=1)
+        assert_counted(run.stats, resumed=1, repeated=1, not_distinct=1)
 
     def test_an_honest_endpoint(
         self, endpoint: Endpoint, lm: MakeLM, engine: str, caplog: pytest.LogCaptureFixture

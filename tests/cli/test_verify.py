@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dspy_cachectl.entries import records
+from dspy_cachectl.manage.exchange import put_known
 from dspy_cachectl.stores.disk import DiskStore
 from tests.cli.commands import command, data
 from tests.cli.stores import COMPILED, DRAWN, answer, at_terminal, damage_rows, filled, keys_in, table
@@ -108,6 +109,68 @@ def test_every_damage_to_a_row_is_found_and_moved_aside(store: tuple[Path, list[
     assert set(expected.values()) == {
         item["kind"] for item in json.loads((quarantine(folder) / "flaws.json").read_text())
     }
+
+
+def known_store(folder: Path, count: int) -> list[str]:
+    """Fill a store with answers that are known again by the provider's id. Return the keys."""
+    store, keys = DiskStore(folder), []
+    for number in range(count):
+        key, data = answer(number)
+        origin, value, tagged, description = records.take_apart(data)
+        origin |= {"response_ids": [f"chatcmpl-{number:032x}"], "content": f"{number:016x}"}
+        data = records.put_together(origin, value, tagged=tagged, request=description)
+        put_known(store, key, data, COMPILED, records.decode_origin(data))
+        keys.append(key)
+    store.close()
+    return keys
+
+
+def marks_of(folder: Path) -> dict[str, str]:
+    """By what each entry is known again, with SQLite alone."""
+    with table(folder) as connection:
+        return dict(connection.execute("SELECT key, mark FROM Cache JOIN marks ON row = Cache.rowid"))
+
+
+def test_what_answers_are_known_by_is_checked_and_made_anew(tmp_path: Path) -> None:
+    """An index entry that is lost, wrong or too many is found, and repairing files it anew and moves nothing."""
+    folder = tmp_path / "known"
+    keys = known_store(folder, 5)
+    DiskStore(folder).put(*answer(9), COMPILED)
+    before, rows = marks_of(folder), keys_in(folder)
+    assert set(keys) == set(before)
+    assert {} == flaws(folder)
+    with table(folder) as connection:
+        number = "(SELECT rowid FROM Cache WHERE key = ?)"
+        connection.execute(f"DELETE FROM marks WHERE row = {number}", (keys[0],))
+        connection.execute(f"UPDATE marks SET mark = 'other.rest' WHERE row = {number}", (keys[1],))
+        connection.execute(f"INSERT INTO marks VALUES ({number}, 'planted.rest')", (answer(9)[0],))
+        connection.execute("INSERT INTO marks VALUES (12345, 'nobodys.rest')")
+
+    assert {keys[0]: "mark", keys[1]: "mark", answer(9)[0]: "mark"} == flaws(folder)
+    assert {} == DiskStore(folder).marked("nobodys")
+    done = data("verify", "--repair", "--yes", store=folder)
+    repaired = done["repaired"]
+    assert (3, 0, None, []) == (repaired["marks"], repaired["rows"], repaired["quarantine"], done["left"])
+    assert (before, rows, {}) == (marks_of(folder), keys_in(folder), flaws(folder))
+
+
+def test_a_database_that_is_built_anew_knows_its_answers(tmp_path: Path) -> None:
+    """Where the index itself is damaged, what it said is made anew out of the entries."""
+    folder = tmp_path / "known"
+    known_store(folder, 300)
+    before = marks_of(folder)
+    with table(folder) as connection:
+        page = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'marks'").fetchone()[0]
+        size = connection.execute("PRAGMA page_size").fetchone()[0]
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with (folder / "cache.db").open("r+b") as database:
+        database.seek((page - 1) * size)
+        database.write(b"\xff" * size)
+
+    assert "database" in flaws(folder).values()
+    done = data("verify", "--repair", "--yes", store=folder)
+    assert [] == done["left"]
+    assert (before, {}) == (marks_of(folder), flaws(folder))
 
 
 def test_texts_that_are_wrong(store: tuple[Path, list[str]]) -> None:

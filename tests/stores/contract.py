@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dspy_cachectl.errors import StoreError
-from dspy_cachectl.stores import Label, Store
+from dspy_cachectl.stores import KnowingStore, Label, Store
 
 COMPILED = Label(kind="lm", model="openai/gpt-4o-mini", phase="compile", role="generator")
 DRAWN = Label(kind="lm", model="openai/gpt-4o-mini", phase="eval", role="judge", run="run-1")
@@ -143,6 +143,71 @@ class StoreContract:
 
         assert [] == in_threads(8, work)
         assert {COMPILED: 1} == store.labels()
+
+
+class KnowingContract(StoreContract):
+    """What a store promises that knows answers again, beside all the others."""
+
+    @pytest.fixture
+    def knowing(self, store: Store) -> KnowingStore:
+        """The store."""
+        assert isinstance(store, KnowingStore)
+        return store
+
+    def test_knows_by_the_mark_under_which_key_it_came_first(self, knowing: KnowingStore) -> None:
+        """The first is nobody's before; who comes later is told of the first, and so is who only asks."""
+        found = [knowing.put_marked(key, b"value", DRAWN, "name.rest") for key in ("b", "a", "c")]
+
+        assert [{}, {"name.rest": "b"}, {"name.rest": "b"}] == found
+        assert {"name.rest": "b"} == knowing.marked("name")
+
+    def test_tells_that_a_name_has_two_rests(self, knowing: KnowingStore) -> None:
+        """Two marks of a name are told, and never more; a name that only begins alike is another."""
+        for at in range(4):
+            knowing.put_marked(f"key-{at}", b"value", DRAWN, f"name.{at}")
+        knowing.put_marked("longer", b"value", DRAWN, "name2.0")
+        knowing.put_marked("empty", b"value", DRAWN, "=name.")
+
+        assert 2 == len(knowing.marked("name"))
+        assert {f"name.{at}": f"key-{at}" for at in range(4)}.items() >= knowing.marked("name").items()
+        assert [{"name2.0": "longer"}, {"=name.": "empty"}] == [knowing.marked(name) for name in ("name2", "=name")]
+        assert [{}] * 4 == [knowing.marked(name) for name in ("nam", "", "%", "name.0")]
+
+    def test_a_mark_goes_with_its_entry(self, knowing: KnowingStore) -> None:
+        """What is deleted, cleared, or replaced by something else is not known any more; the next key is the first."""
+        for key in ("a", "b", "c"):
+            knowing.put_marked(key, b"value", DRAWN, "name.rest")
+        knowing.delete("a")
+        assert {"name.rest": "b"} == knowing.marked("name")
+        knowing.put("b", b"unmarked", DRAWN)
+        assert {"name.rest": "c"} == knowing.marked("name")
+        knowing.put_marked("c", b"other", DRAWN, "other.rest")
+        assert [{}, {"other.rest": "c"}] == [knowing.marked(name) for name in ("name", "other")]
+        knowing.clear()
+        assert {} == knowing.marked("other")
+
+    def test_a_key_that_is_put_again_is_told_of_itself(self, knowing: KnowingStore) -> None:
+        """The same answer under the same key is no other entry."""
+        knowing.put_marked("key", b"value", DRAWN, "name.rest")
+
+        assert {"name.rest": "key"} == knowing.put_marked("key", b"again", DRAWN, "name.rest")
+        assert {DRAWN: 1} == knowing.labels()
+
+    def test_without_a_mark_nothing_is_known(self, knowing: KnowingStore) -> None:
+        """An entry without a mark, or with an empty one, is an entry like others."""
+        knowing.put("a", b"value", DRAWN)
+
+        assert {} == knowing.put_marked("b", b"value", DRAWN, "")
+        assert {} == knowing.marked("")
+        assert b"value" == knowing.get("b")
+
+    def test_one_of_many_threads_is_first(self, knowing: KnowingStore) -> None:
+        """Of all who put one answer at once, under keys of their own, exactly one is told that nobody had it."""
+
+        def work(thread: int) -> list[object]:
+            return [f"{at}" for at in range(10) if not knowing.put_marked(f"{thread} {at}", b"", DRAWN, f"n{at}.rest")]
+
+        assert sorted(map(str, range(10))) == sorted(map(str, in_threads(8, work)))
 
 
 def in_threads(count: int, work: Callable[[int], list[object]] | Callable[[int], list[str]]) -> list[object]:

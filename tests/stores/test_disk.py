@@ -15,10 +15,10 @@ import pytest
 from dspy_cachectl.errors import FormatVersionError, StoreUnavailableError
 from dspy_cachectl.stores.disk import DiskStore
 from dspy_cachectl.stores.reader import FolderReader
-from tests.stores.contract import COMPILED, DRAWN, StoreContract
+from tests.stores.contract import COMPILED, DRAWN, KnowingContract
 
 
-class TestContract(StoreContract):
+class TestContract(KnowingContract):
     """The store in a folder keeps the contract."""
 
     @pytest.fixture
@@ -77,6 +77,54 @@ def test_another_programs_diskcache_is_left_alone(folder: Path, keys: list[str])
             use()
 
     assert before == (folder / "cache.db").read_bytes()
+
+
+def test_a_store_of_an_older_version_is_left_alone(folder: Path) -> None:
+    """What an older version kept, without an index of its answers, is named as that, and neither read nor written."""
+    store = DiskStore(folder)
+    store.put("key", b"value", COMPILED)
+    store.close()
+    with sqlite3.connect(folder / "cache.db") as older:
+        for statement in ("DROP TRIGGER marks_go", "DROP TABLE marks", "PRAGMA user_version = 1"):
+            older.execute(statement)
+    older.close()
+    before = (folder / "cache.db").read_bytes()
+    store = DiskStore(folder)
+
+    for use in (lambda: store.put("key", b"other", COMPILED), lambda: store.get("key"), store.labels, store.clear):
+        with pytest.raises(FormatVersionError, match="an older version"):
+            use()
+
+    assert before == (folder / "cache.db").read_bytes()
+
+
+def test_what_makes_room_takes_its_mark_along(folder: Path) -> None:
+    """In a store that is full, and from a process of its own as well, only what is kept is known again."""
+    store = DiskStore(folder, max_bytes=600_000)
+    for at in range(60):
+        store.put_marked(f"key-{at}", bytes(20_000), COMPILED, f"n{at}.rest")
+    kept = set(store.keys())
+
+    assert 0 < len(kept) < 60
+    assert kept == {f"key-{at}" for at in range(60) if FolderReader(folder).marked(f"n{at}")}
+    assert 10 == store.delete_many(sorted(kept)[:10])
+    assert len(kept) - 10 == len([at for at in range(60) if store.marked(f"n{at}")])
+
+
+def test_a_name_with_many_entries_is_as_quickly_found(folder: Path) -> None:
+    """However many entries have a mark, as with ids that are constant, the database looks only into its index."""
+    store = DiskStore(folder)
+    store.put_marked("key", b"value", COMPILED, "name.rest")
+    plan = store.query(
+        "EXPLAIN QUERY PLAN SELECT mark, key FROM marks, Cache WHERE mark > ? AND mark < ? AND Cache.rowid = marks.row"
+        " AND raw = 1 AND typeof(key) = 'text' ORDER BY mark, row LIMIT 1",
+        ("name.", "name/"),
+    )
+
+    said = [str(row[-1]) for row in plan]
+    assert 2 == len(said)
+    assert "marks_mark" in said[0]
+    assert "INTEGER PRIMARY KEY" in said[1]
 
 
 def test_a_store_of_a_newer_version_is_left_alone(folder: Path) -> None:

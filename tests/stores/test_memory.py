@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from dspy_cachectl.stores import Label, MemoryStore
-from tests.stores.contract import COMPILED, StoreContract
+from tests.stores.contract import COMPILED, KnowingContract
 
 
-class TestContract(StoreContract):
+class TestContract(KnowingContract):
     """The store in memory keeps the contract."""
 
     @pytest.fixture
@@ -47,6 +47,23 @@ def test_the_budget_is_what_python_takes() -> None:
         tracemalloc.stop()
 
     assert taken < 1.25 * 4_000_000
+
+
+def test_the_budget_holds_for_what_is_known_too() -> None:
+    """By which marks entries are known again is memory as well, and it is given back with them."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        store = MemoryStore(max_bytes=4_000_000)
+        for at in range(20_000):
+            store.put_marked(f"{at:064}", bytes(100), COMPILED, f"{at:016}.{at:016}")
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert 0.75 * 4_000_000 < taken < 1.25 * 4_000_000
+    assert {} == store.marked(f"{0:016}")
+    assert 1 == len(store.marked(f"{19_999:016}"))
 
 
 def test_what_was_unused_for_longest_makes_room() -> None:
