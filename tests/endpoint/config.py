@@ -16,6 +16,7 @@ class Config:
         delay: Seconds before every answer.
         deterministic_at_zero: At temperature 0 every draw of a prompt is the first one.
         fixed_id: Answer an identical request with the identical body, as a caching proxy does.
+        ids: The ids of answers: "unique", "constant", "small" (one of 999, by chance), or "none".
         answers: Prompt substring -> texts; the k-th draw of a matching prompt takes the k-th, round and round.
         gold: Question substring -> right answer, for `accuracy`. The longest match counts.
         accuracy: Probability of the right answer where `gold` knows one; None switches it off.
@@ -30,6 +31,7 @@ class Config:
     delay: float = 0.0
     deterministic_at_zero: bool = True
     fixed_id: bool = False
+    ids: str = "unique"
     answers: dict[str, list[str]] = field(default_factory=dict)
     gold: dict[str, str] = field(default_factory=dict)
     accuracy: float | None = None

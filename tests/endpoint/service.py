@@ -166,10 +166,16 @@ class Service:
         self.draws[key] += question.n
         answers = [draw(question, first + at, self.config) for at in range(question.n)]
         answers = _spoiled(answers, fault)
-        identity = f"{_PREFIXES[question.api]}{next(self._identities):08d}"
+        identity = self._identity(question)
         if question.stream:
             return replies.stream(question, answers, identity)
         return orjson.dumps(replies.body(question, answers, identity))
+
+    def _identity(self, question: Question) -> str:
+        number = next(self._identities)
+        by_chance = int.from_bytes(hashlib.blake2b(b"%d" % number, digest_size=8).digest(), "big") % 999
+        named = {"unique": f"{number:08d}", "constant": "0", "small": str(by_chance)}
+        return f"{_PREFIXES[question.api]}{named[self.config.ids]}" if self.config.ids in named else ""
 
 
 def json_reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Reply:

@@ -253,6 +253,42 @@ def test_an_honest_provider_is_believed(endpoint: Endpoint, child: Child) -> Non
         assert "fresh" not in first_lines(found)
 
 
+@pytest.mark.parametrize("ids", ["constant", "small", "none"])
+@pytest.mark.parametrize("answers", ["long", "short"])
+def test_ids_that_prove_nothing(
+    endpoint: Endpoint,
+    lm: MakeLM,
+    program: dspy.Module,
+    caplog: pytest.LogCaptureFixture,
+    ids: str,
+    answers: str,
+) -> None:
+    """No draw is dropped or called a replay; what contents do not tell apart is said to be unknown."""
+    coins = ["yes", "no", "no", "yes", "no"]
+    endpoint.configure(ids=ids, answers={"question": coins} if answers == "short" else {})
+    dspy.configure(lm=lm(temperature=1.0, engine="lm15"))
+    report = run(program, questions(50), metric=never, repeats=5, predictions=False)
+    assert 250 == endpoint.requests == report.provenance.counters["fresh"]
+    assert 250 == report.table.n * report.table.repeats
+    assert not [record for record in caplog.records if "caches by itself" in record.message]
+    assert "replays" not in str(report)
+    assert (250 if answers == "long" else None) == report.distinct.distinct
+    if answers == "short":
+        assert "are draws of their own is not known" in " ".join("\n".join(str(report).splitlines()[:8]).split())
+        assert report.summary()["distinct_draws"] is None
+
+
+@pytest.mark.parametrize("behind_a_cache", [False, True])
+def test_whether_it_is_fresh_may_not_be_known(endpoint: Endpoint, child: Child, behind_a_cache: bool) -> None:
+    """Without ids, what a new process hears word for word again may be a replay or not: that is said, and no more."""
+    endpoint.configure(ids="none", fixed_id=behind_a_cache, answers={"question": ["yes"]})
+    elsewhere(child, lm={"engine": "lm15"})
+    found = elsewhere(child, lm={"engine": "lm15"})
+    assert (20, 0, 0) == counted(found, "fresh", "repeated", "not_distinct")
+    assert found["distinct"] is None
+    assert "Whether 20 of 20 answers are fresh is not known" in " ".join(found["text"].split())
+
+
 def test_a_call_that_passes_on_the_answer_of_another(endpoint: Endpoint, lm: MakeLM) -> None:
     """An engine that asks another LM hands on its answer: one answer, fresh for both, and no cache on the way."""
     inner = lm(temperature=1.0, engine="litellm")
