@@ -17,6 +17,7 @@ import zstandard
 
 from dspy_cachectl.predictions.journal import Journal
 from dspy_cachectl.predictions.library import Library
+from dspy_cachectl.predictions.rows import LONGEST
 from dspy_cachectl.replay.unsaved import Unsaved
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
@@ -201,7 +202,7 @@ class TestPredictions:
     def test_a_part(self, tmp_path: Path, opened: Opened, where: str, name: str, is_packed: bool) -> None:
         """Whatever a snapshot of kept predictions holds, it is set aside or served, and the evaluation goes on."""
         path, content = snapshot(tmp_path, name, packed_=is_packed)
-        bad = VALUES[name](15 * MB if is_packed else PLAIN)
+        bad = VALUES[name](LONGEST - MB if is_packed else PLAIN)
         before, after = {
             "row": (b'"prediction":{', b'"prediction":{"bad":%s,'),
             "inputs": (b'"inputs":{', b'"inputs":{"bad":%s,'),

@@ -42,13 +42,15 @@ SMALL: tuple[Any, ...] = (
     ),
     *(b'"\\ud800"', b"[]", b"{}", b'{"a":' * 900 + b"1" + b"}" * 900, gzip.compress(bytes(1000))),
 )
+SIZE = 450_000
+"""Two of it fit into a file of 1 MB: what stands in a key stands in its index, too."""
 LARGE: dict[str, Callable[[], Any]] = {
-    "text": lambda: "x" * 900_000,
-    "bytes": lambda: bytes(900_000),
+    "text": lambda: "x" * SIZE,
+    "bytes": lambda: bytes(SIZE),
     "zstd": lambda: zstandard.compress(bytes(400 * MB)),
     "gzip": lambda: gzip.compress(bytes(200 * MB)),
-    "deep": lambda: b"[" * 900_000,
-    "wide": lambda: b"[" + b"[]," * 290_000 + b"0]",
+    "deep": lambda: b"[" * SIZE,
+    "wide": lambda: b"[" + b"[]," * (SIZE // 3) + b"0]",
 }
 RECORDS = (
     *("uid", "owner", "written", "tracking_uri", "run_id", "phase", "record", "sha256"),

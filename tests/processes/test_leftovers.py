@@ -57,10 +57,12 @@ def hanging(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[byte
     os.mkfifo(told)
     command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", f"--rootdir={folder}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TOLD": str(told)}
+    hung_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and children would inherit that
     with (folder / "output").open("wb") as output:
         run = subprocess.Popen(
             [*command, *options, str(folder)], cwd=folder, env=environment, stdout=output, stderr=output
         )
+    signal.signal(signal.SIGHUP, hung_up)
     try:
         yield run, int(told.read_text(encoding="utf-8"))
     finally:
