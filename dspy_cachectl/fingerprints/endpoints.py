@@ -77,7 +77,9 @@ def endpoint_of(
         return _engine_identity(engine)
     given = _given(options)
     address, whose = _around(model, options, given)
-    if (address != given or whose) and (engine == "lm15" or not (by_litellm is None or by_litellm())):
+    if (address != given or whose) and (
+        engine == "lm15" or not (by_litellm is None or _leads_to_litellm(model) or by_litellm())
+    ):
         address, whose = given, ()
     where = clean_endpoint(address)
     if where == _OPENAIS and _provider(model, None) in _LIKE_OPENAI:
@@ -109,7 +111,7 @@ def _around(model: str, options: Mapping[str, Any], given: str | None) -> tuple[
     """Return the address that LiteLLM uses, and on whose behalf it asks where the surroundings say so."""
     provider = options.get("custom_llm_provider")
     addresses, others = _variables(model, provider if isinstance(provider, str) else None)
-    whose = tuple([(name, value) for name in others if (value := os.environ.get(name))])
+    whose = _set(others)
     litellm = sys.modules.get("litellm")
     everywhere = getattr(litellm, "api_base", None)
     if litellm is not None:
@@ -119,10 +121,41 @@ def _around(model: str, options: Mapping[str, Any], given: str | None) -> tuple[
         whose += tuple(set_) if set_ else ()
     if given and not everywhere:
         return given, whose
-    named = () if given else tuple([(name, value) for name in addresses if (value := os.environ.get(name))])
+    named = () if given else _set(addresses)
     if not (named or everywhere):
         return given, whose
     return _resolved(model, provider, given, str(everywhere) if everywhere else None, named), whose
+
+
+def _set(names: tuple[str, ...]) -> Values:
+    """Return those variables that are set, with their values."""
+    if not _is_any_set(names):
+        return ()
+    return tuple([(name, value) for name in names if (value := os.environ.get(name))])
+
+
+def _is_any_set(names: tuple[str, ...]) -> bool:
+    # A variable that is not set costs an exception where it is asked for by name, and a hit asks for several.
+    held = getattr(os.environ, "_data", None)
+    if held is None:
+        return any(os.environ.get(name) for name in names)
+    return any(map(held.get, _encoded(names)))
+
+
+@lru_cache(maxsize=1024)
+def _encoded(names: tuple[str, ...]) -> tuple[Any, ...]:
+    return tuple([os.environ.encodekey(name) for name in names])
+
+
+def _leads_to_litellm(model: str) -> bool:
+    """Tell whether a variable is set by which DSPy leaves a model to LiteLLM, unless it is told otherwise."""
+    return _is_any_set(_dspys_variables(model))
+
+
+@lru_cache(maxsize=1024)
+def _dspys_variables(model: str) -> tuple[str, ...]:
+    prefix = model.partition("/")[0].upper()
+    return (f"{prefix}_API_BASE", f"{prefix}_BASE_URL")
 
 
 @lru_cache(maxsize=1024)
