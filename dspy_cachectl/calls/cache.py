@@ -290,8 +290,8 @@ class ManagedCache(Cache):  # type: ignore[misc]
         call.answered.entry = data
         if again:
             return
-        if before is None:
-            known.note_unstored(call, self.tiers)
+        if before is None:  # a store that has just failed would be counted to fail twice
+            known.note_unstored(call, None)
         else:
             known.note_stored(call, before)
 

@@ -45,14 +45,14 @@ def test_deleted_before_a_write(scene: Scene) -> None:
     """A folder that goes between the question and its answer costs that answer's place in the store, and is counted."""
     scene.ask(OLD)
     with pytest.MonkeyPatch.context() as patched:
-        put = DiskStore.put
+        put = DiskStore.put_marked
 
-        def deleting(store: DiskStore, key: str, value: bytes, label: Label) -> None:
+        def deleting(store: DiskStore, key: str, value: bytes, label: Label, mark: str) -> dict[str, str]:
             if label.is_answer:
                 shutil.rmtree(store.path, ignore_errors=True)
-            put(store, key, value, label)
+            return put(store, key, value, label, mark)
 
-        patched.setattr(DiskStore, "put", deleting)
+        patched.setattr(DiskStore, "put_marked", deleting)
         answers = scene.ask([NEW[0]])
 
     assert first([NEW[0]]) == answers
