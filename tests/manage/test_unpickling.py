@@ -17,6 +17,7 @@ from pydantic import BaseModel  # noqa: F401 - pydantic imports it when it is as
 from dspy_cachectl.entries import values
 from dspy_cachectl.manage import unpickling
 from dspy_cachectl.manage.unpickling import RefusedPickleError, Unpickler
+from tests.limits import PATIENCE
 
 WATCHED = {"os.system", "subprocess.Popen", "exec", "compile", "pickle.find_class", "os.exec", "open", "import"}
 _SEEN: list[str] = []
@@ -218,7 +219,7 @@ def test_what_takes_too_long() -> None:
 def test_what_takes_too_much_memory(unpickler: Unpickler) -> None:
     """The limit is the process's own; this one has all that it had."""
     shared = b"x" * 10_000_000
-    with Unpickler(memory=1024**3) as reading:
+    with Unpickler(memory=1024**3, seconds=PATIENCE) as reading:
         assert 10_000_000 < len(str(reading.read(pickle.dumps([shared]))))
         with pytest.raises(RefusedPickleError, match="MemoryError"):
             reading.read(pickle.dumps([shared] * 200))
