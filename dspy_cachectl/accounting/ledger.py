@@ -53,6 +53,7 @@ class Tally:
         failed_reads: Reads of a store that failed.
         failed_writes: Writes to a store that failed, and answers that have no stored form.
         temperatures_lent: Calls that were sent with a temperature lent by the phase.
+        by_other_models: Calls that another model answered than was asked, as the provider says.
         not_distinct: Draws, bought or resumed, whose answer was another draw's already.
         collapsed: Calls of a plain `dspy.LM` in a fresh phase that were served an equal call's draw.
         stray: Calls from outside, while this fresh or replay phase was open elsewhere.
@@ -88,6 +89,7 @@ class Tally:
     failed_reads: int = 0
     failed_writes: int = 0
     temperatures_lent: int = 0
+    by_other_models: int = 0
     not_distinct: int = 0
     collapsed: int = 0
     stray: int = 0
@@ -158,6 +160,7 @@ NOTABLE = (
     "failed_reads",
     "failed_writes",
     "temperatures_lent",
+    "by_other_models",
     "not_distinct",
     "stray",
     "late",

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dspy.utils.callback_context import ACTIVE_CALL_ID
 
 from dspy_cachectl.accounting.ledger import SERVED, Ledger, Row, Tally
+from dspy_cachectl.calls.answering import say_who_answered
 from dspy_cachectl.calls.call import Answered, Call
 from dspy_cachectl.context import evaluations
 from dspy_cachectl.context.process import state
@@ -81,6 +82,7 @@ def _add_answer(call: Call) -> None:
         setattr(tally, outcome, 1)
     if origin is None:
         return
+    say_who_answered(call, origin)
     if outcome in SERVED:
         tally.prompt_tokens_saved += origin.prompt_tokens or 0
         tally.completion_tokens_saved += origin.completion_tokens or 0

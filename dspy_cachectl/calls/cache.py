@@ -16,9 +16,9 @@ import orjson
 from dspy.clients.cache import Cache
 
 from dspy_cachectl.accounting.ledger import Tally
-from dspy_cachectl.calls import known
+from dspy_cachectl.calls import answering, known
 from dspy_cachectl.calls.account import account, count_elsewhere
-from dspy_cachectl.calls.call import CALL, Call, current_call
+from dspy_cachectl.calls.call import CALL, Asked, Call, current_call
 from dspy_cachectl.calls.miss import explained
 from dspy_cachectl.calls.opening import open_plain_call
 from dspy_cachectl.config import settings
@@ -46,6 +46,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
 
     def __init__(self, stores: Sequence[Store]) -> None:
         super().__init__(enable_disk_cache=False, enable_memory_cache=False, disk_cache_dir=None)
+        self._of_others: set[str] = set()  # keys under which another model's answer lies: not at hand
         self.enable_memory_cache = True  # what DSPy and others read as "caching is on"
         self.tiers = Tiers(stores, on_fault=lambda doing, error: self.note_fault(doing, error, current_call()))
         for store in stores:
@@ -132,7 +133,10 @@ class ManagedCache(Cache):  # type: ignore[misc]
         """Find a call's entry in memory, without waiting for anything. Tell whether it is there."""
         if call.asked.decision.reads and call.key is not None:
             in_cassette = call.asked.ruling.cassette is not None
-            call.found_bytes = self._entry(call, call.key) if in_cassette else self.tiers.peek(call.key)
+            if in_cassette:
+                call.found_bytes = self._entry(call, call.key)
+            elif call.key not in self._of_others:
+                call.found_bytes = self.tiers.peek(call.key)
         return call.found_bytes is not None
 
     def note_fault(self, doing: Doing, error: StoreError, call: Call | None = None) -> None:
@@ -195,6 +199,10 @@ class ManagedCache(Cache):  # type: ignore[misc]
         if too_old:
             call.tally.expired += 1
             return None, too_old
+        others = "" if call.from_leader else answering.why_not_served(call, entry.origin)
+        if others:
+            self._of_others.add(key)
+            return None, others
         call.serve(entry.origin, data)
         return _as_hit(entry.answer), ""
 
@@ -230,6 +238,8 @@ class ManagedCache(Cache):  # type: ignore[misc]
             return None
         if _too_old(call, found.origin) or (found.origin.endpoint != asked.endpoint and not asked.local):
             return None
+        if answering.why_not_served(call, replace(found.origin, model=asked.model)):
+            return None
         self._adopt(call, found.origin, answer, tagged=tagged)
         return _as_hit(found.answer)
 
@@ -261,7 +271,9 @@ class ManagedCache(Cache):  # type: ignore[misc]
         if cassette is not None:
             known.note_unstored(call, None)
         try:
-            data = _encoded(call, value)
+            fallen = answering.fallback_asked(asked, facts)
+            filed = asked if fallen is None else fallen
+            data = _encoded(call, value, filed)
         except UnstorableError as error:
             self._count_fault("write", call)
             state.say_once(f"unstorable:{error}", f"an answer of {asked.model!r} is not stored: {error}")
@@ -271,6 +283,11 @@ class ManagedCache(Cache):  # type: ignore[misc]
             call.answered.entry = cassette.keep(call.key, asked.key.request or call.key, data)
             return
         call.answered.entry = data
+        if fallen is not None:
+            state.note_why_not_stored(asked.key.request, f"{filed.model} answered it as a fallback, and has it stored")
+        (self._of_others.add if answering.is_by_another(filed.model, origin) else self._of_others.discard)(
+            filed.key.entry or call.key
+        )
         if asked.kind is not Kind.EMBEDDING and cleaned(records.answer_block(data)) is not None:
             _say_is_secret(call)
             call.tally.unstored += facts.storable
@@ -278,14 +295,16 @@ class ManagedCache(Cache):  # type: ignore[misc]
                 known.note_unstored(call, self.tiers)
                 return
             into = "memory"
-        self._store(call, data, "memory" if call.is_newer_stored else into)
+        self._store(call, filed, data, "memory" if call.is_newer_stored else into)
         if call.answered.origin != origin:  # whoever is served it later is told as well
-            self._store(call, _encoded(call, value), "memory" if call.is_newer_stored else into, again=True)
+            self._store(
+                call, filed, _encoded(call, value, filed), "memory" if call.is_newer_stored else into, again=True
+            )
 
-    def _store(self, call: Call, data: bytes, into: Into, *, again: bool = False) -> None:
-        origin, key = call.answered.origin, call.key
+    def _store(self, call: Call, filed: Asked, data: bytes, into: Into, *, again: bool = False) -> None:
+        origin, key = call.answered.origin, filed.key.entry or call.key
         assert origin is not None and key is not None  # noqa: S101, PT018 - for the type checker
-        label = Label(origin.kind, origin.model, origin.phase, origin.role or "", origin.run_id or "")
+        label = Label(origin.kind, filed.model, origin.phase, origin.role or "", origin.run_id or "")
         before = self.tiers.put(key, data, label, mark=known.mark(origin), into=into)
         call.answered.entry = data
         if again:
@@ -300,9 +319,9 @@ class ManagedCache(Cache):  # type: ignore[misc]
         known.note_unstored(call, self.tiers)
 
 
-def _encoded(call: Call, value: Any) -> bytes:
+def _encoded(call: Call, value: Any, filed: Asked) -> bytes:
     assert call.answered.origin is not None  # noqa: S101 - for the type checker
-    return records.encode(call.answered.origin, value, call.asked.description())
+    return records.encode(*answering.filed(call.answered.origin, filed, value))
 
 
 def _say_is_secret(call: Call) -> None:

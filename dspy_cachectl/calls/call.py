@@ -10,7 +10,7 @@ import contextlib
 import contextvars
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,7 @@ class Asked:
         temperature: The temperature that is sent, or None.
         program_rollout_id: The rollout id that the program chose, which that of a draw encloses; or None.
         request: What is asked, cleaned; None where it has no canonical form.
+        sent: What DSPy is asked, with its options as they are; None where that is not known.
         key: Which answer it stands for.
         cached: Whether DSPy will ask the cache.
         local: Whether a function of the program answers it, and no provider.
@@ -65,6 +66,7 @@ class Asked:
     temperature: float | None = None
     program_rollout_id: Any = None
     request: dict[str, Any] | None = None
+    sent: Mapping[str, Any] | None = field(default=None, repr=False)
     key: Key = _NO_KEY
     cached: bool = True
     local: bool = False
@@ -212,6 +214,7 @@ class Call:
             response_ids=facts.response_ids,
             truncated=facts.truncated,
             content=facts.content,
+            answered_by=facts.answered_by,
         )
         self.answered = Answered(outcome, origin)
         return origin

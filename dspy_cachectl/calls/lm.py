@@ -92,6 +92,7 @@ class Governed:
                     truncated=is_truncated(entry.get("response")),
                     response_ids=response_ids,
                     content=content,
+                    answered_by=(entry["response_model"],) if entry.get("response_model") else (),
                 )
                 call.buy(facts)
                 note_unstored(call, None if (cache := installed()) is None else cache.tiers)

@@ -79,7 +79,7 @@ def open_lm_call(
         # The lent temperature is in the request already, the rollout id not yet: it is made from what is asked.
         # Without a canonical form there is no key: the call goes through, counted as uncacheable.
         request = adapter.request_of(lm, prompt, messages, kwargs, asynchronous=asynchronous)
-        _identify(asked, request, by_litellm=is_litellms(options) and by_litellm())
+        identify(asked, request, by_litellm=is_litellms(options) and by_litellm())
     call = Call(asked, parent=current_call())
     call.tally.temperatures_lent += lent is not None
     if messages is not None:
@@ -145,7 +145,7 @@ def open_plain_call(
         if asked.local:
             # A function of the user's is told from others by its version or all that it rests on, or is not cached.
             shared["model"] = _identity_of(shared["model"], model)
-        _identify(asked, shared, by_litellm=is_litellms(given) and by_litellm())
+        identify(asked, shared, by_litellm=is_litellms(given) and by_litellm())
     except (draws.UncacheableError, UnstableError) as error:
         if asked.local:
             state.say_once(
@@ -169,7 +169,7 @@ def open_uncached_call(kind: Kind, model: str, role: str | None) -> Call:
     return Call(Asked(kind, model, ruling, policy, ruling.decide(policy, kind, model), role=role, cached=False))
 
 
-def _identify(asked: Asked, request: Mapping[str, Any], *, by_litellm: bool) -> None:
+def identify(asked: Asked, request: Mapping[str, Any], *, by_litellm: bool) -> None:
     """Say what is asked, and which answer that stands for."""
     cleaned = draws.clean_request(request, by_litellm=by_litellm)
     own, ruling = asked.program_rollout_id, asked.ruling
@@ -185,7 +185,7 @@ def _identify(asked: Asked, request: Mapping[str, Any], *, by_litellm: bool) -> 
         unit=ruling.context.unit if is_lms else None,
         ordinal=(lambda request: ruling.next_ordinal(request, own)) if is_lms else None,
     )
-    asked.request = cleaned
+    asked.request, asked.sent = cleaned, request
 
 
 def _in_cassette(

@@ -176,6 +176,7 @@ def _facts(shown: manage.entries.ShownEntry) -> dict[str, str | None]:
         "key": shown.key,
         "kind": origin.kind,
         "model": origin.model,
+        "answered by": " + ".join(origin.answered_by) or None,
         "stored": f"{_ago(shown.stored, now)}; {size(shown.size)}",
         "served": f"{plural(shown.served, 'time')}{last}",
         "phase": origin.phase or "(outside phases)",

@@ -157,6 +157,18 @@ def _preset_or_none(written: Written) -> str | None:
     return None if written.value is None else _preset(written)
 
 
+def pairs_of(text: str) -> tuple[tuple[str, str], ...]:
+    """Return the pairs of a text such as `"one=other, third=fourth"`."""
+    return tuple((one.partition("=")[0].strip(), one.partition("=")[2].strip()) for one in text.split(","))
+
+
+def _names_alike(written: Written) -> str:
+    text = _text(written)
+    if not all(map(all, pairs_of(text))):
+        raise ConfigurationError('write what is asked and what answers, such as "openai/local=llama-3*"')
+    return text
+
+
 Check = Callable[[Written], Any]
 
 TOP: dict[str, Check] = {
@@ -167,6 +179,7 @@ TOP: dict[str, Check] = {
     "force_recompute": _switch,
     "state": _folder,
     "mlflow": _switch,
+    "answers_as": _names_alike,
 }
 """What is no table, each with what makes a value of it."""
 OF_PHASE: dict[str, Check] = {"policy": _preset_or_none, "temperature": _number, "max_age": _seconds}

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 from dspy_cachectl.config import sources
-from dspy_cachectl.config.checks import Origin, Written, checked, named
+from dspy_cachectl.config.checks import Origin, Written, checked, named, pairs_of
 from dspy_cachectl.config.location import MEMORY, folder_of
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.policy import Policy
@@ -89,6 +90,8 @@ class Settings:
         force_recompute: Whether no answer is served that is older than the process, and `evaluate()` draws anew.
         state: The folder for what has to survive a process, such as what waits for an MLflow server.
         mlflow: Whether anything is logged to MLflow.
+        answers_as: Under which other names a model's answers are its own, such as those of a deployment or an alias:
+            `"openai/local=llama-3*, openai/auto=*"`, patterns on both sides.
     """
 
     store: str = field(default_factory=_store_folder)
@@ -99,6 +102,12 @@ class Settings:
     force_recompute: bool = False
     state: str = field(default_factory=lambda: _user_folder("state"))
     mlflow: bool = True
+    answers_as: str = ""
+
+    def names_alike(self, asked: str, answered: Iterable[str]) -> bool:
+        """Tell whether it is said that a model answers under these names."""
+        said = [pattern for model, pattern in pairs_of(self.answers_as) if fnmatchcase(asked, model)]
+        return bool(said) and all(any(fnmatchcase(name, pattern) for pattern in said) for name in answered)
 
     def phase_policy(self, name: str) -> tuple[Policy, dict[str, Policy]]:
         """Return the policy of a phase, and the policies of its roles.
@@ -221,7 +230,7 @@ def configure(**changes: Any) -> AbstractContextManager[Settings]:
 
     Args:
         **changes: Fields of `Settings`: `store`, `memory_bytes`, `disk_bytes`, `policy`, `phases`, `force_recompute`,
-            `state`, `mlflow`. An empty text, or None, leaves a setting as it is.
+            `state`, `mlflow`, `answers_as`. An empty text, or None, leaves a setting as it is.
 
     Returns:
         A context manager that undoes the change; it may be ignored.

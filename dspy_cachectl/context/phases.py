@@ -19,6 +19,7 @@ from dspy_cachectl.accounting.troubles import Mishap
 from dspy_cachectl.context.evaluations import Evaluation, EvaluationObserver
 from dspy_cachectl.context.open_cassette import CASSETTE_RUN
 from dspy_cachectl.entries.draws import Ordinals
+from dspy_cachectl.entries.model_names import is_same_name
 from dspy_cachectl.errors import CacheMissError, ReplayIncompleteError
 from dspy_cachectl.policy import Policy
 
@@ -108,6 +109,7 @@ class PhaseRun:
         self._lock = threading.Lock()
         self._misses: list[CacheMissError] = []
         self._missed = 0
+        self._answered_by: dict[tuple[str, str | None], str] = {}
 
     @property
     def stats(self) -> Stats:
@@ -125,6 +127,10 @@ class PhaseRun:
             self._missed += 1
             if len(self._misses) < _KEPT_MISSES:
                 self._misses.append(miss)
+
+    def is_answered_alike(self, asked: tuple[str, str | None], name: str) -> bool:
+        """Note by which name a model, at an endpoint, answers. Tell whether it is the one that answered before."""
+        return is_same_name(self._answered_by.setdefault(asked, name), name)
 
     @property
     def explains_next_miss(self) -> bool:

@@ -32,6 +32,9 @@ class AnswerFacts:
         truncated: Whether it was cut at the token limit.
         content: A hash of what it says, 16 hexadecimal digits; empty where nothing is known of it.
         seconds: How long the provider had the request, as LiteLLM measured it; None where that is not known.
+        answered_by: The names of the models that answered, as the provider says them; empty where it says none.
+        fallback: Which model answered by LiteLLM's count: 0 the one that was asked, then its `fallbacks`; None where it
+            does not say.
     """
 
     requests: int = 1
@@ -44,6 +47,8 @@ class AnswerFacts:
     truncated: bool = False
     content: str = ""
     seconds: float | None = None
+    answered_by: tuple[str, ...] = ()
+    fallback: int | None = None
 
     @property
     def storable(self) -> bool:
@@ -99,6 +104,7 @@ def _native(record: Mapping[str, Any]) -> AnswerFacts:
         refused="content_filter" in reasons,
         truncated="length" in reasons,
         content=_hash(list(map(_said, record.get("outputs") or []))),
+        answered_by=_ids(dict.fromkeys(map(_model, responses))),
     )
 
 
@@ -119,7 +125,14 @@ def _provider(response: Any, cost: Any = None) -> AnswerFacts:
         truncated="length" in reasons or incomplete == "max_output_tokens",
         content=_hash([_said(choice) for choice in choices] or output),
         seconds=_seconds(hidden),
+        answered_by=_ids([hidden.get("provider_response_model") or _field(response, "model")]),
+        fallback=_count(hidden.get("additional_headers") or {}, "x-litellm-attempted-fallbacks"),
     )
+
+
+def _model(response: Mapping[str, Any]) -> Any:
+    # Of a stream DSPy notes the model that was asked; what the provider sent says who answered.
+    return (response.get("provider_data") or {}).get("model") or response.get("model")
 
 
 def _seconds(hidden: Mapping[str, Any]) -> float | None:

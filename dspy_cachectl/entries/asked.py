@@ -42,6 +42,7 @@ UNSENT_BY_LITELLM = frozenset(
     | {"stream_timeout", "caching", "caching_groups", "cache_key", "preset_cache_key", "ttl", "metadata", "tags"}
     | {"litellm_metadata", "litellm_call_id", "litellm_trace_id", "litellm_session_id", "litellm_logging_obj"}
     | {"litellm_disabled_callbacks", "litellm_request_debug", "logger_fn", "verbose", "no-log", "model_info"}
+    | {"fallbacks", "context_window_fallback_dict"}
     | {"turn_off_message_logging", "input_cost_per_token", "output_cost_per_token", "input_cost_per_second"}
     | {"output_cost_per_second", "max_budget", "budget_duration", "rpm", "tpm", "max_parallel_requests"}
     | {"shared_session", "client", "proxy_server_request", "completion_call_id"}

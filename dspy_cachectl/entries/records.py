@@ -72,6 +72,7 @@ class Origin:
         content: A hash of what it says (see `AnswerFacts`).
         known: Whether it was another draw's already when it was bought: then something on the way to the model caches.
             None where that cannot be known.
+        answered_by: The names of the models that answered, as the provider says them.
     """
 
     kind: str
@@ -94,6 +95,7 @@ class Origin:
     truncated: bool = False
     content: str = ""
     known: bool | None = False
+    answered_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

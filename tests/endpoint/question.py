@@ -20,6 +20,7 @@ class Question:
         system: The text of all system and developer messages.
         schema: The JSON schema that the answer must follow, or None.
         json_mode: Whether the answer must be a JSON object.
+        answered_by: The model that says that it answers; None for the one that is named.
     """
 
     api: str
@@ -32,6 +33,7 @@ class Question:
     stream: bool = False
     schema: dict[str, Any] | None = None
     json_mode: bool = False
+    answered_by: str | None = None
     tools: list[dict[str, Any]] = field(default_factory=list)
     tool_choice: Any = None
 

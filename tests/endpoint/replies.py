@@ -28,7 +28,7 @@ def body(question: Question, answers: list[Answer], identity: str) -> dict[str, 
         "id": identity,
         "object": "chat.completion" if chat else "text_completion",
         "created": int(time.time()),
-        "model": question.model,
+        "model": question.answered_by or question.model,
         "choices": [_choice(answer, at, chat=chat) for at, answer in enumerate(answers)],
         "usage": usage(question, answers),
     }
@@ -43,7 +43,7 @@ def stream(question: Question, answers: list[Answer], identity: str) -> list[byt
         "id": identity,
         "object": "chat.completion.chunk" if chat else "text_completion",
         "created": int(time.time()),
-        "model": question.model,
+        "model": question.answered_by or question.model,
     }
     pieces = []
     for at, answer in enumerate(answers):
@@ -86,7 +86,7 @@ def embeddings(question: Question, dimensions: int) -> dict[str, Any]:
     words = question.words()
     return {
         "object": "list",
-        "model": question.model,
+        "model": question.answered_by or question.model,
         "data": [
             {"object": "embedding", "index": at, "embedding": _packed(vector) if packed else vector}
             for at, vector in enumerate(vectors)
@@ -160,7 +160,7 @@ def _response(question: Question, answers: list[Answer], identity: str) -> dict[
         "incomplete_details": {"reason": cut} if cut else None,
         "instructions": question.body.get("instructions"),
         "metadata": {},
-        "model": question.model,
+        "model": question.answered_by or question.model,
         "output": [_item(answer, identity, at) for at, answer in enumerate(answers)],
         "parallel_tool_calls": True,
         "temperature": question.temperature,

@@ -161,6 +161,8 @@ class Service:
     def _content(self, question: Question, fault: str | None) -> bytes | list[bytes]:
         if question.api == "embeddings":
             return orjson.dumps(replies.embeddings(question, self.config.dimensions))
+        named = (name for part, name in self.config.answers_as.items() if part in question.searched)
+        question.answered_by = next(named, None)
         key = question.key()
         first = self.draws[key]
         self.draws[key] += question.n

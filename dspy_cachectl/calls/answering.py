@@ -1,0 +1,115 @@
+"""Which model answered a call, and what follows: where its answer is filed, and who is served it.
+
+What LiteLLM got from one of its `fallbacks` is filed as that model's own. Where a server answers as another model by
+itself, the answer stays with its run, and is served to nobody else: to call one model's answer another's is worse than
+to pay again.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from dspy_cachectl.calls.call import Asked, Call
+from dspy_cachectl.calls.opening import identify
+from dspy_cachectl.config import settings
+from dspy_cachectl.context.process import state
+from dspy_cachectl.entries.answers import AnswerFacts
+from dspy_cachectl.entries.draws import UncacheableError
+from dspy_cachectl.entries.model_names import is_asked_model
+from dspy_cachectl.entries.records import Origin
+from dspy_cachectl.fingerprints.endpoints import endpoint_of
+
+_FALLBACKS, _BY_LENGTH = "fallbacks", "context_window_fallback_dict"
+
+
+def is_by_another(asked: str, origin: Origin) -> bool:
+    """Tell whether another model answered than one that was asked, as far as the provider says so."""
+    return not is_asked_model(asked, origin.answered_by) and not settings().names_alike(asked, origin.answered_by)
+
+
+def why_not_served(call: Call, origin: Origin) -> str:
+    """Say why a stored answer is not this call's; nothing where it is. What a run or a cassette holds is its own."""
+    decision = call.asked.decision
+    if decision.from_run or decision.raises or call.asked.ruling.cassette is not None:
+        return ""
+    if not is_by_another(origin.model, origin):
+        return ""
+    return f"the stored answer is {' + '.join(origin.answered_by)}'s, and {call.asked.model} is asked"
+
+
+def say_who_answered(call: Call, origin: Origin) -> None:
+    """Count and say once that another model answered than was asked, or another than before in this run."""
+    model, names = call.asked.model, " + ".join(origin.answered_by)
+    if is_by_another(model, origin):
+        call.tally.by_other_models += 1
+        state.say_once(
+            f"other-model:{call.asked.endpoint}:{model}:{names}",
+            f"{model!r} was asked, and {names!r} answered. The answer counts as that model's: it stays with its run, "
+            "or is filed under the fallback that gave it, and is not reused as the other's. If the two are one "
+            f'model, say so: configure(answers_as="{model}={names}"), or answers_as in [tool.dspy_cachectl]',
+        )
+    run = call.asked.ruling.run
+    if run is not None and names and not run.is_answered_alike((model, call.asked.endpoint), names):
+        state.say_once(
+            f"model-changed:{run.run_id}:{model}:{names}",
+            f"within one run, {model!r} was answered by {names!r} and by another before: its numbers are not of one "
+            "model",
+        )
+
+
+def fallback_asked(asked: Asked, facts: AnswerFacts) -> Asked | None:
+    """Return what LiteLLM asked in place of a call, where one of its fallbacks answered; None where none did."""
+    sent = asked.sent
+    if sent is None or asked.ruling.cassette is not None or facts.fallback == 0:
+        return None
+    entry = _entry_that_answered(asked.model, list(_entries(asked.model, sent)), facts)
+    if entry is None:
+        return None
+    options = {name: value for name, value in {**sent, **entry}.items() if name not in {_FALLBACKS, _BY_LENGTH}}
+    instead = replace(
+        asked,
+        model=entry["model"],
+        endpoint=endpoint_of(entry["model"], options),
+        version=None,
+        temperature=options.get("temperature"),
+    )
+    try:
+        identify(instead, options, by_litellm=True)
+    except UncacheableError:
+        return None
+    return instead
+
+
+def filed(origin: Origin, asked: Asked, value: Any) -> tuple[Origin, Any, bytes]:
+    """Return an entry's origin, answer and description, for what was asked in the end."""
+    origin = replace(
+        origin,
+        model=asked.model,
+        endpoint=asked.endpoint,
+        rollout_id=asked.key.rollout_id,
+        ordinal=asked.key.ordinal,
+        temperature=asked.temperature,
+    )
+    return origin, value, asked.description()
+
+
+def _entries(model: str, sent: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield what LiteLLM asks where a model fails, in its order."""
+    listed = sent.get(_FALLBACKS) or getattr(sys.modules.get("litellm"), "model_fallbacks", None) or []
+    for one in listed if isinstance(listed, (list, tuple)) else []:
+        yield {"model": model, **one} if isinstance(one, Mapping) else {"model": str(one)}
+    longer = sent.get(_BY_LENGTH)
+    if isinstance(longer, Mapping) and model in longer:
+        yield {"model": str(longer[model])}
+
+
+def _entry_that_answered(model: str, entries: list[dict[str, Any]], facts: AnswerFacts) -> dict[str, Any] | None:
+    if facts.fallback is not None:
+        return entries[facts.fallback - 1] if facts.fallback <= len(entries) else None
+    # A stream does not say which of them it was, but which model answers.
+    if not facts.answered_by or is_asked_model(model, facts.answered_by):
+        return None
+    return next((entry for entry in entries if is_asked_model(entry["model"], facts.answered_by)), None)
