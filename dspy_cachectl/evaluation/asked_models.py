@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+from dspy_cachectl.calls.answering import is_by_another
 from dspy_cachectl.calls.call import Call
 from dspy_cachectl.reports.measurement import AskedModel
 
@@ -22,7 +23,16 @@ class AskedModels:
         asked, origin = call.asked, call.answered.origin
         if asked.ruling.context.judging or origin is None:
             return
-        self._calls[AskedModel(asked.model, asked.endpoint, asked.version, asked.temperature, origin.lent)] += 1
+        how = AskedModel(
+            asked.model,
+            asked.endpoint,
+            asked.version,
+            asked.temperature,
+            origin.lent,
+            answered_by=" + ".join(origin.answered_by) or None,
+            is_other=is_by_another(asked.model, origin),
+        )
+        self._calls[how] += 1
         self._seeds.add((asked.request or {}).get("seed"))
 
     def facts(self) -> dict[str, Any]:

@@ -156,6 +156,10 @@ class KeptPredictions:
         """
         if self._session is None:
             return
+        if made.tally.by_other_models:
+            # As the answers themselves: the run's own are resumed from the store, and nobody else's are these.
+            self._unkept.append(question)
+            return
         failure = Failure.of(prediction) if isinstance(prediction, Exception) else None
         try:
             self._session.keep(

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dspy_cachectl.accounting.ledger import NOTABLE, in_words
+from dspy_cachectl.entries.model_names import is_same_name
 from dspy_cachectl.reports.measurement import AskedModel, DrawResult, Measurement, Provenance
 from dspy_cachectl.reports.sheets import Cell, Sheet, facts, notes, sheet
 from dspy_cachectl.reports.texts import (
@@ -104,6 +105,7 @@ def _caveats(report: Measurement) -> Iterator[str]:
             f"the evaluation was cut short: {plural(missing, 'answer')} more were asked for, and those that are slow "
             "to answer may be others than those that are quick"
         )
+    yield from _who_answered(report.provenance)
     yield from report.interval.caveats
     if report.distinct.sentence:
         yield report.distinct.sentence
@@ -125,6 +127,22 @@ def _caveats(report: Measurement) -> Iterator[str]:
     unsaved = report.provenance.unsaved
     if unsaved:
         yield f"{plural(unsaved, 'prediction')} could not be kept and will be computed again"
+
+
+def _who_answered(made: Provenance) -> Iterator[str]:
+    """Yield what is to be said of models that answered in place of others, or that changed."""
+    names: dict[tuple[str, str | None], dict[str, int]] = {}
+    for one in made.models:
+        if one.answered_by is not None:
+            said = names.setdefault((one.model, one.endpoint), {})
+            said[one.answered_by] = said.get(one.answered_by, 0) + one.calls
+    for (model, _), said in names.items():
+        calls = sum(one.calls for one in made.models if one.model == model and one.is_other)
+        first = next(iter(said))
+        if calls or not all(is_same_name(first, name) for name in said):
+            who = "another model than was asked" if calls else "more than one model"
+            listed = ", ".join(f"{name} ({plural(count, 'call')})" for name, count in said.items())
+            yield f"{model} was answered by {who}: {listed}. The score is not of one model"
 
 
 def _provenance_rows(report: Measurement) -> tuple[tuple[str, str], ...]:
@@ -157,7 +175,9 @@ def model_text(made: Provenance, *, counted: bool = True) -> str:
     found: Counter[str] = Counter()
     for one in made.models or (AskedModel(made.model, made.endpoint, made.version),):
         version = "" if one.version is None else f", version {short_name(one.version)}"
-        found[f"{one.model} @ {one.endpoint or 'the provider'}{version}"] += one.calls
+        said = one.answered_by or one.model
+        by = "" if f"/{one.model}".endswith(f"/{said}") else f", answered by {said}"
+        found[f"{one.model} @ {one.endpoint or 'the provider'}{version}{by}"] += one.calls
     return _listed(found, counted=counted)
 
 

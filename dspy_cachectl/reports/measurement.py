@@ -102,6 +102,8 @@ class AskedModel:
         temperature: The temperature that it was sent, or None.
         lent: Whether the phase lent that.
         calls: How many calls of the program it answered.
+        answered_by: By which name the answers came, or None where the provider said none.
+        is_other: Whether that is another model than was asked.
     """
 
     model: str
@@ -110,6 +112,8 @@ class AskedModel:
     temperature: float | None = None
     lent: bool = False
     calls: int = 0
+    answered_by: str | None = None
+    is_other: bool = False
 
 
 @dataclass(frozen=True)

@@ -127,3 +127,29 @@ def test_two_programs_that_share_a_call_share_its_draw(endpoint: Endpoint, lm: M
         long = run(Longer(), questions(3), metric=always, predictions=False, name="long")
     assert endpoint.requests == 6
     assert short.compare(long).shared_draws == 3
+
+
+def test_another_models_answers_are_counted_said_and_not_kept_as_the_asked_ones(
+    endpoint: Endpoint, lm: MakeLM, program: Any
+) -> None:
+    """A server that answers some questions as small: listed with its count, resumed, and asked again by the next."""
+    dspy.configure(lm=lm("openai/big"))
+    asked = questions(6)
+    endpoint.configure(answers_as={str(example.question): "small" for example in asked[:2]})
+    first = run(program, asked, metric=always, run_id="r")
+    assert {(one.model, one.answered_by, one.is_other, one.calls) for one in first.provenance.models} == {
+        ("openai/big", "big", False, 4),
+        ("openai/big", "small", True, 2),
+    }
+    assert "answered by small (2 calls)" in str(first)
+    assert "another model than was asked: big (4 calls), small (2 calls)" in " ".join(str(first).split())
+    assert first.provenance.unsaved == 2
+    endpoint.configure(answers_as={})
+    with endpoint.counting() as seen:
+        again = run(program, asked, metric=always, run_id="r")
+    assert seen.requests == 0
+    assert any(one.answered_by == "small" for one in again.provenance.models)
+    with endpoint.counting() as seen:
+        later = run(program, asked, metric=always, run_id="later")
+    assert seen.requests == 6
+    assert {one.answered_by for one in later.provenance.models} == {"big"}
