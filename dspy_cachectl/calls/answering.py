@@ -83,6 +83,16 @@ def fallback_asked(asked: Asked, facts: AnswerFacts) -> Asked | None:
     return instead
 
 
+def asked_in_the_end(asked: Asked, facts: AnswerFacts) -> Asked:
+    """Return what an answer answers: what was asked, or what LiteLLM asked in its place."""
+    instead = fallback_asked(asked, facts)
+    if instead is None:
+        return asked
+    why = f"{instead.model} answered it in its place, as one of its fallbacks, and the answer is stored as that model's"
+    state.note_why_not_stored(asked.key.request, why)
+    return instead
+
+
 def filed(origin: Origin, asked: Asked, value: Any) -> tuple[Origin, Any, bytes]:
     """Return an entry's origin, answer and description, for what was asked in the end."""
     origin = replace(

@@ -271,8 +271,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
         if cassette is not None:
             known.note_unstored(call, None)
         try:
-            fallen = answering.fallback_asked(asked, facts)
-            filed = asked if fallen is None else fallen
+            filed = answering.asked_in_the_end(asked, facts)
             data = _encoded(call, value, filed)
         except UnstorableError as error:
             self._count_fault("write", call)
@@ -283,11 +282,6 @@ class ManagedCache(Cache):  # type: ignore[misc]
             call.answered.entry = cassette.keep(call.key, asked.key.request or call.key, data)
             return
         call.answered.entry = data
-        if fallen is not None:
-            state.note_why_not_stored(asked.key.request, f"{filed.model} answered it as a fallback, and has it stored")
-        (self._of_others.add if answering.is_by_another(filed.model, origin) else self._of_others.discard)(
-            filed.key.entry or call.key
-        )
         if asked.kind is not Kind.EMBEDDING and cleaned(records.answer_block(data)) is not None:
             _say_is_secret(call)
             call.tally.unstored += facts.storable
@@ -304,6 +298,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
     def _store(self, call: Call, filed: Asked, data: bytes, into: Into, *, again: bool = False) -> None:
         origin, key = call.answered.origin, filed.key.entry or call.key
         assert origin is not None and key is not None  # noqa: S101, PT018 - for the type checker
+        (self._of_others.add if answering.is_by_another(filed.model, origin) else self._of_others.discard)(key)
         label = Label(origin.kind, filed.model, origin.phase, origin.role or "", origin.run_id or "")
         before = self.tiers.put(key, data, label, mark=known.mark(origin), into=into)
         call.answered.entry = data
