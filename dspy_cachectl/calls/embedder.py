@@ -8,8 +8,8 @@ from typing import Any
 import dspy
 
 from dspy_cachectl.calls.installation import ensure_installed
-from dspy_cachectl.calls.versioned import VersionedFunction, VersionedName
 from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.fingerprints.versioned import VersionedFunction, VersionedName
 
 
 class Embedder(dspy.Embedder):  # type: ignore[misc]

@@ -15,7 +15,6 @@ import dspy
 
 from dspy_cachectl.calls import adapter
 from dspy_cachectl.calls.call import Asked, Call, current_call
-from dspy_cachectl.calls.versioned import VersionedFunction
 from dspy_cachectl.context.open_cassette import EACH_A_DRAW, UNCACHED_RUN, OpenCassette
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import Ruling, phase_here
@@ -24,6 +23,7 @@ from dspy_cachectl.entries.asked import is_litellms
 from dspy_cachectl.fingerprints.canonical import UnstableError
 from dspy_cachectl.fingerprints.code import code_fingerprint
 from dspy_cachectl.fingerprints.endpoints import UNNAMED, endpoint_of
+from dspy_cachectl.fingerprints.versioned import VersionedFunction
 from dspy_cachectl.policy import Kind
 
 
