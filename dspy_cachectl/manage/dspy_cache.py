@@ -121,6 +121,7 @@ def _import_row(
         cost=cost if isinstance(cost, float) else None,
         response_ids=facts.response_ids,
         truncated=facts.truncated,
+        answered_by=facts.answered_by,
         content=facts.content,
     )
     data = records.put_together(asdict(origin), answer, tagged=True, request={})
