@@ -12,6 +12,7 @@ from dspy_cachectl.accounting.troubles import Trouble
 from dspy_cachectl.boundary.secrets import scrub, told_apart
 from dspy_cachectl.entries.draw_tokens import Draws
 from dspy_cachectl.reports.independence import Doubts
+from dspy_cachectl.reports.texts import finite
 from dspy_cachectl.reports.troubles import PredictorTrouble, by_predictor
 from dspy_cachectl.statistics.intervals import Interval, mean_interval
 from dspy_cachectl.statistics.repeats import (
@@ -23,6 +24,8 @@ from dspy_cachectl.statistics.repeats import (
 )
 from dspy_cachectl.statistics.scores import QuestionScores, ScoreTable
 from dspy_cachectl.statistics.variance import StandardError, VarianceSplit, standard_error, variance_split
+
+_UNTOLD = "Which repeats are draws of their own is not known, nor what more would add: add questions."
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +247,12 @@ class Measurement:
     @cached_property
     def variance(self) -> VarianceSplit:
         """How much of the variance is between questions, how much between draws, and the advice that follows."""
-        return variance_split(self.table)
+        return variance_split(self.table) if self._tells_repeats else VarianceSplit(advice=_UNTOLD)
+
+    @property
+    def _tells_repeats(self) -> bool:
+        """Whether the repeats of a question are known to be draws of their own, and say something of each other."""
+        return self.repeats == 1 or self.distinct.distinct is not None
 
     @cached_property
     def answered(self) -> ScoreTable | None:
@@ -276,15 +284,12 @@ class Measurement:
     def _told_apart(self) -> Draws:
         return Draws(self.draw_tokens)
 
-    def _told(self, draw: DrawResult) -> str:
-        """Return what an answer is told by: the LM's answers behind it, in whatever order they came."""
-        return "+".join(sorted(self._told_apart.told(token) for token in draw.draw.split("+")))
-
     def _distinct(self, draws: Sequence[DrawResult]) -> list[DrawResult]:
         seen: dict[str, DrawResult] = {}
         for number, draw in enumerate(draws):
-            # An answer of which no draw is known is nobody's replay.
-            seen.setdefault(self._told(draw) if draw.draw else f"#{number}", draw)
+            # In whatever order they came. An answer of which no draw is known is nobody's replay.
+            told = sorted(map(self._told_apart.told, draw.draw.split("+"))) if draw.draw else [f"#{number}"]
+            seen.setdefault("+".join(told), draw)
         return list(seen.values())
 
     @property
@@ -331,22 +336,22 @@ class Measurement:
         return self.provenance.run_id
 
     def pass_at_k(self, k: int) -> float:
-        """The chance that at least one of k draws passes (score 1); NaN where there are fewer than k draws."""
-        return pass_at_k(self.table, k)
+        """The chance that at least one of k draws passes (score 1); NaN where fewer than k are known."""
+        return pass_at_k(self.table, k) if k == 1 or self._tells_repeats else math.nan
 
     def pass_hat_k(self, k: int) -> float:
-        """The chance that all of k draws pass (score 1); NaN where there are fewer than k draws."""
-        return pass_hat_k(self.table, k)
+        """The chance that all of k draws pass (score 1); NaN where fewer than k are known."""
+        return pass_hat_k(self.table, k) if k == 1 or self._tells_repeats else math.nan
 
     @property
     def flip_rate(self) -> float:
-        """How often two draws of one question score differently; NaN with one draw a question."""
-        return flip_rate(self.table)
+        """How often two draws of one question score differently; NaN where no two are known to be distinct."""
+        return flip_rate(self.table) if self._tells_repeats else math.nan
 
     @property
     def consistency(self) -> float:
-        """The share of questions whose draws all score the same; NaN with one draw a question."""
-        return consistency(self.table)
+        """The share of questions whose draws all score the same; NaN where no two are known to be distinct."""
+        return consistency(self.table) if self._tells_repeats else math.nan
 
     @cached_property
     def draw_tokens(self) -> frozenset[str]:
@@ -373,10 +378,10 @@ class Measurement:
         interval = self.interval
         return {
             "score": self.score,
-            "standard_error": _finite(self.standard_error),
+            "standard_error": finite(self.standard_error),
             "interval": {
-                "low": _finite(interval.low),
-                "high": _finite(interval.high),
+                "low": finite(interval.low),
+                "high": finite(interval.high),
                 "level": interval.level,
                 "method": interval.method,
             },
@@ -393,7 +398,3 @@ class Measurement:
             "clusters": self.error.clusters,
             "design_effect": self.error.design_effect,
         }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

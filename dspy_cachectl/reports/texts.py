@@ -84,6 +84,11 @@ def as_json(value: Any) -> Any:
     return str(value)
 
 
+def finite(value: float) -> float | None:
+    """Return a number, or None where it is none, or infinite."""
+    return value if math.isfinite(value) else None
+
+
 def places(error: float) -> int | None:
     """Return how many decimal places a number with this standard error deserves; None where the error tells nothing."""
     if not math.isfinite(error) or error <= 0.0:

@@ -137,10 +137,10 @@ class VarianceSplit:
         advice: What to buy more of, and what the standard error would become, in words.
     """
 
-    within: float | None
-    between: float | None
-    share_within: float | None
-    limit_error: float | None
+    within: float | None = None
+    between: float | None = None
+    share_within: float | None = None
+    limit_error: float | None = None
     advice: str
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -65,6 +66,10 @@ def test_calls_out_of_sight_claim_nothing(endpoint: Endpoint, lm: MakeLM, progra
     assert "distinct draws unknown" in str(report)
     assert "bare thread pool" in "\n".join(str(report).splitlines()[:8])
     assert report.summary()["distinct_draws"] is None
+    assert math.isnan(report.flip_rate + report.consistency + report.pass_at_k(3) + report.pass_hat_k(3))
+    assert report.pass_at_k(1) == 1.0
+    assert report.variance.within is None
+    assert "pass@3 –" in str(report)
 
 
 @pytest.mark.parametrize("repeats", [1, 3])
