@@ -29,7 +29,11 @@ def is_harmless_for_shells(text: str) -> bool:
 
 
 def harmless_cell(text: str) -> str:
-    """Return a text that no spreadsheet takes for a formula: an apostrophe stands before it, which is not shown."""
+    """Return a text that no spreadsheet takes for a formula: an apostrophe stands before it, which is not shown.
+
+    NUL is written as its escape: it ends the text for some readers, and others refuse the file.
+    """
+    text = text.replace("\0", "\\x00")
     return f"'{text}" if _FORMULA.match(text) else text
 
 

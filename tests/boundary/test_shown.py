@@ -64,6 +64,7 @@ def test_no_cell_is_a_formula(text: str) -> None:
     """What a spreadsheet would compute gets an apostrophe in front, and other text does not."""
     assert f"'{text}" == shown.harmless_cell(text)
     assert "1=1" == shown.harmless_cell("1=1")
+    assert r"\x00=1" == shown.harmless_cell("\0=1")
 
 
 @pytest.mark.parametrize("number", [0, -5, 10**3000, 7**20_000, -(7**20_000)], ids=lambda number: number.bit_length())

@@ -129,7 +129,7 @@ def test_the_plugin_steers_nothing(pytester: pytest.Pytester) -> None:
         "    except Exception:\n"
         f"        raise ValueError({NASTY!a}) from None\n"
     )
-    done = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--color=no", "--tb=line")
+    done = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--color=no", "--tb=short")
     assert pytest.ExitCode.TESTS_FAILED == done.ret
     said = done.stdout.str() + done.stderr.str()
     assert [] == obeyed(said)
