@@ -177,6 +177,7 @@ TOP: dict[str, Check] = {
     "disk_bytes": _disk_bytes,
     "policy": _preset,
     "force_recompute": _switch,
+    "guard": _switch,
     "state": _folder,
     "mlflow": _switch,
     "answers_as": _names_alike,

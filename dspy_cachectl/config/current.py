@@ -88,6 +88,8 @@ class Settings:
         policy: The preset that holds outside any phase.
         phases: What phases do, by name.
         force_recompute: Whether no answer is served that is older than the process, and `evaluate()` draws anew.
+        guard: Whether a fresh or replay phase looks after calls from bare threads, which carry no phase; for scripts
+            and notebooks.
         state: The folder for what has to survive a process, such as what waits for an MLflow server.
         mlflow: Whether anything is logged to MLflow.
         answers_as: Under which other names a model's answers are its own, such as those of a deployment or an alias:
@@ -100,6 +102,7 @@ class Settings:
     policy: str = "REUSE"
     phases: Mapping[str, PhaseSettings] = field(default_factory=dict)
     force_recompute: bool = False
+    guard: bool = True
     state: str = field(default_factory=lambda: _user_folder("state"))
     mlflow: bool = True
     answers_as: str = ""
@@ -230,7 +233,7 @@ def configure(**changes: Any) -> AbstractContextManager[Settings]:
 
     Args:
         **changes: Fields of `Settings`: `store`, `memory_bytes`, `disk_bytes`, `policy`, `phases`, `force_recompute`,
-            `state`, `mlflow`, `answers_as`. An empty text, or None, leaves a setting as it is.
+            `guard`, `state`, `mlflow`, `answers_as`. An empty text, or None, leaves a setting as it is.
 
     Returns:
         A context manager that undoes the change; it may be ignored.

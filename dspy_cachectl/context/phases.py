@@ -17,6 +17,7 @@ from typing import Any
 from dspy_cachectl.accounting.ledger import Ledger, Stats
 from dspy_cachectl.accounting.troubles import Mishap
 from dspy_cachectl.context.evaluations import Evaluation, EvaluationObserver
+from dspy_cachectl.context.homes import home_here
 from dspy_cachectl.context.open_cassette import CASSETTE_RUN
 from dspy_cachectl.entries.draws import Ordinals
 from dspy_cachectl.entries.model_names import is_same_name
@@ -40,6 +41,7 @@ class PhaseContext:
         judging: Whether a metric makes the calls: the temperature of a phase is lent to the program's own.
         bypass_proxy: Whether a LiteLLM proxy is asked not to answer from its own cache.
         automatic: Whether `AutoPhase` entered it.
+        carried: Whether `carry()` took it along, maybe for longer than its block.
         cassette_token: Finds the cassette that it is within, in this process; empty outside one.
     """
 
@@ -52,6 +54,7 @@ class PhaseContext:
     judging: bool = False
     bypass_proxy: bool = False
     automatic: bool = False
+    carried: bool = False
     cassette_token: str = ""
 
     def policy_for(self, role: str | None) -> Policy:
@@ -88,6 +91,9 @@ class PhaseRun:
         run_id: The identity of its fresh draws; pass it to `phase(..., run_id=...)` to resume. None where the
             policy makes no draws of its own.
         closed: Whether its block has ended.
+        outer: The phase around it, or None.
+        home: Where its block was entered.
+        guards: Whether calls that carry no phase are counted as strayed from it, and refused where it replays.
         on_call: Called with each `Call` of it that has ended, in the thread that made it; None for nobody.
         on_mishap: Called likewise with what goes wrong around a call without failing it.
         logged: The uids that it was first logged as, by where it was logged to.
@@ -100,6 +106,8 @@ class PhaseRun:
         self.run_id = context.run_id
         self.closed = False
         self.outer: PhaseContext | None = None
+        self.home = home_here()
+        self.guards = False
         self.ordinals = Ordinals()
         self.ledger = Ledger()
         self.observer = EvaluationObserver() if context.strays_matter else None

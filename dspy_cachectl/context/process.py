@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dspy.clients.cache import Cache
 
     from dspy_cachectl.accounting.usage import Usage
+    from dspy_cachectl.context.homes import Home
     from dspy_cachectl.context.open_cassette import OpenCassette
     from dspy_cachectl.context.phases import PhaseContext, PhaseRun
 
@@ -32,6 +33,7 @@ _MOST_ANSWERS = 20_000
 _MOST_UNSTORED = 10_000
 _MOST_SAID = 10_000
 _MOST_CLOSED = 100
+_MOST_LEFT = 1000
 
 Place = tuple[str, int, int]
 """How a configured store is opened: where it is, and how much memory and disk it may take."""
@@ -44,6 +46,8 @@ class Process:
         ledger: What happened to all calls.
         runs: The phase runs that someone still holds, by token.
         open_runs: The runs of fresh and replay phases whose blocks are open.
+        at_home: The runs whose blocks are open, innermost last, in a task or in the main thread.
+        left: Where the blocks that were left last had been entered, and the phase around them, by token.
         everywhere: The phases that hold for the whole process, innermost last.
         last_run: The phase run that closed last.
         last_report: The `EvalReport` that was made last.
@@ -70,6 +74,8 @@ class Process:
         self.ledger = Ledger()
         self.runs: weakref.WeakValueDictionary[str, PhaseRun] = weakref.WeakValueDictionary()
         self.open_runs: list[PhaseRun] = []
+        self.at_home: list[PhaseRun] = []
+        self.left: OrderedDict[str, tuple[Home, PhaseContext | None]] = OrderedDict()
         self.everywhere: list[PhaseContext] = []
         self.last_run: PhaseRun | None = None
         self.last_report: Any = None
@@ -95,6 +101,17 @@ class Process:
             if len(self._said) > _MOST_SAID:
                 self._said.popitem(last=False)
         logger.warning("%s", message)
+
+    def leave(self, run: PhaseRun) -> None:
+        """Note that the block of a run was left."""
+        with self.lock:
+            run.closed = True
+            for opened in (self.open_runs, self.at_home):
+                if run in opened:
+                    opened.remove(run)
+            self.left[run.context.token] = (run.home, run.outer)
+            if len(self.left) > _MOST_LEFT:
+                self.left.popitem(last=False)
 
     def close_cassette(self, token: str, closed: OpenCassette) -> None:
         """Put a closed cassette in the place of an open one, for stragglers; of those that came long ago none is left.

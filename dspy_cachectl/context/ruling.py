@@ -12,6 +12,7 @@ import dspy
 
 from dspy_cachectl.config import settings
 from dspy_cachectl.context.evaluations import is_metrics
+from dspy_cachectl.context.homes import has_its_own_task, home_here
 from dspy_cachectl.context.open_cassette import UNCACHED_RUN, OpenCassette
 from dspy_cachectl.context.phases import PhaseContext, PhaseRun
 from dspy_cachectl.context.process import SETTING, state
@@ -62,8 +63,31 @@ class Ruling:
 def phase_around() -> PhaseContext | None:
     """Return the phase that was opened around this place, or for the whole process, or None."""
     context: PhaseContext | None = dspy.settings.get(SETTING)
+    if context is not None and context.token in state.left:
+        context = _not_left(context)
+    if context is None and state.at_home:
+        context = _at_home()
     # A slice, since another thread may leave the last one in between.
     return context if context is not None else next(iter(state.everywhere[-1:]), None)
+
+
+def _not_left(context: PhaseContext | None) -> PhaseContext | None:
+    """Return what is around the phases that were left, for what comes after them where they were entered.
+
+    A block that is left in another context stays behind in its own. Stragglers run elsewhere, or carry it by hand.
+    """
+    while context is not None and not context.carried and (left := state.left.get(context.token)) is not None:
+        home, outer = left
+        if home != home_here():
+            break
+        context = outer
+    return context
+
+
+def _at_home() -> PhaseContext | None:
+    """Return the phase whose block was entered right here, in a context that is no more."""
+    here = home_here()
+    return next((run.context for run in reversed(state.at_home[:]) if run.home == here), None)
 
 
 @functools.lru_cache(maxsize=8)
@@ -82,7 +106,7 @@ def phase_here() -> Ruling:
     outside = _outside(settings().policy)
     if not state.open_runs:
         return Ruling(outside, None)
-    watched = tuple(state.open_runs)
+    watched = tuple(run for run in state.open_runs[:] if run.guards and not has_its_own_task(run.home))
     # A replay never calls, not even from a thread that its phase did not reach.
     replay = next((run for run in reversed(watched) if any(one.replays for one in run.context.policies)), None)
     if replay is not None:

@@ -7,12 +7,14 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import dspy
 
 from dspy_cachectl.context.process import SETTING
+from dspy_cachectl.context.ruling import phase_around
 from dspy_cachectl.errors import ConfigurationError
 
 P = ParamSpec("P")
@@ -85,5 +87,6 @@ def carry(function: Callable[P, T]) -> Callable[P, T]:
 
     For thread pools that do not carry DSPy's settings: `pool.submit(carry(program), question=...)`.
     """
-    context = dspy.settings.get(SETTING)
+    around = phase_around()
+    context = None if around is None else replace(around, carried=True)
     return within(lambda: dspy.context(**{SETTING: context}), function)

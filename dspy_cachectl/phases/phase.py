@@ -20,6 +20,7 @@ from dspy_cachectl.calls.installation import ensure_installed, installed
 from dspy_cachectl.calls.spans import watch_autolog
 from dspy_cachectl.config import settings
 from dspy_cachectl.context import carried
+from dspy_cachectl.context.homes import Waiting, is_main_thread, waiting_here
 from dspy_cachectl.context.open_cassette import OpenCassette
 from dspy_cachectl.context.phases import PhaseContext, PhaseRun, new_run_id
 from dspy_cachectl.context.process import SETTING, state
@@ -48,6 +49,9 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
         roles: The policies of the roles that are treated differently.
         everywhere: Make this the process's default while it lasts, so that it also holds in threads that do
             not carry DSPy's settings.
+        guard: Whether calls from bare threads, which carry no phase, are counted as strayed from it, and refused
+            where it replays. That is for scripts and notebooks; a server says False, as other requests are none of
+            its business. None: what is configured, and never in a thread that is not the main one.
         bypass_proxy: Ask a LiteLLM proxy not to answer from its own cache. It is sent with each call as
             `extra_body={"cache": {"no-cache": True}}`, for which DSPy's `auto` engine chooses LiteLLM.
         **overrides: Fields of `Policy` that differ: `temperature`, `max_age`, `scope`, ...
@@ -68,6 +72,7 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
         run_id: str | None = None,
         roles: Mapping[str, Policy] | None = None,
         everywhere: bool = False,
+        guard: bool | None = None,
         bypass_proxy: bool = False,
         **overrides: Any,
     ) -> None:
@@ -87,7 +92,9 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
             bypass_proxy=bypass_proxy,
         )
         self.run: PhaseRun | None = None
+        self._waiting: Waiting | None = None
         self._everywhere = everywhere
+        self._guard = guard
         if run_id is not None and not self.context.strays_matter:
             raise ConfigurationError(
                 f"phase {name!r} makes no draws of its own, so run_id={run_id!r} would have no effect; "
@@ -101,11 +108,20 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
         run = PhaseRun(context)
         watch_autolog()
         run.outer = phase_around()
+        run.guards = (settings().guard if self._guard is None else self._guard) and (
+            self._guard is not None or is_main_thread()
+        )
         self._before = carried.put(SETTING, context)
+        # Whoever waits for this thread, where the block goes on without it.
+        self._waiting = waiting_here()
+        if self._waiting is not None:
+            self._waiting.run(carried.put, SETTING, context)
         with state.lock:
             state.runs[context.token] = run
             if context.strays_matter:
                 state.open_runs.append(run)
+            if run.home.is_ones_own and not context.is_cassette:
+                state.at_home.append(run)
             if self._everywhere:
                 state.everywhere.append(context)
         self.run = run
@@ -117,15 +133,13 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
         run, self.run = self.run, None
         if run is None:
             return
+        state.leave(run)
         with state.lock:
-            run.closed = True
-            if run in state.open_runs:
-                state.open_runs.remove(run)
             if self._everywhere and run.context in state.everywhere:
                 state.everywhere.remove(run.context)
             if not run.context.is_cassette:
                 state.last_run = run
-        carried.take_back(SETTING, run.context, self._before)
+        self._take_back(run)
         incomplete = run.incomplete()
         _describe_end(run, error or incomplete)
         # What interrupts the program goes through, and so does a miss that nobody swallowed.
@@ -133,6 +147,13 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
             error is None or (isinstance(error, Exception) and not isinstance(error, CacheMissError))
         ):
             raise incomplete from error
+
+    def _take_back(self, run: PhaseRun) -> None:
+        """Take back what was put into the context, and into that of whoever waited; in whatever context this is."""
+        carried.take_back(SETTING, run.context, self._before)
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.run(carried.take_back, SETTING, run.context, self._before)
 
     def _again(self) -> phase:
         again = copy.copy(self)
