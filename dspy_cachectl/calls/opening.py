@@ -26,6 +26,9 @@ from dspy_cachectl.fingerprints.endpoints import UNNAMED, endpoint_of
 from dspy_cachectl.fingerprints.versioned import VersionedFunction
 from dspy_cachectl.policy import Kind
 
+_NO_SETTINGS = ("rollout_id", "temperature")
+"""Options of a call that are no settings of DSPy's, which takes any."""
+
 
 def open_lm_call(
     lm: Any, prompt: Any, messages: Any, kwargs: dict[str, Any], *, asynchronous: bool
@@ -42,6 +45,7 @@ def open_lm_call(
     Returns:
         The call, and the prompt and options to go on with: with the rollout id and the temperature of its draw.
     """
+    _say_what_settings_do_not_do()
     ruling = phase_here()
     managed = adapter.is_managed(lm, asynchronous=asynchronous)
     if ruling.cassette is not None and managed:
@@ -102,6 +106,19 @@ def _endpoint(lm: Any, options: Mapping[str, Any], ruling: Ruling, by_litellm: C
     return endpoint
 
 
+def _say_what_settings_do_not_do() -> None:
+    """Say of options that people set for all calls at once that DSPy hands its settings to no LM."""
+    found = {name: dspy.settings[name] for name in _NO_SETTINGS if name in dspy.settings}
+    if found:
+        said = ", ".join(f"{name}={value!r}" for name, value in found.items())
+        state.say_once(
+            f"no-setting:{sorted(found)}",
+            f"{said}, set with dspy.context() or dspy.configure(), reaches no LM: DSPy hands its settings to none, so "
+            f"equal calls share one answer. Write program(..., config=dict({said})), or lm.copy({said}); or open "
+            'phase("eval"), which draws every answer afresh',
+        )
+
+
 def open_plain_call(
     request: Mapping[str, Any], *, lm: Any = None, options: Mapping[str, Any] | None = None, prepared: Any = None
 ) -> Call:
@@ -114,6 +131,8 @@ def open_plain_call(
         prepared: The call as DSPy has prepared it, of a plain LM.
     """
     kind, shared = adapter.cache_request(request if lm is None else {"model": lm.model, **request})
+    if kind is Kind.PLAIN_LM:
+        _say_what_settings_do_not_do()
     ruling = phase_here()
     policy = ruling.context.policy
     if kind is Kind.EMBEDDING and not policy.replays:

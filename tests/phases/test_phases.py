@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -247,6 +248,31 @@ class TestSettings:
         qa()(question="Q?")
         assert ["second"] * 4 == [request["body"]["model"] for request in endpoint.log()]
         assert 3 == run.stats.fresh
+
+    @pytest.mark.parametrize("set_for_all", [dspy.context, dspy.configure], ids=["context", "configure"])
+    @pytest.mark.parametrize("governed", [True, False], ids=["governed", "plain"])
+    def test_options_that_reach_no_lm(
+        self,
+        endpoint: Endpoint,
+        lm: MakeLM,
+        plain_lm: MakeLM,
+        caplog: pytest.LogCaptureFixture,
+        governed: bool,
+        set_for_all: Callable[..., Any],
+    ) -> None:
+        """A rollout id or temperature among DSPy's settings is said once, with what to write; which then works."""
+        cachectl.install()
+        dspy.configure(lm=(lm if governed else plain_lm)())
+        for number in range(3):
+            with set_for_all(rollout_id=number, temperature=1.0) or contextlib.nullcontext():
+                qa()(question="Q?")
+        (said,) = [line for line in caplog.messages if "reaches no LM" in line]
+        assert "config=dict(rollout_id=0, temperature=1.0)" in said
+        assert "phase(" in said
+        assert endpoint.requests == 1
+        for number in range(3):
+            qa()(question="Q?", config={"rollout_id": number, "temperature": 1.0})
+        assert endpoint.requests == 4
 
     def test_configure_cache_inside(self, endpoint: Endpoint, lm: MakeLM, caplog: pytest.LogCaptureFixture) -> None:
         """A cache that DSPy was given in between is noticed at the next phase, said once, and replaced."""
