@@ -7,6 +7,7 @@ the answer was paid for, so `put` never raises. Each question carries the call t
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -16,6 +17,7 @@ import orjson
 from dspy.clients.cache import Cache
 
 from dspy_cachectl.accounting.ledger import Tally
+from dspy_cachectl.boundary.ages import age_of
 from dspy_cachectl.calls import answering, known
 from dspy_cachectl.calls.account import account, count_elsewhere
 from dspy_cachectl.calls.call import CALL, Asked, Call, current_call
@@ -334,10 +336,16 @@ def _say_is_secret(call: Call) -> None:
 def _too_old(call: Call, origin: records.Origin) -> str:
     """Say why a stored answer is too old to be served; nothing where it is not."""
     max_age = call.asked.policy.max_age
-    if max_age is not None and time.time() - origin.created > max_age:
+    if max_age is not None and age_of(origin.created) > max_age:
+        if math.isinf(age_of(origin.created)):
+            return f"the stored answer is of a time that lies ahead, so it may be older than max_age={max_age:g} s"
         return f"the stored answer is older than max_age={max_age:g} s"
     may_recompute = call.asked.ruling.cassette is None and not call.asked.decision.raises
-    if origin.created < STARTED and may_recompute and settings().force_recompute:
+    if (
+        may_recompute
+        and (origin.created < STARTED or math.isinf(age_of(origin.created)))
+        and settings().force_recompute
+    ):
         return "the stored answer is older than this process, which recomputes everything"
     return ""
 

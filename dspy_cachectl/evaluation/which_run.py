@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import time
 
 import dspy
 
 from dspy_cachectl.accounting import runs
+from dspy_cachectl.boundary.ages import age_of
 from dspy_cachectl.calls.installation import ensure_installed
 from dspy_cachectl.context.phases import PhaseContext, new_run_id
 from dspy_cachectl.context.process import SETTING
@@ -38,7 +38,7 @@ def _check_is_new(run_id: str, *, max_age: float | None) -> None:
     data = cache.tiers.get(runs.run_key(run_id), behind=True)
     with contextlib.suppress(StoreError):  # what cannot be read says nothing of its age
         began = runs.decode(data)[0].created if data is not None else 0.0
-    if max_age is None or time.time() - began > max_age:
+    if max_age is None or age_of(began) > max_age:
         asked = "force_recompute" if max_age is None else f"max_age={max_age:g}"
         raise ConfigurationError(
             f"run {run_id!r} has draws in the store, and a run's draws are never made anew: {asked} asks for others. "
