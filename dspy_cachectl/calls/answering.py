@@ -20,14 +20,16 @@ from dspy_cachectl.entries.answers import AnswerFacts
 from dspy_cachectl.entries.draws import UncacheableError
 from dspy_cachectl.entries.model_names import is_asked_model
 from dspy_cachectl.entries.records import Origin
-from dspy_cachectl.fingerprints.endpoints import endpoint_of
+from dspy_cachectl.fingerprints.endpoints import endpoint_of, is_own_engine
 
 _FALLBACKS, _BY_LENGTH = "fallbacks", "context_window_fallback_dict"
 
 
 def is_by_another(asked: str, origin: Origin) -> bool:
     """Tell whether another model answered than one that was asked, as far as the provider says so."""
-    return not is_asked_model(asked, origin.answered_by) and not settings().names_alike(asked, origin.answered_by)
+    if is_own_engine(origin.endpoint) or is_asked_model(asked, origin.answered_by):
+        return False
+    return not settings().names_alike(asked, origin.answered_by)
 
 
 def why_not_served(call: Call, origin: Origin) -> str:

@@ -60,6 +60,8 @@ _SETTINGS = ("organization", "api_version", "vertex_project", "vertex_location")
 
 Values = tuple[tuple[str, str], ...]
 
+_ENGINE = "engine:"
+
 
 def endpoint_of(
     model: str, options: Mapping[str, Any], engine: Any = None, *, by_litellm: Callable[[], bool] | None = None
@@ -248,8 +250,13 @@ def _descriptions() -> dict[str, Any]:
     return orjson.loads(described.read_bytes()) if described.is_file() else {}
 
 
+def is_own_engine(identity: str | None) -> bool:
+    """Tell whether an endpoint is an engine of the user's, which knows of itself what it leads to."""
+    return identity is not None and identity.startswith(_ENGINE)
+
+
 def _engine_identity(engine: Any) -> str:
-    name = f"engine:{type_name(type(engine))}"
+    name = f"{_ENGINE}{type_name(type(engine))}"
     dump = getattr(engine, "dump_state", None)
     if not callable(dump):
         return name

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dspy_cachectl.fingerprints import canonical
-from dspy_cachectl.fingerprints.code import Walk, class_parts, module_parts, name_of
+from dspy_cachectl.fingerprints.code import Walk, class_parts, module_parts
+from dspy_cachectl.fingerprints.kinds import name_of
 
 _PART_DIGITS = 16
 

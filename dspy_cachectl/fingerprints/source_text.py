@@ -15,6 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+MAKING = frozenset({"__init__", "__new__", "__post_init__"})
+"""The methods that make an object."""
+_CHANGES = frozenset(
+    {"add", "append", "appendleft", "clear", "discard", "extend", "insert", "pop", "popitem", "popleft", "remove"}
+    | {"setdefault", "update"}
+)
+"""What changes a container in place."""
 _STORES = frozenset({"STORE_GLOBAL", "STORE_DEREF", "DELETE_GLOBAL", "DELETE_DEREF"})
 
 
@@ -93,6 +100,52 @@ def stored_names(code: types.CodeType) -> frozenset[str]:
     """Return the outer names that code sets itself: counters and caches, not constants."""
     instructions = (instruction for one in nested_code(code) for instruction in dis.get_instructions(one))
     return frozenset(one.argval for one in instructions if one.opname in _STORES)
+
+
+@functools.lru_cache(maxsize=4096)
+def changed_in(code: types.CodeType) -> frozenset[str]:
+    """Return what code sets or changes in place, as `name` or `name.attribute`: its tallies and its caches."""
+    try:
+        tree = ast.parse(source_of(code) or "")
+    except SyntaxError:
+        return frozenset()
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Attribute, ast.Subscript)) and not isinstance(node.ctx, ast.Load):
+            found.add(_dotted(node))
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _CHANGES:
+            found.add(_dotted(node.func.value))
+    return frozenset(found)
+
+
+def _dotted(node: ast.expr) -> str:
+    """Return the name that an expression begins with, and the attribute that follows it."""
+    attributes: list[str] = []
+    while isinstance(node, (ast.Attribute, ast.Subscript)):
+        if isinstance(node, ast.Attribute):
+            attributes.insert(0, node.attr)
+        node = node.value
+    return ".".join([node.id, *attributes[:1]]) if isinstance(node, ast.Name) else ""
+
+
+def changed_attributes(kind: type, names: frozenset[str]) -> set[str]:
+    """Return the attributes that an object's own methods change while it is used.
+
+    Args:
+        kind: Its class.
+        names: The methods that are called from outside; those that these call are looked at, too.
+    """
+    functions = {function.__name__: function.__code__ for base in kind.__mro__ for function in functions_of(base)}
+    waiting = {getattr(getattr(kind, name, None), "__name__", name) for name in names}
+    used, found = set(waiting), set()
+    while waiting:
+        code = functions.get(waiting.pop())
+        if code is not None and code.co_name not in MAKING and code.co_argcount:
+            itself = f"{code.co_varnames[0]}."
+            found |= {name.removeprefix(itself) for name in changed_in(code) if name.startswith(itself)}
+            waiting |= names_in(code) - used
+            used |= waiting
+    return found
 
 
 def nested_code(code: types.CodeType) -> Iterator[types.CodeType]:

@@ -24,8 +24,9 @@ from typing import Any
 
 from dspy_cachectl.boundary.secrets import is_secret_name
 from dspy_cachectl.fingerprints.canonical import type_name
-from dspy_cachectl.fingerprints.code import Walk, class_parts, module_parts, name_of
-from dspy_cachectl.fingerprints.source_text import is_own, is_own_module, nested_code
+from dspy_cachectl.fingerprints.code import Walk, class_parts, module_parts
+from dspy_cachectl.fingerprints.kinds import name_of
+from dspy_cachectl.fingerprints.source_text import MAKING, is_own, is_own_module, nested_code
 
 _FILE, _VARIABLE, _DATABASE, _NETWORK = "a file", "the environment", "a database", "the network"
 _READERS: dict[str, str] = {
@@ -59,7 +60,6 @@ _WRITES = re.compile(r"[wax][bt]*")
 _ENCODING = re.compile(
     r"(?i)|\n|\r\n|utf.?(8|16|32).*|ascii|latin.?1|cp\d+|iso-.*|strict|ignore|replace|\w+replace|surrogate\w+"
 )
-_MAKING = frozenset({"__init__", "__new__", "__post_init__"})
 _GLOBALS = frozenset({"LOAD_GLOBAL", "LOAD_NAME"})
 _CELLS = frozenset({"LOAD_DEREF", "LOAD_CLASSDEREF"})
 _ATTRIBUTES = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
@@ -80,7 +80,7 @@ def unseen_by(value: Any) -> tuple[str, ...]:
         for _, part in (*module_parts(value), *class_parts(type(value))):
             looking.text_of_part(part, "")
     else:
-        looking.digest(value, containers=True)
+        looking.digest(value)
     return tuple(looking.found)
 
 
@@ -92,7 +92,7 @@ class _Looking(Walk):
         self.found: dict[str, None] = {}
 
     def _reached(self, function: types.FunctionType) -> Iterator[str]:
-        if function.__name__ in _MAKING:
+        if function.__name__ in MAKING:
             return
         if is_own(function):
             name = function.__qualname__.rpartition("<locals>.")[2]
@@ -100,13 +100,13 @@ class _Looking(Walk):
                 self.found[f"{name}() reads {what} ({how})"] = None
         yield from super()._reached(function)
 
-    def _held(self, name: str, held: Any, *, containers: bool) -> Iterator[str]:
+    def _held(self, name: str, held: Any, used: frozenset[str], changed: frozenset[str]) -> Iterator[str]:
         self._look_at(name, held)
-        yield from super()._held(name, held, containers=containers)
+        yield from super()._held(name, held, used, changed)
 
-    def _object(self, value: Any) -> Iterator[str]:
+    def _object(self, value: Any, used: frozenset[str]) -> Iterator[str]:
         self._look_at("an attribute", value)
-        yield from super()._object(value)
+        yield from super()._object(value, used)
 
     def _look_at(self, name: str, held: Any) -> None:
         what = next((what for kinds, what in _HOLDERS if isinstance(held, kinds)), None)

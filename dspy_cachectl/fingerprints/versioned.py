@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dspy_cachectl.fingerprints.code import name_of
+from dspy_cachectl.fingerprints.kinds import name_of
 
 
 class VersionedName(str):

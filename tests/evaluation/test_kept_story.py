@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +48,11 @@ def test_a_number_is_one_number_however_it_is_written(program: dspy.Module, endp
     assert endpoint.requests == 4
 
 
-def test_an_answer_that_failed_before_is_said(program: dspy.Module, endpoint: Endpoint) -> None:
+def test_an_answer_that_failed_before_is_said(program: dspy.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of four questions failed; the next evaluation asks it again, and says why."""
 
     class Fragile(dspy.Module):
         """Fails on one question until told not to."""
-
-        broken = True
 
         def __init__(self) -> None:
             super().__init__()
@@ -61,12 +60,13 @@ def test_an_answer_that_failed_before_is_said(program: dspy.Module, endpoint: En
 
         def forward(self, question: str) -> Any:
             """Answer, or not."""
-            if "2" in question and type(self).broken:
+            if "2" in question and os.environ.get("BROKEN"):
                 raise RuntimeError("no")
             return self.answer(question=question)
 
+    monkeypatch.setenv("BROKEN", "yes")
     run(Fragile(), questions(4))
-    Fragile.broken = False
+    monkeypatch.delenv("BROKEN")
     again = run(Fragile(), questions(4))
     assert again.provenance.changes == ("errors: 1 of 4 answers failed before",)
 
