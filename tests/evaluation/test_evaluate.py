@@ -284,15 +284,11 @@ def test_programs_that_return_something_else_are_kept(tmp_path: Path, lm: MakeLM
         seen.append(prediction)
         return 1.0
 
-    def other(example: dspy.Example, prediction: Any) -> float:
-        seen.append(prediction)
-        return 0.5
-
     def program(question: str) -> Any:
         return answer
 
     run(program, questions(2), metric, predictions=tmp_path / "library")
-    report = run(program, questions(2), other, predictions=tmp_path / "library")
+    report = run(program, questions(2), lambda _, answer: seen.append(answer) or 0.5, predictions=tmp_path / "library")
     assert "loaded" == report.provenance.predictions
     assert [answer] * 4 == seen
 

@@ -192,6 +192,33 @@ def test_functions_count_by_source_and_closure() -> None:
     assert before != program_fingerprint(make("b", tally))
 
 
+class Counting(dspy.Module):
+    """Counts its questions, as it was told to answer them."""
+
+    def __init__(self, ending: str) -> None:
+        self.ending, self.calls, self.log = ending, 0, list[str]()
+
+    def forward(self, question: str) -> str:
+        """Answer, and note it."""
+        self.calls += 1
+        self._note(question)
+        return question + self.ending
+
+    def _note(self, question: str) -> None:
+        self.log.append(question)
+
+
+def test_what_a_module_counts_is_not_the_program() -> None:
+    """Attributes that it changes while it answers decide nothing; the others do."""
+    program = Counting("!")
+    before = program_fingerprint(program)
+    program(question="x")
+    assert (1, ["x"]) == (program.calls, program.log)
+    assert before == program_fingerprint(program)
+    program.ending = "?"
+    assert before != program_fingerprint(program)
+
+
 def test_class_without_source_counts_by_its_code() -> None:
     """What is typed at a prompt has no source; its code tells it apart."""
     prints = []
