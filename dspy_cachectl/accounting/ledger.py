@@ -64,6 +64,12 @@ class Tally:
         completion_tokens_spent: Tokens written by the provider, paid for.
         prompt_tokens_saved: Tokens that serving from the store did not pay again.
         completion_tokens_saved: The same, written.
+        cached_tokens_spent: Those of the tokens read that the provider had in its own cache.
+        cache_creation_tokens_spent: Those of them that it wrote to its cache.
+        reasoning_tokens_spent: Those of the tokens written that were its reasoning.
+        cached_tokens_saved: The first of these, for answers served from the store; likewise the next two.
+        cache_creation_tokens_saved: See there.
+        reasoning_tokens_saved: See there.
         cost_spent: US dollars paid.
         cost_saved: US dollars that serving from the store did not pay again.
         seconds_spent: Seconds that the provider took.
@@ -100,6 +106,12 @@ class Tally:
     completion_tokens_spent: int = 0
     prompt_tokens_saved: int = 0
     completion_tokens_saved: int = 0
+    cached_tokens_spent: int = 0
+    cache_creation_tokens_spent: int = 0
+    reasoning_tokens_spent: int = 0
+    cached_tokens_saved: int = 0
+    cache_creation_tokens_saved: int = 0
+    reasoning_tokens_saved: int = 0
     cost_spent: float = 0.0
     cost_saved: float = 0.0
     seconds_spent: float = 0.0
@@ -225,6 +237,14 @@ class Stats(Tally):
         parts += [in_words(name, getattr(tally, name)) for name in NOTABLE if getattr(tally, name)]
         for what, spent, saved, unit in (
             ("tokens", tally.tokens_spent, tally.tokens_saved, "{:,}"),
+            ("cached by the provider", tally.cached_tokens_spent, tally.cached_tokens_saved, "{:,}"),
+            (
+                "written to the provider's cache",
+                tally.cache_creation_tokens_spent,
+                tally.cache_creation_tokens_saved,
+                "{:,}",
+            ),
+            ("reasoning", tally.reasoning_tokens_spent, tally.reasoning_tokens_saved, "{:,}"),
             ("cost", tally.cost_spent, tally.cost_saved, "${:.4g}"),
             ("provider time", tally.seconds_spent, tally.seconds_saved, "{:.1f} s"),
         ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from dspy.utils.callback_context import ACTIVE_CALL_ID
 
@@ -13,8 +13,13 @@ from dspy_cachectl.calls.call import Answered, Call
 from dspy_cachectl.context import evaluations
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import Ruling
+from dspy_cachectl.entries.records import Origin
+from dspy_cachectl.entries.token_counts import NAMES
 from dspy_cachectl.errors import CacheMissError
 from dspy_cachectl.policy import Kind
+
+_SPENT = {name: f"{name}_spent" for name in NAMES}
+_SAVED = {name: f"{name}_saved" for name in NAMES}
 
 WATCHED: dict[str, Call | None] = {}
 """What is known of the LM calls that somebody wants to know of, by DSPy's id of the call."""
@@ -84,20 +89,25 @@ def _add_answer(call: Call) -> None:
         return
     say_who_answered(call, origin)
     if outcome in SERVED:
-        tally.prompt_tokens_saved += origin.prompt_tokens or 0
-        tally.completion_tokens_saved += origin.completion_tokens or 0
+        _add_tokens(tally, origin, _SAVED)
         tally.cost_saved += origin.cost or 0.0
         tally.seconds_saved += origin.seconds
     else:
         tally.requests += 0 if call.asked.local else origin.requests
-        tally.prompt_tokens_spent += origin.prompt_tokens or 0
-        tally.completion_tokens_spent += origin.completion_tokens or 0
+        _add_tokens(tally, origin, _SPENT)
         tally.cost_spent += origin.cost or 0.0
         tally.unpriced += origin.cost is None and call.asked.kind is not Kind.EMBEDDING
         tally.seconds_spent += origin.seconds
         tally.truncated += origin.truncated
     # What is bought is looked at when it comes (see `known`).
     tally.not_distinct += outcome == "resumed" and origin.known is True
+
+
+def _add_tokens(tally: Tally, origin: Origin, counters: Mapping[str, str]) -> None:
+    mine, said = tally.__dict__, origin.__dict__
+    for name, counter in counters.items():
+        if said[name]:
+            mine[counter] += said[name]
 
 
 def _note_stray(row: Row, ruling: Ruling) -> None:

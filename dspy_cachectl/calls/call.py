@@ -16,6 +16,7 @@ from typing import Any
 
 from dspy_cachectl.accounting.ledger import Tally
 from dspy_cachectl.context.ruling import Ruling
+from dspy_cachectl.entries import token_counts
 from dspy_cachectl.entries.answers import AnswerFacts
 from dspy_cachectl.entries.cleaning import cleaned
 from dspy_cachectl.entries.draw_tokens import token_of
@@ -208,8 +209,7 @@ class Call:
             created=time.time(),
             seconds=self._seconds(facts),
             requests=facts.requests,
-            prompt_tokens=facts.prompt_tokens,
-            completion_tokens=facts.completion_tokens,
+            **{name: getattr(facts, name) for name in token_counts.NAMES},
             cost=facts.cost,
             response_ids=facts.response_ids,
             truncated=facts.truncated,

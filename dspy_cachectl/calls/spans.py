@@ -191,6 +191,8 @@ def attributes(call: Call, *, failed: bool) -> dict[str, Any]:
         read, written = origin.prompt_tokens or 0, origin.completion_tokens or 0
         if read or written:
             said[_USAGE] = {"input_tokens": read, "output_tokens": written, "total_tokens": read + written}
+            of_read = ("cache_read", origin.cached_tokens), ("cache_creation", origin.cache_creation_tokens)
+            said[_USAGE] |= {f"{name}_input_tokens": count for name, count in of_read if count}
     return said
 
 

@@ -16,6 +16,7 @@ from dspy_cachectl.boundary.reading import read_json
 from dspy_cachectl.boundary.shown import harmless
 from dspy_cachectl.cli.options import AsJson, selecting
 from dspy_cachectl.cli.output import console, print_json, print_json_lines, print_line, print_table, styled
+from dspy_cachectl.entries.token_counts import PARTS, in_words, parts
 from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.manage.selection import Selection
 from dspy_cachectl.reports.progress_bar import progress
@@ -170,7 +171,10 @@ def _facts(shown: manage.entries.ShownEntry) -> dict[str, str | None]:
     last = "" if shown.served_at is None else f", last {_ago(shown.served_at, now)}"
     lent = " (lent by the phase)" if origin.lent else ""
     read, written = origin.prompt_tokens, origin.completion_tokens
-    tokens = None if read is None and written is None else f"{read or 0:,} read, {written or 0:,} written"
+    of_read, of_written = parts(origin.cached_tokens or 0, origin.cache_creation_tokens or 0), origin.reasoning_tokens
+    read_text = f"{read or 0:,} read{f' ({of_read})' if of_read else ''}"
+    written_text = f"{written or 0:,} written{f' ({of_written:,} reasoning)' if of_written else ''}"
+    tokens = None if read is None and written is None else f"{read_text}, {written_text}"
     options = manage.entry_text.options(shown.request).items()
     return {
         "key": shown.key,
@@ -245,6 +249,9 @@ def _print_head(found: manage.store_usage.StoreUsage) -> bool:
             f"{tally.tokens_saved:,} tokens and ${tally.cost_saved:.4g} saved, "
             f"{tally.tokens_spent:,} tokens and ${tally.cost_spent:.4g} spent"
         )
+        for what in ("saved", "spent"):
+            if any(getattr(tally, f"{name}_{what}") for name in PARTS):
+                print(f"{what}: {in_words(vars(tally), f'_{what}')}")
     return True
 
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
+
+from dspy_cachectl.entries.token_counts import read_counts
 
 _NATIVE = "dspy-lm15-result-v1"
 
@@ -25,6 +28,9 @@ class AnswerFacts:
         requests: How many responses of the provider it is made of.
         prompt_tokens: Tokens read, or None where the provider did not say.
         completion_tokens: Tokens written, or None.
+        cached_tokens: Those of the read ones that the provider had in its own cache, or None.
+        cache_creation_tokens: Those of the read ones that it wrote to its cache, or None.
+        reasoning_tokens: Those of the written ones that were its reasoning, or None.
         cost: US dollars, or None where the price is not known.
         response_ids: The provider's ids, where it gave any.
         empty: Whether there is nothing in it: no text, no tool call.
@@ -40,6 +46,9 @@ class AnswerFacts:
     requests: int = 1
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    cache_creation_tokens: int | None = None
+    reasoning_tokens: int | None = None
     cost: float | None = None
     response_ids: tuple[str, ...] = ()
     empty: bool = False
@@ -87,18 +96,26 @@ def told_by(response: Any, outputs: Any) -> tuple[tuple[str, ...], str]:
     return _ids(_field(one, "id") for one in responses), _hash(list(map(_said, outputs or [])))
 
 
+def used(usage: Any, cost: Any) -> dict[str, Any]:
+    """Return tokens and price of an answer, as fields of its facts. The price is what LiteLLM or DSPy reckoned.
+
+    A price of tokens that cannot be, of a server that miscounts, is not known.
+    """
+    counts, is_sound = read_counts(usage)
+    price = _number(cost)
+    known = is_sound and price is not None and 0 <= price < math.inf
+    return {**vars(counts), "cost": price if known else None}
+
+
 def _native(record: Mapping[str, Any]) -> AnswerFacts:
     responses = record.get("responses") or []
     raw = record.get("raw")
     if not responses and raw is not None:
         return _provider(raw, cost=record.get("cost"))
-    usage = record.get("usage") or {}
     reasons = {response.get("finish_reason") for response in responses}
     return AnswerFacts(
         requests=max(len(responses), 1),
-        prompt_tokens=_count(usage, "prompt_tokens", "input_tokens"),
-        completion_tokens=_count(usage, "completion_tokens", "output_tokens"),
-        cost=_number(record.get("cost")),
+        **used(record.get("usage"), record.get("cost")),
         response_ids=_ids(response.get("id") for response in responses),
         empty=not any(_has_content(output) for output in record.get("outputs") or []),
         refused="content_filter" in reasons,
@@ -109,16 +126,13 @@ def _native(record: Mapping[str, Any]) -> AnswerFacts:
 
 
 def _provider(response: Any, cost: Any = None) -> AnswerFacts:
-    usage = _field(response, "usage") or {}
     hidden = getattr(response, "_hidden_params", None) or {}
     choices = _field(response, "choices") or []
     output = _field(response, "output") or []
     reasons = {_field(choice, "finish_reason") for choice in choices}
     incomplete = _field(_field(response, "incomplete_details"), "reason")
     return AnswerFacts(
-        prompt_tokens=_count(usage, "prompt_tokens", "input_tokens"),
-        completion_tokens=_count(usage, "completion_tokens", "output_tokens"),
-        cost=_number(hidden.get("response_cost") if cost is None else cost),
+        **used(_field(response, "usage"), hidden.get("response_cost") if cost is None else cost),
         response_ids=_ids([_field(response, "id")]),
         empty=not (any(map(_choice_has_content, choices)) or any(map(_item_has_content, output))),
         refused="content_filter" in reasons or incomplete == "content_filter",
@@ -192,12 +206,9 @@ def _field(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
 
 
-def _count(usage: Any, *names: str) -> int | None:
-    for name in names:
-        value = _field(usage, name)
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-    return None
+def _count(counts: Any, name: str) -> int | None:
+    value = _field(counts, name)
+    return value if type(value) is int else None
 
 
 def _number(value: Any) -> float | None:

@@ -66,6 +66,9 @@ class Origin:
         requests: How many responses of the provider it is made of.
         prompt_tokens: Tokens read, or None where the provider did not say.
         completion_tokens: Tokens written, or None.
+        cached_tokens: Those of the read ones that the provider had in its own cache, or None.
+        cache_creation_tokens: Those of the read ones that it wrote to its cache, or None.
+        reasoning_tokens: Those of the written ones that were its reasoning, or None.
         cost: US dollars, or None where the price is not known.
         response_ids: The provider's ids of the responses.
         truncated: Whether an answer was cut at the token limit.
@@ -90,6 +93,9 @@ class Origin:
     requests: int = 1
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    cache_creation_tokens: int | None = None
+    reasoning_tokens: int | None = None
     cost: float | None = None
     response_ids: tuple[str, ...] = ()
     truncated: bool = False

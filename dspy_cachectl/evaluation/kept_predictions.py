@@ -17,6 +17,7 @@ from dspy_cachectl.calls.call import Call
 from dspy_cachectl.calls.dspys_choice import keeps_off_disk
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import phase_here
+from dspy_cachectl.entries.token_counts import NAMES
 from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError
 from dspy_cachectl.evaluation.scoring import Scored
@@ -27,8 +28,8 @@ from dspy_cachectl.predictions.library import Library
 from dspy_cachectl.predictions.outputs import output_of, restore
 from dspy_cachectl.predictions.rows import Failure, PredictionRow, Score, readable
 from dspy_cachectl.predictions.session import Session
-from dspy_cachectl.reports.measurement import DrawResult
 from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.reports.results import DrawResult
 
 Predictions = bool | str | os.PathLike[str] | Library
 
@@ -57,13 +58,17 @@ class AnswerCost:
         if call.answered.origin is not None and call.answered.origin.created:
             self.created.append(call.answered.origin.created)
 
+    def tokens(self) -> dict[str, int]:
+        """Return the tokens that it is made of, whoever paid for them."""
+        made = vars(self.tally)
+        return {name: made[f"{name}_spent"] + made[f"{name}_saved"] for name in NAMES}
+
     def facts(self) -> dict[str, Any]:
         """Return what it is made of, spent and saved, as fields of a kept prediction."""
         tally = self.tally
         return {
             "draws": tuple(self.draws),
-            "prompt_tokens": tally.prompt_tokens_spent + tally.prompt_tokens_saved,
-            "completion_tokens": tally.completion_tokens_spent + tally.completion_tokens_saved,
+            **self.tokens(),
             "cost": tally.cost_spent + tally.cost_saved,
             "seconds": tally.seconds_spent + tally.seconds_saved,
             "troubles": self.troubles,
@@ -121,8 +126,7 @@ class KeptPredictions:
         saved = Tally(
             calls=len(row.draws),
             loaded=len(row.draws),
-            prompt_tokens_saved=row.prompt_tokens or 0,
-            completion_tokens_saved=row.completion_tokens or 0,
+            **{f"{name}_saved": getattr(row, name) or 0 for name in NAMES},
             cost_saved=row.cost or 0.0,
             seconds_saved=row.seconds or 0.0,
         )
@@ -135,6 +139,9 @@ class KeptPredictions:
             output=output_hash(prediction),
             loaded=True,
             tokens=saved.tokens_saved,
+            cached_tokens=row.cached_tokens or 0,
+            cache_creation_tokens=row.cache_creation_tokens or 0,
+            reasoning_tokens=row.reasoning_tokens or 0,
             cost=row.cost or 0.0,
             seconds=row.seconds or 0.0,
             oldest=row.created,

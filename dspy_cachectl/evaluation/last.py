@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dspy_cachectl.context.process import logger, state
-from dspy_cachectl.reports.measurement import QuestionResult
 from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.reports.results import QuestionResult
 
 ReportOf = Callable[[tuple[QuestionResult, ...], int], EvalReport]
 """Makes a report of results, given how many answers it lacks."""

@@ -38,9 +38,10 @@ from dspy_cachectl.fingerprints.programs import program_fingerprint
 from dspy_cachectl.fingerprints.provenance import provenance_of
 from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.predictions.keys import SnapshotKey
-from dspy_cachectl.reports.measurement import DrawResult, Provenance, QuestionResult
+from dspy_cachectl.reports.measurement import Provenance
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.reports.results import DrawResult, QuestionResult
 from dspy_cachectl.reports.texts import cut, plural
 
 logger = logger_for(__name__)
@@ -271,13 +272,16 @@ class _Evaluation:
         return prediction, self._result(made, output_hash(prediction))
 
     def _result(self, made: AnswerCost, output: str) -> DrawResult:
-        tally = made.tally
+        tally, tokens = made.tally, made.tokens()
         return DrawResult(
             score=self.failure_score,
             draw="+".join(sorted(made.draws)),
             output=output,
             requests=tally.requests,
             tokens=tally.tokens_spent + tally.tokens_saved,
+            cached_tokens=tokens["cached_tokens"],
+            cache_creation_tokens=tokens["cache_creation_tokens"],
+            reasoning_tokens=tokens["reasoning_tokens"],
             cost=tally.cost_spent + tally.cost_saved,
             seconds=tally.seconds_spent + tally.seconds_saved,
             oldest=min(made.created, default=None),

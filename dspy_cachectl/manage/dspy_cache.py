@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dspy_cachectl.boundary.reading import read_file
-from dspy_cachectl.entries import answers, draws, records
+from dspy_cachectl.entries import answers, draws, records, token_counts
 from dspy_cachectl.entries.values import TAG, check
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError
 from dspy_cachectl.manage.exchange import DAMAGED, Imported, LeftOutError, put_known
@@ -116,8 +116,7 @@ def _import_row(
         endpoint=endpoint,
         created=stored if isinstance(stored, float) else 0.0,
         requests=facts.requests,
-        prompt_tokens=facts.prompt_tokens,
-        completion_tokens=facts.completion_tokens,
+        **{name: getattr(facts, name) for name in token_counts.NAMES},
         cost=cost if isinstance(cost, float) else None,
         response_ids=facts.response_ids,
         truncated=facts.truncated,

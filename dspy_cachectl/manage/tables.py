@@ -22,6 +22,9 @@ _PLAIN = (
     "cost",
     "prompt_tokens",
     "completion_tokens",
+    "cached_tokens",
+    "cache_creation_tokens",
+    "reasoning_tokens",
     "seconds",
     "created",
 )

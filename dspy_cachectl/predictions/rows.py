@@ -28,6 +28,9 @@ _KINDS: dict[str, Any] = {
     "cost": _NUMBER,
     "prompt_tokens": _COUNT,
     "completion_tokens": _COUNT,
+    "cached_tokens": _COUNT,
+    "cache_creation_tokens": _COUNT,
+    "reasoning_tokens": _COUNT,
     "seconds": _NUMBER,
 }
 COUNTS = range(2**31)
@@ -85,6 +88,9 @@ class PredictionRow:
         cost: US dollars, or None where the price is not known.
         prompt_tokens: Tokens read, or None.
         completion_tokens: Tokens written, or None.
+        cached_tokens: Those of the read ones that the provider had in its own cache, or None.
+        cache_creation_tokens: Those of the read ones that it wrote to its cache, or None.
+        reasoning_tokens: Those of the written ones that were its reasoning, or None.
         seconds: How long the program took, or None.
         error: Why there is no output, or None.
         created: When the answer was drawn, in Unix seconds; 0 for now.
@@ -102,6 +108,9 @@ class PredictionRow:
     cost: float | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    cache_creation_tokens: int | None = None
+    reasoning_tokens: int | None = None
     seconds: float | None = None
     error: Failure | None = None
     created: float = 0.0

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dspy_cachectl.accounting.ledger import NOTABLE, in_words
+from dspy_cachectl.entries import token_counts
 from dspy_cachectl.entries.model_names import is_same_name
-from dspy_cachectl.reports.measurement import AskedModel, DrawResult, Measurement, Provenance
+from dspy_cachectl.reports.measurement import AskedModel, Measurement, Provenance
+from dspy_cachectl.reports.results import DrawResult
 from dspy_cachectl.reports.sheets import Cell, Sheet, facts, notes, sheet
 from dspy_cachectl.reports.texts import (
     MISSING,
@@ -149,7 +151,10 @@ def _provenance_rows(report: Measurement) -> tuple[tuple[str, str], ...]:
     made, draws = report.provenance, report.draws
     tokens, cost = sum(draw.tokens for draw in draws), math.fsum(draw.cost for draw in draws)
     seconds = math.fsum(draw.seconds for draw in draws)
-    made_of = f"{plural(tokens, 'token')}, {money(cost)}, {duration(seconds)} of the provider"
+    apart = token_counts.parts(*(sum(getattr(draw, name) for draw in draws) for name in token_counts.PARTS))
+    made_of = (
+        f"{plural(tokens, 'token')}{f' ({apart})' if apart else ''}, {money(cost)}, {duration(seconds)} of the provider"
+    )
     return (
         ("run", f"{made.run_id or 'none'} (phase {made.phase}, policy {made.policy})"),
         ("model", model_text(made)),
@@ -229,7 +234,7 @@ def _money_row(counters: Mapping[str, Any], kind: str) -> str:
     if not counters:
         return MISSING
     said = [
-        plural(counters.get(f"tokens_{kind}", 0), "token"),
+        token_counts.in_words(counters, f"_{kind}"),
         money(counters.get(f"cost_{kind}", 0.0)),
         f"{duration(counters.get(f'seconds_{kind}', 0.0))} of the provider",
     ]

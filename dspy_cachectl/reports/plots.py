@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from dspy_cachectl.boundary.shown import harmless
 from dspy_cachectl.boundary.writing import write_output
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError
-from dspy_cachectl.reports.measurement import Measurement, QuestionResult
+from dspy_cachectl.reports.measurement import Measurement
+from dspy_cachectl.reports.results import QuestionResult
 from dspy_cachectl.reports.texts import cut, distinct_text, ends_text, level_text, plural, score_text
 
 if TYPE_CHECKING:

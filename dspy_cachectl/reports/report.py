@@ -18,13 +18,14 @@ from dspy_cachectl.predictions.rows import PredictionRow, decode
 from dspy_cachectl.predictions.snapshot import open_snapshot
 from dspy_cachectl.reports.comparison import Comparison, compare_two
 from dspy_cachectl.reports.describe import report_sheet
-from dspy_cachectl.reports.measurement import AskedModel, DrawResult, Measurement, Provenance, QuestionResult
+from dspy_cachectl.reports.measurement import AskedModel, Measurement, Provenance
 from dspy_cachectl.reports.plots import plot_report
 from dspy_cachectl.reports.render import Shown
+from dspy_cachectl.reports.results import DrawResult, QuestionResult
 from dspy_cachectl.reports.sheets import Sheet
 from dspy_cachectl.reports.texts import ends_text, level_text, number, places
 
-REPORT_VERSION = 2
+REPORT_VERSION = 3
 
 
 @dataclass(frozen=True)

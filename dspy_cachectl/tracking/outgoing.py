@@ -13,6 +13,7 @@ import orjson
 
 from dspy_cachectl._version import __version__
 from dspy_cachectl.accounting.ledger import FIELDS
+from dspy_cachectl.entries.token_counts import NAMES
 from dspy_cachectl.tracking.record import Model, Point
 
 if TYPE_CHECKING:
@@ -45,9 +46,7 @@ _LEDGER = ("phase", "role", "model", *_COUNTERS)
 """The columns of the table with a row for each phase, role and model."""
 
 _COSTS = {"unpriced"} | {
-    f"{what}_{how}"
-    for what in ("cost", "prompt_tokens", "completion_tokens", "tokens", "seconds")
-    for how in ("spent", "saved")
+    f"{what}_{how}" for what in ("cost", *NAMES, "tokens", "seconds") for how in ("spent", "saved")
 }
 """The counters that are logged as costs; the others tell of the cache."""
 

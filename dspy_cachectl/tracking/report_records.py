@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.boundary.shown import logger_for
+from dspy_cachectl.entries.token_counts import PARTS
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError
 from dspy_cachectl.reports.troubles import totals
 from dspy_cachectl.tracking.outgoing import (
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 logger = logger_for(__name__)
 
-_DRAWN = ("draw", "output", "loaded", "requests", "tokens", "cost", "seconds", "oldest", "newest")
+_DRAWN = ("draw", "output", "loaded", "requests", "tokens", *PARTS, "cost", "seconds", "oldest", "newest")
 _ROW = ("question", "preview", "cluster", "repeat", "score", "failed", *_DRAWN)
 """The columns of the table with a row a draw."""
 _TROUBLE = ("predictor", "kind", "count", "questions", "where")

@@ -104,7 +104,7 @@ class Endpoint:
         return self._control("counts")
 
     def log(self) -> list[dict[str, Any]]:
-        """The requests, oldest first: `path`, `query`, `headers`, `body`, `prompt`, `fault`, and `k`, their draw."""
+        """The requests in order: `path`, `query`, `headers`, `body`, `prompt`, `fault`, `k` (their draw), `usage`."""
         return self._control("log")
 
     def reset(self) -> None:

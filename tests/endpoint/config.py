@@ -25,6 +25,7 @@ class Config:
         call_tools: Answer a request that offers tools with a tool call, until a tool has replied.
         react_steps: Tools that a ReAct program calls before it finishes.
         dimensions: Length of an embedding, where the request names none.
+        usage: Prompt substring -> what the usage of a matching prompt says over what is counted; null is none at all.
     """
 
     seed: int = 0
@@ -41,6 +42,7 @@ class Config:
     call_tools: bool = False
     react_steps: int = 1
     dimensions: int = 16
+    usage: dict[str, Any] = field(default_factory=dict)
 
     def changed(self, options: dict[str, Any]) -> Config:
         """This configuration with `options` over it; a name that does not exist is a ValueError."""

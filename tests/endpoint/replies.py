@@ -13,16 +13,17 @@ from typing import Any
 import orjson
 
 from .answers import Answer
+from .config import Config
 from .question import Question
 
 _PIECE = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+")
 _DONE = b"data: [DONE]\n\n"
 
 
-def body(question: Question, answers: list[Answer], identity: str) -> dict[str, Any]:
-    """The whole answer to a request that does not stream."""
+def body(question: Question, answers: list[Answer], identity: str, used: Any) -> dict[str, Any]:
+    """The whole answer to a request that does not stream; `used` is its usage."""
     if question.api == "responses":
-        return _response(question, answers, identity)
+        return _response(question, answers, identity, used)
     chat = question.api == "chat"
     return {
         "id": identity,
@@ -30,14 +31,14 @@ def body(question: Question, answers: list[Answer], identity: str) -> dict[str, 
         "created": int(time.time()),
         "model": question.answered_by or question.model,
         "choices": [_choice(answer, at, chat=chat) for at, answer in enumerate(answers)],
-        "usage": usage(question, answers),
+        "usage": used,
     }
 
 
-def stream(question: Question, answers: list[Answer], identity: str) -> list[bytes]:
+def stream(question: Question, answers: list[Answer], identity: str, used: Any) -> list[bytes]:
     """The server-sent events of a request that streams, one piece each."""
     if question.api == "responses":
-        return _response_events(question, answers, identity)
+        return _response_events(question, answers, identity, used)
     chat = question.api == "chat"
     base = {
         "id": identity,
@@ -53,12 +54,26 @@ def stream(question: Question, answers: list[Answer], identity: str) -> list[byt
         last = {"delta": {}} if chat else {"text": ""}
         pieces.append({**base, "choices": [{"index": at, **last, "finish_reason": answer.finish_reason}]})
     if (question.body.get("stream_options") or {}).get("include_usage"):
-        pieces.append({**base, "choices": [], "usage": usage(question, answers)})
+        pieces.append({**base, "choices": [], "usage": used})
     return [b"data: %b\n\n" % orjson.dumps(piece) for piece in pieces] + [_DONE]
 
 
-def usage(question: Question, answers: list[Answer]) -> dict[str, Any]:
-    """Tokens, counted as words; the Responses API has its own names for them."""
+def usage(question: Question, answers: list[Answer], config: Config) -> Any:
+    """Tokens, counted as words, and over them what is configured; the Responses API has its own names for them."""
+    said = [given for part, given in config.usage.items() if part in question.searched]
+    counted = _counted(question, answers)
+    for given in said:
+        counted = _over(counted, given)
+    return counted
+
+
+def _over(counted: Any, given: Any) -> Any:
+    if not isinstance(given, dict) or not isinstance(counted, dict):
+        return given
+    return {**counted, **{name: _over(counted.get(name), value) for name, value in given.items()}}
+
+
+def _counted(question: Question, answers: list[Answer]) -> dict[str, Any]:
     sent, received = question.words(), sum(answer.words() for answer in answers)
     if question.api == "responses":
         return {
@@ -148,7 +163,7 @@ def _item(answer: Answer, identity: str, at: int) -> dict[str, Any]:
     }
 
 
-def _response(question: Question, answers: list[Answer], identity: str) -> dict[str, Any]:
+def _response(question: Question, answers: list[Answer], identity: str, used: Any) -> dict[str, Any]:
     reasons = {"length": "max_output_tokens", "content_filter": "content_filter"}
     cut = next((reasons[answer.finish_reason] for answer in answers if answer.finish_reason in reasons), None)
     return {
@@ -167,12 +182,12 @@ def _response(question: Question, answers: list[Answer], identity: str) -> dict[
         "tool_choice": question.body.get("tool_choice") or "auto",
         "tools": question.body.get("tools") or [],
         "top_p": question.body.get("top_p"),
-        "usage": usage(question, answers),
+        "usage": used,
     }
 
 
-def _response_events(question: Question, answers: list[Answer], identity: str) -> list[bytes]:
-    whole = _response(question, answers, identity)
+def _response_events(question: Question, answers: list[Answer], identity: str, used: Any) -> list[bytes]:
+    whole = _response(question, answers, identity, used)
     opened = {**whole, "status": "in_progress", "output": [], "usage": None, "incomplete_details": None}
     events: list[dict[str, Any]] = [
         {"type": "response.created", "response": opened},

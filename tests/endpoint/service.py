@@ -169,9 +169,10 @@ class Service:
         answers = [draw(question, first + at, self.config) for at in range(question.n)]
         answers = _spoiled(answers, fault)
         identity = self._identity(question)
+        used = self.log[-1]["usage"] = replies.usage(question, answers, self.config)
         if question.stream:
-            return replies.stream(question, answers, identity)
-        return orjson.dumps(replies.body(question, answers, identity))
+            return replies.stream(question, answers, identity, used)
+        return orjson.dumps(replies.body(question, answers, identity, used))
 
     def _identity(self, question: Question) -> str:
         number = next(self._identities)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dspy_cachectl.reports.measurement import DrawResult, Provenance, QuestionResult
+from dspy_cachectl.reports.measurement import Provenance
 from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.reports.results import DrawResult, QuestionResult
 
 BOUGHT = 1_760_000_000.0
 """When the first draw was bought: 2025-10-09 08:53:20 UTC."""

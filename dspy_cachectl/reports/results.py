@@ -1,0 +1,79 @@
+"""The answers of an evaluation, question by question, as a report holds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dspy_cachectl.accounting.troubles import Trouble
+from dspy_cachectl.boundary.secrets import scrub, told_apart
+
+
+@dataclass(frozen=True, slots=True)
+class DrawResult:
+    """One answer to one question. Built without secrets: a report says the same on a screen and in a file.
+
+    Attributes:
+        score: What the metric gave; the failure score where it or the program failed.
+        failed: Why it failed, or None.
+        draw: What identifies the LM's answers behind it. Two results with one draw are one draw.
+        output: A hash of what the program answered.
+        loaded: Whether it was loaded from the kept predictions.
+        requests: Responses bought for it when it was made.
+        tokens: Tokens it is made of, whoever paid for them.
+        cached_tokens: Those that the provider read from its own cache; likewise `cache_creation_tokens`, which it wrote
+            to it, and `reasoning_tokens`, which were its reasoning.
+        cost: US dollars it is made of.
+        seconds: Seconds of the provider it is made of.
+        oldest: When its oldest LM answer was bought, in Unix seconds, or None.
+        newest: When its newest was.
+        troubles: What went wrong around its calls, by predictor.
+    """
+
+    score: float
+    failed: str | None = None
+    draw: str = ""
+    output: str = ""
+    loaded: bool = False
+    requests: int = 0
+    tokens: int = 0
+    cached_tokens: int = 0
+    cache_creation_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: float = 0.0
+    seconds: float = 0.0
+    oldest: float | None = None
+    newest: float | None = None
+    troubles: tuple[Trouble, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.failed is not None:
+            object.__setattr__(self, "failed", scrub(self.failed))
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionResult:
+    """One question of the data set. Built without secrets, too.
+
+    Attributes:
+        question: What identifies it: a hash of its inputs, and its number among equals.
+        preview: The beginning of its inputs, for people.
+        draws: Its answers, one a repeat.
+        cluster: The cluster that it belongs to, as text, or None.
+        labels: A hash of what its example says beside its inputs; empty where that is not known.
+    """
+
+    question: str
+    preview: str
+    draws: tuple[DrawResult, ...]
+    cluster: str | None = None
+    labels: str = ""
+
+    @property
+    def asked(self) -> str:
+        """The hash of its inputs: the same for equal questions."""
+        return self.question.partition("#")[0]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "preview", scrub(self.preview))
+        if self.cluster is not None:
+            object.__setattr__(self, "cluster", told_apart(self.cluster))
