@@ -67,6 +67,20 @@ def raising_in_a_loop() -> str:
     return str(asyncio.run(Awaited().acall(question="How?")))
 
 
+def raising_asyncified() -> str:
+    """Await a module that raises in a thread that DSPy carries its settings into."""
+    return str(asyncio.run(dspy.asyncify(Divides())(question="How?")))
+
+
+def raising_while_it_streams() -> str:
+    """Read a stream of a module that raises."""
+
+    async def read() -> list[Any]:
+        return [chunk async for chunk in dspy.streamify(Divides())(question="How?")]
+
+    return str(asyncio.run(read()))
+
+
 def telling_its_traceback() -> str:
     """Make an observation of a traceback, with what it came from."""
     try:
@@ -108,6 +122,8 @@ TOOLS = [
     raising_in_an_evaluation,
     raising_in_parallel,
     raising_in_a_loop,
+    raising_asyncified,
+    raising_while_it_streams,
     telling_its_traceback,
     telling_its_stack,
 ]
