@@ -12,7 +12,7 @@ POWER = 0.8
 """The power for which differences are called detectable: a true one is found four times in five."""
 
 # Below it t has no tails that a plan can rest on (and scipy's inverse of the noncentral t does not come back).
-_FEWEST_DEGREES = 1.0
+_FEWEST_DEGREES = 1.0 - 1e-9
 
 
 def detectable_multiple(*, degrees: float = math.inf, level: float = 0.95, power: float = POWER) -> float:
@@ -117,17 +117,20 @@ def questions_needed(ratio: float, *, per_degree: float = 1.0, level: float = 0.
     Returns:
         The number of questions in all, at least 2.
     """
-    n = max(2, math.ceil(detectable_multiple(level=level, power=power) ** 2 * ratio))
+    # As many as were needed if the spread were known: it takes no fewer.
+    enough = max(2, math.ceil(detectable_multiple(level=level, power=power) ** 2 * ratio))
+    too_few = enough - 1
 
     def is_enough(n: int) -> bool:
         multiple = detectable_multiple(degrees=n / per_degree - 1.0, level=level, power=power)
         return multiple**2 * ratio <= n
 
-    while not is_enough(n):
-        n += max(1, n // 100)
-    while n > 2 and is_enough(n - 1):
-        n -= 1
-    return n
+    while not is_enough(enough):
+        too_few, enough = enough, 2 * enough
+    while enough - too_few > 1:
+        between = (too_few + enough) // 2
+        too_few, enough = (too_few, between) if is_enough(between) else (between, enough)
+    return enough
 
 
 def repeats_needed(n: int, *, limit_error: float, within: float, target_error: float) -> int | None:

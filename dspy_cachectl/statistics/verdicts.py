@@ -116,13 +116,17 @@ class PairedComparison:
     @property
     def minimal_detectable_effect(self) -> float:
         """The smallest true difference that so many questions find with a probability of `POWER`."""
-        return self.detectable_multiple * self.planning_error
+        return self._detectable(self.planning_error)
 
     @property
     def minimal_detectable_range(self) -> tuple[float, float]:
         """Between which it lies: the standard error that it rests on is itself an estimate."""
         low, high = self.planning_range
-        return self.detectable_multiple * low, self.detectable_multiple * high
+        return self._detectable(low), self._detectable(high)
+
+    def _detectable(self, error: float) -> float:
+        # With one question or cluster nothing is found, however equal its scores are.
+        return self.detectable_multiple * error if math.isfinite(self.detectable_multiple) else math.inf
 
     @property
     def verdict(self) -> Verdict:
