@@ -13,6 +13,7 @@ import pytest
 from dspy_cachectl.entries import records
 from dspy_cachectl.manage.entries import list_entries
 from dspy_cachectl.manage.selection import Selection
+from dspy_cachectl.reports.texts import size
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
 from dspy_cachectl.stores.listing import Order, Rows, read_entries, row_numbers
@@ -114,8 +115,8 @@ def test_a_table_for_people(full: Path) -> None:
     titles = ["key", "age", "kind", "model", "phase", "role", "run", "size", "served", "prompt"]
     assert titles in lines
     rows = [line for line in lines if line and line[0].endswith("fff")]
-    size = f"{len(DiskStore(full).get(key_of(4)) or b'')} bytes".split()
-    facts = ["lm", "openai/mini", "eval", "-", "run-2", *size, "0", "question", "4"]
+    length = size(len(DiskStore(full).get(key_of(4)) or b""))
+    facts = ["lm", "openai/mini", "eval", "-", "run-2", *length.split(), "0", "question", "4"]
     assert [key_of(4)[:12], "60m", *facts] == rows[0]
     assert 2 == len(rows)
 
