@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -33,7 +34,7 @@ class AskedModels:
             is_other=is_by_another(asked.model, origin),
         )
         self._calls[how] += 1
-        self._seeds.add((asked.request or {}).get("seed"))
+        self._seeds.add(_seed_in(asked.request or {}))
 
     def facts(self) -> dict[str, Any]:
         """Return what is known, as fields of a report's provenance; nothing where no call was answered."""
@@ -43,3 +44,9 @@ class AskedModels:
         names = dict.fromkeys(one.model for one in models)
         seeds = tuple(sorted(self._seeds - {None}, key=str))
         return {"model": " + ".join(names), "models": models, "seeds": seeds}
+
+
+def _seed_in(request: Any) -> Any:
+    """Return the seed that a provider is sent: an option, or a part of the body that is given as it is."""
+    body = request.get("extra_body")
+    return request.get("seed", body.get("seed") if isinstance(body, Mapping) else None)

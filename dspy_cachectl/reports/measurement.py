@@ -202,13 +202,16 @@ class Measurement:
         """How many of the repeats are draws of their own, of this question and of all."""
         rows = [self._distinct(question.draws) for question in self.questions]
         made, draws = self.provenance, self.draws
-        made_calls = bool(made.counters.get("calls") or made.counters.get("stray"))
+        strayed = bool(made.counters.get("stray"))
+        made_calls = strayed or bool(made.counters.get("calls"))
         temperatures = [one.temperature for one in made.models] or [made.temperature]
         return Doubts(
             self._told_apart,
             draws=[draw.draw for draw in draws],
             rows=[[draw.draw for draw in row if draw.draw] for row in rows],
-            unseen=sum(not draw.draw and draw.failed is None for draw in draws) if made_calls else 0,
+            unseen=sum((strayed or not draw.draw) and draw.failed is None and not draw.loaded for draw in draws)
+            if made_calls
+            else 0,
             seeds=made.seeds,
             varies=any(one is None or one > 0 for one in temperatures),
         ).counted([[draw.output for draw in row] for row in rows])

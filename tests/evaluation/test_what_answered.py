@@ -50,7 +50,8 @@ def test_the_models_are_those_that_answered(endpoint: Endpoint, lm: MakeLM, prog
     assert "0.1" not in str(report).split("temperature")[1].splitlines()[0]
 
 
-def test_calls_out_of_sight_claim_nothing(endpoint: Endpoint, lm: MakeLM, program: dspy.Module) -> None:
+@pytest.mark.parametrize("in_sight", [False, True])
+def test_calls_out_of_sight_claim_nothing(endpoint: Endpoint, lm: MakeLM, program: dspy.Module, in_sight: bool) -> None:
     """A program that asks in a bare thread pool: how many of the draws are distinct is unknown, and said first."""
     pool = ThreadPoolExecutor(2)
 
@@ -58,7 +59,9 @@ def test_calls_out_of_sight_claim_nothing(endpoint: Endpoint, lm: MakeLM, progra
         """Asks where no phase is seen."""
 
         def forward(self, question: str) -> Any:
-            """Answer from another thread."""
+            """Answer from another thread, after a call of its own that is seen, or none."""
+            if in_sight:
+                lm("openai/m")(f"{question} again")
             return pool.submit(lambda: dspy.Prediction(answer=lm("openai/m")(question)[0])).result()
 
     report = run(Hidden(), questions(4), metric=always, repeats=3, predictions=False)
@@ -72,10 +75,13 @@ def test_calls_out_of_sight_claim_nothing(endpoint: Endpoint, lm: MakeLM, progra
     assert "pass@3 –" in str(report)
 
 
+@pytest.mark.parametrize("options", [{"seed": 42}, {"extra_body": {"seed": 42}}], ids=["option", "body"])
 @pytest.mark.parametrize("repeats", [1, 3])
-def test_a_seed_is_named(endpoint: Endpoint, lm: MakeLM, program: dspy.Module, repeats: int) -> None:
+def test_a_seed_is_named(
+    endpoint: Endpoint, lm: MakeLM, program: dspy.Module, repeats: int, options: dict[str, Any]
+) -> None:
     """Repeats with a seed may be one draw each: the report names the seed, and claims no number of distinct draws."""
-    dspy.configure(lm=lm(seed=42))
+    dspy.configure(lm=lm(**options))
     report = run(program, questions(4), repeats=repeats, predictions=False)
     assert report.provenance.seeds == (42,)
     assert (report.distinct.distinct is None) is (repeats > 1)
