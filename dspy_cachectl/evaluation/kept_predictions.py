@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dspy
 
+from dspy_cachectl.accounting.asked import AskedModel
 from dspy_cachectl.accounting.ledger import Tally
 from dspy_cachectl.accounting.troubles import Trouble
 from dspy_cachectl.calls.account import count_elsewhere
@@ -20,6 +22,7 @@ from dspy_cachectl.context.ruling import phase_here
 from dspy_cachectl.entries.token_counts import NAMES
 from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError
+from dspy_cachectl.evaluation.asked_models import counted
 from dspy_cachectl.evaluation.scoring import Scored
 from dspy_cachectl.fingerprints.canonical import UnstableError, text
 from dspy_cachectl.fingerprints.data import Question
@@ -43,16 +46,20 @@ class AnswerCost:
         tally: What happened to the calls.
         created: When each of the LM's answers was bought, in Unix seconds, where that is known.
         troubles: What went wrong around them, by predictor.
+        models: What answered them, as it was asked, and how often.
     """
 
     draws: list[str] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     created: list[float] = field(default_factory=list)
     troubles: tuple[Trouble, ...] = ()
+    models: Counter[AskedModel] = field(default_factory=Counter)
 
-    def add(self, call: Call) -> None:
-        """Add a call that has ended."""
+    def add(self, call: Call, how: AskedModel | None) -> None:
+        """Add a call that has ended, and what answered it."""
         self.tally.add(call.tally)
+        if how is not None:
+            self.models[how] += 1
         if call.answered.outcome not in {None, "failed", "missed"}:
             self.draws.append(call.draw_id)
         if call.answered.origin is not None and call.answered.origin.created:
@@ -72,6 +79,7 @@ class AnswerCost:
             "cost": tally.cost_spent + tally.cost_saved,
             "seconds": tally.seconds_spent + tally.seconds_saved,
             "troubles": self.troubles,
+            "models": counted(self.models),
         }
 
 
@@ -84,6 +92,9 @@ class KeptPredictions:
         program: The program, for the types of its fields.
         metric: The metric.
         declared: Whether the user said what they depend on that cannot be seen.
+
+    Attributes:
+        asked: The models that answered what was loaded.
     """
 
     def __init__(
@@ -91,6 +102,7 @@ class KeptPredictions:
     ) -> None:
         self._library, self._session, self._program = library, session, program
         self._metric, self._declared = metric, declared
+        self.asked: list[AskedModel] = []
         self._unkept: list[Question] = []
         self._loaded = self._rescored = 0
         self._lock = threading.Lock()
@@ -133,6 +145,7 @@ class KeptPredictions:
         count_elsewhere(saved, phase_here())
         with self._lock:
             self._loaded += 1
+            self.asked += row.models
         return prediction, DrawResult(
             score=0.0,
             draw="+".join(sorted(map(str, row.draws))),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import dspy
 
+from dspy_cachectl.accounting.asked import AskedModel
 from dspy_cachectl.accounting.troubles import Mishap, Trouble
 from dspy_cachectl.calls.call import Call
 from dspy_cachectl.context.ruling import phase_here
-from dspy_cachectl.evaluation.asked_models import AskedModels
+from dspy_cachectl.evaluation.asked_models import asked_model, counted, facts
 from dspy_cachectl.evaluation.kept_predictions import AnswerCost
 from dspy_cachectl.evaluation.predictor_names import PredictorNames
 from dspy_cachectl.stores.base import OTHERS
@@ -38,7 +40,7 @@ class MadeCalls:
     """
 
     def __init__(self, program: Any) -> None:
-        self.asked = AskedModels()
+        self._asked: Counter[AskedModel] = Counter()
         self._names = PredictorNames(program)
         self._made: defaultdict[str, _Made] = defaultdict(_Made)
         self._lock = threading.Lock()
@@ -50,8 +52,10 @@ class MadeCalls:
             return
         with self._lock:
             made = self._made[unit]
-            made.cost.add(call)
-            self.asked.add(call)
+            how = asked_model(call)
+            made.cost.add(call, how)
+            if how is not None:
+                self._asked[how] += 1
             origin = call.answered.origin
             # A call that only the cache sees ends twice: it counts as a call once, and has its answer once.
             if made.unparsed and call.tally.calls and made.unparsed.pop(id(_callers()), None) is not None:
@@ -78,6 +82,11 @@ class MadeCalls:
             made = self._made.pop(unit, None) or _Made()
         made.cost.troubles = tuple(Trouble(name, **counts) for name, counts in sorted(made.mishaps.items()))
         return made.cost
+
+    def models(self, loaded: Iterable[AskedModel]) -> dict[str, Any]:
+        """Return what answered these calls, and those of the answers that were loaded (see `facts`)."""
+        with self._lock:
+            return facts(counted(self._asked), loaded)
 
     def _count(self, made: _Made, what: Mishap) -> None:
         name = self._names.of(_callers())

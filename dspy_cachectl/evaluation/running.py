@@ -365,7 +365,7 @@ def _provenance(
     made_of: dict[str, Any], run: PhaseRun, evaluation: _Evaluation, seconds: float, missing: int
 ) -> Provenance:
     return Provenance(
-        **{**made_of, **evaluation.calls.asked.facts()},  # what answered, and not what is set
+        **{**made_of, **evaluation.calls.models(evaluation.kept.asked)},  # what answered, and not what is set
         **evaluation.kept.provenance(),
         run_id=run.run_id,
         phase=run.name,

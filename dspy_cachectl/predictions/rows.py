@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from dspy_cachectl.accounting.asked import AskedModel
 from dspy_cachectl.accounting.troubles import Mishap, Trouble
 from dspy_cachectl.boundary.reading import holds_too_many
 from dspy_cachectl.boundary.secrets import scrub
@@ -95,6 +96,7 @@ class PredictionRow:
         error: Why there is no output, or None.
         created: When the answer was drawn, in Unix seconds; 0 for now.
         troubles: What went wrong around its calls, by predictor.
+        models: What answered them, and how it was asked.
     """
 
     example_key: str
@@ -115,6 +117,7 @@ class PredictionRow:
     error: Failure | None = None
     created: float = 0.0
     troubles: tuple[Trouble, ...] = ()
+    models: tuple[AskedModel, ...] = ()
 
     @property
     def row_key(self) -> tuple[str, int, int]:
@@ -131,6 +134,7 @@ def encode(row: PredictionRow) -> bytes:
     plain = {**vars(row), "draws": list(row.draws), "scores": {name: vars(score) for name, score in row.scores.items()}}
     plain.pop("output")
     troubles = list(map(asdict, plain.pop("troubles")))
+    models = [one.as_dict() for one in plain.pop("models")]
     made = {} if row.output is None else vars(row.output)
     plain["prediction"] = made.get("fields")
     plain["error"] = None if row.error is None else {"kind": row.error.kind, "message": scrub(row.error.message)}
@@ -139,6 +143,7 @@ def encode(row: PredictionRow) -> bytes:
             **plain,
             **{name: made[name] for name in _BESIDE if made.get(name)},
             **({"troubles": troubles} if troubles else {}),
+            **({"models": models} if models else {}),
         }
     )[0]
     line = _without_secrets(line)
@@ -186,6 +191,7 @@ def decode(line: bytes) -> PredictionRow:
         plain["output"] = None if prediction is None else Output(prediction, **beside)
         plain["error"] = None if error is None else Failure(**error)
         plain["scores"] = {name: Score(**score) for name, score in plain["scores"].items()}
+        plain["models"] = tuple(AskedModel(**one) for one in plain.get("models", ()))
         plain["troubles"] = tuple(Trouble(**trouble) for trouble in plain.get("troubles", ()))
         row = PredictionRow(**{**plain, "draws": tuple(plain["draws"]), "created": float(plain["created"])})
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as problem:
@@ -211,6 +217,7 @@ def _wrong(row: PredictionRow) -> Iterator[str]:
         parts += [("scores", score.label_key, str), ("scores", score.score, (int, float))]
     for trouble in row.troubles:
         parts += [("troubles", getattr(trouble, kind.value), int) for kind in Mishap]
+    yield from ("models" for one in row.models if not one.is_sound)
     yield from (name for name, value, kinds in parts if not _is(value, kinds))
 
 

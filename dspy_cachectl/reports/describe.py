@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dspy_cachectl.accounting.asked import AskedModel
 from dspy_cachectl.accounting.ledger import NOTABLE, in_words
 from dspy_cachectl.entries import token_counts
 from dspy_cachectl.entries.model_names import is_same_name
-from dspy_cachectl.reports.measurement import AskedModel, Measurement, Provenance
+from dspy_cachectl.reports.measurement import Measurement, Provenance
 from dspy_cachectl.reports.results import DrawResult
 from dspy_cachectl.reports.sheets import Cell, Sheet, facts, notes, sheet
 from dspy_cachectl.reports.texts import (

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from dspy_cachectl.accounting.asked import AskedModel
 from dspy_cachectl.entries.draw_tokens import Draws
 from dspy_cachectl.reports.independence import Doubts
 from dspy_cachectl.reports.results import DrawResult, QuestionResult
@@ -25,31 +26,6 @@ from dspy_cachectl.statistics.scores import QuestionScores, ScoreTable
 from dspy_cachectl.statistics.variance import StandardError, VarianceSplit, standard_error, variance_split
 
 _UNTOLD = "Which repeats are draws of their own is not known, nor what more would add: add questions."
-
-
-@dataclass(frozen=True)
-class AskedModel:
-    """A model that answered, and how it was asked.
-
-    Attributes:
-        model: Its name.
-        endpoint: The endpoint's identity, or None for the provider's own.
-        version: The user's name for a version of it, or None.
-        temperature: The temperature that it was sent, or None.
-        lent: Whether the phase lent that.
-        calls: How many calls of the program it answered.
-        answered_by: By which name the answers came, or None where the provider said none.
-        is_other: Whether that is another model than was asked.
-    """
-
-    model: str
-    endpoint: str | None = None
-    version: str | None = None
-    temperature: float | None = None
-    lent: bool = False
-    calls: int = 0
-    answered_by: str | None = None
-    is_other: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,8 +57,8 @@ class Provenance:
         library_limit: How many it may take up.
         missing: How many answers were asked for and are not in the report, since the evaluation was cut short.
         rescored: Loaded answers that the metric judged anew.
-        models: The models that answered the program's calls, as they were asked, the busiest first. Empty where every
-            answer was loaded: then the fields above say what the program is set to.
+        models: The models that answered the program's calls, as they were asked, the busiest first; of loaded answers
+            when they were made. Empty where no call was seen: the fields above say what the program is set to.
         unseen: What program or metric read, in words, that may have changed since the loaded answers were made.
         seeds: The seeds that the program's calls were made with.
         failure_score: What an answer counts for where the program or the metric failed.

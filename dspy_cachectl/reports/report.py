@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dspy_cachectl.accounting.asked import AskedModel
 from dspy_cachectl.accounting.troubles import Trouble
 from dspy_cachectl.boundary.reading import read_json
 from dspy_cachectl.boundary.writing import write_output
@@ -18,7 +19,7 @@ from dspy_cachectl.predictions.rows import PredictionRow, decode
 from dspy_cachectl.predictions.snapshot import open_snapshot
 from dspy_cachectl.reports.comparison import Comparison, compare_two
 from dspy_cachectl.reports.describe import report_sheet
-from dspy_cachectl.reports.measurement import AskedModel, Measurement, Provenance
+from dspy_cachectl.reports.measurement import Measurement, Provenance
 from dspy_cachectl.reports.plots import plot_report
 from dspy_cachectl.reports.render import Shown
 from dspy_cachectl.reports.results import DrawResult, QuestionResult

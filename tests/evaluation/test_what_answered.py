@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import dspy
@@ -48,6 +49,37 @@ def test_the_models_are_those_that_answered(endpoint: Endpoint, lm: MakeLM, prog
     assert "(3 calls)" in str(report)
     assert "nobody" not in str(report)
     assert "0.1" not in str(report).split("temperature")[1].splitlines()[0]
+
+
+def test_loaded_answers_tell_what_answered_them(endpoint: Endpoint, lm: MakeLM, tmp_path: Path) -> None:
+    """Predictors with LMs of their own: a rerun that loads all, or some, names the same models, each with its calls."""
+
+    class Two(dspy.Module):
+        """Two predictors, one LM each."""
+
+        def __init__(self) -> None:
+            self.draft, self.answer = dspy.Predict("question -> draft"), dspy.Predict("question, draft -> answer")
+            self.draft.set_lm(lm("openai/drafts", temperature=0.9, seed=7))
+            self.answer.set_lm(lm("openai/answers"))
+
+        def forward(self, question: str) -> Any:
+            """Answer by a draft."""
+            return self.answer(question=question, draft=self.draft(question=question).draft)
+
+    dspy.configure(lm=lm("openai/nobody", temperature=0.1))
+    first, whole = (run(Two(), questions(3), metric=always, predictions=tmp_path) for _ in range(2))
+    asked = endpoint.requests
+    part = run(Two(), questions(4), metric=always, predictions=tmp_path)
+    assert (6, 2) == (asked, endpoint.requests - asked)
+
+    def models(report: cachectl.EvalReport) -> set[Any]:
+        return {(one.model, one.temperature, one.lent, one.calls) for one in report.provenance.models}
+
+    assert models(first) == models(whole) == {("openai/drafts", 0.9, False, 3), ("openai/answers", 1.0, True, 3)}
+    assert models(part) == {("openai/drafts", 0.9, False, 4), ("openai/answers", 1.0, True, 4)}
+    assert (7,) == first.provenance.seeds == whole.provenance.seeds == part.provenance.seeds
+    assert "openai/nobody" not in str(whole)
+    assert [] == [one for one in first.compare(whole).warnings if "differ:" in one]
 
 
 @pytest.mark.parametrize("in_sight", [False, True])

@@ -1,0 +1,54 @@
+"""A model that answered, and how it was asked: a value that is counted, kept and shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+_TEXT = (str, type(None))
+_KINDS: dict[str, Any] = {
+    "model": str,
+    **dict.fromkeys(("endpoint", "version", "answered_by"), _TEXT),
+    "temperature": (int, float, type(None)),
+    "lent": bool,
+    "calls": int,
+    "is_other": bool,
+    "seed": (int, *_TEXT),
+}
+
+
+@dataclass(frozen=True)
+class AskedModel:
+    """A model that answered, and how it was asked.
+
+    Attributes:
+        model: Its name.
+        endpoint: The endpoint's identity, or None for the provider's own.
+        version: The user's name for a version of it, or None.
+        temperature: The temperature that it was sent, or None.
+        lent: Whether the phase lent that.
+        calls: How many calls of the program it answered.
+        answered_by: By which name the answers came, or None where the provider said none.
+        is_other: Whether that is another model than was asked.
+        seed: The seed that it was sent, or None.
+    """
+
+    model: str
+    endpoint: str | None = None
+    version: str | None = None
+    temperature: float | None = None
+    lent: bool = False
+    calls: int = 0
+    answered_by: str | None = None
+    is_other: bool = False
+    seed: int | str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what of it says something."""
+        return {one.name: value for one in fields(self) if (value := getattr(self, one.name)) != one.default}
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether each part is of the kind that is written."""
+        said = vars(self)
+        return all(isinstance(said[name], kinds) for name, kinds in _KINDS.items()) and self.calls in range(2**31)
