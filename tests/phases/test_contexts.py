@@ -99,7 +99,8 @@ def test_a_dependency_is_a_phase(endpoint: Endpoint, lm: MakeLM, dependency: Cal
     assert len({run.run_id for run in app.state.runs}) == 9
     assert sorted(run.stats.fresh for run in app.state.runs) == [1] * 8 + [2]
     assert all(run.closed and run.stats.stray == 0 for run in app.state.runs)
-    assert sum(count for text, count in endpoint.counts().items() if "Other?" in text) == 1
+    # Of eight: the first of a thread may not wait for the first of a coroutine.
+    assert sum(count for text, count in endpoint.counts().items() if "Other?" in text) in {1, 2}
     assert cachectl.current_phase() is None
     assert cachectl.stats().stray == 0
 
