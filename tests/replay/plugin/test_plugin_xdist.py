@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.replay.plugin.suites import Suite
 from tests.replay.support import left_over
 
@@ -52,6 +54,7 @@ def test_what_workers_record_is_replayed_by_one_process_and_by_workers(suite: Su
         assert 1 == sum(line.startswith("18 calls replayed") for line in replayed.result.outlines)
 
 
+@pytest.mark.exhaustive
 def test_what_one_process_recorded_is_replayed_by_workers(suite: Suite) -> None:
     """And what is missing, or not used, is reported from the workers."""
     suite.write("test_qa.py", TESTS)
