@@ -29,8 +29,8 @@ class Row(NamedTuple):
 class Tally:
     """What happened to some calls.
 
-    Each call that ended is counted in exactly one of fresh, repeated, resumed, reused, coalesced, collapsed, refreshed,
-    replayed, loaded, uncacheable, missed and failed.
+    Each call that ended is counted in exactly one of fresh, repeated, bought_twice, resumed, reused, coalesced,
+    collapsed, refreshed, replayed, loaded, uncacheable, missed and failed.
 
     Attributes:
         calls: Calls of the program to an LM or an embedder.
@@ -38,6 +38,8 @@ class Tally:
         fresh: Calls answered by the provider, under a policy that would have read.
         repeated: Calls answered by the provider with what another draw, in this process or in the store, had from it
             before: something on the way to it caches by itself.
+        bought_twice: Calls answered by the provider while an equal one, in another process or thread, was: they are
+            given what that one has stored.
         resumed: Calls served from this run's own stored draws.
         reused: Calls served from the store, outside a run.
         coalesced: Calls that joined an identical call in flight.
@@ -80,6 +82,7 @@ class Tally:
     requests: int = 0
     fresh: int = 0
     repeated: int = 0
+    bought_twice: int = 0
     resumed: int = 0
     reused: int = 0
     coalesced: int = 0
@@ -132,7 +135,7 @@ class Tally:
     @property
     def draws(self) -> int:
         """Distinct draws: those bought and those resumed, without the ones the provider had given before."""
-        return self.fresh + self.repeated + self.resumed - self.not_distinct
+        return self.fresh + self.repeated + self.bought_twice + self.resumed - self.not_distinct
 
     @property
     def tokens_spent(self) -> int:
@@ -156,6 +159,7 @@ _COUNTERS = frozenset(FIELDS)
 NOTABLE = (
     "fresh",
     "repeated",
+    "bought_twice",
     "resumed",
     "reused",
     "coalesced",

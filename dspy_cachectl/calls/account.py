@@ -88,6 +88,7 @@ def _add_answer(call: Call) -> None:
     if origin is None:
         return
     say_who_answered(call, origin)
+    origin = call.answered.paid or origin
     if outcome in SERVED:
         _add_tokens(tally, origin, _SAVED)
         tally.cost_saved += origin.cost or 0.0

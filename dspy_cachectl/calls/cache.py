@@ -33,6 +33,7 @@ from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, FormatVersionError, StoreError
 from dspy_cachectl.policy import Kind
 from dspy_cachectl.stores import DSPY_KIND, Label, Store, dspy_key
+from dspy_cachectl.stores.base import Put
 from dspy_cachectl.stores.tiers import Doing, Into, Tiers
 
 
@@ -103,6 +104,8 @@ class ManagedCache(Cache):  # type: ignore[misc]
             if call.asked.kind is not Kind.LM:
                 call.tally = Tally()  # it was counted when it asked; this counts how it was answered
             self._keep(call, value, "all" if enable_memory_cache else "disk")
+            if isinstance(value, list) and isinstance(call.answered.instead, list):
+                value[:] = call.answered.instead  # vectors: what DSPy hands over is this very list
         except Exception as error:  # noqa: BLE001 - a paid answer reaches its caller whatever happens here
             self._count_fault("write", call)
             state.say_once(
@@ -191,6 +194,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
         data = self._entry(call, key) if call.found_bytes is None else call.found_bytes
         if data is None:
             return None, NEVER_STORED
+        call.turned_down = data
         try:
             entry = records.decode(data)
         except (CorruptEntryError, FormatVersionError) as error:
@@ -291,25 +295,52 @@ class ManagedCache(Cache):  # type: ignore[misc]
                 known.note_unstored(call, self.tiers)
                 return
             into = "memory"
-        self._store(call, filed, data, "memory" if call.is_newer_stored else into)
-        if call.answered.origin != origin:  # whoever is served it later is told as well
-            self._store(
-                call, filed, _encoded(call, value, filed), "memory" if call.is_newer_stored else into, again=True
-            )
+        into = "memory" if call.is_newer_stored else into
+        self._store(call, filed, data, into)
+        if call.answered.paid is None and call.answered.origin != origin:
+            # Whoever is served it later is told as well.
+            self._put(call, filed, _encoded(call, value, filed), into, only_first=False)
 
-    def _store(self, call: Call, filed: Asked, data: bytes, into: Into, *, again: bool = False) -> None:
-        origin, key = call.answered.origin, filed.key.entry or call.key
-        assert origin is not None and key is not None  # noqa: S101, PT018 - for the type checker
-        (self._of_others.add if answering.is_by_another(filed.model, origin) else self._of_others.discard)(key)
-        label = Label(origin.kind, filed.model, origin.phase, origin.role or "", origin.run_id or "")
-        before = self.tiers.put(key, data, label, mark=known.mark(origin), into=into)
-        call.answered.entry = data
-        if again:
+    def _store(self, call: Call, filed: Asked, data: bytes, into: Into) -> None:
+        # What a fallback gave is no answer to an equal call of its model; and who does not read replaces.
+        is_first = call.asked.decision.reads and filed.key.entry in {None, call.key}
+        put = self._put(call, filed, data, into, only_first=is_first)
+        origin, key = call.answered.origin, filed.key.entry or call.key or ""
+        if origin is None or call.answered.paid is not None:
             return
-        if before is None:  # a store that has just failed would be counted to fail twice
+        (self._of_others.add if answering.is_by_another(filed.model, origin) else self._of_others.discard)(key)
+        if put is None or put.marks is None:  # a store that has just failed would be counted to fail twice
             known.note_unstored(call, None)
         else:
-            known.note_stored(call, before)
+            known.note_stored(call, put.marks)
+
+    def _put(self, call: Call, filed: Asked, data: bytes, into: Into, *, only_first: bool) -> Put | None:
+        """Store an answer; or hand over what another process, or thread, has stored meanwhile, where that stays."""
+        origin, key, turned_down = call.answered.origin, filed.key.entry or call.key, call.turned_down
+        assert origin is not None and key is not None  # noqa: S101, PT018 - for the type checker
+        label, mark = (
+            Label(origin.kind, filed.model, origin.phase, origin.role or "", origin.run_id or ""),
+            known.mark(origin),
+        )
+        call.answered.entry = data
+        if not only_first:
+            return self.tiers.put(key, data, label, mark=mark, into=into)
+        while True:
+            put = self.tiers.put_first(key, data, label, mark=mark, into=into, instead_of=turned_down)
+            if put is None or put.there is None or self._gives_way(call, put.there):
+                return put
+            turned_down = put.there
+
+    def _gives_way(self, call: Call, there: bytes) -> bool:
+        try:
+            entry = records.decode(there)
+        except StoreError as error:
+            self.note_fault("read", error, call)
+            return False
+        if _too_old(call, entry.origin) or answering.why_not_served(call, entry.origin):
+            return False
+        call.give_way(entry.origin, there, entry.answer)
+        return True
 
     def _note_not_stored(self, call: Call, why: str) -> None:
         state.note_why_not_stored(call.asked.key.request, f"it was bought in this process, and not stored: {why}")

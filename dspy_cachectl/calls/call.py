@@ -107,11 +107,15 @@ class Answered:
         outcome: How it was answered: a counter of `Tally`; None while it is not.
         origin: Where the answer comes from; None where there is none.
         entry: The bytes of the entry that holds it; None where it is in no store.
+        paid: Where the answer comes from that was paid for, where another's was handed over in its place.
+        instead: What is handed over in the place of what was bought; None where nothing is.
     """
 
     outcome: str | None = None
     origin: Origin | None = None
     entry: bytes | None = None
+    paid: Origin | None = None
+    instead: Any = None
 
 
 @dataclass(eq=False)
@@ -126,6 +130,7 @@ class Call:
         awaited_from: The LM whose next question of the cache is this call's; None once it was asked.
         found_bytes: The entry that was found in memory, or handed over by a leader; None before.
         from_leader: Whether that comes from a leader that bought it.
+        turned_down: The stored bytes that were no answer to it: too old, damaged, another model's; or None.
         sent_at: When the provider was asked, on the monotonic clock; None before.
         is_newer_stored: Whether a newer version of this package wrote the stored entry, which stays as it is.
         within: The keys of the calls that were made within it: it may pass on the answer of one.
@@ -138,6 +143,7 @@ class Call:
     awaited_from: Any = None
     found_bytes: bytes | None = None
     from_leader: bool = False
+    turned_down: bytes | None = None
     sent_at: float | None = None
     is_newer_stored: bool = False
     within: set[str] = field(default_factory=set)
@@ -219,6 +225,10 @@ class Call:
         self.answered = Answered(outcome, origin)
         return origin
 
+    def give_way(self, origin: Origin, entry: bytes, answer: Any) -> None:
+        """Note that an equal call's answer was stored first, and is handed over in the place of what was bought."""
+        self.answered = Answered("bought_twice", origin, entry, paid=self.answered.origin, instead=answer)
+
     def _seconds(self, facts: AnswerFacts) -> float:
         """Return how long the provider took: without what was waited for here, where that is known apart."""
         waited = 0.0 if self.sent_at is None else time.monotonic() - self.sent_at
@@ -261,7 +271,7 @@ def asking(call: Call, lm: Any, handed: Answered | None) -> Iterator[None]:
         handed: What a leader handed over, or None.
     """
     if handed is not None:
-        call.found_bytes, call.from_leader = handed.entry, handed.outcome in {"fresh", "repeated"}
+        call.found_bytes, call.from_leader = handed.entry, handed.outcome in {"fresh", "repeated", "bought_twice"}
     call.awaited_from = lm if call.asked.cached else None
     token = _CURRENT.set(call)
     try:

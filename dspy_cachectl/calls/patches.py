@@ -5,6 +5,7 @@
 - What makes a call without asking the cache is refused in a replay. A call with caching off, or of an LM that runs its
   own `forward`, never reaches `dspy.cache`; every such call of DSPy goes through one function that chooses the engine,
   after the cache and before any provider. Embedders with caching off have functions of their own.
+- Where an equal call's answer was stored first, the program is given that one.
 - What goes wrong around a call without failing it is noted: an answer that an adapter cannot parse, a schema that
   cannot be made, a request that is sent once more (see `troubles`).
 - Its executor starts slow questions a second time, which is no draw of its own (see `stragglers`).
@@ -21,6 +22,7 @@ from typing import Any
 import dspy
 from dspy.adapters import json_adapter
 from dspy.clients import embedding, execution
+from dspy.clients.call_result import CACHE_FORMAT, CallResult
 from dspy.clients.execution import PreparedCall
 from dspy.teleprompt.teleprompt import Teleprompter
 from dspy.utils import parallelizer
@@ -92,6 +94,24 @@ def _call_of(prepared: Any, lm: Any, request: Mapping[str, Any]) -> Call:
     return open_plain_call(request, lm=lm, options={**lm.kwargs, **prepared.kwargs}, prepared=prepared)
 
 
+def _handing_over(original: Original) -> Original:
+    """Around what stores an answer: where an equal call's was stored first, that is what the program is given."""
+
+    def store(lm: Any, prepared: Any, result: Any, asynchronous: bool) -> None:
+        original(lm, prepared, result, asynchronous)
+        call: Call | None = vars(prepared).get(CALL)
+        if call is None or call.answered.instead is None:
+            return
+        record = call.answered.instead
+        is_native = isinstance(record, dict) and record.get("_dspy_format") == CACHE_FORMAT
+        first = CallResult.load(record) if is_native else CallResult.legacy(lm, record, kwargs=prepared.legacy)
+        # What was used and paid stays, and so does that it was no hit.
+        for said in ("responses", "outputs", "raw", "response_model"):
+            setattr(result, said, getattr(first, said))
+
+    return store
+
+
 def _refused_in_replay(original: Original) -> Original:
     # The embedders' coroutine function is refused before it makes its coroutine.
     def refused(subject: Any, *args: Any, **kwargs: Any) -> Any:
@@ -141,6 +161,7 @@ def _refuse(subject: Any) -> None:
 
 _REPLACEMENTS: Mapping[tuple[Any, str], Callable[[Original], Original]] = {
     (PreparedCall, "key"): _with_its_call,
+    (execution, "_store"): _handing_over,
     (execution, "_engine"): _refused_in_replay,
     (embedding, "_compute_embeddings"): _refused_in_replay,
     (embedding, "_acompute_embeddings"): _refused_in_replay,

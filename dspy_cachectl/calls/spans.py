@@ -175,7 +175,7 @@ def forget_last_trace() -> None:
 def attributes(call: Call, *, failed: bool) -> dict[str, Any]:
     """Return what a span says of a call. Tokens are said of bought answers only: what is served costs nothing."""
     # Not from its tally: the span closes before the call is counted.
-    asked, origin = call.asked, call.answered.origin
+    asked, origin = call.asked, call.answered.paid or call.answered.origin
     outcome = call.answered.outcome or ("failed" if failed else None)
     found = {
         "phase": asked.ruling.context.name or None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 _SEPARATOR = "\x1f"
 
@@ -99,19 +99,39 @@ class Store(Protocol):
         ...
 
 
+class Put(NamedTuple):
+    """What a store found when it was given an entry.
+
+    Attributes:
+        there: The bytes that were there and stay, in place of those that were given; None where these are kept.
+        marks: What `KnowingStore.marked` would have returned of the mark's name before; None where none are known.
+    """
+
+    there: bytes | None
+    marks: dict[str, str] | None
+
+
 @runtime_checkable
 class KnowingStore(Store, Protocol):
-    """A store that knows an answer again that it keeps under another key. Others do without.
+    """A store that keeps what was first, and knows an answer again that it keeps under another key. Others do without.
 
     What an answer is known by is a mark, `name.rest`: two answers of one name and with another rest share a name that
     tells nothing. An entry has one mark or none, which goes with it.
     """
 
-    def put_marked(self, key: str, value: bytes, label: Label, mark: str) -> dict[str, str]:
-        """Keep bytes under a key as `put` does, and their mark; in one step, whoever else does the same.
+    def put_marked(self, key: str, value: bytes, label: Label, mark: str) -> Put:
+        """Keep bytes under a key as `put` does, and their mark, if any; in one step, whoever else does the same."""
+        ...
 
-        Returns:
-            What `marked` would have returned of the mark's name before.
+    def put_first(self, key: str, value: bytes, label: Label, mark: str, *, instead_of: bytes | None = None) -> Put:
+        """Keep bytes as `put_marked` does, unless others are there: of all who do the same, the first one's stay.
+
+        Args:
+            key: The key.
+            value: The bytes.
+            label: What they are filed under.
+            mark: Their mark, or "".
+            instead_of: What may be there and goes: what was read, and turned down.
         """
         ...
 

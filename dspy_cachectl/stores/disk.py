@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dspy_cachectl.errors import StoreError, StoreUnavailableError
-from dspy_cachectl.stores.base import Label, name_of
+from dspy_cachectl.stores.base import Label, Put, name_of
 from dspy_cachectl.stores.database import reason
 from dspy_cachectl.stores.folder import Folder
 from dspy_cachectl.stores.reader import FolderReader
@@ -53,16 +53,29 @@ class DiskStore(FolderReader):
         """Keep bytes under a key, in place of what was there."""
         self.put_marked(key, value, label, "")
 
-    def put_marked(self, key: str, value: bytes, label: Label, mark: str) -> dict[str, str]:
-        """Keep bytes under a key with their mark. Return the marks of its name that were there, with their keys."""
+    def put_marked(self, key: str, value: bytes, label: Label, mark: str) -> Put:
+        """Keep bytes under a key with their mark."""
+        return self._put(key, value, label, mark)
+
+    def put_first(self, key: str, value: bytes, label: Label, mark: str, *, instead_of: bytes | None = None) -> Put:
+        """Keep bytes under a key with their mark, unless others are there."""
+        return self._put(key, value, label, mark, stays=lambda there: there not in {None, instead_of})
+
+    def _put(
+        self, key: str, value: bytes, label: Label, mark: str, *, stays: Callable[[bytes | None], bool] | None = None
+    ) -> Put:
+        evicted = 0
         with self._writing() as folder:
+            before = folder.marked(name_of(mark)) if mark else {}
+            there = None if stays is None else folder.there(key)
+            if stays is not None and stays(there):
+                return Put(there, before)
             if len(value) > folder.size_limit:
                 raise StoreUnavailableError(
                     f"an entry of {len(value):,} bytes is larger than the store {self.path} may be: raise disk_bytes, "
                     f"which is {self.max_bytes:,}"
                 )
             folder.evicted.clear()
-            before = folder.marked(name_of(mark)) if mark else {}
             folder.set(key, value, tag=label.encode())
             folder.mark(key, mark)
             # Descriptions of runs are no answers, and are written anew.
@@ -73,7 +86,7 @@ class DiskStore(FolderReader):
                 folder.add_usage(gone, {})
         if evicted and self.on_evicted is not None:
             self.on_evicted(evicted)
-        return before
+        return Put(None, before)
 
     def delete(self, key: str) -> bool:
         """Remove a key. Tell whether it was there."""

@@ -94,6 +94,13 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
             " BEGIN DELETE FROM marks WHERE row = OLD.rowid; END"
         )
 
+    def there(self, key: str) -> bytes | None:
+        """Return the bytes under a key; None where there are none, or what is of a kind that is never written."""
+        row = self._connection.execute("SELECT mode, value FROM Cache WHERE key = ? AND raw = 1", (key,)).fetchone()
+        with contextlib.suppress(CorruptEntryError):
+            return None if row is None else as_bytes(*row)
+        return None
+
     def marked(self, name: str) -> dict[str, str]:
         """Return the marks that have a name, each with its first key."""
         return first_marked(lambda query, values: self._connection.execute(query, values).fetchall(), name)

@@ -7,7 +7,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator
 
 from dspy_cachectl.boundary.forks import tell_after_fork
-from dspy_cachectl.stores.base import Label, name_of
+from dspy_cachectl.stores.base import Label, Put, name_of
 from dspy_cachectl.stores.marks import Marks
 
 _OVERHEAD = 400
@@ -50,21 +50,33 @@ class MemoryStore:
         """Keep bytes under a key; the entries unused for longest make room."""
         self.put_marked(key, value, label, "")
 
-    def put_marked(self, key: str, value: bytes, label: Label, mark: str) -> dict[str, str]:
-        """Keep bytes under a key with their mark. Return the marks of its name that were there, with their keys."""
-        size = len(key) + len(value) + _OVERHEAD + (_OF_A_MARK if mark else 0)
+    def put_marked(self, key: str, value: bytes, label: Label, mark: str) -> Put:
+        """Keep bytes under a key with their mark."""
         with self._lock:
-            before = self._marks.named(name_of(mark))
-            self._remove(key)
-            if size > self.max_bytes:
-                return before
-            self._entries[key] = (value, label, size)
-            if mark:
-                self._marks.add(key, mark)
-            self._bytes += size
-            while self._bytes > self.max_bytes:
-                self._remove(next(iter(self._entries)))
+            return Put(None, self._put(key, value, label, mark))
+
+    def put_first(self, key: str, value: bytes, label: Label, mark: str, *, instead_of: bytes | None = None) -> Put:
+        """Keep bytes under a key with their mark, unless others are there."""
+        with self._lock:
+            there = self._entries.get(key)
+            if there is not None and there[0] != instead_of:
+                return Put(there[0], self._marks.named(name_of(mark)))
+            return Put(None, self._put(key, value, label, mark))
+
+    def _put(self, key: str, value: bytes, label: Label, mark: str) -> dict[str, str]:
+        """Return the marks of the mark's name that were there, with their keys."""
+        size = len(key) + len(value) + _OVERHEAD + (_OF_A_MARK if mark else 0)
+        before = self._marks.named(name_of(mark))
+        self._remove(key)
+        if size > self.max_bytes:
             return before
+        self._entries[key] = (value, label, size)
+        if mark:
+            self._marks.add(key, mark)
+        self._bytes += size
+        while self._bytes > self.max_bytes:
+            self._remove(next(iter(self._entries)))
+        return before
 
     def marked(self, name: str) -> dict[str, str]:
         """Return the marks that have a name, each with the key that it was first kept under."""

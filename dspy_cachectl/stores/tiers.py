@@ -9,7 +9,7 @@ from functools import partial
 from typing import Literal, TypeVar
 
 from dspy_cachectl.errors import StoreError, StoreUnavailableError
-from dspy_cachectl.stores.base import CountingStore, KnowingStore, Label, Store
+from dspy_cachectl.stores.base import CountingStore, KnowingStore, Label, Put, Store
 from dspy_cachectl.stores.memory import MemoryStore
 
 _SLOW = 1.0
@@ -73,7 +73,7 @@ class Tiers:
                 return value
         return None
 
-    def put(self, key: str, value: bytes, label: Label, *, mark: str = "", into: Into = "all") -> dict[str, str] | None:
+    def put(self, key: str, value: bytes, label: Label, *, mark: str = "", into: Into = "all") -> Put | None:
         """Keep bytes under a key in every store, only in memory, or only behind the memory.
 
         Args:
@@ -84,19 +84,48 @@ class Tiers:
             into: Which stores.
 
         Returns:
-            The marks of this one's name that were there, each with its first key, by the farthest store that took it:
-            others ask that one too. None where no store knows marks, or none took it.
+            What the farthest store that took them found, since others ask that one too. None where none knows marks, or
+            none took them.
         """
-        before = None
-        for tier in self._tiers:
-            if not (into == "all" or tier.is_memory == (into == "memory")):
-                continue
+        found = None
+        for tier in self._tiers_of(into):
             if mark and isinstance(tier.store, KnowingStore):
-                found = self._try(tier, "write", partial(tier.store.put_marked, key, value, label, mark))
-                before = before if found is None else found
+                put = self._try(tier, "write", partial(tier.store.put_marked, key, value, label, mark))
+                found = found if put is None else put
             else:
                 self._try(tier, "write", partial(tier.store.put, key, value, label))
-        return before
+        return found
+
+    def put_first(
+        self, key: str, value: bytes, label: Label, *, mark: str, into: Into = "all", instead_of: bytes | None = None
+    ) -> Put | None:
+        """Keep bytes under a key in the stores that `put` would, unless the farthest that can be reached has others.
+
+        What others ask too decides; the stores in front of it are given what it has. Of stores that are no
+        `KnowingStore`, what is there is asked first, so that only who comes later is told.
+
+        Args:
+            key: See `put`; likewise the next four.
+            value: See there.
+            label: See there.
+            mark: See there.
+            into: See there.
+            instead_of: What may be there, and goes (see `KnowingStore.put_first`).
+        """
+        found: Put | None = None
+        for tier in reversed(self._tiers_of(into)):
+            if found is not None:
+                kept = value if found.there is None else found.there
+                self._try(tier, "write", partial(_put, tier.store, key, kept, label, mark))
+            elif isinstance(tier.store, KnowingStore):
+                first = partial(tier.store.put_first, key, value, label, mark, instead_of=instead_of)
+                found = self._try(tier, "write", first)
+            else:
+                found = self._try(tier, "write", partial(_put_unless_there, tier.store, key, value, label, instead_of))
+        return found
+
+    def _tiers_of(self, into: Into) -> list[_Tier]:
+        return [tier for tier in self._tiers if into == "all" or tier.is_memory == (into == "memory")]
 
     def marked(self, name: str) -> dict[str, str]:
         """Return the marks that have a name, each with a key, in any of the stores."""
@@ -163,6 +192,21 @@ class Tiers:
 
 def _name(tier: _Tier) -> str:
     return f"the store {tier.store.location}"
+
+
+def _put(store: Store, key: str, value: bytes, label: Label, mark: str) -> None:
+    if mark and isinstance(store, KnowingStore):
+        store.put_marked(key, value, label, mark)
+    else:
+        store.put(key, value, label)
+
+
+def _put_unless_there(store: Store, key: str, value: bytes, label: Label, instead_of: bytes | None) -> Put:
+    there = store.get(key)
+    if there not in {None, instead_of}:
+        return Put(there, None)
+    store.put(key, value, label)
+    return Put(None, None)
 
 
 def _add_usage(store: CountingStore, used: Mapping[Label, Mapping[str, float]], served: Mapping[str, int]) -> bool:

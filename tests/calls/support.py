@@ -14,7 +14,7 @@ from dspy_cachectl.accounting.ledger import Tally
 MakeLM = Callable[..., Any]
 
 OUTCOMES = (
-    *("fresh", "repeated", "resumed", "reused", "coalesced", "collapsed"),
+    *("fresh", "repeated", "bought_twice", "resumed", "reused", "coalesced", "collapsed"),
     *("refreshed", "replayed", "uncacheable", "missed", "failed"),
 )
 """Each call that ended is counted in exactly one of these."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import dspy_cachectl as cachectl
 from dspy_cachectl.stores import Label
+from dspy_cachectl.stores.base import Put
 from dspy_cachectl.stores.disk import DiskStore
 from tests.faults.support import NEW, OLD, Scene, first
 from tests.stores.contract import in_threads
@@ -45,14 +47,14 @@ def test_deleted_before_a_write(scene: Scene) -> None:
     """A folder that goes between the question and its answer costs that answer's place in the store, and is counted."""
     scene.ask(OLD)
     with pytest.MonkeyPatch.context() as patched:
-        put = DiskStore.put_marked
+        put = DiskStore.put_first
 
-        def deleting(store: DiskStore, key: str, value: bytes, label: Label, mark: str) -> dict[str, str]:
+        def deleting(store: DiskStore, key: str, value: bytes, label: Label, mark: str, **options: Any) -> Put:
             if label.is_answer:
                 shutil.rmtree(store.path, ignore_errors=True)
-            return put(store, key, value, label, mark)
+            return put(store, key, value, label, mark, **options)
 
-        patched.setattr(DiskStore, "put_marked", deleting)
+        patched.setattr(DiskStore, "put_first", deleting)
         answers = scene.ask([NEW[0]])
 
     assert first([NEW[0]]) == answers

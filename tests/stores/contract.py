@@ -10,6 +10,7 @@ import pytest
 
 from dspy_cachectl.errors import StoreError
 from dspy_cachectl.stores import KnowingStore, Label, Store
+from dspy_cachectl.stores.base import Put
 
 COMPILED = Label(kind="lm", model="openai/gpt-4o-mini", phase="compile", role="generator")
 DRAWN = Label(kind="lm", model="openai/gpt-4o-mini", phase="eval", role="judge", run="run-1")
@@ -156,7 +157,7 @@ class KnowingContract(StoreContract):
 
     def test_knows_by_the_mark_under_which_key_it_came_first(self, knowing: KnowingStore) -> None:
         """The first is nobody's before; who comes later is told of the first, and so is who only asks."""
-        found = [knowing.put_marked(key, b"value", DRAWN, "name.rest") for key in ("b", "a", "c")]
+        found = [knowing.put_marked(key, b"value", DRAWN, "name.rest").marks for key in ("b", "a", "c")]
 
         assert [{}, {"name.rest": "b"}, {"name.rest": "b"}] == found
         assert {"name.rest": "b"} == knowing.marked("name")
@@ -190,14 +191,14 @@ class KnowingContract(StoreContract):
         """The same answer under the same key is no other entry."""
         knowing.put_marked("key", b"value", DRAWN, "name.rest")
 
-        assert {"name.rest": "key"} == knowing.put_marked("key", b"again", DRAWN, "name.rest")
+        assert {"name.rest": "key"} == knowing.put_marked("key", b"again", DRAWN, "name.rest").marks
         assert {DRAWN: 1} == knowing.labels()
 
     def test_without_a_mark_nothing_is_known(self, knowing: KnowingStore) -> None:
         """An entry without a mark, or with an empty one, is an entry like others."""
         knowing.put("a", b"value", DRAWN)
 
-        assert {} == knowing.put_marked("b", b"value", DRAWN, "")
+        assert {} == knowing.put_marked("b", b"value", DRAWN, "").marks
         assert {} == knowing.marked("")
         assert b"value" == knowing.get("b")
 
@@ -205,9 +206,39 @@ class KnowingContract(StoreContract):
         """Of all who put one answer at once, under keys of their own, exactly one is told that nobody had it."""
 
         def work(thread: int) -> list[object]:
-            return [f"{at}" for at in range(10) if not knowing.put_marked(f"{thread} {at}", b"", DRAWN, f"n{at}.rest")]
+            put = {at: knowing.put_marked(f"{thread} {at}", b"", DRAWN, f"n{at}.rest") for at in range(10)}
+            return [f"{at}" for at, found in put.items() if not found.marks]
 
         assert sorted(map(str, range(10))) == sorted(map(str, in_threads(8, work)))
+
+    def test_the_first_stays(self, knowing: KnowingStore) -> None:
+        """Who puts first is told of nothing; who comes later is given what is there, and nothing of its own is kept."""
+        assert Put(None, {}) == knowing.put_first("key", b"first", COMPILED, "a.1")
+
+        assert Put(b"first", {}) == knowing.put_first("key", b"second", DRAWN, "b.1")
+        assert Put(b"first", {"a.1": "key"}) == knowing.put_first("key", b"first", DRAWN, "a.1")
+        assert (b"first", {COMPILED: 1}) == (knowing.get("key"), knowing.labels())
+        assert {} == knowing.marked("b")
+
+    def test_what_was_turned_down_goes(self, knowing: KnowingStore) -> None:
+        """What a reader turned down makes room for what it bought, unless it has gone for another's meanwhile."""
+        knowing.put_marked("key", b"too old", COMPILED, "old.1")
+
+        assert Put(b"too old", {}) == knowing.put_first("key", b"new", DRAWN, "new.1", instead_of=b"another")
+        assert Put(None, {}) == knowing.put_first("key", b"new", DRAWN, "new.1", instead_of=b"too old")
+        assert Put(b"new", {}) == knowing.put_first("key", b"newer", DRAWN, "newer.1", instead_of=b"too old")
+        assert ({}, {"new.1": "key"}) == (knowing.marked("old"), knowing.marked("new"))
+
+    def test_of_many_threads_one_is_first(self, knowing: KnowingStore) -> None:
+        """Of eight that put at once one is kept, and all the others are given that one."""
+        with ThreadPoolExecutor(8) as pool:
+            for at in range(20):
+                key = f"key-{at}"
+                put = [pool.submit(knowing.put_first, key, b"%d" % n, DRAWN, "", instead_of=None) for n in range(8)]
+                given = [future.result().there for future in put]
+                kept = knowing.get(key)
+                assert (1, 7) == (given.count(None), given.count(kept))
+                assert kept == b"%d" % given.index(None)
 
 
 def in_threads(count: int, work: Callable[[int], list[object]] | Callable[[int], list[str]]) -> list[object]:
