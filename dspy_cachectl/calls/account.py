@@ -63,7 +63,7 @@ def account(call: Call) -> None:
     if ruling.run is not None and ruling.run.on_call is not None:
         ruling.run.on_call(call)
     if tally.stray:
-        _note_stray(row, ruling)
+        _note_stray(row, call)
 
 
 def count_elsewhere(tally: Tally, ruling: Ruling) -> None:
@@ -111,10 +111,13 @@ def _add_tokens(tally: Tally, origin: Origin, counters: Mapping[str, str]) -> No
             mine[counter] += said[name]
 
 
-def _note_stray(row: Row, ruling: Ruling) -> None:
+def _note_stray(row: Row, call: Call) -> None:
+    ruling = call.asked.ruling
     for run in ruling.stray_of:
         if run is not ruling.run:
             run.ledger.record(row, Tally(stray=1))
+            if run.on_call is not None:
+                run.on_call(call)
     names = ", ".join(repr(run.name) for run in ruling.stray_of)
     state.say_once(
         f"stray:{names}",

@@ -36,7 +36,7 @@ def counted(models: Counter[AskedModel]) -> tuple[AskedModel, ...]:
 
 
 def facts(*made_of: Iterable[AskedModel]) -> dict[str, Any]:
-    """Return what is known of the models, as fields of a report's provenance; nothing where no call was answered.
+    """Return what is known of the models, as fields of a report's provenance.
 
     Args:
         made_of: The models of answers that were drawn, and of those that were loaded.
@@ -46,14 +46,22 @@ def facts(*made_of: Iterable[AskedModel]) -> dict[str, Any]:
     for one in itertools.chain(*made_of):
         calls[replace(one, calls=0, seed=None)] += one.calls
         seeds.add(one.seed)
-    if not calls:
-        return {}
-    names = dict.fromkeys(how.model for how, _ in calls.most_common())
+    models = counted(calls)
     return {
-        "model": " + ".join(names),
-        "models": counted(calls),
+        "model": " + ".join(dict.fromkeys(one.model for one in models)) or None,
+        "endpoint": _agreed(one.endpoint for one in models),
+        "version": _agreed(one.version for one in models),
+        "temperature": _agreed(one.temperature for one in models if not one.lent),
+        "temperature_lent": _agreed(one.temperature for one in models if one.lent),
+        "models": models,
         "seeds": tuple(sorted(seeds - {None}, key=str)),
     }
+
+
+def _agreed(values: Iterable[Any]) -> Any:
+    """Return what all say, or None."""
+    said = set(values)
+    return said.pop() if len(said) == 1 else None
 
 
 def _seed_in(request: Any) -> int | str | None:

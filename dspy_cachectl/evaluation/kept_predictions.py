@@ -47,6 +47,7 @@ class AnswerCost:
         created: When each of the LM's answers was bought, in Unix seconds, where that is known.
         troubles: What went wrong around them, by predictor.
         models: What answered them, as it was asked, and how often.
+        strayed: Whether calls were made out of sight while it was made.
     """
 
     draws: list[str] = field(default_factory=list)
@@ -54,6 +55,7 @@ class AnswerCost:
     created: list[float] = field(default_factory=list)
     troubles: tuple[Trouble, ...] = ()
     models: Counter[AskedModel] = field(default_factory=Counter)
+    strayed: bool = False
 
     def add(self, call: Call, how: AskedModel | None) -> None:
         """Add a call that has ended, and what answered it."""
@@ -80,6 +82,7 @@ class AnswerCost:
             "seconds": tally.seconds_spent + tally.seconds_saved,
             "troubles": self.troubles,
             "models": counted(self.models),
+            "strayed": self.strayed,
         }
 
 
@@ -160,6 +163,7 @@ class KeptPredictions:
             oldest=row.created,
             newest=row.created,
             troubles=row.troubles,
+            strayed=row.strayed,
         )
 
     def _unseen(self) -> tuple[str, ...]:

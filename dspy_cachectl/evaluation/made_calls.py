@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import dspy
 
@@ -17,6 +17,8 @@ from dspy_cachectl.evaluation.asked_models import asked_model, counted, facts
 from dspy_cachectl.evaluation.kept_predictions import AnswerCost
 from dspy_cachectl.evaluation.predictor_names import PredictorNames
 from dspy_cachectl.stores.base import OTHERS
+
+T = TypeVar("T")
 
 _MOST_PREDICTORS = 50
 """How many predictors of one answer have a name; the others are counted together."""
@@ -43,19 +45,44 @@ class MadeCalls:
         self._asked: Counter[AskedModel] = Counter()
         self._names = PredictorNames(program)
         self._made: defaultdict[str, _Made] = defaultdict(_Made)
+        # The answers that were begun, and how many are being made of each.
+        self._under_way: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def add(self, call: Call) -> None:
-        """Add a call that has ended to its answer: of a question and a repeat, or of the metric."""
-        unit = call.asked.ruling.context.unit
-        if unit is None:
-            return
+    def making(self, unit: str, run: Callable[[], T]) -> T:
+        """Run what makes an answer, and return what it returns. It may end when nobody waits for it any more."""
         with self._lock:
-            made = self._made[unit]
-            how = asked_model(call)
-            made.cost.add(call, how)
+            self._under_way[unit] += 1
+        try:
+            return run()
+        finally:
+            with self._lock:
+                self._under_way[unit] -= 1
+
+    @property
+    def unfinished(self) -> int:
+        """How many answers are being made."""
+        with self._lock:
+            return sum(self._under_way.values())
+
+    def add(self, call: Call) -> None:
+        """Add a call that has ended to its answer: of a question and a repeat, or of the metric.
+
+        One from a thread that carries no phase may be of any answer that is being made.
+        """
+        ruling, how = call.asked.ruling, asked_model(call)
+        unit = ruling.context.unit
+        with self._lock:
+            if ruling.stray_of:
+                for begun in +self._under_way:
+                    self._made[begun].cost.strayed = True
+                return
             if how is not None:
                 self._asked[how] += 1
+            if unit is None or not (ruling.context.judging or unit in self._under_way):
+                return  # a phase that rules everywhere: it is known that it was asked, and not for which answer
+            made = self._made[unit]
+            made.cost.add(call, how)
             origin = call.answered.origin
             # A call that only the cache sees ends twice: it counts as a call once, and has its answer once.
             if made.unparsed and call.tally.calls and made.unparsed.pop(id(_callers()), None) is not None:

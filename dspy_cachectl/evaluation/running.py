@@ -143,7 +143,14 @@ def evaluate(
             run_id = stack.enter_context(session).run_id
         kept, began = KeptPredictions(library, session, program, metric, declared=bool(depends_on)), time.monotonic()
         with (
-            phase(context.name, context.policy, roles=dict(context.roles), run_id=run_id) as run,
+            phase(
+                context.name,
+                context.policy,
+                roles=dict(context.roles),
+                run_id=run_id,
+                everywhere=context in state.everywhere,
+                bypass_proxy=context.bypass_proxy,
+            ) as run,
             progress(name, shown=display_progress) as show,
         ):
             evaluation = _Evaluation(
@@ -258,7 +265,7 @@ class _Evaluation:
         unit = _unit_name(question, repeat)
         try:
             with draw_unit(unit):
-                prediction = within(self.timeout, run)
+                prediction = within(self.timeout, lambda: self.calls.making(unit, run))
         except CachectlError:
             raise  # a replay's missing answer is no failure of the program
         except Exception as error:
@@ -287,6 +294,7 @@ class _Evaluation:
             oldest=min(made.created, default=None),
             newest=max(made.created, default=None),
             troubles=made.troubles,
+            strayed=made.strayed,
         )
 
     def _score(self, number: int, repeat: int, prediction: Any) -> Scored:
@@ -370,12 +378,12 @@ def _provenance(
         run_id=run.run_id,
         phase=run.name,
         policy=run.policy.name,
-        temperature_lent=run.policy.temperature,
         metric=metric_name(evaluation.metric),
         counters=run.stats.as_dict(),
         seconds=seconds,
         created=time.time(),
         missing=missing,
+        unfinished=evaluation.calls.unfinished,
         failure_score=evaluation.failure_score,
         versions={"dspy-cachectl": __version__, "dspy": version("dspy"), "litellm": version("litellm")},
     )

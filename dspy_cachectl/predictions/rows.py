@@ -33,6 +33,7 @@ _KINDS: dict[str, Any] = {
     "cache_creation_tokens": _COUNT,
     "reasoning_tokens": _COUNT,
     "seconds": _NUMBER,
+    "strayed": bool,
 }
 COUNTS = range(2**31)
 """What a number may be that counts something."""
@@ -97,6 +98,7 @@ class PredictionRow:
         created: When the answer was drawn, in Unix seconds; 0 for now.
         troubles: What went wrong around its calls, by predictor.
         models: What answered them, and how it was asked.
+        strayed: Whether calls were made out of sight while it was made: it may rest on others than `draws`.
     """
 
     example_key: str
@@ -118,6 +120,7 @@ class PredictionRow:
     created: float = 0.0
     troubles: tuple[Trouble, ...] = ()
     models: tuple[AskedModel, ...] = ()
+    strayed: bool = False
 
     @property
     def row_key(self) -> tuple[str, int, int]:
@@ -134,7 +137,7 @@ def encode(row: PredictionRow) -> bytes:
     plain = {**vars(row), "draws": list(row.draws), "scores": {name: vars(score) for name, score in row.scores.items()}}
     plain.pop("output")
     troubles = list(map(asdict, plain.pop("troubles")))
-    models = [one.as_dict() for one in plain.pop("models")]
+    models, strayed = [one.as_dict() for one in plain.pop("models")], plain.pop("strayed")
     made = {} if row.output is None else vars(row.output)
     plain["prediction"] = made.get("fields")
     plain["error"] = None if row.error is None else {"kind": row.error.kind, "message": scrub(row.error.message)}
@@ -144,6 +147,7 @@ def encode(row: PredictionRow) -> bytes:
             **{name: made[name] for name in _BESIDE if made.get(name)},
             **({"troubles": troubles} if troubles else {}),
             **({"models": models} if models else {}),
+            **({"strayed": True} if strayed else {}),
         }
     )[0]
     line = _without_secrets(line)

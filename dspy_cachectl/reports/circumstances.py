@@ -25,7 +25,7 @@ def warnings_of(baseline: Measurement, candidate: Measurement, result: PairedCom
         )
     for report in (baseline, candidate):
         if report.distinct.distinct != report.distinct.asked or report.distinct.known:
-            found.append(f"{report.name}: {report.distinct.sentence}")
+            found += [f"{report.name}: {sentence}" for sentence in report.distinct.said]
         if report.failures:
             found.append(f"{report.name}: {plural(report.failures, 'answer')} failed, counted with the failure score")
     for name, missing in ((baseline.name, result.only_baseline), (candidate.name, result.only_candidate)):
@@ -48,7 +48,7 @@ def _circumstances(baseline: Measurement, candidate: Measurement) -> Iterator[st
         ("models", model_text(before, counted=False), model_text(after, counted=False)),
         ("temperatures", temperature_text(before, counted=False), temperature_text(after, counted=False)),
     ):
-        if one != other:
+        if one != other and before.models and after.models:
             yield f"the {what} differ: {baseline.name} {one}, {candidate.name} {other}"
     days = _days_between(baseline, candidate)
     if days >= _LONG_AGO:

@@ -344,7 +344,7 @@ def _report_row(report: Measurement) -> tuple[Cell, ...]:
         Cell(f"{report.repeats:,}"),
         Cell(f"{report.failures:,}"),
         Cell(f"{number(report.tokens_per_answer)} tokens{cost}"),
-        Cell(report.provenance.model),
+        Cell(report.provenance.model or MISSING),
     )
 
 

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dspy_cachectl.accounting.asked import AskedModel
 from dspy_cachectl.accounting.ledger import NOTABLE, in_words
 from dspy_cachectl.entries import token_counts
 from dspy_cachectl.entries.model_names import is_same_name
+from dspy_cachectl.reports.independence import NONE_SEEN
 from dspy_cachectl.reports.measurement import Measurement, Provenance
 from dspy_cachectl.reports.results import DrawResult
 from dspy_cachectl.reports.sheets import Cell, Sheet, facts, notes, sheet
@@ -108,10 +108,15 @@ def _caveats(report: Measurement) -> Iterator[str]:
             f"the evaluation was cut short: {plural(missing, 'answer')} more were asked for, and those that are slow "
             "to answer may be others than those that are quick"
         )
+    unfinished = report.provenance.unfinished
+    if unfinished:
+        yield (
+            f"{plural(unfinished, 'answer')} {'is' if unfinished == 1 else 'are'} still being made, though nobody "
+            "waits any more: what LM calls in the air cost is not counted here"
+        )
     yield from _who_answered(report.provenance)
     yield from report.interval.caveats
-    if report.distinct.sentence:
-        yield report.distinct.sentence
+    yield from report.distinct.said
     reasons = Counter(draw.failed for draw in report.draws if draw.failed is not None)
     where = {draw.failed: question.preview for question in report.questions for draw in question.draws}
     for reason, count in reasons.most_common(_FAILURES_SHOWN):
@@ -179,12 +184,16 @@ def _provenance_rows(report: Measurement) -> tuple[tuple[str, str], ...]:
 def model_text(made: Provenance, *, counted: bool = True) -> str:
     """Write which models answered: the name of each, where it is served, its version, and its number of calls."""
     found: Counter[str] = Counter()
-    for one in made.models or (AskedModel(made.model, made.endpoint, made.version),):
+    for one in made.models:
         version = "" if one.version is None else f", version {short_name(one.version)}"
         said = one.answered_by or one.model
         by = "" if f"/{one.model}".endswith(f"/{said}") else f", answered by {said}"
         found[f"{one.model} @ {one.endpoint or 'the provider'}{version}{by}"] += one.calls
-    return _listed(found, counted=counted)
+    return _listed(found, counted=counted) or f"not known: {_unknown(made)}"
+
+
+def _unknown(made: Provenance) -> str:
+    return "the LM calls were made out of sight" if made.counters.get("stray") else NONE_SEEN
 
 
 def _listed(found: Counter[str], *, counted: bool) -> str:
@@ -197,18 +206,7 @@ def temperature_text(made: Provenance, *, counted: bool = True) -> str:
     for one in made.models:
         whose = "lent by the phase" if one.lent else "as the program asks"
         found[f"{'unset' if one.temperature is None else number(one.temperature)}, {whose}"] += one.calls
-    if found:
-        return _listed(found, counted=counted)
-    own = "unset" if made.temperature is None else number(made.temperature)
-    calls = made.counters.get("temperatures_lent", 0)
-    lent_in = f" (in {plural(calls, 'call')})" if calls else ""
-    if made.temperature_lent is None:
-        return f"{own}, as the program asks"
-    if not made.temperature:
-        return f"{number(made.temperature_lent)}, lent by the phase{lent_in}; the program leaves it {own}"
-    if calls:
-        return f"{own}, as the program asks; {number(made.temperature_lent)} lent by the phase{lent_in}"
-    return f"{own}, as the program asks; none lent by the phase"
+    return _listed(found, counted=counted) or "not known"
 
 
 def _predictions(made: Provenance, draws: Sequence[DrawResult]) -> str:

@@ -10,6 +10,9 @@ from dspy_cachectl.entries.draw_tokens import KNOWN, PERHAPS, Draws
 from dspy_cachectl.reports.texts import plural
 from dspy_cachectl.statistics.repeats import DistinctDraws, distinct_draws
 
+NONE_SEEN = "no LM call was seen to answer"
+"""What is said where nothing is known of what answered."""
+
 
 @dataclass(frozen=True)
 class Doubts:
@@ -17,9 +20,11 @@ class Doubts:
 
     Attributes:
         told_apart: Tells the LM's answers apart.
-        draws: Of every answer of the program the tokens of the LM's answers behind it.
+        draws: Of every answer that was asked for the tokens of the LM's answers behind it.
         rows: Likewise per question, of those that are told apart.
         unseen: How many answers of the program came from calls that nobody saw.
+        seen: Whether a call of the program was seen at all, or one that strayed.
+        lost: How many repeats are no draws, since they failed before there was one.
         seeds: The seeds that the LM was asked with.
         varies: Whether the LM was asked in a way that lets it answer one question in several ways.
     """
@@ -28,6 +33,8 @@ class Doubts:
     draws: Sequence[str]
     rows: Sequence[Sequence[str]]
     unseen: int = 0
+    seen: bool = True
+    lost: int = 0
     seeds: Sequence[Any] = ()
     varies: bool = True
 
@@ -41,6 +48,7 @@ class Doubts:
         return distinct_draws(
             len(self.draws),
             outputs,
+            lost=self.lost,
             elsewhere=len(told) - len(set(told)),
             known=self.known(KNOWN),
             doubts=list(self.sentences()),
@@ -50,10 +58,12 @@ class Doubts:
     def sentences(self) -> Iterator[str]:
         """Yield why it cannot be known how many draws are distinct."""
         asked, unseen = len(self.draws), self.unseen
-        if unseen:
+        if unseen and not self.seen:
+            yield f"{NONE_SEEN[0].upper()}{NONE_SEEN[1:]}: how many draws are distinct is not known."
+        elif unseen:
             yield (
-                f"Which draws {unseen} of {asked} answers rest on is not known, nor whether they are distinct: their "
-                "calls were made out of sight, as in a bare thread pool."
+                f"Which draws {unseen} of {asked} answers rest on is not known, nor whether they are distinct: "
+                "calls were made out of sight, as in a bare thread pool, or not at all."
             )
         if self.seeds and any(len(row) > 1 for row in self.rows):
             named = ", ".join(map(str, self.seeds))

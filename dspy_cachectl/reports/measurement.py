@@ -36,11 +36,12 @@ class Provenance:
         run_id: The run whose draws they are; None where the policy makes none of its own.
         phase: The phase it ran in.
         policy: The policy's preset, or CUSTOM.
-        model: The model's name; several are joined with ` + `.
+        model: The name of the model that answered; several are joined with ` + `. None where no call was seen. This
+            and the next four are told by the calls (see `models`), and None where these do not agree.
         endpoint: The endpoint's identity, or None for the provider's own.
-        version: The model's version or checkpoint hash, or None.
-        temperature: The temperature of the program's LM, or None where it leaves it unset.
-        temperature_lent: The temperature that the phase lends where the program's is unset or 0, or None.
+        version: The model's version, or None.
+        temperature: The temperature that the program asked for, or None where it was unset.
+        temperature_lent: The temperature that the phase lent, or None.
         program: The hash of the program.
         data: The hash of the data set.
         metric: The metric's name.
@@ -56,9 +57,11 @@ class Provenance:
         library_bytes: How many bytes the library of predictions takes up, or None where nothing is kept.
         library_limit: How many it may take up.
         missing: How many answers were asked for and are not in the report, since the evaluation was cut short.
+        unfinished: How many were still being made when nobody waited for them any more: LM calls in the air are counted
+            nowhere here.
         rescored: Loaded answers that the metric judged anew.
         models: The models that answered the program's calls, as they were asked, the busiest first; of loaded answers
-            when they were made. Empty where no call was seen: the fields above say what the program is set to.
+            when they were made. Empty where no call was seen.
         unseen: What program or metric read, in words, that may have changed since the loaded answers were made.
         seeds: The seeds that the program's calls were made with.
         failure_score: What an answer counts for where the program or the metric failed.
@@ -67,7 +70,7 @@ class Provenance:
     run_id: str | None
     phase: str
     policy: str
-    model: str
+    model: str | None
     endpoint: str | None
     version: str | None
     temperature: float | None
@@ -87,6 +90,7 @@ class Provenance:
     library_bytes: int | None = None
     library_limit: int | None = None
     missing: int = 0
+    unfinished: int = 0
     rescored: int = 0
     failure_score: float = 0.0
     models: tuple[AskedModel, ...] = ()
@@ -161,7 +165,7 @@ class Measurement:
     @property
     def _tells_repeats(self) -> bool:
         """Whether the repeats of a question are known to be draws of their own, and say something of each other."""
-        return self.repeats == 1 or self.distinct.distinct is not None
+        return self.repeats == 1 or bool(self.distinct.distinct)
 
     @cached_property
     def answered(self) -> ScoreTable | None:
@@ -178,19 +182,16 @@ class Measurement:
         """How many of the repeats are draws of their own, of this question and of all."""
         rows = [self._distinct(question.draws) for question in self.questions]
         made, draws = self.provenance, self.draws
-        strayed = bool(made.counters.get("stray"))
-        made_calls = strayed or bool(made.counters.get("calls"))
-        temperatures = [one.temperature for one in made.models] or [made.temperature]
         return Doubts(
             self._told_apart,
             draws=[draw.draw for draw in draws],
             rows=[[draw.draw for draw in row if draw.draw] for row in rows],
-            unseen=sum((strayed or not draw.draw) and draw.failed is None and not draw.loaded for draw in draws)
-            if made_calls
-            else 0,
+            unseen=sum((draw.strayed or not draw.draw) and not draw.is_lost for draw in draws),
+            seen=bool(made.models) or any(draw.strayed or draw.draw for draw in draws),
+            lost=sum(draw.is_lost for draw in draws),
             seeds=made.seeds,
-            varies=any(one is None or one > 0 for one in temperatures),
-        ).counted([[draw.output for draw in row] for row in rows])
+            varies=any(one.temperature is None or one.temperature > 0 for one in made.models),
+        ).counted([[draw.output for draw in row if not draw.is_lost] for row in rows])
 
     @cached_property
     def _told_apart(self) -> Draws:

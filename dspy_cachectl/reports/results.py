@@ -27,6 +27,7 @@ class DrawResult:
         oldest: When its oldest LM answer was bought, in Unix seconds, or None.
         newest: When its newest was.
         troubles: What went wrong around its calls, by predictor.
+        strayed: Whether LM calls were made out of sight while it was made: it may rest on others than `draw` says.
     """
 
     score: float
@@ -44,6 +45,12 @@ class DrawResult:
     oldest: float | None = None
     newest: float | None = None
     troubles: tuple[Trouble, ...] = ()
+    strayed: bool = False
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether there is no draw: it failed before anything was answered."""
+        return self.failed is not None and not self.draw and not self.output
 
     def __post_init__(self) -> None:
         if self.failed is not None:

@@ -20,21 +20,27 @@ class DistinctDraws:
         distinct: The number of distinct draws among them; None where that cannot be known.
         effective: K_eff, the harmonic mean over questions of the number of distinct draws; 1 where every
             repeat of every question gave the same output.
-        sentence: What of this needs saying; empty where every repeat is a draw of its own.
+        said: What of this needs saying, in sentences; none where every repeat is a draw of its own.
         known: How many were known before they were asked for, as draws of another run: they are not fresh.
     """
 
     asked: int
     distinct: int | None
     effective: float
-    sentence: str
+    said: tuple[str, ...]
     known: int = 0
+
+    @property
+    def sentence(self) -> str:
+        """What of this needs saying; empty where every repeat is a draw of its own."""
+        return " ".join(self.said)
 
 
 def distinct_draws(
     asked: int,
     outputs: Sequence[Sequence[Hashable]],
     *,
+    lost: int = 0,
     elsewhere: int = 0,
     known: int = 0,
     doubts: Sequence[str] = (),
@@ -48,6 +54,7 @@ def distinct_draws(
     Args:
         asked: The number of repeats of all questions together.
         outputs: Per question what each of its distinct draws said, or a hash of it, shape (n, K_i).
+        lost: How many repeats are no draws, since they failed before there was one.
         elsewhere: How many of these are draws of another question as well.
         known: How many were known before they were asked for.
         doubts: Why it cannot be known how many are distinct, in sentences; empty where it can.
@@ -56,21 +63,24 @@ def distinct_draws(
     Returns:
         The counts, with K_eff for use in place of K.
     """
-    counts = [len(row) for row in outputs]
-    found, effective = sum(counts), len(counts) / math.fsum(1.0 / count for count in counts)
+    rows = [row for row in outputs if row]
+    found = sum(map(len, rows))
+    effective = len(rows) / math.fsum(1.0 / len(row) for row in rows) if rows else 0.0
     sentences = [*doubts, *notes]
-    if found < asked:
-        sentences.append(f"{asked - found} of {asked} repeats are replays of a draw that is already counted.")
+    replays = asked - lost - found
+    if replays:
+        sentences.append(f"{replays} of {asked} repeats are replays of a draw that is already counted.")
     if elsewhere:
         sentences.append(f"{elsewhere} of {asked} repeats are draws of another question as well.")
-    if found > len(counts) and all(len(set(row)) == 1 for row in outputs):
+    if found > len(rows) and all(len(set(row)) == 1 for row in rows):
         effective = 1.0
-        sentences.append("All draws of every question gave the same output: K_eff = 1, and repeats add nothing.")
+        if not doubts:
+            sentences.append("All draws of every question gave the same output: K_eff = 1, and repeats add nothing.")
     return DistinctDraws(
         asked=asked,
         distinct=None if doubts else found - elsewhere,
         effective=effective,
-        sentence=" ".join(sentences),
+        said=tuple(sentences),
         known=known,
     )
 

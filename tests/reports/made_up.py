@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from dspy_cachectl.accounting.asked import AskedModel
+from dspy_cachectl.evaluation.asked_models import facts as facts_of
 from dspy_cachectl.reports.measurement import Provenance
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.results import DrawResult, QuestionResult
@@ -30,18 +33,18 @@ COUNTERS = {
     "seconds_saved": 2.5,
 }
 
+ASKED = AskedModel("openai/gpt-4o-mini", "lab", "2025-01", temperature=1.0, lent=True, calls=13)
+"""What answered, unless a report is made with one of these changed, or with `models`."""
+
 
 def provenance(**changed: Any) -> Provenance:
     """What a made-up score is made of."""
+    asked = {name: changed.pop(name) for name in vars(ASKED).keys() & changed.keys()}
     facts: dict[str, Any] = {
         "run_id": "run-7",
         "phase": "eval",
         "policy": "FRESH",
-        "model": "openai/gpt-4o-mini",
-        "endpoint": "lab",
-        "version": "2025-01",
-        "temperature": None,
-        "temperature_lent": 1.0,
+        **facts_of(changed.pop("models", [replace(ASKED, **asked)])),
         "program": "a1" * 32,
         "data": "b2" * 32,
         "metric": "exact_match",

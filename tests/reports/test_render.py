@@ -15,7 +15,7 @@ from rich.console import Console
 from dspy_cachectl.reports.comparison import Comparisons, compare
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.texts import duration, money, number, p_value, places
-from tests.reports.made_up import report
+from tests.reports.made_up import ASKED, report
 
 EVIL = '<script>alert("x")</script> [red]loud[/red] \x1b[31m\x07 \u202eback\u2066 \x9b31m \ud800'
 REPEATED = [[1, 1, 0], [1, 0, 1], [0, 0, 0], [1, 1, 1], [None, 1, 1]]
@@ -113,7 +113,7 @@ def test_a_report_shows_where_it_comes_from(medium: Medium) -> None:
     for fact in (
         "run run-7 (phase eval, policy FRESH)",
         "model openai/gpt-4o-mini @ lab, version 2025-01",
-        "temperature 1, lent by the phase (in 13 calls); the program leaves it unset",
+        "temperature 1, lent by the phase (13 calls)",
         "program a1a1a1a1a1a1",
         "data b2b2b2b2b2b2",
         "metric exact_match c3c3c3c3c3c3",
@@ -133,24 +133,25 @@ def test_a_report_shows_where_it_comes_from(medium: Medium) -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "lent", "calls", "expected"),
+    ("asked", "expected"),
     [
-        (None, None, 0, "unset, as the program asks"),
-        (0.7, None, 0, "0.7, as the program asks"),
-        (0.0, 1.0, 3, "1, lent by the phase (in 3 calls); the program leaves it 0"),
-        (0.7, 1.0, 0, "0.7, as the program asks; none lent by the phase"),
-        (0.7, 1.0, 1, "0.7, as the program asks; 1 lent by the phase (in 1 call)"),
+        ([(None, False, 2)], "unset, as the program asks (2 calls)"),
+        ([(0.7, False, 2)], "0.7, as the program asks (2 calls)"),
+        ([(1.0, True, 3)], "1, lent by the phase (3 calls)"),
+        ([(0.7, False, 2), (1.0, True, 1)], "0.7, as the program asks (2 calls); 1, lent by the phase (1 call)"),
+        ([], "not known"),
     ],
 )
-def test_a_lent_temperature_is_said(own: float | None, lent: float | None, calls: int, expected: str) -> None:
+def test_a_lent_temperature_is_said(asked: list[tuple[float | None, bool, int]], expected: str) -> None:
     """Whose temperature it was, and in how many calls the phase lent one."""
-    made = report([1, 0], temperature=own, temperature_lent=lent, counters={"temperatures_lent": calls})
+    models = [replace(ASKED, temperature=own, lent=lent, calls=calls) for own, lent, calls in asked]
+    made = report([1, 0], models=models)
     assert f"temperature    {expected}" in str(made) or f"temperature   {expected}" in str(made)
 
 
 def test_what_is_not_known_is_a_dash() -> None:
     """One draw of one question, nothing counted: no NaN, None or inf reaches people."""
-    made = report([0.3], run_id=None, endpoint=None, version=None, counters={}, predictions="off")
+    made = report([0.3], run_id=None, models=(), counters={}, predictions="off")
     bare = replace(made.questions[0], draws=(replace(made.questions[0].draws[0], oldest=None, newest=None),))
     shown = squeezed(str(replace(made, questions=(bare,))))
     for fact in (
@@ -160,7 +161,7 @@ def test_what_is_not_known_is_a_dash() -> None:
         "spent –",
         "oldest draw –",
         "run none",
-        "model openai/gpt-4o-mini @ the provider",
+        "model not known: no LM call was seen to answer",
         "off: computed, and not kept",
         "0.3 ± ∞",
     ):
@@ -208,7 +209,7 @@ def test_a_comparison_shows_the_verdict_and_its_grounds(medium: Medium) -> None:
         f"correlation {number(result.correlation, 2)}",
         f"{number(result.unpaired_error, decimals)} if it were not",
         " to ".join(number(end, decimals) for end in result.minimal_detectable_range) + " with a probability of 80%",
-        "old openai/gpt-4o-mini @ lab, version 2025-01; temperature 1, lent by the phase",
+        "old openai/gpt-4o-mini @ lab, version 2025-01 (13 calls); temperature 1, lent by the phase",
         "newest draw 2025-10-09 08:54:25 UTC",
         "(the smallest that matters: 0.05)",
         *made.interval.caveats,

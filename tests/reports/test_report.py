@@ -80,11 +80,12 @@ def test_one_replayed_repeat_does_not_weigh_twice() -> None:
 
 
 def test_answers_of_which_no_draw_is_known_are_not_taken_for_replays() -> None:
-    """Two repeats without a draw are two for the score; how many are distinct is unknown, unless nobody was asked."""
+    """Two repeats without a draw are two for the score; how many are distinct is unknown, whether an LM was seen."""
     made = report([[1, 0], [1, 1]], draws=[["", ""], ["", ""]], outputs=[["x", "y"], ["x", "x"]])
     assert (None, 4) == (made.distinct.distinct, made.distinct.asked)
-    without_lm = replace(made, provenance=replace(made.provenance, counters={}))
-    assert (4, "") == (without_lm.distinct.distinct, without_lm.distinct.sentence)
+    without_lm = replace(made, provenance=replace(made.provenance, models=(), counters={}))
+    assert (None, 1) == (without_lm.distinct.distinct, len(without_lm.distinct.said))
+    assert "No LM call was seen" in without_lm.distinct.sentence
     assert made.score == 0.75
     assert [(1.0, 0.0), (1.0, 1.0)] == [row.scores for row in made.table.questions]
     assert frozenset() == made.draw_ids
