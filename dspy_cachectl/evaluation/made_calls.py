@@ -16,6 +16,7 @@ from dspy_cachectl.context.ruling import phase_here
 from dspy_cachectl.evaluation.asked_models import asked_model, counted, facts
 from dspy_cachectl.evaluation.kept_predictions import AnswerCost
 from dspy_cachectl.evaluation.predictor_names import PredictorNames
+from dspy_cachectl.fingerprints.reached import only_judges_ask
 from dspy_cachectl.stores.base import OTHERS
 
 T = TypeVar("T")
@@ -39,9 +40,11 @@ class MadeCalls:
 
     Args:
         program: The program that is evaluated.
+        metric: What judges it.
     """
 
-    def __init__(self, program: Any) -> None:
+    def __init__(self, program: Any, metric: Any) -> None:
+        self._judges = only_judges_ask(program, metric)
         self._asked: Counter[AskedModel] = Counter()
         self._names = PredictorNames(program)
         self._made: defaultdict[str, _Made] = defaultdict(_Made)
@@ -68,14 +71,15 @@ class MadeCalls:
     def add(self, call: Call) -> None:
         """Add a call that has ended to its answer: of a question and a repeat, or of the metric.
 
-        One from a thread that carries no phase may be of any answer that is being made.
+        One from a thread that carries no phase may be of any answer that is being made, unless only judges ask its LM.
         """
-        ruling, how = call.asked.ruling, asked_model(call)
-        unit = ruling.context.unit
+        asked, how = call.asked, asked_model(call)
+        ruling, unit = asked.ruling, asked.ruling.context.unit
         with self._lock:
             if ruling.stray_of:
-                for begun in +self._under_way:
-                    self._made[begun].cost.strayed = True
+                begun = () if (asked.model, asked.endpoint) in self._judges else +self._under_way
+                for one in begun:
+                    self._made[one].cost.strayed = True
                 return
             if how is not None:
                 self._asked[how] += 1

@@ -164,7 +164,7 @@ def evaluate(
                 show=show,
                 run=run,
                 timeout=timeout,
-                calls=MadeCalls(program),
+                calls=MadeCalls(program, metric),
                 results=[[None] * repeats for _ in devset],
             )
             run.on_call, run.on_mishap = evaluation.calls.add, evaluation.calls.note

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -83,7 +84,9 @@ def test_loaded_answers_tell_what_answered_them(endpoint: Endpoint, lm: MakeLM, 
 
 
 @pytest.mark.parametrize("in_sight", [False, True])
-def test_calls_out_of_sight_claim_nothing(endpoint: Endpoint, lm: MakeLM, program: dspy.Module, in_sight: bool) -> None:
+def test_calls_out_of_sight_claim_nothing(
+    endpoint: Endpoint, lm: MakeLM, program: dspy.Module, tmp_path: Path, in_sight: bool
+) -> None:
     """A program that asks in a bare thread pool: how many of the draws are distinct is unknown, and said first."""
     pool = ThreadPoolExecutor(2)
 
@@ -96,15 +99,33 @@ def test_calls_out_of_sight_claim_nothing(endpoint: Endpoint, lm: MakeLM, progra
                 lm("openai/m")(f"{question} again")
             return pool.submit(lambda: dspy.Prediction(answer=lm("openai/m")(question)[0])).result()
 
-    report = run(Hidden(), questions(4), metric=always, repeats=3, predictions=False)
-    assert report.distinct.distinct is None
-    assert "distinct draws unknown" in str(report)
-    assert "bare thread pool" in "\n".join(str(report).splitlines()[:8])
-    assert report.summary()["distinct_draws"] is None
-    assert math.isnan(report.flip_rate + report.consistency + report.pass_at_k(3) + report.pass_hat_k(3))
-    assert report.pass_at_k(1) == 1.0
-    assert report.variance.within is None
-    assert "pass@3 –" in str(report)
+    for predictions in ("computed", "loaded"):  # the doubt is kept with the answers
+        report = run(Hidden(), questions(4), metric=always, repeats=3, predictions=tmp_path)
+        assert report.provenance.predictions == predictions
+        assert report.distinct.distinct is None
+        assert "distinct draws unknown" in str(report)
+        assert "bare thread pool" in "\n".join(str(report).splitlines()[:8])
+        assert report.summary()["distinct_draws"] is None
+        assert math.isnan(report.flip_rate + report.consistency + report.pass_at_k(3) + report.pass_hat_k(3))
+        assert report.pass_at_k(1) == 1.0
+        assert report.variance.within is None
+        assert "pass@3 –" in str(report)
+
+
+def test_a_judge_out_of_sight_puts_no_answer_in_doubt(endpoint: Endpoint, lm: MakeLM, program: dspy.Module) -> None:
+    """A metric that asks its own LM in a bare thread pool, while an answer is being made."""
+    pool, judge, held = ThreadPoolExecutor(1), lm("openai/judge"), itertools.count(1)
+    endpoint.hold("question 2")
+
+    def judged(example: dspy.Example, prediction: Any, trace: Any = None) -> float:
+        pool.submit(judge, f"judge {prediction.answer}").result()
+        if next(held) == 3:
+            endpoint.release()
+        return 1.0
+
+    report = run(program, questions(4), metric=judged, predictions=False, num_threads=4)
+    assert report.provenance.counters["stray"] == 4
+    assert (4, "") == (report.distinct.distinct, report.distinct.sentence)
 
 
 @pytest.mark.parametrize("options", [{"seed": 42}, {"extra_body": {"seed": 42}}], ids=["option", "body"])
