@@ -91,7 +91,8 @@ def evaluate(
         predictions: Where predictions are kept: True for `outputs/cache/predictions` (and nowhere inside a
             cassette), a folder, a `Library`, or False for nowhere.
         force_recompute: Draw everything afresh, whatever is kept; so does the setting of that name. The draws of a run
-            that `run_id` names are not made anew: it takes one that has none.
+            that `run_id` names are not made anew: it takes one that has none. Those of an open phase neither: the new
+            ones are of a run of their own.
         max_age: Seconds after which kept predictions are not served. None: the library's limit, 30 days.
         depends_on: What program or metric read that is not in their code: files and folders, by their content; or a
             dictionary of values. Where it changes, everything is computed anew.

@@ -18,29 +18,36 @@ from dspy_cachectl.phases.phase import phase
 def phase_to_evaluate_in(run_id: str | None, *, force: bool, max_age: float | None) -> tuple[PhaseContext, str | None]:
     """Return the phase to evaluate in, and the run to draw under: an open fresh or replay phase holds.
 
+    A run's draws are served and never made anew. Where others are asked for than an open phase has, they are of a run
+    of their own, which is None here.
+
     Raises:
         ConfigurationError: If others than the named run's draws are asked for.
     """
-    if run_id is not None and (force or max_age is not None):
-        _check_is_new(run_id, max_age=None if force else max_age)
-    ruling: PhaseContext | None = dspy.settings.get(SETTING)
-    if ruling is not None and ruling.strays_matter and not ruling.is_cassette:
-        return ruling, run_id or ruling.run_id
-    return phase("eval").context, run_id
-
-
-def _check_is_new(run_id: str, *, max_age: float | None) -> None:
-    # A run's draws are served and never made anew; of an age None it may have none at all.
-    cache = ensure_installed()
-    if cache is None or not any(label.is_answer and label.run == run_id for label in cache.tiers.labels()):
-        return
-    began = 0.0
-    data = cache.tiers.get(runs.run_key(run_id), behind=True)
-    with contextlib.suppress(StoreError):  # what cannot be read says nothing of its age
-        began = runs.decode(data)[0].created if data is not None else 0.0
-    if max_age is None or age_of(began) > max_age:
-        asked = "force_recompute" if max_age is None else f"max_age={max_age:g}"
+    anew = force or max_age is not None
+    oldest = None if force else max_age
+    if run_id is not None and anew and _has_draws(run_id, older_than=oldest):
+        asked = "force_recompute" if oldest is None else f"max_age={oldest:g}"
         raise ConfigurationError(
             f"run {run_id!r} has draws in the store, and a run's draws are never made anew: {asked} asks for others. "
             f"Name a run that has none, for example run_id={new_run_id('eval')!r}, or none at all"
         )
+    ruling: PhaseContext | None = dspy.settings.get(SETTING)
+    if ruling is None or not ruling.strays_matter or ruling.is_cassette:
+        return phase("eval").context, run_id
+    if run_id is not None or ruling.run_id is None:
+        return ruling, run_id
+    is_other = anew and ruling.policy.fresh and _has_draws(ruling.run_id, older_than=oldest)
+    return ruling, None if is_other else ruling.run_id
+
+
+def _has_draws(run_id: str, *, older_than: float | None) -> bool:
+    """Tell whether a run has draws, and began longer ago than so many seconds; None: whenever it began."""
+    cache = ensure_installed()
+    if cache is None or not any(label.is_answer and label.run == run_id for label in cache.tiers.labels()):
+        return False
+    began = 0.0
+    data = cache.tiers.get(runs.run_key(run_id), behind=True)
+    with contextlib.suppress(StoreError):  # what cannot be read says nothing of its age
+        began = runs.decode(data)[0].created if data is not None else 0.0
+    return older_than is None or age_of(began) > older_than

@@ -37,6 +37,25 @@ def test_a_run_that_has_draws_is_not_drawn_anew(
     assert run(program, questions(4), run_id="another", force_recompute=True).provenance.counters["fresh"] == 4
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+@pytest.mark.parametrize("again", [{"force_recompute": True}, {"max_age": 0.0}])
+def test_an_open_phase_that_has_draws_is_drawn_anew(
+    program: dspy.Module, endpoint: Endpoint, again: dict[str, Any], keeps: bool
+) -> None:
+    """Others than the draws of the open phase's run are of a run of their own, and bought; its first are its own."""
+    with cachectl.phase("eval") as opened:
+        first = run(program, questions(4), predictions=keeps, **again)
+        second = run(program, questions(4), predictions=keeps, **again)
+        assert (endpoint.requests, second.provenance.counters["fresh"]) == (8, 4)
+        third = run(program, questions(4), predictions=keeps)
+    assert endpoint.requests == 8
+    assert [first.run_id, opened.run_id, first.score] == [opened.run_id, third.run_id, third.score]
+    assert not first.draw_ids & second.draw_ids
+    with cachectl.phase("replay", cachectl.Policy.REPLAY, run_id=first.run_id):
+        assert run(program, questions(4), predictions=keeps, **again).score == first.score
+    assert endpoint.requests == 8
+
+
 def test_a_number_is_one_number_however_it_is_written(program: dspy.Module, endpoint: Endpoint, lm: MakeLM) -> None:
     """A temperature of 1.0, and 1 as YAML gives it: nothing is bought again, in predictions and store."""
     dspy.configure(lm=lm(temperature=1.0, top_p=1))
