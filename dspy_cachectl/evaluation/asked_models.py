@@ -12,6 +12,9 @@ from dspy_cachectl.accounting.asked import AskedModel
 from dspy_cachectl.calls.answering import is_by_another
 from dspy_cachectl.calls.call import Call
 
+_SEEDS = frozenset({"seed", "random_seed"})
+_NO_OPTIONS = frozenset({"messages", "prompt", "input", "tools", "tool_choice", "response_format", "metadata"})
+
 
 def asked_model(call: Call) -> AskedModel | None:
     """Return what answered a call that has ended; None where a metric made it or nothing answered it."""
@@ -26,7 +29,7 @@ def asked_model(call: Call) -> AskedModel | None:
         origin.lent,
         answered_by=" + ".join(origin.answered_by) or None,
         is_other=is_by_another(asked.model, origin),
-        seed=_seed_in(asked.request or {}),
+        seed=_seed_in(asked.request or asked.sent or {}),
     )
 
 
@@ -64,8 +67,12 @@ def _agreed(values: Iterable[Any]) -> Any:
     return said.pop() if len(said) == 1 else None
 
 
-def _seed_in(request: Any) -> int | str | None:
-    """Return the seed that a provider is sent: an option, or a part of the body that is given as it is."""
-    body = request.get("extra_body")
-    seed = request.get("seed", body.get("seed") if isinstance(body, Mapping) else None)
-    return seed if isinstance(seed, (int, type(None))) else str(seed)
+def _seed_in(request: Mapping[str, Any]) -> int | str | None:
+    """Return the seed that a provider is sent: an option, or however deep in a part of the body that is given as it is.
+
+    As `options` of Ollama, say. What is said to the model, and which form its answer has, is no option.
+    """
+    found: list[Any] = [value for name, value in request.items() if name in _SEEDS and value is not None]
+    parts = [value for name, value in request.items() if name not in _NO_OPTIONS and isinstance(value, Mapping)]
+    found += [seed for seed in map(_seed_in, parts) if seed is not None]
+    return next((seed if isinstance(seed, int) else str(seed) for seed in found), None)

@@ -13,6 +13,8 @@ from dspy_cachectl.statistics.repeats import DistinctDraws, distinct_draws
 NONE_SEEN = "no LM call was seen to answer"
 """What is said where nothing is known of what answered."""
 
+_SEEDS_NAMED = 5
+
 
 @dataclass(frozen=True)
 class Doubts:
@@ -66,7 +68,8 @@ class Doubts:
                 "calls were made out of sight, as in a bare thread pool, or not at all."
             )
         if self.seeds and any(len(row) > 1 for row in self.rows):
-            named = ", ".join(map(str, self.seeds))
+            more = f" and {len(self.seeds) - _SEEDS_NAMED:,} more" if len(self.seeds) > _SEEDS_NAMED else ""
+            named = ", ".join(map(str, self.seeds[:_SEEDS_NAMED])) + more
             yield (
                 f"The LM was asked with the seed {named}: where the provider honours it, the repeats of a question are "
                 "one draw, so how many are distinct is not known."

@@ -128,14 +128,43 @@ def test_a_judge_out_of_sight_puts_no_answer_in_doubt(endpoint: Endpoint, lm: Ma
     assert (4, "") == (report.distinct.distinct, report.distinct.sentence)
 
 
-@pytest.mark.parametrize("options", [{"seed": 42}, {"extra_body": {"seed": 42}}], ids=["option", "body"])
-@pytest.mark.parametrize("repeats", [1, 3])
+IN_BODY = {"extra_body": {"options": {"num_ctx": 9, "seed": 42}}}
+SEEDED: dict[str, dict[str, Any]] = {
+    "option": {"seed": 42},
+    "body": {"extra_body": {"seed": 42}},
+    "deep in the body": IN_BODY,
+    "none beside the body's": {"seed": None, **IN_BODY},
+    "by another name": {"extra_body": {"random_seed": 42}},
+}
+
+
+SOME = {
+    ("option", "lm", 1),
+    ("option", "lm", 3),
+    ("deep in the body", "config", 3),
+    ("none beside the body's", "call", 3),
+}
+WAYS = [
+    pytest.param(*way, marks=[] if way in SOME else pytest.mark.exhaustive)
+    for way in itertools.product(SEEDED, ["lm", "config", "call"], [1, 3])
+]
+
+
+@pytest.mark.parametrize(("how", "where", "repeats"), WAYS)
 def test_a_seed_is_named(
-    endpoint: Endpoint, lm: MakeLM, program: dspy.Module, repeats: int, options: dict[str, Any]
+    endpoint: Endpoint, lm: MakeLM, program: dspy.Module, how: str, where: str, repeats: int
 ) -> None:
     """Repeats with a seed may be one draw each: the report names the seed, and claims no number of distinct draws."""
-    dspy.configure(lm=lm(**options))
-    report = run(program, questions(4), repeats=repeats, predictions=False)
+    options = SEEDED[how]
+    dspy.configure(lm=lm(**options) if where == "lm" else lm())
+    of_config = dspy.Predict("question -> answer", **options)
+    asking: dict[str, Any] = {
+        "lm": program,
+        "config": of_config,
+        "call": lambda question: program(question=question, config=options),
+    }
+    report = run(asking[where], questions(4), repeats=repeats, predictions=False)
+    assert all("42" in str(request["body"]) for request in endpoint.log())
     assert report.provenance.seeds == (42,)
     assert (report.distinct.distinct is None) is (repeats > 1)
     assert ("seed 42" in str(report)) is (repeats > 1)
