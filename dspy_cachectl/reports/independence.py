@@ -84,7 +84,7 @@ class Doubts:
     def notes(self) -> Iterator[str]:
         """Yield what is known, and what is not, of answers that say the same, or that were there before."""
         known, perhaps, asked = self.known(KNOWN), self.known(PERHAPS), len(self.draws)
-        if self.varies and self._all_alike():
+        if self.varies and self._all_alike() and not any(self.sentences()):
             yield (
                 "That the repeats are draws of their own is what the provider's ids say; word for word they are the "
                 "same, at a temperature that lets them differ. Either the model is that sure, or something on the way "

@@ -19,7 +19,7 @@ class DistinctDraws:
         asked: The number of repeats of all questions together.
         distinct: The number of distinct draws among them; None where that cannot be known.
         effective: K_eff, the harmonic mean over questions of the number of distinct draws; 1 where every
-            repeat of every question gave the same output.
+            repeat of every question gave the same output; NaN where the number of distinct draws is not known.
         said: What of this needs saying, in sentences; none where every repeat is a draw of its own.
         known: How many were known before they were asked for, as draws of another run: they are not fresh.
     """
@@ -72,10 +72,11 @@ def distinct_draws(
         sentences.append(f"{replays} of {asked} repeats are replays of a draw that is already counted.")
     if elsewhere:
         sentences.append(f"{elsewhere} of {asked} repeats are draws of another question as well.")
-    if found > len(rows) and all(len(set(row)) == 1 for row in rows):
+    if doubts:
+        effective = math.nan
+    elif found > len(rows) and all(len(set(row)) == 1 for row in rows):
         effective = 1.0
-        if not doubts:
-            sentences.append("All draws of every question gave the same output: K_eff = 1, and repeats add nothing.")
+        sentences.append("All draws of every question gave the same output: K_eff = 1, and repeats add nothing.")
     return DistinctDraws(
         asked=asked,
         distinct=None if doubts else found - elsewhere,

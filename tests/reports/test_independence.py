@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 
@@ -15,7 +16,7 @@ Answer = tuple[str, str]
 """The provider's id of an answer, or "" where it gave none, and what it says."""
 
 
-def counted(rows: Sequence[Sequence[Answer]], *, varies: bool = True) -> DistinctDraws:
+def counted(rows: Sequence[Sequence[Answer]], *, varies: bool = True, seeds: Sequence[int] = ()) -> DistinctDraws:
     """What is counted of answers, one call each: question by question, each with a key of its own."""
     tokens = [
         [token_of([name] if name else [], said, f"{number}/{repeat}") for repeat, (name, said) in enumerate(row)]
@@ -24,7 +25,8 @@ def counted(rows: Sequence[Sequence[Answer]], *, varies: bool = True) -> Distinc
     draws = Draws(token for row in tokens for token in row)
     told = [list({draws.told(token): token for token in row}.values()) for row in tokens]
     outputs = [[draws.content(token) for token in row] for row in told]
-    return Doubts(draws, [token for row in tokens for token in row], told, varies=varies).counted(outputs)
+    made = Doubts(draws, [token for row in tokens for token in row], told, varies=varies, seeds=seeds)
+    return made.counted(outputs)
 
 
 def unique(number: int) -> str:
@@ -69,6 +71,10 @@ def test_ids_that_are_missing_or_constant(constant: str) -> None:
     assert found.distinct is None
     assert "Whether 250 of 250 answers are draws of their own is not known" in found.sentence
     assert "replays" not in found.sentence
+    alike = counted([[(constant, long(question))] * 5 for question in range(50)])
+    assert alike.distinct is None
+    assert 1 == len(alike.said), "nothing is said by ids that tell nothing, and nothing of what repeats add"
+    assert "tell them apart" in alike.sentence
 
 
 @pytest.mark.parametrize("answers", ["long", "short", "at temperature 0", "all alike"])
@@ -111,5 +117,9 @@ def test_new_ids_for_the_same_words(varies: bool) -> None:
     assert (60, 1.0) == (found.distinct, found.effective)
     assert varies is ("caches, and gives new ids" in found.sentence)
     assert "repeats add nothing" in found.sentence
+    assert all(said.count(". ") < 2 for said in found.said)
     found = counted([*rows, [(unique(900), "one"), (unique(901), "other")]], varies=varies)
     assert (62, "") == (found.distinct, found.sentence)
+    found = counted(rows, varies=varies, seeds=[7])
+    assert math.isnan(found.effective)
+    assert (None, 1) == (found.distinct, len(found.said)), "a seed says why they are the same"
