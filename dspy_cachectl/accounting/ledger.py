@@ -61,7 +61,7 @@ class Tally:
         stray: Calls from outside, while this fresh or replay phase was open elsewhere.
         late: Calls that arrived after the phase had ended.
         evicted: Stored answers that were removed to make room for others.
-        unpriced: Bought calls whose price is not known.
+        unpriced: Those of the requests whose price is not known; an embedding has none.
         prompt_tokens_spent: Tokens read by the provider, paid for.
         completion_tokens_spent: Tokens written by the provider, paid for.
         prompt_tokens_saved: Tokens that serving from the store did not pay again.

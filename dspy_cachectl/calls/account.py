@@ -94,10 +94,12 @@ def _add_answer(call: Call) -> None:
         tally.cost_saved += origin.cost or 0.0
         tally.seconds_saved += origin.seconds
     else:
-        tally.requests += 0 if call.asked.local else origin.requests
+        bought = 0 if call.asked.local else origin.requests
+        tally.requests += bought
         _add_tokens(tally, origin, _SPENT)
         tally.cost_spent += origin.cost or 0.0
-        tally.unpriced += origin.cost is None and call.asked.kind is not Kind.EMBEDDING
+        if origin.cost is None and call.asked.kind is not Kind.EMBEDDING:
+            tally.unpriced += bought  # and not calls, of which one may make several requests
         tally.seconds_spent += origin.seconds
         tally.truncated += origin.truncated
     # What is bought is looked at when it comes (see `known`).

@@ -220,7 +220,7 @@ class TestCost:
         """n=3 is as many requests as the endpoint sees, and the tokens of all."""
         with cachectl.phase("compile") as run:
             lm(temperature=1.0)("hello", n=3)
-        assert run.stats.requests == endpoint.requests
+        assert run.stats.requests == endpoint.requests == run.stats.unpriced
         assert run.stats.completion_tokens_spent == 6
 
     @pytest.mark.parametrize("engine", ENGINES)
