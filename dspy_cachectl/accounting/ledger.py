@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from dspy_cachectl.boundary.shown import harmless
@@ -215,7 +215,7 @@ class Stats(Tally):
         """Sum rows up."""
         stats = cls()
         for row, tally in rows:
-            stats.by[row] = replace(tally)
+            stats.by.setdefault(row, Tally()).add(tally)
             stats.add(tally)
         return stats
 

@@ -76,8 +76,11 @@ def _ledgers(ruling: Ruling) -> list[Ledger]:
     ledgers = [state.ledger]
     if ruling.cassette is not None:
         ledgers.append(ruling.cassette.ledger)
-    if ruling.run is not None:
-        ledgers.append(ruling.run.ledger)
+    run = ruling.run
+    if run is not None:
+        ledgers.append(run.ledger)
+    while run is not None and (run := run.evaluated_in) is not None:
+        ledgers.append(run.of_evaluations)
     return ledgers
 
 

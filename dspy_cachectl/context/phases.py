@@ -92,6 +92,7 @@ class PhaseRun:
             policy makes no draws of its own.
         closed: Whether its block has ended.
         outer: The phase around it, or None.
+        evaluated_in: The passage whose policy and run it evaluates by, and whose stats tell of its calls too; or None.
         home: Where its block was entered.
         guards: Whether calls that carry no phase are counted as strayed from it, and refused where it replays.
         on_call: Called with each `Call` of it that has ended, in the thread that made it; None for nobody.
@@ -106,10 +107,11 @@ class PhaseRun:
         self.run_id = context.run_id
         self.closed = False
         self.outer: PhaseContext | None = None
+        self.evaluated_in: PhaseRun | None = None
         self.home = home_here()
         self.guards = False
         self.ordinals = Ordinals()
-        self.ledger = Ledger()
+        self.ledger, self.of_evaluations = Ledger(), Ledger()
         self.observer = EvaluationObserver() if context.strays_matter else None
         self.on_call: Callable[[Any], None] | None = None
         self.on_mishap: Callable[[Mishap], None] | None = None
@@ -121,8 +123,9 @@ class PhaseRun:
 
     @property
     def stats(self) -> Stats:
-        """What happened to its calls so far: a snapshot."""
-        return self.ledger.snapshot()
+        """What happened so far to its calls, and to those that `evaluate()` made within it: a snapshot."""
+        parts = (self.ledger, self.of_evaluations)
+        return Stats.of(item for ledger in parts for item in ledger.snapshot().by.items())
 
     @property
     def evaluations(self) -> list[Evaluation]:

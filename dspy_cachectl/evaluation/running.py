@@ -154,6 +154,7 @@ def evaluate(
             ) as run,
             progress(name, shown=display_progress) as show,
         ):
+            run.evaluated_in = state.runs.get(context.token)
             evaluation = _Evaluation(
                 program=program,
                 devset=devset,

@@ -220,7 +220,7 @@ def _describe_end(run: PhaseRun, error: BaseException | None) -> None:
     cache = installed()
     context = run.context
     if cache is not None and error is None and context.run_id is not None and _is_described(context):
-        runs.note_end(cache.tiers, context.run_id, token=context.token, tally=run.stats)
+        runs.note_end(cache.tiers, context.run_id, token=context.token, tally=run.ledger.snapshot())
     if state.usage is not None:
         state.usage.flush()
 

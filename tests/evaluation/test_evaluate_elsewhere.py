@@ -1,4 +1,4 @@
-"""`evaluate()` with folders that are none, and with a clock that is set."""
+"""`evaluate()` with folders that are none, with a clock that is set, and in a phase that is open."""
 
 from __future__ import annotations
 
@@ -50,3 +50,22 @@ def test_a_clock_that_is_set_meanwhile_changes_no_duration(
     assert 0 < report.provenance.seconds < 600
     (evaluation,) = phase.evaluations
     assert 0 < evaluation.seconds < 600
+
+
+def test_an_open_phase_counts_what_was_evaluated_in_it(program: dspy.Module, endpoint: Endpoint) -> None:
+    """Its stats say what the provider got meanwhile: of evaluations, of another run too, of loaded ones, and beside."""
+
+    def evaluating(question: str) -> dspy.Prediction:
+        return dspy.Prediction(answer=str(run(program, questions(1, first=50), predictions=False).score))
+
+    with cachectl.phase("eval") as opened:
+        first = run(program, questions(5))
+        assert (5, 5, 5) == (endpoint.requests, opened.stats.requests, opened.stats.calls)
+        again = run(program, questions(5))
+        assert (5, 5) == (opened.stats.requests, opened.stats.loaded)
+        run(program, questions(5), run_id="other", predictions=False)
+        program(question="beside ?")
+        run(evaluating, questions(1), predictions=False)
+    assert endpoint.requests == opened.stats.requests == cachectl.stats().requests == 5 + 5 + 1 + 1
+    assert {"eval"} == {row.phase for row in opened.stats.by}
+    assert (5, 0) == (first.provenance.counters["requests"], again.provenance.counters["requests"])
