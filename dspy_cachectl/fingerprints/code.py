@@ -300,7 +300,9 @@ def _parts_of_module(name: str, module: Any) -> Iterator[tuple[str, Any]]:
     if is_predictor:
         yield from signatures.parts(name, module.signature)
         yield f"{name}.demos", [dict(demo.items() if hasattr(demo, "items") else demo) for demo in module.demos]
-        yield f"{name}.config", module.config
+        # As in what is asked, where numbers count by their value. None and what is not sent stand here all the same.
+        options = module.config.items()
+        yield f"{name}.config", {key: draws.clean_request({key: value}).get(key, value) for key, value in options}
     skipped = _NOT_OF_A_PREDICTOR if is_predictor else _NOT_THE_PROGRAM | changed_attributes(type(module), _CALLED)
     for attribute, value in vars(module).items():
         if attribute not in skipped and not says_who_asks(attribute, value) and not is_dspys(value):

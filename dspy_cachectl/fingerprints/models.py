@@ -92,10 +92,10 @@ def _identity(lm: Any, others: tuple[tuple[str, ModelIdentity], ...] = ()) -> Mo
 
 
 def _options(lm: Any, temperature: float | None) -> dict[str, Any]:
-    options = draws.clean_request(getattr(lm, "kwargs", None) or {})
+    options = dict(getattr(lm, "kwargs", None) or {})
     if temperature is not None and not options.get("temperature"):
-        options["temperature"] = temperature
+        options["temperature"] = temperature  # which is the same number where the LM has it itself
     plain: dict[str, Any] = canonical.as_json(
-        options, path="the LM's options", fallback=lambda value, _path: code_fingerprint(value)
+        draws.clean_request(options), path="the LM's options", fallback=lambda value, _path: code_fingerprint(value)
     )
     return plain

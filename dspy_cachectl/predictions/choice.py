@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from dspy_cachectl.predictions.kept_rows import KeptRows
-from dspy_cachectl.predictions.keys import SnapshotKey, differences, distance
+from dspy_cachectl.predictions.keys import SnapshotKey, differences, distance, is_near
 from dspy_cachectl.predictions.snapshot import SnapshotInfo
+
+Load = Callable[[SnapshotInfo, KeptRows], bool]
+"""Puts the rows of a file into an index, and tells whether it could."""
 
 _DAY = 24 * 3600.0
 
@@ -31,13 +35,37 @@ class Wish:
     repeats: int
 
 
-def choose(
-    wish: Wish, found: Sequence[SnapshotInfo], rows: KeptRows, load: Callable[[SnapshotInfo, KeptRows], bool]
-) -> tuple[str, tuple[SnapshotInfo, ...]]:
+@dataclass
+class Choice:
+    """A run, and what was read of it.
+
+    Attributes:
+        rows: Its rows.
+        run_id: The run; empty until one is chosen.
+        sources: The files that the rows were read from.
+        damaged: Those that could not be read, of whichever run.
+    """
+
+    rows: KeptRows
+    run_id: str = ""
+    sources: tuple[SnapshotInfo, ...] = ()
+    damaged: list[SnapshotInfo] = field(default_factory=list)
+
+    def read(self, run_id: str, files: Sequence[SnapshotInfo], load: Load) -> None:
+        """Take a run in place of the one before, with the rows of these files."""
+        self.rows.clear()
+        # The oldest first: what came later is put over it.
+        there = [info for info in sorted(files, key=_in_time) if info not in self.damaged]
+        self.run_id, self.sources = run_id, tuple(info for info in there if load(info, self.rows))
+        self.damaged += [info for info in there if info not in self.sources]
+
+
+def choose(wish: Wish, found: Sequence[SnapshotInfo], rows: KeptRows, load: Load) -> Choice:
     """Choose a run, and load its rows into the index.
 
     A complete evaluation of the same data comes before one that was not finished, that before evaluations of
-    other data sets that share questions, and among equals the newest.
+    other data sets that share questions, and among equals the newest. One of which only errors are kept comes last:
+    what was paid for and came too late is resumed.
 
     Args:
         wish: What is wanted.
@@ -46,65 +74,80 @@ def choose(
         load: Puts the rows of a file into the index; tells whether it could.
 
     Returns:
-        The run, a new one where nothing is served and none was named; and the files that its rows were read from.
+        The choice: a new run where nothing is there and none was named.
     """
-
-    def loaded(sources: Sequence[SnapshotInfo]) -> tuple[SnapshotInfo, ...]:
-        # The oldest first: what came later is put over it.
-        in_time = sorted(sources, key=lambda info: (info.session is not None, info.saved))
-        return tuple(info for info in in_time if info.age <= wish.max_age and load(info, rows))
-
-    usable = [info for info in found if info.metadata.get("base") == wish.key.base]
+    usable = [info for info in found if _base(info) == wish.key.base]
+    choice = Choice(rows)
     if wish.run_id is not None:
-        return wish.run_id, loaded([] if wish.forced else [info for info in usable if info.run_id == wish.run_id])
+        named = [info for info in usable if info.run_id == wish.run_id and info.age <= wish.max_age]
+        choice.read(wish.run_id, [] if wish.forced else named, load)
+        return choice
     if wish.forced:
         cut = [info for info in usable if info.session is None and not info.is_complete]
         usable = [info for info in cut if info.metadata.get("forced") and _is_exact(info, wish.key)]
-    ranked = sorted(usable, key=lambda info: (-2 * _is_exact(info, wish.key) - info.is_complete, -info.saved))
-    for candidate in dict.fromkeys(info.run_id for info in ranked):
-        sources = [info for info in usable if info.run_id == candidate]
-        if any(info.age > wish.max_age for info in sources):
-            continue  # it would be continued with draws that are as old as the rest
-        kept = loaded(sources)
-        if rows.served(wish.repeats):
-            return candidate, kept
-        rows.clear()
+    for is_enough in (rows.served, rows.failed):
+        for run_id, files in _candidates(wish, usable):
+            choice.read(run_id, files, load)
+            if is_enough(wish.repeats):
+                return choice
     from dspy_cachectl.context.phases import new_run_id
 
-    return new_run_id("eval"), ()
+    choice.read(new_run_id("eval"), [], load)
+    return choice
 
 
-def changes(
-    wish: Wish, found: Sequence[SnapshotInfo], sources: Sequence[SnapshotInfo], rows: KeptRows, questions: int
-) -> list[str]:
-    """Say in words why answers are missing; nothing where none is.
+def _candidates(wish: Wish, usable: Sequence[SnapshotInfo]) -> Iterator[tuple[str, list[SnapshotInfo]]]:
+    """Yield the runs, the best first, with their files."""
+    ranked = sorted(usable, key=lambda info: (-2 * _is_exact(info, wish.key) - info.is_complete, -info.saved))
+    for run_id in dict.fromkeys(info.run_id for info in ranked):
+        files = [info for info in usable if info.run_id == run_id]
+        # One that is too old would be continued with draws that are as old as the rest.
+        if all(info.age <= wish.max_age for info in files):
+            yield run_id, files
+
+
+def _in_time(info: SnapshotInfo) -> tuple[bool, float]:
+    return info.session is not None, info.saved
+
+
+def changes(wish: Wish, found: Sequence[SnapshotInfo], choice: Choice, questions: int) -> list[str]:
+    """Say in words why answers are missing; nothing where none is, or none was kept of this program or these data.
 
     Args:
         wish: What is wanted.
         found: The files of the library.
-        sources: The files that the rows were read from.
-        rows: The rows that are served.
+        choice: What was chosen of them.
         questions: How many questions there are.
     """
-    served = rows.served(wish.repeats)
-    if served >= questions * wish.repeats:
+    rows, sources = choice.rows, choice.sources
+    if rows.served(wish.repeats) >= questions * wish.repeats:
         return []
     if wish.forced:
-        return ["a forced evaluation that was cut is continued" if served else "recomputed because it was asked for"]
+        return ["a forced evaluation that was cut is continued" if sources else "recomputed because it was asked for"]
     if sources:
         return _what_is_new(rows, questions, wish.repeats, [info for info in sources if _is_exact(info, wish.key)])
-    others = [info for info in found if info.session is None]
+    others = [info for info in found if info.session is None and is_near(info.key, wish.key)]
     if not others:
         return []
     nearest = min(others, key=lambda info: (distance(info.key, wish.key), -info.saved))
     lines = differences(nearest.key, wish.key)
-    if not lines and nearest.key.dataset != wish.key.dataset and nearest.age <= wish.max_age:
-        lines.append("data: none of the questions was asked before")
-    if not lines and wish.run_id is not None and nearest.run_id != wish.run_id:
-        lines.append(f"run: {wish.run_id!r} has no predictions; the newest are of {nearest.run_id!r}")
-    if nearest.age > wish.max_age:
-        lines.append(f"age: the predictions are {_days(nearest.age)} old, more than {_days(wish.max_age)}")
-    return lines or ["the kept predictions could not be used: all of them are errors, or damaged"]
+    age = max(info.age for info in found if info.run_id == nearest.run_id and _base(info) == _base(nearest))
+    if age > wish.max_age and wish.run_id in {None, nearest.run_id}:
+        return [*lines, f"age: the predictions are {_days(age)} old, more than {_days(wish.max_age)}"]
+    return lines or [_why_none(wish, nearest, choice)]
+
+
+def _why_none(wish: Wish, nearest: SnapshotInfo, choice: Choice) -> str:
+    """Say why nothing of the nearest was served, though it is of the same model, program and settings."""
+    if any(info.path == nearest.path for info in choice.damaged):
+        return f"damaged: {nearest.path.name} could not be read"
+    if _base(nearest) != wish.key.base:
+        return "version: they were kept by a dspy-cachectl that told programs and models apart differently"
+    if wish.run_id is not None and nearest.run_id != wish.run_id:
+        return f"run: {wish.run_id!r} has no predictions; the newest are of {nearest.run_id!r}"
+    if nearest.key.dataset != wish.key.dataset:
+        return "data: none of the questions was asked before"
+    return "answers: none was kept"
 
 
 def _what_is_new(rows: KeptRows, questions: int, repeats: int, exact: list[SnapshotInfo]) -> list[str]:
@@ -120,6 +163,10 @@ def _what_is_new(rows: KeptRows, questions: int, repeats: int, exact: list[Snaps
     if elsewhere > 0:
         lines.append(f"repeats: {elsewhere} more answers to questions that were asked before")
     return lines
+
+
+def _base(info: SnapshotInfo) -> Any:
+    return info.metadata.get("base")
 
 
 def _is_exact(info: SnapshotInfo, key: SnapshotKey) -> bool:

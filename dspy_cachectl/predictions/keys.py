@@ -13,8 +13,10 @@ from dspy_cachectl.fingerprints import canonical
 from dspy_cachectl.fingerprints.models import ModelIdentity
 from dspy_cachectl.fingerprints.programs import Fingerprint, changed
 
-KEY_VERSION = 3
+KEY_VERSION = 4
 """Part of every key. Raised when the meaning of a key changes."""
+_ANOTHER = 6
+"""How unlike two programs are at least that are not the same one, before and after it was edited."""
 _LONGEST = 200
 """How long two values may be together, in characters, to be shown."""
 
@@ -62,14 +64,32 @@ def _adapter() -> pydantic.TypeAdapter[SnapshotKey]:
     return pydantic.TypeAdapter(SnapshotKey)
 
 
-def distance(one: SnapshotKey, other: SnapshotKey) -> int:
-    """Return how unlike two keys are; 0 for the same."""
+def distance(one: SnapshotKey, other: SnapshotKey) -> float:
+    """Return how unlike two keys are; 0 for the same. An edited program is nearer than another model or program."""
     return (
         4 * (one.model != other.model)
-        + 2 * (one.program.hash != other.program.hash)
+        + _distance(one.program, other.program)
         + 2 * (one.generation != other.generation)
         + (one.dataset != other.dataset)
     )
+
+
+def is_near(one: SnapshotKey, other: SnapshotKey) -> bool:
+    """Tell whether two keys are of the same data, or of the same program, be it edited."""
+    return one.dataset == other.dataset or _distance(one.program, other.program) < _ANOTHER
+
+
+def _distance(one: Fingerprint, other: Fingerprint) -> float:
+    """Return how unlike two programs are: 0 for the same, less than `_ANOTHER` for an edited one."""
+    if one.hash == other.hash:
+        return 0.0
+    names = {*one.parts, *other.parts}
+    share = sum(one.parts.get(name) != other.parts.get(name) for name in names) / (len(names) or 1)
+    sources = {name for name in names if name.startswith("source:")}
+    is_edited = one.parts.get("self.class") == other.parts.get("self.class") and any(
+        name in one.parts and name in other.parts for name in sources
+    )
+    return (2 if is_edited else _ANOTHER) + share
 
 
 def differences(before: SnapshotKey, after: SnapshotKey) -> list[str]:
@@ -95,6 +115,6 @@ def _in_words(model: ModelIdentity) -> dict[str, Any]:
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     for name in sorted({*before, *after}):
         old, new = before.get(name), after.get(name)
-        if old != new:
+        if canonical.text(old) != canonical.text(new):  # to Python, True is 1
             is_told = name != "others" and not name.startswith("the ") and len(f"{old!r}{new!r}") <= _LONGEST
             yield f"{name} {old!r} is now {new!r}" if is_told else f"{name} changed"

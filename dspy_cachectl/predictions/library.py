@@ -100,18 +100,18 @@ class Library:
         found = [*self._files.snapshots(), *self._files.sessions()]
         limit = self.max_age if max_age is None else max_age
         wish = Wish(key, run_id=run_id, max_age=limit, forced=force_recompute, repeats=repeats)
-        chosen_run, sources = choose(wish, found, rows, self._files.load)
-        path = self._path(key, chosen_run)
+        choice = choose(wish, found, rows, self._files.load)
+        path = self._path(key, choice.run_id)
         return Session(
             key=key,
             questions=questions,
-            run_id=chosen_run,
+            run_id=choice.run_id,
             repeats=repeats,
             path=path,
-            using=tuple(info.path.name for info in sources),
-            changes=changes(wish, found, sources, rows, len(questions)),
+            using=tuple(info.path.name for info in choice.sources),
+            changes=changes(wish, found, choice, len(questions)),
             forced=force_recompute,
-            is_finished=any(info.path == path and info.is_complete for info in sources),
+            is_finished=any(info.path == path and info.is_complete for info in choice.sources),
             kept=rows,
             journal=Journal(self.root, keep_open=True),
             write=self._write,

@@ -64,7 +64,55 @@ def test_a_number_is_one_number_however_it_is_written(program: dspy.Module, endp
     again = run(program, questions(4))
     assert (endpoint.requests, again.provenance.predictions) == (4, "loaded")
     assert run(program, questions(4), run_id=first.run_id, predictions=False).provenance.counters["resumed"] == 4
+    dspy.configure(lm=lm())  # the phase lends 1.0
+    run(program, questions(5))
+    dspy.configure(lm=lm(temperature=1))
+    assert run(program, questions(5)).provenance.predictions == "loaded"
+    assert endpoint.requests == 9
+
+
+def test_a_number_of_a_predictor_is_one_number(program: dspy.Module, endpoint: Endpoint) -> None:
+    """Likewise its own options, however deep; None is one too, and what a program holds itself stays as it is."""
+
+    def asking(**options: Any) -> dspy.Module:
+        return dspy.ChainOfThought("question -> answer", **options)
+
+    run(asking(temperature=1, top_p=1.0, extra_body={"a": [1.0, {"b": 2}], "c": (1,)}), questions(2))
+    again = run(asking(temperature=1.0, top_p=1, extra_body={"a": [1, {"b": 2.0}], "c": [1.0]}), questions(2))
+    assert (endpoint.requests, again.provenance.predictions) == (2, "loaded")
+    for other in (
+        asking(temperature=1, top_p=1.0, extra_body={"a": [True, {"b": 2}], "c": (1,)}),
+        asking(temperature=1.0, top_p=None),
+        asking(temperature=1.0),
+    ):
+        (said,) = run(other, questions(2)).provenance.changes
+        assert said == "program: configuration of 'predict' changed"
+    assert endpoint.requests == 8
+
+
+def test_what_only_looks_equal_is_told(program: dspy.Module, endpoint: Endpoint, lm: MakeLM) -> None:
+    """True is no 1, though Python says so: bought again, and the reason says which option."""
+    dspy.configure(lm=lm(extra=1, logprobs=True))
+    run(program, questions(2))
+    dspy.configure(lm=lm(extra=True, logprobs=True))
+    assert run(program, questions(2)).provenance.changes == ("generation: extra 1 is now True",)
     assert endpoint.requests == 4
+
+
+def test_what_was_paid_and_came_too_late_is_resumed(program: dspy.Module, endpoint: Endpoint) -> None:
+    """All questions were given up: the same run goes on, nothing is asked twice, and the reason is the true one."""
+    endpoint.hold("question")
+    first = run(program, questions(4), timeout=0.3, num_threads=4)
+    assert (first.failures, endpoint.requests) == (4, 4)
+    endpoint.release()
+    again = run(program, questions(5), timeout=30.0, num_threads=4)
+    assert again.provenance.changes == (
+        "errors: 4 of 5 answers failed before",
+        "data: 1 of 5 questions are new or edited",
+    )
+    assert (again.run_id, again.failures, endpoint.requests) == (first.run_id, 0, 5)
+    assert run(program, questions(5)).provenance.predictions == "loaded"
+    assert endpoint.requests == 5
 
 
 def test_an_answer_that_failed_before_is_said(program: dspy.Module, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dspy
 import pytest
@@ -309,7 +312,63 @@ def test_changes_name_program_and_generation(library: Library) -> None:
 
     again = evaluate(library, data, key=key_of(data, program=program, temperature=0.5))
 
-    assert ["program: instructions of the program changed", "generation: temperature 1.0 is now 0.5"] == again.changes
+    assert ["program: instructions of the program changed", "generation: temperature 1 is now 0.5"] == again.changes
+
+
+def test_what_changed_is_said_of_the_nearest(library: Library) -> None:
+    """An edited program is compared with itself before, and not with another one; a stranger with nothing."""
+    data, others = examples(2), examples(3, 10)
+
+    def changes(data: Sequence[dspy.Example], program: dspy.Module, **more: Any) -> list[str]:
+        return evaluate(library, data, key=key_of(data, program=program, **more)).changes
+
+    assert [] == changes(data, Asks("one"))
+    assert [] == changes(others, dspy.Predict("text -> summary"))
+    assert [] == changes(examples(2, 20), dspy.Predict("name -> greeting"), model="openai/other")
+    assert ["program: attribute 'kind' of the program changed"] == changes(data, Asks("two"))
+    # Of other data, and edited; of another model; the same data, by another program.
+    assert ["program: attribute 'kind' of the program changed"] == changes(examples(2, 30), Asks("three"))
+    assert ["model: name 'openai/test' is now 'openai/late'"] == changes(data, Asks("one"), model="openai/late")
+    assert any("source of Asks removed" in line for line in changes(data, dspy.Predict("a -> b")))
+    assert ["data: none of the questions was asked before"] == changes(examples(1, 50), Asks("one"))
+
+
+class Asks(dspy.Module):
+    """A program with an attribute."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.ask = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> Any:
+        """Ask."""
+        return self.ask(question=f"{self.kind} {question}")
+
+
+@pytest.mark.parametrize("how", ["damaged", "version", "errors", "nothing"])
+def test_why_nothing_is_served_is_true(library: Library, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """Where nothing differs that has a word, the reason is the one that it is."""
+    data = examples(2)
+    with library.open(key_of(data), questions_of(data)) as session:
+        for question in session.questions if how != "nothing" else ():
+            failed = {"error": Failure("ValueError", "no")} if how == "errors" else {}
+            session.keep(replace(row(question), output=None, **failed) if failed else row(question))
+        session.finish()
+    if how == "damaged":
+        session.path.write_bytes(session.path.read_bytes().replace(b'"repeat":0', b'"repeat":1'))
+    if how == "version":
+        monkeypatch.setattr("dspy_cachectl.predictions.keys.KEY_VERSION", 10_000)
+    again = evaluate(library, data)
+    assert 2 == again.computed
+    right = {
+        "damaged": f"damaged: {session.path.name} could not be read",
+        "version": "version: they were kept by a dspy-cachectl that told programs and models apart differently",
+        "errors": "errors: 2 of 2 answers failed before",
+        "nothing": "answers: none was kept",
+    }[how]
+    assert [right] == again.changes
+    assert (again.run_id == session.run_id) is (how == "errors")
 
 
 def test_empty_wishes_are_refused(library: Library, tmp_path: Path) -> None:
