@@ -6,10 +6,11 @@ Pure bookkeeping; nothing here decides anything.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
+from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.boundary.shown import harmless
 from dspy_cachectl.stores.base import OTHERS
 
@@ -261,11 +262,16 @@ _MOST_ROWS = 1000
 
 
 class Ledger:
-    """Adds up what happened. Thread-safe. What comes after a thousand phases, roles and models is counted together."""
+    """Adds up what happened. Thread-safe. What comes after a thousand phases, roles and models is counted together.
+
+    Attributes:
+        also: Called with all that is added; None for nobody.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = free_after_fork(threading.Lock())
         self._rows: dict[Row, Tally] = {}
+        self.also: Callable[[Row, Tally], None] | None = None
 
     def record(self, row: Row, tally: Tally) -> None:
         """Add what happened to the row."""
@@ -275,8 +281,15 @@ class Ledger:
                 row = row if len(self._rows) < _MOST_ROWS else Row(OTHERS, None, OTHERS)
                 kept = self._rows.setdefault(row, Tally())
             kept.add(tally)
+        if self.also is not None:
+            self.also(row, tally)
 
     def snapshot(self) -> Stats:
         """Return what was counted so far."""
         with self._lock:
             return Stats.of(self._rows.items())
+
+    def clear(self) -> None:
+        """Begin anew."""
+        with self._lock:
+            self._rows = {}

@@ -1,4 +1,4 @@
-"""Stores across a fork.
+"""Locks and stores across a fork.
 
 What another thread holds at the moment of a fork stays held in the child for ever: a store's lock, or one inside
 SQLite. And SQLite remembers for the process which locks it has on a file, also in the child, where nobody will let go
@@ -12,7 +12,9 @@ import os
 import sys
 import threading
 import weakref
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
+
+L = TypeVar("L")
 
 _LONGEST_WAIT = 10.0
 """How long a fork waits for threads that are inside SQLite, in seconds."""
@@ -71,8 +73,19 @@ def tell_after_fork(store: _Forked) -> None:
     _FORKED.add(store)
 
 
+_LOCKS: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def free_after_fork(lock: L) -> L:
+    """Return a lock that nobody holds in a child that is forked, whoever held it in its parent."""
+    _LOCKS.add(lock)
+    return lock
+
+
 def _in_child() -> None:
     inside_sqlite.__init__()  # type: ignore[misc] # in place: other modules hold the object
+    for lock in list(_LOCKS):
+        lock._at_fork_reinit()  # noqa: SLF001 - what Python itself does with its own
     for store in list(_FORKED):
         store.after_fork()
 

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus
 
+from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.boundary.secret_names import (
     HEADER_OPTIONS,
     QUERY_OPTIONS,
@@ -39,7 +40,7 @@ class Held:
     """The values of secrets. Thread-safe; they are in memory only."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = free_after_fork(threading.Lock())
         self._learned: dict[str, None] = {}
 
     def learn(self, options: Mapping[str, Any]) -> None:

@@ -18,6 +18,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from dspy_cachectl.boundary.forks import tell_after_fork
+
 A = TypeVar("A")
 T = TypeVar("T")
 
@@ -51,6 +53,11 @@ class Flights(Generic[A]):
     """The calls in the air, by key. `A` is what a leader hands to those who wait."""
 
     def __init__(self) -> None:
+        self.after_fork()
+        tell_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Begin with none: nobody leads, in a child, what a thread of its parent leads."""
         self._lock = threading.Lock()
         self._flights: dict[tuple[str, bool], _Flight[A]] = {}
 
@@ -122,7 +129,8 @@ class Flights(Generic[A]):
             raise
         finally:
             with self._lock:
-                del self._flights[flight.key, flight.threaded]
+                # Whoever was forked while it led leads no flight of this process.
+                self._flights.pop((flight.key, flight.threaded), None)
             flight.ended.set_result(answer)
 
 

@@ -12,8 +12,9 @@ from dspy_cachectl.accounting.usage import Usage
 from dspy_cachectl.calls import patches
 from dspy_cachectl.calls.cache import ManagedCache
 from dspy_cachectl.calls.dspys_choice import open_place, place_of
-from dspy_cachectl.config import MEMORY, on_change, reload, settings
-from dspy_cachectl.context.process import state
+from dspy_cachectl.config import MEMORY, configure, on_change, reload, settings
+from dspy_cachectl.context.process import Place, state
+from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.stores import Store, open_stores
 from dspy_cachectl.stores.reader import FolderReader
 
@@ -118,6 +119,33 @@ def _install_configured() -> ManagedCache:
         return cache
 
 
+def open_like_parent(place: Place | None) -> str:
+    """Put the cache in place in a worker, with the store that the process that started it uses. Say why not, or "".
+
+    Args:
+        place: How that opened its store; None for one of the user's own.
+    """
+    try:
+        if ensure_installed() is None:
+            return "dspy.cache is another package's here; call cachectl.install() in each worker"
+        if state.opened_with is None:
+            return ""
+        if place is None:
+            return "its store was given to cachectl.install(), and is not known here; call that in each worker, too"
+        if state.opened_with != place:
+            configure(store=place[0], memory_bytes=place[1], disk_bytes=place[2])
+            ensure_installed()
+    except ConfigurationError as error:
+        return str(error)
+    if place[0] == MEMORY:
+        state.say_once(
+            "memory-of-worker",
+            "the store is in memory: what is bought in this worker reaches neither other processes nor a later passage "
+            'of the run. Name a folder, with configure(store="...")',
+        )
+    return ""
+
+
 def _follow_settings() -> None:
     """Let the store be the configured one from the next call on, where it is ours to choose."""
     with state.installing:
@@ -148,7 +176,7 @@ def _put(cache: ManagedCache) -> ManagedCache:
     if state.cache is not cache:
         _stop_counting()
         state.usage = Usage(cache.tiers, on_fault=cache.note_fault)
-    state.cache = cache
+    state.cache, state.was_installed = cache, True
     patches.apply()
     return cache
 

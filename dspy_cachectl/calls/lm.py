@@ -117,6 +117,10 @@ class Governed:
         _name(loaded, **(names or {}))
         return loaded
 
+    def __setstate__(self, found: dict[str, Any]) -> None:
+        _install_at_arrival()
+        (getattr(super(), "__setstate__", None) or self.__dict__.update)(found)
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         kind = _ungoverned(type(self))
         if type(self) is not _CLASSES.get(kind):
@@ -216,7 +220,14 @@ def _ungoverned(kind: type) -> type:
 
 
 def _rebuild(kind: type) -> Any:
+    _install_at_arrival()
     return object.__new__(_governed_class(kind))
+
+
+def _install_at_arrival() -> None:
+    """Put the cache in place where an LM arrives in a process that had none; not where it was taken out again."""
+    if not state.was_installed:
+        ensure_installed()
 
 
 class _PickledAs:

@@ -20,6 +20,7 @@ from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import Ruling, phase_here
 from dspy_cachectl.entries import draws
 from dspy_cachectl.entries.asked import is_litellms
+from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.fingerprints.canonical import UnstableError
 from dspy_cachectl.fingerprints.code import code_fingerprint
 from dspy_cachectl.fingerprints.endpoints import UNNAMED, endpoint_of
@@ -46,7 +47,7 @@ def open_lm_call(
         The call, and the prompt and options to go on with: with the rollout id and the temperature of its draw.
     """
     _say_what_settings_do_not_do()
-    ruling = phase_here()
+    ruling = _ruling_here()
     managed = adapter.is_managed(lm, asynchronous=asynchronous)
     if ruling.cassette is not None and managed:
         ruling, kwargs = _in_cassette(ruling, ruling.cassette, lm, kwargs)
@@ -106,6 +107,13 @@ def _endpoint(lm: Any, options: Mapping[str, Any], ruling: Ruling, by_litellm: C
     return endpoint
 
 
+def _ruling_here() -> Ruling:
+    ruling = phase_here()
+    if ruling.refused:
+        raise ConfigurationError(ruling.refused)
+    return ruling
+
+
 def _say_what_settings_do_not_do() -> None:
     """Say of options that people set for all calls at once that DSPy hands its settings to no LM."""
     found = {name: dspy.settings[name] for name in _NO_SETTINGS if name in dspy.settings}
@@ -133,7 +141,7 @@ def open_plain_call(
     kind, shared = adapter.cache_request(request if lm is None else {"model": lm.model, **request})
     if kind is Kind.PLAIN_LM:
         _say_what_settings_do_not_do()
-    ruling = phase_here()
+    ruling = _ruling_here()
     policy = ruling.context.policy
     if kind is Kind.EMBEDDING and not policy.replays:
         # DSPy's retriever embeds in a thread of its own; what does not vary puts no result in doubt.
@@ -183,7 +191,7 @@ def _identity_of(function: Any, name: str) -> str:
 
 def open_uncached_call(kind: Kind, model: str, role: str | None) -> Call:
     """Decide what is done for a call that never reaches the cache, and of which no more is known."""
-    ruling = phase_here()
+    ruling = _ruling_here()
     policy = ruling.context.policy_for(role)
     return Call(Asked(kind, model, ruling, policy, ruling.decide(policy, kind, model), role=role, cached=False))
 

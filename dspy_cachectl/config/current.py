@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.config import sources
 from dspy_cachectl.config.checks import Origin, Written, checked, named, pairs_of
 from dspy_cachectl.config.location import MEMORY, folder_of
@@ -163,7 +164,7 @@ class _Current:
     """The settings in force. Strictly private."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = free_after_fork(threading.RLock())
         self.layers: list[_Layer] = []
         self.of_file: sources.Found | None = None
         self.base: Path | None = None

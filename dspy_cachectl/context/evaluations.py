@@ -19,6 +19,7 @@ import dspy
 from dspy.utils.callback import BaseCallback
 
 from dspy_cachectl.accounting.ledger import Ledger, Stats
+from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.context import carried
 
 REPORTED = "dspy_cachectl.reported"
@@ -60,7 +61,7 @@ _within: dict[str, EvaluationScope] = {}
 
 _owners: dict[str, dict[str, None]] = {}
 """The calls that opened a scope in an MLflow run, by the run, the oldest first."""
-_lock = threading.Lock()
+_lock = free_after_fork(threading.Lock())
 _MOST_RUNS = _MOST_OWNERS = 1000
 
 

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from inspect import CO_GENERATOR
 from typing import Any
 
-_MAIN = threading.main_thread()
-
 
 @dataclass(frozen=True)
 class Home:
@@ -35,7 +33,7 @@ class Home:
     @property
     def is_ones_own(self) -> bool:
         """Whether all that runs there belongs together: a thread of a pool serves one after the other."""
-        return self.task is not None or self.thread() is _MAIN
+        return self.task is not None or self.thread() is threading.main_thread()
 
 
 def home_here() -> Home:
@@ -53,7 +51,7 @@ def _task_here() -> asyncio.Task[Any] | None:
 
 def is_main_thread() -> bool:
     """Tell whether this is the main thread, in which scripts run, and the cells of a notebook."""
-    return threading.current_thread() is _MAIN
+    return threading.current_thread() is threading.main_thread()
 
 
 def has_its_own_task(home: Home) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from dspy_cachectl.accounting.ledger import Ledger
+from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.entries import cleaning
 from dspy_cachectl.entries.draws import Ordinals
 from dspy_cachectl.entries.nearest import Nearest, nearest
@@ -100,7 +101,7 @@ class OpenCassette:
         self._portable = portable
         self._endpoints: dict[str, list[str | None]] = {}
         self._on_recorded = on_recorded
-        self._lock = threading.Lock()
+        self._lock = free_after_fork(threading.Lock())
         self._loaded = {recording.key: recording for recording in recordings if recording.scope == scope}
         self._served_to: dict[str, str] = {}
         self._used: set[str] = set()

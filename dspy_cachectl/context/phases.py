@@ -8,23 +8,29 @@ optimizers carry into their threads. What travels is a frozen value; counters an
 from __future__ import annotations
 
 import datetime as dt
+import os
 import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from dspy_cachectl.accounting.ledger import Ledger, Stats
+from dspy_cachectl.accounting.ledger import Ledger, Row, Stats, Tally
 from dspy_cachectl.accounting.troubles import Mishap
+from dspy_cachectl.boundary.forks import free_after_fork
+from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.context.evaluations import Evaluation, EvaluationObserver
 from dspy_cachectl.context.homes import home_here
 from dspy_cachectl.context.open_cassette import CASSETTE_RUN
+from dspy_cachectl.context.shared import SharedPassage
 from dspy_cachectl.entries.draws import Ordinals
 from dspy_cachectl.entries.model_names import is_same_name
-from dspy_cachectl.errors import CacheMissError, ReplayIncompleteError
+from dspy_cachectl.errors import CacheMissError, ReplayIncompleteError, StoreError
 from dspy_cachectl.policy import Policy
 
 _KEPT_MISSES = 5
+
+_logger = logger_for("dspy_cachectl")
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class PhaseContext:
         automatic: Whether `AutoPhase` entered it.
         carried: Whether `carry()` took it along, maybe for longer than its block.
         cassette_token: Finds the cassette that it is within, in this process; empty outside one.
+        process: The process that opened it, by its number there.
     """
 
     name: str
@@ -56,6 +63,7 @@ class PhaseContext:
     automatic: bool = False
     carried: bool = False
     cassette_token: str = ""
+    process: int = field(default_factory=os.getpid)
 
     def policy_for(self, role: str | None) -> Policy:
         """Return the policy for a role."""
@@ -98,6 +106,8 @@ class PhaseRun:
         on_call: Called with each `Call` of it that has ended, in the thread that made it; None for nobody.
         on_mishap: Called likewise with what goes wrong around a call without failing it.
         logged: The uids that it was first logged as, by where it was logged to.
+        shared: What other processes share of it; None where none has a part in it.
+        refused: Why calls in it are refused in this process, to which it was handed over; "" where they are not.
     """
 
     def __init__(self, context: PhaseContext) -> None:
@@ -116,16 +126,26 @@ class PhaseRun:
         self.on_call: Callable[[Any], None] | None = None
         self.on_mishap: Callable[[Mishap], None] | None = None
         self.logged: dict[tuple[str | None, ...], str] = {}
-        self._lock = threading.Lock()
+        self.shared: SharedPassage | None = None
+        self.refused = self._why_unshared = ""
+        self._lock = free_after_fork(threading.Lock())
         self._misses: list[CacheMissError] = []
         self._missed = 0
         self._answered_by: dict[tuple[str, str | None], str] = {}
 
     @property
     def stats(self) -> Stats:
-        """What happened so far to its calls, and to those that `evaluate()` made within it: a snapshot."""
-        parts = (self.ledger, self.of_evaluations)
-        return Stats.of(item for ledger in parts for item in ledger.snapshot().by.items())
+        """What happened so far to its calls, and to those that `evaluate()` made within it: a snapshot.
+
+        It tells of those that other processes made in it; where it was handed over, of those that were made there.
+        """
+        return Stats.of([*self.own_stats.by.items(), *self.of_evaluations.snapshot().by.items()])
+
+    @property
+    def own_stats(self) -> Stats:
+        """The same without those that `evaluate()` made within it."""
+        elsewhere = {} if self.shared is None or self.is_handed_over else self.shared.tallies()
+        return Stats.of([*self.ledger.snapshot().by.items(), *elsewhere.items()])
 
     @property
     def evaluations(self) -> list[Evaluation]:
@@ -151,7 +171,50 @@ class PhaseRun:
     def incomplete(self) -> ReplayIncompleteError | None:
         """Return the error that says what missed, or None where nothing did."""
         with self._lock:
-            return ReplayIncompleteError(self.name, self._missed, self._misses) if self._missed else None
+            missed = max(self._missed, self.stats.missed if self.shared else 0)
+            return ReplayIncompleteError(self.name, missed, self._misses) if missed else None
+
+    def share(self) -> None:
+        """Let other processes have a part in it: its ordinals are counted for all, and their calls are counted here."""
+        with self._lock:
+            if self.shared is None and not self._why_unshared:
+                try:
+                    self.shared = SharedPassage.made()
+                    self.ordinals.shared = self.shared.next
+                except StoreError as error:
+                    self._why_unshared = f"it could not be handed over: {error}"
+
+    def hand_over(self) -> None:
+        """Be what it is in another process than the one that opened it."""
+        self.ledger.clear()
+        self.of_evaluations.clear()
+        self.on_call = self.on_mishap = None
+        if self.shared is None:
+            self.refused = self._why_unshared or "it came here without its run: hand it over with cachectl.carry()"
+        else:
+            self.ordinals.shared = self.shared.next
+            self.ledger.also = self.of_evaluations.also = self._send_home
+
+    def end(self) -> None:
+        """Note that its block was left."""
+        self.closed = True
+        if self.shared is not None and not self.is_handed_over:
+            try:
+                self.shared.end()
+            except StoreError as error:
+                _logger.warning("what comes late in other processes is not told from the rest: %s", error)
+
+    @property
+    def is_handed_over(self) -> bool:
+        """Whether another process opened it."""
+        return bool(self.refused) or self.ledger.also is not None
+
+    def _send_home(self, row: Row, tally: Tally) -> None:
+        assert self.shared is not None  # noqa: S101 - for the type checker
+        try:
+            self.shared.add(row, tally)
+        except StoreError as error:  # it was paid for, and reaches its caller
+            _logger.warning("a call in %r is not counted where the phase was opened: %s", self.name, error)
 
     def __repr__(self) -> str:
         run = f", run_id={self.run_id!r}" if self.run_id else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 import weakref
@@ -9,7 +11,9 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.accounting.ledger import Ledger, Stats
+from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.boundary.shown import logger_for
+from dspy_cachectl.context.elsewhere import announce
 from dspy_cachectl.stores.base import name_of
 from dspy_cachectl.stores.marks import Marks
 
@@ -45,6 +49,7 @@ class Process:
     Attributes:
         ledger: What happened to all calls.
         runs: The phase runs that someone still holds, by token.
+        handed_over: The runs that another process opened and handed over by pickle, by token.
         open_runs: The runs of fresh and replay phases whose blocks are open.
         at_home: The runs whose blocks are open, innermost last, in a task or in the main thread.
         left: Where the blocks that were left last had been entered, and the phase around them, by token.
@@ -55,6 +60,7 @@ class Process:
         cassettes: The cassettes that are open, by token.
         usage: Adds up how the store in use is used; None where no store is.
         cache: The `ManagedCache` that was put in place last; None where none is.
+        was_installed: Whether it ever was.
         opened_with: The settings that its store was opened with; None for a store of the user's own.
         in_memory: The caches whose stores are in memory alone, by the settings they were opened with.
         dspys_cache: The cache whose place it took; None where DSPy had built none.
@@ -64,15 +70,16 @@ class Process:
     """
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = free_after_fork(threading.RLock())
         # Apart from the lock above, which calls take: opening a store may wait for a disk.
-        self.installing = threading.RLock()
+        self.installing = free_after_fork(threading.RLock())
         self.reset()
 
     def reset(self) -> None:
         """Forget everything, in place: other modules hold the object. For tests, after `uninstall`."""
         self.ledger = Ledger()
         self.runs: weakref.WeakValueDictionary[str, PhaseRun] = weakref.WeakValueDictionary()
+        self.handed_over: OrderedDict[str, PhaseRun] = OrderedDict()
         self.open_runs: list[PhaseRun] = []
         self.at_home: list[PhaseRun] = []
         self.left: OrderedDict[str, tuple[Home, PhaseContext | None]] = OrderedDict()
@@ -83,6 +90,7 @@ class Process:
         self._closed: deque[str] = deque()
         self.usage: Usage | None = None
         self.cache: Any = None
+        self.was_installed = False
         self.opened_with: Place | None = None
         self.in_memory: dict[Place, Any] = {}
         self.dspys_cache: Cache | None = None
@@ -102,13 +110,44 @@ class Process:
                 self._said.popitem(last=False)
         logger.warning("%s", message)
 
+    def announce(self, run: PhaseRun) -> None:
+        """Say to workers what is open, where a run has been opened or left that they should know of."""
+        if run.guards and run.context.strays_matter:
+            announce([one for one in self.open_runs if one.guards])
+
+    def take_over(self, run: PhaseRun) -> PhaseRun:
+        """Hold a run that another process opened, and return it, or the one that was taken over before."""
+        with self.lock:
+            known = self.runs.get(run.context.token)
+            if known is not None:
+                return known
+            run.hand_over()
+            self.runs[run.context.token] = self.handed_over[run.context.token] = run
+            if len(self.handed_over) > _MOST_CLOSED:
+                self.handed_over.popitem(last=False)
+            return run
+
+    def before_fork(self) -> None:
+        """Let a child have a part in the phases that are open."""
+        for run in list(self.runs.values()):
+            if not run.closed:
+                run.share()
+
+    def after_fork(self) -> None:
+        """Count in the child what happens there, and its calls in a phase where that was opened."""
+        self.ledger.clear()
+        for run in list(self.runs.values()):
+            if not run.closed:
+                run.hand_over()
+
     def leave(self, run: PhaseRun) -> None:
         """Note that the block of a run was left."""
         with self.lock:
-            run.closed = True
+            run.end()
             for opened in (self.open_runs, self.at_home):
                 if run in opened:
                     opened.remove(run)
+            self.announce(run)
             self.left[run.context.token] = (run.home, run.outer)
             if len(self.left) > _MOST_LEFT:
                 self.left.popitem(last=False)
@@ -147,6 +186,10 @@ class Process:
 
 
 state = Process()
+
+if sys.platform != "win32":
+    # Before the stores hold a fork up: what is shared is a file.
+    os.register_at_fork(before=state.before_fork, after_in_child=state.after_fork)
 
 
 def stats() -> Stats:

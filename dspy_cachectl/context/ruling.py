@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import dspy
 
 from dspy_cachectl.config import settings
+from dspy_cachectl.context.elsewhere import open_in_parent
 from dspy_cachectl.context.evaluations import is_metrics
 from dspy_cachectl.context.homes import has_its_own_task, home_here
 from dspy_cachectl.context.open_cassette import UNCACHED_RUN, OpenCassette
@@ -29,6 +31,7 @@ class Ruling:
         stray_of: The fresh and replay phases that are open elsewhere, when the call itself is in none.
         late: Whether the call arrives after the phase's end.
         cassette: The cassette that it is within, or None.
+        refused: Why no call is made here; "" where calls are.
     """
 
     context: PhaseContext
@@ -36,6 +39,7 @@ class Ruling:
     stray_of: tuple[PhaseRun, ...] = ()
     late: bool = False
     cassette: OpenCassette | None = None
+    refused: str = ""
 
     def replays(self, role: str | None) -> bool:
         """Tell whether no call of a role reaches a provider here."""
@@ -99,19 +103,45 @@ def phase_here() -> Ruling:
     """Return the phase that rules at this place."""
     context = phase_around()
     if context is not None:
-        run = state.runs.get(context.token)
-        return Ruling(
-            context, run, late=run is None or run.closed, cassette=state.cassettes.get(context.cassette_token)
-        )
+        run, cassette = state.runs.get(context.token), state.cassettes.get(context.cassette_token)
+        is_from_elsewhere = context.process != os.getpid() and (run is None or run.is_handed_over)
+        refused = _why_refused(context, run, cassette) if is_from_elsewhere else ""
+        return Ruling(context, run, late=run is None or run.closed, cassette=cassette, refused=refused)
     outside = _outside(settings().policy)
     if not state.open_runs:
-        return Ruling(outside, None)
+        return _beside_parent(outside)
     watched = tuple(run for run in state.open_runs[:] if run.guards and not has_its_own_task(run.home))
     # A replay never calls, not even from a thread that its phase did not reach.
     replay = next((run for run in reversed(watched) if any(one.replays for one in run.context.policies)), None)
     if replay is not None:
         return Ruling(replay.context, replay, stray_of=watched)
     return Ruling(outside, None, stray_of=watched)
+
+
+def _why_refused(context: PhaseContext, run: PhaseRun | None, cassette: OpenCassette | None) -> str:
+    """Say why no call is made here in a phase that another process opened; nothing where calls are."""
+    if context.cassette_token and (cassette is None or not cassette.replays):
+        why = "it is within a cassette, which records in the process that opened it only"
+    elif run is None:
+        why = "it came here without its run: hand it over with cachectl.carry()"
+    else:
+        why = run.refused
+    return f"phase {context.name!r} was opened in another process, and no call is made in it here: {why}" if why else ""
+
+
+def _beside_parent(outside: PhaseContext) -> Ruling:
+    found = open_in_parent()
+    if found is None:
+        return Ruling(outside, None)
+    state.say_once(
+        f"elsewhere:{found.name}",
+        f"phase {found.name!r} is open in the process that started this worker, and did not come along: "
+        + ("calls are refused as in its replay. " if found.replays else "calls here are in no phase. ")
+        + "Hand the pool cachectl.carry(function), which takes the phase, its run and its counters along",
+    )
+    if found.replays:
+        return Ruling(PhaseContext(name=found.name, policy=Policy.REPLAY), None)
+    return Ruling(outside, None)
 
 
 @contextlib.contextmanager

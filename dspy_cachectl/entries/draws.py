@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 import orjson
 import pydantic
 
+from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.boundary.secrets import readable_text
 from dspy_cachectl.entries.asked import asked_of
 from dspy_cachectl.errors import CachectlError
@@ -208,11 +209,16 @@ def rollout_id(
 
 
 class Ordinals:
-    """Counts how often each request was asked within a run. Thread-safe."""
+    """Counts how often each request was asked within a run. Thread-safe.
+
+    Attributes:
+        shared: Counts in the place of this, for several processes (see `SharedPassage.next`); None where only one asks.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = free_after_fork(threading.Lock())
         self._counts: Counter[tuple[str | None, str, str]] = Counter()
+        self.shared: Callable[[str, int], int] | None = None
 
     def next(self, request: str, *, unit: str | None = None, program_rollout_id: object = None) -> int:
         """Return 0 for the first such request, 1 for the second, and so on.
@@ -224,7 +230,9 @@ class Ordinals:
         key = (unit, chosen, request)
         with self._lock:
             ordinal = self._counts[key]
-            self._counts[key] += 1
+            if self.shared is not None:
+                ordinal = self.shared(canonical(key).decode(), ordinal)
+            self._counts[key] = ordinal + 1
         return ordinal
 
 

@@ -11,6 +11,7 @@ import dspy
 
 from dspy_cachectl.accounting.asked import AskedModel
 from dspy_cachectl.accounting.troubles import Mishap, Trouble
+from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.calls.call import Call
 from dspy_cachectl.context.ruling import phase_here
 from dspy_cachectl.evaluation.asked_models import asked_model, counted, facts
@@ -50,7 +51,7 @@ class MadeCalls:
         self._made: defaultdict[str, _Made] = defaultdict(_Made)
         # The answers that were begun, and how many are being made of each.
         self._under_way: Counter[str] = Counter()
-        self._lock = threading.Lock()
+        self._lock = free_after_fork(threading.Lock())
 
     def making(self, unit: str, run: Callable[[], T]) -> T:
         """Run what makes an answer, and return what it returns. It may end when nobody waits for it any more."""

@@ -13,8 +13,11 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import dspy
 
-from dspy_cachectl.context.process import SETTING
+from dspy_cachectl.calls.installation import open_like_parent
+from dspy_cachectl.context.phases import PhaseContext, PhaseRun
+from dspy_cachectl.context.process import SETTING, Place, state
 from dspy_cachectl.context.ruling import phase_around
+from dspy_cachectl.context.shared import SharedPassage
 from dspy_cachectl.errors import ConfigurationError
 
 P = ParamSpec("P")
@@ -82,11 +85,54 @@ def within(
     return functools.update_wrapper(run, function) if hasattr(function, "__name__") else run
 
 
-def carry(function: Callable[P, T]) -> Callable[P, T]:
-    """Return the function, running in the phase that rules here and now, whatever thread calls it.
+class _Carried(Generic[P, T]):
+    """A function that runs in a phase, whatever thread or process calls it. Pickled, it takes the phase's run along."""
 
-    For thread pools that do not carry DSPy's settings: `pool.submit(carry(program), question=...)`.
+    def __init__(self, function: Callable[P, T], context: PhaseContext | None) -> None:
+        self._function = function
+        self._context = context
+        if hasattr(function, "__name__"):  # a DSPy program is callable but is no function
+            functools.update_wrapper(self, function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        with dspy.context(**{SETTING: self._context}):
+            return self._function(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrived, (self._function, *_taken_along(self._context))
+
+
+def _taken_along(context: PhaseContext | None) -> tuple[PhaseContext | None, str | None, Place | None]:
+    """Return what of a phase goes to another process: itself, the file that its processes share, and the store."""
+    run = None if context is None else state.runs.get(context.token)
+    if run is None:
+        return context, None, state.opened_with
+    if not run.is_handed_over:
+        run.share()
+    return context, None if run.shared is None else run.shared.path, state.opened_with
+
+
+def _arrived(
+    function: Callable[P, T], context: PhaseContext | None, shared: str | None, place: Place | None
+) -> _Carried[P, T]:
+    """Return a function that came from another process, with the run of its phase and the store that this uses."""
+    if context is not None and context.token not in state.runs:
+        run = PhaseRun(context)
+        run.shared = None if shared is None else SharedPassage(shared)
+        run = state.take_over(run)
+        run.refused = run.refused or open_like_parent(place)
+    return _Carried(function, context)
+
+
+def carry(function: Callable[P, T]) -> Callable[P, T]:
+    """Return the function, running in the phase that rules here and now, whatever thread or process calls it.
+
+    For pools that do not carry DSPy's settings: `pool.submit(carry(program), question=...)`. To a process of a pool the
+    phase goes with its run, its counters and its store: the same request in two workers is two draws, and what happens
+    there is counted here. DSPy's settings do not go: the function, or what it is given, brings its LM.
     """
     around = phase_around()
     context = None if around is None else replace(around, carried=True)
-    return within(lambda: dspy.context(**{SETTING: context}), function)
+    if inspect.iscoroutinefunction(function):
+        return within(lambda: dspy.context(**{SETTING: context}), function)  # type: ignore[arg-type]
+    return _Carried(function, context)

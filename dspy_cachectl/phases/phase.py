@@ -6,6 +6,7 @@ That is when it was opened, at which temperature, and whether it came to its end
 from __future__ import annotations
 
 import copy
+import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
@@ -120,6 +121,7 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
             state.runs[context.token] = run
             if context.strays_matter:
                 state.open_runs.append(run)
+                state.announce(run)
             if run.home.is_ones_own and not context.is_cassette:
                 state.at_home.append(run)
             if self._everywhere:
@@ -165,7 +167,7 @@ def _at_opening(context: PhaseContext) -> PhaseContext:
     """Return a context with what is known when it opens: its token, its run and the cassette that it is within."""
     outer = phase_around()
     cassette_token = context.cassette_token or (outer.cassette_token if outer is not None else "")
-    context = replace(context, token=uuid.uuid4().hex, cassette_token=cassette_token)
+    context = replace(context, token=uuid.uuid4().hex, cassette_token=cassette_token, process=os.getpid())
     cassette = state.cassettes.get(cassette_token)
     if cassette is not None:
         return _in_cassette(context, cassette)
@@ -219,8 +221,10 @@ def _describe_end(run: PhaseRun, error: BaseException | None) -> None:
     """Note that a run is complete, if nothing failed, and keep the statistics of use."""
     cache = installed()
     context = run.context
+    if run.is_handed_over:
+        return  # a forked child leaves the block of its parent, too
     if cache is not None and error is None and context.run_id is not None and _is_described(context):
-        runs.note_end(cache.tiers, context.run_id, token=context.token, tally=run.ledger.snapshot())
+        runs.note_end(cache.tiers, context.run_id, token=context.token, tally=run.own_stats)
     if state.usage is not None:
         state.usage.flush()
 
