@@ -132,6 +132,12 @@ def _caveats(report: Measurement) -> Iterator[str]:
             f"kept predictions were loaded, and what else these rest on may have changed: {said}{more}. Say what "
             "it is: evaluate(..., depends_on=[...]) takes files, or a dictionary of values"
         )
+    unkept = report.provenance.counters.get("failed_writes", 0)
+    if unkept:
+        yield (
+            f"{plural(unkept, 'draw')} could not be stored: resumed, this run buys {'it' if unkept == 1 else 'them'} "
+            "again, and gets other answers"
+        )
     unsaved = report.provenance.unsaved
     if unsaved:
         yield f"{plural(unsaved, 'prediction')} could not be kept and will be computed again"

@@ -7,9 +7,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import dspy
 import pytest
 
-from tests.calls.support import gold
+import dspy_cachectl as cachectl
+from dspy_cachectl.errors import StoreUnavailableError
+from dspy_cachectl.stores.disk import DiskStore
+from tests.calls.support import MakeLM, exact, examples, gold, qa
 from tests.endpoint import Endpoint
 from tests.processes import Finished
 
@@ -110,3 +114,19 @@ def test_two_evaluations_of_one_run_report_what_is_stored(child: Child, endpoint
     assert resumed == {**resumed, "requests": 0, "kept": both[0]["kept"]}
     assert both[0]["kept"] == both[1]["kept"]
     assert endpoint.requests == 16
+
+
+def test_a_report_says_what_could_not_be_stored(
+    endpoint: Endpoint, lm: MakeLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the store takes nothing each keeps its own answers, and says that the run cannot be had again."""
+
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise StoreUnavailableError("the disk went away")
+
+    monkeypatch.setattr(DiskStore, "put_first", unreachable)
+    dspy.configure(lm=lm())
+    report = cachectl.evaluate(qa(), examples(4), exact, predictions=False, display_progress=False)
+
+    assert 4 == endpoint.requests
+    assert "4 draws could not be stored" in str(report)
