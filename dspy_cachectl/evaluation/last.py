@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dspy_cachectl.context.phases import PhaseRun
 from dspy_cachectl.context.process import logger, state
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.results import QuestionResult
@@ -44,3 +45,13 @@ def cut_short(error: BaseException, report_of: ReportOf, answered: tuple[Questio
         missing,
         again,
     )
+
+
+def log_finished(report: EvalReport, run: PhaseRun, mlflow_run: str | None) -> None:
+    """Log a report to MLflow as that of the evaluations of a passage; what fails there is said, and nothing else."""
+    from dspy_cachectl.tracking.log import log_report
+
+    try:
+        log_report(report, run.evaluations, run_id=mlflow_run)
+    except Exception as error:  # noqa: BLE001 - the report is paid for, and reaches the caller whatever MLflow does
+        logger.warning("the report %r could not be logged to MLflow: %r", report.name, error)

@@ -61,11 +61,12 @@ def observed(program: Any, answer: Callable[[int, Callable[[], Any]], Any]) -> A
 
         return call
     kind = type(program)
+    run = kind.__call__ if hasattr(kind, "forward") else kind.acall
 
     def __call__(self: Any, *args: Any, **inputs: Any) -> Any:  # noqa: N807
         if _NUMBER not in inputs:
             return kind.__call__(self, *args, **inputs)
-        return ask(lambda **given: kind.__call__(self, **given), inputs)
+        return ask(lambda **given: run(self, **given), inputs)
 
     made = type(kind.__name__, (kind,), {"__call__": __call__, "__module__": kind.__module__, "__doc__": kind.__doc__})
     _RUNNERS.add(made)

@@ -24,9 +24,10 @@ from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import draw_unit, phase_here
 from dspy_cachectl.errors import CachectlError, MissingExtraError
 from dspy_cachectl.evaluation.arguments import DependsOn, check_arguments, declared
+from dspy_cachectl.evaluation.awaiting import Loops
 from dspy_cachectl.evaluation.clusters import clusters_of
 from dspy_cachectl.evaluation.kept_predictions import AnswerCost, KeptPredictions, Predictions, library_of, output_hash
-from dspy_cachectl.evaluation.last import ReportOf, cut_short
+from dspy_cachectl.evaluation.last import ReportOf, cut_short, log_finished
 from dspy_cachectl.evaluation.made_calls import MadeCalls
 from dspy_cachectl.evaluation.observed_program import NumberedExample, governed, observed
 from dspy_cachectl.evaluation.patience import within
@@ -78,10 +79,11 @@ def evaluate(
     where it was. Inside an open fresh or replay phase its policy, roles and run hold.
 
     Args:
-        program: A `dspy.Module`, or anything callable with an example's inputs.
+        program: A `dspy.Module`, or anything callable with an example's inputs. One that has only `aforward`, or
+            returns a coroutine, is awaited, in an event loop of the thread that asks.
         devset: The questions: examples with inputs.
-        metric: Called with (example, prediction); returns a number, a bool, or something with a `score`. Where it
-            raises, the answer counts as failed.
+        metric: Called with (example, prediction); returns a number, a bool, or something with a `score`, or a coroutine
+            of one. Where it raises, the answer counts as failed.
         repeats: How many answers to draw for each question.
         run_id: The run to draw under, or to resume. None: the run of the kept predictions, or a new one.
         num_threads: As for `dspy.Evaluate`.
@@ -156,6 +158,7 @@ def evaluate(
         ):
             run.evaluated_in = state.runs.get(context.token)
             evaluation = _Evaluation(
+                loops=stack.enter_context(Loops()),
                 program=program,
                 devset=devset,
                 metric=metric,
@@ -186,7 +189,7 @@ def evaluate(
             evaluation.run_all(groups, report_of, metadata, num_threads=num_threads, max_errors=max_errors)
         report = state.last_report = kept.finish(report_of(evaluation.question_results(groups)))
     if mlflow:
-        _log_to_mlflow(report, run, None if mlflow is True else mlflow)
+        log_finished(report, run, None if mlflow is True else mlflow)
     return report
 
 
@@ -194,6 +197,7 @@ def evaluate(
 class _Evaluation:
     """The answers as they come in, from the threads of `dspy.Evaluate`. Strictly private."""
 
+    loops: Loops
     program: Any
     devset: Sequence[dspy.Example]
     metric: Callable[..., Any]
@@ -267,7 +271,7 @@ class _Evaluation:
         unit = _unit_name(question, repeat)
         try:
             with draw_unit(unit):
-                prediction = within(self.timeout, lambda: self.calls.making(unit, run))
+                prediction = within(self.timeout, lambda: self.calls.making(unit, lambda: self.loops.result(run())))
         except CachectlError:
             raise  # a replay's missing answer is no failure of the program
         except Exception as error:
@@ -306,7 +310,12 @@ class _Evaluation:
             return replace(kept, kept=True)
         unit = f"{_unit_name(question, repeat)}/metric"
         with draw_unit(unit, judging=True):
-            scored = score_with(self.metric, example, prediction, failure_score=self.failure_score)
+            scored = score_with(
+                lambda *given: self.loops.result(self.metric(*given)),
+                example,
+                prediction,
+                failure_score=self.failure_score,
+            )
         self.calls.take(unit)  # what a judge costs is in the run's ledger, not in the answer's
         if scored.failed is None:
             self.kept.keep_score(question, repeat, self.metric_hash, scored, example)
@@ -389,12 +398,3 @@ def _provenance(
         failure_score=evaluation.failure_score,
         versions={"dspy-cachectl": __version__, "dspy": version("dspy"), "litellm": version("litellm")},
     )
-
-
-def _log_to_mlflow(report: EvalReport, run: PhaseRun, mlflow_run: str | None) -> None:
-    from dspy_cachectl.tracking.log import log_report
-
-    try:
-        log_report(report, run.evaluations, run_id=mlflow_run)
-    except Exception as error:  # noqa: BLE001 - the report is paid for, and reaches the caller whatever MLflow does
-        logger.warning("the report %r could not be logged to MLflow: %r", report.name, error)
