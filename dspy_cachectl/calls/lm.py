@@ -26,7 +26,7 @@ from dspy_cachectl.calls.known import note_unstored
 from dspy_cachectl.calls.opening import open_lm_call
 from dspy_cachectl.calls.saving import as_variables, held_in_environment, names_in, with_names
 from dspy_cachectl.context.process import state
-from dspy_cachectl.entries.answers import AnswerFacts, is_truncated, told_by, used
+from dspy_cachectl.entries.answers import AnswerFacts, noted
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.fingerprints.endpoints import UNNAMED
 
@@ -82,16 +82,7 @@ class Governed:
         call = current_call()
         if call is not None and isinstance(entry, dict):
             if call.answered.outcome is None:
-                # With caching off DSPy puts nothing into its cache, and the history is all that says what was paid.
-                response_ids, content = told_by(entry.get("response"), entry.get("outputs"))
-                facts = AnswerFacts(
-                    **used(entry.get("usage"), entry.get("cost")),
-                    truncated=is_truncated(entry.get("response")),
-                    response_ids=response_ids,
-                    content=content,
-                    answered_by=(entry["response_model"],) if entry.get("response_model") else (),
-                )
-                call.buy(facts)
+                call.buy(noted(entry))
                 note_unstored(call, None if (cache := installed()) is None else cache.tiers)
             entry["cachectl"] = {
                 "outcome": call.answered.outcome,

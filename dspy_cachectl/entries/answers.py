@@ -85,15 +85,19 @@ def is_truncated(response: Any) -> bool:
     return any(_field(part, "finish_reason") == "length" or _provider(part).truncated for part in parts)
 
 
-def told_by(response: Any, outputs: Any) -> tuple[tuple[str, ...], str]:
-    """Return the provider's ids of an answer that DSPy's history notes, and the hash of what it says.
-
-    Args:
-        response: The response object, or a list of them.
-        outputs: What DSPy made of it.
-    """
+def noted(entry: Mapping[str, Any]) -> AnswerFacts:
+    """Read the facts of an answer that DSPy's history notes: with caching off, nothing else says what was paid."""
+    response = entry.get("response")
     responses = response if isinstance(response, (list, tuple)) else [response]
-    return _ids(_field(one, "id") for one in responses), _hash(list(map(_said, outputs or [])))
+    return AnswerFacts(
+        requests=max(len(responses), 1),
+        **used(entry.get("usage"), entry.get("cost")),
+        truncated=is_truncated(response),
+        response_ids=_ids(_field(one, "id") for one in responses),
+        content=_hash(list(map(_said, entry.get("outputs") or []))),
+        answered_by=_ids([entry.get("response_model")]),
+        fallback=next((_provider(one).fallback for one in responses), None),
+    )
 
 
 def used(usage: Any, cost: Any) -> dict[str, Any]:

@@ -216,10 +216,12 @@ class TestCost:
             lm()("hello")
         assert (run.stats.unpriced, run.stats.cost_spent) == (1, 0.0)
 
-    def test_several_answers(self, endpoint: Endpoint, lm: MakeLM) -> None:
-        """n=3 is as many requests as the endpoint sees, and the tokens of all."""
+    @pytest.mark.parametrize("cache", [True, False])
+    @pytest.mark.parametrize("engine", ENGINES)
+    def test_several_answers(self, endpoint: Endpoint, lm: MakeLM, engine: str, cache: bool) -> None:
+        """n=3 is as many requests as the endpoint sees, and the tokens of all, whether they are kept or not."""
         with cachectl.phase("compile") as run:
-            lm(temperature=1.0)("hello", n=3)
+            lm(temperature=1.0, engine=engine, cache=cache)("hello", n=3)
         assert run.stats.requests == endpoint.requests == run.stats.unpriced
         assert run.stats.completion_tokens_spent == 6
 
