@@ -8,7 +8,7 @@ from typing import Any
 _TEXT = (str, type(None))
 _KINDS: dict[str, Any] = {
     "model": str,
-    **dict.fromkeys(("endpoint", "version", "answered_by"), _TEXT),
+    **dict.fromkeys(("endpoint", "version", "answered_by", "instead_of"), _TEXT),
     "temperature": (int, float, type(None)),
     "lent": bool,
     "calls": int,
@@ -30,6 +30,7 @@ class AskedModel:
         calls: How many calls of the program it answered.
         answered_by: By which name the answers came, or None where the provider said none.
         is_other: Whether that is another model than was asked.
+        instead_of: The model in whose place LiteLLM asked it, as one of its `fallbacks`; None where that is the same.
         seed: The seed that it was sent, or None.
     """
 
@@ -41,6 +42,7 @@ class AskedModel:
     calls: int = 0
     answered_by: str | None = None
     is_other: bool = False
+    instead_of: str | None = None
     seed: int | str | None = None
 
     def as_dict(self) -> dict[str, Any]:

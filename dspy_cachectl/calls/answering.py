@@ -62,10 +62,10 @@ def say_who_answered(call: Call, origin: Origin) -> None:
         )
 
 
-def fallback_asked(asked: Asked, facts: AnswerFacts) -> Asked | None:
-    """Return what LiteLLM asked in place of a call, where one of its fallbacks answered; None where none did."""
+def asked_in_its_place(asked: Asked, facts: AnswerFacts) -> tuple[Asked, dict[str, Any]] | None:
+    """Return what LiteLLM asked in place of a call, where one of its fallbacks answered, and with which options."""
     sent = asked.sent
-    if sent is None or asked.ruling.cassette is not None or facts.fallback == 0:
+    if sent is None or facts.fallback == 0:
         return None
     entry = _entry_that_answered(asked.model, list(_entries(asked.model, sent)), facts)
     if entry is None:
@@ -78,11 +78,19 @@ def fallback_asked(asked: Asked, facts: AnswerFacts) -> Asked | None:
         version=None,
         temperature=options.get("temperature"),
     )
+    return instead, options
+
+
+def fallback_asked(asked: Asked, facts: AnswerFacts) -> Asked | None:
+    """Return likewise what an answer is filed under; None where it stays what was asked."""
+    found = None if asked.ruling.cassette is not None else asked_in_its_place(asked, facts)
+    if found is None:
+        return None
     try:
-        identify(instead, options, by_litellm=True)
+        identify(*found, by_litellm=True)
     except UncacheableError:
         return None
-    return instead
+    return found[0]
 
 
 def asked_in_the_end(asked: Asked, facts: AnswerFacts) -> Asked:
@@ -104,6 +112,7 @@ def filed(origin: Origin, asked: Asked, value: Any) -> tuple[Origin, Any, bytes]
         rollout_id=asked.key.rollout_id,
         ordinal=asked.key.ordinal,
         temperature=asked.temperature,
+        lent=origin.lent and asked.temperature == origin.temperature,
     )
     return origin, value, asked.description()
 

@@ -109,6 +109,7 @@ class Answered:
         entry: The bytes of the entry that holds it; None where it is in no store.
         paid: Where the answer comes from that was paid for, where another's was handed over in its place.
         instead: What is handed over in the place of what was bought; None where nothing is.
+        facts: What the answer said of itself that was bought; None where another is handed over.
     """
 
     outcome: str | None = None
@@ -116,6 +117,7 @@ class Answered:
     entry: bytes | None = None
     paid: Origin | None = None
     instead: Any = None
+    facts: AnswerFacts | None = None
 
 
 @dataclass(eq=False)
@@ -222,7 +224,7 @@ class Call:
             content=facts.content,
             answered_by=facts.answered_by,
         )
-        self.answered = Answered(outcome, origin)
+        self.answered = Answered(outcome, origin, facts=facts)
         return origin
 
     def give_way(self, origin: Origin, entry: bytes, answer: Any) -> None:

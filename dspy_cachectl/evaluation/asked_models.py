@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from dspy_cachectl.accounting.asked import AskedModel
-from dspy_cachectl.calls.answering import is_by_another
-from dspy_cachectl.calls.call import Call
+from dspy_cachectl.calls.answering import asked_in_its_place, is_by_another
+from dspy_cachectl.calls.call import Asked, Call
+from dspy_cachectl.entries.records import Origin
 
 _SEEDS = frozenset({"seed", "random_seed"})
 _NO_OPTIONS = frozenset({"messages", "prompt", "input", "tools", "tool_choice", "response_format", "metadata"})
@@ -21,16 +22,32 @@ def asked_model(call: Call) -> AskedModel | None:
     asked, origin = call.asked, call.answered.origin
     if asked.ruling.context.judging or origin is None:
         return None
+    by, lent = _who_was_asked(call, origin)
     return AskedModel(
-        asked.model,
-        asked.endpoint,
-        asked.version,
-        asked.temperature,
-        origin.lent,
+        by.model,
+        by.endpoint,
+        by.version,
+        by.temperature,
+        lent,
         answered_by=" + ".join(origin.answered_by) or None,
         is_other=is_by_another(asked.model, origin),
+        instead_of=None if by.model == asked.model else asked.model,
         seed=_seed_in(asked.request or asked.sent or {}),
     )
+
+
+def _who_was_asked(call: Call, origin: Origin) -> tuple[Asked, bool]:
+    """Return what was asked of whoever answered, a fallback maybe, and whether its temperature was lent."""
+    asked, facts = call.asked, call.answered.facts
+    if facts is not None:
+        instead = asked_in_its_place(asked, facts)
+        by = asked if instead is None else instead[0]
+        return by, origin.lent and by.temperature == asked.temperature
+    if asked.ruling.cassette is not None or (origin.model, origin.endpoint) == (asked.model, asked.endpoint):
+        return asked, origin.lent
+    # It was bought by an equal call, of a fallback.
+    by = replace(asked, model=origin.model, endpoint=origin.endpoint, version=None, temperature=origin.temperature)
+    return by, origin.lent
 
 
 def counted(models: Counter[AskedModel]) -> tuple[AskedModel, ...]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from dspy_cachectl.accounting.asked import AskedModel
 from dspy_cachectl.accounting.ledger import NOTABLE, in_words
 from dspy_cachectl.entries import token_counts
 from dspy_cachectl.entries.model_names import is_same_name
@@ -145,18 +146,30 @@ def _caveats(report: Measurement) -> Iterator[str]:
 
 def _who_answered(made: Provenance) -> Iterator[str]:
     """Yield what is to be said of models that answered in place of others, or that changed."""
-    names: dict[tuple[str, str | None], dict[str, int]] = {}
+    where = {one.model: one.endpoint for one in made.models if one.instead_of is None}
+    asked: dict[tuple[str, str | None], list[AskedModel]] = {}
     for one in made.models:
+        key = (one.model, one.endpoint) if one.instead_of is None else (one.instead_of, where.get(one.instead_of))
         if one.answered_by is not None:
-            said = names.setdefault((one.model, one.endpoint), {})
-            said[one.answered_by] = said.get(one.answered_by, 0) + one.calls
-    for (model, _), said in names.items():
-        calls = sum(one.calls for one in made.models if one.model == model and one.is_other)
-        first = next(iter(said))
-        if calls or not all(is_same_name(first, name) for name in said):
-            who = "another model than was asked" if calls else "more than one model"
-            listed = ", ".join(f"{name} ({plural(count, 'call')})" for name, count in said.items())
-            yield f"{model} was answered by {who}: {listed}. The score is not of one model"
+            asked.setdefault(key, []).append(one)
+    for (model, _), answered in asked.items():
+        others = [one for one in answered if one.is_other]
+        first, *more = dict.fromkeys(str(one.answered_by) for one in answered)
+        is_one = all(is_same_name(first, name) for name in more)
+        if others:
+            calls, of_others = (sum(one.calls for one in some) for some in (answered, others))
+            share = "" if calls == of_others else f" in {of_others:,} of {plural(calls, 'call')}"
+            whose = "All these answers are that model's" if is_one else "The score is not of one model"
+            yield f"{model} was answered by another model than was asked{share}: {_names(others)}. {whose}"
+        elif not is_one:
+            yield f"{model} was answered by more than one model: {_names(answered)}. The score is not of one model"
+
+
+def _names(answered: Iterable[AskedModel]) -> str:
+    found: Counter[str] = Counter()
+    for one in answered:
+        found[str(one.answered_by)] += one.calls
+    return ", ".join(f"{name} ({plural(count, 'call')})" for name, count in found.items())
 
 
 def _provenance_rows(report: Measurement) -> tuple[tuple[str, str], ...]:
@@ -194,6 +207,7 @@ def model_text(made: Provenance, *, counted: bool = True) -> str:
         version = "" if one.version is None else f", version {short_name(one.version)}"
         said = one.answered_by or one.model
         by = "" if f"/{one.model}".endswith(f"/{said}") else f", answered by {said}"
+        by += f", in place of {one.instead_of}" if one.instead_of else ""
         found[f"{one.model} @ {one.endpoint or 'the provider'}{version}{by}"] += one.calls
     return _listed(found, counted=counted) or f"not known: {_unknown(made)}"
 

@@ -12,6 +12,7 @@ import dspy
 import pytest
 
 import dspy_cachectl as cachectl
+from dspy_cachectl.fingerprints.endpoints import endpoint_of_lm
 from tests.endpoint import Endpoint
 from tests.evaluation.test_evaluate import MakeLM, program, questions, run
 
@@ -235,14 +236,51 @@ def test_another_models_answers_are_counted_said_and_not_kept_as_the_asked_ones(
         ("openai/big", "small", True, 2),
     }
     assert "answered by small (2 calls)" in str(first)
-    assert "another model than was asked: big (4 calls), small (2 calls)" in " ".join(str(first).split())
+    said = " ".join(str(first).split())
+    assert "openai/big was answered by another model than was asked in 2 of 6 calls: small (2 calls). The score" in said
+    assert "The score is not of one model" in said
     assert first.provenance.unsaved == 2
     endpoint.configure(answers_as={})
     with endpoint.counting() as seen:
         again = run(program, asked, metric=always, run_id="r")
+        of_small = run(program, asked[:2], metric=always, run_id="r", predictions=False)
     assert seen.requests == 0
+    assert "asked: small (2 calls). All these answers are that model's" in " ".join(str(of_small).split())
+    assert "not of one model" not in str(of_small)
     assert any(one.answered_by == "small" for one in again.provenance.models)
     with endpoint.counting() as seen:
         later = run(program, asked, metric=always, run_id="later")
     assert seen.requests == 6
     assert {one.answered_by for one in later.provenance.models} == {"big"}
+
+
+@pytest.mark.parametrize("temperature", [None, 0.3])
+def test_a_fallback_is_named_with_where_it_answered(
+    endpoint: Endpoint, lm: MakeLM, program: Any, temperature: float | None
+) -> None:
+    """Big is down for some questions: the row of what LiteLLM asked in its place is that model's, and its address."""
+    own = {} if temperature is None else {"temperature": temperature}
+    with Endpoint() as other:
+        small = {"model": "openai/small", "api_base": other.url, "api_key": "k", **own}
+        dspy.configure(lm=lm("openai/big", fallbacks=[small], num_retries=0))
+        endpoint.fail("status", status=500, match="question 1 ?")
+        some = run(program, questions(3), metric=always, predictions=False)
+        endpoint.fail("status", status=500)
+        every = run(program, questions(3), metric=always, predictions=False)
+        assert [temperature or 1.0] * 4 == [request["body"]["temperature"] for request in other.log()]
+        where = cachectl.LM("openai/small", api_base=other.url)
+    expected = ("openai/small", endpoint_of_lm(where), temperature or 1.0, temperature is None, "openai/big", True)
+    found = {
+        (one.model, one.endpoint, one.temperature, one.lent, one.instead_of, one.is_other): one.calls
+        for one in some.provenance.models
+    }
+    assert found.pop(expected) == 1
+    assert [("openai/big", 2)] == [(model, calls) for (model, *_), calls in found.items()]
+    said = " ".join(str(some).split())
+    assert (
+        "openai/big was answered by another model than was asked in 1 of 3 calls: small (1 call). The score is" in said
+    )
+    assert f"openai/small @ {expected[1]}, in place of openai/big (1 call)" in said
+    assert ("openai/small", expected[1]) == (every.provenance.model, every.provenance.endpoint)
+    said = " ".join(str(every).split())
+    assert "asked: small (3 calls). All these answers are that model's" in said
