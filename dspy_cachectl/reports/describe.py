@@ -116,8 +116,8 @@ def _caveats(report: Measurement) -> Iterator[str]:
             "waits any more: what LM calls in the air cost is not counted here"
         )
     yield from _who_answered(report.provenance)
-    yield from report.interval.caveats
     yield from report.distinct.said
+    yield from report.interval.caveats
     reasons = Counter(draw.failed for draw in report.draws if draw.failed is not None)
     where = {draw.failed: question.preview for question in report.questions for draw in question.draws}
     for reason, count in reasons.most_common(_FAILURES_SHOWN):

@@ -68,6 +68,7 @@ def test_a_program_whose_calls_nobody_sees(
         assert math.isnan(report.flip_rate + report.consistency + report.pass_at_k(2))
         shown = " ".join(str(report).split())
         assert "openai/nobody" not in shown
+        assert "Caveats - No LM call was seen to answer" in shown
         assert "model not known: no LM call was seen to answer temperature not known" in shown
     seen = run(dspy.Predict("question -> answer"), questions(3), metric=always, name="seen")
     assert not [one for one in made.compare(seen).warnings if "differ:" in one]
