@@ -14,11 +14,12 @@ import tempfile
 from collections.abc import Sequence
 from multiprocessing import process
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
-from dspy_cachectl.context.phases import PhaseRun
+if TYPE_CHECKING:
+    from dspy_cachectl.context.phases import PhaseRun
 
 _LONGEST = 10_000
 _announced: set[int] = set()

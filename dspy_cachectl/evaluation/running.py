@@ -37,6 +37,7 @@ from dspy_cachectl.fingerprints.data import Question, questions_of
 from dspy_cachectl.fingerprints.models import generation_config, model_identity
 from dspy_cachectl.fingerprints.programs import program_fingerprint
 from dspy_cachectl.fingerprints.provenance import provenance_of
+from dspy_cachectl.fingerprints.reached import lm_of_settings
 from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.predictions.keys import SnapshotKey
 from dspy_cachectl.reports.measurement import Provenance
@@ -133,17 +134,16 @@ def evaluate(
         made_of = provenance_of(program, questions, metric)
         session = None
         if library is not None:
+            lm = lm_of_settings(program)
             key = SnapshotKey(
-                model=model_identity(dspy.settings.lm, program=program),
+                model=model_identity(lm, program=program),
                 program=program_fingerprint(program),
-                generation=generation_config(dspy.settings.lm, context.policy.temperature, program=program)
-                | declared(depends_on),
+                generation=generation_config(lm, context.policy.temperature, program=program) | declared(depends_on),
                 dataset=made_of["data"],
             )
-            session = library.open(
-                key, questions, repeats=repeats, run_id=run_id, max_age=max_age, force_recompute=force
-            )
-            run_id = stack.enter_context(session).run_id
+            begun = library.open(key, questions, repeats=repeats, run_id=run_id, max_age=max_age, force_recompute=force)
+            session = stack.enter_context(begun)
+            run_id = session.run_id
         kept, began = KeptPredictions(library, session, program, metric, declared=bool(depends_on)), time.monotonic()
         with (
             phase(

@@ -77,11 +77,6 @@ def code_fingerprint(value: Any, *, exact: bool = False) -> str:
     return Walk(exact=exact).digest(value)
 
 
-def metric_fingerprint(metric: Any) -> str:
-    """Hash what a metric does: its name, its source, what it closes over, its defaults, helpers and judges."""
-    return code_fingerprint(metric)
-
-
 class Walk:
     """One walk over code and objects. What was met is not looked at again, so that it ends.
 
@@ -94,11 +89,16 @@ class Walk:
         # With the things themselves, so that no other one gets the id of one that was met.
         self._met: dict[int, tuple[Any, str]] = {}
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether it reached so much that it did not look at all of it."""
+        return len(self._met) > _FOLLOW_AT_MOST
+
     def digest(self, value: Any, *, used: frozenset[str] = _CALLED) -> str:
         """Hash one thing. Of an object, `used` are its methods that are called."""
         if id(value) not in self._met:
             name = name_of(value)
-            if len(self._met) > _FOLLOW_AT_MOST:
+            if self.is_cut:
                 if self._exact:
                     raise UnstableError("", name, why="reaches too much to be told from others")
                 return name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dspy_cachectl.entries import draws
@@ -51,7 +51,7 @@ def model_identity(lm: Any, *, program: Any = None) -> ModelIdentity:
     """Return which model an LM is, with those that the program carries itself.
 
     Args:
-        lm: A `dspy.BaseLM`. None: the program has its own for each of its parts.
+        lm: A `dspy.BaseLM`. None: the program has its own for each of its parts, and is named by those.
         program: The program, where its parts may have LMs of their own.
 
     Raises:
@@ -60,7 +60,12 @@ def model_identity(lm: Any, *, program: Any = None) -> ModelIdentity:
     others = tuple((name, _identity(other)) for name, other in sorted(lms_of(program), key=lambda found: found[0]))
     if lm is None and not others:
         raise ConfigurationError("no LM is loaded: call dspy.configure(lm=cachectl.LM(...)) first")
-    return ModelIdentity("none", others=others) if lm is None else _identity(lm, others)
+    if lm is not None:
+        return _identity(lm, others)
+    first = others[0][1]
+    is_one = all(other == first for _, other in others)
+    names = " + ".join(dict.fromkeys(other.model for _, other in others))
+    return replace(first, others=others) if is_one else ModelIdentity(names, others=others)
 
 
 def generation_config(lm: Any, temperature: float | None = None, *, program: Any = None) -> dict[str, Any]:

@@ -15,10 +15,11 @@ import pytest
 
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.fingerprints.canonical import UnstableError, digest
-from dspy_cachectl.fingerprints.code import code_fingerprint, metric_fingerprint
+from dspy_cachectl.fingerprints.code import code_fingerprint
 from dspy_cachectl.fingerprints.data import Question, questions_of
 from dspy_cachectl.fingerprints.models import generation_config, model_identity
 from dspy_cachectl.fingerprints.programs import program_fingerprint
+from dspy_cachectl.fingerprints.reached import metric_fingerprint
 
 
 class Point(pydantic.BaseModel):

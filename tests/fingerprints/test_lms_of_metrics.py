@@ -10,7 +10,7 @@ import dspy
 import pytest
 
 import dspy_cachectl as cachectl
-from dspy_cachectl.fingerprints.code import metric_fingerprint
+from dspy_cachectl.fingerprints.reached import metric_fingerprint
 
 alone: Any = None
 table: dict[str, Any] = {}

@@ -14,7 +14,7 @@ import dspy
 import numpy as np
 import pytest
 
-from dspy_cachectl.fingerprints.code import metric_fingerprint
+from dspy_cachectl.fingerprints.reached import metric_fingerprint
 
 SOURCE = """
 import contextvars, dataclasses, decimal, types

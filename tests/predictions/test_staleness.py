@@ -53,7 +53,7 @@ ASK = """
     import json, sys
     sys.path.insert(0, sys.argv[1])
     import program
-    from dspy_cachectl.fingerprints.code import metric_fingerprint
+    from dspy_cachectl.fingerprints.reached import metric_fingerprint
     from dspy_cachectl.fingerprints.programs import program_fingerprint
     found = program_fingerprint(program.Program())
     print(json.dumps([found.hash, dict(found.parts), metric_fingerprint(program.metric)]))
