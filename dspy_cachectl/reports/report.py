@@ -26,7 +26,7 @@ from dspy_cachectl.reports.results import DrawResult, QuestionResult
 from dspy_cachectl.reports.sheets import Sheet
 from dspy_cachectl.reports.texts import ends_text, level_text, number, places
 
-REPORT_VERSION = 3
+REPORT_VERSION = 4
 
 
 @dataclass(frozen=True)
