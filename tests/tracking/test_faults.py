@@ -91,16 +91,21 @@ def test_a_process_that_ends_while_it_logs(server: Rest, forks: Forks, outbox: O
     assert_delivered_once(server, waiting, record=record)
 
 
+@pytest.mark.parametrize(
+    "holds",
+    [
+        ["runs/create", "upload:1"],
+        pytest.param(
+            ["runs/create", "runs/log-batch", "runs/log-inputs", "upload:1", "upload:3", "runs/update"],
+            marks=pytest.mark.exhaustive,
+        ),
+    ],
+)
 def test_a_server_that_fails_in_the_middle_costs_a_report_its_limit_and_no_more(
-    server: Rest, forks: Forks, outbox: Outbox
+    holds: list[str], server: Rest, forks: Forks, outbox: Outbox
 ) -> None:
     """Whatever it has taken already: it is silent, sends a byte a second, breaks off, or is gone."""
-    faults = {
-        "holds": ["runs/create", "runs/log-batch", "runs/log-inputs", "upload:1", "upload:3", "runs/update"],
-        "drips": ["upload:2"],
-        "cuts": ["upload:2"],
-        "dies": ["runs/create", "upload:1"],
-    }
+    faults = {"holds": holds, "drips": ["upload:2"], "cuts": ["upload:2"], "dies": ["upload:1"]}
     with contextlib.ExitStack() as stack:
         proxies = {}
         for fault, calls in faults.items():

@@ -70,6 +70,7 @@ def test_what_one_process_recorded_is_replayed_by_workers(suite: Suite) -> None:
     assert "cassettes/test_qa.jsonl: 3 recordings not used" in unused.text
 
 
+@pytest.mark.exhaustive
 def test_a_fixture_that_each_worker_sets_up_is_replayed_and_not_recorded_by_workers(suite: Suite) -> None:
     """Each would be given another answer, and what follows from it could not be replayed: one sentence refuses it."""
     suite.write("test_qa.py", FIXTURES)
