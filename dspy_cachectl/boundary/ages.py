@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 
-_ASTRAY = 60.0
-"""How far the clocks of two machines may be apart, in seconds."""
+ASTRAY = 60.0
+"""How far the clocks of two machines may be apart, in seconds: what is noted later than that from now lies ahead."""
 
 
 def age_of(then: float, *, now: float | None = None) -> float:
@@ -15,4 +15,4 @@ def age_of(then: float, *, now: float | None = None) -> float:
     A clock was wrong when it was noted, or is now. Where an age is asked for, what may be of any age is too old.
     """
     age = (time.time() if now is None else now) - then
-    return max(age, 0.0) if age >= -_ASTRAY else math.inf
+    return max(age, 0.0) if age >= -ASTRAY else math.inf

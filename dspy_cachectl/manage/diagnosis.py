@@ -5,11 +5,11 @@ Each check is a function of its own that returns what it found. A new one is a f
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shutil
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from dspy_cachectl.boundary.ages import age_of
 from dspy_cachectl.boundary.ownership import database_head
 from dspy_cachectl.boundary.secrets import scrub, without_credentials
 from dspy_cachectl.config import settings
@@ -250,11 +251,12 @@ def check_outbox(_: Surroundings) -> Iterator[Finding]:
     if not waiting:
         yield Finding("outbox", "ok", "nothing waits")
         return
-    age = time.time() - min(entry.written for entry in waiting)
+    age = max(age_of(entry.written) for entry in waiting)
     yield Finding(
         "outbox",
         "warning" if age > _LONG else "ok",
-        f"{len(waiting):,} waiting for an MLflow server, the first for {age / 3600:.1f} h",
+        f"{len(waiting):,} waiting for an MLflow server, the first for "
+        + (f"{age / 3600:.1f} h" if math.isfinite(age) else "a time that is not known: a clock is or was wrong"),
         "`dspy-cachectl mlflow status` says why; `dspy-cachectl mlflow sync` delivers",
     )
 

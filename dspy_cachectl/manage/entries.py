@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Any
 
+from dspy_cachectl.boundary.ages import ASTRAY
 from dspy_cachectl.entries import differences, records
 from dspy_cachectl.entries.values import readable
 from dspy_cachectl.errors import ConfigurationError, FormatVersionError, StoreError
@@ -70,7 +71,7 @@ def rows_of(selection: Selection, *, now: float) -> Rows:
     """Return which rows a selection means. What it says of their text is not among it."""
     after = None if selection.newer_than is None else now - selection.newer_than
     before = None if selection.older_than is None else now - selection.older_than
-    return Rows(selection.matches, after, before)
+    return Rows(selection.matches, after, before, ahead=now + ASTRAY)
 
 
 def entries_of(

@@ -6,12 +6,14 @@ draw, and stays: so nobody loses an answer that was bought after the removal was
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from dspy_cachectl.boundary.ages import age_of
 from dspy_cachectl.config import settings
 from dspy_cachectl.entries import records
 from dspy_cachectl.manage.entries import entries_of
@@ -51,8 +53,8 @@ class Removal:
     """What a removal takes with it.
 
     Attributes:
-        moment: When it was decided, in Unix seconds. What is stored later stays.
-        keys: The keys.
+        moment: When it was decided, in Unix seconds.
+        keys: The keys, each with when what goes was stored: what is stored under it later stays.
         bytes: How large the entries are together.
         by: How many entries, and how large they are, by model, phase and run; "" where there is none.
         oldest: When the oldest was stored, in Unix seconds; None where there is nothing.
@@ -63,7 +65,7 @@ class Removal:
     """
 
     moment: float = field(default_factory=time.time)
-    keys: list[str] = field(default_factory=list)
+    keys: dict[str, float | None] = field(default_factory=dict)
     bytes: int = 0
     by: dict[str, dict[str, Share]] = field(default_factory=lambda: {name: defaultdict(Share) for name in BY})
     oldest: float | None = None
@@ -74,7 +76,7 @@ class Removal:
 
     def add(self, entry: StoredEntry, reason: str = "") -> None:
         """Let an entry go, too."""
-        self.keys.append(entry.key)
+        self.keys[entry.key] = entry.stored
         self.bytes += entry.size
         self.oldest = entry.stored if self.oldest is None else min(self.oldest, entry.stored)
         self.newest = entry.stored if self.newest is None else max(self.newest, entry.stored)
@@ -145,11 +147,11 @@ def remove(folder: Path, decided: Removal, *, advance: Advance | None = None) ->
     Raises:
         StoreUnavailableError: If the store cannot be written. What was removed until then is gone.
     """
-    store, keys, removed = DiskStore(folder), decided.keys, 0
+    store, keys, removed = DiskStore(folder), list(decided.keys.items()), 0
     for start in range(0, len(keys), _BATCH):
         if start:
             time.sleep(_PAUSE)
-        removed += store.delete_many(keys[start : start + _BATCH], stored_before=decided.moment)
+        removed += store.delete_many(dict(keys[start : start + _BATCH]))
         if advance is not None:
             advance(min(start + _BATCH, len(keys)), len(keys))
     if keys:
@@ -191,7 +193,7 @@ def plan_pruning(reader: FolderReader, limits: Limits) -> Removal:
     # What pages hold beside values is shared out among the entries.
     factor = max(1.0, left / max(bytes_of_values(reader), 1))
     newer = _of_newer_versions(reader)
-    for entry in entries_of(reader, EVERYTHING, now=decided.moment, reverse=True):  # the oldest first
+    for entry in _oldest_first(reader, decided.moment):
         reason = _expired(entry, limits, decided.moment) or ("over the size limit" if left > limits.max_bytes else "")
         if reason and entry.key in newer:
             decided.newer += 1
@@ -200,6 +202,17 @@ def plan_pruning(reader: FolderReader, limits: Limits) -> Removal:
             left -= entry.size * factor
     add_descriptions(decided, reader, EVERYTHING)
     return decided
+
+
+def _oldest_first(reader: FolderReader, now: float) -> Iterator[StoredEntry]:
+    """Yield all entries; first those that lie ahead, which may be of any age."""
+    ahead = set()
+    for entry in entries_of(reader, replace(EVERYTHING, older_than=math.inf), now=now):
+        ahead.add(entry.key)
+        yield entry
+    for entry in entries_of(reader, EVERYTHING, now=now, reverse=True):
+        if entry.key not in ahead:
+            yield entry
 
 
 def prune(folder: Path, decided: Removal, limits: Limits, *, advance: Advance | None = None) -> int:
@@ -225,7 +238,7 @@ def prune(folder: Path, decided: Removal, limits: Limits, *, advance: Advance | 
 
 
 def _expired(entry: StoredEntry, limits: Limits, now: float) -> str:
-    age = now - entry.stored
+    age = age_of(entry.stored, now=now)
     if limits.older_than is not None and age > limits.older_than:
         return "older than asked for"
     if entry.label.phase in limits.max_ages and age > max(limits.max_ages.values()):

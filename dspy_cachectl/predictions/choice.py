@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,7 +99,7 @@ def choose(wish: Wish, found: Sequence[SnapshotInfo], rows: KeptRows, load: Load
 
 def _candidates(wish: Wish, usable: Sequence[SnapshotInfo]) -> Iterator[tuple[str, list[SnapshotInfo]]]:
     """Yield the runs, the best first, with their files."""
-    ranked = sorted(usable, key=lambda info: (-2 * _is_exact(info, wish.key) - info.is_complete, -info.saved))
+    ranked = sorted(usable, key=lambda info: (-2 * _is_exact(info, wish.key) - info.is_complete, -info.recency))
     for run_id in dict.fromkeys(info.run_id for info in ranked):
         files = [info for info in usable if info.run_id == run_id]
         # One that is too old would be continued with draws that are as old as the rest.
@@ -107,7 +108,7 @@ def _candidates(wish: Wish, usable: Sequence[SnapshotInfo]) -> Iterator[tuple[st
 
 
 def _in_time(info: SnapshotInfo) -> tuple[bool, float]:
-    return info.session is not None, info.saved
+    return info.session is not None, info.recency
 
 
 def changes(wish: Wish, found: Sequence[SnapshotInfo], choice: Choice, questions: int) -> list[str]:
@@ -129,11 +130,12 @@ def changes(wish: Wish, found: Sequence[SnapshotInfo], choice: Choice, questions
     others = [info for info in found if info.session is None and is_near(info.key, wish.key)]
     if not others:
         return []
-    nearest = min(others, key=lambda info: (distance(info.key, wish.key), -info.saved))
+    nearest = min(others, key=lambda info: (distance(info.key, wish.key), -info.recency))
     lines = differences(nearest.key, wish.key)
     age = max(info.age for info in found if info.run_id == nearest.run_id and _base(info) == _base(nearest))
     if age > wish.max_age and wish.run_id in {None, nearest.run_id}:
-        return [*lines, f"age: the predictions are {_days(age)} old, more than {_days(wish.max_age)}"]
+        how_old = f"{_days(age)} old," if math.isfinite(age) else "of a time that lies ahead, and may be"
+        return [*lines, f"age: the predictions are {how_old} more than {_days(wish.max_age)}"]
     return lines or [_why_none(wish, nearest, choice)]
 
 

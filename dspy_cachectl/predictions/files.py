@@ -36,7 +36,7 @@ class SnapshotFiles:
     def snapshots(self) -> list[SnapshotInfo]:
         """Return the snapshots that can be read, the newest first."""
         found = (self._readable(path) for path in self._named(damaged=False))
-        return sorted((info for info in found if info is not None), key=lambda info: -info.saved)
+        return sorted((info for info in found if info is not None), key=lambda info: -info.recency)
 
     def sessions(self) -> list[SnapshotInfo]:
         """Return what the journal says; nothing where it cannot be read, which is said once."""

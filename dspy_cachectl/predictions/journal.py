@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dspy_cachectl.boundary.ages import age_of
 from dspy_cachectl.boundary.ownership import JOURNAL, database_head, is_journal_name
 from dspy_cachectl.entries import values
 from dspy_cachectl.errors import CorruptEntryError
@@ -60,11 +61,11 @@ class Journal:
 
     def sessions(self) -> list[SnapshotInfo]:
         """Return the sessions that have rows here. Raises the `StoreError` family."""
-        found, now = [], time.time()
+        found = []
         for id_, owner, started, head in self._database.read("SELECT id, owner, started, header FROM sessions"):
             if not (isinstance(id_, str) and isinstance(owner, str) and isinstance(started, float)):
                 continue  # nothing of this package wrote it
-            age, lives = max(0.0, now - started), is_alive(self.folder, owner)
+            age, lives = age_of(started), is_alive(self.folder, owner)
             found.append(SnapshotInfo(self.path, _header(head), 0, 0, age, started, session=id_, is_alive=lives))
         return found
 

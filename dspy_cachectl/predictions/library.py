@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 from filelock import Timeout
 
 from dspy_cachectl.boundary import ownership
+from dspy_cachectl.boundary.ages import age_of
 from dspy_cachectl.boundary.writing import lock_at, make_private
 from dspy_cachectl.config.location import folder_of
 from dspy_cachectl.errors import ConfigurationError, StoreError, StoreUnavailableError
@@ -253,11 +255,13 @@ class Library:
     def _over_limits(self, files: SnapshotFiles, used: set[str]) -> list[Path]:
         """Return what is too old, and the oldest of what is more than the library may hold."""
         ages = {info.path: info.age for info in files.snapshots() if ownership.is_plain_file(info.path)}
-        ages |= {path: time.time() - path.stat().st_mtime for path in files.files(damaged=True)}
+        ages |= {path: age_of(path.stat().st_mtime) for path in files.files(damaged=True)}
         # What a newer version keeps here is not removed, and makes no room scarce either.
         total, over = sum(map(size_of, ages)), []
         for path, age in sorted(ages.items(), key=lambda item: -item[1]):
-            if path.name not in used and (age > self.max_age or total > self.max_bytes):
+            # One of a wrong clock is not served, and may be of today all the same.
+            is_old = self.max_age < age < math.inf
+            if path.name not in used and (is_old or total > self.max_bytes):
                 over.append(path)
                 total -= size_of(path)
         return over

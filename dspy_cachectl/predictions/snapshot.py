@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import time
+import math
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ from typing import IO, Any
 import orjson
 import zstandard
 
+from dspy_cachectl.boundary.ages import age_of
 from dspy_cachectl.boundary.ownership import (
     PACKED_SNAPSHOT,
     PACKED_SNAPSHOT_HEAD,
@@ -63,7 +64,7 @@ class SnapshotInfo:
         metadata: What its rows are predictions of.
         bytes: Its size; likewise `rows`, which are not counted of a session.
         rows: See `bytes`.
-        age: Seconds since its oldest answer was drawn, or the session began.
+        age: Seconds since its oldest answer was drawn, or the session began; infinite where one lies ahead.
         saved: When it was written, or the session began, in Unix seconds.
         session: The session's name in the journal; None for a snapshot.
         is_alive: Whether the session's process lives.
@@ -93,6 +94,11 @@ class SnapshotInfo:
     def run_id(self) -> str:
         """The run that its predictions are draws of."""
         return str(self.metadata["run_id"])
+
+    @property
+    def recency(self) -> float:
+        """When it was written, for who looks for the newest: before everything else where that lies ahead."""
+        return self.saved if math.isfinite(age_of(self.saved)) else -math.inf
 
     @property
     def is_complete(self) -> bool:
@@ -208,7 +214,8 @@ def read_info(path: Path) -> SnapshotInfo:
         metadata = reader.metadata
     try:
         check_metadata(metadata)
-        age = max(0.0, time.time() - float(metadata["oldest"]))
+        # Where one answer lies ahead, it may be older than all others.
+        age = max(age_of(float(metadata[name])) for name in ("oldest", "newest"))
         rows = COUNTS.index(int(metadata["rows"]))  # they are a count
         return SnapshotInfo(path, metadata, size_of(path), rows, age, float(metadata["saved"]))
     except (KeyError, TypeError, ValueError, OverflowError) as error:

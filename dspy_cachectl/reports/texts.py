@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 from rich import filesize
 
+from dspy_cachectl.boundary.ages import ASTRAY
 from dspy_cachectl.boundary.shown import writable_number
 
 MISSING = "\N{EN DASH}"
@@ -51,7 +52,9 @@ def cut(text: str, length: int) -> str:
 
 
 def age(seconds: float) -> str:
-    """Write an age in its largest unit, such as `5m`. An age from the future, of another clock, is none."""
+    """Write an age in its largest unit, such as `5m`; `?` where it lies ahead, by a clock that is or was wrong."""
+    if not -ASTRAY <= seconds < math.inf:
+        return "?"
     unit, length = next((unit, length) for unit, length in _UNITS if seconds >= 2 * length or unit == "s")
     return f"{max(seconds, 0) / length:.0f}{unit}"
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from dspy_cachectl.errors import StoreError, StoreUnavailableError
@@ -93,15 +92,15 @@ class DiskStore(FolderReader):
         with self._writing() as folder:
             return bool(folder.delete(key))
 
-    def delete_many(self, keys: Sequence[str], *, stored_before: float = math.inf) -> int:
+    def delete_many(self, keys: Mapping[str, float | None]) -> int:
         """Remove keys in one transaction. Return how many were there.
 
         Args:
-            keys: The keys, few enough that other processes can wait for the transaction.
-            stored_before: Leave alone what was stored since, in Unix seconds.
+            keys: The keys, few enough that other processes can wait for the transaction. With each, when what is meant
+                was stored, by whatever clock, in Unix seconds: what was stored since stays. None: whatever is there.
         """
         with self._writing() as folder:
-            return folder.delete_many(keys, stored_before)
+            return folder.delete_many(keys)
 
     def shrink(self) -> None:
         """Give the disk back what deleted entries took up, as far as other processes let it. It never waits long."""

@@ -12,12 +12,13 @@ import contextlib
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import diskcache
 
+from dspy_cachectl.boundary.ages import ASTRAY
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.stores.base import OTHERS, Label
 from dspy_cachectl.stores.database import is_locked, patiently
@@ -145,10 +146,13 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
                 )
                 self._connection.execute("DELETE FROM usage WHERE label = ?", (label,))
 
-    def delete_many(self, keys: Sequence[str], stored_before: float) -> int:
-        """Remove rows; not those that were stored since a time."""
-        delete = "DELETE FROM Cache WHERE key = ? AND raw = 1 AND CAST(coalesce(store_time, 0) AS REAL) < ?"
-        return self._connection.executemany(delete, [(key, stored_before) for key in keys]).rowcount
+    def delete_many(self, keys: Mapping[str, float | None]) -> int:
+        """Remove rows; where it is said when one was stored, not one that was stored at another time."""
+        delete = (
+            "DELETE FROM Cache WHERE key = ?1 AND raw = 1"
+            " AND (?2 IS NULL OR ?2 = CASE WHEN typeof(store_time) IN ('integer', 'real') THEN store_time ELSE 0 END)"
+        )
+        return self._connection.executemany(delete, list(keys.items())).rowcount
 
     def close(self) -> None:
         """Do nothing. diskcache does it with a connection when it has made its tables."""
@@ -179,9 +183,9 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
 
     def _cull(
         self,
-        now: float,  # noqa: ARG002 - diskcache's signature
+        now: float,
         sql: Callable[..., Any],
-        cleanup: Callable[[str | None], None],  # noqa: ARG002
+        cleanup: Callable[[str | None], None],  # noqa: ARG002 - diskcache's signature
         limit: int | None = None,  # noqa: ARG002
     ) -> None:
         """Remove what was stored first until the rest fits. diskcache removes ten at once, however large they are."""
@@ -189,7 +193,11 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
             pages, free = (sql(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
             if (pages - free) * self._page_size <= self.size_limit:
                 return
-            first = sql("SELECT rowid, tag FROM Cache ORDER BY store_time, rowid LIMIT 1").fetchone()
+            # What lies ahead was stored by a wrong clock, and would outlast all that is stored from now on.
+            ahead = sql(
+                "SELECT rowid, tag FROM Cache WHERE store_time > ? ORDER BY store_time LIMIT 1", (now + ASTRAY,)
+            ).fetchone()
+            first = ahead or sql("SELECT rowid, tag FROM Cache ORDER BY store_time, rowid LIMIT 1").fetchone()
             if first is None:
                 return
             sql("DELETE FROM Cache WHERE rowid = ?", (first[0],))

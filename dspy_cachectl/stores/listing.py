@@ -8,6 +8,7 @@ nobody has to wait for a listing that is being read slowly.
 from __future__ import annotations
 
 import json
+import math
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -62,11 +63,13 @@ class Rows:
         matches: Tells whether rows filed under a label are meant.
         after: Only rows stored after this time, in Unix seconds; None for any.
         before: Only rows stored before this time, in Unix seconds; None for any.
+        ahead: From this time on a row lies ahead, and may be of any age: it counts as stored before everything else.
     """
 
     matches: Callable[[Label], bool]
     after: float | None = None
     before: float | None = None
+    ahead: float = math.inf
 
 
 def row_numbers(
@@ -152,10 +155,12 @@ def entries_beginning_with(
 def _window(rows: Rows) -> tuple[list[str], list[Any]]:
     conditions: list[str] = []
     parameters: list[Any] = []
-    for condition, time in (("store_time > ?", rows.after), ("store_time < ?", rows.before)):
-        if time is not None:
-            conditions.append(condition)
-            parameters.append(time)
+    if rows.after is not None:
+        conditions.append("store_time > ? AND store_time <= ?")
+        parameters += [rows.after, rows.ahead]
+    if rows.before is not None:
+        conditions.append("(store_time < ? OR store_time > ?)")
+        parameters += [rows.before, rows.ahead]
     return conditions, parameters
 
 

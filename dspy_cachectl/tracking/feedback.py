@@ -14,6 +14,7 @@ import time
 from concurrent import futures
 from typing import TYPE_CHECKING, Any
 
+from dspy_cachectl.boundary.ages import age_of
 from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.errors import CachectlError
 from dspy_cachectl.tracking.deadline import in_daemon
@@ -64,7 +65,7 @@ def deliver(push: Push) -> str:
         if run_id is None:
             raise FeedbackLeftError("the run that the feedback belongs to is not there yet")
     # Whether traces that the server does not have may still arrive there.
-    patient = not push.elsewhere and time.time() - record.ended / 1000 < AWAITED
+    patient = not push.elsewhere and age_of(record.ended / 1000) < AWAITED
     left = absent = 0
     for group in record.feedback:
         known = _arrived(push, group, pauses=_PAUSES if patient else ())

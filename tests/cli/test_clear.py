@@ -146,7 +146,7 @@ def test_many_are_removed_in_bounded_transactions(tmp_path: Path) -> None:
             other.execute("UPDATE Cache SET access_count = access_count + 1 WHERE key = 'key-599'")
         seen.append(done)
 
-    decided = removal.Removal(moment=1e12, keys=[f"key-{number}" for number in range(599)])
+    decided = removal.Removal(keys=dict.fromkeys(f"key-{number}" for number in range(599)))
     removal.remove(folder, decided, advance=advance)
     assert [250, 500, 599] == seen
     assert {"key-599"} == keys_in(folder)

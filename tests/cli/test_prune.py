@@ -61,7 +61,7 @@ def test_what_stays_is_not_held(tmp_path: Path) -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert [] == decided.keys
+    assert {} == decided.keys
     assert peak < 4_000_000  # all of them take 11 million
 
 
