@@ -25,9 +25,8 @@ if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is compute
     from dspy_cachectl._version import __version__ as __version__
     from dspy_cachectl.accounting.ledger import Stats as Stats
     from dspy_cachectl.calls.cache import ManagedCache as ManagedCache
-    from dspy_cachectl.calls.embedder import Embedder as Embedder
     from dspy_cachectl.calls.installation import install as install, uninstall as uninstall
-    from dspy_cachectl.calls.lm import LM as LM, wrap as wrap
+    from dspy_cachectl.calls.lm import LM as LM, Embedder as Embedder, wrap as wrap
     from dspy_cachectl.config import configure as configure
     from dspy_cachectl.context.phases import PhaseRun as PhaseRun
     from dspy_cachectl.context.process import stats as stats
@@ -65,7 +64,7 @@ _HOMES = {
     "Comparison": "reports.comparison",
     "ConfigurationError": "errors",
     "CorruptEntryError": "errors",
-    "Embedder": "calls.embedder",
+    "Embedder": "calls.lm",
     "EvalReport": "reports.report",
     "FormatVersionError": "errors",
     "LM": "calls.lm",

@@ -66,6 +66,14 @@ def account(call: Call) -> None:
         _note_stray(row, call)
 
 
+def note_served(call: Call) -> None:
+    """Note beside an entry that it was served, where the call that it answered a part of is counted as a whole."""
+    asked = call.asked
+    if state.usage is not None and asked.ruling.cassette is None:
+        used = (asked.kind.value, asked.model, asked.ruling.context.name, asked.role or "", asked.run_id or "")
+        state.usage.record(used, Tally(), call.key)
+
+
 def count_elsewhere(tally: Tally, ruling: Ruling) -> None:
     """Count something that happened to no call in particular."""
     for ledger in _ledgers(ruling):

@@ -7,15 +7,17 @@ to pay again.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from dspy_cachectl.boundary.ages import age_of
 from dspy_cachectl.calls.call import Asked, Call
 from dspy_cachectl.calls.opening import identify
 from dspy_cachectl.config import settings
-from dspy_cachectl.context.process import state
+from dspy_cachectl.context.process import STARTED, state
 from dspy_cachectl.entries.answers import AnswerFacts
 from dspy_cachectl.entries.draws import UncacheableError
 from dspy_cachectl.entries.model_names import is_asked_model
@@ -40,6 +42,23 @@ def why_not_served(call: Call, origin: Origin) -> str:
     if not is_by_another(origin.model, origin):
         return ""
     return f"the stored answer is {' + '.join(origin.answered_by)}'s, and {call.asked.model} is asked"
+
+
+def why_too_old(call: Call, origin: Origin) -> str:
+    """Say why a stored answer is too old to be served; nothing where it is not."""
+    max_age = call.asked.policy.max_age
+    if max_age is not None and age_of(origin.created) > max_age:
+        if math.isinf(age_of(origin.created)):
+            return f"the stored answer is of a time that lies ahead, so it may be older than max_age={max_age:g} s"
+        return f"the stored answer is older than max_age={max_age:g} s"
+    may_recompute = call.asked.ruling.cassette is None and not call.asked.decision.raises
+    if (
+        may_recompute
+        and (origin.created < STARTED or math.isinf(age_of(origin.created)))
+        and settings().force_recompute
+    ):
+        return "the stored answer is older than this process, which recomputes everything"
+    return ""
 
 
 def say_who_answered(call: Call, origin: Origin) -> None:

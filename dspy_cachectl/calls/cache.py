@@ -7,7 +7,6 @@ the answer was paid for, so `put` never raises. Each question carries the call t
 from __future__ import annotations
 
 import functools
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -17,14 +16,12 @@ import orjson
 from dspy.clients.cache import Cache
 
 from dspy_cachectl.accounting.ledger import Tally
-from dspy_cachectl.boundary.ages import age_of
 from dspy_cachectl.calls import answering, known
 from dspy_cachectl.calls.account import account, count_elsewhere
 from dspy_cachectl.calls.call import CALL, Asked, Call, current_call
 from dspy_cachectl.calls.miss import explained
-from dspy_cachectl.calls.opening import open_plain_call
-from dspy_cachectl.config import settings
-from dspy_cachectl.context.process import STARTED, state
+from dspy_cachectl.calls.opening import open_plain_call, say_what_is_shared
+from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import phase_here
 from dspy_cachectl.entries import answers, draws, records
 from dspy_cachectl.entries.cleaning import cleaned
@@ -78,10 +75,10 @@ class ManagedCache(Cache):  # type: ignore[misc]
         """
         call = request.get(CALL) or open_plain_call(request)
         if call.asked.kind is Kind.LM:
-            return self._look_up(call, request, ignored_args_for_cache_key)  # its LM counts it
-        _say_what_is_shared(call)
+            return self.look_up(call, request, ignored_args_for_cache_key)  # its LM counts it
+        say_what_is_shared(call)
         try:
-            answer = self._look_up(call, request, ignored_args_for_cache_key)
+            answer = self.look_up(call, request, ignored_args_for_cache_key)
         finally:
             account(call)
         if answer is None and "_fn_identifier" in request:
@@ -98,21 +95,34 @@ class ManagedCache(Cache):  # type: ignore[misc]
         enable_memory_cache: bool = True,
     ) -> None:
         """Keep an answer that was paid for, as far as the policy says. Never raises."""
-        call: Call | None = None
+        call: Call | None = request.get(CALL)
         try:
-            call = request.get(CALL) or open_plain_call(request)
-            if call.asked.kind is not Kind.LM:
-                call.tally = Tally()  # it was counted when it asked; this counts how it was answered
-            self._keep(call, value, "all" if enable_memory_cache else "disk")
-            if isinstance(value, list) and isinstance(call.answered.instead, list):
-                value[:] = call.answered.instead  # vectors: what DSPy hands over is this very list
-        except Exception as error:  # noqa: BLE001 - a paid answer reaches its caller whatever happens here
-            self._count_fault("write", call)
-            state.say_once(
-                f"put:{type(error).__name__}", f"an answer could not be kept, and reaches its caller: {error!r}"
-            )
-        if call is not None and call.asked.kind is not Kind.LM:
+            call = call or open_plain_call(request)
+        except Exception as error:  # noqa: BLE001 - as for `keep`
+            self._note_unkept(None, error)
+            return
+        if call.asked.kind is not Kind.LM:
+            call.tally = Tally()  # it was counted when it asked; this counts how it was answered
+        self.keep(call, value, "all" if enable_memory_cache else "disk")
+        if call.asked.kind is not Kind.LM:
             account(call)
+
+    def keep(self, call: Call, value: Any, into: Into = "all") -> Any:
+        """Keep an answer as `put` does. Return what the program is given: that, or what an equal call stored first."""
+        try:
+            self._keep(call, value, into)
+        except Exception as error:  # noqa: BLE001 - a paid answer reaches its caller whatever happens here
+            self._note_unkept(call, error)
+        return value if call.answered.instead is None else call.answered.instead
+
+    def file(self, call: Call, answer: Any) -> None:
+        """Store an answer, of which it is known where it comes from, as that of a call, unless there is one."""
+        if call.key is not None:
+            self._put(call, call.asked, _encoded(call, answer, call.asked), "all", only_first=True)
+
+    def _note_unkept(self, call: Call | None, error: Exception) -> None:
+        self._count_fault("write", call)
+        state.say_once(f"put:{type(error).__name__}", f"an answer could not be kept, and reaches its caller: {error!r}")
 
     def reset_memory_cache(self) -> None:
         """Forget what is kept in memory; what is on disk stays."""
@@ -172,8 +182,12 @@ class ManagedCache(Cache):  # type: ignore[misc]
         else:
             call.tally.add(tally)
 
-    def _look_up(self, call: Call, request: dict[str, Any], ignored: list[str] | None) -> Any:
-        """Return the answer to a call, or None where it has to be bought."""
+    def look_up(self, call: Call, request: dict[str, Any], ignored: list[str] | None) -> Any:
+        """Return the answer to a call, or None where it has to be bought.
+
+        Raises:
+            CacheMissError: In a replay phase, where there is none.
+        """
         decision, why_not, answer = call.asked.decision, "", None
         if call.key is None:
             # What the program's own function answers is no call of a provider, and goes on in a replay.
@@ -201,7 +215,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
             call.is_newer_stored = isinstance(error, FormatVersionError)
             self.note_fault("read", error, call)
             return None, str(error)
-        too_old = _too_old(call, entry.origin)
+        too_old = answering.why_too_old(call, entry.origin)
         if too_old:
             call.tally.expired += 1
             return None, too_old
@@ -219,7 +233,8 @@ class ManagedCache(Cache):  # type: ignore[misc]
         return cassette.find(key, call.asked.key.request or key, draw=call.asked.decision.from_run)
 
     @functools.cached_property
-    def _has_imported(self) -> bool:
+    def has_imported(self) -> bool:
+        """Whether the store has answers that came out of DSPy's own cache."""
         return any(label.kind == DSPY_KIND for label in self.tiers.labels())
 
     def _imported_answer(self, call: Call, request: dict[str, Any], ignored: list[str] | None) -> Any:
@@ -227,7 +242,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
         asked = call.asked
         may_be = asked.ruling.cassette is None and asked.decision.stores and not asked.decision.from_run
         # A store that has just failed would be counted to fail twice.
-        if not may_be or call.tally.failed_reads or not self._has_imported:
+        if not may_be or call.tally.failed_reads or not self.has_imported:
             return None
         try:
             by_itself = {field: value for field, value in request.items() if field != CALL}
@@ -242,7 +257,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
         except StoreError as error:
             self.note_fault("read", error, call)
             return None
-        if _too_old(call, found.origin) or (found.origin.endpoint != asked.endpoint and not asked.local):
+        if answering.why_too_old(call, found.origin) or (found.origin.endpoint != asked.endpoint and not asked.local):
             return None
         if answering.why_not_served(call, replace(found.origin, model=asked.model)):
             return None
@@ -337,7 +352,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
         except StoreError as error:
             self.note_fault("read", error, call)
             return False
-        if _too_old(call, entry.origin) or answering.why_not_served(call, entry.origin):
+        if answering.why_too_old(call, entry.origin) or answering.why_not_served(call, entry.origin):
             return False
         call.give_way(entry.origin, there, entry.answer)
         return True
@@ -364,37 +379,9 @@ def _say_is_secret(call: Call) -> None:
     )
 
 
-def _too_old(call: Call, origin: records.Origin) -> str:
-    """Say why a stored answer is too old to be served; nothing where it is not."""
-    max_age = call.asked.policy.max_age
-    if max_age is not None and age_of(origin.created) > max_age:
-        if math.isinf(age_of(origin.created)):
-            return f"the stored answer is of a time that lies ahead, so it may be older than max_age={max_age:g} s"
-        return f"the stored answer is older than max_age={max_age:g} s"
-    may_recompute = call.asked.ruling.cassette is None and not call.asked.decision.raises
-    if (
-        may_recompute
-        and (origin.created < STARTED or math.isinf(age_of(origin.created)))
-        and settings().force_recompute
-    ):
-        return "the stored answer is older than this process, which recomputes everything"
-    return ""
-
-
 def _as_hit(answer: Any) -> Any:
     if hasattr(answer, "usage"):
         answer.usage = {}  # nothing was used now; DSPy counts usage from here
         # Strict response models refuse undeclared attributes, so it is set past them, as DSPy does.
         object.__setattr__(answer, "cache_hit", True)
     return answer
-
-
-def _say_what_is_shared(call: Call) -> None:
-    asked = call.asked
-    draws_afresh = asked.decision.from_run and not asked.decision.raises and asked.ruling.cassette is None
-    if draws_afresh and asked.kind is Kind.PLAIN_LM:
-        state.say_once(
-            "plain",
-            f"{asked.model!r} is a plain dspy.LM in the fresh phase {asked.ruling.context.name!r}: it is fresh, but "
-            "equal calls within the run share one draw, and no temperature is lent. Use cachectl.LM or wrap(lm)",
-        )

@@ -1,4 +1,4 @@
-"""LMs that obey the phase: `LM`, a drop-in for `dspy.LM`, and `wrap()` for an LM one already has.
+"""What obeys the phase: `LM` and `Embedder`, drop-ins for DSPy's, and `wrap()` for an LM one already has.
 
 Only `__call__` and `acall` are overridden, undecorated: DSPy's callbacks then fire once and see the draw's
 rollout id. `forward` and `aforward` are never defined, which would switch DSPy's cache, retries and engines off.
@@ -10,6 +10,7 @@ from __future__ import annotations
 import copyreg
 import functools
 import uuid
+from collections.abc import Callable
 from pydoc import locate
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ from dspy_cachectl.context.process import state
 from dspy_cachectl.entries.answers import AnswerFacts, noted
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.fingerprints.endpoints import UNNAMED
+from dspy_cachectl.fingerprints.versioned import VersionedFunction, VersionedName
 
 M = TypeVar("M")
 
@@ -147,6 +149,43 @@ class LM(Governed, dspy.LM):  # type: ignore[misc]
     ) -> None:
         super().__init__(model, *args, **kwargs)
         _name(self, role=role, endpoint=endpoint, version=version)
+        ensure_installed()
+
+
+class Embedder(dspy.Embedder):  # type: ignore[misc]
+    """A `dspy.Embedder` that obeys the phase, for a hosted model or for a function of one's own.
+
+    A function is told from others by all that it rests on: its source, its defaults, what it closes over. Where that
+    cannot be seen, as with a method of an object of a package that holds weights, it is computed each time, unless it
+    has a version.
+
+    Args:
+        model: As for `dspy.Embedder`: a model's name, or a function of a list of texts.
+        batch_size: As for `dspy.Embedder`; likewise the next one.
+        caching: Whether vectors are kept and served.
+        version: A name for the model's version. What it embeds is served as long as the name and the function's own are
+            the same, whatever else changes: change it with the weights.
+        **kwargs: Options of `dspy.Embedder`.
+
+    Raises:
+        ConfigurationError: If the version is no text, or an empty one.
+    """
+
+    def __init__(
+        self,
+        model: str | Callable[..., Any],
+        batch_size: int = 200,
+        caching: bool = True,
+        *,
+        version: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        named: Any = version
+        if named is not None and not (isinstance(named, str) and named.strip()):
+            raise ConfigurationError(f"version is a text that is not empty, not {version!r}")
+        if version is not None:
+            model = VersionedName(model, version) if isinstance(model, str) else VersionedFunction(model, version)
+        super().__init__(model, batch_size, caching, **kwargs)
         ensure_installed()
 
 

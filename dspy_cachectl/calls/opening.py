@@ -127,6 +127,18 @@ def _say_what_settings_do_not_do() -> None:
         )
 
 
+def say_what_is_shared(call: Call) -> None:
+    """Say once that a plain LM's equal calls share a draw in a phase that draws afresh."""
+    asked = call.asked
+    draws_afresh = asked.decision.from_run and not asked.decision.raises and asked.ruling.cassette is None
+    if draws_afresh and asked.kind is Kind.PLAIN_LM:
+        state.say_once(
+            "plain",
+            f"{asked.model!r} is a plain dspy.LM in the fresh phase {asked.ruling.context.name!r}: it is fresh, but "
+            "equal calls within the run share one draw, and no temperature is lent. Use cachectl.LM or wrap(lm)",
+        )
+
+
 def open_plain_call(
     request: Mapping[str, Any], *, lm: Any = None, options: Mapping[str, Any] | None = None, prepared: Any = None
 ) -> Call:

@@ -6,6 +6,7 @@
   own `forward`, never reaches `dspy.cache`; every such call of DSPy goes through one function that chooses the engine,
   after the cache and before any provider. Embedders with caching off have functions of their own.
 - Where an equal call's answer was stored first, the program is given that one.
+- Embeddings are asked for text by text (see `vectors`).
 - What goes wrong around a call without failing it is noted: an answer that an adapter cannot parse, a schema that
   cannot be made, a request that is sent once more (see `troubles`).
 - Its executor starts slow questions a second time, which is no draw of its own (see `stragglers`).
@@ -35,6 +36,7 @@ from dspy_cachectl.calls.call import CALL, Call, current_call
 from dspy_cachectl.calls.opening import open_plain_call, open_uncached_call
 from dspy_cachectl.calls.stragglers import starting_once
 from dspy_cachectl.calls.troubles import NotingJsonMode, noting_retries, noting_unparsed
+from dspy_cachectl.calls.vectors import by_text, by_text_async
 from dspy_cachectl.context.process import logger, state
 from dspy_cachectl.context.ruling import phase_here
 from dspy_cachectl.context.units import naming_units
@@ -163,6 +165,8 @@ _REPLACEMENTS: Mapping[tuple[Any, str], Callable[[Original], Original]] = {
     (PreparedCall, "key"): _with_its_call,
     (execution, "_store"): _handing_over,
     (execution, "_engine"): _refused_in_replay,
+    (embedding, "_cached_compute_embeddings"): by_text,
+    (embedding, "_cached_acompute_embeddings"): by_text_async,
     (embedding, "_compute_embeddings"): _refused_in_replay,
     (embedding, "_acompute_embeddings"): _refused_in_replay,
     (parallelizer, "ThreadPoolExecutor"): starting_once,

@@ -152,7 +152,7 @@ class TestServing:
         self, endpoint: Endpoint, imported: list[str], lm: MakeLM, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Where everything that is older than the process is computed anew, this is too."""
-        monkeypatch.setattr("dspy_cachectl.calls.cache.STARTED", time.time())
+        monkeypatch.setattr("dspy_cachectl.calls.answering.STARTED", time.time())
         with cachectl.configure(force_recompute=True):
             lm()("hello")
         assert endpoint.requests == 1

@@ -135,7 +135,7 @@ class TestRoundTrip:
             found = recordings(tmp_path / f"{name}.jsonl")
             counts[name] = len(found)
             assert {"lm", "embedding"} >= {one["origin"]["kind"] for one in found}
-        assert {"run": 16, "kind": 1, "all": counted(folder), "contains": 2} == counts
+        assert {"run": 16, "kind": 2, "all": counted(folder), "contains": 2} == counts
         assert all(one["origin"]["run_id"] == "baseline" for one in recordings(tmp_path / "run.jsonl"))
 
     def test_redacted(self, endpoint: Endpoint, filled: tuple[Path, list[Any]], tmp_path: Path) -> None:
