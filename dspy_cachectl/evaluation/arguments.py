@@ -37,7 +37,7 @@ def declared(depends_on: DependsOn) -> dict[str, Any]:
     return {"depends_on": found} if found else {}
 
 
-def check_arguments(*, repeats: int, mlflow: Any, level: float, timeout: float | None) -> None:
+def check_arguments(*, repeats: int, mlflow: Any, level: float, timeout: float | None, max_age: float | None) -> None:
     """Refuse what cannot be used; see `evaluate`.
 
     Raises:
@@ -54,4 +54,6 @@ def check_arguments(*, repeats: int, mlflow: Any, level: float, timeout: float |
     is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
     if timeout is not None and not (is_number and 0 < timeout < math.inf):
         raise ConfigurationError(f"timeout is a number of seconds above 0, or None, not {timeout!r}")
+    if max_age is not None and not max_age >= 0:
+        raise ConfigurationError(f"max_age is a number of seconds that is not negative, or None, not {max_age!r}")
     check_level(level)

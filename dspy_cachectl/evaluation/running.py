@@ -120,7 +120,7 @@ def evaluate(
     """
     if find_spec("scipy") is None:
         raise MissingExtraError("evaluate()", extra="stats")  # before anything is paid for
-    check_arguments(repeats=repeats, mlflow=mlflow, level=level, timeout=timeout)
+    check_arguments(repeats=repeats, mlflow=mlflow, level=level, timeout=timeout, max_age=max_age)
     check_metric(metric)
     # A cassette records calls, and kept predictions make none.
     library = None if predictions is True and phase_here().cassette is not None else library_of(predictions)

@@ -157,7 +157,13 @@ class Comparison(Shown):
 def compare_two(
     baseline: Measurement, candidate: Measurement, *, smallest_difference: float | None = None, level: float = 0.95
 ) -> Comparison:
-    """Compare a candidate with its baseline (see `EvalReport.compare`)."""
+    """Compare a candidate with its baseline (see `EvalReport.compare`).
+
+    Raises:
+        ConfigurationError: If the candidate is no report.
+    """
+    if not isinstance(candidate, Measurement):
+        raise ConfigurationError(f"a report is compared with another one of evaluate(), not with {candidate!r}")
     result = compare_paired(baseline.table, candidate.table, smallest_difference=smallest_difference, level=level)
     told = Draws(baseline.draw_tokens | candidate.draw_tokens).told
     shared = len(set(map(told, baseline.draw_tokens)) & set(map(told, candidate.draw_tokens)))
@@ -303,8 +309,13 @@ def compare(
         level: The nominal coverage of the intervals; None for that of the reports, the highest where they differ.
 
     Raises:
-        ConfigurationError: If there are fewer than two reports, or two of them have no question in common.
+        ConfigurationError: If these are no reports by name, or fewer than two, or two have no question in common.
     """
+    given: Any = reports
+    if not (isinstance(given, Mapping) and all(isinstance(one, Measurement) for one in given.values())):
+        raise ConfigurationError(
+            'compare() takes reports by name: compare({"zero-shot": one, "bootstrap": other}), each of evaluate()'
+        )
     if len(reports) < 2:
         raise ConfigurationError(f"compare() takes two reports at least, by name; got {len(reports)}")
     named = tuple(replace(report, name=name) for name, report in reports.items())

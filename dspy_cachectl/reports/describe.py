@@ -69,11 +69,11 @@ def _score_rows(report: Measurement) -> tuple[tuple[str, str], ...]:
         ("questions", f"{report.n:,}"),
         ("repeats", f"{report.repeats:,}: {distinct_text(distinct)}"),
         ("failures", _failures(report)),
-        ("variance", f"{parts} ({share} of both)"),
+        ("variance", f"{parts} ({share} of both)" if split.within is not None or split.between is not None else ""),
         ("to shorten the interval", split.advice),
         ("one of k passes", ", ".join(f"pass@{k} {number(report.pass_at_k(k))}" for k in ks)),
         ("all of k pass", ", ".join(f"pass^{k} {number(report.pass_hat_k(k))}" for k in ks)),
-        ("flip rate", f"{number(report.flip_rate)}; {agreeing}"),
+        ("flip rate", f"{number(report.flip_rate)}; {agreeing}" if math.isfinite(report.flip_rate) else ""),
         ("clusters", _clusters(report)),
     )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dspy_cachectl.errors import ConfigurationError, FormatVersionError, MissingExtraError, StoreUnavailableError
+from dspy_cachectl.reports.comparison import compare
 from dspy_cachectl.reports.report import REPORT_VERSION, EvalReport
 from dspy_cachectl.reports.results import DrawResult, QuestionResult
 from dspy_cachectl.statistics.intervals import mean_interval
@@ -221,3 +222,12 @@ def test_half_of_the_questions_in_clusters_is_an_error() -> None:
     )
     with pytest.raises(ConfigurationError, match="no cluster id"):
         _ = EvalReport("halves", rows, provenance()).score
+
+
+def test_what_is_no_report_is_refused() -> None:
+    """A list in the place of names, or a text in that of a report, is told what to write."""
+    one = report([[1.0], [0.0], [1.0]])
+    with pytest.raises(ConfigurationError, match="takes reports by name"):
+        compare([one, one])  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="compared with another one of evaluate"):
+        one.compare("baseline.json")  # type: ignore[arg-type]
