@@ -155,7 +155,6 @@ def test_what_is_not_known_is_a_dash() -> None:
     bare = replace(made.questions[0], draws=(replace(made.questions[0].draws[0], oldest=None, newest=None),))
     shown = squeezed(str(replace(made, questions=(bare,))))
     for fact in (
-        "flip rate –",
         "LM calls –",
         "spent –",
         "oldest draw –",
