@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import os
 import stat
+import sys
 import tempfile
 from collections.abc import Sequence
 from multiprocessing import process
@@ -52,6 +53,8 @@ def announce(runs: Sequence[PhaseRun]) -> None:
         _folder().mkdir(mode=0o700, exist_ok=True)
         if not _is_ours(_folder()):
             return
+        if os.getpid() not in _announced and sys.platform != "win32":
+            _forget_the_dead()
         replays = any(policy.replays for run in runs for policy in run.context.policies)
         _announced.add(os.getpid())
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600)
@@ -71,6 +74,17 @@ def open_in_parent() -> OpenElsewhere | None:
                 name, replays = orjson.loads(path.read_bytes())
                 return OpenElsewhere(str(name), bool(replays))
     return None
+
+
+def _forget_the_dead() -> None:
+    """Remove what processes have left that were killed: another one may get their number."""
+    for left in _folder().iterdir():
+        try:
+            os.kill(int(left.name), 0)
+        except (ProcessLookupError, ValueError, OverflowError):
+            left.unlink(missing_ok=True)
+        except OSError:
+            continue  # it lives, and is another's
 
 
 def _folder() -> Path:

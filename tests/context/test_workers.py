@@ -219,3 +219,19 @@ def test_a_child_waits_for_no_thread_of_its_parent(child: Any, endpoint: Endpoin
         endpoint.release()
         assert running.communicate(timeout=PATIENCE)[0].strip()
     assert 2 == endpoint.requests
+
+
+def test_what_a_killed_process_has_announced_goes(child: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The next process that opens a phase removes it, and at its own end what it said itself."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    opens = """
+        import os, signal, sys, dspy_cachectl as cachectl
+        with cachectl.phase("eval"):
+            found = [sum(len(names) for folder, _, names in os.walk(os.environ["TMPDIR"]) if "-open-" in folder)]
+            if sys.argv[1] == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            print(found)
+    """
+    child(opens, "killed", check=False)
+    assert [1] == child(opens, "ends").data
+    assert [] == [path for folder in tmp_path.glob("dspy-cachectl-open-*") for path in folder.iterdir()]
