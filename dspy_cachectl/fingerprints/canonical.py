@@ -147,6 +147,9 @@ class _Walk:
         if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)) and not value.dtype.hasobject:
             data = hashlib.sha256(numpy.ascontiguousarray(value).tobytes()).hexdigest()
             return {"$array": data, "dtype": value.dtype.str, "shape": list(value.shape)}
+        pandas = sys.modules.get("pandas")
+        if pandas is not None and isinstance(value, (pandas.DataFrame, pandas.Series, pandas.Index)):
+            return _table(value, pandas)
         if self._fallback is not None:
             return self._fallback(value, path)
         raise UnstableError(path, type_name(kind))
@@ -161,6 +164,17 @@ _WRITTEN: tuple[tuple[Any, Callable[[Any], str]], ...] = (
     (re.Pattern, lambda value: f"{value.flags} {value.pattern!r}"),
 )
 """Values that are told by a text, with what writes it."""
+
+
+def _table(value: Any, pandas: Any) -> Any:
+    """Return what stands for a table of pandas: the hash of its cells, with what these are called."""
+    try:
+        cells = pandas.util.hash_pandas_object(value).to_numpy().tobytes()
+    except TypeError:  # a cell that has no hash, such as a list
+        cells = value.to_csv().encode("utf-8", "surrogatepass")
+    named = [str(name) for name in getattr(value, "columns", [getattr(value, "name", None)])]
+    kinds = [str(kind) for kind in getattr(value, "dtypes", [])] if value.ndim == 2 else [str(value.dtype)]
+    return {"$table": hashlib.sha256(cells).hexdigest(), "columns": named, "dtypes": kinds}
 
 
 def _type(value: type) -> Any:

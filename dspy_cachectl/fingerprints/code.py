@@ -251,6 +251,11 @@ class Walk:
             raise UnstableError("", type_name(type(value)), why="may hold more than can be seen")
         yield from self._kind(type(value))
         attributes = attributes_of(value)
+        dspy = sys.modules.get("dspy")
+        if dspy is not None and isinstance(value, dspy.Retrieve):
+            # By chance, and its past; it asks the retriever of the settings.
+            attributes = {name: item for name, item in attributes.items() if name not in {"stage", "callbacks"}}
+            yield f"rm:{self.digest(dspy.settings.rm)}"
         changed = set() if self._exact else changed_attributes(type(value), used)
         held = {name: item for name, item in attributes.items() if name not in changed}
         yield from [self.text(held)] if whole else _plain_attributes(held)
