@@ -1,7 +1,8 @@
 """Questions that DSPy's executor starts a second time, since the first start takes long.
 
-Where a phase draws afresh, the second start would be a draw of its own, bought beside the first. It waits for that. The
-pool tells one from the other, so that nothing of it is on the stack while the program runs.
+Where a phase draws afresh or does not read, or a cassette records, the second start would be an answer of its own, and
+bought beside the first. In a phase or a cassette it waits for that. The pool tells one from the other, so that nothing
+of it is on the stack while the program runs.
 """
 
 from __future__ import annotations
@@ -46,7 +47,6 @@ def starting_once(original: Callable[..., Any]) -> Callable[..., Any]:
     """In the place of the pool that `dspy.Evaluate` and `dspy.Parallel` run everything with."""
 
     def pool(*args: Any, **kwargs: Any) -> Any:
-        context = phase_around()
-        return (original if context is None or not context.draws_afresh else _Once)(*args, **kwargs)
+        return (original if phase_around() is None else _Once)(*args, **kwargs)
 
     return pool

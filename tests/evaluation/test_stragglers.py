@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import dspy
@@ -32,6 +33,14 @@ def _report(program: Any, devset: list[dspy.Example]) -> None:
 def _evaluate(program: Any, devset: list[dspy.Example]) -> None:
     with cachectl.phase("eval"):
         dspy.Evaluate(devset=devset, metric=exact, num_threads=4)(program)
+
+
+def _evaluated_within(block: Callable[[], Any]) -> Callable[[Any, list[dspy.Example]], None]:
+    def ask(program: Any, devset: list[dspy.Example]) -> None:
+        with block():
+            dspy.Evaluate(devset=devset, metric=exact, num_threads=4)(program)
+
+    return ask
 
 
 @pytest.fixture
@@ -64,11 +73,31 @@ def restarted(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
         yield again
 
 
-@pytest.mark.parametrize("ask", [_report, _evaluate, _in_parallel])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        *(_report, _evaluate, _in_parallel),
+        _evaluated_within(lambda: cachectl.cassette("tape.jsonl", mode="record")),
+        *[
+            pytest.param(_evaluated_within(block), marks=pytest.mark.exhaustive)
+            for block in (
+                lambda: cachectl.phase("again", cachectl.Policy.REFRESH),
+                lambda: cachectl.phase("off", cachectl.Policy.OFF),
+                lambda: cachectl.phase("compile"),
+            )
+        ],
+    ],
+)
 def test_a_question_that_is_started_again_is_asked_once(
-    program: dspy.Module, endpoint: Endpoint, restarted: threading.Event, ask: Callable[..., Any]
+    program: dspy.Module,
+    endpoint: Endpoint,
+    restarted: threading.Event,
+    ask: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One answer is held back until DSPy has started its question again: four questions cost four requests."""
+    monkeypatch.chdir(tmp_path)
     endpoint.hold("question 2")
 
     def release() -> None:
