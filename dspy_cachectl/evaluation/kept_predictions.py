@@ -236,7 +236,8 @@ class KeptPredictions:
             "metric": made.metric,
             "versions": dict(made.versions),
         }
-        path = self._session.finish(metadata, {made.metric: report.summary()})
+        found = {**report.summary(), "metric_hash": made.metric_hash}
+        path = self._session.finish(metadata, {made.metric: found})
         if path is None:
             return report
         self._session.close()  # a journal that is not needed any more takes no room

@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -230,7 +230,7 @@ class Library:
             path = self._free(name["stem"], compress=snapshot.is_packed(path))
         if path.exists():
             # Another metric's scores stay true of the same answers.
-            metrics = {**(self._files.load_snapshot(path, rows, over=False) or {}), **metrics}
+            metrics = {**_told_apart(self._files.load_snapshot(path, rows, over=False) or {}, metrics), **metrics}
         now = time.time()
         oldest, newest = rows.times(now)
         when = dt.datetime.fromtimestamp(now, dt.timezone.utc).isoformat(timespec="seconds")
@@ -265,3 +265,13 @@ class Library:
                 over.append(path)
                 total -= size_of(path)
         return over
+
+
+def _told_apart(before: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was found before, with the hash of a metric in its name where one of that name has been edited."""
+    found = {}
+    for name, value in before.items():
+        old, new = (one.get("metric_hash") if isinstance(one, dict) else None for one in (value, metrics.get(name)))
+        is_edited = old is not None and new is not None and old != new
+        found[f"{name} ({str(old)[:8]})" if is_edited else name] = value
+    return found

@@ -162,6 +162,23 @@ def test_a_metric_that_changed_is_said_and_each_keeps_its_scores(program: dspy.M
     assert "rescored" not in str(third)
 
 
+def test_an_edited_metric_of_the_same_name_has_a_name_of_its_own(program: dspy.Module, endpoint: Endpoint) -> None:
+    """Both versions of one metric are in the snapshot, each with its score, and the first is served when it is back."""
+
+    def made(score: float) -> Any:
+        def judged(example: Any, prediction: Any) -> float:
+            return score
+
+        return judged
+
+    reports = [run(program, questions(4), metric=made(score)) for score in (0.25, 0.75, 0.25)]
+    assert [0.25, 0.75, 0.25] == [report.score for report in reports]
+    assert endpoint.requests == 4
+    kept = json.loads(Path(str(reports[-1].path)).read_text(encoding="utf-8"))["metrics"]
+    first = f"judged ({reports[0].provenance.metric_hash[:8]})"
+    assert {"judged": 0.75, first: 0.25} == {name: found["score"] for name, found in kept.items() if name != "file"}
+
+
 def test_a_folder_of_the_models_name_is_no_checkpoint(
     program: dspy.Module, endpoint: Endpoint, lm: MakeLM, tmp_path: Path
 ) -> None:
