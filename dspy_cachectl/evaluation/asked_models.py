@@ -18,9 +18,9 @@ _NO_OPTIONS = frozenset({"messages", "prompt", "input", "tools", "tool_choice", 
 
 
 def asked_model(call: Call) -> AskedModel | None:
-    """Return what answered a call that has ended; None where a metric made it or nothing answered it."""
+    """Return what answered a call that has ended; None where nothing did."""
     asked, origin = call.asked, call.answered.origin
-    if asked.ruling.context.judging or origin is None:
+    if origin is None:
         return None
     by, lent = _who_was_asked(call, origin)
     return AskedModel(

@@ -47,6 +47,7 @@ class MadeCalls:
     def __init__(self, program: Any, metric: Any) -> None:
         self._judges = only_judges_ask(program, metric)
         self._asked: Counter[AskedModel] = Counter()
+        self._judged: Counter[AskedModel | None] = Counter()
         self._names = PredictorNames(program)
         self._made: defaultdict[str, _Made] = defaultdict(_Made)
         # The answers that were begun, and how many are being made of each.
@@ -82,7 +83,10 @@ class MadeCalls:
                 for one in begun:
                     self._made[one].cost.strayed = True
                 return
-            if how is not None:
+            if ruling.context.judging:
+                self._judged[how] += how is not None
+                how = None  # it is no draw of the program's
+            elif how is not None:
                 self._asked[how] += 1
             if unit is None or not (ruling.context.judging or unit in self._under_way):
                 return  # a phase that rules everywhere: it is known that it was asked, and not for which answer
@@ -118,7 +122,8 @@ class MadeCalls:
     def models(self, loaded: Iterable[AskedModel]) -> dict[str, Any]:
         """Return what answered these calls, and those of the answers that were loaded (see `facts`)."""
         with self._lock:
-            return facts(counted(self._asked), loaded)
+            judges = counted(Counter({how: calls for how, calls in self._judged.items() if how is not None}))
+            return {**facts(counted(self._asked), loaded), "judges": judges}
 
     def _count(self, made: _Made, what: Mishap) -> None:
         name = self._names.of(_callers())

@@ -187,6 +187,7 @@ def _provenance_rows(report: Measurement) -> tuple[tuple[str, str], ...]:
         ("program", short(made.program)),
         ("data", short(made.data)),
         ("metric", f"{made.metric} {short(made.metric_hash)}"),
+        ("judge", _judges(made)),
         ("predictions", _predictions(made, draws)),
         ("what changed", "; ".join(made.changes)),
         ("LM calls", _calls(made.counters)),
@@ -200,15 +201,29 @@ def _provenance_rows(report: Measurement) -> tuple[tuple[str, str], ...]:
     )
 
 
+def _judges(made: Provenance) -> str:
+    """Write which models the metric asked, and at which temperatures."""
+    found: Counter[str] = Counter()
+    for one in made.judges:
+        found[f"{_named(one)}, temperature {'unset' if one.temperature is None else number(one.temperature)}"] += (
+            one.calls
+        )
+    return _listed(found, counted=True)
+
+
+def _named(one: AskedModel) -> str:
+    version = "" if one.version is None else f", version {short_name(one.version)}"
+    said = one.answered_by or one.model
+    by = "" if f"/{one.model}".endswith(f"/{said}") else f", answered by {said}"
+    by += f", in place of {one.instead_of}" if one.instead_of else ""
+    return f"{one.model} @ {one.endpoint or 'the provider'}{version}{by}"
+
+
 def model_text(made: Provenance, *, counted: bool = True) -> str:
     """Write which models answered: the name of each, where it is served, its version, and its number of calls."""
     found: Counter[str] = Counter()
     for one in made.models:
-        version = "" if one.version is None else f", version {short_name(one.version)}"
-        said = one.answered_by or one.model
-        by = "" if f"/{one.model}".endswith(f"/{said}") else f", answered by {said}"
-        by += f", in place of {one.instead_of}" if one.instead_of else ""
-        found[f"{one.model} @ {one.endpoint or 'the provider'}{version}{by}"] += one.calls
+        found[_named(one)] += one.calls
     return _listed(found, counted=counted) or f"not known: {_unknown(made)}"
 
 

@@ -153,7 +153,8 @@ class EvalReport(Measurement, Shown):
             provenance["changes"] = tuple(provenance.get("changes", ()))
             provenance["unseen"] = tuple(provenance.get("unseen", ()))
             provenance["seeds"] = tuple(provenance.get("seeds", ()))
-            provenance["models"] = tuple(AskedModel(**one) for one in provenance.get("models", ()))
+            for asked in ("models", "judges"):
+                provenance[asked] = tuple(AskedModel(**one) for one in provenance.get(asked, ()))
             return cls(
                 name=data["name"],
                 level=data["level"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -284,3 +285,24 @@ def test_a_fallback_is_named_with_where_it_answered(
     assert ("openai/small", expected[1]) == (every.provenance.model, every.provenance.endpoint)
     said = " ".join(str(every).split())
     assert "asked: small (3 calls). All these answers are that model's" in said
+
+
+def test_the_judges_calls_are_told_apart(endpoint: Endpoint, lm: MakeLM, program: dspy.Module, tmp_path: Path) -> None:
+    """What the metric asked, where and at which temperature, with its calls: beside the program's, and kept."""
+    judge = lm("openai/judge", temperature=0.3)
+
+    def judged(example: dspy.Example, prediction: Any, trace: Any = None) -> float:
+        judge(f"judge {prediction.answer}")
+        judge(f"once more {prediction.answer}")
+        return 1.0
+
+    report = run(program, questions(4), metric=judged, predictions=False)
+    asked = Counter(request["body"]["model"] for request in endpoint.log())
+    assert asked["judge"] == 8
+    assert {("openai/judge", endpoint.url, 0.3, 8)} == {
+        (one.model, one.endpoint, one.temperature, one.calls) for one in report.provenance.judges
+    }
+    assert "openai/judge" not in {one.model for one in report.provenance.models}
+    assert f"judge openai/judge @ {endpoint.url}, temperature 0.3 (8 calls)" in " ".join(str(report).split())
+    report.save(tmp_path / "report.json")
+    assert cachectl.EvalReport.load(tmp_path / "report.json").provenance.judges == report.provenance.judges
