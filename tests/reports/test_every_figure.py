@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -159,3 +160,33 @@ def test_every_figure_of_a_comparison_is_the_oracles(scale: str, seed: int) -> N
             assert same(mean, made.common_scores[name], size)
         error = max(one.standard_error for one in made.reports)
         assert same(error * math.sqrt(2 * math.log(3)), made.selection_bias, size)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("seed", [0, *(in_full(seed) for seed in range(1, 30))])
+def test_what_repeats_say_is_what_counting_finds(scale: str, seed: int) -> None:
+    """pass@k, pass^k, flip rate and consistency, by going through every choice of draws."""
+    rng = np.random.default_rng([seed, len(scale), 1])
+    for _ in range(20 if seed else 6):
+        tables, level = drawn(rng, SCALES[scale])
+        for one in tables:
+            found, rows = one.report("one", level), list(one.distinct.values())
+            low, high = oracle.ends_of(one.distinct)
+            tells = oracle.is_passed_or_failed(np.concatenate(rows), (low, high)) or high == 1.0
+            for k in (1, 2, 3):
+                knows = tells and all(len(row) >= k for row in rows)
+                chosen = [list(itertools.combinations(row, k)) for row in rows] if knows else []
+                any_passes, all_pass = (
+                    [np.mean([passes(score == high for score in draws) for draws in of_one]) for of_one in chosen]
+                    for passes in (any, all)
+                )
+                assert same_rate(any_passes, found.pass_at_k(k)), (one.rows, k)
+                assert same_rate(all_pass, found.pass_hat_k(k)), (one.rows, k)
+            pairs = [list(itertools.combinations(row, 2)) for row in rows if len(row) > 1]
+            assert same_rate([np.mean([a != b for a, b in of_one]) for of_one in pairs], found.flip_rate)
+            assert same_rate([len(set(row)) == 1 for row in rows if len(row) > 1], found.consistency)
+
+
+def same_rate(rates: list[Any], found: float) -> bool:
+    """Whether a rate is the mean of those of the questions; NaN where there are none."""
+    return math.isnan(found) if not rates else bool(found == pytest.approx(float(np.mean(rates)), abs=1e-9))
