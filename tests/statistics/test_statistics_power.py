@@ -11,6 +11,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.statistics.paired import compare_paired
 from dspy_cachectl.statistics.power import (
     detectable_multiple,
     difference_variance,
@@ -20,6 +21,8 @@ from dspy_cachectl.statistics.power import (
     sample_size,
     selection_bias,
 )
+from tests.statistics.simulate import CHECKED
+from tests.statistics.tables import table_of
 
 
 def test_the_multiple_is_2_80() -> None:
@@ -125,3 +128,19 @@ def test_the_best_of_many_looks_better_by_up_to_the_bound(candidates: int) -> No
     best = np.random.default_rng(17).normal(0.7, 0.02, (20_000, candidates)).max(1).mean() - 0.7
     assert 0.47 * selection_bias(0.02, candidates) < best < selection_bias(0.02, candidates)
     assert selection_bias(0.02, 1) == 0.0
+
+
+def test_five_looks_at_equal_programs_call_one_better_in_14_percent() -> None:
+    """What docs/evaluating.md says of adding questions and looking again; one look at the end keeps its 5%."""
+    rng = np.random.default_rng(18)
+    scores = (rng.random((2, 8000, 500)) < 0.6).astype(float)
+    differences = scores[1] - scores[0]
+    looks = [100, 200, 300, 400, 500]
+    found = np.array([stats.ttest_1samp(differences[:, :n], 0.0, axis=1).pvalue < 0.05 for n in looks])
+
+    assert float(found.any(0).mean()) == pytest.approx(0.14, abs=0.012)
+    assert float(found[-1].mean()) == pytest.approx(0.05, abs=0.01)
+    for trial in range(CHECKED):
+        tables = [table_of(scores[which, trial, : looks[-1], None].tolist()) for which in (0, 1)]
+        shipped = compare_paired(*tables)
+        assert (shipped.p_value < 0.05) == found[-1, trial] or abs(shipped.p_value - 0.05) < 0.01
