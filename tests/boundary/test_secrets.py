@@ -169,7 +169,7 @@ def test_plain_lms_and_embedders(plain_lm: Callable[..., Any], endpoint: Endpoin
     plain_lm(api_key=f"sk-{SECRET}", extra_headers={"Authorization": f"Bearer {SECRET}"})("What is the colour?")
     dspy.Embedder("openai/test-embedding", api_base=endpoint.url, api_key=f"sk-{SECRET}")(["red", "blue"])
 
-    assert {"plain-lm": 1, "embedding": 1} == kinds(store)
+    assert {"plain-lm": 1, "embedding": 2} == kinds(store)
     assert [] == leaks(store)
 
 
