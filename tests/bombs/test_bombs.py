@@ -224,6 +224,7 @@ class TestPredictions:
         path.write_bytes(SKIPPED + STREAMS[name](head))
         assert [] == opened("predictions", tmp_path)
 
+    @pytest.mark.exhaustive
     def test_very_many_rows(self, tmp_path: Path, opened: Opened) -> None:
         """As many whole rows as go into 1 MB neither fill the memory nor take long."""
         path, content = snapshot(tmp_path, "rows", packed_=True)

@@ -64,7 +64,7 @@ def start(endpoint: Endpoint, threads: int, shown: str = "quiet", kept: str = "k
     ("threads", "shown", "kept"),
     [
         (THREADS, "quiet", "keep"),
-        (1, "bar", "keep"),
+        pytest.param(1, "bar", "keep", marks=pytest.mark.exhaustive),
         pytest.param(THREADS, "bar", "off", marks=pytest.mark.exhaustive),
         pytest.param(1, "quiet", "off", marks=pytest.mark.exhaustive),
     ],
