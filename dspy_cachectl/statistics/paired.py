@@ -71,7 +71,8 @@ def compare_paired(
             f"smallest_difference must be above 0, in units of the score (say 0.05), not {smallest_difference!r}"
         )
     a, b, only_a, only_b = pair(baseline, candidate)
-    ends = range_of(end for table in (a, b) for end in table.score_range)
+    # Of all scores at once: a table of zeros alone would be on the scale of 0 to 1, whatever the other is on.
+    ends = range_of(score for table in (a, b) for row in table.questions for score in row.scores)
     reach = ends[1] - ends[0]
     differences = [_minus(after, before) for before, after in zip(a.means, b.means, strict=True)]
     wins = sum(difference > 0.0 for difference in differences)

@@ -378,3 +378,10 @@ def test_tangos_interval_holds_the_difference_and_mirrors(wins: int, losses: int
     interval, mirrored = tango_interval(wins, losses, n, level=level), tango_interval(losses, wins, n, level=level)
     assert -1.0 <= interval.low <= (wins - losses) / n <= interval.high <= 1.0
     assert (interval.low, interval.high) == pytest.approx((-mirrored.high, -mirrored.low), abs=1e-8)
+
+
+def test_the_scale_is_that_of_all_scores_together() -> None:
+    """Zeros alone lie on the scale of 0 to 1 and on any other: beside scores of -8 to 0 nothing reaches 1."""
+    found = compare_paired(table_of([-8.0, -8.0, 0.0, -8.0]), table_of([0.0] * 4))
+    assert found.smallest_difference == pytest.approx(0.4)
+    assert found.test == "mid-p McNemar"
