@@ -51,9 +51,12 @@ def check_arguments(*, repeats: int, mlflow: Any, level: float, timeout: float |
         from dspy_cachectl.tracking.log import check_destination
 
         check_destination()
-    is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
-    if timeout is not None and not (is_number and 0 < timeout < math.inf):
+    if timeout is not None and not (_is_number(timeout) and 0 < timeout < math.inf):
         raise ConfigurationError(f"timeout is a number of seconds above 0, or None, not {timeout!r}")
-    if max_age is not None and not max_age >= 0:
+    if max_age is not None and not (_is_number(max_age) and max_age >= 0):
         raise ConfigurationError(f"max_age is a number of seconds that is not negative, or None, not {max_age!r}")
     check_level(level)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -234,6 +234,7 @@ class KeptPredictions:
             "phase": made.phase,
             "policy": made.policy,
             "metric": made.metric,
+            "metric_hash": made.metric_hash,
             "versions": dict(made.versions),
         }
         found = {**report.summary(), "metric_hash": made.metric_hash}

@@ -114,6 +114,7 @@ class Library:
             changes=changes(wish, found, choice, len(questions)),
             forced=force_recompute,
             is_finished=any(info.path == path and info.is_complete for info in choice.sources),
+            metrics=next((_hashes_in(info.metadata) for info in choice.sources if info.path == path), {}),
             kept=rows,
             journal=Journal(self.root, keep_open=True),
             write=self._write,
@@ -235,7 +236,8 @@ class Library:
         oldest, newest = rows.times(now)
         when = dt.datetime.fromtimestamp(now, dt.timezone.utc).isoformat(timespec="seconds")
         times = {"timestamp": when, "saved": now, "oldest": oldest, "newest": newest}
-        facts = {**metadata, **header, **times, "rows": rows.count()}
+        hashes = {name: found["metric_hash"] for name, found in metrics.items() if _hash_of(found)}
+        facts = {**metadata, **header, **times, "rows": rows.count(), "metrics": hashes}
         snapshot.write_snapshot(path, facts, rows.in_order(), metrics)
 
     def _adopt(self, session: SnapshotInfo) -> None:
@@ -269,9 +271,20 @@ class Library:
 
 def _told_apart(before: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return what was found before, with the hash of a metric in its name where one of that name has been edited."""
-    found = {}
+    found, now = {}, {name: _hash_of(value) for name, value in metrics.items()}
     for name, value in before.items():
-        old, new = (one.get("metric_hash") if isinstance(one, dict) else None for one in (value, metrics.get(name)))
-        is_edited = old is not None and new is not None and old != new
-        found[f"{name} ({str(old)[:8]})" if is_edited else name] = value
+        old = _hash_of(value)
+        if old and old in now.values():
+            continue  # an edit that was undone: it has its name again
+        is_edited = old and now.get(name) not in {None, "", old}
+        found[f"{name} ({old[:8]})" if is_edited else name] = value
     return found
+
+
+def _hash_of(found: Any) -> str:
+    return str(found.get("metric_hash") or "") if isinstance(found, dict) else ""
+
+
+def _hashes_in(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    hashes = metadata.get("metrics")
+    return hashes if isinstance(hashes, dict) else {}

@@ -42,6 +42,7 @@ class Session:
         path: Where the snapshot is, or will be.
         using: The names of the files that the kept answers came from.
         forced: Whether everything was to be drawn anew.
+        metrics: The hashes of the metrics that the snapshot has scores of, by their names.
         kept_before: How many of the answers that are asked for were there.
     """
 
@@ -54,6 +55,7 @@ class Session:
     changes: list[str]
     forced: bool
     is_finished: bool
+    metrics: Mapping[str, Any]
     kept: KeptRows
     journal: Journal
     write: Callable[..., None]
@@ -190,7 +192,8 @@ class Session:
         self.close()
 
     def _save(self, metadata: Mapping[str, Any], metrics: Mapping[str, Any]) -> Path | None:
-        if self.is_finished and not self._changed and self.path.exists():
+        is_known = not metrics or self.metrics.get(str(metadata.get("metric"))) == metadata.get("metric_hash")
+        if self.is_finished and not self._changed and is_known and self.path.exists():
             return self.path
         more, found = (without(dict(given), text=scrub) for given in (metadata, metrics))
         if not self._try(lambda: self.write(self.header, more, found, self.kept)):

@@ -163,7 +163,7 @@ def test_a_metric_that_changed_is_said_and_each_keeps_its_scores(program: dspy.M
 
 
 def test_an_edited_metric_of_the_same_name_has_a_name_of_its_own(program: dspy.Module, endpoint: Endpoint) -> None:
-    """Both versions of one metric are in the snapshot, each with its score, and the first is served when it is back."""
+    """Both versions of one metric are in the snapshot, each with its score; the one that was used last has its name."""
 
     def made(score: float) -> Any:
         def judged(example: Any, prediction: Any) -> float:
@@ -175,8 +175,8 @@ def test_an_edited_metric_of_the_same_name_has_a_name_of_its_own(program: dspy.M
     assert [0.25, 0.75, 0.25] == [report.score for report in reports]
     assert endpoint.requests == 4
     kept = json.loads(Path(str(reports[-1].path)).read_text(encoding="utf-8"))["metrics"]
-    first = f"judged ({reports[0].provenance.metric_hash[:8]})"
-    assert {"judged": 0.75, first: 0.25} == {name: found["score"] for name, found in kept.items() if name != "file"}
+    other = f"judged ({reports[1].provenance.metric_hash[:8]})"
+    assert {"judged": 0.25, other: 0.75} == {name: found["score"] for name, found in kept.items() if name != "file"}
 
 
 def test_a_folder_of_the_models_name_is_no_checkpoint(

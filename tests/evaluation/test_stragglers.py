@@ -124,3 +124,11 @@ def test_a_question_is_given_up_after_its_time(program: dspy.Module, endpoint: E
     endpoint.release()
     with pytest.raises(ConfigurationError, match="timeout is a number of seconds"):
         run(program, questions(4), timeout=0)
+
+
+@pytest.mark.parametrize("max_age", [-1, "7d", True, float("nan")])
+def test_an_age_that_is_none_is_refused(program: dspy.Module, endpoint: Endpoint, max_age: Any) -> None:
+    """It says so before anything is paid for."""
+    with pytest.raises(ConfigurationError, match="max_age is a number of seconds that is not negative"):
+        run(program, questions(4), max_age=max_age)
+    assert endpoint.requests == 0
