@@ -61,6 +61,11 @@ def pytest_configure() -> None:
     end_with_me()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest: at the end of a run one worker would be left alone with it."""
+    items.sort(key=lambda item: not item.nodeid.startswith(("tests/tracking/", "tests/demo/")))
+
+
 def pytest_unconfigure() -> None:
     """End what forks, and remove the folder that stands in for DSPy's own cache."""
     end_servers()

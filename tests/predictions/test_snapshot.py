@@ -206,6 +206,7 @@ def test_examples_arrays_and_completions_are_kept() -> None:
     )
 
 
+@pytest.mark.exhaustive
 def test_memory_stays_flat(tmp_path: Path) -> None:
     """Eight times the rows take no more memory, whatever a session does with them."""
     script = """

@@ -170,6 +170,7 @@ def test_what_waited_is_delivered_with_what_comes_later(server: Rest, forks: For
         assert_delivered_once(server, uid)
 
 
+@pytest.mark.exhaustive
 def test_what_waited_takes_no_more_than_is_left_of_the_limit(server: Rest, forks: Forks, outbox: Outbox) -> None:
     """Nor does it cost the server its good name: the process goes on logging there."""
     limit = 5.0

@@ -76,6 +76,7 @@ def _without(modules: str, script: str) -> tuple[Any, str]:
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
+@pytest.mark.exhaustive
 def test_the_small_mlflow_is_enough(server: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What mlflow-skinny lacks is needed neither for a phase nor for tables, data set, model and comparison."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)

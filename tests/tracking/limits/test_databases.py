@@ -129,7 +129,8 @@ def test_a_new_database_is_whole_each_time(number: int, tmp_path: Path) -> None:
 
 
 @posix
-@pytest.mark.parametrize("also", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("also", [False, True])
 def test_callers_at_once_make_one_database_and_half_of_one_is_left_to_mlflow(
     also: bool, forks: Forks, server: Rest, outbox: Outbox, tmp_path: Path
 ) -> None:
