@@ -25,6 +25,16 @@ def in_full(*values: Any) -> Any:
     return pytest.param(*values, marks=pytest.mark.exhaustive)
 
 
+UNEQUAL = [
+    np.repeat(np.arange(3), [2, 8, 40]),
+    np.repeat(np.arange(20), np.maximum(1, 60 * 0.8 ** np.arange(20)).astype(int)),
+    in_full(np.repeat(np.arange(20), [100] + [5] * 19)),
+    in_full(np.repeat(np.arange(50), np.ceil(np.random.default_rng(1).lognormal(1.5, 1.0, 50)).astype(int))),
+    in_full(np.repeat(np.arange(30), [1] * 25 + [40] * 5)),
+]
+"""The cluster of each question, for clusters of unequal size."""
+
+
 def fresh(rng: np.random.Generator, difficulty: Floats, repeats: int) -> Floats:
     """0/1 scores, shape (trials, n, repeats), every repeat a draw of its own; `difficulty` is (trials, n)."""
     return (rng.random((*difficulty.shape, repeats)) < difficulty[..., None]).astype(float)
@@ -54,7 +64,7 @@ def intervals(scores: Floats, clusters: NDArray[Any] | None = None) -> tuple[Flo
     n, error = means.shape[1], stats.sem(means, axis=1)
     units, degrees = n, float(n - 1)
     if clusters is not None:
-        units, degrees, error = _clustered(means, clusters)
+        units, degrees, error = clustered(means, clusters)
     mean, t = means.mean(1), stats.t.ppf(0.975, degrees)
     low, high = mean - t * error, mean + t * error
     if scores.min() >= 0 and scores.max() <= 1:
@@ -70,7 +80,7 @@ def flagged(values: Floats) -> NDArray[np.bool_]:
     return np.asarray(cube**2 > 0.04 * values.shape[1] * square**3)
 
 
-def _clustered(means: Floats, clusters: NDArray[Any]) -> tuple[int, float, Floats]:
+def clustered(means: Floats, clusters: NDArray[Any]) -> tuple[int, float, Floats]:
     """CR2 and its degrees of freedom by their definition, with matrices (Pustejovsky & Tipton 2018, section 2)."""
     names, member = np.unique(clusters, return_inverse=True)
     n, units = len(member), len(names)

@@ -14,7 +14,7 @@ from dspy_cachectl.statistics.intervals import Interval
 from dspy_cachectl.statistics.paired import compare_paired, mid_p_mcnemar, tango_interval
 from dspy_cachectl.statistics.power import difference_variance, sample_size
 from dspy_cachectl.statistics.verdicts import Verdict, verdict_of
-from tests.statistics.simulate import Floats, fresh, in_full
+from tests.statistics.simulate import UNEQUAL, Floats, clustered, fresh, in_full
 from tests.statistics.tables import table_of
 
 TRIALS = 4000
@@ -64,6 +64,20 @@ def significant(a: Floats, b: Floats) -> NDArray[np.bool_]:
     return np.asarray(p_values < 0.05)
 
 
+def clustered_significant(differences: Floats, groups: NDArray[np.int_]) -> NDArray[np.bool_]:
+    """The same of differences, shape (trials, n), of questions in clusters."""
+    _, degrees, error = clustered(differences, groups)
+    p_values = 2 * stats.t.sf(np.abs(differences.mean(1)) / error, degrees)
+    zeros = table_of([0.0] * len(groups), clusters=groups.tolist())
+    for trial in range(8):
+        found = compare_paired(zeros, table_of(differences[trial].tolist()))
+        assert found.p_value == pytest.approx(p_values[trial], rel=1e-6)
+        assert found.interval.doubtful or (found.verdict in SETTLED) is bool(p_values[trial] < 0.05)
+        assert found.interval.doubtful or degrees >= 5
+        assert not found.interval.doubtful or found.verdict is Verdict.INCONCLUSIVE
+    return np.asarray(p_values < 0.05)
+
+
 def difficulties(rng: np.random.Generator) -> Floats:
     """The passing rates of many questions, from 5 to 90%."""
     return 0.05 + 0.85 * rng.beta(2, 1.2, 400_000)
@@ -94,10 +108,10 @@ def test_few_binary_questions_do_not_see_what_is_not_there(n: int, passing: floa
 
 @pytest.mark.parametrize(("n", "repeats"), [(10, 3), in_full(20, 3), in_full(50, 5), (300, 2)])
 def test_repeats_keep_the_type_i_error(n: int, repeats: int) -> None:
-    """Equal programs with repeats: 3 to 7% get a verdict, on ten questions as on three hundred."""
+    """Equal programs with repeats: 3 to 6% get a verdict, on ten questions as on three hundred."""
     rng = np.random.default_rng([n, repeats])
     rates = rng.beta(2, 1, (TRIALS, n))
-    assert 0.03 <= float(significant(fresh(rng, rates, repeats), fresh(rng, rates, repeats)).mean()) <= 0.07
+    assert 0.03 <= float(significant(fresh(rng, rates, repeats), fresh(rng, rates, repeats)).mean()) <= 0.06
 
 
 def test_pairing_finds_much_more() -> None:
@@ -115,15 +129,30 @@ def test_pairing_finds_much_more() -> None:
             assert unpaired < 0.02
 
 
-def test_the_clustered_comparison_keeps_its_type_i_error() -> None:
-    """Differences that clusters share: 3 to 7% get a verdict, where ignoring the clusters gives four times as many."""
-    rng = np.random.default_rng(13)
-    groups = np.repeat(np.arange(20), 10)
-    differences = rng.normal(scale=0.7, size=(400, 20))[:, groups] + rng.normal(size=(400, 200))
-    zeros = table_of([0.0] * 200, clusters=groups.tolist())
-    found = [compare_paired(zeros, table_of(row)).verdict in SETTLED for row in differences.tolist()]
-    assert 0.03 <= float(np.mean(found)) <= 0.07
-    assert float(np.mean(stats.ttest_1samp(differences, 0.0, axis=1).pvalue < 0.05)) > 0.2
+@pytest.mark.parametrize("groups", [np.repeat(np.arange(20), 10), *UNEQUAL])
+@pytest.mark.parametrize("shared", [0.7, in_full(0.3), in_full(2.0)])
+def test_the_clustered_comparison_keeps_its_type_i_error(groups: NDArray[np.int_], shared: float) -> None:
+    """Differences that clusters of any sizes share: 6% get a verdict, and 3% the wrong end of an interval."""
+    rng = np.random.default_rng(len(groups))
+    found = rng.normal(scale=shared, size=(TRIALS, groups.max() + 1))[:, groups] + rng.normal(
+        size=(TRIALS, len(groups))
+    )
+    _, degrees, error = clustered(found, groups)
+    # A few more where some clusters dominate, but not so much that the verdict is withheld: 93.4% is covered there.
+    assert float(clustered_significant(found, groups).mean()) <= (0.067 if 5 <= degrees < 10 else 0.06)
+    # With a true difference of d, "no difference of size d" is said where the interval ends below it.
+    assert float(np.mean(found.mean(1) + stats.t.ppf(0.975, degrees) * error < 0.0)) <= 0.035
+
+
+@pytest.mark.parametrize("times", [5, in_full(20)])
+def test_a_question_asked_several_times_keeps_the_type_i_error(times: int) -> None:
+    """Equal programs on 40 questions, each several times, decided by the question: 3 to 6%; otherwise far more."""
+    rng = np.random.default_rng(times)
+    groups = np.repeat(np.arange(40), times)
+    before, after = (rng.random((2, TRIALS, 40)) < 0.6).astype(float)
+    differences = (after - before)[:, groups]
+    assert 0.03 <= float(clustered_significant(differences, groups).mean()) <= 0.06
+    assert float(np.mean(stats.ttest_1samp(differences, 0.0, axis=1).pvalue < 0.05)) > 0.3
 
 
 @pytest.mark.parametrize("repeats", [1, in_full(4)])
@@ -175,37 +204,40 @@ def test_no_difference_is_seldom_said_of_one(delta: float, least: float, most: f
     assert least <= programs.share(lambda verdict, p, interval: verdict is Verdict.NO_DIFFERENCE) <= most
 
 
-@pytest.mark.parametrize("n", [10, in_full(50), 100, in_full(200)])
-@pytest.mark.parametrize("jump", [1.0, in_full(0.3)])
-def test_no_difference_is_seldom_said_where_few_questions_decide(n: int, jump: float) -> None:
+@pytest.mark.parametrize(
+    ("n", "jump", "trials"),
+    [(100, 1.0, 200), *(in_full(n, jump, 1000) for n in (10, 50, 100, 200) for jump in (1.0, 0.3))],
+)
+def test_no_difference_is_seldom_said_where_few_questions_decide(n: int, jump: float, trials: int) -> None:
     """Most questions differ by a thousandth and few by much, .05 on average: at most 5% are told of no difference."""
     rng = np.random.default_rng([n, round(10 * jump)])
-    before = rng.uniform(0.3, 0.6, (1000, n))
-    changes = rng.normal(0, 0.001, (1000, n)) + jump * (rng.random((1000, n)) < 0.05 / jump)
+    before = rng.uniform(0.3, 0.6, (trials, n))
+    changes = rng.normal(0, 0.001, (trials, n)) + jump * (rng.random((trials, n)) < 0.05 / jump)
     scores = np.stack([before, before + changes], axis=1) / (1.0 + jump)
     size = 0.05 / (1.0 + jump)
     found = Counter(compare_paired(*map(table_of, pair), smallest_difference=size).verdict for pair in scores.tolist())
-    assert found[Verdict.NO_DIFFERENCE] <= 50
+    assert found[Verdict.NO_DIFFERENCE] <= 0.05 * trials
 
 
-def test_no_difference_is_said_of_repeats_that_agree_as_of_one() -> None:
+@pytest.mark.parametrize("trials", [200, in_full(1000)])
+def test_no_difference_is_said_of_repeats_that_agree_as_of_one(trials: int) -> None:
     """Two equal draws a question, 5 of 100 better: "no difference of .05" in at most 5%, as with one draw."""
     rng = np.random.default_rng(3)
-    gained = (rng.random((1000, 100)) < 0.05).astype(float)
+    gained = (rng.random((trials, 100)) < 0.05).astype(float)
     zeros = table_of([[0.0, 0.0]] * 100)
     found = Counter(compare_paired(zeros, table_of([[one, one] for one in row])).verdict for row in gained.tolist())
-    assert found[Verdict.NO_DIFFERENCE] <= 50
+    assert found[Verdict.NO_DIFFERENCE] <= 0.05 * trials
 
 
-@pytest.mark.parametrize("repeats", [in_full(1), 2])
-def test_ordinary_comparisons_carry_no_flag(repeats: int) -> None:
+@pytest.mark.parametrize(("repeats", "trials"), [(2, 200), in_full(1, 1000), in_full(2, 1000)])
+def test_ordinary_comparisons_carry_no_flag(repeats: int, trials: int) -> None:
     """200 questions that both pass in 30 to 90 of 100 cases: of 1,000 comparisons at most 20 carry a caveat."""
     rng = np.random.default_rng(repeats)
-    rates = rng.uniform(0.3, 0.9, (1000, 1)) * np.ones((1, 200))
+    rates = rng.uniform(0.3, 0.9, (trials, 1)) * np.ones((1, 200))
     a, b = fresh(rng, rates, repeats).tolist(), fresh(rng, rates, repeats).tolist()
     found = [compare_paired(table_of(before), table_of(after)) for before, after in zip(a, b, strict=True)]
-    assert sum(bool(one.interval.caveats) for one in found) <= 20
-    assert sum(one.verdict in SETTLED for one in found) <= 75
+    assert sum(bool(one.interval.caveats) for one in found) <= 0.02 * trials
+    assert sum(one.verdict in SETTLED for one in found) <= 0.075 * trials
 
 
 @pytest.mark.parametrize(("n", "clusters"), [(10, None), in_full(20, None), (30, 5), in_full(40, 8)])
