@@ -6,12 +6,13 @@ Pure bookkeeping; nothing here decides anything.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.boundary.shown import harmless
+from dspy_cachectl.showing.sheets import Cell, Part, Share, Shares, Sheet, Tone, sheet
 from dspy_cachectl.stores.base import OTHERS
 
 SERVED = frozenset({"resumed", "reused", "coalesced", "collapsed", "replayed", "loaded"})
@@ -186,6 +187,10 @@ NOTABLE = (
 )
 """What is said of calls to people, where there were any, in this order."""
 
+_BOUGHT = frozenset({"fresh", "repeated", "bought_twice", "refreshed", "uncacheable"})
+_TROUBLES = frozenset({"missed", "failed"})
+_COLUMNS = ("phase", "role", "model", "calls", "requests", "what became of them", "spent", "saved")
+
 _ONE = {
     "calls": "call",
     "requests": "request",
@@ -236,6 +241,21 @@ class Stats(Tally):
                 lines.append(harmless(f"  {name}: {self._line(tally)}"))
         return "\n".join(lines)
 
+    def sheet(self, title: str, *parts: Part) -> Sheet:
+        """Return what is shown of it: what became of the calls, and what that cost, row by row; then other parts."""
+        return sheet(
+            title,
+            Cell(f"{in_words('calls', self.calls)}, {in_words('requests', self.requests)}"),
+            Part("Calls", tuple(_cells(row, tally) for row, tally in self.by.items()), header=_COLUMNS),
+            *parts,
+            picture=Shares(tuple(_shares(self))) if self.calls else None,
+        )
+
+    def _repr_html_(self) -> str:
+        from dspy_cachectl.showing.render import as_html  # it takes a moment to load
+
+        return as_html(self.sheet("Calls to LMs and embedders"))
+
     @staticmethod
     def _line(tally: Tally) -> str:
         parts = [f"{in_words('calls', tally.calls)}, {in_words('requests', tally.requests)}"]
@@ -256,6 +276,24 @@ class Stats(Tally):
             if spent or saved:
                 parts.append(f"{what} {unit.format(spent)} spent, {unit.format(saved)} saved")
         return "; ".join(parts)
+
+
+def _shares(tally: Tally) -> Iterator[Share]:
+    """Yield what became of calls: bought, served, or nothing good."""
+    for name in NOTABLE:
+        tone = Tone.GOOD if name in SERVED else Tone.BAD if name in _TROUBLES else Tone.PLAIN
+        if name in SERVED | _BOUGHT | _TROUBLES and getattr(tally, name):
+            yield Share(name.replace("_", " "), getattr(tally, name), tone)
+
+
+def _cells(row: Row, tally: Tally) -> tuple[Cell, ...]:
+    became = ", ".join(in_words(name, getattr(tally, name)) for name in NOTABLE if getattr(tally, name))
+    money = [
+        f"{tokens:,} tokens, ${cost:.4g}" if cost else f"{tokens:,} tokens"
+        for tokens, cost in ((tally.tokens_spent, tally.cost_spent), (tally.tokens_saved, tally.cost_saved))
+    ]
+    counts = (f"{tally.calls:,}", f"{tally.requests:,}")
+    return tuple(map(Cell, (row.phase, row.role or "", row.model, *counts, became, *money)))
 
 
 _MOST_ROWS = 1000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import logging
 import re
 import traceback
@@ -11,6 +12,7 @@ from dspy_cachectl.escapes import harmless, harmless_lines
 __all__ = [
     "harmless",
     "harmless_cell",
+    "harmless_html",
     "harmless_lines",
     "harmless_trace",
     "is_harmless_for_shells",
@@ -35,6 +37,11 @@ def harmless_cell(text: str) -> str:
     """
     text = text.replace("\0", "\\x00")
     return f"'{text}" if _FORMULA.match(text) else text
+
+
+def harmless_html(text: str) -> str:
+    """Return a text as HTML, also for an attribute in double quotes: nothing in it is a tag, an entity or a control."""
+    return html.escape(harmless(text))
 
 
 def writable_number(value: int) -> int | str:

@@ -27,6 +27,7 @@ from dspy_cachectl.entries.draws import Ordinals
 from dspy_cachectl.entries.model_names import is_same_name
 from dspy_cachectl.errors import CacheMissError, ReplayIncompleteError, StoreError
 from dspy_cachectl.policy import Policy
+from dspy_cachectl.showing.sheets import Cell, Part
 
 _KEPT_MISSES = 5
 
@@ -215,6 +216,17 @@ class PhaseRun:
             self.shared.add(row, tally)
         except StoreError as error:  # it was paid for, and reaches its caller
             _logger.warning("a call in %r is not counted where the phase was opened: %s", self.name, error)
+
+    def _repr_html_(self) -> str:
+        from dspy_cachectl.showing.render import as_html  # it takes a moment to load
+
+        run = f", run {self.run_id}" if self.run_id else ""
+        scores = [(one.metric, f"{one.n:,}", f"{one.score:g}%") for one in self.evaluations if one.score is not None]
+        evaluations = Part(
+            "dspy.Evaluate", tuple(tuple(map(Cell, row)) for row in scores), header=("metric", "questions", "score")
+        )
+        state = "closed" if self.closed else "open"
+        return as_html(self.stats.sheet(f"Phase {self.name}{run}, {state}", evaluations))
 
     def __repr__(self) -> str:
         run = f", run_id={self.run_id!r}" if self.run_id else ""

@@ -12,11 +12,9 @@ from typing import Any
 from dspy_cachectl.entries.draw_tokens import Draws
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.reports.circumstances import warnings_of
-from dspy_cachectl.reports.describe import model_text, temperature_text
+from dspy_cachectl.reports.describe import model_text, scores_picture, temperature_text
 from dspy_cachectl.reports.measurement import Measurement
 from dspy_cachectl.reports.plots import plot_scores
-from dspy_cachectl.reports.render import Shown
-from dspy_cachectl.reports.sheets import Cell, Part, Sheet, Tone, facts, notes, sheet
 from dspy_cachectl.reports.texts import (
     MISSING,
     ends_text,
@@ -30,6 +28,8 @@ from dspy_cachectl.reports.texts import (
     short,
     when,
 )
+from dspy_cachectl.showing.render import Shown
+from dspy_cachectl.showing.sheets import Cell, Intervals, Part, Sheet, Span, Tone, facts, notes, sheet
 from dspy_cachectl.statistics.intervals import Interval
 from dspy_cachectl.statistics.paired import compare_paired
 from dspy_cachectl.statistics.power import POWER, holm, selection_bias
@@ -151,6 +151,7 @@ class Comparison(Shown):
             notes("Warnings", self.warnings),
             notes("Caveats", self.interval.caveats),
             Part("Questions that do not pair", _unpaired(self), header=("only in", "question", "begins with")),
+            picture=_picture(self),
         )
 
 
@@ -182,6 +183,20 @@ def compare_two(
             if question.question in alone
         },
         reports=(baseline, candidate),
+    )
+
+
+def _picture(comparison: Comparison) -> Intervals:
+    """Return the picture of the difference: against none, and against what is too small to matter."""
+    result, interval, error = comparison.result, comparison.interval, comparison.result.error.value
+    said = f"{number(result.difference, places(error), sign=True)} ({ends_text(interval, error, sign=True)})"
+    name = f"{comparison.candidate} − {comparison.baseline}"
+    tone = _TONES[comparison.verdict]
+    return Intervals(
+        (Span(name, said, result.difference, interval.low, interval.high, tone),),
+        axis=f"difference, {level_text(interval)} interval; up to ±{result.smallest_difference:g} does not matter",
+        about_zero=True,
+        band=result.smallest_difference,
     )
 
 
@@ -292,6 +307,7 @@ class Comparisons(Shown):
             Part("Pairs", tuple(map(_pair_row, pairs)), header=_PAIR_COLUMNS),
             notes("What would settle them", settling),
             notes("Warnings", warnings),
+            picture=scores_picture(self.reports),
         )
 
 

@@ -14,7 +14,6 @@ from dspy_cachectl.entries.model_names import is_same_name
 from dspy_cachectl.reports.independence import NONE_SEEN
 from dspy_cachectl.reports.measurement import Measurement, Provenance
 from dspy_cachectl.reports.results import DrawResult
-from dspy_cachectl.reports.sheets import Cell, Sheet, facts, notes, sheet
 from dspy_cachectl.reports.texts import (
     MISSING,
     cut,
@@ -32,6 +31,7 @@ from dspy_cachectl.reports.texts import (
     when,
 )
 from dspy_cachectl.reports.troubles import trouble_rows
+from dspy_cachectl.showing.sheets import Cell, Intervals, Sheet, Span, facts, notes, sheet
 
 _FAILURES_SHOWN = 3
 _CHARACTERS_SHOWN = 80
@@ -54,7 +54,26 @@ def report_sheet(report: Measurement, *against: tuple[str, str]) -> Sheet:
         facts("Score", (*_score_rows(report), *against)),
         facts("Trouble, by predictor", trouble_rows(report.troubles)),
         facts("Provenance", _provenance_rows(report), is_aside=True),
+        picture=scores_picture([report]),
     )
+
+
+def scores_picture(reports: Sequence[Measurement]) -> Intervals:
+    """Return the picture of scores with their intervals, on the scale of their metric."""
+    scales = {report.table.score_range for report in reports}
+    metrics = dict.fromkeys(report.provenance.metric for report in reports)
+    levels = sorted({level_text(report.interval) for report in reports})
+    return Intervals(
+        tuple(_span(report) for report in reports),
+        axis=f"score ({' / '.join(metrics)}), {' or '.join(levels)} interval",
+        scale=(0.0, 1.0) if scales == {(0.0, 1.0)} else (),
+    )
+
+
+def _span(report: Measurement) -> Span:
+    interval, error = report.interval, report.standard_error
+    said = f"{number(report.score, places(error))} ({ends_text(interval, error)})"
+    return Span(report.name, said, report.score, interval.low, interval.high)
 
 
 def _score_rows(report: Measurement) -> tuple[tuple[str, str], ...]:

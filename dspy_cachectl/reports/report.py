@@ -21,10 +21,10 @@ from dspy_cachectl.reports.comparison import Comparison, compare_two
 from dspy_cachectl.reports.describe import report_sheet
 from dspy_cachectl.reports.measurement import Measurement, Provenance
 from dspy_cachectl.reports.plots import plot_report
-from dspy_cachectl.reports.render import Shown
 from dspy_cachectl.reports.results import DrawResult, QuestionResult
-from dspy_cachectl.reports.sheets import Sheet
 from dspy_cachectl.reports.texts import ends_text, level_text, number, places
+from dspy_cachectl.showing.render import Shown
+from dspy_cachectl.showing.sheets import Sheet
 
 REPORT_VERSION = 4
 

@@ -1,4 +1,4 @@
-"""What is shown of a result, as plain data: the same sheet becomes text, a panel in a terminal, or HTML.
+"""What is shown of a result, as plain data: the same sheet becomes text, a panel in a terminal, or HTML with a picture.
 
 Texts in it are raw. Whoever renders them passes each through `shown.harmless` and escapes it for its own medium.
 """
@@ -46,6 +46,63 @@ class Part:
     is_aside: bool = False
 
 
+class Span(NamedTuple):
+    """A value and its interval, on an axis. What is not known is NaN, and what has no end is infinite.
+
+    Attributes:
+        name: Whose value it is.
+        said: The value in words.
+        value: The value.
+        low: Where its interval begins.
+        high: Where it ends.
+        tone: How it is meant.
+    """
+
+    name: str
+    said: str
+    value: float
+    low: float
+    high: float
+    tone: Tone = Tone.PLAIN
+
+
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """A picture: values and their intervals, one below the other, on one axis.
+
+    Attributes:
+        spans: The values.
+        axis: What they are values of.
+        scale: What the axis shows in any case; empty for what the values need.
+        about_zero: Whether they are differences, and the place of none is marked.
+        band: Up to which size a difference does not matter; None where nobody asked.
+    """
+
+    spans: tuple[Span, ...]
+    axis: str
+    scale: tuple[float, ...] = ()
+    about_zero: bool = False
+    band: float | None = None
+
+
+class Share(NamedTuple):
+    """So many of all."""
+
+    name: str
+    number: int
+    tone: Tone = Tone.PLAIN
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """A picture: what a number is made of, side by side."""
+
+    shares: tuple[Share, ...]
+
+
+Picture = Intervals | Shares
+
+
 @dataclass(frozen=True, slots=True)
 class Sheet:
     """Everything that is shown of a result.
@@ -54,11 +111,13 @@ class Sheet:
         title: What it is.
         headline: The result itself.
         parts: The rest, in the order in which it is shown.
+        picture: What it looks like, for a medium that can draw.
     """
 
     title: str
     headline: Cell
     parts: tuple[Part, ...]
+    picture: Picture | None = None
 
 
 def facts(title: str, rows: Iterable[tuple[str, str]], *, is_aside: bool = False) -> Part:
@@ -72,6 +131,6 @@ def notes(title: str, lines: Iterable[str]) -> Part:
     return Part(title, tuple((Cell("-"), Cell(line)) for line in lines))
 
 
-def sheet(title: str, headline: Cell, *parts: Part) -> Sheet:
+def sheet(title: str, headline: Cell, *parts: Part, picture: Picture | None = None) -> Sheet:
     """Make a sheet of the parts that have something to say."""
-    return Sheet(title, headline, tuple(part for part in parts if part.rows))
+    return Sheet(title, headline, tuple(part for part in parts if part.rows), picture)

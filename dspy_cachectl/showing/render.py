@@ -5,7 +5,6 @@ What is on a sheet is decided by whoever made it; here is only how it looks.
 
 from __future__ import annotations
 
-import html
 import io
 from abc import ABC, abstractmethod
 
@@ -15,8 +14,9 @@ from rich.panel import Panel
 from rich.table import Column, Table
 from rich.text import Text
 
-from dspy_cachectl.boundary.shown import harmless
-from dspy_cachectl.reports.sheets import Cell, Part, Sheet, Tone
+from dspy_cachectl.boundary.shown import harmless, harmless_html
+from dspy_cachectl.showing.pictures import WIDTH, as_svg
+from dspy_cachectl.showing.sheets import Cell, Part, Sheet, Tone
 
 _TEXT_WIDTH = 110
 _RICH_STYLES = {
@@ -84,36 +84,38 @@ def _table(part: Part) -> Table:
 
 
 def as_html(sheet: Sheet) -> str:
-    """Write a sheet as HTML that needs nothing but itself."""
-    title = f'<div style="opacity:.75">{_escaped(sheet.title)}</div>'
+    """Write a sheet as HTML that needs nothing but itself: its picture first, then words and tables."""
+    title = f'<div style="opacity:.75">{harmless_html(sheet.title)}</div>'
     headline = f'<div style="font-size:1.15em;font-weight:bold;margin:2px 0">{_html_text(sheet.headline)}</div>'
     parts = "".join(map(_html_part, sheet.parts))
     # Notebooks typeset what stands between two dollar signs, unless they are told not to.
     classes = "dspy-cachectl tex2jax_ignore mathjax_ignore"
-    return f'<div class="{classes}" style="{_HTML_FRAME}">{title}{headline}{parts}</div>'
+    return f'<div class="{classes}" style="{_HTML_FRAME}">{_html_picture(sheet)}{title}{headline}{parts}</div>'
 
 
-def _escaped(text: str) -> str:
-    return html.escape(harmless(text))
+def _html_picture(sheet: Sheet) -> str:
+    if sheet.picture is None:
+        return ""
+    return f'<div style="max-width:{WIDTH}px;margin-bottom:6px">{as_svg(sheet.picture)}</div>'
 
 
 def _html_text(cell: Cell) -> str:
     colours = _HTML_COLOURS.get(cell.tone)
     if colours is None:
-        return _escaped(cell.text)
+        return harmless_html(cell.text)
     style = f"{colours};padding:1px 8px;border-radius:4px;font-weight:bold;white-space:nowrap"
-    return f'<span style="{style}">{_escaped(cell.text)}</span>'
+    return f'<span style="{style}">{harmless_html(cell.text)}</span>'
 
 
 def _html_cell(cell: Cell) -> str:
     if cell.tone is Tone.LABEL:
-        return f'<th scope="row" style="{_HTML_LABEL}">{_escaped(cell.text)}</th>'
+        return f'<th scope="row" style="{_HTML_LABEL}">{harmless_html(cell.text)}</th>'
     return f'<td style="{_HTML_CELL}">{_html_text(cell)}</td>'
 
 
 def _html_part(part: Part) -> str:
-    title = _escaped(part.title)
-    header = "".join(f'<th style="{_HTML_HEADER}">{_escaped(name)}</th>' for name in part.header)
+    title = harmless_html(part.title)
+    header = "".join(f'<th style="{_HTML_HEADER}">{harmless_html(name)}</th>' for name in part.header)
     head = f"<thead><tr>{header}</tr></thead>" if header else ""
     rows = "".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in part.rows)
     body = f'<table style="{_HTML_TABLE}">{head}<tbody>{rows}</tbody></table>'
