@@ -26,6 +26,29 @@ def test_a_table_that_is_nearly_ours_is_named(project: Path, name: str) -> None:
         config.settings()
 
 
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("use_prediction_cache", "predictions"),
+        ("cache_predictions_dir", "predictions"),
+        ("cache_max_age_days", "predictions_max_age"),
+        ("compress_predictions", "predictions_compress"),
+    ],
+)
+def test_what_others_call_a_setting_is_answered_with_its_name(
+    refused: Callable[..., str], name: str, ours: str
+) -> None:
+    """In pyproject.toml, in the environment and in code: one sentence, with what to write."""
+    in_file = refused(f"[tool.dspy_cachectl]\n{name} = 7")
+    assert in_file.startswith(f"there is no setting {name!r} (in ")
+    assert f"pyproject.toml): write {ours!r} (" in in_file
+    variable = f"DSPY_CACHECTL_{name.upper()}"
+    in_environment = refused("", **{variable: "7"})
+    assert f"(in the environment variable {variable}): write 'DSPY_CACHECTL_{ours.upper()}' (" in in_environment
+    with pytest.raises(ConfigurationError, match=rf"\(in configure\(\)\): write '{ours}' \("):
+        config.configure(**{name: 7})
+
+
 @pytest.mark.parametrize("header", ["dspy_cachectl", "tools.dspy_cachectl", "Tool.dspy_cachectl"])
 def test_our_table_in_a_wrong_place_is_named(refused: Callable[..., str], header: str) -> None:
     """Nothing would come of it."""

@@ -5,11 +5,23 @@ written and remembers where, `checks` says of a value what is wrong and what to 
 and `current` holds what is in force. It knows `policy`, `boundary` and `errors`.
 """
 
-from dspy_cachectl.config.current import Settings, configure, on_change, reload, setting_now, settings, written_settings
+from dspy_cachectl.config.checks import OFF, switched
+from dspy_cachectl.config.current import (
+    DEFAULT_PREDICTIONS,
+    Settings,
+    configure,
+    on_change,
+    reload,
+    setting_now,
+    settings,
+    written_settings,
+)
 from dspy_cachectl.config.location import MEMORY, folder_of, normal_location
 
 __all__ = [
+    "DEFAULT_PREDICTIONS",
     "MEMORY",
+    "OFF",
     "Settings",
     "configure",
     "folder_of",
@@ -18,5 +30,6 @@ __all__ = [
     "reload",
     "setting_now",
     "settings",
+    "switched",
     "written_settings",
 ]

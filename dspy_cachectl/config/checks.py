@@ -19,6 +19,8 @@ from dspy_cachectl.policy import PRESETS, Policy
 Where = tuple[str, ...]
 """The name of a setting: `("store",)`, or `("phases", "eval", "temperature")` for one of a phase."""
 
+ON, OFF = "on", "off"
+"""Whether predictions are kept, where no folder is named."""
 LEAST_DISK = 100_000
 """In less than this a store has room for its own tables, and for no answer."""
 _MOST_BYTES = 2**60
@@ -139,11 +141,30 @@ def _number(written: Written, *, meant: str = "number that is not negative, such
 _seconds = partial(_number, meant="number of seconds that is not negative, such as 86400")
 
 
+def switched(value: Any) -> bool | None:
+    """Return what a switch is set to, by a bool or a word such as "on" or "no"; None where it is neither."""
+    if isinstance(value, str):
+        return _SWITCH.get(value.strip().lower())
+    return value if isinstance(value, bool) else None
+
+
 def _switch(written: Written) -> bool:
-    value = _SWITCH.get(written.value.strip().lower()) if isinstance(written.value, str) else written.value
-    if not isinstance(value, bool):
+    value = switched(written.value)
+    if value is None:
         raise ConfigurationError("write true or false")
     return value
+
+
+def _predictions(written: Written) -> str:
+    value = switched(written.value)
+    if value is not None:
+        return ON if value else OFF
+    if not isinstance(written.value, (str, Path)):
+        raise ConfigurationError('write "on", "off", or a folder\'s path between quotes')
+    location = _location(written)
+    if location == MEMORY:
+        raise ConfigurationError('they are kept in files; write "on", "off", or a folder\'s path')
+    return location
 
 
 def _preset(written: Written) -> str:
@@ -176,6 +197,9 @@ TOP: dict[str, Check] = {
     "memory_bytes": _whole,
     "disk_bytes": _disk_bytes,
     "policy": _preset,
+    "predictions": _predictions,
+    "predictions_max_age": _seconds,
+    "predictions_compress": _switch,
     "force_recompute": _switch,
     "guard": _switch,
     "state": _folder,

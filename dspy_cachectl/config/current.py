@@ -15,11 +15,13 @@ from typing import Any, Literal
 
 from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.config import sources
-from dspy_cachectl.config.checks import Origin, Written, checked, named, pairs_of
-from dspy_cachectl.config.location import MEMORY, folder_of
+from dspy_cachectl.config.checks import OFF, ON, Origin, Written, checked, named, pairs_of
+from dspy_cachectl.config.location import MEMORY, folder_of, normal_location
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.policy import Policy
 
+DEFAULT_PREDICTIONS = "outputs/cache/predictions"
+"""Where predictions are kept where nothing else is said, in the working directory."""
 _BUILT_IN = {"compile": "REUSE", "eval": "FRESH"}
 
 
@@ -88,6 +90,11 @@ class Settings:
             GB.
         policy: The preset that holds outside any phase.
         phases: What phases do, by name.
+        predictions: Whether and where `evaluate()` keeps its predictions: "on" for `outputs/cache/predictions` of the
+            working directory, "off", or a folder's path.
+        predictions_max_age: How old a kept prediction may be to be served, in seconds. Older ones stay, and are asked
+            again.
+        predictions_compress: Whether files of predictions are compressed.
         force_recompute: Whether no answer is served that is older than the process, and `evaluate()` draws anew.
         guard: Whether a fresh or replay phase looks after calls from bare threads, which carry no phase; for scripts
             and notebooks.
@@ -102,11 +109,20 @@ class Settings:
     disk_bytes: int = field(default_factory=_disk_bytes)
     policy: str = "REUSE"
     phases: Mapping[str, PhaseSettings] = field(default_factory=dict)
+    predictions: str = ON
+    predictions_max_age: float = 30 * 86400.0
+    predictions_compress: bool = False
     force_recompute: bool = False
     guard: bool = True
     state: str = field(default_factory=lambda: _user_folder("state"))
     mlflow: bool = True
     answers_as: str = ""
+
+    @property
+    def predictions_folder(self) -> Path:
+        """Where predictions are kept, or were before they were switched off. It need not exist."""
+        where = DEFAULT_PREDICTIONS if self.predictions in (ON, OFF) else self.predictions
+        return Path(normal_location(where))
 
     def names_alike(self, asked: str, answered: Iterable[str]) -> bool:
         """Tell whether it is said that a model answers under these names."""
@@ -233,8 +249,9 @@ def configure(**changes: Any) -> AbstractContextManager[Settings]:
     """Change settings for this process, over what pyproject.toml and the environment say, from the next call on.
 
     Args:
-        **changes: Fields of `Settings`: `store`, `memory_bytes`, `disk_bytes`, `policy`, `phases`, `force_recompute`,
-            `guard`, `state`, `mlflow`, `answers_as`. An empty text, or None, leaves a setting as it is.
+        **changes: Fields of `Settings`: `store`, `memory_bytes`, `disk_bytes`, `policy`, `phases`, `predictions`,
+            `predictions_max_age`, `predictions_compress`, `force_recompute`, `guard`, `state`, `mlflow`, `answers_as`.
+            An empty text, or None, leaves a setting as it is.
 
     Returns:
         A context manager that undoes the change; it may be ignored.

@@ -11,6 +11,7 @@ from typing import Any
 
 from dspy_cachectl.boundary.reading import read_toml
 from dspy_cachectl.config.checks import Origin, Where, Written, is_blank, named, names_at, shown
+from dspy_cachectl.config.other_names import SETTINGS
 from dspy_cachectl.errors import ConfigurationError
 
 PREFIX = "DSPY_CACHECTL_"
@@ -192,6 +193,11 @@ def _unknown(where: Where, depth: int, known: list[str], origin: Origin) -> Conf
         full = (*where[:depth], name, *where[depth + 1 :])
         return variable_of(full) if origin.kind == "variable" else ".".join(full)
 
+    ours = SETTINGS.get(where[depth]) if depth == 0 else None
+    if ours is not None:
+        return ConfigurationError(
+            f"there is no setting {named(where)} ({origin}): write {shown(meant(ours[0]))} ({ours[1]})"
+        )
     near = get_close_matches(where[depth], known, n=1)
     guess = f"did you mean {shown(meant(near[0]))}? " if near else ""
     inside = f" of {named(where[:depth])}" if depth else ""

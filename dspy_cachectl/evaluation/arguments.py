@@ -2,18 +2,57 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
+from dspy_cachectl.config.other_names import ARGUMENTS
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.fingerprints import canonical
 from dspy_cachectl.fingerprints.content import content_hash
 from dspy_cachectl.statistics.quantiles import check_level
 
 DependsOn = Sequence[str | os.PathLike[str]] | Mapping[str, Any]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+def known_names(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function answer an argument that it has not with the one that is meant."""
+    known = list(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def takes(*args: P.args, **kwargs: P.kwargs) -> R:
+        unknown = next((name for name in kwargs if name not in known), None)
+        if unknown is None:
+            return function(*args, **kwargs)
+        what = f"{function.__name__}() has no argument {unknown!r}"
+        if unknown in ARGUMENTS:
+            name, takes = ARGUMENTS[unknown]
+            raise ConfigurationError(f"{what}: write {name} ({takes})")
+        near = get_close_matches(unknown, known, n=1)
+        guess = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigurationError(f"{what}: {guess}its arguments are: {', '.join(known)}")
+
+    return takes
+
+
+def listed(devset: Iterable[T]) -> list[T]:
+    """Return the questions as a list, also of what can be read only once, such as a generator.
+
+    Raises:
+        ConfigurationError: They cannot be read one after the other.
+    """
+    if not isinstance(devset, Iterable):
+        raise ConfigurationError(f"devset is a list of dspy.Example, not {devset!r:.100}")
+    return list(devset)
 
 
 def declared(depends_on: DependsOn) -> dict[str, Any]:

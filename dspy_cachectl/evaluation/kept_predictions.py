@@ -14,25 +14,35 @@ import dspy
 from dspy_cachectl.accounting.asked import AskedModel
 from dspy_cachectl.accounting.ledger import Tally
 from dspy_cachectl.accounting.troubles import Trouble
+from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.calls.account import count_elsewhere
 from dspy_cachectl.calls.call import Call
 from dspy_cachectl.calls.dspys_choice import keeps_off_disk
+from dspy_cachectl.config import OFF, settings, switched
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import phase_here
 from dspy_cachectl.entries.token_counts import NAMES
 from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError
+from dspy_cachectl.evaluation.arguments import DependsOn, declared
 from dspy_cachectl.evaluation.asked_models import counted
 from dspy_cachectl.evaluation.scoring import Scored
 from dspy_cachectl.fingerprints.canonical import UnstableError, text
 from dspy_cachectl.fingerprints.data import Question
+from dspy_cachectl.fingerprints.models import generation_config, model_identity
+from dspy_cachectl.fingerprints.programs import program_fingerprint
+from dspy_cachectl.fingerprints.reached import lm_of_settings
 from dspy_cachectl.fingerprints.unseen import unseen_by
+from dspy_cachectl.predictions.keys import SnapshotKey
 from dspy_cachectl.predictions.library import Library
 from dspy_cachectl.predictions.outputs import output_of, restore
 from dspy_cachectl.predictions.rows import Failure, PredictionRow, Score, readable
 from dspy_cachectl.predictions.session import Session
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.results import DrawResult
+from dspy_cachectl.reports.texts import plural
+
+logger = logger_for(__name__)
 
 Predictions = bool | str | os.PathLike[str] | Library
 
@@ -256,25 +266,61 @@ def output_hash(prediction: Any) -> str:
     return hashlib.sha256(shown.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def library_of(predictions: Predictions) -> Library | None:
+def library_of(predictions: Predictions | None) -> Library | None:
     """Return the library that `evaluate(predictions=)` names, or None where nothing is to be kept.
 
     Raises:
         ConfigurationError: If it names none.
     """
-    if predictions is False:
-        return None
-    if predictions is True:
-        library = Library()
-        if keeps_off_disk():
-            state.say_once(
-                "predictions-on-disk",
-                "dspy.configure_cache() keeps nothing on disk, and evaluate() keeps its predictions in "
-                f"{library.root}; evaluate(..., predictions=False) keeps none",
-            )
-        return library
     if isinstance(predictions, Library):
         return predictions
-    if isinstance(predictions, (str, os.PathLike)):
-        return Library(predictions)
-    raise ConfigurationError(f"predictions is True, False, a folder or a Library, not {predictions!r}")
+    if isinstance(predictions, str) and not predictions.strip():
+        predictions = None  # an empty text says nothing
+    is_on = settings().predictions != OFF if predictions is None else switched(predictions)
+    if is_on is False:
+        return None
+    if is_on is None:
+        if not isinstance(predictions, (str, os.PathLike)):
+            raise ConfigurationError(f"predictions is True, False, a folder or a Library, not {predictions!r}")
+        return Library.configured(predictions)
+    if phase_here().cassette is not None:
+        return None  # a cassette records calls, and kept predictions make none
+    library = Library.configured()
+    if keeps_off_disk():
+        state.say_once(
+            "predictions-on-disk",
+            "dspy.configure_cache() keeps nothing on disk, and evaluate() keeps its predictions in "
+            f"{library.root}; evaluate(..., predictions=False) keeps none, nor does the setting predictions",
+        )
+    return library
+
+
+def key_of(program: Any, temperature: float | None, dataset: str, depends_on: DependsOn) -> SnapshotKey:
+    """Return what a program's predictions depend on.
+
+    Args:
+        program: The program.
+        temperature: What the phase lends.
+        dataset: The hash of the questions.
+        depends_on: See `evaluate`.
+    """
+    lm = lm_of_settings(program)
+    return SnapshotKey(
+        model=model_identity(lm, program=program),
+        program=program_fingerprint(program),
+        generation=generation_config(lm, temperature, program=program) | declared(depends_on),
+        dataset=dataset,
+    )
+
+
+def log_beginning(session: Session | None, wanted: int) -> None:
+    """Log how many predictions are made now, and why.
+
+    Args:
+        session: What is kept of them; None where nothing is.
+        wanted: How many there are to be.
+    """
+    missing = wanted if session is None else wanted - session.kept_before
+    if missing > 0:
+        why = "none are kept" if session is None else "; ".join(session.changes)
+        logger.info("generating %d of %s%s", missing, plural(wanted, "prediction"), f" ({why})" if why else "")

@@ -14,9 +14,12 @@ from typing import Any
 
 import dspy
 
+from dspy_cachectl.boundary.secrets import scrub_head
 from dspy_cachectl.calls.lm import Governed, wrap
+from dspy_cachectl.reports.texts import cut
 
 _NUMBER = "dspy_cachectl_number"
+_PREVIEW = 80
 
 _RUNNERS: weakref.WeakSet[type] = weakref.WeakSet()
 
@@ -93,3 +96,9 @@ def governed(program: Any) -> tuple[Any, AbstractContextManager[Any]]:
 
 def _is_plain(lm: Any) -> bool:
     return isinstance(lm, dspy.BaseLM) and not isinstance(lm, Governed)
+
+
+def preview_of(example: dspy.Example) -> str:
+    """Return how a question begins, for people and without what is secret in it."""
+    text = " · ".join(str(value) for value in example.inputs().values())
+    return cut(scrub_head(text, _PREVIEW), _PREVIEW)  # before it is cut: half a secret has no shape

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -14,46 +14,49 @@ from typing import Any
 import dspy
 
 from dspy_cachectl._version import __version__
-from dspy_cachectl.boundary.secrets import scrub, scrub_head
+from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.calls.spans import forget_last_trace
 from dspy_cachectl.config import settings as configured
 from dspy_cachectl.context.evaluations import REPORTED, metric_name
 from dspy_cachectl.context.phases import PhaseRun
 from dspy_cachectl.context.process import state
-from dspy_cachectl.context.ruling import draw_unit, phase_here
+from dspy_cachectl.context.ruling import draw_unit
 from dspy_cachectl.errors import CachectlError, MissingExtraError
-from dspy_cachectl.evaluation.arguments import DependsOn, check_arguments, declared
+from dspy_cachectl.evaluation.arguments import DependsOn, check_arguments, known_names, listed
 from dspy_cachectl.evaluation.awaiting import Loops
 from dspy_cachectl.evaluation.clusters import clusters_of
-from dspy_cachectl.evaluation.kept_predictions import AnswerCost, KeptPredictions, Predictions, library_of, output_hash
+from dspy_cachectl.evaluation.kept_predictions import (
+    AnswerCost,
+    KeptPredictions,
+    Predictions,
+    key_of,
+    library_of,
+    log_beginning,
+    output_hash,
+)
 from dspy_cachectl.evaluation.last import ReportOf, cut_short, log_finished
 from dspy_cachectl.evaluation.made_calls import MadeCalls
-from dspy_cachectl.evaluation.observed_program import NumberedExample, governed, observed
+from dspy_cachectl.evaluation.observed_program import NumberedExample, governed, observed, preview_of
 from dspy_cachectl.evaluation.patience import within
 from dspy_cachectl.evaluation.scoring import Scored, check_metric, score_with
 from dspy_cachectl.evaluation.which_run import phase_to_evaluate_in
 from dspy_cachectl.fingerprints.data import Question, questions_of
-from dspy_cachectl.fingerprints.models import generation_config, model_identity
-from dspy_cachectl.fingerprints.programs import program_fingerprint
 from dspy_cachectl.fingerprints.provenance import provenance_of
-from dspy_cachectl.fingerprints.reached import lm_of_settings
 from dspy_cachectl.phases.phase import phase
-from dspy_cachectl.predictions.keys import SnapshotKey
 from dspy_cachectl.reports.measurement import Provenance
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.results import DrawResult, QuestionResult
-from dspy_cachectl.reports.texts import cut, plural
+from dspy_cachectl.reports.texts import plural
 
 logger = logger_for(__name__)
 
-_PREVIEW = 80
 
-
+@known_names
 def evaluate(
     program: Any,
-    devset: Sequence[dspy.Example],
+    devset: Iterable[dspy.Example],
     metric: Callable[..., Any],
     *,
     repeats: int = 1,
@@ -61,8 +64,8 @@ def evaluate(
     num_threads: int | None = None,
     clusters: Sequence[Any] | str | Callable[[dspy.Example], Any] | None = None,
     baseline: EvalReport | None = None,
-    predictions: Predictions = True,
-    force_recompute: bool = False,
+    predictions: Predictions | None = None,
+    force_recompute: bool | None = None,
     max_age: float | None = None,
     depends_on: DependsOn = (),
     display_progress: bool = True,
@@ -82,7 +85,7 @@ def evaluate(
     Args:
         program: A `dspy.Module`, or anything callable with an example's inputs. One that has only `aforward`, or
             returns a coroutine, is awaited, in an event loop of the thread that asks.
-        devset: The questions: examples with inputs.
+        devset: The questions: examples with inputs, in a list or in anything that can be read through once.
         metric: Called with (example, prediction); returns a number, a bool, or something with a `score`, or a coroutine
             of one. Where it raises, the answer counts as failed.
         repeats: How many answers to draw for each question.
@@ -91,12 +94,14 @@ def evaluate(
         clusters: What each question belongs to, where questions are not independent: one id a question, the name
             of an example's field, or a function of the example.
         baseline: A report to compare with; see `EvalReport.comparison`.
-        predictions: Where predictions are kept: True for `outputs/cache/predictions` (and nowhere inside a
-            cassette), a folder, a `Library`, or False for nowhere.
-        force_recompute: Draw everything afresh, whatever is kept; so does the setting of that name. The draws of a run
-            that `run_id` names are not made anew: it takes one that has none. Those of an open phase neither: the new
-            ones are of a run of their own.
-        max_age: Seconds after which kept predictions are not served. None: the library's limit, 30 days.
+        predictions: Where predictions are kept: a folder, a `Library`, False for nowhere, or True for the folder of the
+            setting `predictions`, which is `outputs/cache/predictions` by itself (and nowhere inside a cassette).
+            None: as that setting says.
+        force_recompute: Draw everything afresh, whatever is kept. The draws of a run that `run_id` names are not made
+            anew: it takes one that has none. Those of an open phase neither: the new ones are of a run of their own.
+            None: as the setting of that name says.
+        max_age: Seconds after which kept predictions are not served. None: as the setting `predictions_max_age` says,
+            or the `Library`; by itself 30 days. What is older stays.
         depends_on: What program or metric read that is not in their code: files and folders, by their content; or a
             dictionary of values. Where it changes, everything is computed anew.
         display_progress: Whether to show a progress bar.
@@ -122,28 +127,23 @@ def evaluate(
         raise MissingExtraError("evaluate()", extra="stats")  # before anything is paid for
     check_arguments(repeats=repeats, mlflow=mlflow, level=level, timeout=timeout, max_age=max_age)
     check_metric(metric)
-    # A cassette records calls, and kept predictions make none.
-    library = None if predictions is True and phase_here().cassette is not None else library_of(predictions)
+    library = library_of(predictions)
+    devset = listed(devset)
     questions = questions_of(devset)
     groups = clusters_of(clusters, devset, questions)
     program, settings = governed(program)
     name = scrub(name or type(program).__name__)
     with settings, ExitStack() as stack:
-        force = force_recompute or configured().force_recompute
+        force = configured().force_recompute if force_recompute is None else bool(force_recompute)
         context, run_id = phase_to_evaluate_in(run_id, force=force, max_age=max_age)
         made_of = provenance_of(program, questions, metric)
         session = None
         if library is not None:
-            lm = lm_of_settings(program)
-            key = SnapshotKey(
-                model=model_identity(lm, program=program),
-                program=program_fingerprint(program),
-                generation=generation_config(lm, context.policy.temperature, program=program) | declared(depends_on),
-                dataset=made_of["data"],
-            )
-            begun = library.open(key, questions, repeats=repeats, run_id=run_id, max_age=max_age, force_recompute=force)
-            session = stack.enter_context(begun)
+            wish: dict[str, Any] = {"repeats": repeats, "run_id": run_id, "max_age": max_age, "force_recompute": force}
+            key = key_of(program, context.policy.temperature, made_of["data"], depends_on)
+            session = stack.enter_context(library.open(key, questions, **wish))
             run_id = session.run_id
+        log_beginning(session, len(questions) * repeats)
         kept, began = KeptPredictions(library, session, program, metric, declared=bool(depends_on)), time.monotonic()
         with (
             phase(
@@ -268,7 +268,7 @@ class _Evaluation:
         if kept is not None:
             forget_last_trace()
             return kept
-        unit = _unit_name(question, repeat)
+        unit = question.unit(repeat)
         try:
             with draw_unit(unit):
                 prediction = within(self.timeout, lambda: self.calls.making(unit, lambda: self.loops.result(run())))
@@ -308,7 +308,7 @@ class _Evaluation:
         kept = self.kept.score(question, repeat, self.metric_hash)
         if kept is not None:
             return replace(kept, kept=True)
-        unit = f"{_unit_name(question, repeat)}/metric"
+        unit = f"{question.unit(repeat)}/metric"
         with draw_unit(unit, judging=True):
             scored = score_with(
                 lambda *given: self.loops.result(self.metric(*given)),
@@ -351,7 +351,7 @@ class _Evaluation:
         return tuple(
             QuestionResult(
                 question=question.example_key[:16] + (f"#{question.occurrence}" if question.occurrence else ""),
-                preview=_preview(example),
+                preview=preview_of(example),
                 draws=tuple(draw or missing for draw in draws),
                 cluster=None if groups is None else str(groups[number]),
                 labels=question.label_key[:16],
@@ -369,15 +369,6 @@ class _Evaluation:
         found = zip(self.question_results(groups), there, strict=True)
         missing = sum(map(len, self.results)) - sum(map(len, there))
         return tuple(replace(question, draws=tuple(draws)) for question, draws in found if draws), missing
-
-
-def _preview(example: dspy.Example) -> str:
-    text = " · ".join(str(value) for value in example.inputs().values())
-    return cut(scrub_head(text, _PREVIEW), _PREVIEW)  # before it is cut: half a secret has no shape
-
-
-def _unit_name(question: Question, repeat: int) -> str:
-    return f"{question.example_key}#{question.occurrence}/{repeat}"
 
 
 def _provenance(

@@ -25,6 +25,10 @@ class Question:
     label_key: str
     occurrence: int = 0
 
+    def unit(self, repeat: int) -> str:
+        """Return the name of what is drawn for it in one repeat."""
+        return f"{self.example_key}#{self.occurrence}/{repeat}"
+
 
 def questions_of(examples: Iterable[Any]) -> list[Question]:
     """Return the questions of a data set, in its order.

@@ -125,6 +125,17 @@ class SnapshotFiles:
             if ownership.is_snapshot(path, through_links=not damaged):
                 yield path
 
+    def removable(self) -> Iterator[Path]:
+        """Yield every file of snapshots that may be removed: damaged ones too, and none of a newer version."""
+        for path in filter(ownership.is_plain_file, (*self.files(), *self.files(damaged=True))):
+            try:
+                snapshot.read_info(path)
+            except CorruptEntryError:
+                pass
+            except StoreError:
+                continue
+            yield path
+
     def _named(self, *, damaged: bool) -> Iterator[Path]:
         """Yield what has the name of a snapshot, whosever it is."""
         with contextlib.suppress(OSError):  # what is no folder has none

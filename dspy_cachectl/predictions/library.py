@@ -16,8 +16,9 @@ from filelock import Timeout
 
 from dspy_cachectl.boundary import ownership
 from dspy_cachectl.boundary.ages import age_of
+from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.boundary.writing import lock_at, make_private
-from dspy_cachectl.config.location import folder_of
+from dspy_cachectl.config import DEFAULT_PREDICTIONS, folder_of, settings
 from dspy_cachectl.errors import ConfigurationError, StoreError, StoreUnavailableError
 from dspy_cachectl.fingerprints.canonical import digest
 from dspy_cachectl.fingerprints.data import Question
@@ -30,7 +31,11 @@ from dspy_cachectl.predictions.keys import SnapshotKey
 from dspy_cachectl.predictions.session import Session
 from dspy_cachectl.predictions.snapshot import SnapshotInfo, size_of
 
-DEFAULT_ROOT = "outputs/cache/predictions"
+logger = logger_for(__name__)
+
+Chosen = Callable[[SnapshotInfo], bool]
+"""Tells whether something is to go."""
+
 DAY = 24 * 3600.0
 
 _LOCK = "lock"
@@ -44,25 +49,27 @@ class Library:
     Args:
         root: The folder; it is made at the first write.
         compress: Whether new snapshots are compressed (`.json.zst`); those that are there stay as they are.
-        max_age: How old an answer may be to be served, in seconds; older ones are removed.
+        max_age: How old an answer may be to be served, in seconds. Older ones stay until somebody removes them.
         max_bytes: When the folder grows beyond it, the oldest snapshots are removed. In bytes.
 
     Raises:
-        ConfigurationError: If a limit is not positive, or the folder cannot be one.
+        ConfigurationError: If a limit cannot be one, or the folder cannot be one.
     """
 
     def __init__(
         self,
-        root: str | os.PathLike[str] = DEFAULT_ROOT,
+        root: str | os.PathLike[str] = DEFAULT_PREDICTIONS,
         *,
         compress: bool = False,
         max_age: float = 30 * DAY,
         max_bytes: int = 2 * 1024**3,
     ) -> None:
-        if max_age <= 0 or max_bytes <= 0:
-            raise ConfigurationError(f"max_age and max_bytes are positive, not {max_age!r} and {max_bytes!r}")
+        if not max_age >= 0 or max_bytes <= 0:
+            raise ConfigurationError(
+                f"max_age is not negative and max_bytes is positive, not {max_age!r} and {max_bytes!r}"
+            )
         # An empty text says nothing, and is not the working directory.
-        folder = folder_of(os.fspath(root).strip() or os.fspath(DEFAULT_ROOT))
+        folder = folder_of(os.fspath(root).strip() or DEFAULT_PREDICTIONS)
         if folder is None:
             raise ConfigurationError("predictions are kept in files; name a folder, or pass predictions=False")
         self.root = folder
@@ -70,6 +77,16 @@ class Library:
         self.max_age = max_age
         self.max_bytes = max_bytes
         self._files = SnapshotFiles(self.root)
+
+    @classmethod
+    def configured(cls, root: str | os.PathLike[str] | None = None) -> Library:
+        """Return the library that the settings describe, or one in another folder that is kept in the same way."""
+        now = settings()
+        return cls(
+            now.predictions_folder if root is None else root,
+            compress=now.predictions_compress,
+            max_age=now.predictions_max_age,
+        )
 
     def open(
         self,
@@ -103,6 +120,10 @@ class Library:
         limit = self.max_age if max_age is None else max_age
         wish = Wish(key, run_id=run_id, max_age=limit, forced=force_recompute, repeats=repeats)
         choice = choose(wish, found, rows, self._files.load)
+        kept = rows.served(repeats)
+        if kept:
+            wanted, sources = len(questions) * repeats, ", ".join(str(info.path) for info in choice.sources)
+            logger.info("loading %d of %d predictions from %s", kept, wanted, sources)
         path = self._path(key, choice.run_id)
         return Session(
             key=key,
@@ -118,7 +139,7 @@ class Library:
             kept=rows,
             journal=Journal(self.root, keep_open=True),
             write=self._write,
-            kept_before=rows.served(repeats),
+            kept_before=kept,
         )
 
     def snapshots(self) -> list[SnapshotInfo]:
@@ -132,7 +153,7 @@ class Library:
     def prune(self) -> list[Path]:
         """Remove what is older than `max_age`, then the oldest until `max_bytes` is kept. Return what went.
 
-        A file that a living session uses stays.
+        A file that a living session uses stays. An evaluation does the latter by itself.
 
         Raises:
             StoreUnavailableError: If the folder cannot be written.
@@ -140,18 +161,18 @@ class Library:
         if not self.root.exists():
             return []
         with self._locked():
-            return self._prune()
+            return self._prune(max_age=self.max_age)
 
     def expired(self) -> list[Path]:
         """Return what `prune` would remove. Nothing is changed."""
         files = SnapshotFiles(self.root, sets_aside=False)
-        return self._over_limits(files, files.in_use())
+        return self._over_limits(files, files.in_use(), max_age=self.max_age)
 
-    def clear(self, chosen: Callable[[SnapshotInfo], bool] | None = None) -> list[Path]:
+    def clear(self, chosen: Chosen | None = None) -> list[Path]:
         """Remove snapshots. Return what went. A file that a living session uses stays.
 
         Args:
-            chosen: Tells which. None: all, and damaged files and what dead sessions had finished as well.
+            chosen: Tells which, of them and of the sessions that were killed. None: all, and damaged files as well.
 
         Raises:
             StoreUnavailableError: If the folder cannot be written.
@@ -159,26 +180,37 @@ class Library:
         if not self.root.exists():
             return []
         with self._locked():
-            paths = [info.path for info in self._files.snapshots() if chosen is None or chosen(info)]
-            if chosen is None:
-                paths += self._files.files(damaged=True)
-                for session in self._files.sessions():
-                    if not session.is_alive:
-                        self._files.journal.settle(str(session.session))
-            used = self._files.in_use()
-            return self._files.remove([path for path in paths if path.name not in used])
+            paths = self.clearable(chosen)
+            for session in self._unfinished():
+                if chosen is None or chosen(session):
+                    self._files.journal.settle(str(session.session))
+            return self._files.remove(paths)
+
+    def clearable(self, chosen: Chosen | None = None) -> list[Path]:
+        """Return the files that `clear` would remove. Nothing is changed."""
+        files = SnapshotFiles(self.root, sets_aside=False)
+        used = files.in_use()
+        paths = files.removable() if chosen is None else (info.path for info in files.snapshots() if chosen(info))
+        return [path for path in paths if path.name not in used]
+
+    def unfinished(self, chosen: Chosen | None = None) -> int:
+        """Return of how many killed evaluations `clear` would remove what they had finished."""
+        return sum(chosen is None or chosen(session) for session in self._unfinished())
+
+    def _unfinished(self) -> list[SnapshotInfo]:
+        """Return the dead sessions: what they had finished is in the journal."""
+        return [session for session in self._files.sessions() if not session.is_alive]
 
     def _recover(self) -> None:
         """Make snapshots of what killed evaluations had finished.
 
         What cannot be made a snapshot now, because the folder cannot be written, is read from the journal all the same.
         """
-        if all(session.is_alive for session in self._files.sessions()):
+        if not self._unfinished():
             return
         with suppress(StoreError), self._locked():
-            for session in self._files.sessions():
-                if not session.is_alive:
-                    self._adopt(session)
+            for session in self._unfinished():
+                self._adopt(session)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -239,6 +271,7 @@ class Library:
         hashes = {name: found["metric_hash"] for name, found in metrics.items() if _hash_of(found)}
         facts = {**metadata, **header, **times, "rows": rows.count(), "metrics": hashes}
         snapshot.write_snapshot(path, facts, rows.in_order(), metrics)
+        logger.info("saved %d predictions to %s", facts["rows"], path)
 
     def _adopt(self, session: SnapshotInfo) -> None:
         """Make what a dead session had finished a part of its snapshot. The lock is held."""
@@ -249,12 +282,14 @@ class Library:
                 self._write_whole(session.metadata, {"complete": False}, {}, rows)
         self._files.journal.settle(name)
 
-    def _prune(self, *keep: str) -> list[Path]:
+    def _prune(self, *keep: str, max_age: float = math.inf) -> list[Path]:
         # Snapshots are only written by who has the library's lock: what is half written is left of the dead.
         gone = self._files.remove((self.root / snapshot.FOLDER).glob(f"*{ownership.UNFINISHED_SNAPSHOT}"))
-        return gone + self._files.remove(self._over_limits(self._files, self._files.in_use() | {*keep}))
+        return gone + self._files.remove(
+            self._over_limits(self._files, self._files.in_use() | {*keep}, max_age=max_age)
+        )
 
-    def _over_limits(self, files: SnapshotFiles, used: set[str]) -> list[Path]:
+    def _over_limits(self, files: SnapshotFiles, used: set[str], *, max_age: float) -> list[Path]:
         """Return what is too old, and the oldest of what is more than the library may hold."""
         ages = {info.path: info.age for info in files.snapshots() if ownership.is_plain_file(info.path)}
         ages |= {path: age_of(path.stat().st_mtime) for path in files.files(damaged=True)}
@@ -262,7 +297,7 @@ class Library:
         total, over = sum(map(size_of, ages)), []
         for path, age in sorted(ages.items(), key=lambda item: -item[1]):
             # One of a wrong clock is not served, and may be of today all the same.
-            is_old = self.max_age < age < math.inf
+            is_old = max_age < age < math.inf
             if path.name not in used and (is_old or total > self.max_bytes):
                 over.append(path)
                 total -= size_of(path)

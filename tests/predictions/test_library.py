@@ -182,6 +182,9 @@ def test_answers_older_than_max_age_are_recomputed(library: Library) -> None:
 
     assert ("computed", ["age: the predictions are 31 days old, more than 30 days"]) == (again.status, again.changes)
     assert session.run_id != again.run_id
+    # It is not served, and stays until somebody removes it.
+    assert snapshot.exists()
+    assert [snapshot] == library.expired() == library.prune()
 
 
 def test_failed_programs_are_tried_again(library: Library) -> None:
@@ -220,7 +223,7 @@ def test_unserialisable_row_is_refused(library: Library) -> None:
 
 
 def test_prune_removes_the_old_and_then_the_oldest(tmp_path: Path) -> None:
-    """The library stays within its size: what is over age goes, then the oldest, never what was just written."""
+    """What is over age goes when it is asked for, then the oldest, until the library is within its size."""
     library = Library(tmp_path)
     for days in (40, 25, 15, 5):
         data = examples(5, start=100 * days)
@@ -229,7 +232,8 @@ def test_prune_removes_the_old_and_then_the_oldest(tmp_path: Path) -> None:
                 session.keep(row(question, created=time.time() - days * DAY))
             session.finish()
     kept = [info.path for info in library.snapshots()]
-    assert 3 == len(kept)  # the first is older than 30 days and went when the second was written
+    assert 4 == len(kept)
+    assert [kept.pop()] == library.prune()  # the first: it is older than 30 days
 
     small = Library(tmp_path, max_bytes=sum(info.bytes for info in library.snapshots()[:2]) + 1)
     gone = small.prune()
@@ -372,9 +376,11 @@ def test_why_nothing_is_served_is_true(library: Library, monkeypatch: pytest.Mon
 
 
 def test_empty_wishes_are_refused(library: Library, tmp_path: Path) -> None:
-    """No question, no repeat and no positive limit are configuration errors."""
+    """No question, no repeat and no limit that could be one are configuration errors."""
     with pytest.raises(ConfigurationError, match="at least one"):
         library.open(key_of(examples(1)), [])
     with pytest.raises(ConfigurationError, match="positive"):
-        Library(tmp_path, max_age=0)
+        Library(tmp_path, max_age=-1)
+    with pytest.raises(ConfigurationError, match="positive"):
+        Library(tmp_path, max_bytes=0)
     assert not library.root.exists()
