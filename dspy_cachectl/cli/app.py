@@ -12,10 +12,12 @@ import typer
 from dspy_cachectl.boundary.shown import harmless, harmless_lines
 from dspy_cachectl.cli import checking, looking, mlflow, predictions, removing, run, transfer
 from dspy_cachectl.cli.options import StoreOption
-from dspy_cachectl.cli.output import OutputError
+from dspy_cachectl.cli.output import OutputError, print_line
+from dspy_cachectl.config import settings
 from dspy_cachectl.errors import CachectlError
 
 FAILED = 1
+_IN_MEMORY = "The store is in memory: its answers are in the process that uses it."
 
 app = typer.Typer(
     name="dspy-cachectl",
@@ -50,8 +52,12 @@ def options(
     version: Annotated[  # noqa: ARG001 - its callback has acted already
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
-    list_cache: Annotated[bool, typer.Option("--list-cache", help="The same as `ls`.")] = False,
-    clear_cache: Annotated[bool, typer.Option("--clear-cache", help="The same as `clear --all`.")] = False,
+    list_cache: Annotated[
+        bool, typer.Option("--list-cache", help="List the answers and the kept predictions.")
+    ] = False,
+    clear_cache: Annotated[
+        bool, typer.Option("--clear-cache", help="Remove all answers and kept predictions.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="With --clear-cache: do not ask.")] = False,
 ) -> None:
     """See and manage the answers that dspy-cachectl keeps.
@@ -64,12 +70,32 @@ def options(
         if list_cache == clear_cache:
             context.fail("name a command, or one of --list-cache and --clear-cache")
         if list_cache:
-            looking.list_store(context)
+            _list_everything(context)
         else:
-            removing.clear_entries(context, everything=True, yes=yes)
+            _clear_everything(context, yes=yes)
     elif list_cache or clear_cache or yes:
         flag = "--list-cache" if list_cache else "--clear-cache" if clear_cache else "--yes"
         raise typer.BadParameter("it stands without a command", param_hint=flag)
+
+
+def _list_everything(context: typer.Context) -> None:
+    folder, kept = context.obj.folder_if_any(), settings().predictions_folder
+    if folder is None:
+        print(_IN_MEMORY)
+    else:
+        print_line(f"Answers in {folder}")
+        looking.list_store(context)
+    print()
+    print_line(f"Kept predictions in {kept}")
+    predictions.list_snapshots(predictions=kept)
+
+
+def _clear_everything(context: typer.Context, *, yes: bool) -> None:
+    if context.obj.folder_if_any() is not None:
+        removing.clear_everything(context, yes=yes)
+    else:
+        print(_IN_MEMORY)
+        predictions.clear_snapshots(everything=True, predictions=settings().predictions_folder, yes=yes)
 
 
 @app.command("path")

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from dspy_cachectl import manage
-from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes, folder_in
+from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes, age_in, folder_in
 from dspy_cachectl.cli.output import aside_of, print_json, print_line, print_table
+from dspy_cachectl.config import settings
 from dspy_cachectl.reports.texts import MISSING, age, as_json, cut, plural, short, size, when
 
 if TYPE_CHECKING:
     from dspy_cachectl.predictions.rows import PredictionRow
     from dspy_cachectl.predictions.snapshot import SnapshotInfo
 
-_DEFAULT = "outputs/cache/predictions"
 _LONGEST = 200
 
 PredictionsFolder: TypeAlias = Annotated[
@@ -24,8 +24,10 @@ PredictionsFolder: TypeAlias = Annotated[
     typer.Option(
         "--predictions",
         metavar="FOLDER",
-        parser=lambda text: folder_in(text) or folder_in(_DEFAULT),
-        help="The folder of the kept predictions.",
+        default_factory=lambda: settings().predictions_folder,
+        show_default=False,
+        parser=lambda text: folder_in(text) or settings().predictions_folder,
+        help="The folder of the kept predictions. Default: the one that the configuration names (see `config show`).",
     ),
 ]
 Snapshot: TypeAlias = Annotated[
@@ -41,7 +43,7 @@ app = typer.Typer(
 
 
 @app.command("ls")
-def list_snapshots(*, predictions: PredictionsFolder = Path(_DEFAULT), as_json: AsJson = False) -> None:
+def list_snapshots(*, predictions: PredictionsFolder, as_json: AsJson = False) -> None:
     """List the snapshots, the newest first."""
     found = manage.snapshots.snapshots_in(predictions)
     if as_json:
@@ -70,7 +72,7 @@ def list_snapshots(*, predictions: PredictionsFolder = Path(_DEFAULT), as_json: 
 def show_snapshot(
     snapshot: Snapshot,
     *,
-    predictions: PredictionsFolder = Path(_DEFAULT),
+    predictions: PredictionsFolder,
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="How many predictions to show.")] = 20,
     as_json: AsJson = False,
 ) -> None:
@@ -89,7 +91,7 @@ def show_snapshot(
 
 @app.command("diff")
 def compare_snapshots(
-    before: Snapshot, after: Snapshot, *, predictions: PredictionsFolder = Path(_DEFAULT), as_json: AsJson = False
+    before: Snapshot, after: Snapshot, *, predictions: PredictionsFolder, as_json: AsJson = False
 ) -> None:
     """Show what differs between two snapshots: what they depend on, and the questions answered or scored otherwise."""
     found = manage.snapshots.diff(manage.snapshots.find(predictions, before), manage.snapshots.find(predictions, after))
@@ -110,8 +112,19 @@ def compare_snapshots(
 def clear_snapshots(
     names: Annotated[list[str] | None, typer.Argument(metavar="SNAPSHOT...", help="Which snapshots.")] = None,
     *,
-    everything: Annotated[bool, typer.Option("--all", help="All snapshots.")] = False,
-    predictions: PredictionsFolder = Path(_DEFAULT),
+    everything: Annotated[
+        bool, typer.Option("--all", help="All snapshots, also damaged ones, and what killed evaluations had finished.")
+    ] = False,
+    older_than: Annotated[
+        float | None,
+        typer.Option(
+            "--older-than",
+            metavar="AGE",
+            parser=age_in,
+            help="Those with an answer drawn longer ago: 90s, 15m, 24h, 7d, 2w.",
+        ),
+    ] = None,
+    predictions: PredictionsFolder,
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -119,21 +132,34 @@ def clear_snapshots(
     """Remove snapshots. What a living evaluation uses stays."""
     from dspy_cachectl.predictions.library import Library
 
-    if bool(names) == everything:
-        raise typer.BadParameter("name snapshots, or say --all", param_hint="SNAPSHOT")
-    consent = Consent(yes, dry_run, as_json)
-    named = [manage.snapshots.find(predictions, name) for name in names or ()]
-    wanted = sorted({info.path.name for info in named or manage.snapshots.snapshots_in(predictions)})
-    for name in wanted:
-        consent.say(f"To be removed: {name}")
+    if (bool(names), everything, older_than is not None).count(True) != 1:
+        raise typer.BadParameter("name snapshots, or say --older-than or --all", param_hint="SNAPSHOT")
+    consent, library = Consent(yes, dry_run, as_json), Library(predictions)
+    chosen = None
+    if names:
+        chosen = manage.snapshot_removal.named({manage.snapshots.find(predictions, name).path.name for name in names})
+    elif older_than is not None:
+        chosen = manage.snapshot_removal.older_than(older_than)
+    decided = manage.snapshot_removal.plan(library, chosen)
+    consent.say(str(library.root))
+    for line in decided.lines():
+        consent.say(f"To be removed: {line}")
     removed: list[Path] = []
-    if not wanted:
+    if not decided:
         consent.say("Nothing is to be removed.")
-    elif consent.given(f"Remove {plural(len(wanted), 'snapshot')}?"):
-        removed = Library(predictions).clear(lambda info: info.path.name in wanted)
-        consent.say(f"Removed {plural(len(removed), 'snapshot')}.")
+    elif consent.given(f"Remove {decided}?"):
+        removed = decided.remove()
+        consent.say(f"Removed {plural(len(removed), 'file')} of predictions.")
     if as_json:
-        print_json({"snapshots": wanted, "removed": [path.name for path in removed], "dry_run": dry_run})
+        print_json(
+            {
+                "folder": library.root,
+                "snapshots": [path.name for path in decided.files],
+                "unfinished": decided.unfinished,
+                "removed": [path.name for path in removed],
+                "dry_run": dry_run,
+            }
+        )
 
 
 @app.command("export")
@@ -143,7 +169,7 @@ def export_snapshot(
         Path, typer.Argument(metavar="FILE", help="Where to: a name in .csv or .parquet, or - for standard output.")
     ],
     *,
-    predictions: PredictionsFolder = Path(_DEFAULT),
+    predictions: PredictionsFolder,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Write the predictions of a snapshot as a table."""

@@ -6,7 +6,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -17,9 +17,6 @@ from dspy_cachectl.manage.selection import Selection, parse_size
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.texts import age, plural, size, when
 from dspy_cachectl.stores.reader import FolderReader
-
-if TYPE_CHECKING:
-    from dspy_cachectl.predictions.library import Library
 
 _SHOWN = 20
 
@@ -86,7 +83,8 @@ def prune_entries(
             "--predictions",
             metavar="FOLDER",
             parser=folder_in,
-            help="Prune this folder of kept predictions too, by its own rule: 30 days, 2 GiB.",
+            help="Prune this folder of kept predictions too: what is older than the configured predictions_max_age, "
+            "and the oldest over 2 GiB.",
         ),
     ] = None,
     yes: Yes = False,
@@ -103,8 +101,19 @@ def prune_entries(
     folder: Path = context.obj.folder()
     limits = manage.removal.Limits.configured(older_than=older_than, max_bytes=max_size)
     decided = manage.removal.plan_pruning(FolderReader(folder), limits)
-    library = None if predictions is None else Library(predictions)
-    _carry_out(folder, decided, consent, functools.partial(manage.removal.prune, folder, decided, limits), library)
+    kept = None if predictions is None else manage.snapshot_removal.plan_pruning(Library.configured(predictions))
+    _carry_out(folder, decided, consent, functools.partial(manage.removal.prune, folder, decided, limits), kept)
+
+
+def clear_everything(context: typer.Context, *, yes: bool) -> None:
+    """Remove every answer and every kept prediction, wherever the configuration says that they are."""
+    from dspy_cachectl.predictions.library import Library
+
+    folder, consent = context.obj.folder(), Consent(yes, dry_run=False, as_json=False)
+    kept = manage.snapshot_removal.plan(Library.configured())
+    with progress("Looking") as advance:
+        decided = manage.removal.plan(FolderReader(folder), Selection(kinds=("*",)), advance=advance)
+    _carry_out(folder, decided, consent, functools.partial(manage.removal.remove, folder, decided), kept)
 
 
 def _carry_out(
@@ -112,20 +121,22 @@ def _carry_out(
     decided: manage.removal.Removal,
     consent: Consent,
     remove: Callable[..., int],
-    library: Library | None = None,
+    kept: manage.snapshot_removal.SnapshotRemoval | None = None,
 ) -> None:
     """Show what would go, ask, remove it, and say what is gone."""
-    files = [] if library is None else library.expired()
+    files = [] if kept is None else kept.files
     _show(folder, decided, consent)
-    for path in files:
-        consent.say(f"To be removed: the predictions {path.name}")
-    removed, also = 0, f" and {plural(len(files), 'file')} of predictions" if files else ""
-    if (decided.keys or files) and consent.given(f"Remove {_entries(len(decided.keys))}{also}?"):
+    if kept is not None:
+        consent.say(f"Kept predictions in {kept.folder}")
+        for line in kept.lines() if kept else ("nothing",):
+            consent.say(f"To be removed: {line}")
+    removed, also = 0, f" and {kept}" if kept else ""
+    if (decided.keys or kept) and consent.given(f"Remove {_entries(len(decided.keys))}{also}?"):
         with progress("Removing") as advance:
             removed = remove(advance=advance)
         consent.say(f"Removed {_entries(removed)}.")
-        if library is not None:
-            files = library.prune()
+        if kept is not None:
+            files = kept.remove()
             consent.say(f"Removed {plural(len(files), 'file')} of predictions.")
     if consent.as_json:
         facts = {"store": folder, "entries": len(decided.keys), **vars(decided), "removed": removed}

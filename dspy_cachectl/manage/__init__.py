@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # `as` says that a name is public
         listed_runs as listed_runs,
         removal as removal,
         repair as repair,
+        snapshot_removal as snapshot_removal,
         snapshots as snapshots,
         store_usage as store_usage,
         tables as tables,

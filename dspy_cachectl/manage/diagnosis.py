@@ -196,11 +196,10 @@ def check_store(around: Surroundings) -> Iterator[Finding]:
 
 def check_privacy(around: Surroundings) -> Iterator[Finding]:
     """Look at who else may read or change what is kept: answers are served to programs, and prompts are private."""
-    from dspy_cachectl.predictions.library import DEFAULT_ROOT
     from dspy_cachectl.tracking.outbox import state_dir
 
     store = around.folder()
-    others = [state_dir(), Path(DEFAULT_ROOT).absolute()]
+    others = [state_dir(), settings().predictions_folder]
     if store is not None:
         others.append(quarantine_of(store))
     folders = [*([] if store is None else [store]), *(folder for folder in others if folder.exists())]

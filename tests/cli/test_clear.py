@@ -14,14 +14,17 @@ from pathlib import Path
 
 import pytest
 
+from dspy_cachectl.fingerprints.data import questions_of
 from dspy_cachectl.manage import removal
 from dspy_cachectl.manage.selection import Selection
+from dspy_cachectl.predictions.library import Library
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
 from dspy_cachectl.stores.reader import FolderReader
 from tests.cli.commands import SCRIPT, command, data
 from tests.cli.stores import COMPILED, DRAWN, JUDGED, answer, at_terminal, crowded, describe_run, filled, keys_in
 from tests.endpoint import Endpoint
+from tests.predictions.support import compute, evaluate, examples, key_of, kill
 from tests.processes import Finished
 
 VECTOR = Label("embedding", "openai/vectors", "compile")
@@ -99,14 +102,45 @@ def test_only_a_typed_yes_is_a_yes(store: Path, typed: str, code: int, left: int
     assert ("Nothing was changed." in output) == (code == 1)
 
 
-def test_the_flags_that_people_try(store: Path) -> None:
-    """`--list-cache` lists, and `--clear-cache` asks as `clear --all` does."""
-    listed = command("--list-cache", store=store)
-    refused = command("--clear-cache", store=store)
-    assert (0, 2) == (listed.returncode, refused.returncode)
-    assert 12 == len(keys_in(store))
-    cleared = command("--clear-cache", "--yes", store=store)
-    assert (0, set()) == (cleared.returncode, keys_in(store))
+@pytest.mark.parametrize("set_to", ["on", "mine", "off"])
+def test_the_flags_that_people_try(store: Path, tmp_path: Path, set_to: str) -> None:
+    """`--list-cache` lists answers and kept predictions, `--clear-cache` removes both after a yes; each is named."""
+    kept = tmp_path / ("mine" if set_to == "mine" else "outputs/cache/predictions")
+    (tmp_path / "pyproject.toml").write_text(f'[tool.dspy_cachectl]\npredictions = "{set_to}"\n')
+    snapshot = evaluate(Library(kept), examples(2)).path
+    killed = Library(kept).open(key_of(examples(3)), questions_of(examples(3)))
+    compute(killed, at_most=1)
+    kill(killed)
+    listed, refused = (command(flag, store=store, cwd=tmp_path) for flag in ("--list-cache", "--clear-cache"))
+    assert (0, "", 2, 12, True) == (
+        listed.returncode,
+        listed.stderr,
+        refused.returncode,
+        len(keys_in(store)),
+        snapshot.exists(),
+    )
+    for part in (f"Answers in {store}", answer(9, VECTOR)[0][:12], f"Kept predictions in {kept}", snapshot.name):
+        assert part in listed.stdout
+    cleared = command("--clear-cache", "--yes", store=store, cwd=tmp_path)
+    assert (0, "", set(), False) == (cleared.returncode, cleared.stderr, keys_in(store), snapshot.exists())
+    for part in (str(store), "12 entries", str(kept), snapshot.name, "1 killed evaluation"):
+        assert part in cleared.stdout
+    assert "computed" == evaluate(Library(kept), examples(3)).status
+
+
+def test_the_flags_where_there_is_no_store_on_disk(tmp_path: Path) -> None:
+    """Predictions are listed and removed all the same, and it is said where the answers are."""
+    memory = {"DSPY_CACHECTL_STORE": "memory://"}
+    snapshot = evaluate(Library(tmp_path / "outputs/cache/predictions"), examples(2)).path
+    for flags, there in ((["--list-cache"], True), (["--clear-cache", "--yes"], False)):
+        done = command(*flags, cwd=tmp_path, **memory)
+        assert (0, "", there) == (done.returncode, done.stderr, snapshot.exists())
+        assert snapshot.name in done.stdout
+        assert "The store is in memory" in done.stdout
+    nothing = [command(*flags, cwd=tmp_path / "outputs") for flags in (["--list-cache"], ["--clear-cache", "--yes"])]
+    assert [0, 0] == [done.returncode for done in nothing]
+    assert all(str(tmp_path / "outputs/outputs/cache/predictions") in done.stdout for done in nothing)
+    assert not (tmp_path / "outputs/outputs").exists()
 
 
 def test_the_disk_is_given_back(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
 import os
 import re
+import sqlite3
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ from dspy_cachectl.predictions.library import Library
 from dspy_cachectl.predictions.rows import PredictionRow, Score
 from dspy_cachectl.reports.texts import size, when
 from tests.cli.commands import HARMLESS, NASTY, command
-from tests.predictions.support import compute, evaluate, examples, key_of, row
+from tests.predictions.support import compute, evaluate, examples, key_of, kill, row
 
 
 def predictions(*arguments: str | Path, library: Path, check: bool = True) -> Any:
@@ -30,18 +33,37 @@ def predictions(*arguments: str | Path, library: Path, check: bool = True) -> An
     return json.loads(done.stdout)
 
 
-def run(library: Path, answers: dict[int, str], *, name: str, **more: Any) -> Path:
+def run(library: Path, answers: dict[int, str], *, name: str, created: float = 0.0, **more: Any) -> Path:
     """Keep the answers of a program to three questions, and return the snapshot."""
     data = examples(3)
     key = more.pop("key", None) or key_of(data)
     with Library(library, **more).open(key, questions_of(data), run_id=name) as session:
         for at, question in enumerate(session.questions):
-            made: PredictionRow = row(question, answer=answers.get(at, "same"), inputs={"question": f"q{at}"})
+            inputs = {"question": f"q{at}"}
+            made: PredictionRow = row(question, answer=answers.get(at, "same"), inputs=inputs, created=created)
             judged = {"exact": Score(question.label_key, float(at in answers))}
             session.keep(replace(made, scores=judged))
         path = session.finish({"phase": "eval"}, {"exact": {"score": len(answers) / 3}})
     assert path is not None
     return path
+
+
+def killed(library: Path, *, began: float | None = None, **more: Any) -> Path:
+    """Leave what a killed evaluation leaves: two answers in the journal, and a session that is dead."""
+    data = examples(5)
+    session = Library(library).open(key_of(data), questions_of(data), run_id="killed")
+    for question in session.questions[:2]:
+        session.keep(row(question, **more))
+    kill(session)
+    with contextlib.closing(sqlite3.connect(session.journal.path)) as journal, journal:
+        journal.execute("UPDATE sessions SET started = coalesce(?, started)", (began,))
+    return session.journal.path
+
+
+def sessions(journal: Path) -> list[Any]:
+    """Return the sessions that are in a journal."""
+    with contextlib.closing(sqlite3.connect(journal)) as connection:
+        return connection.execute("SELECT * FROM sessions").fetchall()
 
 
 @pytest.fixture
@@ -144,6 +166,51 @@ def test_clear(library: Path) -> None:
     assert ([first.name], False, True) == (done["removed"], first.exists(), second.exists())
     predictions("clear", "--all", "--yes", library=library)
     assert not second.exists()
+
+
+def test_clear_what_is_old(library: Path) -> None:
+    """What has an answer of longer ago goes, and of a time that lies ahead: nobody knows how old that is."""
+    now = time.time()
+    ages = {"young": 60, "old": 3 * 86400, "ahead": -2 * 86400}
+    paths = {name: run(library, {}, name=name, created=now - age) for name, age in ages.items()}
+    unfinished = killed(library, created=now - 3 * 86400, began=now - 3 * 86400)
+    dry = predictions("clear", "--older-than", "1d", "--dry-run", library=library)
+    assert (sorted(paths[name].name for name in ("old", "ahead")), 1, []) == (
+        sorted(dry["snapshots"]),
+        dry["unfinished"],
+        dry["removed"],
+    )
+    done = predictions("clear", "--older-than", "1d", "--yes", library=library)
+    assert (sorted(dry["snapshots"]), [paths["young"]]) == (sorted(done["removed"]), list(library.glob("*.json")))
+    assert not sessions(unfinished)
+    for both in (["young"], ["--all"]):
+        refused = command("predictions", "clear", *both, "--older-than", "1d", "--yes", "--predictions", library)
+        assert (2, True) == (refused.returncode, paths["young"].exists())
+
+
+def test_clear_all_is_all(library: Path) -> None:
+    """Damaged files too, and what a killed evaluation had finished: nothing of it is served again."""
+    paths = [run(library, {}, name=name) for name in ("whole", "cut")]
+    paths[1].write_bytes(paths[1].read_bytes()[:-9])
+    other = library / "precious.json"
+    other.write_text("{}")
+    unfinished = killed(library)
+    people = command("predictions", "clear", "--all", "--dry-run", "--predictions", library)
+    assert all(
+        name in people.stdout for name in (*(path.name for path in paths), "what 1 killed evaluation had finished")
+    )
+    done = predictions("clear", "--all", "--yes", library=library)
+    assert sorted(path.name for path in paths) == sorted(done["removed"])
+    assert ([other], []) == ([path for path in library.iterdir() if path.is_file()], sessions(unfinished))
+
+
+def test_the_configured_folder_is_looked_at(library: Path, tmp_path: Path) -> None:
+    """Where no other is named; relative to the file that names it."""
+    path = run(library, {}, name="first")
+    (tmp_path / "pyproject.toml").write_text('[tool.dspy_cachectl]\npredictions = "library"\n')
+    (tmp_path / "below").mkdir()
+    done = command("predictions", "ls", "--json", cwd=tmp_path / "below")
+    assert ("", [str(path)]) == (done.stderr, [item["path"] for item in json.loads(done.stdout)])
 
 
 def test_what_a_living_evaluation_uses_stays(library: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import dspy
@@ -63,6 +65,13 @@ def evaluate(library: Library, data: Sequence[dspy.Example], *, key: SnapshotKey
         session.computed = compute(session)  # type: ignore[attr-defined]
         session.finish({"seconds": 1.0}, {"score": 1.0})
     return session
+
+
+def kill(session: Session) -> None:
+    """Leave what a killed process leaves of a session: what it kept is in the journal, and nobody lives who owns it."""
+    session.journal.close()
+    with closing(sqlite3.connect(session.journal.path)) as journal, journal:
+        journal.execute("UPDATE sessions SET owner = ?", ("0" * 32,))
 
 
 def fail(session: Session, error: BaseException, *, after: int) -> None:
