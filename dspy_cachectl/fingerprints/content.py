@@ -54,10 +54,12 @@ def checkpoint_of(lm: Any) -> str | None:
 def _path(name: str) -> Path | None:
     """Return the path that a name of a model is: where it is written as one, or its provider loads weights."""
     provider, _, rest = name.partition("/")
-    text = rest if provider in _LOADS_WEIGHTS or _IS_PATH.match(rest) else name
+    # An endpoint may be called `local`, and is not the working directory.
+    is_loaded = provider in _LOADS_WEIGHTS and bool(rest)
+    text = rest if is_loaded or _IS_PATH.match(rest) else name
     if name.startswith("file://"):
         text = unquote(urlsplit(name).path)
-    elif "://" in name or not (_IS_PATH.match(text) or provider in _LOADS_WEIGHTS):
+    elif "://" in name or not (_IS_PATH.match(text) or is_loaded):
         return None
     try:
         path = Path(text).expanduser()

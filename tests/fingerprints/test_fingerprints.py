@@ -13,6 +13,7 @@ import dspy
 import pydantic
 import pytest
 
+import dspy_cachectl as cachectl
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.fingerprints.canonical import UnstableError, digest
 from dspy_cachectl.fingerprints.code import code_fingerprint
@@ -286,6 +287,17 @@ def test_a_folder_of_a_models_name_is_no_model(
 
     assert is_path == (model_identity(dspy.LM(model)).checkpoint is not None)
     assert model_identity(dspy.LM("openai/./weights")).checkpoint
+
+
+@pytest.mark.parametrize("name", ["local", "vllm", "local/", "gpu-1"])
+def test_the_name_of_an_endpoint_is_not_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A server that its user calls as a provider of weights is called is no folder: no file beside it decides."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes").write_text("x")
+    assert model_identity(cachectl.LM("openai/m", endpoint=name)).checkpoint is None
+    assert model_identity(dspy.LM(name.strip("/"))).checkpoint is None
 
 
 def test_generation_config_is_clean() -> None:
