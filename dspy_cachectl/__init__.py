@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is compute
     from dspy_cachectl.context.phases import PhaseRun as PhaseRun
     from dspy_cachectl.context.process import stats as stats
     from dspy_cachectl.context.ruling import current_phase as current_phase, last_phase as last_phase
+    from dspy_cachectl.demo.local_model import local_model as local_model
     from dspy_cachectl.errors import (
         CachectlError as CachectlError,
         CacheMissError as CacheMissError,
@@ -86,6 +87,7 @@ _HOMES = {
     "install": "calls.installation",
     "last_phase": "context.ruling",
     "last_report": "evaluation.last",
+    "local_model": "demo.local_model",
     "log_to_mlflow": "tracking.log",
     "mlflow_callbacks": "tracking.callbacks",
     "phase": "phases.phase",

@@ -54,11 +54,15 @@ class Child:
         try:
             self.first = self.ask()
         except BaseException:
-            self.__exit__()
+            self.close()
             raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it, if it has not ended."""
         self.kill()
         self._process.join()
         self._pipe.close()

@@ -22,8 +22,8 @@ class CompletionAdapter(dspy.Adapter):  # type: ignore[misc]  # dspy ships no ty
     Sentiment:
     ```
 
-    The answer is what stands before the first line break, so give the LM `stop="\n"`. Signatures have one output, which
-    lists its values.
+    The answer is what stands before the first line break, so give the LM `stop="\n"`. Signatures have one output: a
+    text, or one of listed values.
     """
 
     def format(
@@ -41,19 +41,22 @@ class CompletionAdapter(dspy.Adapter):  # type: ignore[misc]  # dspy ships no ty
         """Return the first line as the output's value.
 
         Raises:
-            AdapterParseError: The line is none of its values.
+            AdapterParseError: The line is none of its values, or there is none.
         """
         ((output, field),) = signature.output_fields.items()
-        word = completion.strip().partition("\n")[0].strip(" .,!'\"").casefold()
+        line = completion.strip().partition("\n")[0].strip()
         choices = get_args(field.annotation)
+        if line and field.annotation is str:
+            return {output: line}
+        word = line.strip(" .,!'\"").casefold()
         for choice in choices:
-            if word == choice.casefold():
+            if word == str(choice).casefold():
                 return {output: choice}
         raise AdapterParseError(
             adapter_name=type(self).__name__,
             signature=signature,
             lm_response=completion,
-            message=f"expected one of {', '.join(map(repr, choices))}",
+            message=f"expected one of {', '.join(map(repr, choices))}" if choices else "expected a line of text",
         )
 
 

