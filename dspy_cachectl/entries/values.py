@@ -43,6 +43,12 @@ class UnstorableError(TypeError):
     """A value has no stored form. The caller counts it and does without the entry."""
 
 
+def loaded_classes(module: str, *names: str) -> tuple[Any, ...]:
+    """Return classes of a module: none that it lacks as yet, because another thread has only begun to import it."""
+    loaded = sys.modules.get(module)
+    return tuple(getattr(loaded, name) for name in names if hasattr(loaded, name))
+
+
 def dumps(value: Any) -> tuple[bytes, bool]:
     """Encode a value.
 
@@ -195,9 +201,8 @@ class Encoder:
             return self.tag(type(value).__name__, _base64(value))
         if isinstance(value, pydantic.BaseModel):
             return self._response(value)
-        numpy = sys.modules.get("numpy")
         # Subclasses of arrays carry more than their numbers: a mask, names of fields.
-        if numpy is not None and (type(value) is numpy.ndarray or isinstance(value, numpy.generic)):
+        if type(value) in loaded_classes("numpy", "ndarray") or isinstance(value, loaded_classes("numpy", "generic")):
             return self._array(value)
         raise UnstorableError(f"{type(value).__module__}.{type(value).__qualname__} has no stored form")
 

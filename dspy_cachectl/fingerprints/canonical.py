@@ -24,6 +24,7 @@ from typing import Any
 
 import pydantic
 
+from dspy_cachectl.entries.values import loaded_classes
 from dspy_cachectl.errors import CachectlError
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
@@ -140,16 +141,13 @@ class _Walk:
             names = kind.model_fields if is_model else [field.name for field in dataclasses.fields(kind)]
             fields = {name: getattr(value, name) for name in names} | (getattr(value, "model_extra", None) or {})
             return {"$object": type_name(kind), "v": self.walk(fields, path, depth + 1)}
-        dspy = sys.modules.get("dspy")
-        if dspy is not None and isinstance(value, dspy.Example):
+        if isinstance(value, loaded_classes("dspy", "Example")):
             return {"$example": self.walk(dict(value.items()), path, depth + 1)}
-        numpy = sys.modules.get("numpy")
-        if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)) and not value.dtype.hasobject:
-            data = hashlib.sha256(numpy.ascontiguousarray(value).tobytes()).hexdigest()
+        if isinstance(value, loaded_classes("numpy", "ndarray", "generic")) and not value.dtype.hasobject:
+            data = hashlib.sha256(sys.modules["numpy"].ascontiguousarray(value).tobytes()).hexdigest()
             return {"$array": data, "dtype": value.dtype.str, "shape": list(value.shape)}
-        pandas = sys.modules.get("pandas")
-        if pandas is not None and isinstance(value, (pandas.DataFrame, pandas.Series, pandas.Index)):
-            return _table(value, pandas)
+        if isinstance(value, loaded_classes("pandas", "DataFrame", "Series", "Index")):
+            return _table(value, sys.modules["pandas"])
         if self._fallback is not None:
             return self._fallback(value, path)
         raise UnstableError(path, type_name(kind))

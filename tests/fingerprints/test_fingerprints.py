@@ -6,6 +6,8 @@ import dataclasses
 import datetime as dt
 import functools
 import re
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pydantic
 import pytest
 
 import dspy_cachectl as cachectl
+from dspy_cachectl.entries import values
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.fingerprints.canonical import UnstableError, digest
 from dspy_cachectl.fingerprints.code import code_fingerprint
@@ -30,6 +33,17 @@ class Point(pydantic.BaseModel):
 
 def question(**fields: Any) -> dspy.Example:
     return dspy.Example(**fields).with_inputs("q")
+
+
+@pytest.mark.parametrize("module", ["numpy", "pandas"])
+def test_what_another_thread_is_importing_is_not_asked(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As MLflow's import in the background does: nothing that there is can be of a class that is not there yet."""
+    before = digest({"point": Point(x=1.0)})
+    monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
+    assert before == digest({"point": Point(x=1.0)})
+    assert values.dumps({"point": (1.0,)})[1]
+    with pytest.raises(UnstableError):
+        digest(object())
 
 
 def test_inputs_and_labels_are_hashed_apart() -> None:
