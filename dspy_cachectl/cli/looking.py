@@ -167,6 +167,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _facts(shown: manage.entries.ShownEntry) -> dict[str, str | None]:
+    from dspy_cachectl.reports import entry_text
+
     origin, now = shown.origin, time.time()
     last = "" if shown.served_at is None else f", last {_ago(shown.served_at, now)}"
     lent = " (lent by the phase)" if origin.lent else ""
@@ -175,7 +177,7 @@ def _facts(shown: manage.entries.ShownEntry) -> dict[str, str | None]:
     read_text = f"{read or 0:,} read{f' ({of_read})' if of_read else ''}"
     written_text = f"{written or 0:,} written{f' ({of_written:,} reasoning)' if of_written else ''}"
     tokens = None if read is None and written is None else f"{read_text}, {written_text}"
-    options = manage.entry_text.options(shown.request).items()
+    options = entry_text.options(shown.request).items()
     return {
         "key": shown.key,
         "kind": origin.kind,

@@ -39,6 +39,21 @@ def token_of(response_ids: Sequence[str], content: str, key: str, known: bool | 
     return f"{_name(response_ids)}.{content}.{_hash(key)}{ending}"
 
 
+def key_in(token: str) -> str:
+    """Return the short hash of the key that a token has (see `hash_of_key`)."""
+    return _Parts.of(token).key
+
+
+def content_in(token: str) -> str:
+    """Return the hash of what was answered that a token has; "" where nothing is known of it."""
+    return _Parts.of(token).content
+
+
+def hash_of_key(key: str) -> str:
+    """Return the short hash of an entry's key, as it stands in the tokens of its answer."""
+    return _hash(key)
+
+
 def mark_of(response_ids: Sequence[str], content: str) -> str:
     """Return by what a store knows an answer again: its ids and its content; "" where neither tells it."""
     if response_ids:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:  # `as` says that a name is public
         diagnosis as diagnosis,
         dspy_cache as dspy_cache,
         entries as entries,
-        entry_text as entry_text,
         exchange as exchange,
         explanation as explanation,
         listed_runs as listed_runs,

@@ -11,9 +11,9 @@ from dspy_cachectl.boundary.ages import ASTRAY
 from dspy_cachectl.entries import differences, records
 from dspy_cachectl.entries.values import readable
 from dspy_cachectl.errors import ConfigurationError, FormatVersionError, StoreError
-from dspy_cachectl.manage import entry_text
-from dspy_cachectl.manage.entry_text import Part
 from dspy_cachectl.manage.selection import Selection
+from dspy_cachectl.reports import entry_text
+from dspy_cachectl.reports.entry_text import Part
 from dspy_cachectl.reports.progress_bar import Advance, watched
 from dspy_cachectl.stores.listing import (
     Order,

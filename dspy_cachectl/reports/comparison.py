@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
@@ -11,9 +11,13 @@ from typing import Any
 
 from dspy_cachectl.entries.draw_tokens import Draws
 from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.page.content import Page
+from dspy_cachectl.reports.changes import ChangedQuestion, changed_between
 from dspy_cachectl.reports.circumstances import warnings_of
-from dspy_cachectl.reports.describe import model_text, scores_picture, temperature_text
+from dspy_cachectl.reports.describe import circumstance_text, scores_picture, unpaired_rows
+from dspy_cachectl.reports.kept_texts import Readable
 from dspy_cachectl.reports.measurement import Measurement
+from dspy_cachectl.reports.paged import Paged, page_of, score_row
 from dspy_cachectl.reports.plots import plot_scores
 from dspy_cachectl.reports.texts import (
     MISSING,
@@ -25,8 +29,6 @@ from dspy_cachectl.reports.texts import (
     places,
     plural,
     score_text,
-    short,
-    when,
 )
 from dspy_cachectl.showing.render import Shown
 from dspy_cachectl.showing.sheets import Cell, Intervals, Part, Sheet, Span, Tone, facts, notes, sheet
@@ -35,7 +37,6 @@ from dspy_cachectl.statistics.paired import compare_paired
 from dspy_cachectl.statistics.power import POWER, holm, selection_bias
 from dspy_cachectl.statistics.verdicts import PairedComparison, Verdict
 
-_UNPAIRED_SHOWN = 20
 _TONES = {
     Verdict.BETTER: Tone.GOOD,
     Verdict.WORSE: Tone.BAD,
@@ -47,7 +48,7 @@ _PAIR_COLUMNS = ("candidate against baseline", "difference", "interval", "p", "p
 
 
 @dataclass(frozen=True)
-class Comparison(Shown):
+class Comparison(Shown, Paged):
     """A candidate against its baseline.
 
     Attributes:
@@ -121,6 +122,19 @@ class Comparison(Shown):
                 f"{alpha:.3g} is the limit. Compare fewer reports, or evaluate these two afresh on more questions."
             )
 
+    def changed(self) -> tuple[ChangedQuestion, ...]:
+        """Return the questions that were won or lost, the biggest loss first; as many as `result.wins` and `losses`."""
+        baseline, candidate = self.reports
+        previews = {question.question: question.preview for report in self.reports for question in report.questions}
+        return changed_between(baseline.table, candidate.table, previews)
+
+    def page(self, stores: Sequence[Readable] | None = None) -> Page:
+        """Return what is on its page (see `to_html`)."""
+        result, error = self.result, self.result.error.value
+        row = score_row("difference", result.n, result.difference, self.interval, error, sign=True)
+        changes = {one.question: one.difference for one in self.changed()}
+        return page_of(self._sheet(), self.reports, stores, difference=row, changes=changes)
+
     def verdict_cell(self) -> Cell:
         """Return the verdict, and how it is meant."""
         return Cell(self.verdict_text, _TONES[self.verdict])
@@ -150,7 +164,14 @@ class Comparison(Shown):
             facts("Difference", _rows(self)),
             notes("Warnings", self.warnings),
             notes("Caveats", self.interval.caveats),
-            Part("Questions that do not pair", _unpaired(self), header=("only in", "question", "begins with")),
+            Part(
+                "Questions that do not pair",
+                unpaired_rows(
+                    self.unpaired,
+                    [(self.baseline, self.result.only_baseline), (self.candidate, self.result.only_candidate)],
+                ),
+                header=("only in", "question", "begins with"),
+            ),
             picture=_picture(self),
         )
 
@@ -220,27 +241,12 @@ def _rows(comparison: Comparison) -> tuple[tuple[str, str], ...]:
             "questions",
             f"{plural(result.n, 'pair')}: {result.wins:,} won, {result.ties:,} tied, {result.losses:,} lost",
         ),
-        *((report.name, _circumstance(report)) for report in reports),
+        *((report.name, circumstance_text(report)) for report in reports),
         ("correlation", number(result.correlation, 2)),
         ("standard error", f"{number(error.value, decimals)} paired, {unpaired}"),
         ("clusters", "" if error.clusters is None else f"{error.clusters:,}; {design_effect}"),
         ("smallest detectable difference", f"{effect} (the smallest that matters: {result.smallest_difference:g})"),
     )
-
-
-def _circumstance(report: Measurement) -> str:
-    made = report.provenance
-    return f"{model_text(made)}; temperature {temperature_text(made)}; newest draw {when(report.newest)}"
-
-
-def _unpaired(comparison: Comparison) -> tuple[tuple[Cell, ...], ...]:
-    result, previews = comparison.result, comparison.unpaired
-    questions = [(comparison.baseline, one) for one in result.only_baseline]
-    questions += [(comparison.candidate, one) for one in result.only_candidate]
-    rows = [(name, short(one), previews.get(one, MISSING)) for name, one in questions[:_UNPAIRED_SHOWN]]
-    if left := len(questions) - len(rows):
-        rows.append(("", "", f"and {left:,} more: as_dict()['only_baseline'] and ['only_candidate'] list them all"))
-    return tuple(tuple(map(Cell, row)) for row in rows)
 
 
 @dataclass(frozen=True)

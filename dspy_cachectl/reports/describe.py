@@ -30,10 +30,11 @@ from dspy_cachectl.reports.texts import (
     short_name,
     when,
 )
-from dspy_cachectl.reports.troubles import trouble_rows
+from dspy_cachectl.reports.troubles import TITLE as TROUBLE, trouble_rows
 from dspy_cachectl.showing.sheets import Cell, Intervals, Sheet, Span, facts, notes, sheet
 
 _FAILURES_SHOWN = 3
+_UNPAIRED_SHOWN = 20
 _CHARACTERS_SHOWN = 80
 _IN_ROWS_OF_THEIR_OWN = {"temperatures_lent", "unpriced"}
 
@@ -52,7 +53,7 @@ def report_sheet(report: Measurement, *against: tuple[str, str]) -> Sheet:
         Cell(f"score {score}, {level_text(interval)} interval {ends} ({interval.method})"),
         notes("Caveats", _caveats(report)),
         facts("Score", (*_score_rows(report), *against)),
-        facts("Trouble, by predictor", trouble_rows(report.troubles)),
+        facts(TROUBLE, trouble_rows(report.troubles)),
         facts("Provenance", _provenance_rows(report), is_aside=True),
         picture=scores_picture([report]),
     )
@@ -236,6 +237,28 @@ def _named(one: AskedModel) -> str:
     by = "" if f"/{one.model}".endswith(f"/{said}") else f", answered by {said}"
     by += f", in place of {one.instead_of}" if one.instead_of else ""
     return f"{one.model} @ {one.endpoint or 'the provider'}{version}{by}"
+
+
+def circumstance_text(report: Measurement) -> str:
+    """Write in which circumstances the answers of a report were made."""
+    made = report.provenance
+    return f"{model_text(made)}; temperature {temperature_text(made)}; newest draw {when(report.newest)}"
+
+
+def unpaired_rows(
+    previews: Mapping[str, str], only: Iterable[tuple[str, Sequence[str]]]
+) -> tuple[tuple[Cell, ...], ...]:
+    """Return rows of the questions that only one of two reports has.
+
+    Args:
+        previews: The beginning of each, by what identifies it.
+        only: The name of each report, and what identifies those.
+    """
+    questions = [(name, one) for name, some in only for one in some]
+    rows = [(name, short(one), previews.get(one, MISSING)) for name, one in questions[:_UNPAIRED_SHOWN]]
+    if left := len(questions) - len(rows):
+        rows.append(("", "", f"and {left:,} more: as_dict()['only_baseline'] and ['only_candidate'] list them all"))
+    return tuple(tuple(map(Cell, row)) for row in rows)
 
 
 def model_text(made: Provenance, *, counted: bool = True) -> str:

@@ -110,12 +110,14 @@ class Measurement:
         questions: The results, question by question, in the order of the data set.
         provenance: What the score is made of.
         level: The nominal coverage of its interval.
+        path: Where the predictions are kept, to read them row by row; None where they are not.
     """
 
     name: str
     questions: tuple[QuestionResult, ...]
     provenance: Provenance
     level: float = 0.95
+    path: str | None = field(default=None, compare=False)
 
     @cached_property
     def clusters_are_questions(self) -> bool:

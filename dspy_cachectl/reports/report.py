@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +15,14 @@ from dspy_cachectl.accounting.troubles import Trouble
 from dspy_cachectl.boundary.reading import read_json
 from dspy_cachectl.boundary.writing import write_output
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, FormatVersionError, MissingExtraError
+from dspy_cachectl.page.content import Page
 from dspy_cachectl.predictions.rows import PredictionRow, decode
 from dspy_cachectl.predictions.snapshot import open_snapshot
 from dspy_cachectl.reports.comparison import Comparison, compare_two
 from dspy_cachectl.reports.describe import report_sheet
+from dspy_cachectl.reports.kept_texts import Readable
 from dspy_cachectl.reports.measurement import Measurement, Provenance
+from dspy_cachectl.reports.paged import Paged, page_of
 from dspy_cachectl.reports.plots import plot_report
 from dspy_cachectl.reports.results import DrawResult, QuestionResult
 from dspy_cachectl.reports.texts import ends_text, level_text, number, places
@@ -30,7 +33,7 @@ REPORT_VERSION = 4
 
 
 @dataclass(frozen=True)
-class EvalReport(Measurement, Shown):
+class EvalReport(Measurement, Shown, Paged):
     """A score with its error bar, and what it was made of. Scores are in the metric's own units.
 
     Attributes:
@@ -42,7 +45,6 @@ class EvalReport(Measurement, Shown):
         baseline: The report to compare with, or None.
     """
 
-    path: str | None = field(default=None, compare=False)
     baseline: EvalReport | None = field(default=None, compare=False)
 
     @cached_property
@@ -176,6 +178,11 @@ class EvalReport(Measurement, Shown):
 
     def _sheet(self) -> Sheet:
         return report_sheet(self, *self._against_baseline())
+
+    def page(self, stores: Sequence[Readable] | None = None) -> Page:
+        """Return what is on its page (see `to_html`)."""
+        beside = () if self.baseline is None else (self.baseline,)
+        return page_of(self._sheet(), [self], stores, scores=(*beside, self))
 
     def _against_baseline(self) -> Iterator[tuple[str, str]]:
         if self.baseline is None:

@@ -146,10 +146,10 @@ def short_name(name: str) -> str:
     return name if len(name) <= _NAME_SHOWN else f"{name[:_HASH_SHOWN]}…"
 
 
-def score_text(score: float, error: float) -> str:
-    """Write a score and its standard error with the digits that the error allows."""
+def score_text(score: float, error: float, *, sign: bool = False) -> str:
+    """Write a score and its standard error with the digits that the error allows; with its sign if asked for."""
     decimals = places(error)
-    return f"{number(score, decimals)} ± {number(error, decimals)}"
+    return f"{number(score, decimals, sign=sign)} ± {number(error, decimals)}"
 
 
 def level_text(interval: Interval) -> str:

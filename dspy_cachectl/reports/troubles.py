@@ -11,6 +11,9 @@ from dspy_cachectl.accounting.troubles import Mishap, Trouble
 from dspy_cachectl.reports.texts import cut, plural
 from dspy_cachectl.stores.base import OTHERS
 
+TITLE = "Trouble, by predictor"
+"""What the part of a report that tells of them is called."""
+
 _MOST_QUESTIONS = 20
 _MOST_PREDICTORS = 50
 _QUESTIONS_SHOWN, _PREDICTORS_SHOWN = 2, 10
@@ -117,8 +120,23 @@ def trouble_rows(troubles: Sequence[PredictorTrouble]) -> Iterator[tuple[str, st
         yield "and more", f"{plural(len(names) - _PREDICTORS_SHOWN, 'more predictor')}; see report.troubles"
 
 
+def counts_of(trouble: Trouble) -> Iterator[tuple[str, int]]:
+    """Yield what went wrong, and how often."""
+    yield from ((kind.value, count) for kind in Mishap if (count := getattr(trouble, kind.value)))
+
+
+def said_of(kind: str, count: int) -> str:
+    """Write how often something went wrong.
+
+    Args:
+        kind: What: a field of `Trouble`.
+        count: How often.
+    """
+    return plural(count, *_WORDS[Mishap(kind)])
+
+
 def _in_words(trouble: PredictorTrouble) -> str:
     shown = [cut(one.preview, _PREVIEW) for one in trouble.where[:_QUESTIONS_SHOWN]]
     more = trouble.questions - len(shown)
     where = " · ".join(f"“{preview}”" for preview in shown) + (f" and {more:,} more" if more else "")
-    return f"{plural(trouble.count, *_WORDS[Mishap(trouble.kind)])} ({where})"
+    return f"{said_of(trouble.kind, trouble.count)} ({where})"

@@ -74,11 +74,11 @@ def compare_paired(
     # Of all scores at once: a table of zeros alone would be on the scale of 0 to 1, whatever the other is on.
     ends = range_of(score for table in (a, b) for row in table.questions for score in row.scores)
     reach = ends[1] - ends[0]
-    differences = [_minus(after, before) for before, after in zip(a.means, b.means, strict=True)]
+    differences = [minus(after, before) for before, after in zip(a.means, b.means, strict=True)]
     wins = sum(difference > 0.0 for difference in differences)
     losses = sum(difference < 0.0 for difference in differences)
     error = standard_error_of(differences, a.clusters)
-    difference = _minus(b.mean, a.mean)
+    difference = minus(b.mean, a.mean)
     if error.clusters is None and are_ends(ends, (*a.means, *b.means)):
         test, p_value = "mid-p McNemar", mid_p_mcnemar(wins, losses)
         interval = tango_interval(wins, losses, a.n, level=level, size=reach)
@@ -187,7 +187,8 @@ def _test(
     return name, p_value, t_interval(difference, error, level=level, found=found)
 
 
-def _minus(after: float, before: float) -> float:
+def minus(after: float, before: float) -> float:
+    """Return how much a mean is above another, or 0 where they are equal but for rounding."""
     # Equal means of unequal draws differ in the last bit, and a win by that much is no win.
     return 0.0 if math.isclose(after, before, rel_tol=_ROUNDING) else after - before
 
