@@ -84,7 +84,9 @@ def show_snapshot(
         return
     for name, value in _facts(info).items():
         print_line(f"{name:<13} {value}")
-    print_table(("question", "repeat", "prediction", "score"), map(_row_cells, rows[:limit]))
+    shown, said = rows[:limit], [_feedback(row) for row in rows[:limit]]
+    columns = ("question", "repeat", "prediction", "score", *(["feedback"] if any(said) else []))
+    print_table(columns, ((*_row_cells(row), text)[: len(columns)] for row, text in zip(shown, said, strict=True)))
     if len(rows) > limit:
         print(f"... and {len(rows) - limit:,} more")
 
@@ -218,6 +220,10 @@ def _row_cells(row: PredictionRow) -> tuple[str, ...]:
         _short(dict(row.output.fields)) if row.output is not None else said,
         ", ".join(_number(score.score) for score in row.scores.values()),
     )
+
+
+def _feedback(row: PredictionRow) -> str:
+    return cut(" · ".join(score.feedback for score in row.scores.values() if score.feedback), _LONGEST)
 
 
 def _changed_cells(item: manage.snapshots.Changed) -> tuple[str, ...]:

@@ -216,7 +216,7 @@ class KeptPredictions:
     def score(self, question: Question, repeat: int, metric: str) -> Scored | None:
         """Return a kept score, or None where the metric has not judged this answer against this label."""
         found = None if self._session is None else self._session.score(question, repeat, metric)
-        return None if found is None else Scored(found.score)
+        return None if found is None else Scored(found.score, feedback=found.feedback)
 
     def rescored(self) -> None:
         """Note that a kept answer was judged anew."""
@@ -230,7 +230,7 @@ class KeptPredictions:
                 question,
                 repeat,
                 metric,
-                Score(label_key=question.label_key, score=scored.score),
+                Score(label_key=question.label_key, score=scored.score, feedback=scored.feedback),
                 reference=readable(dict(example.labels().items())),
             )
 

@@ -7,13 +7,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
 import dspy
 
-from dspy_cachectl._version import __version__
 from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.calls.spans import forget_last_trace
@@ -37,14 +35,14 @@ from dspy_cachectl.evaluation.kept_predictions import (
 )
 from dspy_cachectl.evaluation.last import ReportOf, cut_short, log_finished
 from dspy_cachectl.evaluation.made_calls import MadeCalls
-from dspy_cachectl.evaluation.observed_program import NumberedExample, governed, observed, preview_of
+from dspy_cachectl.evaluation.observed_program import NumberedExample, governed, observed
 from dspy_cachectl.evaluation.patience import within
-from dspy_cachectl.evaluation.scoring import Scored, check_metric, score_with
+from dspy_cachectl.evaluation.reporting import provenance, question_results
+from dspy_cachectl.evaluation.scoring import FirstReturns, Scored, UnusableMetricError, check_metric, score_with
 from dspy_cachectl.evaluation.which_run import phase_to_evaluate_in
 from dspy_cachectl.fingerprints.data import Question, questions_of
 from dspy_cachectl.fingerprints.provenance import provenance_of
 from dspy_cachectl.phases.phase import phase
-from dspy_cachectl.reports.measurement import Provenance
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.results import DrawResult, QuestionResult
@@ -86,8 +84,9 @@ def evaluate(
         program: A `dspy.Module`, or anything callable with an example's inputs. One that has only `aforward`, or
             returns a coroutine, is awaited, in an event loop of the thread that asks.
         devset: The questions: examples with inputs, in a list or in anything that can be read through once.
-        metric: Called with (example, prediction); returns a number, a bool, or something with a `score`, or a coroutine
-            of one. Where it raises, the answer counts as failed.
+        metric: Called with (example, prediction), or as GEPA's with three times None beside them; returns a number, a
+            bool, `{"score": ..., "feedback": ...}` or something with a `score`, or a coroutine of one. Where it raises,
+            the answer counts as failed; where it gives no score for any of the first answers, the evaluation ends.
         repeats: How many answers to draw for each question.
         run_id: The run to draw under, or to resume. None: the run of the kept predictions, or a new one.
         num_threads: As for `dspy.Evaluate`.
@@ -126,7 +125,7 @@ def evaluate(
     if find_spec("scipy") is None:
         raise MissingExtraError("evaluate()", extra="stats")  # before anything is paid for
     check_arguments(repeats=repeats, mlflow=mlflow, level=level, timeout=timeout, max_age=max_age)
-    check_metric(metric)
+    judge = check_metric(metric)
     library = library_of(predictions)
     devset = listed(devset)
     questions = questions_of(devset)
@@ -162,6 +161,7 @@ def evaluate(
                 program=program,
                 devset=devset,
                 metric=metric,
+                judge=judge,
                 metric_hash=made_of["metric_hash"],
                 questions=questions,
                 failure_score=failure_score,
@@ -171,6 +171,7 @@ def evaluate(
                 timeout=timeout,
                 calls=MadeCalls(program, metric),
                 results=[[None] * repeats for _ in devset],
+                returns=FirstReturns(metric),
             )
             run.on_call, run.on_mishap = evaluation.calls.add, evaluation.calls.note
             # What is logged as a part of a report is not logged by itself as well.
@@ -180,7 +181,9 @@ def evaluate(
                 return EvalReport(
                     name=name,
                     questions=questions,
-                    provenance=_provenance(made_of, run, evaluation, time.monotonic() - began, missing),
+                    provenance=provenance(
+                        made_of | evaluation.facts(), run, seconds=time.monotonic() - began, missing=missing
+                    ),
                     level=level,
                     baseline=baseline,
                     path=kept.path if missing else None,
@@ -201,6 +204,7 @@ class _Evaluation:
     program: Any
     devset: Sequence[dspy.Example]
     metric: Callable[..., Any]
+    judge: Callable[..., Any]
     metric_hash: str
     questions: Sequence[Question]
     failure_score: float
@@ -210,6 +214,7 @@ class _Evaluation:
     timeout: float | None
     calls: MadeCalls
     results: list[list[DrawResult | None]]
+    returns: FirstReturns
     count: int = 0
     failed: int = 0
     total: float = 0.0
@@ -221,6 +226,9 @@ class _Evaluation:
         try:
             for repeat in range(len(self.results[0])):
                 self.run_repeat(repeat, metadata, **options)
+        except UnusableMetricError as end:
+            cut_short(end.error, report_of, *self._cut(groups))
+            raise end.error from None
         except BaseException as error:
             cut_short(error, report_of, *self._cut(groups))
             raise
@@ -242,7 +250,7 @@ class _Evaluation:
                 unscored[number] = result
             return prediction
 
-        def scorer(example: NumberedExample, prediction: Any, trace: Any = None) -> float:  # noqa: ARG001 - DSPy's
+        def scorer(example: NumberedExample, prediction: Any, trace: Any = None) -> Any:  # noqa: ARG001 - DSPy's
             if self.is_over.is_set():
                 return self.failure_score
             scored = self._score(example.number, repeat, prediction)
@@ -251,7 +259,9 @@ class _Evaluation:
                 if result.loaded and not scored.kept:
                     self.kept.rescored()
             self._note(example.number, repeat, result, scored)
-            return scored.score
+            with self.lock:
+                self.returns.check(scored)
+            return scored.for_dspy()
 
         scorer.__name__ = metric_name(self.metric)
         dspy.Evaluate(
@@ -311,7 +321,7 @@ class _Evaluation:
         unit = f"{question.unit(repeat)}/metric"
         with draw_unit(unit, judging=True):
             scored = score_with(
-                lambda *given: self.loops.result(self.metric(*given)),
+                lambda *given: self.loops.result(self.judge(*given)),
                 example,
                 prediction,
                 failure_score=self.failure_score,
@@ -321,12 +331,24 @@ class _Evaluation:
             self.kept.keep_score(question, repeat, self.metric_hash, scored, example)
         return scored
 
+    def facts(self) -> dict[str, Any]:
+        """Return what is known of its answers, as fields of a report's provenance."""
+        return {
+            **self.calls.models(self.kept.asked),  # what answered, and not what is set
+            **self.kept.provenance(),
+            "metric": metric_name(self.metric),
+            "unfinished": self.calls.unfinished,
+            "failure_score": self.failure_score,
+        }
+
     def _note(self, number: int, repeat: int, result: DrawResult, scored: Scored) -> None:
         with self.lock:
             if self.is_over.is_set():
                 return
             is_first = self.results[number][repeat] is None
-            self.results[number][repeat] = replace(result, score=scored.score, failed=scored.failed)
+            self.results[number][repeat] = replace(
+                result, score=scored.score, failed=scored.failed, feedback=scored.feedback
+            )
             if is_first:  # a straggler may be asked twice
                 self.count += 1
                 self.failed += scored.failed is not None
@@ -347,19 +369,7 @@ class _Evaluation:
 
     def question_results(self, groups: Sequence[Any] | None) -> tuple[QuestionResult, ...]:
         """Return the results in the order of the data set."""
-        missing = DrawResult(score=self.failure_score, failed="dspy.Evaluate returned no answer")
-        return tuple(
-            QuestionResult(
-                question=question.example_key[:16] + (f"#{question.occurrence}" if question.occurrence else ""),
-                preview=preview_of(example),
-                draws=tuple(draw or missing for draw in draws),
-                cluster=None if groups is None else str(groups[number]),
-                labels=question.label_key[:16],
-            )
-            for number, (question, example, draws) in enumerate(
-                zip(self.questions, self.devset, self.results, strict=True)
-            )
-        )
+        return question_results(self.questions, self.devset, groups, self.results, failure_score=self.failure_score)
 
     def _cut(self, groups: Sequence[Any] | None) -> tuple[tuple[QuestionResult, ...], int]:
         """Take no more answers. Return the results of those that there are, and how many there are not."""
@@ -369,23 +379,3 @@ class _Evaluation:
         found = zip(self.question_results(groups), there, strict=True)
         missing = sum(map(len, self.results)) - sum(map(len, there))
         return tuple(replace(question, draws=tuple(draws)) for question, draws in found if draws), missing
-
-
-def _provenance(
-    made_of: dict[str, Any], run: PhaseRun, evaluation: _Evaluation, seconds: float, missing: int
-) -> Provenance:
-    return Provenance(
-        **{**made_of, **evaluation.calls.models(evaluation.kept.asked)},  # what answered, and not what is set
-        **evaluation.kept.provenance(),
-        run_id=run.run_id,
-        phase=run.name,
-        policy=run.policy.name,
-        metric=metric_name(evaluation.metric),
-        counters=run.stats.as_dict(),
-        seconds=seconds,
-        created=time.time(),
-        missing=missing,
-        unfinished=evaluation.calls.unfinished,
-        failure_score=evaluation.failure_score,
-        versions={"dspy-cachectl": __version__, "dspy": version("dspy"), "litellm": version("litellm")},
-    )

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import dspy
+
+from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.context.evaluations import metric_name
 from dspy_cachectl.errors import CachectlError, ConfigurationError
+
+_RETURNS = (
+    "a metric returns a number, a bool, {'score': ..., 'feedback': ...}, or something with a `score`, such as "
+    "dspy.Prediction(score=..., feedback=...)"
+)
+_TRIED = 5
+"""So many returns in which there is no score are no accident, where none was before them in which there is one."""
+_MOST_ARGUMENTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,55 +31,142 @@ class Scored:
         score: The score; the failure score where there is none.
         failed: Why there is none, or None.
         kept: Whether it was said of this answer in an earlier evaluation.
+        feedback: What the metric said beside the score, without secrets, or None.
+        is_no_score: Whether what it returned is no score of any kind.
     """
 
     score: float
     failed: str | None = None
     kept: bool = False
+    feedback: str | None = None
+    is_no_score: bool = False
+
+    def for_dspy(self) -> Any:
+        """Return what `dspy.Evaluate` is given: a number, or beside feedback what GEPA's metrics return.
+
+        MLflow's autolog logs the feedback of that.
+        """
+        return self.score if self.feedback is None else dspy.Prediction(score=self.score, feedback=self.feedback)
 
 
-def check_metric(metric: Any) -> None:
-    """Refuse a metric that cannot be called with an example and a prediction.
+class UnusableMetricError(BaseException):
+    """Ends an evaluation whose metric gives no scores. No `Exception`: `dspy.Evaluate` would count it and go on.
+
+    Args:
+        error: What whoever evaluates is told.
+    """
+
+    def __init__(self, error: ConfigurationError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class FirstReturns:
+    """Looks whether a metric gives scores at all, before much is paid for. Calls are made one at a time.
+
+    Args:
+        metric: The metric.
+    """
+
+    def __init__(self, metric: Any) -> None:
+        self._metric = metric
+        self._left: int = _TRIED
+
+    def check(self, scored: Scored) -> None:
+        """Look at what was said of the next answer.
+
+        Raises:
+            UnusableMetricError: Of none of the first answers a score was returned.
+        """
+        if self._left <= 0:
+            return
+        self._left = self._left - 1 if scored.is_no_score else 0
+        if scored.is_no_score and not self._left:
+            raise UnusableMetricError(
+                ConfigurationError(
+                    f"the metric {metric_name(self._metric)!r} gave no score for any of the first {_TRIED} answers, so "
+                    f"the evaluation ends here: {scored.failed}; {_RETURNS}"
+                )
+            )
+
+
+def check_metric(metric: Any) -> Callable[[Any, Any], Any]:
+    """Return a metric as it is called: with an example and a prediction. Refuse one that cannot be.
+
+    One that is made for GEPA and wants (gold, pred, trace, pred_name, pred_trace) is given None for the last three, as
+    GEPA does where it scores a whole program; so is one that wants a trace.
 
     Raises:
-        ConfigurationError: If it is not callable, or does not take two arguments.
+        ConfigurationError: If it is not callable, or takes other arguments.
     """
     if not callable(metric):
         raise ConfigurationError(f"the metric is called with (example, prediction); {metric!r} is not callable")
+    asked: Callable[[Any, Any], Any] = metric
     try:
         signature = inspect.signature(metric)
     except (TypeError, ValueError):
-        return  # some callables of C do not tell; the first call will
+        return asked  # some callables of C do not tell; the first call will
     try:
         signature.bind(None, None)
     except TypeError as error:
-        raise ConfigurationError(
-            f"the metric {metric_name(metric)!r} is called with (example, prediction), and takes {signature}: {error}"
-        ) from error
+        more = _more_arguments(signature)
+        if not more:
+            raise ConfigurationError(
+                f"the metric {metric_name(metric)!r} is called with (example, prediction), or as GEPA's with (gold, "
+                f"pred, trace, pred_name, pred_trace), and takes {signature}: {error}"
+            ) from error
+        return lambda example, prediction: metric(example, prediction, *([None] * more))
+    return asked
 
 
-def score_with(metric: Callable[..., Any], example: Any, prediction: Any, *, failure_score: float) -> Scored:
+def _more_arguments(signature: inspect.Signature) -> int:
+    """Return how many arguments a metric wants beside two that are known to be None here; 0 where it is another's."""
+    kinds = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    wanted = [one for one in signature.parameters.values() if one.default is one.empty]
+    more = [one.name.lower() for one in wanted if one.kind in kinds][2:]
+    are_known = len(more) == _MOST_ARGUMENTS - 2 or all("trace" in name or "pred_name" in name for name in more)
+    try:
+        signature.bind(*([None] * (2 + len(more))))
+    except TypeError:  # too few or too many of another kind
+        return 0
+    return len(more) if are_known else 0
+
+
+def score_with(metric: Callable[[Any, Any], Any], example: Any, prediction: Any, *, failure_score: float) -> Scored:
     """Ask a metric for a score. What it raises is a failure with a reason, never a silent 0.0.
 
     A replay's missing answer is no failure of the metric and goes through.
 
     Args:
-        metric: Returns a number, a bool, or something with a `score`.
+        metric: As `check_metric` returns it.
         example: The example.
         prediction: What the program answered.
         failure_score: What counts where there is no score.
     """
     try:
         said = metric(example, prediction)
+        value, feedback = _parts(said)
     except CachectlError:
         raise
     except Exception as error:  # noqa: BLE001 - a user's code; the reason is kept and counted
         return Scored(failure_score, f"the metric raised {type(error).__name__}: {error}")
-    value = said if isinstance(said, (bool, int, float)) else getattr(said, "score", said)
     try:
         score = float(value)
     except (TypeError, ValueError):
-        return Scored(failure_score, f"the metric returned {type(said).__name__}, which is not a number")
+        what = f"{type(said).__name__}, " + ("which has no score" if value is said else f"whose score is {value!r}")
+        return Scored(failure_score, f"the metric returned {what}", is_no_score=True)
     if not math.isfinite(score):
         return Scored(failure_score, f"the metric returned {score}")
-    return Scored(score)
+    return Scored(score, feedback=feedback)
+
+
+def _parts(said: Any) -> tuple[Any, str | None]:
+    """Return the score in what a metric said, or all of it where it has no such part, and the feedback beside it."""
+    if isinstance(said, (bool, int, float)):
+        return said, None
+    if isinstance(said, Mapping):
+        value, feedback = said.get("score", said), said.get("feedback")
+    else:
+        value, feedback = getattr(said, "score", said), getattr(said, "feedback", None)
+    text = "" if value is said or feedback is None else scrub(str(feedback))
+    return value, text or None

@@ -63,6 +63,8 @@ def _cells(row: PredictionRow) -> dict[str, Any]:
     cells.update({f"reference.{name}": _scalar(value) for name, value in row.reference.items()})
     for metric, score in sorted(row.scores.items()):
         cells[f"score.{metric[:12]}"] = score.score
+        if score.feedback is not None:
+            cells[f"feedback.{metric[:12]}"] = score.feedback
     cells["error"] = None if row.error is None else f"{row.error.kind}: {row.error.message}"
     cells.update({name: getattr(row, name) for name in _PLAIN[3:]})
     cells["draws"] = json.dumps(as_json(row.draws), ensure_ascii=False)

@@ -50,10 +50,17 @@ class Score:
     Attributes:
         label_key: The `label_key` of the example that it was judged against.
         score: The score.
+        feedback: What the metric said beside it, without secrets, or None.
     """
 
     label_key: str
     score: float
+    feedback: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON types; feedback only where there is any."""
+        said = {} if self.feedback is None else {"feedback": scrub(self.feedback)}
+        return {"label_key": self.label_key, "score": self.score, **said}
 
 
 @dataclass(frozen=True)
@@ -134,7 +141,11 @@ def encode(row: PredictionRow) -> bytes:
     Raises:
         values.UnstorableError: If it holds something that has no stored form.
     """
-    plain = {**vars(row), "draws": list(row.draws), "scores": {name: vars(score) for name, score in row.scores.items()}}
+    plain = {
+        **vars(row),
+        "draws": list(row.draws),
+        "scores": {name: score.as_dict() for name, score in row.scores.items()},
+    }
     plain.pop("output")
     troubles = list(map(asdict, plain.pop("troubles")))
     models, strayed = [one.as_dict() for one in plain.pop("models")], plain.pop("strayed")
@@ -219,6 +230,7 @@ def _wrong(row: PredictionRow) -> Iterator[str]:
     parts: list[tuple[str, Any, Any]] = [("error", text, str) for text in texts]
     for score in row.scores.values():
         parts += [("scores", score.label_key, str), ("scores", score.score, (int, float))]
+        parts += [("scores", score.feedback, (str, type(None)))]
     for trouble in row.troubles:
         parts += [("troubles", getattr(trouble, kind.value), int) for kind in Mishap]
     yield from ("models" for one in row.models if not one.is_sound)

@@ -15,6 +15,7 @@ class DrawResult:
     Attributes:
         score: What the metric gave; the failure score where it or the program failed.
         failed: Why it failed, or None.
+        feedback: What the metric said beside the score, or None.
         draw: What identifies the LM's answers behind it. Two results with one draw are one draw.
         output: A hash of what the program answered.
         loaded: Whether it was loaded from the kept predictions.
@@ -32,6 +33,7 @@ class DrawResult:
 
     score: float
     failed: str | None = None
+    feedback: str | None = None
     draw: str = ""
     output: str = ""
     loaded: bool = False
@@ -53,8 +55,9 @@ class DrawResult:
         return self.failed is not None and not self.draw and not self.output
 
     def __post_init__(self) -> None:
-        if self.failed is not None:
-            object.__setattr__(self, "failed", scrub(self.failed))
+        for name in ("failed", "feedback"):
+            if (text := getattr(self, name)) is not None:
+                object.__setattr__(self, name, scrub(text))
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,7 @@ class Feedback:
     values: tuple[tuple[str, float | bool | str, str | None], ...]
 
     def __post_init__(self) -> None:
-        plain = ((trace, *map(_said, (value, why))) for trace, value, why in self.values)
+        plain = ((trace, _said(value), _rationale(why)) for trace, value, why in self.values)
         object.__setattr__(self, "values", tuple(plain))
 
 
@@ -216,6 +216,12 @@ def _said(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # a number that JSON does not have
     return safe_line(value, longest=_LONGEST_TEXT) if isinstance(value, str) else value
+
+
+def _rationale(text: str | None) -> str | None:
+    """Return what a metric said beside a score, scrubbed and cut, with its lines."""
+    clean = None if text is None else scrub_head(text, _LONGEST_TEXT)
+    return clean if clean is None or len(clean) <= _LONGEST_TEXT else f"{clean[: _LONGEST_TEXT - 1]}…"
 
 
 def _clean(pairs: Mapping[str, str], *, longest: int) -> dict[str, str]:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 logger = logger_for(__name__)
 
 _DRAWN = ("draw", "output", "loaded", "requests", "tokens", *PARTS, "cost", "seconds", "oldest", "newest")
-_ROW = ("question", "preview", "cluster", "repeat", "score", "failed", *_DRAWN)
+_ROW = ("question", "preview", "cluster", "repeat", "score", "failed", "feedback", *_DRAWN)
 """The columns of the table with a row a draw."""
 _TROUBLE = ("predictor", "kind", "count", "questions", "where")
 
@@ -227,7 +227,7 @@ def _rows(report: EvalReport) -> Iterator[list[Any]]:
     for question in report.questions:
         about = [question.question, question.preview, question.cluster]
         for repeat, draw in enumerate(question.draws):
-            yield [*about, repeat, draw.score, draw.failed, *(getattr(draw, name) for name in _DRAWN)]
+            yield [*about, repeat, draw.score, draw.failed, draw.feedback, *(getattr(draw, name) for name in _DRAWN)]
 
 
 def _trouble_table(uid: str, troubles: Sequence[PredictorTrouble]) -> dict[str, bytes]:

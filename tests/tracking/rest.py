@@ -119,6 +119,7 @@ class Trace:
         metadata: Its metadata.
         tags: Its tags.
         feedback: What was said about it, as (name, value), the later one twice if it was said twice.
+        rationales: What was said beside that.
         spans: The attributes of its spans, by the span's name and in their order.
     """
 
@@ -129,6 +130,7 @@ class Trace:
         self.feedback = sorted(
             (one["assessment_name"], one["feedback"].get("value")) for one in info.get("assessments", [])
         )
+        self.rationales = [one.get("rationale") for one in info.get("assessments", [])]
         self.spans = [
             (span["name"], {item["key"]: _plain(item.get("value", {})) for item in span["attributes"]})
             for span in spans

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Callable
@@ -34,6 +35,30 @@ def test_each_answer_has_its_score(server: Rest, experiment: str, autolog: Calla
         assert trace.feedback == [("is_even", float(int(answer) % 2 == 0))]
     (run,) = server.all_runs(experiment)
     assert server.traces_of_run(experiment, run.id) == {trace.id for trace in traces}
+
+
+@pytest.mark.parametrize("log_evals", [False, True])
+def test_the_rationale_is_the_metrics_feedback(
+    server: Rest, experiment: str, autolog: Callable[..., None], program: Any, log_evals: bool
+) -> None:
+    """Of a metric made for GEPA, whoever logs it, with its lines; also in the table of the draws."""
+
+    def metric(gold: Any, pred: Any, trace: Any, pred_name: Any, pred_trace: Any) -> Any:
+        return {"score": 0.5, "feedback": f"{gold.question} was\nanswered {pred.answer}"}
+
+    autolog(log_evals=log_evals)
+    report = cachectl.evaluate(
+        program, questions(4), metric, display_progress=False, predictions=False, num_threads=2, mlflow=True
+    )
+    said = [draw.feedback for draw in report.draws]
+    traces = server.traces(experiment)
+    assert sorted(said) == sorted(one for trace in traces for one in trace.rationales)
+    assert [[("metric", 0.5)]] * 4 == [trace.feedback for trace in traces]
+    (run,) = server.all_runs(experiment)
+    (name,) = (path for path in server.artifacts(run.id) if "/rows_" in path)
+    table = json.loads(server.download(run, name))
+    place = table["columns"].index("feedback")
+    assert said == [row[place] for row in table["data"]]
 
 
 def test_what_was_loaded_has_no_trace_to_speak_of(

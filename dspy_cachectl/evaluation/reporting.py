@@ -1,0 +1,69 @@
+"""What an evaluation hands to its report: the results in the order of the data set, and what they are made of."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import dspy
+
+from dspy_cachectl._version import __version__
+from dspy_cachectl.context.phases import PhaseRun
+from dspy_cachectl.evaluation.observed_program import preview_of
+from dspy_cachectl.fingerprints.data import Question
+from dspy_cachectl.reports.measurement import Provenance
+from dspy_cachectl.reports.results import DrawResult, QuestionResult
+
+
+def question_results(
+    questions: Sequence[Question],
+    devset: Sequence[dspy.Example],
+    groups: Sequence[Any] | None,
+    results: Sequence[Sequence[DrawResult | None]],
+    *,
+    failure_score: float,
+) -> tuple[QuestionResult, ...]:
+    """Return the results of an evaluation in the order of its data set.
+
+    Args:
+        questions: The questions.
+        devset: Their examples.
+        groups: The cluster of each, or None.
+        results: The answers to each; None where there is none.
+        failure_score: What counts for an answer that there is not.
+    """
+    missing = DrawResult(score=failure_score, failed="dspy.Evaluate returned no answer")
+    return tuple(
+        QuestionResult(
+            question=question.example_key[:16] + (f"#{question.occurrence}" if question.occurrence else ""),
+            preview=preview_of(example),
+            draws=tuple(draw or missing for draw in draws),
+            cluster=None if groups is None else str(groups[number]),
+            labels=question.label_key[:16],
+        )
+        for number, (question, example, draws) in enumerate(zip(questions, devset, results, strict=True))
+    )
+
+
+def provenance(facts: Mapping[str, Any], run: PhaseRun, *, seconds: float, missing: int) -> Provenance:
+    """Return what a report's score is made of.
+
+    Args:
+        facts: What is known of its program, data, metric and answers, by the fields of a provenance.
+        run: The phase that it ran in.
+        seconds: How long it took.
+        missing: How many answers it lacks.
+    """
+    return Provenance(
+        **facts,
+        run_id=run.run_id,
+        phase=run.name,
+        policy=run.policy.name,
+        counters=run.stats.as_dict(),
+        seconds=seconds,
+        created=time.time(),
+        missing=missing,
+        versions={"dspy-cachectl": __version__, "dspy": version("dspy"), "litellm": version("litellm")},
+    )
