@@ -246,6 +246,7 @@ class KeptPredictions:
             "metric": made.metric,
             "metric_hash": made.metric_hash,
             "versions": dict(made.versions),
+            "program_text": dict(made.program_text),
         }
         found = {**report.summary(), "metric_hash": made.metric_hash}
         path = self._session.finish(metadata, {made.metric: found})

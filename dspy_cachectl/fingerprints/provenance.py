@@ -7,6 +7,7 @@ from typing import Any
 
 from dspy_cachectl.fingerprints.data import Question, hash_of_questions
 from dspy_cachectl.fingerprints.models import model_identity
+from dspy_cachectl.fingerprints.program_text import program_text
 from dspy_cachectl.fingerprints.programs import program_fingerprint
 from dspy_cachectl.fingerprints.reached import lm_of_settings, metric_fingerprint
 
@@ -29,4 +30,5 @@ def provenance_of(program: Any, questions: Sequence[Question], metric: Any) -> d
         "program": program_fingerprint(program).hash,
         "data": hash_of_questions(questions),
         "metric_hash": metric_fingerprint(metric),
+        "program_text": program_text(program, lm),
     }

@@ -67,6 +67,8 @@ class Provenance:
         unseen: What program or metric read, in words, that may have changed since the loaded answers were made.
         seeds: The seeds that the program's calls were made with.
         failure_score: What an answer counts for where the program or the metric failed.
+        program_text: What the program tells its LMs, and how it asks them, part by part, for people; empty where
+            nothing can be told of it.
     """
 
     run_id: str | None
@@ -99,6 +101,7 @@ class Provenance:
     judges: tuple[AskedModel, ...] = ()
     seeds: tuple[Any, ...] = ()
     unseen: tuple[str, ...] = ()
+    program_text: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

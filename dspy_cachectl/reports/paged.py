@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl._version import __version__
-from dspy_cachectl.boundary.shown import logger_for
+from dspy_cachectl.boundary.secrets import scrub_surely
+from dspy_cachectl.boundary.shown import harmless_lines, logger_for
 from dspy_cachectl.boundary.writing import write_output
+from dspy_cachectl.entries.differences import word_diff
 from dspy_cachectl.errors import StoreError
 from dspy_cachectl.page.content import (
     Answer,
     Asked,
     Asking,
     Block,
+    Difference,
     Mishaps,
     Page,
     Said,
@@ -36,7 +39,7 @@ from dspy_cachectl.stores.reader import FolderReader
 
 if TYPE_CHECKING:
     from dspy_cachectl.predictions.rows import PredictionRow
-    from dspy_cachectl.reports.measurement import Measurement
+    from dspy_cachectl.reports.measurement import Measurement, Provenance
     from dspy_cachectl.reports.results import DrawResult, QuestionResult
     from dspy_cachectl.statistics.intervals import Interval
 
@@ -112,7 +115,31 @@ def page_of(
             for one in report.troubles
         ],
         difference=difference,
+        **(_programs(*reports) if len(reports) > 1 else {}),
     )
+
+
+def _programs(before: Measurement, after: Measurement) -> dict[str, Any]:
+    """Return in what two programs differ, and what is to be said of that."""
+    old, new = before.provenance, after.provenance
+    if not (old.program_text and new.program_text):
+        return {"differences": [], "programs": "What both told the LM is not known: one was no module of DSPy's."}
+    names = list(dict.fromkeys([*old.program_text, *new.program_text]))
+    texts = {name: (old.program_text.get(name, ""), new.program_text.get(name, "")) for name in names}
+    found = [
+        Difference(line(name), [(harmless_lines(scrub_surely(span.text)), span.of) for span in word_diff(*both)])
+        for name, both in texts.items()
+        if both[0] != both[1]
+    ]
+    return {"differences": found, "programs": _in_words(old, new, len(found))}
+
+
+def _in_words(old: Provenance, new: Provenance, count: int) -> str:
+    if count:
+        return f"In {plural(count, 'part')} of what they tell the LM and of how they ask it, word by word:"
+    if old.program == new.program:
+        return "They are the same program, and ask with the same options."
+    return "They tell the LM the same and ask with the same options; their code, or what it holds, differs."
 
 
 def score_row(name: str, n: int, score: float, interval: Interval, error: float, *, sign: bool = False) -> ScoreRow:

@@ -180,6 +180,41 @@ def test_a_comparison_shows_which_questions_changed_sides(tmp_path: Path) -> Non
     assert ["old", "new"] == [row["name"] for row in page["scores"]]
 
 
+def test_two_programs_differ_word_by_word(lm: MakeLM, program: dspy.Module, tmp_path: Path) -> None:
+    """Instructions, demos, options of the LM: what both have, what only one has; also of a report that was saved."""
+    before = evaluated(program)
+    other = dspy.Predict(dspy.Signature("question -> answer", "Answer by yes or no."))
+    other.demos = [dspy.Example(question="is it ?", answer="yes")]
+    other.lm = lm(temperature=0.3)
+    after = cachectl.EvalReport.load(evaluated(other, name="edited").save(tmp_path / "after.json"))
+    page = content(before.compare(after).to_html(tmp_path / "page.html"))
+    found = {one["what"]: one["words"] for one in page["differences"]}
+    assert {"instructions of the program", "demos of the program"} < set(found)
+    assert [["question: is it ?\nanswer: yes", "second"]] == found["demos of the program"]
+    words = {
+        of: "".join(text for text, whose in found["instructions of the program"] if whose == of)
+        for of in ("first", "second")
+    }
+    assert "produce the fields" in words["first"]
+    assert "yes or no." in words["second"]
+    assert "temperature: 0.3" in after.provenance.program_text["the LM of 'lm'"]
+    same = content(before.compare(replace(before, name="again")).to_html(tmp_path / "same.html"))
+    assert ([], "They are the same program, and ask with the same options.") == (same["differences"], same["programs"])
+    unknown = content(report([1], name="a").compare(report([1], name="b")).to_html(tmp_path / "unknown.html"))
+    assert ([], True) == (unknown["differences"], "not known" in unknown["programs"])
+
+
+def test_no_key_is_among_what_a_program_tells(lm: MakeLM, program: dspy.Module, tmp_path: Path) -> None:
+    """Neither the LM's, nor one among a predictor's options, nor one in a demo, is in a report or on its page."""
+    other = dspy.Predict("question -> answer", api_key="hush-hush-hush", temperature=0.5)
+    other.demos = [dspy.Example(question=f"is {SECRET} one ?", answer="yes")]
+    other.lm = lm(api_key="quiet-quiet-quiet")
+    made = evaluated(other, 1, predictions=False)
+    kept = json.dumps(dict(made.provenance.program_text))
+    assert not [secret for secret in (SECRET, "hush-hush-hush", "quiet-quiet-quiet") if secret in kept]
+    assert "temperature: 0.5" in kept
+
+
 @pytest.mark.exhaustive
 def test_a_large_report_is_a_file_of_10_mb_at_most(program: dspy.Module, tmp_path: Path) -> None:
     """1,000 questions by 5 repeats, prompts of 2 kB and answers of 1 kB that hardly repeat."""
