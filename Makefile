@@ -52,7 +52,7 @@ export LITELLM_LOCAL_MODEL_COST_MAP := True
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-all test-newest test-lowest test-extras demo bench check docs lines install constraints clean
+.PHONY: help test test-all test-newest test-lowest test-extras demo notebooks bench check docs lines install constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r name what; do \
@@ -89,6 +89,9 @@ test-extra-%: $(UV_INSTALLED)
 
 demo: $(INSTALLED) $(WEIGHTS_INSTALLED) ## Run the whole story on a real model, offline (DEMO_ARGS="--help" lists its options)
 	$(BIN)/dspy-cachectl demo $(DEMO_ARGS)
+
+notebooks: $(INSTALLED) $(WEIGHTS_INSTALLED) ## Run the notebooks, and keep what they show
+	$(BIN)/python scripts/notebooks.py
 
 bench: $(INSTALLED) ## Measure what the package costs, as ratios within one run
 	$(BIN)/python -m benchmarks

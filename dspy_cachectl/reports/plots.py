@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import os
@@ -24,6 +25,8 @@ MOST_QUESTIONS = 200
 """How many questions a heat map shows at most; more would be thinner than a pixel."""
 
 _DPI = 150
+_SHOWN_DPI = 80
+"""How large a notebook shows it; with more pixels than that, it is sharp on any screen."""
 _NAME_SHOWN = 28
 # Okabe and Ito's palette can be told apart with every kind of colour vision; the markers differ as well.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -87,7 +90,16 @@ def _figure(width: float, height: float) -> Figure:
         raise MissingExtraError("plot()", extra="plots") from error
     figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
+    # Notebooks show by themselves what pyplot makes, and nothing here does.
+    vars(figure)["_repr_png_"] = functools.partial(_png, figure)
     return figure
+
+
+def _png(figure: Figure) -> tuple[bytes, dict[str, int]]:
+    image = io.BytesIO()
+    figure.savefig(image, format="png")
+    width, height = (round(inches * _SHOWN_DPI) for inches in figure.get_size_inches())
+    return image.getvalue(), {"width": width, "height": height}
 
 
 def _saved(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:

@@ -1,4 +1,4 @@
-"""How far along something is, on stderr: stdout is for the result."""
+"""How far along something is, on stderr, for stdout is for the result; and in a notebook, as a line there."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from dspy_cachectl.boundary.shown import harmless
+from dspy_cachectl.showing.notebook import NotebookLine, notebook_here
 
 Advance = Callable[[int, int], None]
 """Told how much is done, and of how much."""
@@ -28,6 +29,11 @@ def progress(title: str, *, shown: bool | None = None) -> Iterator[Callable[...,
     """
     if not (sys.stderr.isatty() if shown is None else shown):
         yield lambda _done, _total, _facts=str: None
+        return
+    publisher = notebook_here()
+    if publisher is not None:
+        with contextlib.closing(NotebookLine(publisher, title)) as line:
+            yield line.show
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

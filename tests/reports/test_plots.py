@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -41,6 +42,17 @@ def test_a_report_is_drawn_and_saved(tmp_path: Path) -> None:
     width, height = (int.from_bytes(content[start : start + 4], "big") for start in (16, 20))
     assert (width, height) == tuple(round(inches * figure.dpi) for inches in figure.get_size_inches())
     assert min(width, height) > 300
+
+
+def test_a_notebook_shows_a_figure_without_pyplot() -> None:
+    """A figure that is returned is a picture there, sharp and not too large; also one that has been copied."""
+    figure = report(REPEATED).plot()
+    for one in (figure, pickle.loads(pickle.dumps(figure))):
+        content, size = one._repr_png_()
+        assert PNG == content[:8]
+        width, height = (int.from_bytes(content[start : start + 4], "big") for start in (16, 20))
+        assert 700 < size["width"] < width
+        assert width / height == pytest.approx(size["width"] / size["height"], rel=0.01)
 
 
 def test_a_name_without_an_ending_is_a_png(tmp_path: Path) -> None:
