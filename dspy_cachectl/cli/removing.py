@@ -125,7 +125,7 @@ def _carry_out(
 ) -> None:
     """Show what would go, ask, remove it, and say what is gone."""
     files = [] if kept is None else kept.files
-    _show(folder, decided, consent)
+    _show(f"Answers in {folder}" if kept is not None else str(folder), decided, consent)
     if kept is not None:
         consent.say(f"Kept predictions in {kept.folder}")
         for line in kept.lines() if kept else ("nothing",):
@@ -199,11 +199,11 @@ def _entries(count: int) -> str:
     return plural(count, "entry", "entries")
 
 
-def _show(folder: Path, decided: manage.removal.Removal, consent: Consent) -> None:
+def _show(where: str, decided: manage.removal.Removal, consent: Consent) -> None:
     """Print what would go, for people."""
     if consent.as_json:
         return
-    print_line(str(folder))
+    print_line(where)
     if decided.newer:
         print(f"Of a newer version of this package, and not removed: {_entries(decided.newer)}.")
     if not decided.keys:

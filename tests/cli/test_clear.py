@@ -123,7 +123,7 @@ def test_the_flags_that_people_try(store: Path, tmp_path: Path, set_to: str) -> 
         assert part in listed.stdout
     cleared = command("--clear-cache", "--yes", store=store, cwd=tmp_path)
     assert (0, "", set(), False) == (cleared.returncode, cleared.stderr, keys_in(store), snapshot.exists())
-    for part in (str(store), "12 entries", str(kept), snapshot.name, "1 killed evaluation"):
+    for part in (f"Answers in {store}", "12 entries", f"Kept predictions in {kept}", snapshot.name, "1 killed"):
         assert part in cleared.stdout
     assert "computed" == evaluate(Library(kept), examples(3)).status
 
