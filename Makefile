@@ -9,6 +9,7 @@ PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 python3.11 pyth
 # The long tests are many and late in the alphabet: who has none left takes some of the other's.
 PYTEST_ARGS ?= -n 2 --dist worksteal
 DEMO_ARGS ?= --output outputs/demo
+PITCH_ARGS ?= --optimization bootstrap --evaluate
 
 # The Pythons of the environments in which the bounds of pyproject.toml are tried: the first that is on the path or
 # pyenv's. What is neither, uv finds or fetches.
@@ -52,7 +53,7 @@ export LITELLM_LOCAL_MODEL_COST_MAP := True
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-all test-newest test-lowest test-extras demo notebooks bench check docs lines install constraints clean
+.PHONY: help test test-all test-newest test-lowest test-extras demo pitch notebooks bench check docs lines install constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r name what; do \
@@ -89,6 +90,9 @@ test-extra-%: $(UV_INSTALLED)
 
 demo: $(INSTALLED) $(WEIGHTS_INSTALLED) ## Run the whole story on a real model, offline (DEMO_ARGS="--help" lists its options)
 	$(BIN)/dspy-cachectl demo $(DEMO_ARGS)
+
+pitch: $(INSTALLED) $(WEIGHTS_INSTALLED) ## Run the example of a generator and a judge, offline (PITCH_ARGS="--help" lists its options)
+	$(BIN)/python examples/pitch/pitch.py $(PITCH_ARGS)
 
 notebooks: $(INSTALLED) $(WEIGHTS_INSTALLED) ## Run the notebooks, and keep what they show
 	$(BIN)/python scripts/notebooks.py

