@@ -6,18 +6,21 @@ import functools
 import inspect
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from dspy_cachectl.config.checks import shown
 from dspy_cachectl.config.other_names import ARGUMENTS
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.fingerprints import canonical
 from dspy_cachectl.fingerprints.content import content_hash
+from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.statistics.quantiles import check_level
 
-DependsOn = Sequence[str | os.PathLike[str]] | Mapping[str, Any]
+DependsOn = Iterable[str | os.PathLike[str]] | Mapping[str, Any]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,33 +28,106 @@ T = TypeVar("T")
 
 
 def known_names(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function answer an argument that it has not with the one that is meant."""
-    known = list(inspect.signature(function).parameters)
+    """Let `evaluate` answer an argument that it has not, or that cannot be used, before anything is paid for."""
+    signature = inspect.signature(function)
 
     @functools.wraps(function)
     def takes(*args: P.args, **kwargs: P.kwargs) -> R:
-        unknown = next((name for name in kwargs if name not in known), None)
-        if unknown is None:
+        for name in kwargs:
+            if name not in signature.parameters:
+                raise _unknown(f"{function.__name__}() has no argument {name!r}", name, list(signature.parameters))
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError:  # which Python says better
             return function(*args, **kwargs)
-        what = f"{function.__name__}() has no argument {unknown!r}"
-        if unknown in ARGUMENTS:
-            name, takes = ARGUMENTS[unknown]
-            raise ConfigurationError(f"{what}: write {name} ({takes})")
-        near = get_close_matches(unknown, known, n=1)
-        guess = f"did you mean {near[0]!r}? " if near else ""
-        raise ConfigurationError(f"{what}: {guess}its arguments are: {', '.join(known)}")
+        _check(bound.arguments)
+        for name, value in bound.arguments.items():
+            if isinstance(value, Iterator):  # it may be read several times
+                bound.arguments[name] = list(value)
+        return function(*bound.args, **bound.kwargs)
 
     return takes
 
 
+def _unknown(what: str, name: str, known: list[str]) -> ConfigurationError:
+    if name in ARGUMENTS:
+        ours, takes = ARGUMENTS[name]
+        return ConfigurationError(f"{what}: write {ours} ({takes})")
+    near = get_close_matches(name, known, n=1)
+    guess = f"did you mean {near[0]!r}? " if near else ""
+    return ConfigurationError(f"{what}: {guess}its arguments are: {', '.join(known)}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= least
+
+
+def _is_text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "program": (
+        lambda value: callable(value) and not isinstance(value, type),
+        "is a dspy.Module, or something else that is called with an example's inputs, and no class",
+    ),
+    "repeats": (lambda value: _is_whole(value, 1), "must be 1 or more, and whole"),
+    "run_id": (_is_text, "is the id of a run, or None"),
+    "num_threads": (lambda value: value is None or _is_whole(value, 0), "is a whole number, or None"),
+    "clusters": (
+        lambda value: value is None or callable(value) or isinstance(value, Iterable),
+        "is the name of a field, a function of an example, or an id for each question",
+    ),
+    "baseline": (lambda value: value is None or isinstance(value, EvalReport), "is a report of evaluate(), or None"),
+    "depends_on": (
+        lambda value: isinstance(value, Iterable) and not isinstance(value, (str, bytes, os.PathLike)),
+        "is a list of files, or a dictionary of values",
+    ),
+    "force_recompute": (lambda value: value is None or isinstance(value, bool), "is True, False or None"),
+    "max_age": (
+        lambda value: value is None or (_is_number(value) and value >= 0),
+        "is a number of seconds that is not negative, or None",
+    ),
+    "max_errors": (lambda value: value is None or _is_whole(value, 0), "is a whole number, or None"),
+    "timeout": (
+        lambda value: value is None or (_is_number(value) and 0 < value < math.inf),
+        "is a number of seconds above 0, or None",
+    ),
+    "failure_score": (lambda value: isinstance(value, Real) and math.isfinite(value), "is a finite number"),
+    "level": (_is_number, "is a number between 0 and 1, such as 0.95"),
+    "name": (_is_text, "is a text, or None"),
+    "mlflow": (
+        lambda value: value is None or isinstance(value, (bool, str)),
+        "is True, False or the id of a run",
+    ),
+}
+"""What an argument of `evaluate` has to be; of the others their own parts tell."""
+
+
+def _check(given: Mapping[str, Any]) -> None:
+    for name, (is_right, what) in _RULES.items():
+        if name in given and not is_right(given[name]):
+            raise ConfigurationError(f"{name} {what}, not {shown(given[name])}")
+    if "level" in given:
+        check_level(given["level"])
+    if given.get("mlflow"):
+        from dspy_cachectl.tracking.log import check_destination
+
+        check_destination()
+
+
 def listed(devset: Iterable[T]) -> list[T]:
-    """Return the questions as a list, also of what can be read only once, such as a generator.
+    """Return the questions as a list.
 
     Raises:
         ConfigurationError: They cannot be read one after the other.
     """
     if not isinstance(devset, Iterable):
-        raise ConfigurationError(f"devset is a list of dspy.Example, not {devset!r:.100}")
+        raise ConfigurationError(f"devset is a list of dspy.Example, not {shown(devset)}")
     return list(devset)
 
 
@@ -61,41 +137,19 @@ def declared(depends_on: DependsOn) -> dict[str, Any]:
     Raises:
         ConfigurationError: It is no list of files, nor a dictionary of plain values, or a file cannot be read.
     """
-    if isinstance(depends_on, (str, bytes, os.PathLike)) or not isinstance(depends_on, (Sequence, Mapping)):
-        raise ConfigurationError(f"depends_on is a list of files, or a dictionary of values, not {depends_on!r}")
     if isinstance(depends_on, Mapping):
         try:
             return {"depends_on": canonical.as_json(dict(depends_on))} if depends_on else {}
         except canonical.UnstableError as error:
             raise ConfigurationError(f"depends_on cannot be told from others: {error}") from error
-    found = {}
-    for path in map(Path, depends_on):
+    found: dict[str, list[str]] = {}
+    for named in depends_on:
+        if not isinstance(named, (str, os.PathLike)):
+            raise ConfigurationError(f"depends_on is a list of files, and holds {shown(named)}")
+        path = Path(named)
         if not path.exists():
             raise ConfigurationError(f"depends_on names {str(path)!r}, which is not there")
-        found[path.name] = content_hash(path)
-    return {"depends_on": found} if found else {}
-
-
-def check_arguments(*, repeats: int, mlflow: Any, level: float, timeout: float | None, max_age: float | None) -> None:
-    """Refuse what cannot be used; see `evaluate`.
-
-    Raises:
-        ConfigurationError: One of them cannot be used; the message says which.
-    """
-    if repeats < 1:
-        raise ConfigurationError(f"repeats must be 1 or more, not {repeats!r}")
-    if mlflow is not None and not isinstance(mlflow, (bool, str)):
-        raise ConfigurationError(f"mlflow is True, False or the id of a run, not {mlflow!r}")
-    if mlflow:
-        from dspy_cachectl.tracking.log import check_destination
-
-        check_destination()
-    if timeout is not None and not (_is_number(timeout) and 0 < timeout < math.inf):
-        raise ConfigurationError(f"timeout is a number of seconds above 0, or None, not {timeout!r}")
-    if max_age is not None and not (_is_number(max_age) and max_age >= 0):
-        raise ConfigurationError(f"max_age is a number of seconds that is not negative, or None, not {max_age!r}")
-    check_level(level)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+        found.setdefault(path.name, []).append(content_hash(path))
+    # Files of one name in several folders are several, in whatever order they are named.
+    hashes = {name: sorted(several) if several[1:] else several[0] for name, several in found.items()}
+    return {"depends_on": hashes} if hashes else {}

@@ -21,7 +21,7 @@ from dspy_cachectl.context.phases import PhaseRun
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import draw_unit
 from dspy_cachectl.errors import CachectlError, MissingExtraError
-from dspy_cachectl.evaluation.arguments import DependsOn, check_arguments, known_names, listed
+from dspy_cachectl.evaluation.arguments import DependsOn, known_names, listed
 from dspy_cachectl.evaluation.awaiting import Loops
 from dspy_cachectl.evaluation.clusters import clusters_of
 from dspy_cachectl.evaluation.kept_predictions import (
@@ -124,7 +124,6 @@ def evaluate(
     """
     if find_spec("scipy") is None:
         raise MissingExtraError("evaluate()", extra="stats")  # before anything is paid for
-    check_arguments(repeats=repeats, mlflow=mlflow, level=level, timeout=timeout, max_age=max_age)
     judge = check_metric(metric)
     library = library_of(predictions)
     devset = listed(devset)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import dspy
@@ -12,7 +13,7 @@ import pytest
 import dspy_cachectl as cachectl
 from dspy_cachectl.errors import ConfigurationError
 from tests.endpoint import Endpoint
-from tests.evaluation.test_evaluate import program, questions, run
+from tests.evaluation.test_evaluate import exact, program, questions, run
 
 __all__ = ["program"]
 
@@ -77,6 +78,65 @@ def test_an_argument_that_there_is_not_is_answered_with_one_that_there_is(
         run(program, questions(2), **{name: value})
     assert f"evaluate() has no argument {name!r}: {said}" in str(caught.value)
     assert endpoint.requests == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("program", None),
+        ("program", "openai/gpt-4o-mini"),
+        ("program", dspy.Predict),
+        ("metric", "exact"),
+        ("repeats", "3"),
+        ("repeats", 2.5),
+        ("repeats", True),
+        ("run_id", 5),
+        ("num_threads", "8"),
+        ("num_threads", -1),
+        ("clusters", 5),
+        ("baseline", "report.json"),
+        ("depends_on", 5),
+        ("depends_on", [5]),
+        ("depends_on", "rubric.md"),
+        ("max_errors", "3"),
+        ("failure_score", None),
+        ("failure_score", float("nan")),
+        ("level", "0.9"),
+        ("level", 95),
+        ("name", b"mine"),
+        ("predictions", 5),
+        ("force_recompute", "no"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_refused(
+    program: dspy.Module, endpoint: Endpoint, name: str, value: Any
+) -> None:
+    """In a sentence that names the argument, before anything is asked."""
+    given = {"program": program, "devset": questions(2), "metric": exact, name: value}
+    with pytest.raises(ConfigurationError, match=rf"^(the )?{name} "):
+        cachectl.evaluate(**given, display_progress=False)
+    assert endpoint.requests == 0
+
+
+def test_numbers_of_numpy_are_numbers(program: dspy.Module, endpoint: Endpoint) -> None:
+    """As they come out of a grid of settings."""
+    numpy = pytest.importorskip("numpy")
+    report = run(program, questions(2), repeats=numpy.int64(2), max_age=numpy.float64(60), level=numpy.float32(0.9))
+    assert (4, 2) == (endpoint.requests, report.repeats)
+
+
+def test_two_files_of_one_name_are_two(program: dspy.Module, endpoint: Endpoint, tmp_path: Path) -> None:
+    """A change of either is seen; they may come from a generator."""
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "rubric.md").write_text(folder)
+    files = [tmp_path / folder / "rubric.md" for folder in "ab"]
+    run(program, questions(2), depends_on=files)
+    assert "loaded" == run(program, questions(2), depends_on=(file for file in reversed(files))).provenance.predictions
+    for number, file in enumerate(files, start=2):
+        file.write_text("changed")
+        run(program, questions(2), depends_on=files)
+        assert endpoint.requests == 2 * number
 
 
 def test_the_arguments_are_seen() -> None:
