@@ -51,6 +51,7 @@ if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is compute
     from dspy_cachectl.policy import Policy as Policy
     from dspy_cachectl.replay.cassettes import Cassette as Cassette, cassette as cassette
     from dspy_cachectl.reports.comparison import Comparison as Comparison, compare as compare
+    from dspy_cachectl.reports.ranking import Ranking as Ranking
     from dspy_cachectl.reports.report import EvalReport as EvalReport
     from dspy_cachectl.tracking import find_mlflow_run as find_mlflow_run, protect_mlflow as protect_mlflow
     from dspy_cachectl.tracking.callbacks import mlflow_callbacks as mlflow_callbacks
@@ -73,6 +74,7 @@ _HOMES = {
     "MissingExtraError": "errors",
     "PhaseRun": "context.phases",
     "Policy": "policy",
+    "Ranking": "reports.ranking",
     "ReplayIncompleteError": "errors",
     "Stats": "accounting.ledger",
     "StoreError": "errors",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -48,40 +46,6 @@ def _who_was_asked(call: Call, origin: Origin) -> tuple[Asked, bool]:
     # It was bought by an equal call, of a fallback.
     by = replace(asked, model=origin.model, endpoint=origin.endpoint, version=None, temperature=origin.temperature)
     return by, origin.lent
-
-
-def counted(models: Counter[AskedModel]) -> tuple[AskedModel, ...]:
-    """Return them with the number of their calls, the busiest first."""
-    return tuple(replace(how, calls=calls) for how, calls in models.most_common())
-
-
-def facts(*made_of: Iterable[AskedModel]) -> dict[str, Any]:
-    """Return what is known of the models, as fields of a report's provenance.
-
-    Args:
-        made_of: The models of answers that were drawn, and of those that were loaded.
-    """
-    calls: Counter[AskedModel] = Counter()
-    seeds: set[Any] = set()
-    for one in itertools.chain(*made_of):
-        calls[replace(one, calls=0, seed=None)] += one.calls
-        seeds.add(one.seed)
-    models = counted(calls)
-    return {
-        "model": " + ".join(dict.fromkeys(one.model for one in models)) or None,
-        "endpoint": _agreed(one.endpoint for one in models),
-        "version": _agreed(one.version for one in models),
-        "temperature": _agreed(one.temperature for one in models if not one.lent),
-        "temperature_lent": _agreed(one.temperature for one in models if one.lent),
-        "models": models,
-        "seeds": tuple(sorted(seeds - {None}, key=str)),
-    }
-
-
-def _agreed(values: Iterable[Any]) -> Any:
-    """Return what all say, or None."""
-    said = set(values)
-    return said.pop() if len(said) == 1 else None
 
 
 def _seed_in(request: Mapping[str, Any]) -> int | str | None:

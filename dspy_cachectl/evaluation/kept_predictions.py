@@ -11,7 +11,7 @@ from typing import Any
 
 import dspy
 
-from dspy_cachectl.accounting.asked import AskedModel
+from dspy_cachectl.accounting.asked import AskedModel, counted
 from dspy_cachectl.accounting.ledger import Tally
 from dspy_cachectl.accounting.troubles import Trouble
 from dspy_cachectl.boundary.shown import logger_for
@@ -25,7 +25,6 @@ from dspy_cachectl.entries.token_counts import NAMES
 from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError
 from dspy_cachectl.evaluation.arguments import DependsOn, declared
-from dspy_cachectl.evaluation.asked_models import counted
 from dspy_cachectl.evaluation.scoring import Scored
 from dspy_cachectl.fingerprints.canonical import UnstableError, text
 from dspy_cachectl.fingerprints.data import Question
@@ -248,7 +247,7 @@ class KeptPredictions:
             "versions": dict(made.versions),
             "program_text": dict(made.program_text),
         }
-        found = {**report.summary(), "metric_hash": made.metric_hash}
+        found = {**report.summary(), "metric_hash": made.metric_hash, "failure_score": made.failure_score}
         path = self._session.finish(metadata, {made.metric: found})
         if path is None:
             return report

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 import dspy
 
-from dspy_cachectl.accounting.asked import AskedModel
+from dspy_cachectl.accounting.asked import AskedModel, counted, facts
 from dspy_cachectl.accounting.troubles import Mishap, Trouble
 from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.calls.call import Call
 from dspy_cachectl.context.ruling import phase_here
-from dspy_cachectl.evaluation.asked_models import asked_model, counted, facts
+from dspy_cachectl.evaluation.asked_models import asked_model
 from dspy_cachectl.evaluation.kept_predictions import AnswerCost
 from dspy_cachectl.evaluation.predictor_names import PredictorNames
 from dspy_cachectl.fingerprints.reached import only_judges_ask

@@ -85,16 +85,17 @@ def runs(module: Any, program: Any) -> bool:
 
 def governed(program: Any) -> tuple[Any, AbstractContextManager[Any]]:
     """Return the program with governed LMs, and the settings to run it in."""
-    if isinstance(program, dspy.Module) and any(_is_plain(predictor.lm) for predictor in program.predictors()):
+    if isinstance(program, dspy.Module) and any(is_plain(predictor.lm) for predictor in program.predictors()):
         program = program.deepcopy()
         for predictor in program.predictors():
-            if _is_plain(predictor.lm):
+            if is_plain(predictor.lm):
                 predictor.lm = wrap(predictor.lm)
     lm = dspy.settings.lm
-    return program, dspy.context(lm=wrap(lm)) if _is_plain(lm) else nullcontext()
+    return program, dspy.context(lm=wrap(lm)) if is_plain(lm) else nullcontext()
 
 
-def _is_plain(lm: Any) -> bool:
+def is_plain(lm: Any) -> bool:
+    """Tell whether something is an LM that does not obey the phase."""
     return isinstance(lm, dspy.BaseLM) and not isinstance(lm, Governed)
 
 

@@ -11,6 +11,7 @@ import dspy
 
 from dspy_cachectl._version import __version__
 from dspy_cachectl.context.phases import PhaseRun
+from dspy_cachectl.evaluation.kept_predictions import AnswerCost
 from dspy_cachectl.evaluation.observed_program import preview_of
 from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.reports.measurement import Provenance
@@ -44,6 +45,32 @@ def question_results(
             labels=question.label_key[:16],
         )
         for number, (question, example, draws) in enumerate(zip(questions, devset, results, strict=True))
+    )
+
+
+def draw_of(made: AnswerCost, output: str = "") -> DrawResult:
+    """Return an answer that was made now, which has no score yet.
+
+    Args:
+        made: What it is made of.
+        output: A hash of what the program answered; empty where it failed.
+    """
+    tally, tokens = made.tally, made.tokens()
+    return DrawResult(
+        score=0.0,
+        draw="+".join(sorted(made.draws)),
+        output=output,
+        requests=tally.requests,
+        tokens=tally.tokens_spent + tally.tokens_saved,
+        cached_tokens=tokens["cached_tokens"],
+        cache_creation_tokens=tokens["cache_creation_tokens"],
+        reasoning_tokens=tokens["reasoning_tokens"],
+        cost=tally.cost_spent + tally.cost_saved,
+        seconds=tally.seconds_spent + tally.seconds_saved,
+        oldest=min(made.created, default=None),
+        newest=max(made.created, default=None),
+        troubles=made.troubles,
+        strayed=made.strayed,
     )
 
 

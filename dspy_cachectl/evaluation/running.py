@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import dspy
 
@@ -25,7 +25,6 @@ from dspy_cachectl.evaluation.arguments import DependsOn, known_names, listed
 from dspy_cachectl.evaluation.awaiting import Loops
 from dspy_cachectl.evaluation.clusters import clusters_of
 from dspy_cachectl.evaluation.kept_predictions import (
-    AnswerCost,
     KeptPredictions,
     Predictions,
     key_of,
@@ -35,20 +34,47 @@ from dspy_cachectl.evaluation.kept_predictions import (
 )
 from dspy_cachectl.evaluation.last import ReportOf, cut_short, log_finished
 from dspy_cachectl.evaluation.made_calls import MadeCalls
+from dspy_cachectl.evaluation.models import Models, Options, as_judged, evaluate_each, hash_as_judged
 from dspy_cachectl.evaluation.observed_program import NumberedExample, governed, observed
 from dspy_cachectl.evaluation.patience import within
-from dspy_cachectl.evaluation.reporting import provenance, question_results
+from dspy_cachectl.evaluation.reporting import draw_of, provenance, question_results
 from dspy_cachectl.evaluation.scoring import FirstReturns, Scored, UnusableMetricError, check_metric, score_with
 from dspy_cachectl.evaluation.which_run import phase_to_evaluate_in
 from dspy_cachectl.fingerprints.data import Question, questions_of
 from dspy_cachectl.fingerprints.provenance import provenance_of
 from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.reports.progress_bar import progress
+from dspy_cachectl.reports.ranking import Ranking
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.results import DrawResult, QuestionResult
 from dspy_cachectl.reports.texts import plural
 
+if TYPE_CHECKING:
+    from typing import Unpack
+
 logger = logger_for(__name__)
+
+
+@overload
+def evaluate(
+    program: Any,
+    devset: Iterable[dspy.Example],
+    metric: Callable[..., Any],
+    *,
+    lms: Models,
+    **options: Unpack[Options],
+) -> Ranking: ...
+
+
+@overload
+def evaluate(
+    program: Any,
+    devset: Iterable[dspy.Example],
+    metric: Callable[..., Any],
+    *,
+    lms: None = None,
+    **options: Unpack[Options],
+) -> EvalReport: ...
 
 
 @known_names
@@ -57,6 +83,7 @@ def evaluate(
     devset: Iterable[dspy.Example],
     metric: Callable[..., Any],
     *,
+    lms: Models | None = None,
     repeats: int = 1,
     run_id: str | None = None,
     num_threads: int | None = None,
@@ -73,7 +100,7 @@ def evaluate(
     level: float = 0.95,
     name: str | None = None,
     mlflow: bool | str | None = None,
-) -> EvalReport:
+) -> EvalReport | Ranking:
     """Evaluate a program with `dspy.Evaluate`, in `phase("eval")`, each repeat with draws of its own.
 
     Every prediction is kept as soon as it is made. Kept ones are served again as long as model, program, data and
@@ -87,6 +114,8 @@ def evaluate(
         metric: Called with (example, prediction), or as GEPA's with three times None beside them; returns a number, a
             bool, `{"score": ..., "feedback": ...}` or something with a `score`, or a coroutine of one. Where it raises,
             the answer counts as failed; where it gives no score for any of the first answers, the evaluation ends.
+        lms: Several models, or models by name: each is evaluated in turn, in place of the LM that the predictors have
+            or DSPy is set to. One with a role keeps its LM, unless a model has that role, and judges keep theirs.
         repeats: How many answers to draw for each question.
         run_id: The run to draw under, or to resume. None: the run of the kept predictions, or a new one.
         num_threads: As for `dspy.Evaluate`.
@@ -114,7 +143,7 @@ def evaluate(
             and the report waits in the outbox.
 
     Returns:
-        The report.
+        The report; with `lms` the reports of all, ranked.
 
     Raises:
         ConfigurationError: If an argument cannot be used; the message says which and what to do.
@@ -122,11 +151,14 @@ def evaluate(
         Exception: What `dspy.Evaluate` raises when it gives up. What was computed until then is kept, after Ctrl-C too,
             and its report is the exception's `report`, and that of `last_report()`.
     """
+    options = dict(locals())
     if find_spec("scipy") is None:
         raise MissingExtraError("evaluate()", extra="stats")  # before anything is paid for
     judge = check_metric(metric)
     library = library_of(predictions)
     devset = listed(devset)
+    if lms is not None:
+        return evaluate_each(evaluate, options | {"devset": devset})
     questions = questions_of(devset)
     groups = clusters_of(clusters, devset, questions)
     program, settings = governed(program)
@@ -134,7 +166,7 @@ def evaluate(
     with settings, ExitStack() as stack:
         force = configured().force_recompute if force_recompute is None else bool(force_recompute)
         context, run_id = phase_to_evaluate_in(run_id, force=force, max_age=max_age)
-        made_of = provenance_of(program, questions, metric)
+        made_of = provenance_of(program, questions, metric) | hash_as_judged(metric)
         session = None
         if library is not None:
             wish: dict[str, Any] = {"repeats": repeats, "run_id": run_id, "max_age": max_age, "force_recompute": force}
@@ -287,30 +319,11 @@ class _Evaluation:
             reason = f"the program raised {type(error).__name__}: {error}"
             made = self.calls.take(unit)
             self.kept.keep(question, repeat, self.devset[number], error, made)
-            self._note(number, repeat, self._result(made, ""), Scored(self.failure_score, reason))
+            self._note(number, repeat, draw_of(made), Scored(self.failure_score, reason))
             raise
         made = self.calls.take(unit)
         self.kept.keep(question, repeat, self.devset[number], prediction, made)
-        return prediction, self._result(made, output_hash(prediction))
-
-    def _result(self, made: AnswerCost, output: str) -> DrawResult:
-        tally, tokens = made.tally, made.tokens()
-        return DrawResult(
-            score=self.failure_score,
-            draw="+".join(sorted(made.draws)),
-            output=output,
-            requests=tally.requests,
-            tokens=tally.tokens_spent + tally.tokens_saved,
-            cached_tokens=tokens["cached_tokens"],
-            cache_creation_tokens=tokens["cache_creation_tokens"],
-            reasoning_tokens=tokens["reasoning_tokens"],
-            cost=tally.cost_spent + tally.cost_saved,
-            seconds=tally.seconds_spent + tally.seconds_saved,
-            oldest=min(made.created, default=None),
-            newest=max(made.created, default=None),
-            troubles=made.troubles,
-            strayed=made.strayed,
-        )
+        return prediction, draw_of(made, output_hash(prediction))
 
     def _score(self, number: int, repeat: int, prediction: Any) -> Scored:
         question, example = self.questions[number], self.devset[number]
@@ -318,7 +331,7 @@ class _Evaluation:
         if kept is not None:
             return replace(kept, kept=True)
         unit = f"{question.unit(repeat)}/metric"
-        with draw_unit(unit, judging=True):
+        with draw_unit(unit, judging=True), as_judged():
             scored = score_with(
                 lambda *given: self.loops.result(self.judge(*given)),
                 example,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # `as` says that a name is public
         exchange as exchange,
         explanation as explanation,
         listed_runs as listed_runs,
+        ranking as ranking,
         removal as removal,
         repair as repair,
         snapshot_removal as snapshot_removal,

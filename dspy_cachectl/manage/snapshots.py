@@ -6,7 +6,7 @@ Looking changes nothing: a damaged file is named and left where it is.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,13 +67,18 @@ def snapshots_in(root: Path) -> list[SnapshotInfo]:
     return SnapshotFiles(root, sets_aside=False).snapshots()
 
 
-def find(root: Path, name: str) -> SnapshotInfo:
+def find(root: Path, name: str, *, among: Sequence[SnapshotInfo] | None = None) -> SnapshotInfo:
     """Return the snapshot of a name: its file's, its run's, or the beginning of either or of the file's hash.
+
+    Args:
+        root: The folder.
+        name: The name.
+        among: Which snapshots of the folder to look at; None for all.
 
     Raises:
         ConfigurationError: If there is none, or several.
     """
-    there = snapshots_in(root)
+    there = snapshots_in(root) if among is None else among
     exact = [info for info in there if name in {info.path.name, info.run_id}]
     begins = [
         info

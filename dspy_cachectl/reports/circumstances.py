@@ -12,6 +12,9 @@ from dspy_cachectl.statistics.verdicts import PairedComparison
 # In days: from here on, two reports are not of one time.
 _LONG_AGO = 30
 
+MODELS_DIFFER = "the models differ"
+"""How a warning begins that is none to who compares models."""
+
 
 def warnings_of(baseline: Measurement, candidate: Measurement, result: PairedComparison, shared: int) -> list[str]:
     """Return what stands in the way of trusting a comparison, in words."""
@@ -45,11 +48,11 @@ def _circumstances(baseline: Measurement, candidate: Measurement) -> Iterator[st
     if before.failure_score != after.failure_score:
         yield f"failures count as {before.failure_score:g} in one and as {after.failure_score:g} in the other"
     for what, one, other in (
-        ("models", model_text(before, counted=False), model_text(after, counted=False)),
-        ("temperatures", temperature_text(before, counted=False), temperature_text(after, counted=False)),
+        (MODELS_DIFFER, model_text(before, counted=False), model_text(after, counted=False)),
+        ("the temperatures differ", temperature_text(before, counted=False), temperature_text(after, counted=False)),
     ):
         if one != other and before.models and after.models:
-            yield f"the {what} differ: {baseline.name} {one}, {candidate.name} {other}"
+            yield f"{what}: {baseline.name} {one}, {candidate.name} {other}"
     days = _days_between(baseline, candidate)
     if days >= _LONG_AGO:
         yield (

@@ -14,26 +14,29 @@ from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.page.content import Page
 from dspy_cachectl.reports.changes import ChangedQuestion, changed_between
 from dspy_cachectl.reports.circumstances import warnings_of
-from dspy_cachectl.reports.describe import circumstance_text, scores_picture, unpaired_rows
+from dspy_cachectl.reports.describe import (
+    REPORT_COLUMNS,
+    circumstance_text,
+    report_row,
+    scores_picture,
+    unpaired_rows,
+)
 from dspy_cachectl.reports.kept_texts import Readable
 from dspy_cachectl.reports.measurement import Measurement
 from dspy_cachectl.reports.paged import Paged, page_of, score_row
 from dspy_cachectl.reports.plots import plot_scores
 from dspy_cachectl.reports.texts import (
-    MISSING,
     ends_text,
     level_text,
-    money,
     number,
     p_value,
     places,
     plural,
-    score_text,
 )
 from dspy_cachectl.showing.render import Shown
 from dspy_cachectl.showing.sheets import Cell, Intervals, Part, Sheet, Span, Tone, facts, notes, sheet
 from dspy_cachectl.statistics.intervals import Interval
-from dspy_cachectl.statistics.paired import compare_paired
+from dspy_cachectl.statistics.paired import compare_paired, is_even_among
 from dspy_cachectl.statistics.power import POWER, holm, selection_bias
 from dspy_cachectl.statistics.verdicts import PairedComparison, Verdict
 
@@ -43,7 +46,6 @@ _TONES = {
     Verdict.NO_DIFFERENCE: Tone.EVEN,
     Verdict.INCONCLUSIVE: Tone.UNSURE,
 }
-_REPORT_COLUMNS = ("report", "score", "interval", "questions", "repeats", "failed", "per answer", "model")
 _PAIR_COLUMNS = ("candidate against baseline", "difference", "interval", "p", "p (Holm)", "won/tied/lost", "verdict")
 
 
@@ -58,6 +60,7 @@ class Comparison(Shown, Paged):
         adjusted_p_value: The p-value after allowing for the other comparisons made with it (Holm); the plain
             one where it was made alone.
         compared_with: How many comparisons were made together.
+        is_even_among_all: Whether NO DIFFERENCE can be said after allowing for them (Bonferroni).
         shared_draws: How many draws both rest on; their luck is one.
         warnings: What stands in the way of trusting the comparison, in words.
         unpaired: The beginning of each question that only one of them has, by what identifies it.
@@ -69,6 +72,7 @@ class Comparison(Shown, Paged):
     result: PairedComparison
     adjusted_p_value: float
     compared_with: int = 1
+    is_even_among_all: bool = True
     shared_draws: int = 0
     warnings: tuple[str, ...] = ()
     unpaired: Mapping[str, str] = field(default_factory=dict)
@@ -91,11 +95,13 @@ class Comparison(Shown, Paged):
 
     @property
     def verdict(self) -> Verdict:
-        """BETTER, WORSE, NO DIFFERENCE or INCONCLUSIVE; a win among many has to survive Holm's adjustment."""
-        won = self.result.verdict in {Verdict.BETTER, Verdict.WORSE}
-        if won and self.compared_with > 1 and self.adjusted_p_value >= 1.0 - self.result.interval.level:
-            return Verdict.INCONCLUSIVE
-        return self.result.verdict
+        """BETTER, WORSE, NO DIFFERENCE or INCONCLUSIVE; among many, what it is alone has to survive their number."""
+        alone = self.result.verdict
+        if self.compared_with == 1:
+            return alone
+        is_win = self.adjusted_p_value < 1.0 - self.result.interval.level
+        survives = self.is_even_among_all if alone is Verdict.NO_DIFFERENCE else is_win
+        return alone if survives else Verdict.INCONCLUSIVE
 
     @property
     def verdict_text(self) -> str:
@@ -114,7 +120,12 @@ class Comparison(Shown, Paged):
             return
         if result.needed is not None:
             yield result.needed.sentence
-        if result.verdict is not self.verdict:
+        if result.verdict is Verdict.NO_DIFFERENCE:
+            yield (
+                f"Alone it would be {result.verdict_text}; among {self.compared_with:,} comparisons an interval that "
+                "holds with all others (Bonferroni) is too wide for that. Compare fewer reports, or add questions."
+            )
+        elif result.verdict is not self.verdict:
             alpha = 1.0 - result.interval.level
             yield (
                 f"Alone it would be {result.verdict_text}; among {self.compared_with:,} comparisons its p-value of "
@@ -309,7 +320,7 @@ class Comparisons(Shown):
         return sheet(
             f"{len(self.reports)} reports, each against each",
             Cell(_best(self)),
-            Part("Scores", tuple(map(_report_row, self.reports)), header=_REPORT_COLUMNS),
+            Part("Scores", tuple(map(report_row, self.reports)), header=REPORT_COLUMNS),
             Part("Pairs", tuple(map(_pair_row, pairs)), header=_PAIR_COLUMNS),
             notes("What would settle them", settling),
             notes("Warnings", warnings),
@@ -346,13 +357,20 @@ def compare(
         compare_two(one, other, smallest_difference=smallest_difference, level=level)
         for one, other in combinations(named, 2)
     ]
-    adjusted = holm([pair.p_value for pair in pairs])
-    return Comparisons(
-        reports=named,
-        pairs=tuple(
-            replace(pair, adjusted_p_value=value, compared_with=len(pairs))
-            for pair, value in zip(pairs, adjusted, strict=True)
-        ),
+    return Comparisons(reports=named, pairs=together(pairs))
+
+
+def together(pairs: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """Return comparisons that are made together, each with what allows for their number.
+
+    Wins are held to Holm's p-values, and NO DIFFERENCE to Bonferroni's intervals: the probability of even one false win
+    in the family, and of even one difference that is denied, is at most one minus the level.
+    """
+    among, adjusted = len(pairs), holm([pair.p_value for pair in pairs])
+    even = [is_even_among(among, pair.result, *(report.table for report in pair.reports)) for pair in pairs]
+    return tuple(
+        replace(pair, adjusted_p_value=value, compared_with=among, is_even_among_all=is_even)
+        for pair, value, is_even in zip(pairs, adjusted, even, strict=True)
     )
 
 
@@ -364,20 +382,6 @@ def _best(comparisons: Comparisons) -> str:
         f"{comparisons.best} has the highest score on the questions that all have. The best of "
         f"{len(comparisons.reports)} may look too good by {much} on the questions that chose it: report its score on "
         "others."
-    )
-
-
-def _report_row(report: Measurement) -> tuple[Cell, ...]:
-    cost = f", {money(report.cost_per_answer)}" if report.cost_per_answer else ""
-    return (
-        Cell(report.name),
-        Cell(score_text(report.score, report.standard_error)),
-        Cell(ends_text(report.interval, report.standard_error)),
-        Cell(f"{report.n:,}"),
-        Cell(f"{report.repeats:,}"),
-        Cell(f"{report.failures:,}"),
-        Cell(f"{number(report.tokens_per_answer)} tokens{cost}"),
-        Cell(report.provenance.model or MISSING),
     )
 
 

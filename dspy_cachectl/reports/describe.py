@@ -33,6 +33,7 @@ from dspy_cachectl.reports.texts import (
 from dspy_cachectl.reports.troubles import TITLE as TROUBLE, trouble_rows
 from dspy_cachectl.showing.sheets import Cell, Intervals, Sheet, Span, facts, notes, sheet
 
+REPORT_COLUMNS = ("report", "score", "interval", "questions", "repeats", "failed", "per answer", "model")
 _FAILURES_SHOWN = 3
 _UNPAIRED_SHOWN = 20
 _CHARACTERS_SHOWN = 80
@@ -319,3 +320,18 @@ def _money_row(counters: Mapping[str, Any], kind: str) -> str:
         if counters.get("unpriced"):
             said.append(f"{plural(counters['unpriced'], 'request')} without a known price")
     return ", ".join(said)
+
+
+def report_row(report: Measurement) -> tuple[Cell, ...]:
+    """Return the cells of a report in a table of several, below `REPORT_COLUMNS`."""
+    cost = f", {money(report.cost_per_answer)}" if report.cost_per_answer else ""
+    return (
+        Cell(report.name),
+        Cell(score_text(report.score, report.standard_error)),
+        Cell(ends_text(report.interval, report.standard_error)),
+        Cell(f"{report.n:,}"),
+        Cell(f"{report.repeats:,}"),
+        Cell(f"{report.failures:,}"),
+        Cell(f"{number(report.tokens_per_answer)} tokens{cost}"),
+        Cell(report.provenance.model or MISSING),
+    )

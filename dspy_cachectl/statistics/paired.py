@@ -26,7 +26,7 @@ from dspy_cachectl.statistics.quantiles import (
 )
 from dspy_cachectl.statistics.scores import QuestionScores, ScoreTable, are_ends, range_of, sample_variance
 from dspy_cachectl.statistics.variance import StandardError, standard_error_of, within_variance
-from dspy_cachectl.statistics.verdicts import PairedComparison
+from dspy_cachectl.statistics.verdicts import PairedComparison, Verdict
 
 FEW_DIFFERENCES = 10
 """With fewer questions than this on which the two differ, a t test rests on next to nothing."""
@@ -117,6 +117,25 @@ def compare_paired(
         smallest_difference=_TWENTIETH * (reach or 1.0) if smallest_difference is None else smallest_difference,
         unseen=0.0 if test == "mid-p McNemar" else rule_of_three(error.units, level=level) * reach,
     )
+
+
+def is_even_among(among: int, alone: PairedComparison, baseline: ScoreTable, candidate: ScoreTable) -> bool:
+    """Whether NO DIFFERENCE is the verdict of a comparison that is one of several, too.
+
+    Bonferroni: each interval has the level at which all of them hold together, so the probability that even one true
+    difference of d is denied is at most half of one minus the level, whatever the dependence between them.
+
+    Args:
+        among: How many comparisons are made together.
+        alone: The comparison as it is alone.
+        baseline: The scores that it compares.
+        candidate: See `baseline`.
+    """
+    if alone.verdict is not Verdict.NO_DIFFERENCE:
+        return False
+    level = 1.0 - (1.0 - alone.interval.level) / among
+    held = compare_paired(baseline, candidate, smallest_difference=alone.smallest_difference, level=level)
+    return held.verdict is Verdict.NO_DIFFERENCE
 
 
 def pair(

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from dspy_cachectl.accounting.asked import AskedModel
-from dspy_cachectl.evaluation.asked_models import facts as facts_of
+from dspy_cachectl.accounting.asked import AskedModel, facts as facts_of
 from dspy_cachectl.reports.measurement import Provenance
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.results import DrawResult, QuestionResult
