@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import pytest
 
 from dspy_cachectl.boundary.shown import harmless
 from dspy_cachectl.reports.progress_bar import progress
+from dspy_cachectl.showing.notebook import NotebookLine
 
 
 def test_a_bar_shows_what_is_done(capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,3 +38,28 @@ def test_a_name_is_shown_as_it_is(name: str, capfd: pytest.CaptureFixture[str]) 
     said = capfd.readouterr().err
     assert 2 <= "".join(said.split()).count("".join(harmless(name).split()))
     assert not {"\x07", "\x9b"} & set(said)
+
+
+class Published:
+    """A notebook's publisher that remembers."""
+
+    def __init__(self) -> None:
+        self.messages: list[dict[str, Any]] = []
+
+    def publish(self, **message: Any) -> None:
+        self.messages.append(message)
+
+
+def test_a_line_in_a_notebook_is_written_over_and_ends_with_the_last_word() -> None:
+    """One line, changed now and then and not each time, whoever works on it; a name in it is text."""
+    published = Published()
+    with contextlib.closing(NotebookLine(published, "<b>program</b>")) as line, ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda done: line.show(done, 1000, lambda: f"score {done}"), range(1000)))
+        line.show(1000, 1000, lambda: "score 1")
+    first, *changes = published.messages
+    assert (False, {True}) == (first["update"], {message["update"] for message in changes})
+    assert 1 == len({message["transient"]["display_id"] for message in published.messages})
+    assert len(changes) < 500
+    data = changes[-1]["data"]
+    assert "<b>program</b> 1,000/1,000 · score 1" == data["text/plain"]
+    assert "&lt;b&gt;program&lt;/b&gt; 1,000/1,000" in data["text/html"]

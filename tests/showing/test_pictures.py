@@ -161,6 +161,10 @@ def test_no_name_becomes_anything_but_text() -> None:
         assert {"svg", "line", "text", "circle", "rect"} >= {node.tag for node in drawn.root.iter()}
         assert '<script>alert("x")' in drawn.root.attrib["aria-label"]
         assert not {"\x1b", "\u202e", "\ud800"} & set(as_svg(picture))
+    stats = Stats.of([(Row(EVIL, EVIL, EVIL), Tally(calls=1, fresh=1))])._repr_html_()
+    assert stats.count("&lt;script&gt;") == 3
+    assert not {"\x1b", "\u202e", "\ud800"} & set(stats)
+    assert "<script" not in stats
 
 
 @pytest.mark.parametrize("ground", GROUNDS)
