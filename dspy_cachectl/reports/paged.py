@@ -222,6 +222,7 @@ class _Askings:
             cost=draw.cost,
             seconds=draw.seconds,
             prediction=[] if row is None else self._prediction(row),
+            feedback=None if draw.feedback is None else self._texts.number(draw.feedback),
             calls=[
                 Asked(*(self._texts.named([(part.title, part.text) for part in parts]) for parts in self._calls[token]))
                 for token in tokens

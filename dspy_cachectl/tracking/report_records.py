@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.entries.token_counts import PARTS
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError
+from dspy_cachectl.page.document import document
 from dspy_cachectl.reports.troubles import totals
 from dspy_cachectl.tracking.outgoing import (
     Outgoing,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from dspy_cachectl.context.evaluations import Evaluation
     from dspy_cachectl.reports.comparison import Comparison, Comparisons
     from dspy_cachectl.reports.measurement import Measurement
+    from dspy_cachectl.reports.paged import Paged
     from dspy_cachectl.reports.report import EvalReport
     from dspy_cachectl.reports.troubles import PredictorTrouble
     from dspy_cachectl.tracking.resolve import Target
@@ -102,7 +104,7 @@ def _of_report(report: EvalReport, target: Target, *, children: Sequence[str]) -
     }
     return _outgoing(
         target,
-        {**tables, **_figure(report, uid)},
+        {**tables, **_figure(report, uid), **_page(report, uid)},
         uid=uid,
         started=milliseconds(made.created - made.seconds),
         ended=milliseconds(made.created),
@@ -137,7 +139,7 @@ def of_comparisons(comparisons: Comparisons, target: Target) -> list[Outgoing]:
     tables = {artifact("compare", uid): table(list(rows[0]), (list(row.values()) for row in rows))}
     outgoing = _outgoing(
         target,
-        {**tables, **_figure(comparisons, uid)},
+        {**tables, **_figure(comparisons, uid), **(_page(pairs[0], uid) if len(pairs) == 1 else {})},
         uid=uid,
         started=milliseconds(now),
         ended=milliseconds(now),
@@ -254,3 +256,11 @@ def _figure(drawn: EvalReport | Comparisons, uid: str) -> dict[str, bytes]:
     except Exception as error:  # noqa: BLE001 - a figure is not worth a result
         logger.warning("no figure is logged, it cannot be drawn: %r", error)
     return {}
+
+
+def _page(paged: Paged, uid: str) -> dict[str, bytes]:
+    try:
+        return {artifact("page", uid, "html"): document(paged.page())}
+    except Exception as error:  # noqa: BLE001 - a page is not worth a result
+        logger.warning("no page is logged, it cannot be made: %r", error)
+        return {}

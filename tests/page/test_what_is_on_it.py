@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -17,6 +15,7 @@ import pytest
 import dspy_cachectl as cachectl
 from dspy_cachectl.reports.results import DrawResult
 from tests.endpoint import Endpoint
+from tests.page import unpacked
 from tests.reports.made_up import report
 
 MakeLM = Callable[..., cachectl.LM]
@@ -25,10 +24,7 @@ SECRET = "sk-proj-Zq8vN3xT5yL1mWb7Kc2Rj9Hd4"
 
 def content(path: Path) -> dict[str, Any]:
     """What a page holds."""
-    packed = re.search(r'<script type="application/json" id="content">("[^"<]*")</script>', path.read_text("utf-8"))
-    assert packed is not None
-    found: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(json.loads(packed[1]))))
-    return found
+    return unpacked.content(path.read_bytes())
 
 
 def said(page: dict[str, Any], named: list[list[Any]]) -> list[tuple[str, str]]:
@@ -178,6 +174,16 @@ def test_a_comparison_shows_which_questions_changed_sides(tmp_path: Path) -> Non
     ]
     assert found.difference == page["difference"]["score"]
     assert ["old", "new"] == [row["name"] for row in page["scores"]]
+
+
+def test_what_the_metric_said_beside_the_score_is_there(program: dspy.Module, tmp_path: Path) -> None:
+    """As GEPA's metrics do, with each answer."""
+    devset = [dspy.Example(question="question 0 ?", answer="yes").with_inputs("question")]
+    made = cachectl.evaluate(
+        program, devset, lambda *_: {"score": 0.5, "feedback": "half of it is there"}, display_progress=False
+    )
+    page = content(made.to_html(tmp_path / "page.html"))
+    assert ["half of it is there"] == [page["texts"][one["feedback"]] for one in answers(page)]
 
 
 def test_two_programs_differ_word_by_word(lm: MakeLM, program: dspy.Module, tmp_path: Path) -> None:

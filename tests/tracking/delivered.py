@@ -16,7 +16,7 @@ from tests.tracking.rest import Rest, Run
 
 SAMPLE = {f"dspy_cachectl/{name}" for name in ("score/mean", "score/repeat", "score/percent", "var/within")}
 
-FILES = ["plot", "record", "rows"]
+FILES = ["page", "plot", "record", "rows"]
 """What a report has for files."""
 
 
@@ -57,7 +57,8 @@ def assert_delivered_once(
         assert run.inputs == [("devset", digest, {"mlflow.data.context": "eval"})]
     assert sorted(files) == sorted(record.artifacts)
     for path, data in files.items():
-        assert data.endswith(b"IEND\xaeB`\x82") if path.endswith(".png") else json.loads(data), path
+        ending = {"png": b"IEND\xaeB`\x82", "html": b"</html>\n"}.get(path.rpartition(".")[2])
+        assert json.loads(data) if ending is None else data.endswith(ending), path
     tables = json.loads(run.tags.get("mlflow.loggedArtifacts", "[]"))
     assert tables == [{"path": name, "type": "table"} for name in record.tables]
     keys = {point.key for point in record.metrics}

@@ -118,4 +118,4 @@ def test_what_a_report_costs_in_requests(server: Rest, program: Any) -> None:
             proxy.seen = []
             assert log.log_to_mlflow(made, tracking_uri=proxy.url, run_id=where, timeout=60.0).status == "logged"
             counts.append((proxy.seen.count("upload"), len(proxy.seen)))
-    assert counts == [(4, 17), (4, 14), (4, 15), (4, 12)]
+    assert counts == [(5, 18), (5, 15), (5, 16), (5, 13)]

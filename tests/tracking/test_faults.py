@@ -15,6 +15,7 @@ from dspy_cachectl.tracking.outbox import Outbox
 from dspy_cachectl.tracking.record import Record
 from tests.endpoint import Endpoint
 from tests.limits import PATIENCE, SOON
+from tests.page.unpacked import content
 from tests.tracking import servers
 from tests.tracking.conftest import Forks
 from tests.tracking.delivered import FILES, assert_delivered_once, kinds, sync_from_a_shell
@@ -193,9 +194,9 @@ def _logged(results: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 SECRETS = {
-    "api_key": "sk-hidden-0000000000000001",
-    "headers": {"X-Team-Token": "hidden-2", "Authorization": "Bearer hidden-3", "X-Tenant": "hidden-4"},
-    "extra_headers": {"X-Api-Key": "hidden-5"},
+    "api_key": "sk-covert-0000000000000001",
+    "headers": {"X-Team-Token": "covert-2", "Authorization": "Bearer covert-3", "X-Tenant": "covert-4"},
+    "extra_headers": {"X-Api-Key": "covert-5"},
 }
 
 
@@ -203,8 +204,8 @@ def test_no_secret_is_in_what_is_written(server: Rest, forks: Forks, outbox: Out
     """Not those of the LM, nor those of an address: in no record, file, tag or trace, with all that autolog logs."""
     experiment = server.create_experiment(outbox.path.parents[2].name)
     with servers.refusing() as nobody, servers.answering(500) as broken, servers.hanging() as hang:
-        again = [url.replace("://", "://me:hidden-6@") + "?token=hidden-7" for url in (nobody, broken, hang)]
-        url = server.url.replace("://", "://me:hidden-8@")
+        again = [url.replace("://", "://me:covert-6@") + "?token=covert-7" for url in (nobody, broken, hang)]
+        url = server.url.replace("://", "://me:covert-8@")
         case = {"env": {"MLFLOW_TRACKING_URI": url, "MLFLOW_EXPERIMENT_ID": experiment}, "again": again}
         case["lm"] = {"api_base": endpoint.url, **SECRETS}
         (result,) = forks.run({"": case}, do="log", limit=LIMIT, patience=PATIENCE).values()
@@ -223,5 +224,6 @@ def test_no_secret_is_in_what_is_written(server: Rest, forks: Forks, outbox: Out
     assert [len(trace.calls) for trace in traces] == [1, 1, 1]
     everything = [result["told"], ours, waiting, run, [server.download(run, path) for path in paths]]
     everything += [*map(vars, traces), *server.models(experiment)]
+    everything += [content(server.download(run, path)) for path in paths if path.endswith(".html")]
     assert len(server.models(experiment)) == 1
-    assert [text for text in map(repr, everything) if "hidden" in text] == []
+    assert [text for text in map(repr, everything) if "covert" in text] == []

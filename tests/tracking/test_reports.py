@@ -181,6 +181,8 @@ def test_a_comparison_is_the_parent_of_what_it_compares(server: Rest) -> None:
     assert found.tags["dspy_cachectl.kind"] == "compare"
     assert found.tags["dspy_cachectl.verdict"] == comparison.verdict_text
     assert (found.tags["dspy_cachectl.baseline"], found.tags["dspy_cachectl.candidate"]) == ("old", "new")
+    page = server.download(found, f"dspy_cachectl/page_{str(outcome.uid)[:8]}.html").decode()
+    assert "<title>new against old</title>" in page
     table = mlflow.load_table(f"dspy_cachectl/compare_{str(outcome.uid)[:8]}.json", run_ids=[found.id])
     assert list(table["difference"]) == [0.5]
 
@@ -287,7 +289,7 @@ def test_pushes_that_were_given_up_do_not_come_back(
 
 
 def test_a_thousand_questions_cost_as_many_requests_as_three(server: Rest) -> None:
-    """One batch, one input, three files, one model: the number of requests does not depend on what is in them."""
+    """One batch, one input, four files, one model: the number of requests does not depend on what is in them."""
     log_to_mlflow(report([1.0]))  # makes the program's model
     seen = []
     for scores in ([1, 0, 1], [number % 3 > 0 for number in range(1000)]):
@@ -298,7 +300,7 @@ def test_a_thousand_questions_cost_as_many_requests_as_three(server: Rest) -> No
     assert seen[0] == seen[1]
     own_run = ["runs/search", "runs/create", "runs/search", "logged-models/search", "runs/log-batch"]
     own_run += ["runs/update", "runs/log-inputs"]  # a run is ended with its numbers, whatever else is refused
-    files = ["upload", "upload", "upload", "listing", "runs/set-tag"]
+    files = ["upload", "upload", "upload", "upload", "listing", "runs/set-tag"]
     assert seen[0] == [*own_run, *files, "runs/get"]
 
 

@@ -20,7 +20,7 @@ from tests.reports.made_up import report
 from tests.tracking.overlap import report_of
 from tests.tracking.rest import Rest
 
-SECRET = "hidden"
+SECRET = "covert"
 MALFORMED = [
     f"http://me:{SECRET}/b@host",
     f"http://me:{SECRET}#x@host",

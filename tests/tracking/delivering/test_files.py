@@ -33,13 +33,13 @@ def test_files_that_are_refused_wait_for_themselves(server: Rest, outbox: Outbox
         proxy.answers = {"upload": (code, b"<html>no</html>")}
         outcome = log_to_mlflow(report([1, 0]), tracking_uri=proxy.url, timeout=60)
         assert outcome.status == "pending"
-        assert f"is without 3 of 3 files; dspy_cachectl/plot_{str(outcome.uid)[:8]}.png: " in outcome.reason
+        assert f"is without 4 of 4 files; dspy_cachectl/page_{str(outcome.uid)[:8]}.html: " in outcome.reason
         assert str(code) in outcome.reason
         _assert_ended_without_files(server, outcome.run_id)
         assert [one.reason for one in status()] == [outcome.reason]
         proxy.answers, proxy.seen = {}, []
         assert [(one.status, one.run_id) for one in sync()] == [("logged", outcome.run_id)]
-        files = ["upload", "upload", "upload", "listing", "runs/set-tag"]
+        files = ["upload", "upload", "upload", "upload", "listing", "runs/set-tag"]
         assert proxy.seen == ["runs/search", *files, "runs/get"]
     assert_delivered_once(server, str(outcome.uid))
 
@@ -60,22 +60,22 @@ def test_a_store_that_this_machine_cannot_write_to(
     mlflow.MlflowClient(server.url).create_experiment(name, artifact_location=place)
     outcome = log_to_mlflow(report([1, 0]), tracking_uri=server.url, experiment=name, timeout=60)
     assert outcome.status == "pending"
-    assert "is without 3 of 3 files" in outcome.reason
+    assert "is without 4 of 4 files" in outcome.reason
     _assert_ended_without_files(server, outcome.run_id)
     assert [one.status for one in sync()] == ["pending"]
 
 
 def test_files_that_were_taken_are_not_sent_again(server: Rest, outbox: Outbox) -> None:
-    """The limit ends in the third of three, again and again: each try begins with what the server was not sent."""
+    """The limit ends in the fourth of four, again and again: each try begins with what the server was not sent."""
     with servers.Proxy.to(server.url) as proxy:
-        proxy.holds = "upload:3"
+        proxy.holds = "upload:4"
         with servers.ends_the_limit(proxy):
             outcome = log_to_mlflow(report([1, 0]), tracking_uri=proxy.url)
-        assert (outcome.status, proxy.seen.count("upload")) == ("pending", 3)
+        assert (outcome.status, proxy.seen.count("upload")) == ("pending", 4)
         _assert_ended_without_files(server, outcome.run_id)
         proxy.holds = None
         assert [one.status for one in sync()] == ["logged"]
-        assert proxy.seen.count("upload") == 4
+        assert proxy.seen.count("upload") == 5
         assert proxy.seen.count("runs/log-batch") == 1
     assert_delivered_once(server, str(outcome.uid))
 

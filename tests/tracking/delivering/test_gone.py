@@ -53,7 +53,7 @@ def test_what_is_gone_is_said_and_goes_elsewhere(server: Rest, outbox: Outbox) -
     assert_delivered_once(server, gone[1])
     assert server.runs_of(gone[1])[0].tags["dspy_cachectl.meant_for_run"] == "0" * 32
     assert server.run(named).metrics["dspy_cachectl/score/mean"] == 0.5
-    assert len(server.artifacts(named)) == 6
+    assert len(server.artifacts(named)) == 8
 
 
 def test_where_to_goes_with_what(outbox: Outbox) -> None:
