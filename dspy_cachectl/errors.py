@@ -94,7 +94,7 @@ class CacheMissError(CachectlError):
         advice = (
             "  Record the answer first by running the program under a policy that stores (for example REUSE)."
             if cassette is None
-            else '  Record what is missing with mode="new", or everything anew with mode="all".'
+            else '  Record what is missing in the mode "new", or everything anew in the mode "all".'
         )
         super().__init__(f"{self.explanation}\n{advice}")
 

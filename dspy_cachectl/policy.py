@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import Any, ClassVar, Literal
 
+from dspy_cachectl.boundary.meant import question
 from dspy_cachectl.errors import ConfigurationError
 
 
@@ -115,7 +116,11 @@ class Policy:
         known = {field.name for field in fields(self)}
         unknown = sorted(set(overrides) - known)
         if unknown:
-            raise ConfigurationError(f"unknown policy option {unknown[0]!r}; a policy has: {', '.join(sorted(known))}")
+            guess = question(unknown[0], known)
+            raise ConfigurationError(
+                f"unknown policy option {unknown[0]!r}{f': {guess} A' if guess else '; a'} policy has: "
+                f"{', '.join(sorted(known))}"
+            )
         return replace(self, **overrides)
 
     @classmethod
@@ -128,7 +133,10 @@ class Policy:
         try:
             return PRESETS[name.upper()]
         except KeyError:
-            raise ConfigurationError(f"unknown policy {name!r}; the presets are: {', '.join(PRESETS)}") from None
+            guess = question(name, PRESETS)
+            raise ConfigurationError(
+                f"unknown policy {name!r}{f': {guess} The' if guess else '; the'} presets are: {', '.join(PRESETS)}"
+            ) from None
 
 
 PRESETS: Mapping[str, Policy] = {

@@ -241,7 +241,7 @@ class Call:
         self.answered = Answered("missed")
         ruling = self.asked.ruling
         if ruling.cassette is not None and ruling.cassette.is_unfinished:
-            reason = f'{reason}. The recording was cut short; mode="record" goes on with it'
+            reason = f'{reason}. The recording was cut short; the mode "record" goes on with it'
         error = CacheMissError(
             reason,
             key=self.key,

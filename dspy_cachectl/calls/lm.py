@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import copyreg
 import functools
+import inspect
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pydoc import locate
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ import dspy
 from dspy.clients.base_lm import LM_CLASS_STATE_KEY
 from dspy.utils.dummies import DummyLM
 
+from dspy_cachectl.boundary.meant import meant
 from dspy_cachectl.calls import adapter
 from dspy_cachectl.calls.account import counted
 from dspy_cachectl.calls.call import Answered, Call, asking, current_call
@@ -33,6 +35,15 @@ from dspy_cachectl.fingerprints.endpoints import UNNAMED
 from dspy_cachectl.fingerprints.versioned import VersionedFunction, VersionedName
 
 M = TypeVar("M")
+
+_OF_REQUESTS = """
+    api_base api_key api_version base_url extra_body extra_headers frequency_penalty headers logit_bias logprobs
+    max_completion_tokens max_tokens min_tokens n parallel_tool_calls presence_penalty reasoning_effort
+    response_format rollout_id seed stop temperature timeout tool_choice tools top_k top_logprobs top_p user
+"""
+"""What is often asked of a provider beside what DSPy names itself."""
+_OURS = {"role", "endpoint", "version"}
+_MISSPELT = 0.85
 
 _FLIGHTS: Flights[Answered] = Flights()
 """The calls in the air."""
@@ -136,6 +147,9 @@ class LM(Governed, dspy.LM):  # type: ignore[misc]
         endpoint: A stable name for where the model is served, in place of its address.
         version: A name for the model's version: a changed one does not serve the other's answers.
         **kwargs: Options of `dspy.LM`.
+
+    Raises:
+        ConfigurationError: If an option is misspelt, or a name is empty.
     """
 
     def __init__(
@@ -147,6 +161,7 @@ class LM(Governed, dspy.LM):  # type: ignore[misc]
         version: str | None = None,
         **kwargs: Any,
     ) -> None:
+        _check_options(LM, kwargs)
         super().__init__(model, *args, **kwargs)
         _name(self, role=role, endpoint=endpoint, version=version)
         ensure_installed()
@@ -168,7 +183,7 @@ class Embedder(dspy.Embedder):  # type: ignore[misc]
         **kwargs: Options of `dspy.Embedder`.
 
     Raises:
-        ConfigurationError: If the version is no text, or an empty one.
+        ConfigurationError: If the version is no text, or an empty one, or an option is misspelt.
     """
 
     def __init__(
@@ -185,8 +200,35 @@ class Embedder(dspy.Embedder):  # type: ignore[misc]
             raise ConfigurationError(f"version is a text that is not empty, not {version!r}")
         if version is not None:
             model = VersionedName(model, version) if isinstance(model, str) else VersionedFunction(model, version)
+        _check_options(Embedder, kwargs)
         super().__init__(model, batch_size, caching, **kwargs)
         ensure_installed()
+
+
+def _check_options(kind: type, given: Mapping[str, Any]) -> None:
+    """Refuse an option that is nearly a known one: it would be sent to the provider, and do nothing here.
+
+    Raises:
+        ConfigurationError: If there is one.
+    """
+    makers = (vars(one)["__init__"] for one in kind.__mro__ if "__init__" in vars(one) and one is not object)
+    known = {*_OF_REQUESTS.split(), *(name for maker in makers for name in inspect.signature(maker).parameters)}
+    for name, value in given.items():
+        near = [] if name in known else meant(name, known, cutoff=_MISSPELT)
+        # LiteLLM's `roles` is a table.
+        is_ours = bool(near) and near[0] in _OURS and isinstance(value, str)
+        if is_ours or (near and not _is_of_litellm(name)):
+            raise ConfigurationError(
+                f"{kind.__name__} has no option {name!r}: did you mean {near[0]!r}? What a provider itself takes under "
+                f"such a name goes into extra_body={{{name!r}: ...}}"
+            )
+
+
+def _is_of_litellm(name: str) -> bool:
+    from litellm.constants import OPENAI_CHAT_COMPLETION_PARAMS
+    from litellm.types.utils import all_litellm_params
+
+    return name in OPENAI_CHAT_COMPLETION_PARAMS or name in all_litellm_params
 
 
 def wrap(lm: M, *, role: str | None = None, endpoint: str | None = None, version: str | None = None) -> M:

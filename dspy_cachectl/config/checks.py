@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from dspy_cachectl.boundary.meant import question
 from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.boundary.shown import harmless
 from dspy_cachectl.config.location import MEMORY, normal_location, shortened
@@ -170,7 +171,8 @@ def _predictions(written: Written) -> str:
 def _preset(written: Written) -> str:
     value = _text(written)
     if value.upper() not in PRESETS:
-        raise ConfigurationError(f"unknown policy; write one of {', '.join(PRESETS)}")
+        guess = question(value, PRESETS)
+        raise ConfigurationError(f"unknown policy; {guess}{' ' if guess else ''}write one of {', '.join(PRESETS)}")
     return Policy.named(value).name
 
 

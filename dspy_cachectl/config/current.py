@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from dspy_cachectl.boundary.forks import free_after_fork
+from dspy_cachectl.boundary.meant import question
 from dspy_cachectl.config import sources
 from dspy_cachectl.config.checks import OFF, ON, Origin, Written, checked, named, pairs_of
 from dspy_cachectl.config.location import MEMORY, folder_of, normal_location
@@ -129,6 +130,14 @@ class Settings:
         said = [pattern for model, pattern in pairs_of(self.answers_as) if fnmatchcase(asked, model)]
         return bool(said) and all(any(fnmatchcase(name, pattern) for pattern in said) for name in answered)
 
+    def unknown_phase(self, name: str) -> str | None:
+        """Say that no phase is called so, and which ones are known; None where it is one of them."""
+        known = sorted({*_BUILT_IN, *self.phases})
+        if name in known:
+            return None
+        guess, ones = question(name, known), ", ".join(map(repr, known))
+        return f"no phase is called {name!r}{f': {guess} The' if guess else '; the'} known ones are {ones}."
+
     def phase_policy(self, name: str) -> tuple[Policy, dict[str, Policy]]:
         """Return the policy of a phase, and the policies of its roles.
 
@@ -138,11 +147,7 @@ class Settings:
         configured = self.phases.get(name)
         preset = (configured.policy if configured else None) or _BUILT_IN.get(name)
         if preset is None and configured is None:
-            known = ", ".join(repr(known) for known in sorted({*_BUILT_IN, *self.phases}))
-            raise ConfigurationError(
-                f"no phase is called {name!r}; the known ones are {known}. "
-                f"Give it a policy: phase({name!r}, Policy.REUSE), or configure it"
-            )
+            raise ConfigurationError(f"{self.unknown_phase(name)} Give it a policy: phase({name!r}, Policy.REUSE)")
         policy = Policy.named(preset or "REUSE")
         if configured is None:
             return policy, {}

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dspy_cachectl.boundary.meant import meant
 from dspy_cachectl.boundary.reading import read_toml
 from dspy_cachectl.config.checks import Origin, Where, Written, is_blank, named, names_at, shown
 from dspy_cachectl.config.other_names import SETTINGS
@@ -187,19 +188,17 @@ def _no_name(where: Where, name: object, origin: Origin) -> ConfigurationError:
 
 
 def _unknown(where: Where, depth: int, known: list[str], origin: Origin) -> ConfigurationError:
-    from difflib import get_close_matches
-
-    def meant(name: str) -> str:
+    def full_name(name: str) -> str:
         full = (*where[:depth], name, *where[depth + 1 :])
         return variable_of(full) if origin.kind == "variable" else ".".join(full)
 
     ours = SETTINGS.get(where[depth]) if depth == 0 else None
     if ours is not None:
         return ConfigurationError(
-            f"there is no setting {named(where)} ({origin}): write {shown(meant(ours[0]))} ({ours[1]})"
+            f"there is no setting {named(where)} ({origin}): write {shown(full_name(ours[0]))} ({ours[1]})"
         )
-    near = get_close_matches(where[depth], known, n=1)
-    guess = f"did you mean {shown(meant(near[0]))}? " if near else ""
+    near = meant(where[depth], known)
+    guess = f"did you mean {shown(full_name(near[0]))}? " if near else ""
     inside = f" of {named(where[:depth])}" if depth else ""
     return ConfigurationError(
         f"there is no setting {named(where)} ({origin}): {guess}the settings{inside} are: {', '.join(known) or 'none'}"

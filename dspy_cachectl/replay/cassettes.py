@@ -135,8 +135,8 @@ class cassette(Block[Cassette]):  # noqa: N801 - used as a word: with cassette("
             finally:
                 if opened.is_cut_short:
                     logger.warning(
-                        'the recording of %s is unfinished: the %s that were bought are kept, and mode="record" goes '
-                        "on with it",
+                        'the recording of %s is unfinished: the %s that were bought are kept, and the mode "record" '
+                        "goes on with it",
                         self._path,
                         plural(opened.cassette.recorded, "answer"),
                     )
@@ -174,10 +174,7 @@ class CassetteSession:
             _take_over(path, both_sides=mode == "all")
         before = _there(path, both_sides=mode == "all")
         if before is None and mode == "replay" and not scope:
-            raise ConfigurationError(
-                f"there is no cassette {path} to replay; record it first, with "
-                f'cachectl.cassette({str(path)!r}, mode="record")'
-            )
+            raise ConfigurationError(f'there is no cassette {path} to replay; record it first, in the mode "record"')
         found = before or files.CassetteFile()
         if found.conflict:
             logger.warning(

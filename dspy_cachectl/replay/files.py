@@ -320,8 +320,8 @@ def _without_conflicts(path: Path, marks: list[int] | None) -> Iterator[tuple[in
         if marks is None:
             raise CorruptEntryError(
                 f"{path}, line {number}: version control left a conflict here ({line[:20].decode(errors='replace')}). "
-                'Keep the lines of both sides and delete its marks, or record with mode="all" (--cachectl=all), which '
-                "does that"
+                'Keep the lines of both sides and delete its marks, or record in the mode "all" '
+                "(--cachectl=all), which does that"
             )
         marks.append(number)
         is_common = line.startswith(b"|")

@@ -192,9 +192,9 @@ def test_it_is_said(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(KeyboardInterrupt), cachectl.cassette(path, "record"):
         program(KeyboardInterrupt())
     assert 1 == len(
-        [line for line in caplog.messages if 'the 10 answers that were bought are kept, and mode="record"' in line]
+        [line for line in caplog.messages if 'the 10 answers that were bought are kept, and the mode "record"' in line]
     )
-    with pytest.raises(cachectl.CacheMissError, match='cut short; mode="record" goes on'), cachectl.cassette(path):
+    with pytest.raises(cachectl.CacheMissError, match='cut short; the mode "record" goes on'), cachectl.cassette(path):
         program()
 
 
