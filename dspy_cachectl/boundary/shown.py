@@ -17,12 +17,15 @@ __all__ = [
     "harmless_trace",
     "is_harmless_for_shells",
     "logger_for",
+    "shortened",
+    "stands_for",
     "writable_number",
 ]
 
 _SHELL = re.compile(r"[\w/@][\w./:@+,=%-]*")
 _FORMULA = re.compile(r"[\s\x00-\x1f]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
 _MOST_BITS = 12_000
+_LEFT_OUT = "…"
 
 
 def is_harmless_for_shells(text: str) -> bool:
@@ -42,6 +45,37 @@ def harmless_cell(text: str) -> str:
 def harmless_html(text: str) -> str:
     """Return a text as HTML, also for an attribute in double quotes: nothing in it is a tag, an entity or a control."""
     return html.escape(harmless(text))
+
+
+def shortened(name: str, width: int) -> str:
+    """Return a name in so many columns of a terminal. Of one that is too long the middle is left out: `openai/…-mini`.
+
+    What a command shows so, it takes so (see `stands_for`).
+    """
+    from rich.cells import cell_len
+
+    if cell_len(name) <= width:
+        return name
+    room = max(width - 1, 2)
+    return f"{_within(name, (room + 1) // 2)}{_LEFT_OUT}{_within(name[::-1], room // 2)[::-1]}"
+
+
+def _within(text: str, room: int) -> str:
+    from rich.cells import cell_len
+
+    taken = ""
+    for character in text:
+        if cell_len(taken + character) > room:
+            break
+        taken += character
+    return taken
+
+
+def stands_for(written: str, name: str) -> bool:
+    """Tell whether a name is what was shown shortened, and is now written in the same way."""
+    head, mark, tail = written.partition(_LEFT_OUT)
+    is_longer = len(name) > len(head) + len(tail)
+    return bool(mark) and is_longer and name.startswith(head) and name.endswith(tail)
 
 
 def writable_number(value: int) -> int | str:

@@ -36,17 +36,11 @@ def progress(title: str, *, shown: bool | None = None) -> Iterator[Callable[...,
             yield line.show
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[facts]}", markup=False),
-    )
+    from dspy_cachectl.reports.progress_line import ProgressLine
+
     # The stream is named: what is silenced meanwhile by redirecting stderr is not this.
-    with Progress(*columns, console=Console(file=sys.stderr), transient=shown is None) as bar:
+    with ProgressLine(console=Console(file=sys.stderr), transient=shown is None) as bar:
         task = bar.add_task(harmless(title), total=None, facts="")
         yield lambda done, total, facts=str: bar.update(task, completed=done, total=total, facts=harmless(facts()))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from dspy_cachectl.boundary.shown import harmless
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.showing.notebook import NotebookLine
+from tests.terminals.screens import watched
 
 
 def test_a_bar_shows_what_is_done(capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,3 +66,24 @@ def test_a_line_in_a_notebook_is_written_over_and_ends_with_the_last_word() -> N
     data = changes[-1]["data"]
     assert "<b>program</b> 1,000/1,000 · score 1" == data["text/plain"]
     assert "&lt;b&gt;program&lt;/b&gt; 1,000/1,000" in data["text/html"]
+
+
+SHOWS = """
+from dspy_cachectl.reports.progress_bar import progress
+with progress("a-program-with-a-name-of-many-letters-and-words-in-it", shown=True) as show:
+    for done in range(120, 301, 60):
+        show(done, 300, lambda: "score 0.517 · 3 failed · 412 requests, 8 served · 123,456 tokens spent, 0 saved")
+"""
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120, 200])
+def test_how_much_how_long_and_the_score_stay_in_a_narrow_terminal(columns: int, tmp_path: Path) -> None:
+    """The bar and the name shrink, what else there is to say goes from its end, and numbers are never cut."""
+    seen = watched(["-c", SHOWS], columns, cwd=tmp_path)
+    assert (0, []) == (seen.code, seen.too_wide(columns)), seen.text
+    line = next(line for line in seen.lines if "300/300" in line)
+    assert re.search(r"300/300 \d:\d\d:\d\d score 0\.517( · |$)", line), line
+    assert line.startswith("a-prog")
+    facts = line.partition("score")[2]
+    assert re.fullmatch(r" 0\.517( · 3 failed( · 412 requests, 8 served( · 123,456 tokens spent, 0 saved)?)?)?", facts)
+    assert (columns >= 200) is facts.endswith("0 saved")
