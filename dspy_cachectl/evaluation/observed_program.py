@@ -7,6 +7,8 @@ so that callbacks and MLflow see what they expect.
 
 from __future__ import annotations
 
+import logging
+import threading
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -76,6 +78,32 @@ def observed(program: Any, answer: Callable[[int, Callable[[], Any]], Any]) -> A
     runner: Any = object.__new__(made)
     runner.__dict__.update(program.__dict__)
     return runner
+
+
+def evaluate_once(
+    program: Any, devset: list[NumberedExample], metric: Callable[..., Any], metadata: Any, **options: Any
+) -> None:
+    """Let `dspy.Evaluate` ask every question once. What it says of the score is not said: a report says more.
+
+    Args:
+        program: The program, observed.
+        devset: The questions.
+        metric: The metric, which keeps what it finds.
+        metadata: What its callbacks are told.
+        **options: Further arguments of `dspy.Evaluate`.
+    """
+    here, its_logger = threading.get_ident(), logging.getLogger(dspy.Evaluate.__module__)  # noqa: TID251 - DSPy's own
+
+    def is_of_others(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.INFO or record.thread != here
+
+    its_logger.addFilter(is_of_others)
+    try:
+        dspy.Evaluate(devset=devset, metric=metric, display_progress=False, **options)(
+            program, callback_metadata=metadata
+        )
+    finally:
+        its_logger.removeFilter(is_of_others)
 
 
 def runs(module: Any, program: Any) -> bool:

@@ -35,7 +35,7 @@ from dspy_cachectl.evaluation.kept_predictions import (
 from dspy_cachectl.evaluation.last import ReportOf, cut_short, log_finished
 from dspy_cachectl.evaluation.made_calls import MadeCalls
 from dspy_cachectl.evaluation.models import Models, Options, as_judged, evaluate_each, hash_as_judged
-from dspy_cachectl.evaluation.observed_program import NumberedExample, governed, observed
+from dspy_cachectl.evaluation.observed_program import NumberedExample, evaluate_once, governed, observed
 from dspy_cachectl.evaluation.patience import within
 from dspy_cachectl.evaluation.reporting import draw_of, provenance, question_results
 from dspy_cachectl.evaluation.scoring import FirstReturns, Scored, UnusableMetricError, check_metric, score_with
@@ -295,13 +295,14 @@ class _Evaluation:
             return scored.for_dspy()
 
         scorer.__name__ = metric_name(self.metric)
-        dspy.Evaluate(
-            devset=[NumberedExample.of(example, number) for number, example in enumerate(self.devset)],
-            metric=scorer,
+        evaluate_once(
+            observed(self.program, answer),
+            [NumberedExample.of(example, number) for number, example in enumerate(self.devset)],
+            scorer,
+            metadata,
             failure_score=self.failure_score,
-            display_progress=False,
             **options,
-        )(observed(self.program, answer), callback_metadata=metadata)
+        )
 
     def _answer(self, number: int, repeat: int, run: Callable[[], Any]) -> tuple[Any, DrawResult]:
         question = self.questions[number]
