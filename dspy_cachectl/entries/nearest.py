@@ -37,7 +37,7 @@ class Nearest:
             asked: The description of the request.
             run_id: The run that a draw was wanted of, or None.
         """
-        if not self._asks_the_same(asked, run_id):
+        if not self.asks_the_same(asked, run_id):
             return NEVER_STORED
         its = self.origin.run_id
         if its == run_id:
@@ -48,7 +48,8 @@ class Nearest:
         wanted = "an answer outside runs" if run_id is None else f"a draw of the run {run_id!r}"
         return f"the same request is stored, but as a draw of the run {its!r}, and {wanted} is asked for"
 
-    def _asks_the_same(self, asked: Mapping[str, Any], run_id: str | None) -> bool:
+    def asks_the_same(self, asked: Mapping[str, Any], run_id: str | None) -> bool:
+        """Tell whether it answers the same request, whichever draw of it; see `reason`."""
         one, other = ({name: description.get(name) for name in _ASKED} for description in (asked, self.description))
         temperatures = {_temperature(one["request"]) or 0, _temperature(other["request"]) or 0}
         if self.origin.run_id != run_id and 0 in temperatures:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from dspy_cachectl.entries import differences, draws
-from dspy_cachectl.entries.nearest import nearest
+from dspy_cachectl.entries.nearest import Nearest, nearest
 from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.manage import entries
 from dspy_cachectl.reports.progress_bar import Advance, watched
@@ -59,9 +59,24 @@ def explain_entry(reader: FolderReader, prefix: str, *, advance: Advance | None 
     shown = entries.find(reader, prefix)
     if not shown.request:
         raise ConfigurationError(f"the entry {shown.key} keeps no request, so there is nothing to compare")
-    known = Explanation(shown.key, True, "nothing like it was stored before it")
     run_id, model = shown.origin.run_id, shown.label.model
-    return _with_nearest(reader, known, shown.request, model, run_id=run_id, before=shown.stored, advance=advance)
+    known = Explanation(shown.key, True, _why_bought(run_id, None))
+    found, near = _with_nearest(reader, known, shown.request, model, before=shown.stored, advance=advance)
+    is_same = near is not None and near.asks_the_same(shown.request, run_id)
+    return replace(found, reason=_why_bought(run_id, near if is_same else None))
+
+
+def _why_bought(run_id: str | None, near: Nearest | None) -> str:
+    """Say why an entry was bought; of what was stored before it, `near` asks the same, or nothing does."""
+    what = "it is an answer outside runs"
+    if run_id is not None:
+        what = f"it is a draw of the run {run_id!r}, and a fresh run serves only its own"
+    if near is None:
+        return f"{what}; nothing that asks the same was stored before it"
+    its = near.origin.run_id
+    if its == run_id:
+        return f"{what}; the same request was there, and this is a further draw of it, or one for another example"
+    return f"{what}; the same request was there {'outside runs' if its is None else f'as a draw of the run {its!r}'}"
 
 
 def explain_request(reader: FolderReader, request: Mapping[str, Any], *, advance: Advance | None = None) -> Explanation:
@@ -84,7 +99,8 @@ def explain_request(reader: FolderReader, request: Mapping[str, Any], *, advance
     if reader.get(key) is not None:
         return Explanation(key, True, "it is stored: a phase that reuses answers serves it")
     known = Explanation(key, False, "nothing like it is stored")
-    return _with_nearest(reader, known, asked, asked["request"]["model"], advance=advance)
+    found, near = _with_nearest(reader, known, asked, asked["request"]["model"], advance=advance)
+    return found if near is None else replace(found, reason=near.reason(asked, None))
 
 
 def _with_nearest(
@@ -93,24 +109,18 @@ def _with_nearest(
     asked: Mapping[str, Any],
     model: str,
     *,
-    run_id: str | None = None,
     before: float | None = None,
     advance: Advance | None = None,
-) -> Explanation:
+) -> tuple[Explanation, Nearest | None]:
     numbers: Sequence[int] = ()
     # An entry of the same model is nearer than any other; only where there is none are the others looked at.
     for same in (lambda one: one.is_answer and one.model == model, lambda one: one.is_answer):
         numbers = numbers or row_numbers(reader, Rows(same, before=before), limit=MOST_SEARCHED)
     found = nearest(asked, _entries(reader, numbers, advance))
     if found is None:
-        return replace(known, searched=len(numbers))
-    return replace(
-        known,
-        reason=found.reason(asked, run_id),
-        nearest=found.key,
-        differences=tuple(differences.between(asked, found.description)),
-        searched=len(numbers),
-    )
+        return replace(known, searched=len(numbers)), None
+    differing = tuple(differences.between(asked, found.description))
+    return replace(known, nearest=found.key, differences=differing, searched=len(numbers)), found
 
 
 def _entries(reader: FolderReader, numbers: Sequence[int], advance: Advance | None) -> Iterator[tuple[str, bytes]]:

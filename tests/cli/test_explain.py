@@ -64,18 +64,33 @@ def test_the_first_of_its_kind(lm: MakeLM) -> None:
     with cachectl.phase("compile"):
         asked("hello")
     found = explained(key_of(asked))
-    assert (None, "nothing like it was stored before it") == (found["nearest"], found["reason"])
+    reason = "it is an answer outside runs; nothing that asks the same was stored before it"
+    assert (None, reason) == (found["nearest"], found["reason"])
 
 
 def test_a_draw_of_another_run(lm: MakeLM) -> None:
-    """A draw is bought because the one that is stored belongs to another run."""
+    """What is stored is not said to be missing: a draw is bought because the one before it belongs to another run."""
     asked = lm()
     with cachectl.phase("eval", run_id="first"):
         asked("hello")
     with cachectl.phase("eval", run_id="second"):
         asked("hello")
     found = explained(key_of(asked))
-    assert "as a draw of the run 'first', and a draw of the run 'second' is asked for" in found["reason"]
+    assert found["stored"]
+    whose = "it is a draw of the run 'second', and a fresh run serves only its own"
+    assert f"{whose}; the same request was there as a draw of the run 'first'" == found["reason"]
+
+
+def test_a_draw_that_nothing_was_like(lm: MakeLM) -> None:
+    """It is stored, and bought since it was the first of its kind; it is never called not stored."""
+    asked = lm()
+    with cachectl.phase("eval", run_id="first"):
+        asked("hello")
+        asked("something else altogether, in many words")
+    found = explained(key_of(asked))
+    assert found["stored"]
+    assert found["reason"].endswith("; nothing that asks the same was stored before it")
+    assert "never" not in found["reason"]
 
 
 def test_a_request(lm: MakeLM, endpoint: Any) -> None:
