@@ -14,30 +14,23 @@ from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.page.content import Page
 from dspy_cachectl.reports.changes import ChangedQuestion, changed_between
 from dspy_cachectl.reports.circumstances import warnings_of
-from dspy_cachectl.reports.describe import (
-    REPORT_COLUMNS,
-    circumstance_text,
-    report_row,
-    scores_picture,
-    unpaired_rows,
-)
+from dspy_cachectl.reports.describe import MORE, REPORT_COLUMNS, report_row, scores_picture, unpaired_rows
+from dspy_cachectl.reports.difference import difference_picture, difference_rows, further_rows
 from dspy_cachectl.reports.kept_texts import Readable
 from dspy_cachectl.reports.measurement import Measurement
 from dspy_cachectl.reports.paged import Paged, page_of, score_row
 from dspy_cachectl.reports.plots import plot_scores
 from dspy_cachectl.reports.texts import (
     ends_text,
-    level_text,
     number,
     p_value,
     places,
-    plural,
 )
 from dspy_cachectl.showing.render import Shown
-from dspy_cachectl.showing.sheets import Cell, Intervals, Part, Sheet, Span, Tone, facts, notes, sheet
+from dspy_cachectl.showing.sheets import Cell, Giving, Part, Sheet, Tone, facts, notes, sheet
 from dspy_cachectl.statistics.intervals import Interval
 from dspy_cachectl.statistics.paired import compare_paired, is_even_among
-from dspy_cachectl.statistics.power import POWER, holm, selection_bias
+from dspy_cachectl.statistics.power import holm, selection_bias
 from dspy_cachectl.statistics.verdicts import PairedComparison, Verdict
 
 _TONES = {
@@ -47,6 +40,12 @@ _TONES = {
     Verdict.INCONCLUSIVE: Tone.UNSURE,
 }
 _PAIR_COLUMNS = ("candidate against baseline", "difference", "interval", "p", "p (Holm)", "won/tied/lost", "verdict")
+_BRIEF_PAIRS = ("candidate", "baseline", "difference", "interval", "p (Holm)", "verdict")
+_GIVE = Giving(
+    right=("questions", "repeats", "failed", "p", "p (Holm)"),
+    whole=("score", "interval", "difference", "won/tied/lost", "per answer"),
+    names=("report", "model", "candidate", "baseline"),
+)
 
 
 @dataclass(frozen=True)
@@ -146,9 +145,28 @@ class Comparison(Shown, Paged):
         changes = {one.question: one.difference for one in self.changed()}
         return page_of(self._sheet(), self.reports, stores, difference=row, changes=changes)
 
+    def settling_briefly(self) -> Iterator[str]:
+        """Yield what would settle it in a few words, for where there are several; nothing where it is settled."""
+        needed = self.result.needed
+        if self.result.verdict is not self.verdict and self.result.verdict is Verdict.NO_DIFFERENCE:
+            yield f"alone {self.result.verdict_text}, and not among {self.compared_with:,} (Bonferroni): add questions"
+        elif self.result.verdict is not self.verdict:
+            yield (
+                f"its p-value of {p_value(self.p_value)} becomes {p_value(self.adjusted_p_value)} (Holm, among "
+                f"{self.compared_with:,})"
+            )
+        elif needed is not None and needed.questions_range is not None:
+            least, most = needed.questions_range
+            yield f"{least:,} to {most:,} questions instead of {self.result.n:,}, chosen now and looked at once"
+        elif needed is not None:
+            yield needed.sentence
+
     def verdict_cell(self) -> Cell:
         """Return the verdict, and how it is meant."""
         return Cell(self.verdict_text, _TONES[self.verdict])
+
+    def __repr__(self) -> str:
+        return f"<Comparison {self.candidate!r} against {self.baseline!r}: {self.verdict_text}; {self.result!r}>"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the comparison as plain data: its numbers, and what is said of them."""
@@ -167,12 +185,16 @@ class Comparison(Shown, Paged):
             "warnings": self.warnings,
         }
 
+    def _rows(self) -> Iterator[tuple[str, str]]:
+        adjusted = (self.adjusted_p_value, self.compared_with)
+        return difference_rows(self.result, self.reports, names=(self.candidate, self.baseline), adjusted=adjusted)
+
     def _sheet(self) -> Sheet:
         return sheet(
             self.title,
             self.verdict_cell(),
             notes("What would settle it", self.settling()),
-            facts("Difference", _rows(self)),
+            facts("Difference", (*self._rows(), *further_rows(self.result))),
             notes("Warnings", self.warnings),
             notes("Caveats", self.interval.caveats),
             Part(
@@ -183,7 +205,18 @@ class Comparison(Shown, Paged):
                 ),
                 header=("only in", "question", "begins with"),
             ),
-            picture=_picture(self),
+            picture=difference_picture(self.result, names=(self.candidate, self.baseline), tone=_TONES[self.verdict]),
+        )
+
+    def _brief(self) -> Sheet:
+        return sheet(
+            self.title,
+            self.verdict_cell(),
+            facts("", self._rows()),
+            notes("What would settle it", self.settling()),
+            notes("Warnings", self.warnings),
+            notes("Caveats", self.interval.caveats),
+            more=MORE,
         )
 
 
@@ -215,48 +248,6 @@ def compare_two(
             if question.question in alone
         },
         reports=(baseline, candidate),
-    )
-
-
-def _picture(comparison: Comparison) -> Intervals:
-    """Return the picture of the difference: against none, and against what is too small to matter."""
-    result, interval, error = comparison.result, comparison.interval, comparison.result.error.value
-    said = f"{number(result.difference, places(error), sign=True)} ({ends_text(interval, error, sign=True)})"
-    name = f"{comparison.candidate} − {comparison.baseline}"
-    tone = _TONES[comparison.verdict]
-    return Intervals(
-        (Span(name, said, result.difference, interval.low, interval.high, tone),),
-        axis=f"difference, {level_text(interval)} interval; up to ±{result.smallest_difference:g} does not matter",
-        about_zero=True,
-        band=result.smallest_difference,
-    )
-
-
-def _rows(comparison: Comparison) -> tuple[tuple[str, str], ...]:
-    result, error, interval = comparison.result, comparison.result.error, comparison.interval
-    decimals, among = places(error.value), comparison.compared_with
-    adjusted = f"{p_value(comparison.adjusted_p_value)}, Holm, among {among:,} comparisons" if among > 1 else ""
-    unpaired = f"{number(result.unpaired_error, decimals)} if it were not"
-    design_effect = f"design effect {number(error.design_effect)}"
-    least, most = result.minimal_detectable_range
-    effect = f"{number(least, decimals)} to {number(most, decimals)} with a probability of {POWER:.0%}"
-    reports = comparison.reports
-    return (
-        ("candidate", f"{number(result.candidate_mean, decimals)} ({comparison.candidate})"),
-        ("baseline", f"{number(result.baseline_mean, decimals)} ({comparison.baseline})"),
-        ("difference", f"{number(result.difference, decimals, sign=True)} ± {number(error.value, decimals)}"),
-        (f"{level_text(interval)} interval", f"{ends_text(interval, error.value, sign=True)}, {interval.method}"),
-        ("p-value", f"{p_value(comparison.p_value)}, {result.test}"),
-        ("adjusted p-value", adjusted),
-        (
-            "questions",
-            f"{plural(result.n, 'pair')}: {result.wins:,} won, {result.ties:,} tied, {result.losses:,} lost",
-        ),
-        *((report.name, circumstance_text(report)) for report in reports),
-        ("correlation", number(result.correlation, 2)),
-        ("standard error", f"{number(error.value, decimals)} paired, {unpaired}"),
-        ("clusters", "" if error.clusters is None else f"{error.clusters:,}; {design_effect}"),
-        ("smallest detectable difference", f"{effect} (the smallest that matters: {result.smallest_difference:g})"),
     )
 
 
@@ -309,22 +300,37 @@ class Comparisons(Shown):
         known = ", ".join(repr(report.name) for report in self.reports)
         raise ConfigurationError(f"no comparison of {names!r}; name an earlier report, then a later one, of {known}")
 
+    def __repr__(self) -> str:
+        return f"<Comparisons: {len(self.reports):,} reports, {len(self.pairs):,} pairs; highest: {self.best!r}>"
+
     def plot(self, path: Any = None) -> Any:
         """Draw all scores with their intervals, and score against cost. Needs the `plots` extra."""
         return plot_scores(self.reports, path)
 
     def _sheet(self) -> Sheet:
-        pairs = self.pairs
-        warnings = dict.fromkeys(warning for pair in pairs for warning in pair.warnings)
-        settling = [f"{pair.title}: {line}" for pair in pairs for line in pair.settling()]
+        settling = [f"{pair.title}: {line}" for pair in self.pairs for line in pair.settling()]
+        scores = Part("Scores", tuple(map(report_row, self.reports)), header=REPORT_COLUMNS, giving=_GIVE)
+        pairs = Part("Pairs", tuple(map(_pair_row, self.pairs)), header=_PAIR_COLUMNS, giving=_GIVE)
+        return self._shown(scores, pairs, settling, picture=scores_picture(self.reports))
+
+    def _brief(self) -> Sheet:
+        settling = [f"{pair.title}: {line}" for pair in self.pairs for line in pair.settling_briefly()]
+        header, rows = REPORT_COLUMNS, [report_row(report) for report in self.reports]
+        scores = Part("Scores", tuple(row[:3] + row[5:7] for row in rows), header[:3] + header[5:7], giving=_GIVE)
+        named = ((Cell(pair.candidate), Cell(pair.baseline), *_pair_row(pair)) for pair in self.pairs)
+        pairs = Part("Pairs", tuple(row[:2] + row[3:5] + row[6::2] for row in named), _BRIEF_PAIRS, giving=_GIVE)
+        return self._shown(scores, pairs, settling, more=MORE)
+
+    def _shown(self, scores: Part, pairs: Part, settling: Sequence[str], **more: Any) -> Sheet:
         return sheet(
             f"{len(self.reports)} reports, each against each",
             Cell(_best(self)),
-            Part("Scores", tuple(map(report_row, self.reports)), header=REPORT_COLUMNS),
-            Part("Pairs", tuple(map(_pair_row, pairs)), header=_PAIR_COLUMNS),
+            scores,
+            pairs,
             notes("What would settle them", settling),
-            notes("Warnings", warnings),
-            picture=scores_picture(self.reports),
+            notes("Warnings", dict.fromkeys(warning for pair in self.pairs for warning in pair.warnings)),
+            notes("Caveats", dict.fromkeys(caveat for pair in self.pairs for caveat in pair.interval.caveats)),
+            **more,
         )
 
 

@@ -34,6 +34,7 @@ from dspy_cachectl.reports.troubles import TITLE as TROUBLE, trouble_rows
 from dspy_cachectl.showing.sheets import Cell, Intervals, Sheet, Span, facts, notes, sheet
 
 REPORT_COLUMNS = ("report", "score", "interval", "questions", "repeats", "failed", "per answer", "model")
+MORE = "details() has the rest."
 _FAILURES_SHOWN = 3
 _UNPAIRED_SHOWN = 20
 _CHARACTERS_SHOWN = 80
@@ -47,11 +48,9 @@ def report_sheet(report: Measurement, *against: tuple[str, str]) -> Sheet:
         report: The report.
         against: What else stands beside its score.
     """
-    error, interval = report.standard_error, report.interval
-    score, ends = score_text(report.score, error), ends_text(interval, error)
     return sheet(
         f"Evaluation of {report.name}",
-        Cell(f"score {score}, {level_text(interval)} interval {ends} ({interval.method})"),
+        Cell(_headline(report)),
         notes("Caveats", _caveats(report)),
         facts("Score", (*_score_rows(report), *against)),
         facts(TROUBLE, trouble_rows(report.troubles)),
@@ -76,6 +75,51 @@ def _span(report: Measurement) -> Span:
     interval, error = report.interval, report.standard_error
     said = f"{number(report.score, places(error))} ({ends_text(interval, error)})"
     return Span(report.name, said, report.score, interval.low, interval.high)
+
+
+def report_brief(report: Measurement, *against: tuple[str, str]) -> Sheet:
+    """Describe a report on one screen: its score, what makes it doubtful, what answered, and what to do.
+
+    Args:
+        report: The report.
+        against: What else stands beside its score.
+    """
+    error, made = report.standard_error, report.provenance
+    wanted = {"questions", "repeats", "clusters", "model", "temperature", "judge", "what changed", "LM calls"}
+    if report.failures:
+        wanted.add("failures")
+    if made.rescored or any(draw.loaded for draw in report.draws):
+        wanted.add("predictions")
+    rows = [row for row in (*_score_rows(report), *_provenance_rows(report)) if row[0] in wanted]
+    rows.append(("spent", _spent_and_saved(made.counters)))
+    return sheet(
+        f"Evaluation of {report.name}",
+        Cell(_headline(report)),
+        facts("", (*rows, *against)),
+        notes("Caveats", _caveats(report)),
+        facts("Trouble, by predictor", trouble_rows(report.troubles)),
+        notes("What would make it more certain", [report.variance.advice] if error else []),
+        more=MORE,
+    )
+
+
+def _spent_and_saved(counters: Mapping[str, Any]) -> str:
+    requests, unpriced = counters.get("requests", 0), counters.get("unpriced", 0)
+    said = [plural(requests, "request")] if requests else []
+    for kind in ("spent", "saved") if counters else ():
+        cost = counters.get(f"cost_{kind}", 0.0)
+        if cost or counters.get(f"tokens_{kind}"):
+            tokens = token_counts.in_words(counters, f"_{kind}")
+            said.append(f"{'saved ' if kind == 'saved' else ''}{tokens}, {money(cost)}")
+    if unpriced:
+        said.append(f"{plural(unpriced, 'request')} without a known price")
+    return ", ".join(said)
+
+
+def _headline(report: Measurement) -> str:
+    error, interval = report.standard_error, report.interval
+    score, ends = score_text(report.score, error), ends_text(interval, error)
+    return f"score {score}, {level_text(interval)} interval {ends} ({interval.method})"
 
 
 def _score_rows(report: Measurement) -> tuple[tuple[str, str], ...]:

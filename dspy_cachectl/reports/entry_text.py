@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dspy_cachectl.entries.values import readable
 from dspy_cachectl.reports.texts import cut, plural
+
+_FIELD = re.compile(r"\[\[ ## (\w+) ## \]\]")
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ def options(description: Mapping[str, Any]) -> dict[str, Any]:
 def opening(description: Mapping[str, Any], *, length: int) -> str:
     """Return the beginning of what was asked, in one line: of the last message, since the first are often alike."""
     parts = messages(description)
-    return cut(parts[-1].text[: 8 * length], length) if parts else ""
+    # DSPy writes the name of each field above it, between marks that take as much room as a short answer.
+    return cut(_FIELD.sub(r"\1: ", parts[-1].text[: 8 * length]), length) if parts else ""
 
 
 def answer(stored: Any) -> list[Part]:

@@ -103,6 +103,9 @@ class Provenance:
     unseen: tuple[str, ...] = ()
     program_text: Mapping[str, str] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"<Provenance: {self.model}, run {self.run_id!r}, phase {self.phase!r}, policy {self.policy}>"
+
 
 @dataclass(frozen=True)
 class Measurement:

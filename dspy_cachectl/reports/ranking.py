@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, overload
 
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError
 from dspy_cachectl.reports.circumstances import MODELS_DIFFER
 from dspy_cachectl.reports.comparison import Comparison, compare_two, together
+from dspy_cachectl.reports.describe import MORE
 from dspy_cachectl.reports.measurement import Measurement
 from dspy_cachectl.reports.plots import plot_scores
 from dspy_cachectl.reports.report import EvalReport
@@ -26,11 +27,13 @@ from dspy_cachectl.reports.texts import (
     score_text,
 )
 from dspy_cachectl.showing.render import Shown
-from dspy_cachectl.showing.sheets import Cell, Part, Sheet, Tone, facts, notes, sheet
+from dspy_cachectl.showing.sheets import Cell, Giving, Part, Sheet, Tone, facts, notes, sheet
 from dspy_cachectl.statistics.power import selection_bias
 from dspy_cachectl.statistics.verdicts import Verdict
 
 BEST, BASELINE = "BEST", "BASELINE"
+_IN_FULL = Giving(right=("n", "$/answer", "s/answer"), whole=("score", "interval"))
+_GIVE = replace(_IN_FULL, names=("model",))
 
 
 @dataclass(frozen=True)
@@ -218,6 +221,13 @@ class Ranking(Shown, Sequence[EvalReport]):
         return selection_bias(max(report.standard_error for report in self.reports), len(self.reports))
 
     def _sheet(self) -> Sheet:
+        return self._sheet_of([f"{pair.candidate}: {line}" for pair in self.comparisons for line in pair.settling()])
+
+    def _brief(self) -> Sheet:
+        settling = [f"{pair.candidate}: {line}" for pair in self.comparisons for line in pair.settling_briefly()]
+        return self._sheet_of(settling, giving=_GIVE, more=MORE)
+
+    def _sheet_of(self, settling: Sequence[str], *, giving: Giving = _IN_FULL, more: str = "") -> Sheet:
         best, pairs = self.best, self.comparisons
         counts = {report.n for report in self.reports}
         over = f"over {plural(counts.pop(), 'question')}" if len(counts) == 1 else "over different numbers of questions"
@@ -226,13 +236,12 @@ class Ranking(Shown, Sequence[EvalReport]):
         return sheet(
             f"{self.title or plural(len(self), 'report')} {over}",
             Cell(f"{best.name}: {score}, {level_text(best.interval)} interval {ends}"),
-            Part(f"Against {self.reference.name}", tuple(self._table()), header=self._columns),
+            Part(f"Against {self.reference.name}", tuple(self._table()), header=self._columns, giving=giving),
             facts("What is said", self._facts()),
             notes("Notes", self.notes),
-            notes(
-                "What would settle them", [f"{pair.candidate}: {line}" for pair in pairs for line in pair.settling()]
-            ),
+            notes("What would settle them", settling),
             notes("Warnings", warnings),
+            more=more,
         )
 
     @property

@@ -19,7 +19,7 @@ from dspy_cachectl.page.content import Page
 from dspy_cachectl.predictions.rows import PredictionRow, decode
 from dspy_cachectl.predictions.snapshot import open_snapshot
 from dspy_cachectl.reports.comparison import Comparison, compare_two
-from dspy_cachectl.reports.describe import report_sheet
+from dspy_cachectl.reports.describe import report_brief, report_sheet
 from dspy_cachectl.reports.kept_texts import Readable
 from dspy_cachectl.reports.measurement import Measurement, Provenance
 from dspy_cachectl.reports.paged import Paged, page_of
@@ -178,6 +178,9 @@ class EvalReport(Measurement, Shown, Paged):
 
     def _sheet(self) -> Sheet:
         return report_sheet(self, *self._against_baseline())
+
+    def _brief(self) -> Sheet:
+        return report_brief(self, *self._against_baseline())
 
     def page(self, stores: Sequence[Readable] | None = None) -> Page:
         """Return what is on its page (see `to_html`)."""

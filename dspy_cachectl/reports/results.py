@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from dspy_cachectl.accounting.troubles import Trouble
 from dspy_cachectl.boundary.secrets import scrub, told_apart
 
+_SHOWN = 10
+
 
 @dataclass(frozen=True, slots=True)
 class DrawResult:
@@ -77,6 +79,11 @@ class QuestionResult:
     draws: tuple[DrawResult, ...]
     cluster: str | None = None
     labels: str = ""
+
+    def __repr__(self) -> str:
+        scores = ", ".join("failed" if draw.failed is not None else f"{draw.score:.4g}" for draw in self.draws[:_SHOWN])
+        more = f", and {len(self.draws) - _SHOWN:,} more" if len(self.draws) > _SHOWN else ""
+        return f"<QuestionResult {self.preview!r}: {scores}{more}>"
 
     @property
     def asked(self) -> str:

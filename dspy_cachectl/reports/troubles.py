@@ -58,7 +58,7 @@ class PredictorTrouble:
     kind: str
     count: int
     questions: int
-    where: tuple[Happened, ...] = field(default=())
+    where: tuple[Happened, ...] = field(default=(), repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain data."""

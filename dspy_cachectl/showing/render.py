@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import io
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.panel import Panel
 from rich.table import Column, Table
 from rich.text import Text
 
 from dspy_cachectl.boundary.shown import harmless, harmless_html
+from dspy_cachectl.showing.layout import as_table
 from dspy_cachectl.showing.pictures import WIDTH, as_svg
 from dspy_cachectl.showing.sheets import Cell, Part, Sheet, Tone
 
-_TEXT_WIDTH = 110
+_TEXT_WIDTH = 80
 _RICH_STYLES = {
     Tone.PLAIN: "",
     Tone.LABEL: "dim",
@@ -63,7 +65,10 @@ def _body(sheet: Sheet) -> RenderableType:
     headline.stylize("bold")
     shown: list[RenderableType] = [headline]
     for part in sheet.parts:
-        shown += [Text(), Text(part.title, style="bold underline"), _table(part)]
+        title = [Text(), Text(part.title, style="bold underline")] if part.title else []
+        shown += [*title, _Columns(part) if part.header else _grid(part)]
+    if sheet.more:
+        shown += [Text(), Text(sheet.more, style="dim", overflow="fold")]
     return Group(*shown)
 
 
@@ -72,15 +77,26 @@ def _rich(cell: Cell) -> Text:
     return Text(harmless(cell.text), style=_RICH_STYLES[cell.tone], overflow="fold")
 
 
-def _table(part: Part) -> Table:
-    if part.header:
-        columns = [Column(Text(name), overflow="fold") for name in part.header]
-        table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
-    else:
-        table = Table.grid(Column(no_wrap=True), Column(overflow="fold"), padding=(0, 2))
+def _grid(part: Part) -> Table:
+    table = Table.grid(Column(no_wrap=True), Column(overflow="fold"), padding=(0, 2))
     for row in part.rows:
         table.add_row(*map(_rich, row))
     return table
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """A part with a header, which fits into whatever width it is shown in. Strictly private."""
+
+    part: Part
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+        rows = [list(map(_rich, row)) for row in self.part.rows]
+        table, left_out = as_table(self.part.header, rows, options.max_width, self.part.giving)
+        table.show_edge = False
+        yield table
+        if left_out:
+            yield Text(f"Not shown for want of room: {', '.join(left_out)}.", style="dim")
 
 
 def as_html(sheet: Sheet) -> str:
@@ -129,13 +145,21 @@ class Shown(ABC):
 
     @abstractmethod
     def _sheet(self) -> Sheet:
-        """Return what is shown of it."""
+        """Return all that is shown of it."""
 
-    def __str__(self) -> str:
+    @abstractmethod
+    def _brief(self) -> Sheet:
+        """Return what of it fits on a screen: the result, what is to be done, and what makes it doubtful."""
+
+    def details(self) -> str:
+        """Return all of it as text; `print()` shows what matters most, on one screen."""
         return as_text(self._sheet())
 
+    def __str__(self) -> str:
+        return as_text(self._brief())
+
     def __rich__(self) -> RenderableType:
-        return as_panel(self._sheet())
+        return as_panel(self._brief())
 
     def _repr_html_(self) -> str:
         return as_html(self._sheet())

@@ -5,8 +5,8 @@ Texts in it are raw. Whoever renders them passes each through `shown.harmless` a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
@@ -30,20 +30,41 @@ class Cell(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Giving:
+    """How the columns of a table give way; those that are not named are folded.
+
+    Attributes:
+        right: Numbers, which stay whole: a part of a number is another number.
+        whole: What stays whole as well, unless it is very long.
+        names: What is shortened in its middle.
+        cut: What is cut at its end.
+        spare: What is left out where there is no room, the first first.
+    """
+
+    right: Collection[str] = ()
+    whole: Collection[str] = ()
+    names: Collection[str] = ()
+    cut: str | None = None
+    spare: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """Rows under a title.
 
     Attributes:
-        title: What they are about.
+        title: What they are about; empty where that goes without saying.
         rows: The cells of each.
         header: The name of each column; empty where none needs one.
         is_aside: Whether they may be folded away where the medium can fold.
+        giving: How the columns of a header give way where there is little room.
     """
 
     title: str
     rows: tuple[tuple[Cell, ...], ...]
     header: tuple[str, ...] = ()
     is_aside: bool = False
+    giving: Giving = field(default_factory=Giving)
 
 
 class Span(NamedTuple):
@@ -112,12 +133,14 @@ class Sheet:
         headline: The result itself.
         parts: The rest, in the order in which it is shown.
         picture: What it looks like, for a medium that can draw.
+        more: Where more is to be had; empty where this is all.
     """
 
     title: str
     headline: Cell
     parts: tuple[Part, ...]
     picture: Picture | None = None
+    more: str = ""
 
 
 def facts(title: str, rows: Iterable[tuple[str, str]], *, is_aside: bool = False) -> Part:
@@ -131,6 +154,6 @@ def notes(title: str, lines: Iterable[str]) -> Part:
     return Part(title, tuple((Cell("-"), Cell(line)) for line in lines))
 
 
-def sheet(title: str, headline: Cell, *parts: Part, picture: Picture | None = None) -> Sheet:
+def sheet(title: str, headline: Cell, *parts: Part, picture: Picture | None = None, more: str = "") -> Sheet:
     """Make a sheet of the parts that have something to say."""
-    return Sheet(title, headline, tuple(part for part in parts if part.rows), picture)
+    return Sheet(title, headline, tuple(part for part in parts if part.rows), picture, more)

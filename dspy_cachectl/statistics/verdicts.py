@@ -103,6 +103,10 @@ class PairedComparison:
     smallest_difference: float
     unseen: float = 0.0
 
+    def __repr__(self) -> str:
+        low, high = self.interval.low, self.interval.high
+        return f"<{self.difference:+.4g} [{low:+.4g}, {high:+.4g}], p={self.p_value:.2g}, n={self.n}>"
+
     @property
     def ties(self) -> int:
         """The number of questions on which both scored the same."""

@@ -284,7 +284,7 @@ def test_a_report_as_text_shows_its_figures(scale: str, seed: int) -> None:
                     for question in made.questions
                 ),
             )
-            rows, found, error = rows_of(str(made)), made.summary(), made.summary()["standard_error"]
+            rows, found, error = rows_of(made.details()), made.summary(), made.summary()["standard_error"]
             decimals = decimals_of(error)
             score, shown_error = rows["score"].split(" ")[::2][:2]
             assert shows(score, found["score"], decimals), rows["score"]
@@ -348,9 +348,9 @@ def test_a_comparison_as_text_shows_its_figures(scale: str, seed: int) -> None:
     """What is read back from the text is the JSON's number, rounded as it is shown."""
     for tables, level in tables_of(scale, seed, 6):
         made = tables[0].report("old", level).compare(tables[1].report("new", level))
-        rows, found, error = rows_of(str(made)), made.as_dict(), made.as_dict()["error"]
+        rows, found, error = rows_of(made.details()), made.as_dict(), made.as_dict()["error"]
         decimals = decimals_of(error["value"] if math.isfinite(error["value"]) else 0.0)
-        assert str(made).splitlines()[1] == found["verdict"]
+        assert made.details().splitlines()[1] == found["verdict"]
         assert rows["candidate"].endswith(" (new)")
         assert rows["baseline"].endswith(" (old)")
         for label in ("candidate", "baseline"):

@@ -1,0 +1,77 @@
+"""What is shown of the difference of two reports, in which words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from dspy_cachectl.reports.describe import circumstance_text
+from dspy_cachectl.reports.measurement import Measurement
+from dspy_cachectl.reports.texts import (
+    ends_text,
+    level_text,
+    number,
+    p_value,
+    places,
+    plural,
+)
+from dspy_cachectl.showing.sheets import Intervals, Span, Tone
+from dspy_cachectl.statistics.power import POWER
+from dspy_cachectl.statistics.verdicts import PairedComparison
+
+
+def difference_rows(
+    result: PairedComparison, reports: Sequence[Measurement], *, names: tuple[str, str], adjusted: tuple[float, int]
+) -> Iterator[tuple[str, str]]:
+    """Yield what a difference is, and what the two reports are.
+
+    Args:
+        result: The comparison.
+        reports: The two reports.
+        names: The candidate's name and the baseline's.
+        adjusted: The p-value after Holm's adjustment, and among how many comparisons it is one.
+    """
+    error, interval, (candidate, baseline), (p_holm, among) = result.error, result.interval, names, adjusted
+    decimals = places(error.value)
+    yield "candidate", f"{number(result.candidate_mean, decimals)} ({candidate})"
+    yield "baseline", f"{number(result.baseline_mean, decimals)} ({baseline})"
+    yield "difference", f"{number(result.difference, decimals, sign=True)} ± {number(error.value, decimals)}"
+    yield f"{level_text(interval)} interval", f"{ends_text(interval, error.value, sign=True)}, {interval.method}"
+    yield "p-value", f"{p_value(result.p_value)}, {result.test}"
+    if among > 1:
+        yield "adjusted p-value", f"{p_value(p_holm)}, Holm, among {among:,} comparisons"
+    pairs = f"{plural(result.n, 'pair')}: {result.wins:,} won, {result.ties:,} tied, {result.losses:,} lost"
+    yield "questions", pairs
+    if error.clusters is not None:
+        yield "clusters", f"{error.clusters:,}; design effect {number(error.design_effect)}"
+    for report in reports:
+        yield report.name, circumstance_text(report)
+
+
+def further_rows(result: PairedComparison) -> Iterator[tuple[str, str]]:
+    """Yield what else is known of a difference: how it compares to one without pairs, and what could have been seen."""
+    error = result.error.value
+    decimals = places(error)
+    least, most = result.minimal_detectable_range
+    effect = f"{number(least, decimals)} to {number(most, decimals)} with a probability of {POWER:.0%}"
+    unpaired = f"{number(result.unpaired_error, decimals)} if it were not"
+    yield "correlation", number(result.correlation, 2)
+    yield "standard error", f"{number(error, decimals)} paired, {unpaired}"
+    yield "smallest detectable difference", f"{effect} (the smallest that matters: {result.smallest_difference:g})"
+
+
+def difference_picture(result: PairedComparison, *, names: tuple[str, str], tone: Tone) -> Intervals:
+    """Return the picture of the difference: against none, and against what is too small to matter.
+
+    Args:
+        result: The comparison.
+        names: The candidate's name and the baseline's.
+        tone: How its verdict is meant.
+    """
+    interval, error = result.interval, result.error.value
+    said = f"{number(result.difference, places(error), sign=True)} ({ends_text(interval, error, sign=True)})"
+    return Intervals(
+        (Span(" − ".join(names), said, result.difference, interval.low, interval.high, tone),),
+        axis=f"difference, {level_text(interval)} interval; up to ±{result.smallest_difference:g} does not matter",
+        about_zero=True,
+        band=result.smallest_difference,
+    )
