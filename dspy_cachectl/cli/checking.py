@@ -13,7 +13,7 @@ import typer
 from dspy_cachectl import manage
 from dspy_cachectl.boundary.shown import harmless
 from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes, folder_in, wrong_usage
-from dspy_cachectl.cli.output import console, print_json, print_line, print_table
+from dspy_cachectl.cli.output import console, print_json, print_line, print_table, styled
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.texts import plural
 
@@ -45,6 +45,7 @@ def verify_store(
     Entries of a newer version are named, and are no damage.
     """
     consent = Consent(yes=yes or not repair, dry_run=dry_run, as_json=as_json)
+    consent.check()
     folder: Path = context.obj.folder()
     with progress("Checking") as advance:
         found = manage.verification.verify(folder, predictions=predictions, advance=advance)
@@ -65,33 +66,33 @@ def verify_store(
 
 def _print_report(folder: Path, found: manage.verification.Report) -> None:
     print_line(str(folder))
-    print(f"Looked at {plural(found.entries, 'row')}." if found.exists else "Nothing is stored yet.")
+    print_line(f"Looked at {plural(found.entries, 'row')}." if found.exists else "Nothing is stored yet.")
     if found.flaws:
         rows = ((flaw.kind.name.lower(), flaw.where, flaw.message) for flaw in found.flaws[:_SHOWN])
-        print_table(("flaw", "where", "what"), rows)
+        print_table(("flaw", "where", "what"), rows, whole=("flaw",), names=("where",))
         if len(found.flaws) > _SHOWN:
-            print(f"... and {len(found.flaws) - _SHOWN:,} more; --json prints all.")
+            print_line(f"... and {len(found.flaws) - _SHOWN:,} more; --json prints all.")
     counts = Counter(flaw.kind for flaw in found.flaws)
     for kind in manage.verification.Kind:
         if counts[kind]:
-            print(f"{counts[kind]:,} {kind.name.lower()}: {kind.value}")
+            print_line(f"{counts[kind]:,} {kind.name.lower()}: {kind.value}")
     if not found.damage:
-        print("Nothing is damaged.")
+        print_line("Nothing is damaged.")
 
 
 def _print_repair(done: manage.repair.Repaired, left: manage.verification.Report) -> None:
     where = f", to {done.quarantine}" if done.quarantine is not None else ""
     print_line(f"Moved {plural(done.rows, 'row')} and {plural(done.files, 'file')} aside{where}.")
     if done.marks:
-        print(f"Filed {plural(done.marks, 'answer')} anew under what they are known again by.")
+        print_line(f"Filed {plural(done.marks, 'answer')} anew under what they are known again by.")
     if done.kept is not None:
-        print(f"Built the database anew with the {plural(done.kept, 'row')} that can be read.")
+        print_line(f"Built the database anew with the {plural(done.kept, 'row')} that can be read.")
     for problem in done.problems:
         print_line(f"Not done: {problem}.")
     if left.damage:
-        print(f"{plural(len(left.damage), 'flaw is', 'flaws are')} left.")
+        print_line(f"{plural(len(left.damage), 'flaw is', 'flaws are')} left.")
     else:
-        print("Nothing is damaged now.")
+        print_line("Nothing is damaged now.")
 
 
 def check_surroundings(
@@ -107,14 +108,11 @@ def check_surroundings(
     if as_json:
         print_json(found)
     else:
-        from rich.text import Text
-
         for finding in found:
-            level = (f"{finding.level:<8}", _STYLES[finding.level])
-            line = Text.assemble(level, f"{finding.name:<15}", harmless(finding.message))
-            console().print(line, soft_wrap=True)
+            console().print(styled((f"{finding.level:<8}", _STYLES[finding.level])), end="")
+            print_line(f"{finding.name:<15}{finding.message}", indent=23, before=8)
             if finding.remedy and finding.level != "ok":
-                print_line(f"{'':<23}-> {finding.remedy}")
+                print_line(f"{'':<23}-> {finding.remedy}", indent=26)
     if any(finding.level == "error" for finding in found):
         raise typer.Exit(1)
 
@@ -130,6 +128,7 @@ def show_settings(context: typer.Context, *, as_json: AsJson = False) -> None:
         print_table(
             ("setting", "value", "comes from"),
             ((item.name, json.dumps(item.value, default=str), item.origin) for item in found.settings),
+            whole=("setting",),
         )
     for problem in found.problems:
         print(f"dspy-cachectl: {harmless(problem)}", file=sys.stderr)

@@ -7,15 +7,15 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
 from dspy_cachectl import manage
 from dspy_cachectl.boundary.reading import read_json
-from dspy_cachectl.boundary.shown import harmless
-from dspy_cachectl.cli.options import AsJson, selecting
-from dspy_cachectl.cli.output import console, print_json, print_json_lines, print_line, print_table, styled
+from dspy_cachectl.boundary.shown import harmless, shortened
+from dspy_cachectl.cli.options import AsJson, one_of, selecting, told_unknown
+from dspy_cachectl.cli.output import console, print_fact, print_json, print_json_lines, print_line, print_table, styled
 from dspy_cachectl.entries.token_counts import PARTS, in_words, parts
 from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.manage.selection import Selection
@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 
 Key = Annotated[str, typer.Argument(metavar="KEY", help="The key of an entry, or how it begins.", show_default=False)]
 
-By: TypeAlias = Literal["model", "phase", "role", "run", "kind"]
+_BY = ("model", "phase", "role", "run", "kind")
 
 _GROUP = ("kind", "phase", "role", "model")
 _NUMBERS = ("entries", "calls", "served", "tokens spent", "tokens saved", "spent", "saved")
 _BAR = 40
+_LEAST_NAME = 12
 _COLUMNS = ("key", "age", "kind", "model", "phase", "role", "run", "size", "served", "prompt")
 _KEY_SHOWN = 12
 _STYLES = {"both": "", "first": "red", "second": "green", "cut": "dim"}
@@ -48,7 +49,10 @@ def list_store(
     *,
     selection: Selection,
     sort: Annotated[
-        Order, typer.Option("--sort", help="What to sort by; the newest, largest, most served first.")
+        str,
+        typer.Option(
+            "--sort", help="What to sort by; the newest, largest, most served first.", **one_of(*get_args(Order))
+        ),
     ] = "age",
     reverse: Annotated[bool, typer.Option("--reverse", help="The other way round.")] = False,
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="How many at most; 0 for all.")] = 20,
@@ -56,17 +60,25 @@ def list_store(
 ) -> None:
     """List entries, the newest first, with the beginning of what was asked."""
     reader = FolderReader(context.obj.folder())
-    now = time.time()
+    now, nothing = time.time(), told_unknown(reader, selection)
     with progress("Searching") if selection.text is not None else nullcontext() as advance:
         found = manage.entries.list_entries(
-            reader, selection, now=now, order=sort, reverse=reverse, limit=limit or None, advance=advance
+            reader, selection, now=now, order=cast("Order", sort), reverse=reverse, limit=limit or None, advance=advance
         )
         if as_json:
             print_json_lines(found)
             return
-        nothing = "Nothing is stored yet." if selection.is_empty else "Nothing that is stored fits."
         rows = (_cells(entry, now) for entry in found)
-        print_table(_COLUMNS, rows, right=("age", "size", "served"), whole=("key",), cut="prompt", nothing=nothing)
+        print_table(
+            _COLUMNS,
+            rows,
+            right=("age", "size", "served"),
+            whole=("key", "run"),
+            names=("model", "phase", "role"),
+            cut="prompt",
+            spare=("kind", "served", "run", "role", "size", "phase"),
+            nothing=nothing,
+        )
 
 
 def _cells(entry: manage.entries.ListedEntry, now: float) -> tuple[str, ...]:
@@ -87,10 +99,9 @@ def show_entry(context: typer.Context, key: Key, *, as_json: AsJson = False) -> 
     if as_json:
         print_json(shown)
         return
-    out = console()
     for name, value in _facts(shown).items():
         if value is not None:
-            out.print(styled((f"{name:<12} ", "dim"), (value, "")), soft_wrap=True)
+            print_fact(name, value)
     for part in shown.messages:
         _print_part(part.title, part.text, "bold cyan")
     for part in shown.answer:
@@ -219,7 +230,7 @@ def _print_part(title: str, text: str | Text, style: str) -> None:
 def show_stats(
     context: typer.Context,
     *,
-    by: Annotated[By | None, typer.Option("--by", help="Tell apart only by this.")] = None,
+    by: Annotated[str | None, typer.Option("--by", help="Tell apart only by this.", **one_of(*_BY))] = None,
     plot: Annotated[bool, typer.Option("--plot", help="Draw it as bars.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with everything told apart.")] = False,
 ) -> None:
@@ -242,31 +253,33 @@ def _print_head(found: manage.store_usage.StoreUsage) -> bool:
     total, tally = found.total, found.total.tally
     print_line(str(found.store))
     if not total.entries and not tally.calls:
-        print("Nothing is stored yet.")
+        print_line("Nothing is stored yet.")
         return False
-    print(f"{plural(total.entries, 'entry', 'entries')}, {size(found.bytes)}")
+    print_line(f"{plural(total.entries, 'entry', 'entries')}, {size(found.bytes)}")
     if tally.calls:
-        print(
+        print_line(
             f"{plural(tally.calls, 'call')}, {_share(total)} of them served; "
             f"{tally.tokens_saved:,} tokens and ${tally.cost_saved:.4g} saved, "
             f"{tally.tokens_spent:,} tokens and ${tally.cost_spent:.4g} spent"
         )
         for what in ("saved", "spent"):
             if any(getattr(tally, f"{name}_{what}") for name in PARTS):
-                print(f"{what}: {in_words(vars(tally), f'_{what}')}")
+                print_line(f"{what}: {in_words(vars(tally), f'_{what}')}")
     return True
 
 
-def _print_table(found: manage.store_usage.StoreUsage, by: By | None) -> None:
+def _print_table(found: manage.store_usage.StoreUsage, by: str | None) -> None:
     if by is not None:
         rows = [(name, *_numbers(usage)) for name, usage in found.by[by].items()]
-        print_table((by, *_NUMBERS), rows, right=_NUMBERS)
+        print_table((by, *_NUMBERS), rows, right=_NUMBERS, names=(by,))
         return
     groups = manage.store_usage.sums(found.labels, lambda label: tuple(str(getattr(label, name)) for name in _GROUP))
     print_table(
         (*_GROUP, "runs", *_NUMBERS),
         [(*group, f"{len(usage.runs):,}" if usage.runs else "", *_numbers(usage)) for group, usage in groups.items()],
         right=("runs", *_NUMBERS),
+        names=_GROUP,
+        spare=("kind", "role", "runs", "phase"),
     )
 
 
@@ -288,10 +301,12 @@ def _share(usage: manage.store_usage.Usage) -> str:
 
 
 def _print_bars(usages: Mapping[str, manage.store_usage.Usage], by: str) -> None:
+    from rich.cells import cell_len
     from rich.text import Text
 
     out = console()
-    width = max(len(harmless(name)) for name in usages)
+    counts = max(len(f" {usage.tally.calls:,}, 100%") for usage in usages.values())
+    width = min(max(cell_len(harmless(name)) for name in usages), max(out.width - _BAR - counts - 1, _LEAST_NAME))
     most_entries = max(usage.entries for usage in usages.values())
     most_calls = max(usage.tally.calls for usage in usages.values())
     for title, most in (("entries", most_entries), ("calls: █ served, ░ not", most_calls)):
@@ -304,4 +319,5 @@ def _print_bars(usages: Mapping[str, manage.store_usage.Usage], by: str) -> None
                 served = round(_BAR * tally.served / most)
                 rest = round(_BAR * tally.calls / most) - served
                 bars = [("█" * served, "green"), ("░" * rest, "red"), (f" {tally.calls:,}, {_share(usage)}", "")]
-            out.print(Text.assemble(f"{harmless(name) or '-':<{width}} ", *bars), soft_wrap=True)
+            shown = shortened(harmless(name) or "-", width)
+            out.print(Text.assemble(shown, " " * (width - cell_len(shown) + 1), *bars), soft_wrap=True)

@@ -41,6 +41,10 @@ def show_status(as_json: AsJson = False) -> None:
                 )
                 for item in waiting
             ),
+            right=("tries",),
+            whole=("record", "run"),
+            names=("phase", "server"),
+            spare=("tries", "phase", "run", "written"),
             nothing="Nothing waits.",
         )
 
@@ -80,6 +84,8 @@ def deliver_all(
         print_table(
             ("record", "status", "run", "reason"),
             ((str(item.uid)[:8], item.status, item.run_id or "", item.reason or "") for item in outcomes),
+            whole=("record", "status", "run"),
+            spare=("run",),
             nothing="Nothing waits.",
         )
     if not dry_run and any(item.status in ("pending", "damaged") for item in outcomes):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from dspy_cachectl.boundary.shown import is_harmless_for_shells
+from dspy_cachectl.boundary.meant import question
+from dspy_cachectl.boundary.shown import harmless, is_harmless_for_shells
 from dspy_cachectl.cli.output import print_line
 from dspy_cachectl.config import folder_of, settings
 from dspy_cachectl.errors import ConfigurationError
@@ -90,6 +92,20 @@ def folder_in(text: object) -> Path | None:
     return folder
 
 
+def one_of(*names: str) -> dict[str, Any]:
+    """Return what makes an option one of these words: `typer.Option(..., **one_of("a", "b"))`."""
+
+    @wrong_usage()
+    def chosen(text: object) -> str:
+        word = str(text).lower()
+        if word not in names:
+            guess = question(word, names)
+            raise ConfigurationError(f"{str(text)!r} is none of {', '.join(names)}{f': {guess}' if guess else ''}")
+        return word
+
+    return {"parser": chosen, "metavar": f"<{'|'.join(names)}>"}
+
+
 age_in = wrong_usage()(parse_age)
 """For `parser=`."""
 
@@ -162,6 +178,29 @@ def selecting(command: Callable[..., None]) -> Callable[..., None]:
     return selects
 
 
+def told_unknown(reader: FolderReader, selection: Selection) -> str:
+    """Return what is said where nothing fits: which names nothing in the store has, and which were probably meant.
+
+    Where others of these names fit, it is said on the standard error stream.
+
+    Raises:
+        typer.BadParameter: If a name with its middle left out may be more than one.
+    """
+    labels = reader.labels()
+    if selection.is_empty or not any(label.is_answer for label in labels):
+        return "Nothing is stored yet."
+    with wrong_usage():
+        unknown = selection.unknown(labels)
+    said = "; ".join(itertools.chain.from_iterable(unknown.values()))
+    if said and all(len(getattr(selection, field)) > len(names) for field, names in unknown.items()):
+        print(f"dspy-cachectl: of what is stored {harmless(_sentence(said))}", file=sys.stderr)
+    return _sentence(f"Nothing that is stored fits{': ' if said else ''}{said}")
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith("?") else f"{text}."
+
+
 @dataclass(frozen=True)
 class Consent:
     """How far a command that changes something may go.
@@ -170,17 +209,22 @@ class Consent:
         yes: Whether it need not ask.
         dry_run: Whether it only shows what it would do.
         as_json: Whether it prints JSON at its end, and nothing before.
-
-    Raises:
-        typer.BadParameter: If it would have to ask, and the standard input is no terminal.
     """
 
     yes: bool
     dry_run: bool
     as_json: bool
 
-    def __post_init__(self) -> None:
-        if not self.yes and not self.dry_run and not _is_watched():
+    def check(self, wanted: object = True) -> None:
+        """Raise where there would have to be asked, and nobody is there to answer.
+
+        Args:
+            wanted: What is to be done; nobody is asked about nothing.
+
+        Raises:
+            typer.BadParameter: If the standard input is no terminal.
+        """
+        if wanted and not self.yes and not self.dry_run and not _is_watched():
             raise typer.BadParameter(
                 "there is no terminal to ask on, so nothing was changed. Add --yes to do it, or --dry-run to see what "
                 "would be done",
@@ -195,10 +239,12 @@ class Consent:
             refused: The exit code where the answer is another.
 
         Raises:
+            typer.BadParameter: If it has to ask, and the standard input is no terminal.
             typer.Exit: If the answer is another.
         """
         if self.yes or self.dry_run:
             return not self.dry_run
+        self.check()
         print(f'{question} Type "yes" to go on: ', end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() != "yes":
             print("Nothing was changed.", file=sys.stderr)

@@ -6,9 +6,9 @@ import contextlib
 import itertools
 import json
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.boundary.shown import harmless, harmless_lines
 from dspy_cachectl.boundary.writing import STANDARD_OUTPUT
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 _ROWS = 500
 """After so many rows a table begins anew, so that a long one is printed as it is read."""
-_LEAST = 16
-"""How much room is left at least for a column that is cut."""
+
+
+_LEAST = 20
+"""How much room is left at least beside an indent."""
 
 
 class OutputError(OSError):
@@ -44,9 +46,35 @@ def print_json_lines(items: Iterable[Any]) -> None:
     print("[\n]" if before == "[" else "\n]")
 
 
-def print_line(text: str) -> None:
-    """Print a text in one line, as it is."""
-    print(harmless(text))
+def print_line(text: str, *, indent: int = 0, before: int = 0) -> None:
+    """Print a text of one line as it is. In a terminal it goes on below, `indent` further in, where there is no room.
+
+    So many columns, `before` it, are taken already.
+
+    It is broken between words only: a folder, a key or a command stays one that can be copied.
+    """
+    for line in _wrapped(harmless(text), indent, before) if sys.stdout.isatty() else [harmless(text)]:
+        print(line)
+
+
+def _wrapped(text: str, indent: int, before: int) -> Iterator[str]:
+    from rich.cells import cell_len
+
+    width, line = max(console().width, indent + _LEAST) - before, ""
+    for at, word in enumerate(text.split(" ")):
+        if at and line.strip() and cell_len(line) + 1 + cell_len(word) > width:
+            yield line.rstrip()
+            width += before
+            before = 0
+            line = " " * indent + word
+        else:
+            line += " " * bool(at) + word
+    yield line
+
+
+def print_fact(name: str, value: str, *, width: int = 12) -> None:
+    """Print what something is called, and what it is, beside each other."""
+    print_line(f"{name:<{width}} {value}", indent=width + 1)
 
 
 @contextlib.contextmanager
@@ -77,7 +105,9 @@ def print_table(
     *,
     right: Collection[str] = (),
     whole: Collection[str] = (),
+    names: Collection[str] = (),
     cut: str | None = None,
+    spare: Sequence[str] = (),
     nothing: str = "",
 ) -> None:
     """Print a table. Cells are text of any kind, and are shown as they are; one that is too long is folded.
@@ -87,46 +117,30 @@ def print_table(
         rows: The cells, an empty one for what is not there; read and printed bit by bit.
         right: The columns of numbers, which are not folded: a part of a number is another number.
         whole: Other columns that are not folded.
-        cut: The column that gets the room that the others leave, its cells cut to it.
+        names: The columns whose cells are shortened in their middle.
+        cut: The column whose cells are cut at their end.
+        spare: The columns that are left out, the first first, where a terminal is too narrow.
         nothing: What is printed where there are no rows.
     """
-    titles, left = tuple(columns), map(tuple, rows)
-    some = list(itertools.islice(left, _ROWS))
-    if not some:
-        print(nothing)
-    while some:
-        _print_rows(titles, some, right=right, whole={*right, *whole}, cut=cut)
-        some = list(itertools.islice(left, _ROWS))
-
-
-def _print_rows(
-    titles: tuple[str, ...],
-    rows: list[tuple[str, ...]],
-    *,
-    right: Collection[str],
-    whole: Collection[str],
-    cut: str | None,
-) -> None:
-    from rich import box
-    from rich.cells import cell_len
-    from rich.table import Table
     from rich.text import Text
 
-    out = console()
-    cells = [tuple(harmless(cell) or "-" for cell in row) for row in rows]
-    widths = {title: max([cell_len(title), *(cell_len(row[at]) for row in cells)]) for at, title in enumerate(titles)}
-    left = out.width - sum(width for title, width in widths.items() if title != cut) - 2 * len(titles)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for title, width in widths.items():
-        if title == cut:
-            table.add_column(title, no_wrap=True, width=min(max(left, _LEAST), width))
-        else:
-            justify: Literal["left", "right"] = "right" if title in right else "left"
-            table.add_column(title, justify=justify, min_width=width if title in whole else None)
-    for row in cells:
-        overflows: Iterator[Literal["ellipsis", "fold"]] = ("ellipsis" if title == cut else "fold" for title in titles)
-        table.add_row(*(Text(cell, overflow=overflow) for cell, overflow in zip(row, overflows, strict=True)))
-    out.print(table)
+    from dspy_cachectl.showing.layout import as_table
+    from dspy_cachectl.showing.sheets import Giving
+
+    titles, left = tuple(columns), map(tuple, rows)
+    giving = Giving(right=right, whole=whole, names=names, cut=cut, spare=spare)
+    out, left_out = console(), dict[str, None]()
+    some = list(itertools.islice(left, _ROWS))
+    if not some:
+        print_line(nothing)
+    while some:
+        cells = [[Text(harmless(cell) or "-") for cell in row] for row in some]
+        table, without = as_table(titles, cells, out.width, giving)
+        out.print(table)
+        left_out.update(dict.fromkeys(without))
+        some = list(itertools.islice(left, _ROWS))
+    if left_out:
+        print_line(f"Not shown for want of room: {', '.join(left_out)}. A wider terminal, or --json, shows all.")
 
 
 def styled(*parts: tuple[str, str]) -> Text:

@@ -9,7 +9,7 @@ import typer
 
 from dspy_cachectl import manage
 from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes, age_in, folder_in
-from dspy_cachectl.cli.output import aside_of, print_json, print_line, print_table
+from dspy_cachectl.cli.output import aside_of, print_fact, print_json, print_line, print_table
 from dspy_cachectl.config import settings
 from dspy_cachectl.reports.texts import MISSING, age, as_json, cut, plural, short, size, when
 
@@ -50,9 +50,10 @@ def list_snapshots(*, predictions: PredictionsFolder, as_json: AsJson = False) -
         print_json([_data(info) for info in found])
     else:
         print_table(
-            ("snapshot", "program", "model", "data", "rows", "age", "size", "score"),
+            ("id", "snapshot", "program", "model", "data", "rows", "age", "size", "score"),
             (
                 (
+                    manage.snapshots.short_name(info),
                     info.path.name,
                     info.program,
                     info.key.model.model,
@@ -64,7 +65,11 @@ def list_snapshots(*, predictions: PredictionsFolder, as_json: AsJson = False) -
                 )
                 for info in found
             ),
-            nothing="No predictions are kept.",
+            right=("age", "size"),
+            whole=("id", "snapshot", "score"),
+            names=("program", "model"),
+            spare=("snapshot", "size", "data", "program"),
+            nothing=manage.snapshots.nothing_in(predictions),
         )
 
 
@@ -83,12 +88,13 @@ def show_snapshot(
         print_json({**_data(info), "metrics": manage.snapshots.metrics_of(info.path), "predictions": rows[:limit]})
         return
     for name, value in _facts(info).items():
-        print_line(f"{name:<13} {value}")
+        print_fact(name, value, width=13)
     shown, said = rows[:limit], [_feedback(row) for row in rows[:limit]]
     columns = ("question", "repeat", "prediction", "score", *(["feedback"] if any(said) else []))
-    print_table(columns, ((*_row_cells(row), text)[: len(columns)] for row, text in zip(shown, said, strict=True)))
+    cells = ((*_row_cells(row), text)[: len(columns)] for row, text in zip(shown, said, strict=True))
+    print_table(columns, cells, right=("repeat", "score"), spare=("repeat",))
     if len(rows) > limit:
-        print(f"... and {len(rows) - limit:,} more")
+        print_line(f"... and {len(rows) - limit:,} more")
 
 
 @app.command("diff")
@@ -102,12 +108,13 @@ def compare_snapshots(
         return
     for line in found.identity or ["They depend on the same."]:
         print_line(line)
-    print(
+    print_line(
         f"{plural(found.same, 'prediction')} alike, {len(found.changed):,} changed; "
         f"{found.only_before:,} only in the first, {found.only_after:,} only in the second"
     )
     if found.changed:
-        print_table(("question", "repeat", "before", "after", "score"), map(_changed_cells, found.changed))
+        titles = ("question", "repeat", "before", "after", "score")
+        print_table(titles, map(_changed_cells, found.changed), right=("repeat",), spare=("repeat",))
 
 
 @app.command("clear")
@@ -143,6 +150,7 @@ def clear_snapshots(
     elif older_than is not None:
         chosen = manage.snapshot_removal.older_than(older_than)
     decided = manage.snapshot_removal.plan(library, chosen)
+    consent.check(decided)
     consent.say(str(library.root))
     for line in decided.lines():
         consent.say(f"To be removed: {line}")

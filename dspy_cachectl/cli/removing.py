@@ -11,7 +11,17 @@ from typing import Annotated
 import typer
 
 from dspy_cachectl import manage
-from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes, age_in, folder_in, selecting, wrong_usage
+from dspy_cachectl.cli.options import (
+    AsJson,
+    Consent,
+    DryRun,
+    Yes,
+    age_in,
+    folder_in,
+    selecting,
+    told_unknown,
+    wrong_usage,
+)
 from dspy_cachectl.cli.output import print_json, print_line, print_table
 from dspy_cachectl.manage.selection import Selection, parse_size
 from dspy_cachectl.reports.progress_bar import progress
@@ -47,13 +57,16 @@ def clear_entries(
     if everything and not selection.is_empty:
         raise typer.BadParameter("--all is everything; leave it out to select", param_hint="--all")
     folder: Path = context.obj.folder()
-    _clear(folder, Selection(kinds=("*",)) if everything else selection, Consent(yes, dry_run, as_json))
+    nothing = told_unknown(FolderReader(folder), selection)
+    chosen = Selection(kinds=("*",)) if everything else selection
+    _clear(folder, chosen, Consent(yes, dry_run, as_json), nothing=nothing)
 
 
-def _clear(folder: Path, selection: Selection, consent: Consent) -> None:
+def _clear(folder: Path, selection: Selection, consent: Consent, *, nothing: str) -> None:
     with progress("Looking") as advance:
         decided = manage.removal.plan(FolderReader(folder), selection, advance=advance)
-    _carry_out(folder, decided, consent, functools.partial(manage.removal.remove, folder, decided))
+    remove = functools.partial(manage.removal.remove, folder, decided)
+    _carry_out(folder, decided, consent, remove, nothing=nothing)
 
 
 def prune_entries(
@@ -98,6 +111,7 @@ def prune_entries(
     from dspy_cachectl.predictions.library import Library
 
     consent = Consent(yes, dry_run, as_json)
+    consent.check()
     folder: Path = context.obj.folder()
     limits = manage.removal.Limits.configured(older_than=older_than, max_bytes=max_size)
     decided = manage.removal.plan_pruning(FolderReader(folder), limits)
@@ -122,10 +136,13 @@ def _carry_out(
     consent: Consent,
     remove: Callable[..., int],
     kept: manage.snapshot_removal.SnapshotRemoval | None = None,
+    *,
+    nothing: str = "",
 ) -> None:
-    """Show what would go, ask, remove it, and say what is gone."""
+    """Show what would go, ask, remove it, and say what is gone; or why nothing would."""
     files = [] if kept is None else kept.files
-    _show(f"Answers in {folder}" if kept is not None else str(folder), decided, consent)
+    consent.check(decided.keys or kept)
+    _show(f"Answers in {folder}" if kept is not None else str(folder), decided, consent, nothing)
     if kept is not None:
         consent.say(f"Kept predictions in {kept.folder}")
         for line in kept.lines() if kept else ("nothing",):
@@ -168,7 +185,10 @@ def show_runs(context: typer.Context, *, as_json: AsJson = False) -> None:
             )
             for run in found
         ),
-        right=("draws",),
+        right=("began", "temperature", "draws"),
+        whole=("run",),
+        names=("phase", "models"),
+        spare=("temperature", "phase", "models"),
         nothing="There are no runs.",
     )
 
@@ -192,28 +212,28 @@ def remove_runs(
     """Remove runs: their draws, and what is known of them."""
     folder = context.obj.folder()
     known = manage.listed_runs.list_runs(FolderReader(folder))
-    _clear(folder, manage.listed_runs.selection_of(known, runs), Consent(yes, dry_run, as_json))
+    _clear(folder, manage.listed_runs.selection_of(known, runs), Consent(yes, dry_run, as_json), nothing="")
 
 
 def _entries(count: int) -> str:
     return plural(count, "entry", "entries")
 
 
-def _show(where: str, decided: manage.removal.Removal, consent: Consent) -> None:
+def _show(where: str, decided: manage.removal.Removal, consent: Consent, nothing: str) -> None:
     """Print what would go, for people."""
     if consent.as_json:
         return
     print_line(where)
     if decided.newer:
-        print(f"Of a newer version of this package, and not removed: {_entries(decided.newer)}.")
+        print_line(f"Of a newer version of this package, and not removed: {_entries(decided.newer)}.")
     if not decided.keys:
-        print("Nothing is to be removed.")
+        print_line(f"{nothing} Nothing is to be removed.".lstrip())
         return
-    print(f"To be removed: {_entries(len(decided.keys))}, {size(decided.bytes)},")
-    print(f"stored between {when(decided.oldest)} and {when(decided.newest)}.")
+    print_line(f"To be removed: {_entries(len(decided.keys))}, {size(decided.bytes)},")
+    print_line(f"stored between {when(decided.oldest)} and {when(decided.newest)}.")
     for reason, count in decided.reasons.most_common():
-        print(f"  {count:,} {reason}")
-    print_table(("by", "name", "entries", "size"), _shares(decided), right={"entries", "size"})
+        print_line(f"  {count:,} {reason}")
+    print_table(("by", "name", "entries", "size"), _shares(decided), right={"entries", "size"}, names=("name",))
 
 
 def _shares(decided: manage.removal.Removal) -> Iterator[tuple[str, ...]]:

@@ -10,17 +10,18 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from dspy_cachectl.boundary.shown import harmless, harmless_lines, harmless_trace
-from dspy_cachectl.cli.options import folder_in, wrong_usage
+from dspy_cachectl.cli.options import folder_in, one_of, wrong_usage
 from dspy_cachectl.cli.output import OutputError
-from dspy_cachectl.config import configure, normal_location
+from dspy_cachectl.config import configure, normal_location, settings
 from dspy_cachectl.errors import CachectlError, ConfigurationError
 
 if TYPE_CHECKING:
+    from dspy_cachectl.context.open_cassette import Mode
     from dspy_cachectl.context.phases import PhaseRun
     from dspy_cachectl.policy import Policy
     from dspy_cachectl.replay.cassettes import Cassette
@@ -46,7 +47,7 @@ def run_script(
         Path | None, typer.Option("--cassette", metavar="FILE", help="Replay this cassette, or record it (--mode).")
     ] = None,
     mode: Annotated[
-        Literal["replay", "record", "new", "all"], typer.Option("--mode", help="What the cassette does.")
+        str, typer.Option("--mode", help="What the cassette does.", **one_of("replay", "record", "new", "all"))
     ] = "replay",
     is_module: Annotated[bool, typer.Option("-m", help="SCRIPT is the name of a module.")] = False,
     script: Annotated[str, typer.Argument(metavar="SCRIPT", help="The script to run.")],
@@ -67,6 +68,7 @@ def run_script(
         chosen = None if policy is None else Policy.named(policy)
     if phase is None and (chosen is not None or run_id is not None):
         phase = "run" if chosen is not None else "eval"
+    _check_phase(phase, chosen, run_id)
     # The script, and the processes that it starts, find the store where they always look for it.
     if context.obj.named is not None:
         with wrong_usage("--store"):
@@ -78,6 +80,24 @@ def run_script(
         os.environ["DSPY_CACHECTL_FORCE_RECOMPUTE"] = "true"  # for the processes that the script starts
     play = functools.partial(_run, script, arguments or [], is_module=is_module)
     raise typer.Exit(_run_under(play, cassette, mode, phase_name=phase, policy=chosen, run_id=run_id))
+
+
+def _check_phase(name: str | None, policy: Policy | None, run_id: str | None) -> None:
+    """Say what is wrong with a phase in the words of this command, before anything is run.
+
+    Raises:
+        typer.BadParameter: If the phase is not known, or a run would have no effect in it.
+    """
+    if name is None:
+        return
+    unknown = settings().unknown_phase(name) if policy is None else None
+    if unknown is not None:
+        said = f"{unknown} Say what another one does with --policy, or configure it in pyproject.toml"
+        raise typer.BadParameter(said, param_hint="--phase")
+    chosen, roles = settings().phase_policy(name) if policy is None else (policy, {})
+    if run_id is not None and not any(one.fresh or one.replays for one in (chosen, *roles.values())):
+        said = f"phase {name!r} makes no draws of its own, so a run would have no effect; add --policy FRESH or REPLAY"
+        raise typer.BadParameter(said, param_hint="--run-id")
 
 
 class _ScriptFailedError(Exception):
@@ -128,7 +148,7 @@ def _run(target: str, arguments: Sequence[str], *, is_module: bool) -> None:
 def _run_under(
     play: Callable[[], None],
     path: Path | None,
-    mode: Literal["replay", "record", "new", "all"],
+    mode: str,
     *,
     phase_name: str | None,
     policy: Policy | None,
@@ -144,7 +164,7 @@ def _run_under(
     try:
         with contextlib.ExitStack() as stack:
             if path is not None:
-                opened = stack.enter_context(cassette(path, mode))
+                opened = stack.enter_context(cassette(path, cast("Mode", mode)))
             if phase_name is not None:
                 run = stack.enter_context(phase(phase_name, policy, run_id=run_id, everywhere=True))
             play()

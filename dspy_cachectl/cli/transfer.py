@@ -13,7 +13,7 @@ import typer
 
 from dspy_cachectl import manage
 from dspy_cachectl.boundary.shown import harmless
-from dspy_cachectl.cli.options import AsJson, DryRun, selecting
+from dspy_cachectl.cli.options import AsJson, DryRun, selecting, told_unknown
 from dspy_cachectl.cli.output import aside_of, check_not_both, print_json, print_line
 from dspy_cachectl.config import settings
 from dspy_cachectl.manage.selection import Selection
@@ -44,24 +44,24 @@ def export_entries(
     check_not_both(path, as_json=as_json)
     redact = None if redact_with is None else _function(redact_with)
     folder: Path = context.obj.folder()
+    reader = FolderReader(folder)
+    nothing = told_unknown(reader, selection)
     with progress("Exporting") as advance:
-        done = manage.exchange.export(
-            FolderReader(folder), selection, path, redact=redact, force=force, advance=advance
-        )
+        done = manage.exchange.export(reader, selection, path, redact=redact, force=force, advance=advance)
     if as_json:
         print_json({"store": folder, "file": path if done.entries else None, **vars(done)})
     else:
-        _print_exported(path, done, selection)
+        _print_exported(path, done, nothing)
     if not done.entries:
         raise typer.Exit(1)
 
 
-def _print_exported(path: Path, done: manage.exchange.Exported, selection: Selection) -> None:
+def _print_exported(path: Path, done: manage.exchange.Exported, nothing: str) -> None:
     with aside_of(path):
         if done.entries:
             print_line(f"Wrote {plural(done.entries, 'answer')}, {size(done.bytes)}: {path}")
         else:
-            print("Nothing is stored yet." if selection.is_empty else "Nothing that is stored fits.")
+            print_line(nothing)
         _print_left_out(done.left_out)
 
 
@@ -130,9 +130,9 @@ def _print_imported(path: Path, done: manage.exchange.Imported, *, dry_run: bool
     verb = "Would import" if dry_run else "Imported"
     print_line(f"{verb} {plural(done.added + done.replaced, 'answer')}: {path}")
     if done.replaced:
-        print(f"  {done.replaced:,} of them in place of answers that were there")
+        print_line(f"  {done.replaced:,} of them in place of answers that were there")
     if done.kept:
-        print(f"  kept what was there: {done.kept:,}; --overwrite replaces it")
+        print_line(f"  kept what was there: {done.kept:,}; --overwrite replaces it")
     _print_left_out(done.left_out)
     for problem in done.damage:
         print_line(f"  {problem}")
@@ -140,7 +140,7 @@ def _print_imported(path: Path, done: manage.exchange.Imported, *, dry_run: bool
 
 def _print_left_out(left_out: Counter[str]) -> None:
     for reason, count in left_out.most_common():
-        print(f"  left out: {count:,} {reason}")
+        print_line(f"  left out: {count:,} {reason}")
 
 
 def _function(name: str) -> Callable[[str], str]:

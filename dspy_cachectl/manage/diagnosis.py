@@ -30,7 +30,7 @@ from dspy_cachectl.errors import CachectlError, ConfigurationError, FormatVersio
 from dspy_cachectl.manage.privacy import problems_of
 from dspy_cachectl.manage.repair import quarantine_of
 from dspy_cachectl.manage.verification import database_problem
-from dspy_cachectl.reports.texts import plural
+from dspy_cachectl.reports.texts import age as shown_age, plural, size
 from dspy_cachectl.stores.reader import DATABASE, FolderReader
 from dspy_cachectl.tracking.deadline import TimeLimiter
 
@@ -43,7 +43,6 @@ _SHOWN = ("dspy-cachectl", "dspy", "litellm", "diskcache", "mlflow")
 _OPTIONAL = frozenset({"mlflow"})
 _LARGE_LOG = 64 * 1024 * 1024
 _LITTLE_ROOM = 200 * 1000**2
-_LONG = 24 * 3600.0
 _REMOTE = frozenset(
     {"9p", "afs", "beegfs", "ceph", "cifs", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "smb3", "smbfs"}
 )
@@ -176,12 +175,12 @@ def check_store(around: Surroundings) -> Iterator[Finding]:
             "give this user the right to write, or name another folder in DSPY_CACHECTL_STORE",
         )
     log = folder / f"{DATABASE}-wal"
-    size = log.stat().st_size if log.exists() else 0
-    if size > _LARGE_LOG:
+    taken = log.stat().st_size if log.exists() else 0
+    if taken > _LARGE_LOG:
         yield Finding(
             "store log",
             "warning",
-            f"the write-ahead log has {size:,} bytes",
+            f"the write-ahead log has {size(taken)}",
             "a process has been reading for long; it is written back when that ends",
         )
     quarantine = quarantine_of(folder)
@@ -220,16 +219,16 @@ def check_disk(around: Surroundings) -> Iterator[Finding]:
     reader = FolderReader(folder)
     wanted = settings().disk_bytes - (reader.bytes_used() if reader.exists() else 0)
     if free < _LITTLE_ROOM:
-        yield Finding("disk", "error", f"{free:,} bytes are free", "make room, or `dspy-cachectl prune --max-size`")
+        yield Finding("disk", "error", f"{size(free)} are free", "make room, or `dspy-cachectl prune --max-size`")
     elif free < wanted:
         yield Finding(
             "disk",
             "warning",
-            f"{free:,} bytes are free, and the store may grow by {wanted:,}",
+            f"{size(free)} are free, and the store may grow by {size(wanted)}",
             "lower disk_bytes, or make room",
         )
     else:
-        yield Finding("disk", "ok", f"{free:,} bytes are free")
+        yield Finding("disk", "ok", f"{size(free)} are free")
     kind = _file_system(there)
     if kind is not None and (kind in _REMOTE or kind.startswith(_REMOTE_FUSE)):
         yield Finding(
@@ -253,10 +252,10 @@ def check_outbox(_: Surroundings) -> Iterator[Finding]:
     age = max(age_of(entry.written) for entry in waiting)
     yield Finding(
         "outbox",
-        "warning" if age > _LONG else "ok",
+        "warning",
         f"{len(waiting):,} waiting for an MLflow server, the first for "
-        + (f"{age / 3600:.1f} h" if math.isfinite(age) else "a time that is not known: a clock is or was wrong"),
-        "`dspy-cachectl mlflow status` says why; `dspy-cachectl mlflow sync` delivers",
+        + (shown_age(age) if math.isfinite(age) else "a time that is not known: a clock is or was wrong"),
+        "`dspy-cachectl mlflow sync` delivers; `dspy-cachectl mlflow status` says why it waits",
     )
 
 
@@ -307,7 +306,7 @@ def _database(reader: FolderReader) -> Iterator[Finding]:
     try:
         problem = database_problem(reader, quick=True)
         entries = sum(count for label, count in reader.labels().items() if label.is_answer)
-        size = reader.bytes_used()
+        used = reader.bytes_used()
     except FormatVersionError as error:
         message = f"{error}. Its answers are not served, and new ones not kept: all are bought"
         yield Finding("store", "error", message, "upgrade dspy-cachectl, or name another folder in DSPY_CACHECTL_STORE")
@@ -319,7 +318,7 @@ def _database(reader: FolderReader) -> Iterator[Finding]:
     if problem:
         yield Finding("store", "error", f"its database is damaged: {problem}", repair)
     else:
-        yield Finding("store", "ok", f"{reader.path}: {plural(entries, 'entry', 'entries')}, {size:,} bytes")
+        yield Finding("store", "ok", f"{reader.path}: {plural(entries, 'entry', 'entries')}, {size(used)}")
 
 
 def _version(name: str) -> str | None:

@@ -8,6 +8,7 @@ from itertools import zip_longest
 from typing import Any
 
 from dspy_cachectl.boundary.ages import ASTRAY
+from dspy_cachectl.boundary.shown import stands_for
 from dspy_cachectl.entries import differences, records
 from dspy_cachectl.entries.values import readable
 from dspy_cachectl.errors import ConfigurationError, FormatVersionError, StoreError
@@ -147,7 +148,7 @@ def _asks(request: dict[str, Any], text: str | None) -> bool:
 
 
 def find(reader: FolderReader, prefix: str) -> ShownEntry:
-    """Return the one entry whose key begins with a text.
+    """Return the one entry whose key begins with a text, or is shown so with its middle left out.
 
     Raises:
         ConfigurationError: If there is none or several, or the text is too short to name one.
@@ -155,7 +156,10 @@ def find(reader: FolderReader, prefix: str) -> ShownEntry:
     """
     if len(prefix) < SHORTEST:
         raise ConfigurationError(f"{prefix!r} is too short for a key: write at least {SHORTEST} of its characters")
-    found = entries_beginning_with(reader, prefix, limit=_CANDIDATES)
+    head = prefix.partition("…")[0]
+    found = entries_beginning_with(reader, head, limit=_CANDIDATES)
+    if head != prefix:
+        found = [one for one in found if stands_for(prefix, one[0].key)]
     if not found:
         raise ConfigurationError(f"no entry's key begins with {prefix!r} in the store {str(reader.path)!r}")
     if len(found) > 1:

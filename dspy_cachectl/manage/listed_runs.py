@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from glob import escape
 
 from dspy_cachectl.accounting import runs
+from dspy_cachectl.boundary.meant import question
+from dspy_cachectl.boundary.shown import stands_for
 from dspy_cachectl.errors import ConfigurationError, FormatVersionError, StoreError
 from dspy_cachectl.manage.selection import Selection
 from dspy_cachectl.stores import RUN_KIND, Label
@@ -101,7 +103,10 @@ def selection_of(listed: Iterable[ListedRun], wanted: Iterable[str]) -> Selectio
         pattern = Selection(runs=(name,), kinds=("*",))
         fitting = [name] if name in known else [one for one in known if pattern.matches(Label(run=one))]
         if not fitting:
-            raise ConfigurationError(f"there is no run {name!r}; `dspy-cachectl runs` lists those that there are")
+            near = question(name, known) or "`dspy-cachectl runs` lists those that there are"
+            raise ConfigurationError(f"there is no run {name!r}; {near}")
+        if len(fitting) > 1 and any(stands_for(name, one) for one in fitting):
+            raise ConfigurationError(f"the run {name!r} may be any of {', '.join(map(repr, fitting))}")
         chosen.update(dict.fromkeys(fitting))
     # An id may look like a pattern.
     return Selection(runs=tuple(escape(run) for run in chosen), kinds=("*",))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from dspy_cachectl.boundary.meant import question
+from dspy_cachectl.boundary.shown import stands_for
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.stores import Label
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?")
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_FIELDS = {"models": "model", "phases": "phase", "runs": "run", "roles": "role", "kinds": "kind"}
+_FEW = 5
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -20,7 +24,8 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 class Selection:
     """Which entries are meant: those that fit in every respect that is named.
 
-    Names are exact, or patterns with `*`, `?` and `[...]`. An empty name, or `-`, means the entries that have none.
+    Names are exact, or patterns with `*`, `?` and `[...]`, or as a table shows them in a narrow terminal, with their
+    middle left out. An empty name, or `-`, means the entries that have none.
 
     Attributes:
         models: Models, any of them; likewise the next four. Empty: all.
@@ -57,6 +62,37 @@ class Selection:
             and _fits(label.role, self.roles)
         )
 
+    def unknown(self, labels: Iterable[Label]) -> dict[str, list[str]]:
+        """Return of the names that nothing has which ones there are, in words: for each field, those of its names.
+
+        Args:
+            labels: What is in the store.
+
+        Raises:
+            ConfigurationError: If a name with its middle left out may be more than one.
+        """
+        found = {several: list(self._unknown(several, one, labels)) for several, one in _FIELDS.items()}
+        return {several: said for several, said in found.items() if said}
+
+    def _unknown(self, several: str, one: str, labels: Iterable[Label]) -> Iterator[str]:
+        wanted = getattr(self, several)
+        # A run is known by its description, before it has an answer.
+        there = {str(getattr(label, one)) for label in labels if label.is_answer or one == "run" or "*" in self.kinds}
+        for name in wanted:
+            standing = sorted(known for known in there if stands_for(name, known))
+            if len(standing) > 1 and name not in there:
+                raise ConfigurationError(f"the {one} {name!r} may be any of {', '.join(map(repr, standing))}")
+            if any(_fits(known, (name,)) for known in there):
+                continue
+            yield f"none has the {one} {name!r}{_instead(name, there - {''})}" if name != "-" else f"all have a {one}"
+
+
+def _instead(name: str, there: Collection[str]) -> str:
+    near = question(name, sorted(there))
+    if near:
+        return f"; {near}"
+    return f"; there are {', '.join(map(repr, sorted(there)))}" if 0 < len(there) <= _FEW else ""
+
 
 EVERYTHING = Selection()
 """Every answer."""
@@ -92,4 +128,4 @@ def parse_size(text: str) -> int:
 def _fits(name: str, wanted: Collection[str]) -> bool:
     if not name and "-" in wanted:
         return True
-    return not wanted or any(name == one or fnmatchcase(name, one) for one in wanted)
+    return not wanted or any(name == one or fnmatchcase(name, one) or stands_for(one, name) for one in wanted)

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dspy_cachectl.boundary.meant import question
 from dspy_cachectl.boundary.reading import open_file
+from dspy_cachectl.boundary.shown import stands_for
 from dspy_cachectl.entries import values
 from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.predictions import snapshot
@@ -67,8 +69,22 @@ def snapshots_in(root: Path) -> list[SnapshotInfo]:
     return SnapshotFiles(root, sets_aside=False).snapshots()
 
 
+def short_name(info: SnapshotInfo) -> str:
+    """Return what is enough to name a snapshot: the hash in the name of its file."""
+    return info.path.name.rpartition("_")[2].partition(".")[0]
+
+
+def nothing_in(root: Path) -> str:
+    """Say that no predictions are kept in a folder, and which folder that is."""
+    if root.is_dir():
+        return f"No predictions are kept in {root}."
+    return f"There is no folder {root}, so no predictions are kept there; --predictions names another."
+
+
 def find(root: Path, name: str, *, among: Sequence[SnapshotInfo] | None = None) -> SnapshotInfo:
     """Return the snapshot of a name: its file's, its run's, or the beginning of either or of the file's hash.
+
+    A name may be written as a table shows it in a narrow terminal, with its middle left out.
 
     Args:
         root: The folder.
@@ -79,11 +95,14 @@ def find(root: Path, name: str, *, among: Sequence[SnapshotInfo] | None = None) 
         ConfigurationError: If there is none, or several.
     """
     there = snapshots_in(root) if among is None else among
-    exact = [info for info in there if name in {info.path.name, info.run_id}]
+    exact = [info for info in there if name in {info.path.name, info.run_id, short_name(info)}]
     begins = [
         info
         for info in there
-        if any(text.startswith(name) for text in (info.path.name, info.run_id, info.path.name.rpartition("_")[2]))
+        if any(
+            text.startswith(name) or stands_for(name, text)
+            for text in (info.path.name, info.run_id, info.path.name.rpartition("_")[2])
+        )
     ]
     found = exact or (begins if name else [])
     if len(found) == 1:
@@ -91,8 +110,11 @@ def find(root: Path, name: str, *, among: Sequence[SnapshotInfo] | None = None) 
     names = ", ".join(repr(info.path.name) for info in (found or there)[:10])
     if found:
         raise ConfigurationError(f"{name!r} may be any of {names}; write more of the name")
-    known = f"there are {names}" if there else "there is none at all"
-    raise ConfigurationError(f"no snapshot in {str(root)!r} is called {name!r}; {known}")
+    if not there:
+        raise ConfigurationError(f"there is no snapshot {name!r}: {nothing_in(root)}")
+    texts = [text for info in there for text in (info.path.name, info.run_id)]
+    near = question(name, texts) or f"there are {names}"
+    raise ConfigurationError(f"no snapshot in {str(root)!r} is called {name!r}; {near}")
 
 
 def read_rows(path: Path) -> Iterator[PredictionRow]:

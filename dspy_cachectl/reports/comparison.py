@@ -15,7 +15,7 @@ from dspy_cachectl.page.content import Page
 from dspy_cachectl.reports.changes import ChangedQuestion, changed_between
 from dspy_cachectl.reports.circumstances import warnings_of
 from dspy_cachectl.reports.describe import MORE, REPORT_COLUMNS, report_row, scores_picture, unpaired_rows
-from dspy_cachectl.reports.difference import difference_picture, difference_rows, further_rows
+from dspy_cachectl.reports.difference import difference_picture, difference_rows, further_rows, settling_briefly
 from dspy_cachectl.reports.kept_texts import Readable
 from dspy_cachectl.reports.measurement import Measurement
 from dspy_cachectl.reports.paged import Paged, page_of, score_row
@@ -147,19 +147,7 @@ class Comparison(Shown, Paged):
 
     def settling_briefly(self) -> Iterator[str]:
         """Yield what would settle it in a few words, for where there are several; nothing where it is settled."""
-        needed = self.result.needed
-        if self.result.verdict is not self.verdict and self.result.verdict is Verdict.NO_DIFFERENCE:
-            yield f"alone {self.result.verdict_text}, and not among {self.compared_with:,} (Bonferroni): add questions"
-        elif self.result.verdict is not self.verdict:
-            yield (
-                f"its p-value of {p_value(self.p_value)} becomes {p_value(self.adjusted_p_value)} (Holm, among "
-                f"{self.compared_with:,})"
-            )
-        elif needed is not None and needed.questions_range is not None:
-            least, most = needed.questions_range
-            yield f"{least:,} to {most:,} questions instead of {self.result.n:,}, chosen now and looked at once"
-        elif needed is not None:
-            yield needed.sentence
+        return settling_briefly(self.result, self.verdict, adjusted=(self.adjusted_p_value, self.compared_with))
 
     def verdict_cell(self) -> Cell:
         """Return the verdict, and how it is meant."""

@@ -16,7 +16,7 @@ from dspy_cachectl.reports.texts import (
 )
 from dspy_cachectl.showing.sheets import Intervals, Span, Tone
 from dspy_cachectl.statistics.power import POWER
-from dspy_cachectl.statistics.verdicts import PairedComparison
+from dspy_cachectl.statistics.verdicts import PairedComparison, Verdict
 
 
 def difference_rows(
@@ -75,3 +75,23 @@ def difference_picture(result: PairedComparison, *, names: tuple[str, str], tone
         about_zero=True,
         band=result.smallest_difference,
     )
+
+
+def settling_briefly(result: PairedComparison, verdict: Verdict, *, adjusted: tuple[float, int]) -> Iterator[str]:
+    """Yield what would settle a comparison in a few words, for where there are several; nothing where it is settled.
+
+    Args:
+        result: The comparison, by itself.
+        verdict: What is said of it among others.
+        adjusted: The p-value after Holm's adjustment, and among how many comparisons it is one.
+    """
+    p_holm, among = adjusted
+    if result.verdict is not verdict and result.verdict is Verdict.NO_DIFFERENCE:
+        yield f"alone {result.verdict_text}, and not among {among:,} (Bonferroni): add questions"
+    elif result.verdict is not verdict:
+        yield f"its p-value of {p_value(result.p_value)} becomes {p_value(p_holm)} (Holm, among {among:,})"
+    elif result.needed is not None and result.needed.questions_range is not None:
+        least, most = result.needed.questions_range
+        yield f"{least:,} to {most:,} questions instead of {result.n:,}, chosen now and looked at once"
+    elif result.needed is not None:
+        yield result.needed.sentence

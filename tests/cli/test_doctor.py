@@ -160,7 +160,7 @@ def test_dspys_own_cache_in_the_same_folder(store: Path) -> None:
 
 
 def test_what_waits_in_the_outbox(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Records that have waited for long are a warning."""
+    """Records that wait are a warning, which says for how long and names what delivers them."""
     state = str(tmp_path / "state")
     monkeypatch.setenv("DSPY_CACHECTL_STATE", state)
     Outbox().put(Record("a" * 32, 1, 2))
@@ -170,7 +170,8 @@ def test_what_waits_in_the_outbox(store: Path, tmp_path: Path, monkeypatch: pyte
     connection.close()
     code, found = doctor(store=store, DSPY_CACHECTL_STATE=state)
     assert (0, {"outbox": {"warning"}}) == (code, levels(found))
-    assert "168.0 h" in found["outbox"][0][1]
+    assert "the first for 7d" in found["outbox"][0][1]
+    assert "`dspy-cachectl mlflow sync` delivers" in command("doctor", store=store, DSPY_CACHECTL_STATE=state).stdout
 
 
 def test_a_server_that_answers(store: Path, server: tuple[int, list[Any]]) -> None:

@@ -173,10 +173,10 @@ def test_the_store_that_is_named(tmp_path: Path, endpoint: Endpoint) -> None:
     ("arguments", "code", "message"),
     [
         (["missing.py"], 1, "there is no script 'missing.py'; a module is run with -m"),
-        (["--phase", "unknown", "script.py"], 1, "no phase is called 'unknown'"),
+        (["--phase", "unknown", "script.py"], 2, "no phase is called 'unknown'"),
         (["--policy", "SOMETIMES", "script.py"], 2, "unknown policy 'SOMETIMES'; the presets are: REUSE"),
         (["--mode", "new", "script.py"], 2, "name one with --cassette"),
-        (["--mode", "sometimes", "--cassette", "x", "script.py"], 2, "is not one of 'replay', 'record', 'new', 'all'"),
+        (["--mode", "sometimes", "--cassette", "x", "script.py"], 2, "is none of replay, record, new, all"),
         (["--cassette", "none.jsonl", "script.py"], 1, "there is no cassette none.jsonl to replay"),
         ([], 2, "Missing argument"),
     ],
