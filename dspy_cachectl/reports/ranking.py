@@ -11,7 +11,7 @@ from typing import Any, overload
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError
 from dspy_cachectl.reports.circumstances import MODELS_DIFFER
 from dspy_cachectl.reports.comparison import Comparison, compare_two, together
-from dspy_cachectl.reports.describe import MORE
+from dspy_cachectl.reports.describe import MORE, scores_picture
 from dspy_cachectl.reports.measurement import Measurement
 from dspy_cachectl.reports.plots import plot_scores
 from dspy_cachectl.reports.report import EvalReport
@@ -242,6 +242,7 @@ class Ranking(Shown, Sequence[EvalReport]):
             notes("What would settle them", settling),
             notes("Warnings", warnings),
             more=more,
+            picture=scores_picture(self._shown),
         )
 
     @property

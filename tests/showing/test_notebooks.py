@@ -64,7 +64,7 @@ def test_what_is_kept_ran_in_order_and_holds_nothing_stray(path: Path) -> None:
     assert path.stat().st_size < MOST_BYTES
 
 
-def ran(name: str, tmp_path: Path) -> Any:
+def ran(name: str) -> Any:
     """Run a notebook as the script does, and return what it shows, which is of the kinds that are kept."""
     path = notebooks.NOTEBOOKS / f"{name}.ipynb"
     notebook = notebooks.run(path)
@@ -73,9 +73,9 @@ def ran(name: str, tmp_path: Path) -> Any:
 
 
 @needs_the_model
-def test_the_quick_start_runs(tmp_path: Path) -> None:
+def test_the_quick_start_runs() -> None:
     """Compiled twice and paid once, evaluated afresh, compared, and loaded again, with a picture in each place."""
-    notebook = ran("quick_start", tmp_path)
+    notebook = ran("quick_start")
     said = shown(notebook)
     assert ["2 calls, 2 requests", "2 calls, 0 requests"] == [
         text.partition("<Stats: ")[2].partition(";")[0] for text in said if text.startswith("<PhaseRun")
@@ -91,9 +91,11 @@ def test_the_quick_start_runs(tmp_path: Path) -> None:
 
 @needs_the_model
 @pytest.mark.exhaustive
-def test_the_notebook_of_several_models_runs(tmp_path: Path) -> None:
+def test_the_notebook_of_several_models_runs() -> None:
     """Who is asked again is nobody, a fourth model, two questions, nobody."""
-    said = shown(ran("several_models", tmp_path))
+    notebook = ran("several_models")
+    said = shown(notebook)
+    assert 2 == sum("<svg" in page for page in shown(notebook, "text/html"))
     assert "{'at 0.2': 0, 'at 1': 0, 'at 1.8': 0}" in said
     assert "{'at 0.2': 0, 'at 1': 0, 'at 1.8': 0, 'at 0.6': 48}" in said
     assert "{'at 0.2': 4, 'at 1': 4, 'at 1.8': 4, 'at 0.6': 4}" in said

@@ -99,6 +99,14 @@ def test_several_reports_have_a_row_each() -> None:
     assert drawn.marks() == pytest.approx([drawn.place(score) for score in (0.75, 0.5, 0.75)], abs=0.2)
 
 
+def test_a_ranking_has_a_row_for_each_report() -> None:
+    """The best first, as in its table."""
+    made = cachectl.Ranking((report([0, 0, 1, 1], name="small"), report([1, 0, 1, 1], name="large")))
+    drawn = Drawn.of(made)
+    assert ["large", "small"] == [text for text in drawn.texts if text in {"large", "small"}]
+    assert drawn.marks() == pytest.approx([drawn.place(0.75), drawn.place(0.5)], abs=0.2)
+
+
 def test_stats_are_a_bar_of_what_became_of_the_calls() -> None:
     """As wide as they are many; the troubles' names are there, too."""
     stats = Stats.of(
