@@ -243,10 +243,13 @@ class Stats(Tally):
 
     def sheet(self, title: str, *parts: Part) -> Sheet:
         """Return what is shown of it: what became of the calls, and what that cost, row by row; then other parts."""
+        rows = [_cells(row, tally) for row, tally in self.by.items()]
+        told = [place for place in range(len(_COLUMNS)) if any(row[place].text for row in rows)]
+        table = tuple(tuple(row[place] for place in told) for row in rows)
         return sheet(
             title,
             Cell(f"{in_words('calls', self.calls)}, {in_words('requests', self.requests)}"),
-            Part("Calls", tuple(_cells(row, tally) for row, tally in self.by.items()), header=_COLUMNS),
+            Part("Calls", table, header=tuple(_COLUMNS[place] for place in told)),
             *parts,
             picture=Shares(tuple(_shares(self))) if self.calls else None,
         )

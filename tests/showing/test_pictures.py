@@ -117,6 +117,7 @@ def test_stats_are_a_bar_of_what_became_of_the_calls() -> None:
     assert [width / drawn.width for width in bars] == pytest.approx([5 / 8, 2 / 8, 1 / 8], abs=0.01)
     assert ["5 fresh", "2 reused", "1 failed"] == drawn.texts
     assert "$0.5" in stats._repr_html_()
+    assert ">role</th>" in stats._repr_html_()
 
 
 def test_a_phase_and_the_process_show_their_calls(lm: Any) -> None:
@@ -128,6 +129,7 @@ def test_a_phase_and_the_process_show_their_calls(lm: Any) -> None:
         assert ["1 fresh"] == Drawn.of(shown).texts
         assert "<td" in shown._repr_html_()
         assert "openai/test-model" in shown._repr_html_()
+        assert ">role</th>" not in shown._repr_html_()
     assert run.run_id is not None
     assert f"run {run.run_id}, closed" in run._repr_html_()
     with cachectl.phase("compile") as empty:
