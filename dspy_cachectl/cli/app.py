@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from dspy_cachectl.boundary.shown import harmless, harmless_lines
-from dspy_cachectl.cli import checking, looking, mlflow, predictions, ranking, removing, run, transfer
+from dspy_cachectl.cli import checking, looking, mlflow, predictions, ranking, removing, report, run, transfer
 from dspy_cachectl.cli.options import StoreOption
 from dspy_cachectl.cli.output import OutputError, print_line
 from dspy_cachectl.config import settings
@@ -120,6 +120,7 @@ app.command("doctor")(checking.check_surroundings)
 app.add_typer(checking.config_app)
 predictions.app.command("rank")(ranking.rank_snapshots)
 app.add_typer(predictions.app)
+app.command("report")(report.write_page)
 app.command("explain")(looking.explain_miss)
 app.command("run", context_settings={"allow_interspersed_args": False})(run.run_script)
 app.command("demo")(run.run_demo)

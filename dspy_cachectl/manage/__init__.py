@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # `as` says that a name is public
         entries as entries,
         exchange as exchange,
         explanation as explanation,
+        kept_reports as kept_reports,
         listed_runs as listed_runs,
         ranking as ranking,
         removal as removal,

@@ -5,7 +5,6 @@ Nothing is compared that was scored by different metrics, and nothing is left ou
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,18 +12,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dspy_cachectl.accounting.asked import facts
-from dspy_cachectl.boundary.secrets import scrub_head
-from dspy_cachectl.entries import values
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError
-from dspy_cachectl.manage.snapshots import find, metrics_of, read_rows, snapshots_in
-from dspy_cachectl.predictions.rows import PredictionRow
+from dspy_cachectl.manage.kept_reports import KeptReports
+from dspy_cachectl.manage.snapshots import find, snapshots_in
 from dspy_cachectl.predictions.snapshot import SnapshotInfo
-from dspy_cachectl.reports.kept_texts import question_of
-from dspy_cachectl.reports.measurement import Provenance
 from dspy_cachectl.reports.ranking import Ranking
 from dspy_cachectl.reports.report import EvalReport
-from dspy_cachectl.reports.results import DrawResult, QuestionResult
 from dspy_cachectl.reports.texts import cut, plural, short
 
 _PREVIEW = 80
@@ -86,7 +79,7 @@ def rank(
     chosen, notes = _chosen(there, reference)
     if reference is not None and reference not in {info.path for info in chosen}:
         raise ConfigurationError(f"{reference.name} is unfinished, and nothing is compared with it: evaluate again")
-    kept = {info.path: _Kept(info) for info in chosen}
+    kept = {info.path: KeptReports(info) for info in chosen}
     found = Counter(one for snapshot in kept.values() for one in snapshot.metrics)
     wanted = [one for one, _ in found.most_common() if _is_named(metric, one, kept.values())]
     if not wanted:
@@ -144,68 +137,7 @@ def _chosen(there: Sequence[SnapshotInfo], reference: Path | None) -> tuple[list
     return chosen, tuple(notes)
 
 
-class _Kept:
-    """A snapshot with its rows, read once."""
-
-    def __init__(self, info: SnapshotInfo) -> None:
-        self.info = info
-        self.rows = list(read_rows(info.path))
-        self.metrics = list(dict.fromkeys(metric for row in self.rows for metric in row.scores))
-        self._found = metrics_of(info.path)
-
-    def name_of(self, metric: str) -> str:
-        """Return the name of a metric, where it is known, or the beginning of its hash."""
-        named = [name for name, value in self._found.items() if _hash_in(value) == metric]
-        return named[0] if named else short(metric)
-
-    def summary(self, metric: str) -> Mapping[str, Any]:
-        """Return what its report said of a metric."""
-        return next((value for value in self._found.values() if _hash_in(value) == metric), {})
-
-    def report(self, metric: str, name: str) -> EvalReport:
-        """Return the report of its rows."""
-        said = self.summary(metric)
-        failure_score = float(said.get("failure_score") or 0.0)
-        interval = said.get("interval")
-        questions: defaultdict[tuple[str, int], list[PredictionRow]] = defaultdict(list)
-        for row in self.rows:
-            questions[row.example_key, row.occurrence].append(row)
-        return EvalReport(
-            name=name,
-            questions=tuple(_question(rows, metric, failure_score) for rows in questions.values()),
-            provenance=self._provenance(metric, failure_score),
-            level=float(interval["level"]) if isinstance(interval, dict) else 0.95,
-            path=str(self.info.path),
-        )
-
-    def _provenance(self, metric: str, failure_score: float) -> Provenance:
-        info, metadata = self.info, self.info.metadata
-        made = facts(one for row in self.rows for one in row.models)
-        return Provenance(
-            **{**made, "model": made["model"] or info.key.model.model},
-            run_id=info.run_id,
-            phase=str(metadata.get("phase", "")),
-            policy=str(metadata.get("policy", "")),
-            program=info.key.program.hash,
-            data=info.key.dataset,
-            metric=self.name_of(metric),
-            metric_hash=metric,
-            predictions="loaded",
-            changes=(),
-            snapshot=info.path.name,
-            unsaved=0,
-            counters={},
-            seconds=0.0,
-            created=info.saved,
-            failure_score=failure_score,
-        )
-
-
-def _hash_in(found: Any) -> Any:
-    return found.get("metric_hash") if isinstance(found, dict) else None
-
-
-def _is_named(wanted: str | None, metric: str, kept: Iterable[_Kept]) -> bool:
+def _is_named(wanted: str | None, metric: str, kept: Iterable[KeptReports]) -> bool:
     if wanted is None:
         return True
     names = {snapshot.name_of(metric) for snapshot in kept if metric in snapshot.metrics}
@@ -214,7 +146,7 @@ def _is_named(wanted: str | None, metric: str, kept: Iterable[_Kept]) -> bool:
 
 def _ranked(
     metric: str,
-    kept: Mapping[Path, _Kept],
+    kept: Mapping[Path, KeptReports],
     names: Mapping[Path, str],
     *,
     reference: Path | None,
@@ -251,43 +183,6 @@ def _clusters(report: EvalReport, said: Mapping[str, Any]) -> str:
     return (
         f"{report.name} was evaluated with {plural(known, 'cluster')}, which kept predictions do not tell: its "
         "interval here, and each comparison, is too narrow. Compare the reports: cachectl.Ranking([...])"
-    )
-
-
-def _question(rows: Sequence[PredictionRow], metric: str, failure_score: float) -> QuestionResult:
-    first = rows[0]
-    text = " · ".join(map(str, first.inputs.values()))
-    return QuestionResult(
-        question=question_of(first),
-        preview=cut(scrub_head(text, _PREVIEW), _PREVIEW),
-        draws=tuple(_draw(row, metric, failure_score) for row in sorted(rows, key=lambda row: row.repeat)),
-        labels=next((row.scores[metric].label_key[:16] for row in rows if metric in row.scores), ""),
-    )
-
-
-def _draw(row: PredictionRow, metric: str, failure_score: float) -> DrawResult:
-    score, failed = row.scores.get(metric), None
-    if row.error is not None:
-        failed = f"the program raised {row.error.kind}: {row.error.message}"
-    elif score is None:
-        failed = "the metric gave no score"
-    return DrawResult(
-        score=failure_score if failed or score is None else float(score.score),
-        failed=failed,
-        feedback=None if score is None else score.feedback,
-        draw="+".join(sorted(map(str, row.draws))),
-        output="" if row.output is None else hashlib.sha256(values.dumps(vars(row.output))[0]).hexdigest()[:16],
-        loaded=True,
-        tokens=(row.prompt_tokens or 0) + (row.completion_tokens or 0),
-        cached_tokens=row.cached_tokens or 0,
-        cache_creation_tokens=row.cache_creation_tokens or 0,
-        reasoning_tokens=row.reasoning_tokens or 0,
-        cost=row.cost or 0.0,
-        seconds=row.seconds or 0.0,
-        oldest=row.created,
-        newest=row.created,
-        troubles=row.troubles,
-        strayed=row.strayed,
     )
 
 

@@ -1,0 +1,61 @@
+"""`dspy-cachectl report`: the page of a saved report, of kept predictions, or of two that are compared."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dspy_cachectl import manage
+from dspy_cachectl.boundary.writing import check_new, write_output_of_command
+from dspy_cachectl.cli.output import aside_of, print_line
+from dspy_cachectl.cli.predictions import PredictionsFolder
+from dspy_cachectl.errors import MissingExtraError
+from dspy_cachectl.stores.reader import FolderReader
+
+
+def write_page(
+    context: typer.Context,
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE",
+            help="A saved report, or a snapshot of kept predictions, by its path or the beginning of its name. Two are "
+            "compared, the baseline first.",
+        ),
+    ],
+    *,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="PAGE", help="The page to write. Standard output is -.")
+    ] = Path("report.html"),
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            "--metric",
+            metavar="NAME",
+            help="Of kept predictions, by which metric: its name, or the beginning of its hash. Default: the last one.",
+        ),
+    ] = None,
+    predictions: PredictionsFolder,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Write a report as one page for the browser: scores, every answer, and what it is made of. Nothing is asked.
+
+    It needs no network and loads nothing. What the LM was told and said is read from the store, as far as it is there.
+    """
+    if len(files) > 2:
+        raise typer.BadParameter("one report has a page, or two that are compared", param_hint="FILE")
+    if find_spec("scipy") is None:
+        raise MissingExtraError("report", extra="stats")
+    check_new(output, what="the page", force=force)
+    from dspy_cachectl.page.document import document
+
+    reports = manage.kept_reports.reports_in(files, predictions, metric=metric)
+    shown = reports[0] if len(reports) == 1 else reports[0].compare(reports[1])
+    folder = context.obj.folder_if_any()
+    page = shown.page([] if folder is None else [FolderReader(folder)])
+    write_output_of_command(output, document(page), what="the page")
+    with aside_of(output):
+        print_line(f"Wrote {page.title!r} to {output}.")
