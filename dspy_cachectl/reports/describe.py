@@ -85,19 +85,21 @@ def report_brief(report: Measurement, *against: tuple[str, str]) -> Sheet:
         against: What else stands beside its score.
     """
     error, made = report.standard_error, report.provenance
-    wanted = {"questions", "repeats", "clusters", "model", "temperature", "judge", "what changed", "LM calls"}
+    wanted = {"clusters", "model", "temperature", "judge", "what changed", "LM calls"}
     if report.failures:
         wanted.add("failures")
     if made.rescored or any(draw.loaded for draw in report.draws):
         wanted.add("predictions")
     rows = [row for row in (*_score_rows(report), *_provenance_rows(report)) if row[0] in wanted]
+    often = "once" if report.repeats == 1 else f"{report.repeats:,} times"
+    rows.insert(0, ("questions", f"{report.n:,}, each {often}: {distinct_text(report.distinct)}"))
     rows.append(("spent", _spent_and_saved(made.counters)))
     return sheet(
         f"Evaluation of {report.name}",
         Cell(_headline(report)),
-        facts("", (*rows, *against)),
         notes("Caveats", _caveats(report)),
-        facts("Trouble, by predictor", trouble_rows(report.troubles)),
+        facts("", (*rows, *against)),
+        facts(TROUBLE, trouble_rows(report.troubles)),
         notes("What would make it more certain", [report.variance.advice] if error else []),
         more=MORE,
     )

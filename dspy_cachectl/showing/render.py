@@ -65,7 +65,9 @@ def _body(sheet: Sheet) -> RenderableType:
     headline.stylize("bold")
     shown: list[RenderableType] = [headline]
     for part in sheet.parts:
-        title = [Text(), Text(part.title, style="bold underline")] if part.title else []
+        if part.title or part is not sheet.parts[0]:
+            shown.append(Text())
+        title = [Text(part.title, style="bold underline")] if part.title else []
         shown += [*title, _Columns(part) if part.header else _grid(part)]
     if sheet.more:
         shown += [Text(), Text(sheet.more, style="dim", overflow="fold")]

@@ -111,7 +111,7 @@ def test_calls_out_of_sight_claim_nothing(
         assert math.isnan(report.flip_rate + report.consistency + report.pass_at_k(3) + report.pass_hat_k(3))
         assert report.pass_at_k(1) == 1.0
         assert report.variance.within is None
-        assert "pass@3 –" in str(report)
+        assert "pass@3 –" in report.details()
 
 
 def test_a_judge_out_of_sight_puts_no_answer_in_doubt(endpoint: Endpoint, lm: MakeLM, program: dspy.Module) -> None:

@@ -60,7 +60,7 @@ def test_a_report_says_its_score_and_what_it_rests_on() -> None:
     for fact in (
         f"score {made.score:.3f} ±",
         "95% interval",
-        "3: 120 distinct draws of 120",
+        "40, each 3 times: 120 distinct draws of 120",
         "openai/gpt-4o-mini @ lab, version 2025-01",
         "1, lent by the phase (13 calls)",
         "40 of 120 answers loaded",
