@@ -118,9 +118,10 @@ def test_a_question_is_given_up_after_its_time(program: dspy.Module, endpoint: E
     endpoint.hold("question 2")
     report = run(program, questions(4), timeout=1.0, num_threads=4)
     assert (report.failures, endpoint.requests) == (1, 4)
-    assert "not answered within 1 s" in str(report)
+    said = " ".join(str(report).split())
+    assert "not answered within 1 s" in said
     assert (1, 3) == (report.provenance.unfinished, report.distinct.distinct)
-    assert "1 answer is still being made, though nobody waits any more" in str(report)
+    assert "1 answer is still being made, though nobody waits any more" in said
     endpoint.release()
     with pytest.raises(ConfigurationError, match="timeout is a number of seconds"):
         run(program, questions(4), timeout=0)
