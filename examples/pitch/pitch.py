@@ -161,7 +161,8 @@ def evaluate(
     if is_tracked:
         # From memory, or within ten seconds: the run that autolog opened for this evaluation.
         run_id = cachectl.find_mlflow_run()
-        print(f"\nMLflow: {cachectl.log_to_mlflow(report, run_id=run_id)}")
+        logged = cachectl.log_to_mlflow(report, run_id=run_id)
+        print(f"\nMLflow: {logged.status}, run {logged.run_id} {logged.reason}".rstrip())
     report.save(options.output / f"{options.optimization}.json")
     before = options.output / "none.json"
     if options.optimization != "none" and before.exists():

@@ -109,6 +109,7 @@ def test_an_evaluation_is_kept_compared_and_logged_to_autologs_run(endpoint: End
     assert seen.requests >= 5
     compared = pitch(tmp_path, *evaluate, "--optimization", "mipro", endpoint=endpoint)
     assert "mipro against none" in compared.stdout
+    assert "MLflow: logged, run " in compared.stdout
 
     client = MlflowClient(f"sqlite:///{tmp_path / 'outputs' / 'pitch' / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("pitch")
