@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.page.browser import chromium, opened
 from tests.page.pages import comparison_page, report_page, written
 
@@ -23,27 +21,30 @@ EVIL = (
 )
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_opens_alone_and_without_a_fault(chromium: Browser, tmp_path: Path, scheme: str) -> None:
-    """No request, nothing on the console, no serious finding of axe-core, with an answer open as well."""
+def test_it_opens_alone_and_without_a_fault(chromium: Browser, tmp_path: Path) -> None:
+    """No request, nothing on the console, no serious finding of axe-core: light and dark, list and answer."""
     path = written(comparison_page([[0.0], [1.0], [1.0]], [[1.0], [0.0], [1.0]]), tmp_path)
-    with opened(chromium, path, color_scheme=scheme) as shown:
-        ground = shown.page.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 28)"}[scheme] == ground
+    grounds = {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 28)"}
+    with opened(chromium, path) as shown:
         shown.page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
-        assert [] == shown.faults()
-        shown.page.locator("button.answer").first.click()
-        assert [] == shown.faults()
+        for does in ("shows all", "shows one"):
+            for scheme, ground in grounds.items():
+                shown.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+                assert ground == shown.page.evaluate("getComputedStyle(document.body).backgroundColor")
+                assert [] == shown.faults(), (does, scheme)
+            if does == "shows all":
+                shown.page.locator("button.answer").first.click()
         assert [] == shown.told
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-def test_nothing_is_wider_than_the_screen(chromium: Browser, tmp_path: Path, width: int) -> None:
-    """On a phone as on a desk nobody scrolls sideways, whatever the names are like."""
+def test_nothing_is_wider_than_the_screen(chromium: Browser, tmp_path: Path) -> None:
+    """On a desk as on a phone nobody scrolls sideways, whatever the names are like."""
     page = comparison_page([[0.0] * 5], [[1.0] * 5], lambda text: f"{text} {'x' * 200}")
-    with opened(chromium, written(page, tmp_path), viewport={"width": width, "height": 800}) as shown:
+    with opened(chromium, written(page, tmp_path)) as shown:
         shown.page.locator("button.answer").first.click()
-        assert 0 >= shown.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        for width in (1280, 390):
+            shown.page.set_viewport_size({"width": width, "height": 800})
+            assert 0 >= shown.page.evaluate("document.documentElement.scrollWidth - innerWidth"), width
 
 
 def test_questions_are_filtered_and_sorted(chromium: Browser, tmp_path: Path) -> None:

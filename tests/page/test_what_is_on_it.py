@@ -143,6 +143,7 @@ def test_the_file_allows_itself_and_nothing_else(tmp_path: Path) -> None:
     made = report([[1.0, 0.0], [0.0, 0.0]])
     one, other = (made.to_html(tmp_path / name).read_bytes() for name in ("one.html", "other.html"))
     assert one == other
+    assert bytes(4) == unpacked.packed(one)[4:8]  # where gzip has the time
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', one.decode())
     assert policy is not None
     assert re.fullmatch(

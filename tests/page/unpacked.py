@@ -11,9 +11,14 @@ from typing import Any
 _CONTENT = re.compile(rb'<script type="application/json" id="content">("[^"<]*")</script>')
 
 
+def packed(page: bytes) -> bytes:
+    """Return the content of a page's file as it is packed."""
+    found = _CONTENT.search(page)
+    assert found is not None
+    return base64.b64decode(json.loads(found[1]))
+
+
 def content(page: bytes) -> dict[str, Any]:
     """Return the content of a page's file."""
-    packed = _CONTENT.search(page)
-    assert packed is not None
-    found: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(json.loads(packed[1]))))
+    found: dict[str, Any] = json.loads(gzip.decompress(packed(page)))
     return found

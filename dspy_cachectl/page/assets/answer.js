@@ -8,7 +8,7 @@ function answerDialog(page, share) {
     el("header", {}, title, el("button", { type: "button", class: "close", click: () => dialog.close() },
       el("span", { "aria-hidden": "true" }, "✕"), el("span", { class: "unseen" }, "Close"))),
     bar, content);
-  let [question, side, repeat, opener] = [null, 0, 0, null];
+  let [question, side, repeat] = [null, 0, 0];
 
   const text = (at) => page.texts[at];
   const block = (heading, ...children) => el("section", {}, el("h3", {}, heading), children);
@@ -23,16 +23,16 @@ function answerDialog(page, share) {
   function show() {
     const answer = question.answers[side][repeat];
     title.textContent = question.preview;
-    bar.replaceChildren(...question.answers.flatMap((answers, at) => answers === null ? [] : [
+    bar.replaceChildren(...question.answers.flatMap((answers, at) => answers === null ? [] : [el("div", {},
       page.sides.length > 1 ? el("span", { class: "whose" }, page.sides[at]) : null,
-      ...answers.map((_, number) => answerButton(page, share, question, at, number,
-        { "aria-current": at === side && number === repeat ? "true" : null }))]).filter(Boolean));
+      answers.map((_, number) => answerButton(page, share, question, at, number,
+        { "aria-current": at === side && number === repeat ? "true" : null })))]));
     content.replaceChildren(...[
       el("p", { class: "which", role: "status" }, answerName(page, question, side, repeat)),
       answer.failed === null ? null : block("Why it failed", el("pre", { class: "bad" }, text(answer.failed))),
-      answer.feedback === null ? null : block("Feedback of the metric", el("pre", {}, text(answer.feedback))),
       answer.prediction.length ? block("Prediction", fields(answer.prediction)) : null,
       question.expected.length ? block("Expected", fields(question.expected)) : null,
+      answer.feedback === null ? null : block("Feedback of the metric", el("pre", {}, text(answer.feedback))),
       question.inputs.length ? block("Question", fields(question.inputs)) : null,
       block("Calls of the LM", answer.calls.length ? answer.calls.map(call)
         : el("p", { class: "muted" }, "What the LM was told and said is not at hand: no call was seen, or its entry is not in the store.")),
@@ -65,10 +65,10 @@ function answerDialog(page, share) {
     step(by);
   });
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
-  dialog.addEventListener("close", () => opener?.focus());
 
-  function open(at, whose, which, from) {
-    [question, side, repeat, opener] = [page.questions[at], whose, which, from];
+  // When it closes, the browser gives the focus back to what had it.
+  function open(at, whose, which) {
+    [question, side, repeat] = [page.questions[at], whose, which];
     show();
     dialog.showModal();
     title.focus();

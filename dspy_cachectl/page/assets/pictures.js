@@ -34,7 +34,7 @@ function picture(title, rows, scale, zero = false) {
   const marks = rows.map((row, index) => {
     const y = index * ROW + 18;
     const [from, to] = [row.low ?? low, row.high ?? high];
-    return svg("g", { class: zero ? "change" : `mark side${Math.min(index, 1)}` },
+    return svg("g", { class: zero ? "mark" : `mark side${Math.min(index, 1)}` },
       svg("line", { class: "whisker", x1: at(from), x2: at(to), y1: y, y2: y }),
       [row.low, row.high].filter((end) => end !== null).map((end) =>
         svg("line", { class: "whisker", x1: at(end), x2: at(end), y1: y - 6, y2: y + 6 })),

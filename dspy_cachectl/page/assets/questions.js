@@ -172,14 +172,14 @@ function questionsSection(page, open) {
   function heading(text, up, down, attributes = {}) {
     const made = el("th", { role: "columnheader", scope: "col", ...attributes }, el("button", {
       type: "button", class: "sort", click: () => { sort.lastChild.value = sort.lastChild.value === up ? down : up; update(); },
-    }, text, el("span", { "aria-hidden": "true" })));
+    }, el("span", { class: "name" }, text), el("span", { class: "way", "aria-hidden": "true" })));
     sortable.push([made, up, down]);
     return made;
   }
 
   const head = el("tr", { role: "row" }, heading("question", "question", "order"),
     page.sides.map((name, at) => [
-      several && at === 0 ? el("th", { role: "columnheader", scope: "col", class: "number" }, name) : heading(several ? name : "score", "low", "high", { class: "number" }),
+      several && at === 0 ? el("th", { role: "columnheader", scope: "col", class: "number" }, el("span", { class: "name" }, name)) : heading(several ? name : "score", "low", "high", { class: "number" }),
       el("th", { role: "columnheader", scope: "col" }, several ? el("span", { class: "unseen" }, `answers of ${name}`) : "answers, one a repeat")]),
     several ? heading("change", "loss", "gain", { class: "number" }) : null);
   const grid = el("div", { class: "wide questions" }, el("table", { id: "grid", role: "table" },
@@ -189,7 +189,7 @@ function questionsSection(page, open) {
 
   body.addEventListener("click", (event) => {
     const button = event.target.closest("button.answer");
-    if (button) open(Number(button.dataset.question), Number(button.dataset.side), Number(button.dataset.repeat), button);
+    if (button) open(Number(button.dataset.question), Number(button.dataset.side), Number(button.dataset.repeat));
   });
   body.addEventListener("focusin", (event) => {
     for (const other of body.querySelectorAll("button[tabindex='0']")) other.setAttribute("tabindex", "-1");
@@ -207,7 +207,8 @@ function questionsSection(page, open) {
   const made = section("Questions", "questions",
     el("form", { class: "tools", submit: (event) => event.preventDefault() },
       el("label", { for: "search" }, el("span", {}, "Containing"), search), filter, sort), count,
-    el("p", { class: "muted hint" }, "Each mark is an answer: open one to read it. The arrow keys move between them, Enter opens, Escape closes."),
+    el("p", { class: "muted hint" }, `Each ${page.isBinary ? "mark" : "number"} is an answer: ${page.isBinary ? "✓ the best score, ✗ the lowest" : "its score"}, or ! one that failed. `,
+      "Open one to read it. The arrow keys move between them, Enter opens, Escape closes."),
     grid, empty, more);
   if (several && rows.some((row) => row.question.change)) filter.lastChild.value = "changed";
   update();
