@@ -7,11 +7,11 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from dspy_cachectl.boundary.meant import question
 from dspy_cachectl.config.checks import shown
 from dspy_cachectl.config.other_names import ARGUMENTS
 from dspy_cachectl.errors import ConfigurationError
@@ -21,6 +21,9 @@ from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.statistics.quantiles import check_level
 
 DependsOn = Iterable[str | os.PathLike[str]] | Mapping[str, Any]
+
+_READ_OFTEN = frozenset({"devset", "clusters", "depends_on", "lms"})
+"""What may be given as something that can be read once, such as a generator."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,9 +44,9 @@ def known_names(function: Callable[P, R]) -> Callable[P, R]:
         except TypeError:  # which Python says better
             return function(*args, **kwargs)
         _check(bound.arguments)
-        for name, value in bound.arguments.items():
-            if isinstance(value, Iterator):  # it may be read several times
-                bound.arguments[name] = list(value)
+        for name in _READ_OFTEN & bound.arguments.keys():
+            if isinstance(bound.arguments[name], Iterator):
+                bound.arguments[name] = list(bound.arguments[name])
         return function(*bound.args, **bound.kwargs)
 
     return takes
@@ -53,9 +56,8 @@ def _unknown(what: str, name: str, known: list[str]) -> ConfigurationError:
     if name in ARGUMENTS:
         ours, takes = ARGUMENTS[name]
         return ConfigurationError(f"{what}: write {ours} ({takes})")
-    near = get_close_matches(name, known, n=1)
-    guess = f"did you mean {near[0]!r}? " if near else ""
-    return ConfigurationError(f"{what}: {guess}its arguments are: {', '.join(known)}")
+    guess = question(name, known)
+    return ConfigurationError(f"{what}: {guess}{' ' if guess else ''}its arguments are: {', '.join(known)}")
 
 
 def _is_number(value: Any) -> bool:
