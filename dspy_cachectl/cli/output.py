@@ -66,7 +66,7 @@ def _wrapped(text: str, indent: int, before: int) -> Iterator[str]:
             yield line.rstrip()
             width += before
             before = 0
-            line = " " * indent + word
+            line = " " * min(indent, max(width - cell_len(word), 0)) + word
         else:
             line += " " * bool(at) + word
     yield line

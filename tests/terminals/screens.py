@@ -40,7 +40,8 @@ class Seen:
         return [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in self.text.split("\n")]
 
     def too_wide(self, columns: int) -> list[str]:
-        return [line for line in self.lines if cell_len(line) > columns]
+        """The lines that are wider; but a single word that is: a name stays one that can be copied."""
+        return [line for line in self.lines if cell_len(line) > columns and " " in line.strip()]
 
 
 def watched(arguments: Sequence[str | Path], columns: int, *, cwd: Path, typed: str = "", **variables: str) -> Seen:
