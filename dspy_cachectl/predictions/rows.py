@@ -115,19 +115,19 @@ class PredictionRow:
     output: Output | None = None
     reference: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Score] = field(default_factory=dict)
-    draws: tuple[Any, ...] = ()
-    cost: float | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    cached_tokens: int | None = None
-    cache_creation_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    seconds: float | None = None
+    draws: tuple[Any, ...] = field(default=(), repr=False)
+    cost: float | None = field(default=None, repr=False)
+    prompt_tokens: int | None = field(default=None, repr=False)
+    completion_tokens: int | None = field(default=None, repr=False)
+    cached_tokens: int | None = field(default=None, repr=False)
+    cache_creation_tokens: int | None = field(default=None, repr=False)
+    reasoning_tokens: int | None = field(default=None, repr=False)
+    seconds: float | None = field(default=None, repr=False)
     error: Failure | None = None
-    created: float = 0.0
-    troubles: tuple[Trouble, ...] = ()
-    models: tuple[AskedModel, ...] = ()
-    strayed: bool = False
+    created: float = field(default=0.0, repr=False)
+    troubles: tuple[Trouble, ...] = field(default=(), repr=False)
+    models: tuple[AskedModel, ...] = field(default=(), repr=False)
+    strayed: bool = field(default=False, repr=False)
 
     @property
     def row_key(self) -> tuple[str, int, int]:

@@ -22,7 +22,7 @@ import hashlib
 import math
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -71,7 +71,7 @@ class SnapshotInfo:
     """
 
     path: Path
-    metadata: dict[str, Any]
+    metadata: dict[str, Any] = field(repr=False)
     bytes: int
     rows: int
     age: float

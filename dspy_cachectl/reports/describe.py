@@ -112,7 +112,7 @@ def _spent_and_saved(counters: Mapping[str, Any]) -> str:
         cost = counters.get(f"cost_{kind}", 0.0)
         if cost or counters.get(f"tokens_{kind}"):
             tokens = token_counts.in_words(counters, f"_{kind}")
-            said.append(f"{'saved ' if kind == 'saved' else ''}{tokens}, {money(cost)}")
+            said.append(f"{'saved ' if kind == 'saved' else ''}{tokens}{f', {money(cost)}' if cost else ''}")
     if unpriced:
         said.append(f"{plural(unpriced, 'request')} without a known price")
     return ", ".join(said)

@@ -60,6 +60,9 @@ class ScoreTable:
 
     questions: tuple[QuestionScores, ...]
 
+    def __repr__(self) -> str:
+        return f"<ScoreTable: {self.n:,} questions, mean {self.mean:.4g}>"
+
     def __post_init__(self) -> None:
         if not self.questions:
             raise ConfigurationError("there are no questions to compute statistics of; evaluate at least one")

@@ -147,7 +147,7 @@ def test_representations_are_short() -> None:
     made = reports()
     one, other, _ = made.values()
     pair = one.compare(other)
-    found = [one, pair, pair.result, compare(made), one.provenance, one.questions[0], one.comparison]
+    found = [one, pair, pair.result, compare(made), one.provenance, one.questions[0], one.table, one.comparison]
     assert [] == [repr(value) for value in found if len(repr(value)) > 200 or "\n" in repr(value)]
     assert repr(pair).startswith("<Comparison 'bootstrap' against 'zero-shot': ")
     assert "p=" in repr(pair)
