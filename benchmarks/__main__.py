@@ -57,6 +57,7 @@ def main() -> None:
             *_evaluations(endpoint, Path(folder)),
             *_commands(Path(folder)),
             *_scrubbed(),
+            *_pages(Path(folder)),
         ):
             table.add_row(*row)
     Console().print(table)
@@ -151,6 +152,40 @@ def _commands(folder: Path) -> list[tuple[str, ...]]:
     return [
         _row(f"dspy-cachectl {' '.join(command)}, {ENTRIES:,} entries", full, "an empty store", empty)
         for command, full, empty in timed_commands(folder)
+    ]
+
+
+def _pages(folder: Path) -> list[tuple[str, ...]]:
+    """The page of 1,000 questions by 5 repeats in a browser, where there is one, against what is promised of it."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.page.browser import CHROMIUM, Opened
+    from tests.page.large import QUESTIONS, REPEATS, large_page
+    from tests.page.pages import written
+
+    if CHROMIUM is None:
+        return []
+    path, size = written(large_page(), folder), f"{QUESTIONS:,} questions by {REPEATS} repeats"
+    filtering = """(text) => {
+        const [search, began] = [document.getElementById("search"), performance.now()];
+        search.value = text;
+        search.dispatchEvent(new Event("input"));
+        document.body.getBoundingClientRect();
+        return (performance.now() - began) / 1000;
+    }"""
+    opening, filtered = [], []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        for _ in range(ROUNDS):
+            page = browser.new_page()
+            opening.append(_seconds(functools.partial(Opened, page, path)))
+            filtered += [page.evaluate(filtering, text) for text in ("completion 7/3", "a", "prompt 9")]
+            page.close()
+        browser.close()
+    megabytes = path.stat().st_size / 1e6
+    return [
+        _row(f"opening the page of {size} ({megabytes:.1f} MB)", statistics.median(opening), "2 s", 2.0),
+        _row("filtering its questions", statistics.median(filtered), "0.2 s", 0.2),
     ]
 
 
