@@ -105,7 +105,8 @@ __all__ = list(_HOMES)
 def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        # Python suggests a name that is near.
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
     value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     _load_as_saved()

@@ -28,6 +28,8 @@ def test_a_misspelt_option_is_refused(written: str, endpoint: Endpoint) -> None:
     with pytest.raises(ConfigurationError) as raised:
         cachectl.LM("openai/test", api_key="k", **{written: "judge"})
     said = str(raised.value)
+    with pytest.raises(ConfigurationError, match=f"has no option {written!r}"):
+        cachectl.LM("openai/test", api_key="k").copy(**{written: "judge"})
     assert f"LM has no option {written!r}: did you mean {MISSPELT[written]!r}?" in said
     assert f"extra_body={{{written!r}: ...}}" in said
     assert 0 == endpoint.requests
@@ -46,6 +48,7 @@ def test_a_misspelt_option_is_refused(written: str, endpoint: Endpoint) -> None:
 def test_a_providers_own_option_is_none_of_ours(options: dict[str, object]) -> None:
     """What is not nearly one of the known names is passed on as it is."""
     made = cachectl.LM("openai/test", api_key="k", **options)
+    assert made.copy(**options).kwargs == made.kwargs
     assert all(getattr(made, name, made.kwargs.get(name)) == value for name, value in options.items())
 
 

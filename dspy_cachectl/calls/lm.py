@@ -90,6 +90,15 @@ class Governed:
                 return await ask(None)
             return await _FLIGHTS.run_async(call.key or "", ask, lambda: _handed(call))
 
+    def copy(self, **kwargs: Any) -> Any:
+        """Return a copy with other options, as DSPy does.
+
+        Raises:
+            ConfigurationError: If an option is misspelt.
+        """
+        _check_options(type(self), {name: value for name, value in kwargs.items() if not hasattr(self, name)})
+        return super().copy(**kwargs)  # type: ignore[misc]
+
     def update_history(self, entry: dict[str, Any]) -> None:
         """Note in the history how a call was answered, beside what DSPy notes."""
         call = current_call()
@@ -211,8 +220,7 @@ def _check_options(kind: type, given: Mapping[str, Any]) -> None:
     Raises:
         ConfigurationError: If there is one.
     """
-    makers = (vars(one)["__init__"] for one in kind.__mro__ if "__init__" in vars(one) and one is not object)
-    known = {*_OF_REQUESTS.split(), *(name for maker in makers for name in inspect.signature(maker).parameters)}
+    known = _known_options(kind)
     for name, value in given.items():
         near = [] if name in known else meant(name, known, cutoff=_MISSPELT)
         # LiteLLM's `roles` is a table.
@@ -222,6 +230,14 @@ def _check_options(kind: type, given: Mapping[str, Any]) -> None:
                 f"{kind.__name__} has no option {name!r}: did you mean {near[0]!r}? What a provider itself takes under "
                 f"such a name goes into extra_body={{{name!r}: ...}}"
             )
+
+
+@functools.lru_cache(maxsize=64)
+def _known_options(kind: type) -> frozenset[str]:
+    makers = (vars(one)["__init__"] for one in kind.__mro__ if "__init__" in vars(one) and one is not object)
+    return frozenset(name for maker in makers for name in inspect.signature(maker).parameters) | set(
+        _OF_REQUESTS.split()
+    )
 
 
 def _is_of_litellm(name: str) -> bool:

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import ParamSpec, TypeVar, get_args
 
 from dspy_cachectl.accounting.ledger import Stats
+from dspy_cachectl.boundary.meant import question
 from dspy_cachectl.boundary.ownership import check_output, in_use
 from dspy_cachectl.boundary.reading import no_path
 from dspy_cachectl.boundary.writing import check_writable, lock_at
@@ -108,7 +109,10 @@ class cassette(Block[Cassette]):  # noqa: N801 - used as a word: with cassette("
     def __init__(self, path: str | os.PathLike[str], mode: Mode = "replay", *, redact: Redact | None = None) -> None:
         if mode not in get_args(Mode):
             known = ", ".join(repr(name) for name in get_args(Mode))
-            raise ConfigurationError(f"a cassette's mode is one of {known}, not {mode!r}")
+            guess = question(str(mode), get_args(Mode))
+            raise ConfigurationError(
+                f"a cassette's mode is one of {known}, not {mode!r}{f': {guess}' if guess else ''}"
+            )
         if redact is not None and not callable(redact):
             raise ConfigurationError(f"redact= takes a function from text to text, not {redact!r}")
         reason = no_path(path)
