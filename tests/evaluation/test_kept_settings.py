@@ -23,7 +23,9 @@ Say = Callable[[str, object], None]
 DEFAULT = Path("outputs/cache/predictions")
 
 
-@pytest.fixture(params=["file", "environment", "code"])
+@pytest.fixture(
+    params=["file", *(pytest.param(place, marks=pytest.mark.exhaustive) for place in ("environment", "code"))]
+)
 def say(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Say:
     """Set something, in one of the three places where it can be set."""
 
