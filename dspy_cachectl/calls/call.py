@@ -250,7 +250,7 @@ class Call:
             cassette=None if ruling.cassette is None else ruling.cassette.name,
             **nearest,
         )
-        for who in (ruling.run, ruling.cassette):
+        for who in (ruling.run, ruling.cassette, ruling.beside):
             if who is not None:
                 who.missed(error)
         return error

@@ -15,6 +15,7 @@ import dspy
 
 from dspy_cachectl.calls import adapter
 from dspy_cachectl.calls.call import Asked, Call, current_call
+from dspy_cachectl.context.elsewhere import note_refusal
 from dspy_cachectl.context.open_cassette import EACH_A_DRAW, UNCACHED_RUN, OpenCassette
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import Ruling, phase_here
@@ -110,6 +111,8 @@ def _endpoint(lm: Any, options: Mapping[str, Any], ruling: Ruling, by_litellm: C
 def _ruling_here() -> Ruling:
     ruling = phase_here()
     if ruling.refused:
+        if ruling.context.replays:
+            note_refusal(ruling.context.process, ruling.context.token)
         raise ConfigurationError(ruling.refused)
     return ruling
 

@@ -1,7 +1,7 @@
-"""Phases that are open in the process that started this one, where they did not come along.
+"""Phases that are open in the processes that this one comes from, where they did not come along.
 
 A worker that was started before the block, or is no fork, knows nothing of it. So whoever opens a phase says so in a
-file of its own, at which its workers look when they call outside of any.
+file of its own, at which its workers, and theirs, look when they call outside of it.
 """
 
 from __future__ import annotations
@@ -15,76 +15,153 @@ import tempfile
 from collections.abc import Sequence
 from multiprocessing import process
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import orjson
 
-if TYPE_CHECKING:
-    from dspy_cachectl.context.phases import PhaseRun
-
-_LONGEST = 10_000
+_LONGEST = 100_000
+_MOST = 50
+_LINEAGE = "dspy_cachectl"
 _announced: set[int] = set()
 
 
 class OpenElsewhere(NamedTuple):
-    """What a process says of the phase that is open in it.
+    """What a process says of a phase that is open in it.
 
     Attributes:
+        process: The process.
+        token: The passage's token.
         name: The phase's name.
         replays: Whether no call in it reaches a provider.
+        guards: Whether calls that it did not reach are refused where it replays.
+        around: The tokens of the passages around it.
     """
 
+    process: int
+    token: str
     name: str
     replays: bool
+    guards: bool
+    around: Sequence[str]
+
+    def missed(self, _: object) -> None:
+        """Note a call that it had no answer for."""
+        note_refusal(self.process, self.token)
 
 
-def announce(runs: Sequence[PhaseRun]) -> None:
-    """Say to the processes that this one starts which phase is open here.
+def announce(phases: Sequence[OpenElsewhere]) -> None:
+    """Say to the processes that this one starts which phases are open here.
 
     Args:
-        runs: The passages that are open, innermost last.
+        phases: The phases that are open, innermost last.
     """
     path = _folder() / str(os.getpid())
     with contextlib.suppress(OSError):  # without it those processes know as much as before
-        if not runs:
+        if not phases:
             _announced.discard(os.getpid())
             path.unlink(missing_ok=True)
             return
-        _folder().mkdir(mode=0o700, exist_ok=True)
-        if not _is_ours(_folder()):
+        _ancestors()
+        if not _is_made():
             return
         if os.getpid() not in _announced and sys.platform != "win32":
             _forget_the_dead()
-        replays = any(policy.replays for run in runs for policy in run.context.policies)
         _announced.add(os.getpid())
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(orjson.dumps([runs[-1].name, replays]))
+        told = [*(one for one in phases[:-_MOST] if one.replays and one.guards), *phases[-_MOST:]]
+        beside = path.with_suffix(".new")
+        _write(beside, os.O_TRUNC, orjson.dumps([list(one) for one in told]))
+        beside.replace(path)  # nobody reads the half of it
 
 
-def open_in_parent() -> OpenElsewhere | None:
-    """Return the phase that is open in the process that started this one as its worker; None where none is."""
-    parent = process.parent_process()
-    if parent is None and process.current_process().name == "MainProcess":
-        return None
-    for number in {os.getppid(), *(() if parent is None or parent.pid is None else (parent.pid,))}:
+def open_elsewhere(within: str) -> list[OpenElsewhere]:
+    """Return the phases that are open in the processes that this one comes from; the nearest and innermost first.
+
+    Args:
+        within: The token of the passage that rules here, of which only what is within it is returned; or "".
+    """
+    found: list[OpenElsewhere] = []
+    for number in reversed(_ancestors()):
         path = _folder() / str(number)
         with contextlib.suppress(OSError, ValueError, TypeError):  # it is not there, or is left alone
             if _is_ours(_folder()) and path.stat().st_size <= _LONGEST:
-                name, replays = orjson.loads(path.read_bytes())
-                return OpenElsewhere(str(name), bool(replays))
-    return None
+                found += [OpenElsewhere(*one) for one in reversed(orjson.loads(path.read_bytes()))]
+    return [one for one in found if within in one.around] if within else found
+
+
+def _ancestors() -> tuple[int, ...]:
+    """Return the processes that this one comes from as a worker, the nearest last, and let its own workers know.
+
+    What stands in the configuration of a process of multiprocessing goes to those that it starts, however it does so.
+    """
+    here = process.current_process()
+    config: dict[str, tuple[int, ...]] = vars(here).setdefault("_config", {})
+    known = config.get(_LINEAGE, ())
+    if known[-1:] == (os.getpid(),):
+        return known[:-1]
+    parent = process.parent_process()
+    if parent is not None and parent.pid is not None:
+        known = (*known, parent.pid)
+    if known or here.name != "MainProcess":  # who is no worker was started by a shell, or by who does not matter
+        known = (*known, os.getppid())
+    known = tuple(dict.fromkeys(known))
+    config[_LINEAGE] = (*known, os.getpid())
+    return known
+
+
+def note_refusal(process: int, token: str) -> None:
+    """Note that a call in a replay, or beside it, was refused in this process, which its end cannot know otherwise.
+
+    Args:
+        process: The process that opened the phase.
+        token: The passage's token.
+    """
+    with contextlib.suppress(OSError):  # it was refused with an error, and is not told once more
+        if _is_made():
+            _write(_refusals(process, token), os.O_APPEND, b".")
+
+
+def refusals_of(token: str) -> int:
+    """Return how many calls were refused in other processes for a replay that was opened in this one; forget them."""
+    path = _refusals(os.getpid(), token)
+    with contextlib.suppress(OSError):  # as a rule it is not there
+        if _is_ours(_folder()):
+            count = path.lstat().st_size
+            path.unlink()
+            return count
+    return 0
+
+
+def _refusals(process: int, token: str) -> Path:
+    return _folder() / f"{process}.{token}"
+
+
+def _write(path: Path, how: int, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | how | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+
+
+def _is_made() -> bool:
+    _folder().mkdir(mode=0o700, exist_ok=True)
+    return _is_ours(_folder())
+
+
+def lives(number: int) -> bool:
+    """Tell whether a process lives."""
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True  # it is another's
+    return True
 
 
 def _forget_the_dead() -> None:
     """Remove what processes have left that were killed: another one may get their number."""
     for left in _folder().iterdir():
-        try:
-            os.kill(int(left.name), 0)
-        except (ProcessLookupError, ValueError, OverflowError):
+        if not (left.stem.isdecimal() and lives(int(left.stem))):
             left.unlink(missing_ok=True)
-        except OSError:
-            continue  # it lives, and is another's
 
 
 def _folder() -> Path:
@@ -102,3 +179,6 @@ def _at_end() -> None:
 
 
 atexit.register(_at_end)
+_ancestors()
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_ancestors)

@@ -11,7 +11,7 @@ import datetime as dt
 import os
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from dspy_cachectl.accounting.ledger import Ledger, Row, Stats, Tally
 from dspy_cachectl.accounting.troubles import Mishap
 from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.boundary.shown import logger_for
+from dspy_cachectl.context.elsewhere import OpenElsewhere, refusals_of
 from dspy_cachectl.context.evaluations import Evaluation, EvaluationObserver
 from dspy_cachectl.context.homes import home_here
 from dspy_cachectl.context.open_cassette import CASSETTE_RUN
@@ -86,6 +87,11 @@ class PhaseContext:
         return any(policy.fresh for policy in self.policies)
 
     @property
+    def replays(self) -> bool:
+        """Whether a call in it can be one that reaches no provider."""
+        return any(policy.replays for policy in self.policies)
+
+    @property
     def strays_matter(self) -> bool:
         """Whether calls from outside, while it is open, put its results in doubt."""
         return any(policy.fresh or policy.replays for policy in self.policies)
@@ -104,6 +110,7 @@ class PhaseRun:
         evaluated_in: The passage whose policy and run it evaluates by, and whose stats tell of its calls too; or None.
         home: Where its block was entered.
         guards: Whether calls that carry no phase are counted as strayed from it, and refused where it replays.
+        is_told: Whether workers that it does not reach are told of it.
         on_call: Called with each `Call` of it that has ended, in the thread that made it; None for nobody.
         on_mishap: Called likewise with what goes wrong around a call without failing it.
         logged: The uids that it was first logged as, by where it was logged to.
@@ -120,7 +127,7 @@ class PhaseRun:
         self.outer: PhaseContext | None = None
         self.evaluated_in: PhaseRun | None = None
         self.home = home_here()
-        self.guards = False
+        self.guards = self.is_told = False
         self.ordinals = Ordinals()
         self.ledger, self.of_evaluations = Ledger(), Ledger()
         self.observer = EvaluationObserver() if context.strays_matter else None
@@ -131,7 +138,7 @@ class PhaseRun:
         self.refused = self._why_unshared = ""
         self._lock = free_after_fork(threading.Lock())
         self._misses: list[CacheMissError] = []
-        self._missed = 0
+        self._missed = self._refused_elsewhere = 0
         self._answered_by: dict[tuple[str, str | None], str] = {}
 
     @property
@@ -172,7 +179,7 @@ class PhaseRun:
     def incomplete(self) -> ReplayIncompleteError | None:
         """Return the error that says what missed, or None where nothing did."""
         with self._lock:
-            missed = max(self._missed, self.stats.missed if self.shared else 0)
+            missed = max(self._missed, self.stats.missed if self.shared else 0) + self._refused_elsewhere
             return ReplayIncompleteError(self.name, missed, self._misses) if missed else None
 
     def share(self) -> None:
@@ -199,11 +206,35 @@ class PhaseRun:
     def end(self) -> None:
         """Note that its block was left."""
         self.closed = True
-        if self.shared is not None and not self.is_handed_over:
+        if self.is_handed_over:
+            return
+        if self.context.replays:
+            self._refused_elsewhere = refusals_of(self.context.token)
+        if self.shared is not None:
             try:
                 self.shared.end()
             except StoreError as error:
                 _logger.warning("what comes late in other processes is not told from the rest: %s", error)
+
+    def to_tell(self, around: Sequence[str]) -> OpenElsewhere:
+        """Return what workers are told of it.
+
+        Args:
+            around: The tokens of the passages around it.
+        """
+        return OpenElsewhere(
+            self.context.process, self.context.token, self.name, self.context.replays, self.guards, around
+        )
+
+    def has_ended(self) -> bool:
+        """Tell whether its block was left, in whichever process it was opened."""
+        if self.closed or self.shared is None or not self.is_handed_over:
+            return self.closed
+        try:
+            self.closed = self.shared.has_ended(self.context.process)
+        except StoreError:
+            return False  # what is asked in it is refused, with the reason
+        return self.closed
 
     @property
     def is_handed_over(self) -> bool:

@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.accounting.ledger import Ledger, Stats
@@ -50,7 +51,7 @@ class Process:
         ledger: What happened to all calls.
         runs: The phase runs that someone still holds, by token.
         handed_over: The runs that another process opened and handed over by pickle, by token.
-        open_runs: The runs of fresh and replay phases whose blocks are open.
+        open_runs: The runs whose blocks are open, innermost last.
         at_home: The runs whose blocks are open, innermost last, in a task or in the main thread.
         left: Where the blocks that were left last had been entered, and the phase around them, by token.
         everywhere: The phases that hold for the whole process, innermost last.
@@ -110,10 +111,27 @@ class Process:
                 self._said.popitem(last=False)
         logger.warning("%s", message)
 
-    def announce(self, run: PhaseRun) -> None:
-        """Say to workers what is open, where a run has been opened or left that they should know of."""
-        if run.guards and run.context.strays_matter:
-            announce([one for one in self.open_runs if one.guards])
+    def enter(self, run: PhaseRun) -> None:
+        """Note that the block of a run was entered."""
+        with self.lock:
+            self.runs[run.context.token] = run
+            self.open_runs.append(run)
+            self._announce(run)
+            if run.home.is_ones_own and not run.context.is_cassette:
+                self.at_home.append(run)
+
+    def _announce(self, run: PhaseRun) -> None:
+        """Say to workers what is open, where a run has been entered or left that they should know of."""
+        if run.is_told:
+            own = [one for one in self.open_runs if one.is_told and not one.is_handed_over]
+            announce([one.to_tell(list(self._around(one))) for one in own])
+
+    def _around(self, run: PhaseRun) -> Iterator[str]:
+        outer = run.outer
+        while outer is not None:
+            yield outer.token
+            known = self.runs.get(outer.token)
+            outer = None if known is None else known.outer
 
     def take_over(self, run: PhaseRun) -> PhaseRun:
         """Hold a run that another process opened, and return it, or the one that was taken over before."""
@@ -121,11 +139,14 @@ class Process:
             known = self.runs.get(run.context.token)
             if known is not None:
                 return known
-            run.hand_over()
-            self.runs[run.context.token] = self.handed_over[run.context.token] = run
-            if len(self.handed_over) > _MOST_CLOSED:
-                self.handed_over.popitem(last=False)
+            self._hand_over(run)
             return run
+
+    def _hand_over(self, run: PhaseRun) -> None:
+        run.hand_over()
+        self.runs[run.context.token] = self.handed_over[run.context.token] = run
+        if len(self.handed_over) > _MOST_CLOSED:
+            self.handed_over.popitem(last=False)
 
     def before_fork(self) -> None:
         """Let a child have a part in the phases that are open."""
@@ -138,19 +159,29 @@ class Process:
         self.ledger.clear()
         for run in list(self.runs.values()):
             if not run.closed:
-                run.hand_over()
+                self._hand_over(run)
 
     def leave(self, run: PhaseRun) -> None:
         """Note that the block of a run was left."""
         with self.lock:
             run.end()
-            for opened in (self.open_runs, self.at_home):
-                if run in opened:
-                    opened.remove(run)
-            self.announce(run)
+            self._no_longer_open(run)
+            self._announce(run)
             self.left[run.context.token] = (run.home, run.outer)
             if len(self.left) > _MOST_LEFT:
                 self.left.popitem(last=False)
+
+    def left_elsewhere(self, run: PhaseRun) -> None:
+        """Note that the block of a run was left in the process that opened it."""
+        with self.lock:
+            self._no_longer_open(run)
+            if run.context in self.everywhere:
+                self.everywhere.remove(run.context)
+
+    def _no_longer_open(self, run: PhaseRun) -> None:
+        for opened in (self.open_runs, self.at_home):
+            if run in opened:
+                opened.remove(run)
 
     def close_cassette(self, token: str, closed: OpenCassette) -> None:
         """Put a closed cassette in the place of an open one, for stragglers; of those that came long ago none is left.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +14,8 @@ from typing import Any
 import dspy
 
 from dspy_cachectl.config import settings
-from dspy_cachectl.context.elsewhere import open_in_parent
+from dspy_cachectl.context import carried
+from dspy_cachectl.context.elsewhere import OpenElsewhere, open_elsewhere
 from dspy_cachectl.context.evaluations import is_metrics
 from dspy_cachectl.context.homes import has_its_own_task, home_here
 from dspy_cachectl.context.open_cassette import UNCACHED_RUN, OpenCassette
@@ -32,6 +35,7 @@ class Ruling:
         late: Whether the call arrives after the phase's end.
         cassette: The cassette that it is within, or None.
         refused: Why no call is made here; "" where calls are.
+        beside: The replay in another process that did not come along and for which no call is made here, or None.
     """
 
     context: PhaseContext
@@ -40,6 +44,7 @@ class Ruling:
     late: bool = False
     cassette: OpenCassette | None = None
     refused: str = ""
+    beside: OpenElsewhere | None = None
 
     def replays(self, role: str | None) -> bool:
         """Tell whether no call of a role reaches a provider here."""
@@ -69,10 +74,28 @@ def phase_around() -> PhaseContext | None:
     context: PhaseContext | None = dspy.settings.get(SETTING)
     if context is not None and context.token in state.left:
         context = _not_left(context)
-    if context is None and state.at_home:
-        context = _at_home()
+    if context is None:
+        context = _by_default()
+    if context is not None and context.process != os.getpid():
+        context = _still_open(context)
+    return context
+
+
+def _by_default() -> PhaseContext | None:
+    context = _at_home() if state.at_home else None
     # A slice, since another thread may leave the last one in between.
     return context if context is not None else next(iter(state.everywhere[-1:]), None)
+
+
+def _still_open(context: PhaseContext | None) -> PhaseContext | None:
+    """Return what is around the phases that a forked child has its part in and that have ended in its parent."""
+    while context is not None and context.process != os.getpid() and not context.carried:
+        run = state.runs.get(context.token)
+        if run is None or not run.has_ended():
+            break
+        state.left_elsewhere(run)
+        context = run.outer if run.outer is not None else _by_default()
+    return context
 
 
 def _not_left(context: PhaseContext | None) -> PhaseContext | None:
@@ -94,6 +117,26 @@ def _at_home() -> PhaseContext | None:
     return next((run.context for run in reversed(state.at_home[:]) if run.home == here), None)
 
 
+def _in_child() -> None:
+    """Have a part in what was open where this process was forked: not for longer than its block, and in any thread.
+
+    A pool starts some of its workers from threads of its own, which carry nothing.
+    """
+    context = phase_around()
+    if context is None:
+        context = next((run.context for run in reversed(state.open_runs) if _is_open_beside(run)), None)
+    if context is not None:
+        carried.put(SETTING, replace(context, carried=False) if context.carried else context)
+
+
+def _is_open_beside(run: PhaseRun) -> bool:
+    return run.guards and run.home.thread() is not threading.current_thread() and not has_its_own_task(run.home)
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_in_child)
+
+
 @functools.lru_cache(maxsize=8)
 def _outside(policy: str) -> PhaseContext:
     return PhaseContext(name="", policy=Policy.named(policy))
@@ -104,18 +147,33 @@ def phase_here() -> Ruling:
     context = phase_around()
     if context is not None:
         run, cassette = state.runs.get(context.token), state.cassettes.get(context.cassette_token)
-        is_from_elsewhere = context.process != os.getpid() and (run is None or run.is_handed_over)
-        refused = _why_refused(context, run, cassette) if is_from_elsewhere else ""
-        return Ruling(context, run, late=run is None or run.closed, cassette=cassette, refused=refused)
+        ruling = Ruling(context, run, late=run is None or run.closed, cassette=cassette)
+        if context.process != os.getpid() and (run is None or run.is_handed_over):
+            ruling = _come_along(ruling)
+        return ruling
     outside = _outside(settings().policy)
-    if not state.open_runs:
-        return _beside_parent(outside)
-    watched = tuple(run for run in state.open_runs[:] if run.guards and not has_its_own_task(run.home))
+    watched = tuple(run for run in state.open_runs[:] if _strays_from(run)) if state.open_runs else ()
+    if not watched:
+        return _beside_others(Ruling(outside, None))
     # A replay never calls, not even from a thread that its phase did not reach.
-    replay = next((run for run in reversed(watched) if any(one.replays for one in run.context.policies)), None)
+    replay = next((run for run in reversed(watched) if run.context.replays), None)
     if replay is not None:
         return Ruling(replay.context, replay, stray_of=watched)
     return Ruling(outside, None, stray_of=watched)
+
+
+def _strays_from(run: PhaseRun) -> bool:
+    """Tell whether a call that is made here, in no phase, puts the results of one that is open in doubt."""
+    return run.guards and run.context.strays_matter and not has_its_own_task(run.home) and not run.has_ended()
+
+
+def _come_along(ruling: Ruling) -> Ruling:
+    """Return what rules in a phase that another process opened."""
+    refused = _why_refused(ruling.context, ruling.run, ruling.cassette)
+    if refused:
+        return replace(ruling, refused=refused)
+    # What is carried rules where it is called; a fork is where its parent was.
+    return ruling if ruling.context.carried else _beside_others(ruling)
 
 
 def _why_refused(context: PhaseContext, run: PhaseRun | None, cassette: OpenCassette | None) -> str:
@@ -129,19 +187,23 @@ def _why_refused(context: PhaseContext, run: PhaseRun | None, cassette: OpenCass
     return f"phase {context.name!r} was opened in another process, and no call is made in it here: {why}" if why else ""
 
 
-def _beside_parent(outside: PhaseContext) -> Ruling:
-    found = open_in_parent()
-    if found is None:
-        return Ruling(outside, None)
+def _beside_others(ruling: Ruling) -> Ruling:
+    """Return what rules in a worker, where a phase is open in a process that it comes from and did not come along."""
+    open_there = open_elsewhere(ruling.context.token)
+    if not open_there:
+        return ruling
+    replay = next((one for one in open_there if one.replays and one.guards), None)
+    found = replay or open_there[0]
+    inside = f"phase {ruling.context.name!r}" if ruling.context.token else "no phase"
     state.say_once(
-        f"elsewhere:{found.name}",
+        f"elsewhere:{found.name}:{inside}:{replay is not None}",
         f"phase {found.name!r} is open in the process that started this worker, and did not come along: "
-        + ("calls are refused as in its replay. " if found.replays else "calls here are in no phase. ")
+        + ("calls are refused as in its replay. " if replay else f"calls here are in {inside}. ")
         + "Hand the pool cachectl.carry(function), which takes the phase, its run and its counters along",
     )
-    if found.replays:
-        return Ruling(PhaseContext(name=found.name, policy=Policy.REPLAY), None)
-    return Ruling(outside, None)
+    if replay is None or all(policy.replays for policy in ruling.context.policies):
+        return ruling
+    return Ruling(PhaseContext(name=replay.name, policy=Policy.REPLAY), None, beside=replay)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from pathlib import Path
 import orjson
 
 from dspy_cachectl.accounting.ledger import FIELDS, Row, Tally
+from dspy_cachectl.context.elsewhere import lives
 from dspy_cachectl.errors import StoreUnavailableError
 from dspy_cachectl.stores.database import Database
 
@@ -85,6 +86,16 @@ class SharedPassage:
         """Note that the phase's block has ended: what is counted from here on comes late."""
         with self._database.change() as sql:
             sql("INSERT INTO ended VALUES (0)")
+
+    def has_ended(self, process: int) -> bool:
+        """Tell whether the phase's block has ended.
+
+        Args:
+            process: The process that opened it, which removes the file when nobody holds the passage any more.
+        """
+        if not Path(self.path).exists():
+            return lives(process)
+        return bool(self._database.read("SELECT 1 FROM ended"))
 
     def tallies(self) -> dict[Row, Tally]:
         """Return what was added, row by row."""

@@ -109,21 +109,15 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
         run = PhaseRun(context)
         watch_autolog()
         run.outer = phase_around()
-        run.guards = (settings().guard if self._guard is None else self._guard) and (
-            self._guard is not None or is_main_thread()
-        )
+        run.is_told = settings().guard if self._guard is None else self._guard
+        run.guards = run.is_told and (self._guard is not None or is_main_thread())
         self._before = carried.put(SETTING, context)
         # Whoever waits for this thread, where the block goes on without it.
         self._waiting = waiting_here()
         if self._waiting is not None:
             self._waiting.run(carried.put, SETTING, context)
         with state.lock:
-            state.runs[context.token] = run
-            if context.strays_matter:
-                state.open_runs.append(run)
-                state.announce(run)
-            if run.home.is_ones_own and not context.is_cassette:
-                state.at_home.append(run)
+            state.enter(run)
             if self._everywhere:
                 state.everywhere.append(context)
         self.run = run
