@@ -11,6 +11,7 @@ import dspy
 
 from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.calls.lm import wrap
+from dspy_cachectl.config import settings
 from dspy_cachectl.context.process import logger
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.evaluation.arguments import DependsOn
@@ -63,6 +64,12 @@ def evaluate_each(evaluate: Callable[..., EvalReport], given: Mapping[str, Any])
     """
     options = dict(given)
     program, named, name = options.pop("program"), _named(options.pop("lms")), options.pop("name")
+    force = settings().force_recompute if options["force_recompute"] is None else options["force_recompute"]
+    if options["run_id"] is not None and (force or options["max_age"] is not None):
+        raise ConfigurationError(
+            "with lms, run_id does not go together with force_recompute or max_age: once the first model is evaluated "
+            "the run has draws, and a run's draws are never made anew. Leave run_id out"
+        )
     programs = [_asking(lm, program) for lm in named.values()]
     for (model, lm), asking in zip(named.items(), programs, strict=True):
         with dspy.context(lm=lm):

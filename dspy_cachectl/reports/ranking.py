@@ -10,7 +10,7 @@ from typing import Any, overload
 
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError
 from dspy_cachectl.reports.circumstances import MODELS_DIFFER
-from dspy_cachectl.reports.comparison import Comparison, compare_two, together
+from dspy_cachectl.reports.comparison import Comparison, Comparisons, compare_two, together
 from dspy_cachectl.reports.describe import MORE, scores_picture
 from dspy_cachectl.reports.measurement import Measurement
 from dspy_cachectl.reports.plots import plot_scores
@@ -172,6 +172,11 @@ class Ranking(Shown, Sequence[EvalReport]):
         """The table: a row a report, the best first."""
         pairs = {pair.candidate: pair for pair in self.comparisons}
         return tuple(_standing(one, self, None if one is self.reference else pairs[one.name]) for one in self._shown)
+
+    def compared(self) -> Comparisons:
+        """Return the comparisons with the reference, as `compare` returns those of each with each."""
+        others = (report for report in self._shown if report is not self.reference)
+        return Comparisons((self.reference, *others), self.comparisons)
 
     @property
     def _shown(self) -> tuple[EvalReport, ...]:

@@ -18,6 +18,7 @@ from dspy_cachectl.context.phases import PhaseRun
 from dspy_cachectl.context.ruling import current_phase, last_phase
 from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.reports.comparison import Comparison, Comparisons
+from dspy_cachectl.reports.ranking import Ranking
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.tracking import delivery, installed
 from dspy_cachectl.tracking.deadline import check_limit, in_daemon
@@ -46,7 +47,7 @@ _Make = Callable[[Target], list[Outgoing]]
 
 
 def log_to_mlflow(
-    run_or_result: PhaseRun | EvaluationResult | EvalReport | Comparison | Comparisons,
+    run_or_result: PhaseRun | EvaluationResult | EvalReport | Comparison | Comparisons | Ranking,
     *,
     result: EvaluationResult | None = None,
     run_id: str | None = None,
@@ -65,7 +66,7 @@ def log_to_mlflow(
     Args:
         run_or_result: A phase: all of its evaluations are logged, as steps, and its stats. Or what
             `dspy.Evaluate` returned: its score, and the stats of the phase that is open or was closed last. Or a
-            report, with its repeats as steps; or a comparison, whose run becomes the parent of the runs of the
+            report, with its repeats as steps; or a comparison or a ranking, whose run becomes the parent of the runs of the
             reports that it compares, where they are in the same experiment and have no parent yet.
         result: With a phase: log this result in place of the phase's evaluations.
         run_id: The MLflow run to log to.
@@ -182,6 +183,13 @@ def _maker(value: Any, result: Any) -> _Make:
         return functools.partial(of_comparisons, Comparisons(value.reports, (value,)))
     if isinstance(value, Comparisons):
         return functools.partial(of_comparisons, value)
+    if isinstance(value, Ranking):
+        compared = value.compared()
+        return (
+            functools.partial(of_comparisons, compared)
+            if compared.pairs
+            else functools.partial(of_report, value[0], ())
+        )
     return functools.partial(of_phase, replace(_results(current_phase() or last_phase(), value), logged={}))
 
 

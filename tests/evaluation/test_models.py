@@ -118,6 +118,24 @@ def test_a_baseline_takes_the_place_of_the_best(program: dspy.Module, lm: MakeLM
     assert {"before", "openai/one", "openai/two"} == {row.name for row in ranking.rows}
 
 
+@pytest.mark.parametrize("again", [{"force_recompute": True}, {"max_age": 5.0}])
+def test_a_run_of_several_models_is_not_drawn_anew(
+    program: dspy.Module, lm: MakeLM, endpoint: Endpoint, again: dict[str, Any]
+) -> None:
+    """The first model would give it draws, and the second be refused: that is said before either is paid."""
+    lms = [lm("openai/one"), lm("openai/two")]
+    with pytest.raises(cachectl.ConfigurationError, match="with lms, run_id does not go together"):
+        ranked(program, lms=lms, run_id="one", **again)
+    assert 0 == endpoint.requests
+    ranked(program, lms=lms, count=2)
+    forced = ranked(program, lms=lms, count=2, **again)
+    assert (["one"] * 2, 12 if again.get("force_recompute") else 8) == (
+        [report.run_id for report in ranked(program, lms=lms, count=2, run_id="one")],
+        endpoint.requests,
+    )
+    assert 2 == len(forced)
+
+
 def test_what_ends_it_has_the_reports_that_there_are(
     program: dspy.Module, lm: MakeLM, endpoint: Endpoint, caplog: pytest.LogCaptureFixture
 ) -> None:

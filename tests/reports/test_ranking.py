@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from dspy_cachectl import ConfigurationError, Ranking
@@ -103,3 +104,18 @@ def test_what_is_no_ranking_is_refused() -> None:
         Ranking((LOW, LOW))
     with pytest.raises(ConfigurationError, match="no report is called 'nobody'"):
         Ranking((LOW,))["nobody"]
+
+
+@pytest.mark.exhaustive
+def test_the_best_of_equals_beats_none_of_them() -> None:
+    """Six equal models: the best of them is better than some in at most 5 % of rankings, not in a fifth."""
+    rng, n, trials = np.random.default_rng(11), 100, 150
+    alone = together = 0
+    for _ in range(trials):
+        difficulty = rng.uniform(0.2, 0.9, n)
+        reports = [report((rng.random(n) < difficulty).astype(float).tolist(), name=str(model)) for model in range(6)]
+        ranking = Ranking(reports)
+        alone += any(pair.result.verdict is Verdict.WORSE for pair in ranking.comparisons)
+        together += any(pair.verdict is Verdict.WORSE for pair in ranking.comparisons)
+    assert alone / trials > 0.15
+    assert together / trials <= 0.08

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from dspy_cachectl.statistics.intervals import Interval
-from dspy_cachectl.statistics.paired import compare_paired, mid_p_mcnemar, tango_interval
+from dspy_cachectl.statistics.paired import compare_paired, is_even_among, mid_p_mcnemar, tango_interval
 from dspy_cachectl.statistics.power import difference_variance, sample_size
 from dspy_cachectl.statistics.verdicts import Verdict, verdict_of
 from tests.statistics.simulate import UNEQUAL, Floats, clustered, fresh, in_full
@@ -254,3 +254,20 @@ def test_the_detectable_difference_is_a_range_that_holds_the_true_one(n: int, cl
     truth = found[0].detectable_multiple * true_error
     held = [one.minimal_detectable_range[0] <= truth <= one.minimal_detectable_range[1] for one in found]
     assert float(np.mean(held)) >= 0.92
+
+
+@pytest.mark.exhaustive
+def test_a_family_denies_no_difference_that_is_there() -> None:
+    """Five programs that are worse by just 0.05 than a sixth: that one is not is seldom said."""
+    rng, n, trials, worse, pairs = np.random.default_rng(7), 800, 150, 5, 15
+    alone = together = 0
+    for _ in range(trials):
+        difficulty = rng.uniform(0.1, 0.9, n)
+        best = table_of((rng.random(n) < difficulty + 0.05).astype(float).tolist())
+        others = [table_of((rng.random(n) < difficulty).astype(float).tolist()) for _ in range(worse)]
+        found = [(compare_paired(best, other, smallest_difference=0.05), other) for other in others]
+        even = [pair for pair in found if pair[0].verdict is Verdict.NO_DIFFERENCE]
+        alone += bool(even)
+        together += any(is_even_among(pairs, result, best, other) for result, other in even)
+    assert alone / trials > 0.05
+    assert together / trials <= 0.04

@@ -19,6 +19,7 @@ from mlflow.tracking._tracking_service import utils
 from dspy_cachectl.accounting.troubles import Trouble
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.reports.comparison import compare
+from dspy_cachectl.reports.ranking import Ranking
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.tracking import attachments, sync
 from dspy_cachectl.tracking.log import log_to_mlflow
@@ -221,6 +222,18 @@ def test_several_reports_are_compared_in_one_run(server: Rest) -> None:
     assert found.tags["dspy_cachectl.best"] == "c"
     table = mlflow.load_table(f"dspy_cachectl/compare_{str(outcome.uid)[:8]}.json", run_ids=[found.id])
     assert list(zip(table["baseline"], table["candidate"], strict=True)) == [("a", "b"), ("a", "c"), ("b", "c")]
+
+
+def test_a_ranking_is_its_comparisons_with_the_reference(server: Rest) -> None:
+    """Each is a step and a row, with the verdict that holds among all; one report alone is a report."""
+    made = [report(scores * 30, name=name) for name, scores in {"a": [0, 0, 1], "b": [0, 1, 1]}.items()]
+    for ranking, expected in ((Ranking(made), ["a"]), (Ranking(made[1:], baseline=made[0]), ["b"])):
+        outcome = log_to_mlflow(ranking)
+        found = _run_of(server, outcome.uid)
+        assert found.tags["dspy_cachectl.baseline"] == ranking.reference.name
+        assert [found.tags["dspy_cachectl.candidate"]] == expected
+        assert _metrics(found)["delta/mean"] == pytest.approx(ranking.comparisons[0].difference)
+    assert _metrics(_run_of(server, log_to_mlflow(Ranking(made[:1])).uid))["score/n"] == 90
 
 
 def test_a_report_with_a_baseline_says_the_difference(server: Rest) -> None:
