@@ -41,12 +41,22 @@ class Scored:
     feedback: str | None = None
     is_no_score: bool = False
 
-    def for_dspy(self) -> Any:
-        """Return what `dspy.Evaluate` is given: a number, or beside feedback what GEPA's metrics return.
+    def for_dspy(self) -> float:
+        """Return what `dspy.Evaluate` is given: a number, which has the feedback beside it."""
+        return self.score if self.feedback is None else _Judged(self.score, feedback=self.feedback)
 
-        MLflow's autolog logs the feedback of that.
-        """
-        return self.score if self.feedback is None else dspy.Prediction(score=self.score, feedback=self.feedback)
+
+class _Judged(float, dspy.Prediction):  # type: ignore[misc]
+    """A score as GEPA's metrics return it, whose feedback MLflow's autolog logs, and to all others a number.
+
+    `dspy.Evaluate` adds all scores up after each answer, which takes minutes where they are no numbers.
+    """
+
+    def __new__(cls, score: float, **_: Any) -> _Judged:
+        return super().__new__(cls, score)
+
+    def __init__(self, score: float, *, feedback: str) -> None:
+        dspy.Prediction.__init__(self, score=score, feedback=feedback)
 
 
 class UnusableMetricError(BaseException):

@@ -66,8 +66,8 @@ def log_to_mlflow(
     Args:
         run_or_result: A phase: all of its evaluations are logged, as steps, and its stats. Or what
             `dspy.Evaluate` returned: its score, and the stats of the phase that is open or was closed last. Or a
-            report, with its repeats as steps; or a comparison or a ranking, whose run becomes the parent of the runs of the
-            reports that it compares, where they are in the same experiment and have no parent yet.
+            report, with its repeats as steps; or a comparison or a ranking, whose run becomes the parent of the runs of
+            the reports that it compares, where they are in the same experiment and have no parent yet.
         result: With a phase: log this result in place of the phase's evaluations.
         run_id: The MLflow run to log to.
         tracking_uri: The server to log to. By default, the one that MLflow is set to. Where it is no address, the

@@ -11,6 +11,7 @@ from typing import Any
 import dspy
 import pytest
 from dspy.teleprompt.gepa.gepa_utils import ScoreWithFeedback
+from dspy.utils.callback import BaseCallback
 
 import dspy_cachectl as cachectl
 from tests.cli.commands import command
@@ -94,6 +95,21 @@ def test_feedback_is_kept_with_the_score(program: Any, endpoint: Endpoint, tmp_p
     table = command("predictions", "export", name, "-", "--predictions", tmp_path / "kept").stdout
     assert table.startswith("example_key")
     assert 3 == table.count("expected 4")
+
+
+def test_dspy_is_given_numbers(program: Any) -> None:
+    """A score with feedback is a number to who adds up, and what GEPA's metrics return to who looks for it."""
+    seen: list[Any] = []
+
+    class Seeing(BaseCallback):  # type: ignore[misc]
+        def on_evaluate_end(self, call_id: str, outputs: Any, exception: Any = None) -> None:
+            seen.extend(score for _, _, score in outputs.results)
+
+    with dspy.context(callbacks=[Seeing()]):
+        run(program, questions(2), made_for_gepa, predictions=False)
+    assert [(0.5, 0.5, SAID)] * 2 == [(score, score.score, score.feedback) for score in seen]
+    assert all(isinstance(score, float) and isinstance(score, dspy.Prediction) for score in seen)
+    assert (float, 1.0, "[0.5, 0.5]") == (type(sum(seen)), sum(seen), json.dumps(seen))
 
 
 def test_without_feedback_there_is_no_column(program: Any, tmp_path: Path) -> None:
