@@ -13,22 +13,40 @@ Said = tuple[str, str]
 """A text and how it is meant: a tone of `reports.sheets`, or whose words they are."""
 
 
+_LEFT_OUT = "[left out: the page would be too large]"
+_SHORT = 200
+
+
 def line(text: str) -> str:
     """Return a text as it is shown in one line."""
     return harmless(scrub_surely(text))
 
 
 class Texts:
-    """The long texts of a page, each kept once, in the order in which they came."""
+    """The long texts of a page, each kept once, in the order in which they came.
 
-    def __init__(self) -> None:
+    Args:
+        most: How many characters they may have together. What does not fit is left out; short ones always fit.
+
+    Attributes:
+        all: The texts.
+        left_out: How many times one was left out.
+    """
+
+    def __init__(self, most: int) -> None:
         self._numbers: dict[str, int] = {}
+        self._room = most
         self.all: list[str] = []
+        self.left_out = 0
 
     def number(self, text: str) -> int:
         """Return the number of a text among all."""
         found = self._numbers.get(text)
+        if found is None and len(text) > max(self._room, _SHORT):
+            self.left_out += 1
+            return self.number(_LEFT_OUT)
         if found is None:
+            self._room -= len(text)
             found = self._numbers[text] = len(self.all)
             self.all.append(harmless_lines(scrub_surely(text)))
         return found

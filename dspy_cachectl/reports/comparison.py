@@ -18,7 +18,7 @@ from dspy_cachectl.reports.describe import MORE, REPORT_COLUMNS, report_row, sco
 from dspy_cachectl.reports.difference import difference_picture, difference_rows, further_rows, settling_briefly
 from dspy_cachectl.reports.kept_texts import Readable
 from dspy_cachectl.reports.measurement import Measurement
-from dspy_cachectl.reports.paged import Paged, page_of, score_row
+from dspy_cachectl.reports.paged import MOST_TEXT, Paged, page_of, score_row
 from dspy_cachectl.reports.plots import plot_scores
 from dspy_cachectl.reports.texts import (
     ends_text,
@@ -138,12 +138,12 @@ class Comparison(Shown, Paged):
         previews = {question.question: question.preview for report in self.reports for question in report.questions}
         return changed_between(baseline.table, candidate.table, previews)
 
-    def page(self, stores: Sequence[Readable] | None = None) -> Page:
+    def page(self, stores: Sequence[Readable] | None = None, *, most: int = MOST_TEXT) -> Page:
         """Return what is on its page (see `to_html`)."""
         result, error = self.result, self.result.error.value
         row = score_row("difference", result.n, result.difference, self.interval, error, sign=True)
         changes = {one.question: one.difference for one in self.changed()}
-        return page_of(self._sheet(), self.reports, stores, difference=row, changes=changes)
+        return page_of(self._sheet(), self.reports, stores, most=most, difference=row, changes=changes)
 
     def settling_briefly(self) -> Iterator[str]:
         """Yield what would settle it in a few words, for where there are several; nothing where it is settled."""

@@ -45,13 +45,21 @@ if TYPE_CHECKING:
 
 logger = logger_for(__name__)
 
+MOST_TEXT = 64_000_000
+"""How many characters of texts are on a page: with more of them a browser has no joy."""
+
 
 class Paged(ABC):
     """A value that has a page of its own: one file that a browser shows without a network."""
 
     @abstractmethod
-    def page(self, stores: Sequence[Readable] | None = None) -> Page:
-        """Return what is on its page (see `to_html`)."""
+    def page(self, stores: Sequence[Readable] | None = None, *, most: int = MOST_TEXT) -> Page:
+        """Return what is on its page (see `to_html`).
+
+        Args:
+            stores: Where to look for what the LM was told and said; None for the stores in use.
+            most: How many characters of texts are on it.
+        """
 
     def to_html(self, path: str | os.PathLike[str], *, store: str | os.PathLike[str] | None = None) -> Path:
         """Write a page that a browser opens without a network: scores, every answer, and what it is made of.
@@ -78,6 +86,7 @@ def page_of(
     reports: Sequence[Measurement],
     stores: Sequence[Readable] | None,
     *,
+    most: int,
     scores: Sequence[Measurement] = (),
     difference: ScoreRow | None = None,
     changes: Mapping[str, float] | None = None,
@@ -88,18 +97,21 @@ def page_of(
         sheet: What is said of it.
         reports: The report; of a comparison both, the baseline first.
         stores: Where to look for what the LM was told and said; None for the stores in use.
+        most: How many characters of texts are on it.
         scores: Whose scores are shown, where these are more.
         difference: The difference of two.
         changes: By how much each question was won or lost that was; None where nothing is compared.
     """
-    texts, made = Texts(), max(report.provenance.created for report in reports)
+    texts, made = Texts(most), max(report.provenance.created for report in reports)
     blocks = [*_blocks(sheet.parts)]
     for report in reports if len(reports) > 1 else ():
         blocks += _blocks(report_sheet(report).parts, of=report.name)
+    questions = _Askings(reports, stores, texts).all(changes)
+    left_out = f" {plural(texts.left_out, 'text')} did not fit on it." if texts.left_out else ""
     return Page(
         title=line(sheet.title),
         headline=_said(sheet.headline),
-        foot=f"Made by dspy-cachectl {__version__}, of what was evaluated until {when(made)}.",
+        foot=f"Made by dspy-cachectl {__version__}, of what was evaluated until {when(made)}.{left_out}",
         sides=[line(report.name) for report in reports],
         scores=[
             score_row(report.name, report.n, report.score, report.interval, report.standard_error)
@@ -107,7 +119,7 @@ def page_of(
         ],
         scale=range_of(draw.score for report in reports for draw in report.draws),
         blocks=blocks,
-        questions=_Askings(reports, stores, texts).all(changes),
+        questions=questions,
         texts=texts.all,
         mishaps=[
             Mishaps(side, line(one.predictor), troubles.said_of(one.kind, one.count), one.count, one.questions)

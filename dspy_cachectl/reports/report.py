@@ -22,7 +22,7 @@ from dspy_cachectl.reports.comparison import Comparison, compare_two
 from dspy_cachectl.reports.describe import report_brief, report_sheet
 from dspy_cachectl.reports.kept_texts import Readable
 from dspy_cachectl.reports.measurement import Measurement, Provenance
-from dspy_cachectl.reports.paged import Paged, page_of
+from dspy_cachectl.reports.paged import MOST_TEXT, Paged, page_of
 from dspy_cachectl.reports.plots import plot_report
 from dspy_cachectl.reports.results import DrawResult, QuestionResult
 from dspy_cachectl.reports.texts import ends_text, level_text, number, places
@@ -182,10 +182,10 @@ class EvalReport(Measurement, Shown, Paged):
     def _brief(self) -> Sheet:
         return report_brief(self, *self._against_baseline())
 
-    def page(self, stores: Sequence[Readable] | None = None) -> Page:
+    def page(self, stores: Sequence[Readable] | None = None, *, most: int = MOST_TEXT) -> Page:
         """Return what is on its page (see `to_html`)."""
         beside = () if self.baseline is None else (self.baseline,)
-        return page_of(self._sheet(), [self], stores, scores=(*beside, self))
+        return page_of(self._sheet(), [self], stores, most=most, scores=(*beside, self))
 
     def _against_baseline(self) -> Iterator[tuple[str, str]]:
         if self.baseline is None:

@@ -46,6 +46,8 @@ logger = logger_for(__name__)
 _DRAWN = ("draw", "output", "loaded", "requests", "tokens", *PARTS, "cost", "seconds", "oldest", "newest")
 _ROW = ("question", "preview", "cluster", "repeat", "score", "failed", "feedback", *_DRAWN)
 """The columns of the table with a row a draw."""
+_MOST_TEXT = 10_000_000
+"""How many characters of texts a logged page has: all of it is made and sent within a limit of time."""
 _TROUBLE = ("predictor", "kind", "count", "questions", "where")
 
 
@@ -260,7 +262,7 @@ def _figure(drawn: EvalReport | Comparisons, uid: str) -> dict[str, bytes]:
 
 def _page(paged: Paged, uid: str) -> dict[str, bytes]:
     try:
-        return {artifact("page", uid, "html"): document(paged.page())}
+        return {artifact("page", uid, "html"): document(paged.page(most=_MOST_TEXT))}
     except Exception as error:  # noqa: BLE001 - a page is not worth a result
         logger.warning("no page is logged, it cannot be made: %r", error)
         return {}

@@ -23,7 +23,7 @@ _PACKAGES = ("playwright", "axe_playwright_python")
 def chromium() -> Iterator[Browser]:
     """One headless Chromium for a module."""
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    missing += [] if CHROMIUM else ["a Chromium on the path"]
+    missing += [] if CHROMIUM else ["Chromium on the path"]
     if missing:
         why = f"the page is not looked at: there is no {' and no '.join(missing)}"
         if os.environ.get("CI", "").lower() == "true":

@@ -59,7 +59,7 @@ def _mean(scores: list[float | None]) -> float:
 def _page(
     sides: list[list[list[float | None]]], write: Write, *, changes: list[float] | None = None, **more: Any
 ) -> Page:
-    texts = Texts()
+    texts = Texts(10**9)
     names = [line(write(name)) for name in ("before", "after")[-len(sides) :]]
 
     def answer(question: int, repeat: int, score: float | None) -> Answer:

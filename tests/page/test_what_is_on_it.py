@@ -187,6 +187,18 @@ def test_what_the_metric_said_beside_the_score_is_there(program: dspy.Module, tm
     assert ["half of it is there"] == [page["texts"][one["feedback"]] for one in answers(page)]
 
 
+def test_texts_that_do_not_fit_are_left_out_and_said(program: dspy.Module, tmp_path: Path) -> None:
+    """A page that nobody could open, or that takes longer than there is time, is made without its longest texts."""
+    devset = [dspy.Example(question="long " * 2_000, answer="yes").with_inputs("question")]
+    made = cachectl.evaluate(program, devset, lambda *_: 1.0, display_progress=False)
+    whole, cut = made.page(), made.page(most=5_000)
+    assert any("long long" in text for text in whole.texts)
+    assert not any("long long" in text for text in cut.texts)
+    (question,) = cut.questions
+    assert "[left out: the page would be too large]" == cut.texts[question.inputs[0][1]]
+    assert ("2 texts did not fit" in cut.foot, "did not fit" in whole.foot) == (True, False)
+
+
 def test_two_programs_differ_word_by_word(lm: MakeLM, program: dspy.Module, tmp_path: Path) -> None:
     """Instructions, demos, options of the LM: what both have, what only one has; also of a report that was saved."""
     before = evaluated(program)
