@@ -50,7 +50,11 @@ def reports_in(files: Sequence[str], predictions: Path, *, metric: str | None = 
 def _report_in(file: str, predictions: Path, metric: str | None) -> EvalReport:
     path = Path(file)
     if not ownership.is_there(path):
-        return _of_snapshot(find(predictions, file), metric)
+        try:
+            info = find(predictions, file)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"no file is called {file!r}, and no snapshot either: {error}") from error
+        return _of_snapshot(info, metric)
     if (ownership.beginning(path) or b"").startswith(_HEADS):
         return _of_snapshot(read_info(path), metric)
     report = EvalReport.load(path)
