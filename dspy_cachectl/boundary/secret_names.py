@@ -10,6 +10,16 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+_SETTINGS = frozenset(
+    {"openai_key", "azure_key", "anthropic_key", "replicate_key", "cohere_key", "maritalk_key", "ai21_key"}
+    | {"huggingface_key", "aleph_alpha_key", "nlp_cloud_key", "together_ai_key", "groq_key", "ollama_key"}
+    | {"baseten_key", "bytez_key", "clarifai_key", "cometapi_key", "databricks_key", "datarobot_key", "gdc_key"}
+    | {"gigachat_key", "heroku_key", "inception_key", "infinity_key", "lemonade_key", "nebius_key", "openai_like_key"}
+    | {"openrouter_key", "ovhcloud_key", "predibase_key", "snowflake_key", "vercel_ai_gateway_key", "wandb_key"}
+    | {"xai_key"}
+)
+"""What LiteLLM calls its own settings for the providers' keys; as options of a call they are sent."""
+
 OPTIONS = frozenset(
     {"api_key", "apikey", "api_keys", "api_token", "token", "password", "auth", "authorization", "credentials"}
     | {"access_token", "refresh_token", "id_token", "auth_token", "bearer_token", "session_token", "client_secret"}
@@ -22,12 +32,8 @@ OPTIONS = frozenset(
     | {"watsonx_credentials", "watsonx_apikey", "watsonx_token", "watsonx_zenapikey", "zen_api_key"}
     | {"anthropic_identity_token", "anthropic_identity_token_file", "openai_identity_token_file", "hf_token"}
     | {"anthropic_issuer_signing_key_ref", "anthropic_keycloak_client_secret_ref", "gemini_api_key", "llama_api_key"}
-    | {"gigachat_access_token", "gigachat_credentials", "traffic_access_token", "envd_access_token", "xai_key"}
-    | {"openai_key", "azure_key", "anthropic_key", "replicate_key", "cohere_key", "maritalk_key", "ai21_key"}
-    | {"huggingface_key", "aleph_alpha_key", "nlp_cloud_key", "together_ai_key", "groq_key", "ollama_key"}
-    | {"baseten_key", "bytez_key", "clarifai_key", "cometapi_key", "databricks_key", "datarobot_key", "gdc_key"}
-    | {"gigachat_key", "heroku_key", "inception_key", "infinity_key", "lemonade_key", "nebius_key", "openai_like_key"}
-    | {"openrouter_key", "ovhcloud_key", "predibase_key", "snowflake_key", "vercel_ai_gateway_key", "wandb_key"}
+    | {"gigachat_access_token", "gigachat_credentials", "traffic_access_token", "envd_access_token"}
+    | _SETTINGS
     | {"langfuse_secret", "langfuse_secret_key", "langfuse_public_key", "langsmith_api_key", "humanloop_api_key"}
     | {"arize_api_key", "arize_space_key", "posthog_api_key", "wandb_api_key", "dd_api_key", "newrelic_api_key"}
     | {"signoz_ingestion_key", "valkey_password", "secret_fields", "_litellm_internal_model_credentials"}
@@ -102,22 +108,36 @@ PARAMETERS = frozenset(
 )
 """Parameters of an address that are credentials, in lower case."""
 
-KNOWN_OPTIONS = OPTIONS - {
-    *("apikey", "api_keys", "api_token", "token", "password", "auth", "authorization", "credentials", "access_token"),
-    *(
-        "refresh_token",
-        "id_token",
-        "auth_token",
-        "bearer_token",
-        "session_token",
-        "private_key",
-        "secret",
-        "secret_key",
-    ),
-    *("secret_access_key", "access_key", "access_key_id", "credential", "master_key", "proxy_auth", "http_auth"),
-    *("basic_auth", "traffic_access_token", "envd_access_token", "valkey_password", "service_key"),
+KNOWN_OPTIONS = frozenset(
+    {"api_key", "azure_ad_token_provider", "azure_username", "azure_password", "client_secret", "aws_bedrock_client"}
+    | {"aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_web_identity_token", "aws_external_id"}
+    | {"aws_bearer_token_bedrock", "vertex_credentials", "vertex_ai_credentials", "gcs_path_service_account"}
+    | {"anthropic_identity_token", "anthropic_identity_token_file", "openai_identity_token_file", "chatgpt_auth_file"}
+    | {"anthropic_issuer_signing_key_ref", "anthropic_keycloak_client_secret_ref", "s3_access_key_id"}
+    | {"s3_secret_access_key", "langfuse_secret", "langfuse_secret_key", "langfuse_public_key", "langsmith_api_key"}
+    | {"humanloop_api_key", "arize_api_key", "arize_space_key", "posthog_api_key", "wandb_api_key", "dd_api_key"}
+    | {"newrelic_api_key", "signoz_ingestion_key", "secret_fields", "_litellm_internal_model_credentials"}
+    | {"litellm_trusted_callback_vars"}
+)
+"""Options that LiteLLM and DSPy take for credentials, whoever the provider is, and send to nobody in a request."""
+
+KNOWN_OF = {
+    "azure_ad_token": "azure",
+    "gigachat_access_token": "gigachat",
+    "gigachat_credentials": "gigachat",
+    "hf_token": "huggingface",
+    "oci_key": "oci",
+    "oci_key_file": "oci",
+    "oci_signer": "oci",
+    "watsonx_apikey": "watsonx",
+    "watsonx_token": "watsonx",
+    "watsonx_zenapikey": "watsonx",
+    "zen_api_key": "watsonx",
 }
-"""Options that LiteLLM and DSPy take for credentials themselves; what they do not know goes to the provider."""
+"""Options that are credentials with one provider, and with any other part of what is sent.
+
+Whose they are (`oci_tenancy`, `oci_user`) says which model is asked, and is none.
+"""
 
 KNOWN_HEADERS = HEADERS - {"x-portkey-virtual-key", "sec-websocket-protocol", "www-authenticate", "token", "x-key"}
 """Headers that say who asks, and nothing else; a virtual key names a provider too."""
@@ -160,6 +180,15 @@ _SECRET_WORD = re.compile(
     re.IGNORECASE,
 )
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_WORD = re.compile(r"[_\-.\s]+")
+_DOUBTFUL_WORDS = frozenset(
+    {"pass", "passcode", "passphrase", "passwd", "password", "pwd", "pw", "pin", "pat", "otp", "totp", "sas", "sig"}
+    | {"hmac", "bearer", "cred", "creds", "license", "licence", "tok", "dsn", "secret", "jwt", "auth"}
+)
+"""Words that a name may have for a secret, wherever they stand in it."""
+_DOUBTFUL_ENDS = frozenset({"key", "keys", "token", "signature", "login"})
+"""Words that it ends with; `keyword` and `max_tokens` do not."""
+_DOUBTFUL = ("connection_string", "conn_str", "access_code", "auth_code")
 _IN_HEADER = (
     "key",
     "token",
@@ -189,10 +218,24 @@ def is_secret_name(name: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
+def sounds_secret(name: str) -> bool:
+    """Tell whether what has this name may hold a secret. It costs nothing to say so of what is only hashed for it."""
+    if is_secret_name(name):
+        return True
+    plain = "_".join(_WORD.split(_HUMP.sub("_", name))).lower()
+    if plain in NOT_SECRET or name.lower() in NOT_SECRET:
+        return False
+    words = plain.split("_")
+    return words[-1] in _DOUBTFUL_ENDS or not _DOUBTFUL_WORDS.isdisjoint(words) or plain.endswith(_DOUBTFUL)
+
+
+@lru_cache(maxsize=4096)
 def is_secret_header(name: str) -> bool:
     """Tell whether an HTTP header holds a secret. In doubt it does."""
     lowered = name.lower()
-    return lowered not in NOT_SECRET and (lowered in HEADERS or any(word in lowered for word in _IN_HEADER))
+    if lowered in NOT_SECRET:
+        return False
+    return lowered in HEADERS or any(word in lowered for word in _IN_HEADER) or sounds_secret(name)
 
 
 @lru_cache(maxsize=4096)
@@ -215,4 +258,6 @@ def is_known_credential(name: str) -> bool:
     What merely sounds like a secret may decide something: a field `token` of a question, a list of stop `tokens`.
     """
     lowered = name.lower()
-    return lowered in KNOWN_OPTIONS or lowered in KNOWN_HEADERS or lowered.endswith("_api_key")
+    return lowered.endswith("_api_key") or any(
+        lowered in names for names in (KNOWN_OPTIONS, KNOWN_OF, KNOWN_HEADERS, _SETTINGS)
+    )

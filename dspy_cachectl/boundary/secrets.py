@@ -36,6 +36,7 @@ __all__ = [
     "is_of_schemas",
     "is_secret_header",
     "is_secret_name",
+    "readable_address",
     "readable_text",
     "scrub",
     "scrub_head",
@@ -218,20 +219,44 @@ def hashed(text: str) -> str:
 
 
 def readable_text(text: str) -> str:
-    """Return a text of an option as it may be read: an address without credentials, a hash of what holds a key."""
+    """Return a text of an option as it may be read: as it is, or its hash where a secret stands in it.
+
+    The hash is of all of it: whatever is sent tells two calls apart.
+    """
     return text if len(text) < 8 else (_seen if len(text) <= _LONGEST_REMEMBERED else _looked_at)(text)
 
 
 def _looked_at(text: str) -> str:
-    if "//" in text or "@" in text:
-        bare = without_parameters(without_login(text), _parameter)
-        if bare != text and _ADDRESS.match(text) is None:
-            return hashed(text)  # a text that only has something of an address
-        text = bare
-    return hashed(text) if (_SCHEME.match(text) and looks_drawn(text[6:])) or any(keys_in(text)) else text
+    if not _holds_secret(text):
+        return text
+    bare = without_credentials(text) if _ADDRESS.match(text) else ""
+    return f"{bare} {hashed(text)}" if bare and not _holds_secret(bare) else hashed(text)
+
+
+def _holds_secret(text: str) -> bool:
+    if ("//" in text or "@" in text) and (
+        without_login(text) != text or scrub_addresses(text, HIDDEN, bare=True) != text
+    ):
+        return True
+    return _has_key(text) or any(True for _ in _named(text))
+
+
+def _has_key(text: str) -> bool:
+    return bool(_SCHEME.match(text) and looks_drawn(text[6:])) or any(keys_in(text))
 
 
 _seen = lru_cache(maxsize=1024)(_looked_at)
+
+
+def readable_address(address: str) -> str:
+    """Return the address of a server as it may be read: without login and known credentials, which say who asks.
+
+    What else may be a secret in it stands there as its hash.
+    """
+    bare = without_parameters(without_login(address), _parameter)
+    if bare != address and _ADDRESS.match(address) is None:
+        return hashed(address)  # a text that only has something of an address
+    return hashed(bare) if _has_key(bare) else bare
 
 
 def _parameter(name: str, value: str) -> str | None:

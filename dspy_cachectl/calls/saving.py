@@ -10,11 +10,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from dspy_cachectl.boundary.secret_names import KNOWN_OPTIONS, is_secret_variable
+from dspy_cachectl.boundary.secret_names import KNOWN_OF, KNOWN_OPTIONS, is_secret_variable
 
 NAMES = ("role", "endpoint", "version")
 """What a governed LM has beside what DSPy's has."""
 
+_CREDENTIALS = KNOWN_OPTIONS | frozenset(KNOWN_OF)
 _OURS = "_governed"
 _KEPT_IN = "launch_kwargs"
 _CALLED = {
@@ -59,7 +60,11 @@ def as_variables(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def held_in_environment(model: str, options: Mapping[str, Any]) -> dict[str, str]:
     """Return the credentials among options that equal a variable that LiteLLM reads for the provider, with its name."""
-    given = {name: value for name, value in options.items() if name in KNOWN_OPTIONS and value and type(value) is str}
+    given = {
+        name: value
+        for name, value in options.items()
+        if (name in KNOWN_OPTIONS or name in KNOWN_OF) and value and type(value) is str
+    }
     given |= {name: str(value) for name, value in options.items() if isinstance(value, _OfVariable)}
     if not given:
         return {}

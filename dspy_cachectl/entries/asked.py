@@ -1,28 +1,31 @@
 """What of a call's options is asked, as plain data of one form: two calls that ask the same have the same.
 
 Nothing is dropped that is not known: an option, a header or a parameter goes only where its exact name is that of a
-credential, or of something that no provider gets to see. What merely sounds or looks like a secret stands there as its
-hash. Whatever JSON has one form for has one here: mappings are sorted later, numbers count by their value. Only a
-schema's properties have an order, since a model writes its answer in it; it stands beside them under `$order`.
+credential, or of something that no provider gets to see; of what is sent in the body nothing goes. What sounds or looks
+like a secret stands there as its hash. Whatever JSON has one form for has one here: mappings are sorted later, numbers
+count by their value. Only a schema's properties have an order, since a model writes its answer in it; it stands beside
+them under `$order`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
 import orjson
+import pydantic
 
 from dspy_cachectl.boundary.secret_names import (
     HEADER_OPTIONS,
     KNOWN_HEADERS,
+    KNOWN_OF,
     KNOWN_OPTIONS,
     KNOWN_PARAMETERS,
-    QUERY_OPTIONS,
     is_secret_header,
-    is_secret_name,
     is_secret_parameter,
+    sounds_secret,
 )
 from dspy_cachectl.boundary.secrets import SCHEMAS, has_scheme, hashed, is_of_schemas, readable_text
 
@@ -52,12 +55,19 @@ UNSENT_BY_LITELLM = frozenset(
 HEADERS = "extra_headers"
 """Under which name all headers of a call stand in what is asked."""
 
+_HEADER_OPTIONS = ("headers", HEADERS)  # LiteLLM sends the second where both have one
+_QUERY = "extra_query"
 _LITELLMS_BODY = "extra_body"
-_WORD_FOR_WORD = frozenset({"messages", "prompt", "input", "batch_inputs"})
+_TYPED = "request"
+_WORD_FOR_WORD = frozenset({"messages", "batch_inputs"})
+_ONE_TEXT = frozenset({"prompt", "input"})
 _CONTAINERS = frozenset({dict, list, tuple})
 _LONGEST = 65_536
-_EXACT = 2**53  # up to here, each whole number is a float too
+_SMALLEST, _LARGEST = -(2**63), 2**64 - 1  # what orjson writes
 _ORDER = "$order"
+_OURS = re.compile(r"\$+(?:order\Z|int |float |bool )")
+_EXAMPLES = frozenset({"default", "const", "enum", "examples", "example"})
+"""Where a schema has values of what it describes."""
 
 
 def is_litellms(options: Mapping[str, Any]) -> bool:
@@ -79,23 +89,42 @@ def asked_of(options: Mapping[str, Any], *, by_litellm: bool = False) -> dict[st
     asked: dict[str, Any] = {}
     unsent = _unsent(options) if by_litellm else _NOTHING
     for name, value in options.items():
-        if (
-            value is None
-            or name in NEVER_SENT
-            or name in KNOWN_OPTIONS
-            or (name in unsent and not (name == _LITELLMS_BODY and value))
-        ):
+        if value is None or name in _UNASKED or (name in unsent and not (name == _LITELLMS_BODY and value)):
             continue
-        if name in _WORD_FOR_WORD:
+        if name in KNOWN_OF and _provider(options).startswith(KNOWN_OF[name]):
+            continue
+        if name in _WORD_FOR_WORD or (name in _ONE_TEXT and isinstance(value, str)):
             asked[name] = value
-        elif isinstance(value, Mapping) and name in HEADER_OPTIONS:
-            _add_headers(asked, HEADERS if name == "headers" else name, value)
-        elif isinstance(value, Mapping) and name in QUERY_OPTIONS:
-            if found := _named(value, KNOWN_PARAMETERS, is_secret_parameter):
-                asked[name] = found
+        elif name in _TRANSPORT and isinstance(value, Mapping):
+            asked |= _transport(name, value, options)
         else:
             asked[name] = _item(name, value) if type(value) not in _CONTAINERS else _remembered(name, value)
     return asked
+
+
+_UNASKED = NEVER_SENT | KNOWN_OPTIONS
+_TRANSPORT = frozenset({_TYPED, _QUERY, *_HEADER_OPTIONS})
+
+
+def _transport(name: str, value: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is asked of an option that is no part of the body; nothing where nothing is left of it."""
+    if name == _TYPED:
+        return {name: _typed(value)}
+    if name == _QUERY:
+        found = _named(value, KNOWN_PARAMETERS, is_secret_parameter)
+    else:
+        name, found = HEADERS, _headers(options)
+    return {name: found} if found else {}
+
+
+def _provider(options: Mapping[str, Any]) -> str:
+    return str(options.get("custom_llm_provider") or options.get("model") or "")
+
+
+def _typed(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a `dspy.lm15.Request` as plain data: its messages word for word."""
+    rest = {name: value for name, value in request.items() if name not in _WORD_FOR_WORD}
+    return {**_remembered(_TYPED, rest), **{name: request[name] for name in _WORD_FOR_WORD if name in request}}
 
 
 def _remembered(name: str, value: Any) -> Any:
@@ -124,37 +153,47 @@ _BUT_METADATA = _UNSENT - {"metadata", "tags"}
 _NOTHING: frozenset[str] = frozenset()
 
 
-def _add_headers(asked: dict[str, Any], option: str, headers: Mapping[Any, Any]) -> None:
-    """Add headers to those that are asked with: their names count in any case; two values stay two."""
-    found = _named({str(name).lower(): value for name, value in headers.items()}, KNOWN_HEADERS, is_secret_header)
-    before: dict[str, Any] = asked.get(option) or {}
-    for name, value in before.items():
-        found[name] = value if found.get(name, value) == value else [value, found[name]]
-    if found:
-        asked[option] = found
+def _headers(options: Mapping[str, Any]) -> dict[Any, Any]:
+    """Return the headers that a call is sent with: their names count in any case, and of two values the one sent."""
+    given = [value for name in _HEADER_OPTIONS if isinstance(value := options.get(name), Mapping)]
+    lowered = {str(name).lower(): value for headers in given for name, value in headers.items()}
+    return _named(lowered, KNOWN_HEADERS, is_secret_header)
 
 
 def _named(values: Mapping[Any, Any], known: frozenset[str], sounds: Callable[[str], bool]) -> dict[Any, Any]:
     """Return headers or parameters without known credentials, and with a hash of what may be one."""
-    kept = {}
-    for name, value in values.items():
-        if isinstance(name, str) and name.lower() in known:
-            continue
-        doubtful = has_scheme(value) or (isinstance(name, str) and sounds(name))
-        kept[_key(name)] = _hidden(value) if doubtful and _may_be_secret(value) else _plain(value)
-    return kept
+    return {
+        _key(name): _hidden(value) if _is_doubtful(name, value, sounds) or has_scheme(value) else _plain(value)
+        for name, value in values.items()
+        if not (isinstance(name, str) and name.lower() in known)
+    }
 
 
 def _item(name: Any, value: Any) -> Any:
-    if type(name) is not str:
-        return _plain(value)
-    if is_secret_name(name) and _may_be_secret(value):
+    if _is_doubtful(name, value, sounds_secret):
         return _hidden(value)
-    if name in HEADER_OPTIONS and isinstance(value, Mapping):
-        return _named(value, KNOWN_HEADERS, is_secret_header)
-    if name in SCHEMAS and is_of_schemas(value):
-        return {_key(key): _plain(schema) for key, schema in value.items()}
-    return value if name in _WORD_FOR_WORD else _plain(value)
+    if isinstance(value, Mapping):
+        if name in SCHEMAS and is_of_schemas(value):
+            return {_key(key): _schema(key, schema) for key, schema in value.items()}
+        if name in HEADER_OPTIONS:
+            return _mapping(value, _header)
+    return _plain(value)
+
+
+def _header(name: Any, value: Any) -> Any:
+    return _hidden(value) if _is_doubtful(name, value, is_secret_header) or has_scheme(value) else _item(name, value)
+
+
+def _schema(name: Any, schema: Any) -> Any:
+    """Return the schema of a property: where the property is a secret, without the values that are given of it."""
+    plain = _plain(schema)
+    if not isinstance(schema, Mapping) or not _is_doubtful(name, schema, sounds_secret):
+        return plain
+    return {key: _hidden(schema[key]) if key in _EXAMPLES else value for key, value in plain.items()}
+
+
+def _is_doubtful(name: Any, value: Any, sounds: Callable[[str], bool]) -> bool:
+    return isinstance(name, str) and _may_be_secret(value) and sounds(name)
 
 
 def _may_be_secret(value: Any) -> bool:
@@ -162,10 +201,10 @@ def _may_be_secret(value: Any) -> bool:
 
 
 def _hidden(value: Any) -> str:
-    plain = value if isinstance(value, str) else _plain(value)
+    if isinstance(value, str):
+        return hashed(f'"{value}')  # a text is not what it reads like
     # What JSON cannot write is told apart by what it is, as a function that gets tokens.
-    text = plain if isinstance(plain, str) else orjson.dumps(plain, default=_kind, option=orjson.OPT_SORT_KEYS).decode()
-    return hashed(text)
+    return hashed(orjson.dumps(_plain(value), default=_kind, option=orjson.OPT_SORT_KEYS).decode())
 
 
 def _kind(value: Any) -> str:
@@ -183,12 +222,9 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if kind is float:
         return _number(value)
-    if kind in _AS_THEY_ARE:
-        return value
-    return _other(value)
-
-
-_AS_THEY_ARE = frozenset({int, bool, type(None)})
+    if kind is int:
+        return _whole(value)
+    return value if kind is bool or value is None else _other(value)
 
 
 def _other(value: Any) -> Any:
@@ -198,13 +234,16 @@ def _other(value: Any) -> Any:
         return _mapping(value)
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
+    if isinstance(value, pydantic.BaseModel):
+        # As the providers' clients write it.
+        return _plain(value.model_dump(mode="json", by_alias=True, exclude_unset=True))
     return _number(float(value)) if isinstance(value, float) else value
 
 
-def _mapping(value: Mapping[Any, Any]) -> dict[Any, Any]:
-    kept = {_key(name): _item(name, item) for name, item in value.items()}
+def _mapping(value: Mapping[Any, Any], written: Callable[[Any, Any], Any] | None = None) -> dict[Any, Any]:
+    kept = {_key(name): (written or _item)(name, item) for name, item in value.items()}
     properties = value.get("properties")
-    if properties and is_of_schemas(properties):
+    if isinstance(properties, Mapping):
         names = [str(name) for name in properties]
         if names != sorted(names):
             kept[_ORDER] = names
@@ -212,14 +251,20 @@ def _mapping(value: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def _key(name: Any) -> Any:
+    if type(name) is str:
+        return f"${name}" if name.startswith("$") and _OURS.match(name) else name
     # Some libraries refuse `{50: 1}` where they take `{"50": 1}`.
-    return name if type(name) is str or not isinstance(name, (bool, int, float)) else f"${type(name).__name__} {name}"
+    return f"${type(name).__name__} {name}" if isinstance(name, (bool, int, float)) else name
 
 
-def _number(value: float) -> float:
+def _number(value: float) -> Any:
     """Return a number as it counts in JSON, which knows one kind: a temperature of 1.0 is one of 1."""
     if value.is_integer():
-        return int(value) if abs(value) <= _EXACT else value
+        return _whole(int(value))
     if value - value != 0:
         raise ValueError(f"JSON has no number {value}")
     return value
+
+
+def _whole(value: int) -> Any:
+    return value if _SMALLEST <= value <= _LARGEST else f"$int {value:x}"

@@ -19,11 +19,11 @@ import orjson
 import pydantic
 
 from dspy_cachectl.boundary.forks import free_after_fork
-from dspy_cachectl.boundary.secrets import readable_text
+from dspy_cachectl.boundary.secrets import readable_address
 from dspy_cachectl.entries.asked import asked_of
 from dspy_cachectl.errors import CachectlError
 
-KEY_VERSION = 4
+KEY_VERSION = 5
 """Part of every key. Raised when the meaning of a key changes, so that old entries are not misread."""
 
 ROLLOUT_BITS = 53
@@ -59,17 +59,17 @@ def clean_request(request: Mapping[str, Any], *, by_litellm: bool = False) -> di
 
 @lru_cache(maxsize=1024)
 def clean_endpoint(url: str | None) -> str | None:
-    """Return the identity of an endpoint: its address without credentials, fragment and trailing slash."""
+    """Return the identity of an endpoint: its address without credentials and trailing slash."""
     if not url:
         return None
-    bare = readable_text(url)
+    bare = readable_address(url)
     try:
         parts = urlsplit(bare)
     except ValueError:
         return bare  # it is no address, and LiteLLM will say so
     if not parts.scheme or not parts.netloc:
         return bare
-    return urlunsplit((parts.scheme.lower(), parts.netloc.lower(), parts.path.rstrip("/"), parts.query, ""))
+    return urlunsplit((parts.scheme.lower(), parts.netloc.lower(), parts.path.rstrip("/"), parts.query, parts.fragment))
 
 
 def fingerprint(request: Mapping[str, Any], *, endpoint: str | None, version: str | None = None) -> str:
@@ -252,8 +252,6 @@ def canonical(value: Any) -> bytes:
 def _transform(value: Any) -> Any:
     if isinstance(value, type) and issubclass(value, pydantic.BaseModel):
         return {"$schema-of": value.__name__, "schema": _schema(value)}
-    if isinstance(value, pydantic.BaseModel):
-        return value.model_dump(mode="json")
     raise TypeError(f"{type(value).__module__}.{type(value).__qualname__} cannot be part of a cache key")
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import pydantic
 import pytest
 
 from dspy_cachectl.boundary.secrets import scrub, scrub_head, scrub_surely, without_credentials
@@ -108,20 +109,40 @@ def test_time_grows_with_the_text(shape: str) -> None:
 def test_what_is_known_is_left_out_and_what_is_doubtful_is_hashed() -> None:
     """A known credential may be rotated; what only sounds like one tells two gateways apart, and cannot be read."""
 
-    def tools(secret: str) -> dict[str, object]:
-        tool = {
-            "type": "mcp",
-            "headers": {"Authorization": f"Bearer {secret}"},
-            "server_url": f"http://me:{secret}@h/x",
-        }
-        return {"tools": [tool], "aws_web_identity_token": secret, "extra_query": {"key": secret}}
+    def options(secret: str) -> dict[str, object]:
+        headers = {"Authorization": f"Bearer {secret}"}
+        return {"aws_web_identity_token": secret, "extra_query": {"key": secret}, "extra_headers": headers}
 
-    assert asked_of(tools(DRAWN)) == asked_of(tools("another-" + DRAWN))
-    assert DRAWN not in repr(asked_of(tools(DRAWN)))
+    assert {} == asked_of(options(DRAWN)) == asked_of(options("another-" + DRAWN))
     one, other = ({"extra_headers": {"x-gateway-token-kind": kind}} for kind in ("first-kind", "other-kind"))
     assert asked_of(one) != asked_of(other)
     schema = {"response_format": {"schema": {"properties": {"password": {"type": "string"}}}}}
     assert schema == asked_of(schema)
+
+
+@pytest.mark.parametrize(
+    "name", ["key", "github_token", "db_pass", "passcode", "pin", "sas_token", "licenseKey", "pat"]
+)
+def test_what_is_sent_in_the_body_tells_calls_apart_and_cannot_be_read(name: str) -> None:
+    """Nothing of it is left out, whatever it is called and however a secret stands in it."""
+
+    def asked(secret: str) -> list[str]:
+        given: list[object] = [
+            {name: secret},
+            {"headers": {name: secret, "x-bearer": secret, "cookie": secret}},
+            {"query": {name: secret}},
+            {"url": f"http://me:{secret}@h/x"},
+            {"url": f"http://h/x?{name}={secret}"},
+            f'{{"password": "{secret}"}}',
+            f"Server=h;Password={secret};",
+            {"properties": {"password": {"type": "string", "default": secret}}},
+            pydantic.create_model("M", **{name: (str, ...)})(**{name: secret}),  # type: ignore[call-overload]
+        ]
+        return [repr(asked_of({"extra_body": {"a": one}})) for one in given]
+
+    first, second = asked(DRAWN), asked("another-" + DRAWN)
+    assert DRAWN not in repr(first)
+    assert all(one != other for one, other in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize("before", range(0, 6_000, 497))

@@ -16,10 +16,21 @@ from tests.keys.asking import CREDENTIALS, ENGINES, is_shared, sent
 
 _TEXTS = itertools.count()
 _WORDS = st.sampled_from(["a", "b", "eu"])
-_NAMES = st.sampled_from(["a", "token", "password", "api_key", "auth", "session", "max_tokens_per_key", "provider"])
+_NAMES = st.sampled_from(
+    "a token password api_key auth session max_tokens_per_key provider headers query input properties $order".split()
+)
 _NUMBERS = st.sampled_from([0, 1, 1.0, 0.5, 2, True, None])
+_ADDRESSES = [
+    "http://u:p@h/x?key=1",
+    "http://u:q@h/x?key=2",
+    "http://me@h",
+    "x:y@h",
+    "a:b@h",
+    "//h?session=1",
+    "h#key=2",
+]
 _JSON = st.recursive(
-    st.one_of(_NUMBERS, _WORDS, st.sampled_from(["http://u:p@h/x?key=1", "x:y@h", "a:b@h", "//h?session=1"])),
+    st.one_of(_NUMBERS, _WORDS, st.sampled_from(_ADDRESSES)),
     lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(_NAMES, inner, max_size=3)),
     max_leaves=4,
 )
@@ -41,6 +52,7 @@ _BODIES = st.dictionaries(_NAMES, _JSON, min_size=1, max_size=3)
 _ANY: dict[str, Any] = {
     "temperature": st.sampled_from([0.5, 1, 1.0]),
     "extra_headers": _HEADERS,
+    "headers": _HEADERS,
     "extra_body": st.one_of(_BODIES, st.builds(lambda schema: {"guided_json": schema}, _schemas())),
     "timeout": st.sampled_from([20, 30.0]),
     "max_retries": st.just(0),
@@ -119,6 +131,18 @@ def _tool(properties: str) -> list[dict[str, Any]]:
     return [{"type": "function", "function": {"name": "f", "description": "d", "parameters": _two(properties)}}]
 
 
+class _Own(pydantic.BaseModel):
+    """What somebody gives as a value."""
+
+    n: int = 1
+
+
+class _Renamed(pydantic.BaseModel):
+    """It is sent under another name."""
+
+    n: int = pydantic.Field(alias="M")
+
+
 _DIFFER: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     *[
         ("any", {"extra_headers": {name: "a"}}, {"extra_headers": {name: "b"}})
@@ -154,6 +178,39 @@ _DIFFER: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("responses", {"reasoning": {}}, {}),
     ("responses", {"metadata": {"a": "b"}}, {}),
 ]
+_DIFFER += [
+    ("chat", {"extra_body": {"at": one}}, {"extra_body": {"at": other}})
+    for one, other in [
+        ("https://h/doc?key=1", "https://h/doc?key=2"),
+        ("https://one@h/doc", "https://another@h/doc"),
+        ("https://h/doc;key=1", "https://h/doc;key=2"),
+        ({"headers": {"cookie": "a"}}, {"headers": {"cookie": "b"}}),
+        ({"properties": {"headers": {"x-token": {"type": "string"}}}}, {"properties": {"headers": {}}}),
+        ({"token": _Own(n=1)}, {"token": _Own(n=2)}),
+        ({"token": "1"}, {"token": 1}),
+        (_Own(n=1), _Own()),
+        (_Own(n=1), _Renamed(M=1)),
+        ({"input": _two("a b")}, {"input": _two("b a")}),
+        ({"properties": {"a": {}, "b": "x"}}, {"properties": {"b": "x", "a": {}}}),
+        ({"properties": {"a": {}, "b": {}}, "$order": ["b", "a"]}, {"properties": {"b": {}, "a": {}}}),
+        ({"properties": {"b": {}, "a": {}}, "$order": 1}, {"properties": {"b": {}, "a": {}}, "$order": 2}),
+    ]
+]
+_DIFFER += [
+    ("chat", {name: "one-of-these"}, {name: "another-of-these"})
+    for name in (
+        "hf_token",
+        "azure_ad_token",
+        "openai_key",
+        "oci_tenancy",
+        "oci_user",
+        "watsonx_token",
+        "gemini_api_key",
+    )
+]
+_DIFFER += [
+    ("chat", {name: {"key": "one"}}, {name: {"key": "another"}}) for name in ("query", "query_params", "http_headers")
+]
 _EQUAL: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("any", {"extra_headers": {"X-A": "a"}}, {"extra_headers": {"x-a": "a"}}),
     ("any", {"extra_headers": {"x-a": "a"}}, {"headers": {"X-A": "a"}}),
@@ -162,6 +219,14 @@ _EQUAL: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("any", {"extra_body": {"a": {"b": 1, "c": [2.0]}}}, {"extra_body": {"a": {"c": [2], "b": 1.0}}}),
     ("any", {"api_key": "a"}, {"api_key": "b", "timeout": 31, "max_retries": 0}),
     ("chat", {"response_format": _answer("a b")}, {"response_format": _answer("a b")}),
+    ("chat", {"extra_body": {"input": {"a": 2.0}}}, {"extra_body": {"input": {"a": 2}}}),
+    ("chat", {"extra_body": {"a": 2**60}}, {"extra_body": {"a": float(2**60)}}),
+    ("chat", {"extra_body": {"a": 2**70}}, {"extra_body": {"a": 2**70}}),
+    (
+        "any",
+        {"headers": {"x-a": "1"}, "extra_headers": {"x-a": "2"}},
+        {"extra_headers": {"X-A": "2"}, "headers": {"x-a": "1"}},
+    ),
     ("chat", {"metadata": {"trace": "a"}, "tags": ["a"], "input_cost_per_token": 1.0}, {"metadata": {"trace": "b"}}),
     ("embedder", {"metadata": {"trace": "a"}}, {}),
     ("text", {"metadata": {"trace": "a"}}, {}),
