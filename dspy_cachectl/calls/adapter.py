@@ -13,12 +13,11 @@ from weakref import WeakKeyDictionary
 
 import dspy
 import pydantic
-from dspy.clients import execution
-from dspy.clients.engines.litellm_engine import LiteLLMEngine
 from dspy.clients.execution import PreparedCall, prepare
 from dspy.clients.legacy_requests import _strict_json_schema
 from dspy.utils.dummies import DummyLM
 
+from dspy_cachectl.fingerprints.engines import client_options, with_engine
 from dspy_cachectl.policy import Kind
 
 _COMPLETIONS = {"chat": "completion", "text": "text_completion", "responses": "responses_completion"}
@@ -39,7 +38,9 @@ def request_of(
     """Return the request that DSPy will look up for a call, in the form that sync and async share."""
     if typed_request(prompt, kwargs) is not None:
         prepared = prepare(lm, prompt, messages, dict(kwargs), asynchronous=asynchronous)
-        return {"model": lm.model, **_shared_form(dspys_request(prepared, lm, asynchronous))}
+        # What the LM's own options add is sent with a request that is whole without them.
+        typed = {**client_options(lm), "model": lm.model, **_shared_form(dspys_request(prepared, lm, asynchronous))}
+        return with_engine(typed, lm)
     request = {
         "_fn_identifier": f"dspy.clients.lm.litellm_{_COMPLETIONS.get(lm.model_type, lm.model_type)}",
         "model": lm.model,
@@ -49,28 +50,12 @@ def request_of(
     }
     if getattr(lm, "use_developer_role", False):
         request["use_developer_role"] = True
-    return _with_format(request)
+    return with_engine(_with_format(request), lm)
 
 
-def by_litellm(
-    lm: Any, prompt: Any, messages: Any, kwargs: Mapping[str, Any], *, prepared: PreparedCall | None = None
-) -> bool:
-    """Tell whether LiteLLM will send a call of an LM, and not DSPy's native engine or one of the user's.
-
-    DSPy is asked, which chooses by the model, the options, the environment and what the native engine can say. It takes
-    as long as a hit: for calls where something rests on it.
-    """
-    engine = getattr(lm, "_engine_spec", None)
-    if not isinstance(engine, str) or engine == "lm15":
-        return False
-    if engine == "litellm" or lm.model_type == "text":
-        return True
-    try:
-        prepared = prepared or prepare(lm, prompt, messages, dict(kwargs))
-        backend = execution._select_engine(lm, prepared, False)[0]  # noqa: SLF001 - the one place where DSPy decides it
-    except (dspy.LMError, TypeError, ValueError):
-        return False  # the call will say so itself
-    return isinstance(backend, LiteLLMEngine)
+def is_typed(request: Mapping[str, Any]) -> bool:
+    """Tell whether what DSPy asks its cache is of a `dspy.lm15.Request`."""
+    return str(request.get("_fn_identifier", "")).startswith("dspy.clients.lm15.")
 
 
 def _with_format(request: dict[str, Any]) -> dict[str, Any]:

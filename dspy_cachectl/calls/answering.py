@@ -22,7 +22,8 @@ from dspy_cachectl.entries.answers import AnswerFacts
 from dspy_cachectl.entries.draws import UncacheableError
 from dspy_cachectl.entries.model_names import is_asked_model
 from dspy_cachectl.entries.records import Origin
-from dspy_cachectl.fingerprints.endpoints import endpoint_of, is_own_engine
+from dspy_cachectl.fingerprints.endpoints import endpoint_of
+from dspy_cachectl.fingerprints.engines import is_own_engine
 
 _FALLBACKS, _BY_LENGTH = "fallbacks", "context_window_fallback_dict"
 

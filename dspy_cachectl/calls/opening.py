@@ -25,6 +25,13 @@ from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.fingerprints.canonical import UnstableError
 from dspy_cachectl.fingerprints.code import code_fingerprint
 from dspy_cachectl.fingerprints.endpoints import UNNAMED, endpoint_of
+from dspy_cachectl.fingerprints.engines import (
+    client_options,
+    is_own_engine,
+    is_told_by_being_itself,
+    sent_by_litellm,
+    with_engine,
+)
 from dspy_cachectl.fingerprints.versioned import VersionedFunction
 from dspy_cachectl.policy import Kind
 
@@ -65,7 +72,7 @@ def open_lm_call(
     options = {**lm.kwargs, **kwargs}
 
     def by_litellm() -> bool:
-        return adapter.by_litellm(lm, prompt, messages, kwargs)
+        return sent_by_litellm(lm, prompt, messages, kwargs)
 
     endpoint = _endpoint(lm, options, ruling, by_litellm)
     asked = Asked(
@@ -101,11 +108,26 @@ def open_lm_call(
 def _endpoint(lm: Any, options: Mapping[str, Any], ruling: Ruling, by_litellm: Callable[[], bool]) -> str | None:
     """Return the identity of where a governed LM is served."""
     engine = getattr(lm, "_engine_spec", None)
-    endpoint: str | None = lm.endpoint or endpoint_of(lm.model, options, engine, by_litellm=by_litellm)
+    endpoint: str | None = lm.endpoint or endpoint_of(
+        lm.model, options, engine, providers=getattr(lm, "_providers", ()), by_litellm=by_litellm
+    )
+    _say_of_engine(endpoint)
     # A name that the user gave holds on every machine; an address, or the number of a DummyLM, does not.
     if ruling.cassette is not None and (lm.endpoint is None or lm.endpoint.startswith(UNNAMED)):
         return ruling.cassette.endpoint(lm.model, endpoint)
     return endpoint
+
+
+def _say_of_engine(endpoint: str | None) -> None:
+    """Say once of an engine that nothing tells from others but being this object."""
+    if is_own_engine(endpoint) and is_told_by_being_itself(str(endpoint)):
+        name = str(endpoint).partition(":")[2].partition("#")[0]
+        state.say_once(
+            f"engine:{name}",
+            f"an engine {name} cannot be told from another by its attributes: what it answers is served to this very "
+            "object only, and to none in another process. Give it dump_state() and load_state(), as DSPy saves it, or "
+            "the LM a name: cachectl.LM(..., endpoint=...)",
+        )
 
 
 def _ruling_here() -> Ruling:
@@ -153,7 +175,7 @@ def open_plain_call(
         options: The LM's options and the call's, with the address that DSPy leaves out of a typed request.
         prepared: The call as DSPy has prepared it, of a plain LM.
     """
-    kind, shared = adapter.cache_request(request if lm is None else {"model": lm.model, **request})
+    kind, shared = adapter.cache_request(request if lm is None else _of_lm(request, lm))
     if kind is Kind.PLAIN_LM:
         _say_what_settings_do_not_do()
     ruling = _ruling_here()
@@ -164,10 +186,12 @@ def open_plain_call(
     model = adapter.model_of(shared)
 
     def by_litellm() -> bool:
-        return kind is Kind.EMBEDDING or (lm is not None and adapter.by_litellm(lm, None, None, {}, prepared=prepared))
+        return kind is Kind.EMBEDDING or (lm is not None and sent_by_litellm(lm, prepared=prepared))
 
     given = options or shared
-    endpoint = endpoint_of(model, given, getattr(lm, "_engine_spec", None), by_litellm=by_litellm)
+    engine, providers = getattr(lm, "_engine_spec", None), getattr(lm, "_providers", ())
+    endpoint = endpoint_of(model, given, engine, providers=providers, by_litellm=by_litellm)
+    _say_of_engine(endpoint)
     if ruling.cassette is not None:
         ruling.cassette.clean.learn(options or request)
         endpoint = ruling.cassette.endpoint(model, endpoint)
@@ -196,6 +220,11 @@ def open_plain_call(
                 "change when it changes: cachectl.Embedder(function, version=...)",
             )
     return Call(asked, parent=current_call())
+
+
+def _of_lm(request: Mapping[str, Any], lm: Any) -> dict[str, Any]:
+    sent = client_options(lm) if adapter.is_typed(request) else {}
+    return with_engine({**sent, "model": lm.model, **request}, lm)
 
 
 def _identity_of(function: Any, name: str) -> str:

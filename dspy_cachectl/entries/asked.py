@@ -10,6 +10,7 @@ them under `$order`.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -72,7 +73,11 @@ _EXAMPLES = frozenset({"default", "const", "enum", "examples", "example"})
 
 def is_litellms(options: Mapping[str, Any]) -> bool:
     """Tell whether it matters to what is asked that LiteLLM sends it."""
-    return not UNSENT_BY_LITELLM.isdisjoint(options) or options.get(_LITELLMS_BODY) == {}
+    return (
+        not UNSENT_BY_LITELLM.isdisjoint(options)
+        or options.get(_LITELLMS_BODY) == {}
+        or any(options.get(name) == said for name, said in _SAYS_NOTHING.items())
+    )
 
 
 def asked_of(options: Mapping[str, Any], *, by_litellm: bool = False) -> dict[str, Any]:
@@ -87,9 +92,8 @@ def asked_of(options: Mapping[str, Any], *, by_litellm: bool = False) -> dict[st
         RecursionError: If a value holds itself.
     """
     asked: dict[str, Any] = {}
-    unsent = _unsent(options) if by_litellm else _NOTHING
-    for name, value in options.items():
-        if value is None or name in _UNASKED or (name in unsent and not (name == _LITELLMS_BODY and value)):
+    for name, value in (_litellms(options) if by_litellm else options).items():
+        if value is None or name in _UNASKED or (not by_litellm and _says_nothing(name, value)):
             continue
         if name in KNOWN_OF and _provider(options).startswith(KNOWN_OF[name]):
             continue
@@ -142,15 +146,30 @@ def _walked(name: str, data: bytes) -> Any:
     return _item(name, orjson.loads(data))
 
 
-def _unsent(options: Mapping[str, Any]) -> frozenset[str]:
-    """Return the options that LiteLLM does not send; the API of responses takes `metadata`, as proxies do."""
-    takes_metadata = "responses" in str(options.get("_fn_identifier")) or "proxy" in str(options.get("model"))
-    return _BUT_METADATA if takes_metadata else _UNSENT
+def _litellms(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options without those that LiteLLM does not send, and an empty body of its own."""
+    sent = {
+        name: value
+        for name, value in options.items()
+        if name not in UNSENT_BY_LITELLM and not (name == _LITELLMS_BODY and not value)
+    }
+    metadata = options.get(_METADATA)
+    previews = getattr(sys.modules.get("litellm"), "enable_preview_features", False)
+    if previews or "responses" in str(options.get("_fn_identifier")) or options.get("model_type") == "responses":
+        sent[_METADATA] = metadata
+    elif isinstance(metadata, Mapping) and any(name in _provider(options) for name in _ANTHROPICS):
+        sent[_METADATA] = {"user_id": metadata["user_id"]} if metadata.get("user_id") is not None else None
+    return sent
 
 
-_UNSENT = UNSENT_BY_LITELLM | {_LITELLMS_BODY}
-_BUT_METADATA = _UNSENT - {"metadata", "tags"}
-_NOTHING: frozenset[str] = frozenset()
+_METADATA = "metadata"
+_ANTHROPICS = ("anthropic", "claude")
+_SAYS_NOTHING: dict[str, Any] = {"tools": [], "stop": [], "n": 1}
+"""What DSPy's native engine does not send, and LiteLLM does."""
+
+
+def _says_nothing(name: str, value: Any) -> bool:
+    return name in _SAYS_NOTHING and type(value) in {list, int} and _SAYS_NOTHING[name] == value
 
 
 def _headers(options: Mapping[str, Any]) -> dict[Any, Any]:

@@ -24,6 +24,7 @@ from dspy_cachectl.fingerprints import canonical, signatures
 from dspy_cachectl.fingerprints.canonical import UnstableError, type_name
 from dspy_cachectl.fingerprints.content import checkpoint_of
 from dspy_cachectl.fingerprints.endpoints import endpoint_of_lm
+from dspy_cachectl.fingerprints.engines import asked_of_lm
 from dspy_cachectl.fingerprints.kinds import (
     attributes_of,
     is_code,
@@ -281,7 +282,7 @@ class Walk:
         yield from self._kind(type(lm))
         facts = [getattr(lm, name, None) for name in ("model", "version", "model_type")]
         facts += [endpoint_of_lm(lm), checkpoint_of(lm)]
-        yield self.text([*facts, draws.clean_request(getattr(lm, "kwargs", None) or {})])
+        yield self.text([*facts, asked_of_lm(lm, getattr(lm, "kwargs", None) or {})])
 
 
 def module_parts(program: Any) -> Iterator[tuple[str, Any]]:

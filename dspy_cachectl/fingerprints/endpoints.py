@@ -6,7 +6,6 @@ variables of the environment that it reads for the provider.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import sys
@@ -17,9 +16,11 @@ from typing import Any
 
 import orjson
 
-from dspy_cachectl.boundary.secrets import hashed
+from dspy_cachectl.boundary.secret_names import KNOWN_HEADERS
+from dspy_cachectl.boundary.secrets import hashed, without_known
 from dspy_cachectl.entries.draws import clean_endpoint
-from dspy_cachectl.fingerprints.canonical import type_name
+from dspy_cachectl.fingerprints import engines
+from dspy_cachectl.fingerprints.engines import engine_identity, is_any_set, leads_to_litellm
 
 UNNAMED = "dummy:"
 """How the endpoint of an LM begins that has none but has to be told from others of its name."""
@@ -34,6 +35,7 @@ _STEMS = {
     "volcengine": ("VOLCENGINE", "ARK"),
 }
 _BY_ITSELF = {
+    "azure": ("AZURE_OPENAI_ENDPOINT",),
     "bedrock": ("AWS_BEDROCK_RUNTIME_ENDPOINT",),
     "cloudflare": ("CLOUDFLARE_ACCOUNT_ID",),
     "databricks": ("DATABRICKS_HOST",),
@@ -60,11 +62,14 @@ _SETTINGS = ("organization", "api_version", "vertex_project", "vertex_location")
 
 Values = tuple[tuple[str, str], ...]
 
-_ENGINE = "engine:"
-
 
 def endpoint_of(
-    model: str, options: Mapping[str, Any], engine: Any = None, *, by_litellm: Callable[[], bool] | None = None
+    model: str,
+    options: Mapping[str, Any],
+    engine: Any = None,
+    *,
+    providers: Any = (),
+    by_litellm: Callable[[], bool] | None = None,
 ) -> str | None:
     """Return the identity of the endpoint that a call goes to; None for the provider's own.
 
@@ -72,15 +77,19 @@ def endpoint_of(
         model: The model's name, whose prefix names the provider.
         options: The call's options, the LM's own included.
         engine: A custom engine, which owns its connection, or the name of one of DSPy's.
+        providers: The providers that an LM knows by `dspy.lm15.register_provider`.
         by_litellm: Tells whether LiteLLM sends the call; DSPy's native engine reads no variable and no setting. Asked
             where something rests on it. None: it does.
     """
     if engine is not None and not isinstance(engine, str):
-        return _engine_identity(engine)
+        return engine_identity(engine)
     given = _given(options)
+    declared = engines.declared(model, providers)
+    if declared is not None:
+        return f"{clean_endpoint(given or declared[0]) or ''} [declared={declared[1]}]".strip()
     address, whose = _around(model, options, given)
     if (address != given or whose) and (
-        engine == "lm15" or not (by_litellm is None or _leads_to_litellm(model) or by_litellm())
+        engine == "lm15" or not (by_litellm is None or leads_to_litellm(model) or by_litellm())
     ):
         address, whose = given, ()
     where = clean_endpoint(address)
@@ -96,7 +105,8 @@ def endpoint_of_lm(lm: Any) -> str | None:
     """Return where an LM is served: under the user's name for it, or as `endpoint_of` says."""
     model = str(getattr(lm, "model", None) or type(lm).__name__)
     named: str | None = getattr(lm, "endpoint", None)
-    return named or endpoint_of(model, getattr(lm, "kwargs", None) or {}, getattr(lm, "_engine_spec", None))
+    options, engine = getattr(lm, "kwargs", None) or {}, getattr(lm, "_engine_spec", None)
+    return named or endpoint_of(model, options, engine, providers=getattr(lm, "_providers", ()))
 
 
 def _given(options: Mapping[str, Any]) -> str | None:
@@ -112,15 +122,13 @@ _LIKE_OPENAI = frozenset({"openai", "text-completion-openai", "custom_openai"})
 def _around(model: str, options: Mapping[str, Any], given: str | None) -> tuple[str | None, Values]:
     """Return the address that LiteLLM uses, and on whose behalf it asks where the surroundings say so."""
     provider = options.get("custom_llm_provider")
-    addresses, others = _variables(model, provider if isinstance(provider, str) else None)
+    named_provider = provider if isinstance(provider, str) else None
+    addresses, others = _variables(model, named_provider)
     whose = _set(others)
     litellm = sys.modules.get("litellm")
     everywhere = getattr(litellm, "api_base", None)
     if litellm is not None:
-        set_ = [(name, str(value)) for name in _SETTINGS if (value := getattr(litellm, name, None))]
-        if headers := getattr(litellm, "headers", None):
-            set_.append(("headers", hashed(repr(sorted(headers.items())))))
-        whose += tuple(set_) if set_ else ()
+        whose += _settings(litellm, options, model.partition("/")[0] if named_provider is None else named_provider)
     if given and not everywhere:
         return given, whose
     named = () if given else _set(addresses)
@@ -129,35 +137,30 @@ def _around(model: str, options: Mapping[str, Any], given: str | None) -> tuple[
     return _resolved(model, provider, given, str(everywhere) if everywhere else None, named), whose
 
 
+def _settings(litellm: Any, options: Mapping[str, Any], provider: str) -> Values:
+    """Return what LiteLLM's own settings say of where a call goes, and on whose behalf."""
+    found = [(name, str(value)) for name in _SETTINGS if (value := getattr(litellm, name, None))]
+    if getattr(litellm, "headers", None) and not options.get("headers"):
+        headers = {str(name).lower(): value for name, value in litellm.headers.items()}
+        said = sorted((name, value) for name, value in headers.items() if name not in KNOWN_HEADERS)
+        found += [("headers", hashed(repr(said)))] if said else []
+    if litellm.use_litellm_proxy or os.environ.get("USE_LITELLM_PROXY", "").lower() == "true":
+        address = None if _given(options) else os.environ.get("LITELLM_PROXY_API_BASE")
+        found.append(("proxy", clean_endpoint(address) or "yes"))
+    if name := options.get("litellm_credential_name"):
+        held = [one.credential_values for one in litellm.credential_list if one.credential_name == name]
+        found += [("credential", hashed(repr(sorted(without_known(one).items())))) for one in held]
+    if litellm.custom_provider_map:
+        handlers = [one["custom_handler"] for one in litellm.custom_provider_map if one["provider"] == provider]
+        found += [("handler", engine_identity(handler)) for handler in handlers]
+    return tuple(found)
+
+
 def _set(names: tuple[str, ...]) -> Values:
     """Return those variables that are set, with their values."""
-    if not _is_any_set(names):
+    if not is_any_set(names):
         return ()
     return tuple([(name, value) for name in names if (value := os.environ.get(name))])
-
-
-def _is_any_set(names: tuple[str, ...]) -> bool:
-    # A variable that is not set costs an exception where it is asked for by name, and a hit asks for several.
-    held = getattr(os.environ, "_data", None)
-    if held is None:
-        return any(os.environ.get(name) for name in names)
-    return any(map(held.get, _encoded(names)))
-
-
-@lru_cache(maxsize=1024)
-def _encoded(names: tuple[str, ...]) -> tuple[Any, ...]:
-    return tuple([os.environ.encodekey(name) for name in names])
-
-
-def _leads_to_litellm(model: str) -> bool:
-    """Tell whether a variable is set by which DSPy leaves a model to LiteLLM, unless it is told otherwise."""
-    return _is_any_set(_dspys_variables(model))
-
-
-@lru_cache(maxsize=1024)
-def _dspys_variables(model: str) -> tuple[str, ...]:
-    prefix = model.partition("/")[0].upper()
-    return (f"{prefix}_API_BASE", f"{prefix}_BASE_URL")
 
 
 @lru_cache(maxsize=1024)
@@ -248,18 +251,3 @@ def _descriptions() -> dict[str, Any]:
         return {}
     described = Path(home.origin).parent / "llms" / "openai_like" / "providers.json"
     return orjson.loads(described.read_bytes()) if described.is_file() else {}
-
-
-def is_own_engine(identity: str | None) -> bool:
-    """Tell whether an endpoint is an engine of the user's, which knows of itself what it leads to."""
-    return identity is not None and identity.startswith(_ENGINE)
-
-
-def _engine_identity(engine: Any) -> str:
-    name = f"{_ENGINE}{type_name(type(engine))}"
-    dump = getattr(engine, "dump_state", None)
-    if not callable(dump):
-        return name
-    # By DSPy's contract the state is plain and holds no secret.
-    state = orjson.dumps(dump(), option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS, default=repr)
-    return f"{name}#{hashlib.sha256(state).hexdigest()[:16]}"

@@ -7,9 +7,8 @@ import unicodedata
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dspy_cachectl.entries import draws
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.fingerprints import canonical
+from dspy_cachectl.fingerprints import canonical, engines
 from dspy_cachectl.fingerprints.code import code_fingerprint, lms_of
 from dspy_cachectl.fingerprints.content import checkpoint_of
 from dspy_cachectl.fingerprints.endpoints import endpoint_of_lm
@@ -101,6 +100,6 @@ def _options(lm: Any, temperature: float | None) -> dict[str, Any]:
     if temperature is not None and not options.get("temperature"):
         options["temperature"] = temperature  # which is the same number where the LM has it itself
     plain: dict[str, Any] = canonical.as_json(
-        draws.clean_request(options), path="the LM's options", fallback=lambda value, _path: code_fingerprint(value)
+        engines.asked_of_lm(lm, options), path="the LM's options", fallback=lambda value, _path: code_fingerprint(value)
     )
     return plain

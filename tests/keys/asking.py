@@ -27,6 +27,13 @@ def _wrapped(options: dict[str, Any], text: str) -> Any:
     return cachectl.wrap(dspy.LM("openai/test-model", num_retries=0, engine="litellm", **options))(text)
 
 
+def _typed(make: Callable[..., Any], **fixed: Any) -> Call:
+    request = dspy.lm15.Request
+    return lambda options, text: make("openai/test-model", num_retries=0, **fixed, **options)(
+        request(model="openai/test-model", messages=(dspy.lm15.Message.user(text),))
+    )
+
+
 ENGINES: dict[str, Call] = {
     "chat": _lm(cachectl.LM, engine="litellm"),
     "chat, as DSPy chooses": _lm(cachectl.LM),
@@ -35,6 +42,9 @@ ENGINES: dict[str, Call] = {
     "responses, as DSPy chooses": _lm(cachectl.LM, model_type="responses"),
     "plain": _lm(dspy.LM),
     "wrap": _wrapped,
+    "typed": _typed(cachectl.LM, engine="litellm"),
+    "typed, as DSPy chooses": _typed(cachectl.LM),
+    "typed, plain": _typed(dspy.LM),
     "embedder": lambda options, text: dspy.Embedder("openai/test-model", **options)(text),
 }
 
