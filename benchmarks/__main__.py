@@ -159,7 +159,7 @@ def _pages(folder: Path) -> list[tuple[str, ...]]:
     """The page of 1,000 questions by 5 repeats in a browser, where there is one, against what is promised of it."""
     from playwright.sync_api import sync_playwright
 
-    from tests.page.browser import CHROMIUM, Opened
+    from tests.page.browser import ARGUMENTS, CHROMIUM, Opened
     from tests.page.large import QUESTIONS, REPEATS, large_page
     from tests.page.pages import written
 
@@ -175,7 +175,7 @@ def _pages(folder: Path) -> list[tuple[str, ...]]:
     }"""
     opening, filtered = [], []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         for _ in range(ROUNDS):
             page = browser.new_page()
             opening.append(_seconds(functools.partial(Opened, page, path)))

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.config import folder_of, settings
 from dspy_cachectl.context.process import state
 from dspy_cachectl.entries import records
@@ -20,6 +21,8 @@ from dspy_cachectl.predictions.snapshot import open_snapshot
 from dspy_cachectl.reports import entry_text
 from dspy_cachectl.reports.entry_text import Part
 from dspy_cachectl.stores.reader import FolderReader
+
+logger = logger_for(__name__)
 
 Kept = Mapping[tuple[str, int], PredictionRow]
 """Kept predictions by question and repeat, as a report names them."""
@@ -62,8 +65,10 @@ def calls_behind(tokens: Iterable[str], stores: Iterable[Readable]) -> dict[str,
     wanted = {key_in(token): token for token in tokens}
     found: dict[str, Call] = {}
     for store in stores:
-        with contextlib.suppress(StoreError):  # what cannot be read is not at hand; the report stands without it
+        try:
             _look(store, wanted, found)
+        except StoreError as error:  # the report stands without it
+            logger.warning("what the LM was told and said is not looked up in a store: %s", error)
     return found
 
 

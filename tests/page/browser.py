@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.limits import PATIENCE
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+# Root, who runs CI, has no sandbox; what is opened are the tests' own files. Containers have little shared memory.
+ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage"]
 _PACKAGES = ("playwright", "axe_playwright_python")
 
 
@@ -32,8 +36,7 @@ def chromium() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        # Root, who runs CI, has no sandbox; what is opened are the tests' own files.
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=PATIENCE * 1000)
         yield browser
         browser.close()
 
@@ -94,7 +97,7 @@ def opened(browser: Browser, path: Path, **options: Any) -> Iterator[Opened]:
         options: Options of the context, such as `color_scheme`.
     """
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(PATIENCE * 1000)
     try:
         yield Opened(context.new_page(), path)
     finally:

@@ -102,6 +102,28 @@ def test_a_loaded_report_finds_its_texts_in_a_store_that_is_named(program: dspy.
     assert [one["score"] for one in answers(there)] == [draw.score for draw in made.draws]
 
 
+def test_a_store_in_memory_has_the_words_too(lm: MakeLM, program: dspy.Module, tmp_path: Path) -> None:
+    """As long as the process lives; looking into it asks nothing and counts as no use."""
+    with cachectl.configure(store="memory://"):
+        made = evaluated(program)
+        before = cachectl.stats()
+        assert [1, 1, 1] == [len(one["calls"]) for one in answers(content(made.to_html(tmp_path / "page.html")))]
+        assert before == cachectl.stats()
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_store_that_cannot_be_read_is_said(
+    program: dspy.Module, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The page is made all the same, without the LM's words."""
+    made = evaluated(program)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "cache.db").write_bytes(b"not a database" * 1000)
+    page = content(made.to_html(tmp_path / "page.html", store=tmp_path / "broken"))
+    assert [0, 0, 0] == [len(one["calls"]) for one in answers(page)]
+    assert "is not looked up in a store" in caplog.text
+
+
 def test_what_was_drawn_anew_is_not_taken_for_the_answer(program: dspy.Module, tmp_path: Path) -> None:
     """A prediction or a completion that took the place of the report's own is another answer, and not shown as it."""
     before = evaluated(program, 1)
@@ -175,6 +197,7 @@ def test_a_comparison_shows_which_questions_changed_sides(tmp_path: Path) -> Non
     ]
     assert found.difference == page["difference"]["score"]
     assert ["old", "new"] == [row["name"] for row in page["scores"]]
+    assert ["old", "new"] == [row.name for row in replace(new, baseline=old).page().scores]
 
 
 def test_what_the_metric_said_beside_the_score_is_there(program: dspy.Module, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ function answerDialog(page, share) {
       answer.feedback === null ? null : block("Feedback of the metric", el("pre", {}, text(answer.feedback))),
       question.inputs.length ? block("Question", fields(question.inputs)) : null,
       block("Calls of the LM", answer.calls.length ? answer.calls.map(call)
-        : el("p", { class: "muted" }, "What the LM was told and said is not at hand: no call was seen, or its entry is not in the store.")),
+        : el("p", { class: "muted" }, "What the LM was told and said is not at hand: no call was seen, or the store has no entry of it that can be read.")),
       answer.troubles.length ? block("What went wrong on the way", definitions(answer.troubles)) : null,
       block("Made of", definitions(answer.facts)),
     ].filter(Boolean));
