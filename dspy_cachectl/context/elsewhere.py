@@ -19,6 +19,9 @@ from typing import NamedTuple
 
 import orjson
 
+_FORMAT = 2
+"""Raise it when what is written changes: another version's processes leave other files alone."""
+
 _LONGEST = 100_000
 _MOST = 50
 _LINEAGE = "dspy_cachectl"
@@ -165,7 +168,8 @@ def _forget_the_dead() -> None:
 
 
 def _folder() -> Path:
-    return Path(tempfile.gettempdir()) / f"dspy-cachectl-open-{os.getuid() if hasattr(os, 'getuid') else ''}"
+    user = os.getuid() if hasattr(os, "getuid") else ""
+    return Path(tempfile.gettempdir()) / f"dspy-cachectl-open-{_FORMAT}-{user}"
 
 
 def _is_ours(folder: Path) -> bool:

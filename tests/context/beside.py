@@ -92,7 +92,8 @@ def nested(kind: str, what: str, made: str) -> dict[str, Any]:
         executor.submit(len, "").result()
     with now(what) as found:
         work = asked_by_a_worker if kind == "fork" or made == "nested-older" else cachectl.carry(asked_by_a_worker)
-        found["asked"] = [executor.submit(work, "spawn", "question").result()]
+        # In a worker of loky's nothing else can be spawned.
+        found["asked"] = [executor.submit(work, "loky" if kind == "loky" else "spawn", "question").result()]
     executor.shutdown()
     return found
 
