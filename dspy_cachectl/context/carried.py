@@ -7,6 +7,8 @@ another context than the one it was entered in, as generators are.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from dspy.dsp.utils.settings import thread_local_overrides
@@ -33,3 +35,13 @@ def take_back(name: str, value: Any, before: Any) -> bool:
     rest = {key: kept for key, kept in own.items() if key != name}
     thread_local_overrides.set(type(own)(rest if before is _ABSENT else {**rest, name: before}))
     return True
+
+
+@contextlib.contextmanager
+def held(name: str, value: Any) -> Iterator[None]:
+    """Have a value under a key of DSPy's settings in a block."""
+    before = put(name, value)
+    try:
+        yield
+    finally:
+        take_back(name, value, before)

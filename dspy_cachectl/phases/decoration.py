@@ -5,15 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar
 
-import dspy
-
 from dspy_cachectl.calls.installation import open_like_parent
+from dspy_cachectl.context import carried
 from dspy_cachectl.context.phases import PhaseContext, PhaseRun
 from dspy_cachectl.context.process import SETTING, Place, state
 from dspy_cachectl.context.ruling import phase_around
@@ -50,39 +49,56 @@ class Block(ABC, Generic[V]):
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
         """Return the function, running in a block of its own each time it is called."""
-        return within(self._again, function, name=type(self).__name__)
+        return _within(self._again, function, type(self).__name__)
 
 
-def within(
-    block: Callable[[], AbstractContextManager[Any]], function: Callable[P, T], *, name: str = ""
-) -> Callable[P, T]:
+def _within(block: Callable[[], AbstractContextManager[Any]], function: Callable[P, T], name: str) -> Callable[P, T]:
     """Return a function, or a coroutine function, that runs within a block of its own each time it is called.
 
     Args:
         block: Makes the block.
         function: The function, or anything else that can be called.
-        name: What the block is called in messages; empty where a generator may leave it.
+        name: What the block is called in messages.
 
     Raises:
-        ConfigurationError: If it is a generator function, and the block has a name.
+        ConfigurationError: If it is a generator function; when it is called, if its call does not run its body.
     """
-    if name and (inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)):
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigurationError(f"a generator leaves its {name} at the first value; open the {name} inside it")
-    if inspect.iscoroutinefunction(function):
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
 
-        @functools.wraps(function)
         async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
             with block():
-                return await function(*args, **kwargs)
+                return await function(*args, **kwargs)  # type: ignore[misc] # it is a coroutine function
 
-        return run_async  # type: ignore[return-value]
+        return _named_like(function, run_async)  # type: ignore[arg-type]
 
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         with block():
-            return function(*args, **kwargs)
+            result = function(*args, **kwargs)
+            if isinstance(result, _LATER):
+                if isinstance(result, Coroutine):
+                    result.close()  # it is not awaited, and need not be
+                raise ConfigurationError(
+                    f"what {function!r} returns ({type(result).__name__}) runs only after its {name}; open the {name} "
+                    "inside it, or around all that uses it"
+                )
+            return result
 
+    return _named_like(function, run)
+
+
+_LATER = (Coroutine, Generator, AsyncGenerator, map, filter)
+"""What a call returns that has not run yet."""
+
+
+def _named_like(function: Any, run: Callable[P, T]) -> Callable[P, T]:
     # A DSPy program is callable but is no function: it has no name to take over.
     return functools.update_wrapper(run, function) if hasattr(function, "__name__") else run
+
+
+_OF_FUNCTIONS = (*functools.WRAPPER_ASSIGNMENTS, "__code__", "__defaults__", "__kwdefaults__")
+"""By these `inspect` knows what is a coroutine function, or a generator function."""
 
 
 class _Carried(Generic[P, T]):
@@ -92,11 +108,61 @@ class _Carried(Generic[P, T]):
         self._function = function
         self._context = context
         if hasattr(function, "__name__"):  # a DSPy program is callable but is no function
-            functools.update_wrapper(self, function)
+            functools.update_wrapper(self, function, _OF_FUNCTIONS)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        with dspy.context(**{SETTING: self._context}):
-            return self._function(*args, **kwargs)
+        with self._in_phase():
+            result = self._function(*args, **kwargs)
+        return self._later(result) if isinstance(result, _LATER) else result
+
+    def _in_phase(self) -> AbstractContextManager[None]:
+        return carried.held(SETTING, self._context)
+
+    def _later(self, result: Any) -> Any:
+        """Return what has not run yet so that it runs in the phase, wherever that is."""
+        if isinstance(result, Coroutine):
+            return self._awaited(result)
+        if isinstance(result, AsyncGenerator):
+            return self._steps_async(result)
+        return self._steps(result if isinstance(result, Generator) else (one for one in result))
+
+    async def _awaited(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        with self._in_phase():
+            return await coroutine
+
+    def _steps(self, generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        step, given = generator.send, None
+        while True:
+            with self._in_phase():
+                try:
+                    value = step(given)
+                except StopIteration as end:
+                    return end.value
+            try:
+                step, given = generator.send, (yield value)
+            except GeneratorExit:
+                with self._in_phase():
+                    generator.close()
+                raise
+            except BaseException as error:  # noqa: BLE001 - it is the generator's own to handle
+                step, given = generator.throw, error
+
+    async def _steps_async(self, generator: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
+        step, given = generator.asend, None
+        while True:
+            with self._in_phase():
+                try:
+                    value = await step(given)
+                except StopAsyncIteration:
+                    return
+            try:
+                step, given = generator.asend, (yield value)
+            except GeneratorExit:
+                with self._in_phase():
+                    await generator.aclose()
+                raise
+            except BaseException as error:  # noqa: BLE001 - it is the generator's own to handle
+                step, given = generator.athrow, error
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _arrived, (self._function, *_taken_along(self._context))
@@ -130,9 +196,7 @@ def carry(function: Callable[P, T]) -> Callable[P, T]:
     For pools that do not carry DSPy's settings: `pool.submit(carry(program), question=...)`. To a process of a pool the
     phase goes with its run, its counters and its store: the same request in two workers is two draws, and what happens
     there is counted here. DSPy's settings do not go: the function, or what it is given, brings its LM.
+    What its call returns and has not run yet (a coroutine, a generator) runs in the phase as well.
     """
     around = phase_around()
-    context = None if around is None else replace(around, carried=True)
-    if inspect.iscoroutinefunction(function):
-        return within(lambda: dspy.context(**{SETTING: context}), function)  # type: ignore[arg-type]
-    return _Carried(function, context)
+    return _Carried(function, None if around is None else replace(around, carried=True))
