@@ -6,13 +6,13 @@ Nothing is compared that was scored by different metrics, and nothing is left ou
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dspy_cachectl.errors import ConfigurationError, MissingExtraError
+from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, MissingExtraError
 from dspy_cachectl.manage.kept_reports import KeptReports
 from dspy_cachectl.manage.snapshots import find, snapshots_in
 from dspy_cachectl.predictions.snapshot import SnapshotInfo
@@ -79,7 +79,15 @@ def rank(
     chosen, notes = _chosen(there, reference)
     if reference is not None and reference not in {info.path for info in chosen}:
         raise ConfigurationError(f"{reference.name} is unfinished, and nothing is compared with it: evaluate again")
-    kept = {info.path: KeptReports(info) for info in chosen}
+    kept = {}
+    for info in chosen:
+        try:
+            kept[info.path] = KeptReports(info)
+        except CorruptEntryError as error:
+            notes += (f"damaged and left out: {error}",)
+    chosen = [info for info in chosen if info.path in kept]
+    if reference is not None and reference not in kept:
+        raise ConfigurationError(f"{reference.name} is damaged, and nothing is compared with it: evaluate again")
     found = Counter(one for snapshot in kept.values() for one in snapshot.metrics)
     wanted = [one for one, _ in found.most_common() if _is_named(metric, one, kept.values())]
     if not wanted:
@@ -189,27 +197,36 @@ def _clusters(report: EvalReport, said: Mapping[str, Any]) -> str:
 def _labels(chosen: Sequence[SnapshotInfo]) -> list[str]:
     """Return a name for each snapshot: its model, and what else it takes to tell it from the others."""
     labels = [info.key.model.model for info in chosen]
-    for tell in (_told_by_program, _told_by_generation, lambda info: info.path.name.rpartition("_")[2][:8]):
-        counts = Counter(labels)
-        of_name: defaultdict[str, set[str]] = defaultdict(set)
-        for label, info in zip(labels, chosen, strict=True):
-            of_name[label].add(tell(info))
+    for facts in map(_facts, chosen), map(_options, chosen), map(_file, chosen):
+        told = list(facts)
+        of_label: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
+        for label, fact in zip(labels, told, strict=True):
+            of_label[label].append(fact)
         labels = [
-            f"{label} {tell(info)}" if counts[label] > 1 and len(of_name[label]) > 1 else label
-            for label, info in zip(labels, chosen, strict=True)
+            " ".join([label, *(text for name, text in fact.items() if text and _differs(name, of_label[label]))])
+            for label, fact in zip(labels, told, strict=True)
         ]
     return labels
 
 
-def _told_by_program(info: SnapshotInfo) -> str:
-    return f"{info.program} {info.key.program.hash[:6]}" if info.program != info.key.program.hash[:12] else info.program
+def _differs(name: str, facts: Sequence[Mapping[str, str]]) -> bool:
+    return len({fact.get(name) for fact in facts}) > 1
 
 
-def _told_by_generation(info: SnapshotInfo) -> str:
-    return " ".join(f"{name}={value}" for name, value in _options(info.key.generation))
+def _facts(info: SnapshotInfo) -> dict[str, str]:
+    model, program = info.key.model, info.key.program.hash[:6]
+    named = "" if info.program == info.key.program.hash[:12] else f"{info.program} "
+    return {
+        "endpoint": f"@ {model.endpoint or 'the provider'}",
+        "version": model.version or "",
+        "program": f"{named}{program}",
+    }
 
 
-def _options(generation: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in sorted(generation.items()):
-        if isinstance(value, (str, int, float)):
-            yield name, value
+def _options(info: SnapshotInfo) -> dict[str, str]:
+    options = sorted(info.key.generation.items())
+    return {name: f"{name}={value}" for name, value in options if isinstance(value, (str, int, float))}
+
+
+def _file(info: SnapshotInfo) -> dict[str, str]:
+    return {"file": info.path.name.rpartition("_")[2][:8]}

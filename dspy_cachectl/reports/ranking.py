@@ -33,6 +33,7 @@ from dspy_cachectl.statistics.verdicts import Verdict
 
 BEST, BASELINE = "BEST", "BASELINE"
 _IN_FULL = Giving(right=("n", "$/answer", "s/answer"), whole=("score", "interval"))
+_SETTLING_SHOWN = 3
 _GIVE = replace(_IN_FULL, names=("model",))
 
 
@@ -230,14 +231,21 @@ class Ranking(Shown, Sequence[EvalReport]):
 
     def _brief(self) -> Sheet:
         settling = [f"{pair.candidate}: {line}" for pair in self.comparisons for line in pair.settling_briefly()]
-        return self._sheet_of(settling, giving=_GIVE, more=MORE)
+        left = len(settling) - _SETTLING_SHOWN
+        rest = [f"and {left:,} more of these"] if left > 0 else []
+        return self._sheet_of([*settling[:_SETTLING_SHOWN], *rest], giving=_GIVE, more=MORE)
 
     def _sheet_of(self, settling: Sequence[str], *, giving: Giving = _IN_FULL, more: str = "") -> Sheet:
         best, pairs = self.best, self.comparisons
         counts = {report.n for report in self.reports}
         over = f"over {plural(counts.pop(), 'question')}" if len(counts) == 1 else "over different numbers of questions"
         score, ends = score_text(best.score, best.standard_error), ends_text(best.interval, best.standard_error)
-        warnings = dict.fromkeys(said for pair in pairs for said in pair.warnings if not said.startswith(MODELS_DIFFER))
+        warnings = dict.fromkeys(
+            said if said.startswith((f"{pair.baseline}: ", f"{pair.candidate}: ")) else f"{pair.title}: {said}"
+            for pair in pairs
+            for said in pair.warnings
+            if not said.startswith(MODELS_DIFFER)
+        )
         return sheet(
             f"{self.title or plural(len(self), 'report')} {over}",
             Cell(f"{best.name}: {score}, {level_text(best.interval)} interval {ends}"),
@@ -267,7 +275,10 @@ class Ranking(Shown, Sequence[EvalReport]):
         return len({row.n for row in self.rows}) > 1
 
     def _table(self) -> Iterator[tuple[Cell, ...]]:
-        verdicts = {pair.candidate: Cell(pair.verdict.value, pair.verdict_cell().tone) for pair in self.comparisons}
+        verdicts = {
+            pair.candidate: Cell(pair.verdict.value.removesuffix(" OF SIZE"), pair.verdict_cell().tone)
+            for pair in self.comparisons
+        }
         for report, row in zip(self._shown, self.rows, strict=True):
             decimals = places(report.standard_error)
             verdict = verdicts[row.name] if row.difference is not None else Cell(row.verdict, Tone.LABEL)

@@ -95,13 +95,16 @@ def test_programs_and_options_are_told_apart(program: dspy.Module, lm: MakeLM, t
     run(dspy.ChainOfThought("question -> answer"), questions(4))
     with dspy.context(lm=lm(temperature=0.25)):
         run(program, questions(4))
+    with dspy.context(lm=lm(version="2025")):
+        run(program, questions(4))
     (found,) = rank(here=tmp_path)
     names = [row["name"] for row in found["rows"]]
-    assert 3 == len(names) == len(set(names))
-    assert any("temperature=0.25" in name for name in names)
+    assert 4 == len(names) == len(set(names))
+    assert ["temperature=0.25"] == [name[-16:] for name in names if "temperature=0.25" in name]
+    assert 1 == sum(" 2025" in name for name in names)
     assert ["1 other run of the same model, program and options left out"] == found["notes"]
     assert Path(str(newest.path)).name in found["snapshots"]
-    assert 3 == len(found["snapshots"])
+    assert 4 == len(found["snapshots"])
 
 
 def test_what_is_compared_with_is_chosen(program: dspy.Module, lm: MakeLM, tmp_path: Path) -> None:
@@ -134,6 +137,14 @@ def test_what_is_not_whole_is_left_out_with_a_word(
     (found,) = rank(here=tmp_path)
     assert [(made.score, 1, 4)] == [(row["score"], row["failures"], row["n"]) for row in found["rows"]]
     assert any(note.startswith("unfinished and left out: openai-cut") for note in found["notes"])
+    endpoint.clear_faults()
+    with dspy.context(lm=lm("openai/flipped")):
+        damaged = Path(str(run(program, questions(4)).path))
+    damaged.write_bytes(damaged.read_bytes().replace(b"yes", b"yas", 1))
+    (found,) = rank(here=tmp_path)
+    assert [made.score] == [row["score"] for row in found["rows"]]
+    assert any(note.startswith("damaged and left out: the snapshot") for note in found["notes"])
+    assert "is damaged" in refused("--against", damaged.name, here=tmp_path)
 
 
 def test_clusters_that_are_not_kept_are_said(program: dspy.Module, tmp_path: Path) -> None:

@@ -70,7 +70,9 @@ def test_the_cheapest_that_is_as_good_comes_first() -> None:
     best = report(scored(181, 400), name="best", cost=0.01)
     others = [report(scored(180, 400), name=f"costs {cost}", cost=cost) for cost in (0.003, 0.001, 0.002)]
     assert ("costs 0.001", "costs 0.002", "costs 0.003") == Ranking((best, *others)).as_good
-    assert "as good, cheapest first  costs 0.001, costs 0.002, costs 0.003" in str(Ranking((best, *others)))
+    text = str(Ranking((best, *others)))
+    assert "as good, cheapest first  costs 0.001, costs 0.002, costs 0.003" in text
+    assert 3 == len([line for line in text.splitlines() if line.rstrip().endswith("NO DIFFERENCE")])
 
 
 def test_it_says_what_it_is() -> None:
