@@ -40,6 +40,8 @@ class ProgressLine(Progress):
         room = self.console.width - 1 - sum(cell_len(text) + 1 for text in (much.plain, left.plain, first))
         name = shortened(task.description, max(_NARROWEST_NAME, min(cell_len(task.description), room // 2)))
         room -= cell_len(name) + 1
+        if room < 0:
+            first, room = shortened(first, cell_len(first) + room), 0
         for fact in others:
             if room - _NARROWEST_BAR - 1 < cell_len(BETWEEN_FACTS + fact):
                 break

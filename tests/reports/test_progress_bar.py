@@ -71,6 +71,7 @@ def test_a_line_in_a_notebook_is_written_over_and_ends_with_the_last_word() -> N
 SHOWS = """
 from dspy_cachectl.reports.progress_bar import progress
 with progress("a-program-with-a-name-of-many-letters-and-words-in-it", shown=True) as show:
+    show(60, 300, lambda: "what is done is said in very many words, which are more than there is room for: 7 requests")
     for done in range(120, 301, 60):
         show(done, 300, lambda: "score 0.517 · 3 failed · 412 requests, 8 served · 123,456 tokens spent, 0 saved")
 """
