@@ -36,7 +36,7 @@ _BY = ("model", "phase", "role", "run", "kind")
 _GROUP = ("kind", "phase", "role", "model")
 _NUMBERS = ("entries", "calls", "served", "tokens spent", "tokens saved", "spent", "saved")
 _BAR = 40
-_LEAST_NAME = 12
+_LEAST_BAR, _LEAST_NAME = 8, 12
 _COLUMNS = ("key", "age", "kind", "model", "phase", "role", "run", "size", "served", "prompt")
 _KEY_SHOWN = 12
 _STYLES = {"both": "", "first": "red", "second": "green", "cut": "dim"}
@@ -306,18 +306,19 @@ def _print_bars(usages: Mapping[str, manage.store_usage.Usage], by: str) -> None
 
     out = console()
     counts = max(len(f" {usage.tally.calls:,}, 100%") for usage in usages.values())
-    width = min(max(cell_len(harmless(name)) for name in usages), max(out.width - _BAR - counts - 1, _LEAST_NAME))
+    bar = min(_BAR, max(_LEAST_BAR, out.width - _LEAST_NAME - counts - 1))
+    width = min(max(cell_len(harmless(name)) for name in usages), max(out.width - bar - counts - 1, _LEAST_NAME))
     most_entries = max(usage.entries for usage in usages.values())
     most_calls = max(usage.tally.calls for usage in usages.values())
     for title, most in (("entries", most_entries), ("calls: █ served, ░ not", most_calls)):
         out.print(f"\n{by}: {title}" if most else "")
         for name, usage in usages.items() if most else ():
             if title == "entries":
-                bars = [("█" * round(_BAR * usage.entries / most), "blue"), (f" {usage.entries:,}", "")]
+                bars = [("█" * round(bar * usage.entries / most), "blue"), (f" {usage.entries:,}", "")]
             else:
                 tally = usage.tally
-                served = round(_BAR * tally.served / most)
-                rest = round(_BAR * tally.calls / most) - served
+                served = round(bar * tally.served / most)
+                rest = round(bar * tally.calls / most) - served
                 bars = [("█" * served, "green"), ("░" * rest, "red"), (f" {tally.calls:,}, {_share(usage)}", "")]
             shown = shortened(harmless(name) or "-", width)
             out.print(Text.assemble(shown, " " * (width - cell_len(shown) + 1), *bars), soft_wrap=True)
