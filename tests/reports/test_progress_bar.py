@@ -77,7 +77,9 @@ with progress("a-program-with-a-name-of-many-letters-and-words-in-it", shown=Tru
 """
 
 
-@pytest.mark.parametrize("columns", [60, 80, 120, 200])
+@pytest.mark.parametrize(
+    "columns", [80, *(pytest.param(width, marks=pytest.mark.exhaustive) for width in (60, 120, 200))]
+)
 def test_how_much_how_long_and_the_score_stay_in_a_narrow_terminal(columns: int, tmp_path: Path) -> None:
     """The bar and the name shrink, what else there is to say goes from its end, and numbers are never cut."""
     seen = watched(["-c", SHOWS], columns, cwd=tmp_path)
