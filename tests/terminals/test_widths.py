@@ -17,7 +17,7 @@ from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
 from dspy_cachectl.tracking.outbox import Outbox
 from dspy_cachectl.tracking.record import Record
-from tests.cli.commands import entry, fill, key_of
+from tests.cli.commands import command, entry, fill, key_of
 from tests.predictions.support import examples, key_of as snapshot_key, row
 from tests.terminals.screens import Seen, watched
 
@@ -108,3 +108,17 @@ def test_what_is_printed_fits_into_the_terminal(name: str, columns: int, home: P
     assert [] == found.too_wide(columns)
     text = " ".join(found.text.split())
     assert [] == [part for part in COMMANDS[name][1] if part not in text], found.text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name == "ls" else pytest.mark.exhaustive) for name in ("ls", "stats", "runs")],
+)
+def test_nothing_is_shortened_or_left_out_in_a_pipe(name: str, home: Path) -> None:
+    """Whoever reads it there gets every column, and every name as it is."""
+    done = command(*COMMANDS[name][0], store=home / "store")
+    assert (0, "") == (done.returncode, done.stderr)
+    assert "…" not in done.stdout
+    assert "Not shown" not in done.stdout
+    assert LLAMA in done.stdout
+    assert name == "stats" or RUN in done.stdout
