@@ -48,13 +48,13 @@ class TestModes:
         assert (2, 0) == (first.recorded, second.recorded)
         assert_counted(first.stats, fresh=2, requests=2)
         assert_counted(second.stats, replayed=2, requests=0)
-        with pytest.raises(cachectl.CacheMissError, match='mode="new"'), cachectl.cassette(path, "record"):
+        with pytest.raises(cachectl.CacheMissError, match='in the mode "new"'), cachectl.cassette(path, "record"):
             ask("three")
         assert endpoint.requests == 2
 
     def test_replay_of_nothing(self, endpoint: Endpoint, path: Path) -> None:
         """Without a file there is nothing to replay; the message says how to record it."""
-        with pytest.raises(cachectl.ConfigurationError, match='mode="record"'), cachectl.cassette(path):
+        with pytest.raises(cachectl.ConfigurationError, match='in the mode "record"'), cachectl.cassette(path):
             pass
         assert not path.parent.exists()
 
