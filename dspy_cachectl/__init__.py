@@ -18,6 +18,7 @@ Names are loaded when they are used: importing this package loads neither DSPy n
 from __future__ import annotations
 
 import importlib
+import importlib.abc
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -119,8 +120,34 @@ def _load_as_saved() -> None:
         importlib.import_module(f"{__name__}.calls.loading")
 
 
+class _AtArrivalOfDSPy(importlib.abc.MetaPathFinder):
+    """Does so as soon as DSPy is imported, whoever imports it: a program may be loaded next, and nothing of ours named.
+
+    It finds nothing by itself, and goes as soon as DSPy is there.
+    """
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != "dspy":
+            return None
+        finders = [finder for finder in sys.meta_path if finder is not self]
+        found = next((spec for finder in finders if (spec := finder.find_spec(name, path, target)) is not None), None)
+        if found is not None and found.loader is not None:
+            loader: Any = found.loader
+            execute = loader.exec_module
+
+            def exec_module(module: Any) -> None:
+                execute(module)
+                sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not self]
+                _load_as_saved()
+
+            loader.exec_module = exec_module
+        return found
+
+
 def __dir__() -> list[str]:
     return sorted(__all__)
 
 
 _load_as_saved()
+if "dspy" not in sys.modules:
+    sys.meta_path.insert(0, _AtArrivalOfDSPy())

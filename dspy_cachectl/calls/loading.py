@@ -11,8 +11,9 @@ from typing import Any
 
 import dspy
 
-from dspy_cachectl.calls.lm import wrap
 from dspy_cachectl.calls.saving import names_in
+
+_ADDRESSES = ("api_base", "base_url")
 
 
 def _with_governed_lm(original: Any) -> Any:
@@ -22,10 +23,27 @@ def _with_governed_lm(original: Any) -> Any:
         if names is None:
             return original(self, state, **options)
         loaded = original(self, {**state, "lm": own}, **options)
-        self.lm = wrap(self.lm, **names)
+        self.lm = _governed(self.lm, own, names)
         return loaded
 
     return load_state
+
+
+def _governed(lm: Any, saved: dict[str, Any], names: dict[str, str]) -> Any:
+    # Only here: this module is imported while DSPy is, by whatever imports that.
+    from dspy_cachectl.calls.lm import wrap
+    from dspy_cachectl.context.process import state
+
+    lost = [name for name in _ADDRESSES if saved.get(name) and name not in lm.kwargs]
+    if lost and "endpoint" in names:
+        names = {name: value for name, value in names.items() if name != "endpoint"}
+        state.say_once(
+            f"endpoint-not-loaded:{lm.model}",
+            f"the LM {lm.model!r} was saved with an endpoint and with {lost[0]}, which DSPy does not load unless it is "
+            "told allow_unsafe_lm_state=True: it asks whatever server the environment names, so the name of the "
+            "endpoint is left out too. Load it with that flag, or set the LM anew",
+        )
+    return wrap(lm, **names)
 
 
 for _kind in (dspy.Predict, dspy.Flex):

@@ -73,10 +73,10 @@ _EXAMPLES = frozenset({"default", "const", "enum", "examples", "example"})
 
 def is_litellms(options: Mapping[str, Any]) -> bool:
     """Tell whether it matters to what is asked that LiteLLM sends it."""
-    return (
-        not UNSENT_BY_LITELLM.isdisjoint(options)
-        or options.get(_LITELLMS_BODY) == {}
-        or any(options.get(name) == said for name, said in _SAYS_NOTHING.items())
+    if _MAY_MATTER.isdisjoint(options):
+        return False
+    return not UNSENT_BY_LITELLM.isdisjoint(options) or any(
+        options.get(name) == said for name, said in (*_SAYS_NOTHING.items(), (_LITELLMS_BODY, {}))
     )
 
 
@@ -93,9 +93,7 @@ def asked_of(options: Mapping[str, Any], *, by_litellm: bool = False) -> dict[st
     """
     asked: dict[str, Any] = {}
     for name, value in (_litellms(options) if by_litellm else options).items():
-        if value is None or name in _UNASKED or (not by_litellm and _says_nothing(name, value)):
-            continue
-        if name in KNOWN_OF and _provider(options).startswith(KNOWN_OF[name]):
+        if value is None or name in _UNASKED or (name in _AT_TIMES and _is_unasked(name, value, options, by_litellm)):
             continue
         if name in _WORD_FOR_WORD or (name in _ONE_TEXT and isinstance(value, str)):
             asked[name] = value
@@ -168,8 +166,15 @@ _SAYS_NOTHING: dict[str, Any] = {"tools": [], "stop": [], "n": 1}
 """What DSPy's native engine does not send, and LiteLLM does."""
 
 
-def _says_nothing(name: str, value: Any) -> bool:
-    return name in _SAYS_NOTHING and type(value) in {list, int} and _SAYS_NOTHING[name] == value
+_AT_TIMES = frozenset(KNOWN_OF) | frozenset(_SAYS_NOTHING)
+_MAY_MATTER = UNSENT_BY_LITELLM | frozenset(_SAYS_NOTHING) | {_LITELLMS_BODY}
+
+
+def _is_unasked(name: str, value: Any, options: Mapping[str, Any], by_litellm: bool) -> bool:
+    """Tell whether an option is no part of what is asked here: another's engine or provider's."""
+    if name in KNOWN_OF:
+        return _provider(options).startswith(KNOWN_OF[name])
+    return not by_litellm and type(value) in {list, int} and _SAYS_NOTHING[name] == value
 
 
 def _headers(options: Mapping[str, Any]) -> dict[Any, Any]:

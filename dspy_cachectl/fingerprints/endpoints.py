@@ -60,6 +60,8 @@ _WHOSE = {
 _SETTINGS = ("organization", "api_version", "vertex_project", "vertex_location")
 """Settings of LiteLLM that say so."""
 
+_PROXY = "USE_LITELLM_PROXY"
+
 Values = tuple[tuple[str, str], ...]
 
 
@@ -124,11 +126,13 @@ def _around(model: str, options: Mapping[str, Any], given: str | None) -> tuple[
     provider = options.get("custom_llm_provider")
     named_provider = provider if isinstance(provider, str) else None
     addresses, others = _variables(model, named_provider)
-    whose = _set(others)
+    found = _set(others)
+    whose = tuple([one for one in found if one[0] != _PROXY]) if found else found
     litellm = sys.modules.get("litellm")
     everywhere = getattr(litellm, "api_base", None)
     if litellm is not None:
-        whose += _settings(litellm, options, model.partition("/")[0] if named_provider is None else named_provider)
+        is_proxied = whose != found and os.environ[_PROXY].strip().lower() == "true"
+        whose += _settings(litellm, options, named_provider or model.partition("/")[0], is_proxied=is_proxied)
     if given and not everywhere:
         return given, whose
     named = () if given else _set(addresses)
@@ -137,14 +141,14 @@ def _around(model: str, options: Mapping[str, Any], given: str | None) -> tuple[
     return _resolved(model, provider, given, str(everywhere) if everywhere else None, named), whose
 
 
-def _settings(litellm: Any, options: Mapping[str, Any], provider: str) -> Values:
+def _settings(litellm: Any, options: Mapping[str, Any], provider: str, *, is_proxied: bool) -> Values:
     """Return what LiteLLM's own settings say of where a call goes, and on whose behalf."""
     found = [(name, str(value)) for name in _SETTINGS if (value := getattr(litellm, name, None))]
     if getattr(litellm, "headers", None) and not options.get("headers"):
         headers = {str(name).lower(): value for name, value in litellm.headers.items()}
         said = sorted((name, value) for name, value in headers.items() if name not in KNOWN_HEADERS)
         found += [("headers", hashed(repr(said)))] if said else []
-    if litellm.use_litellm_proxy or os.environ.get("USE_LITELLM_PROXY", "").lower() == "true":
+    if litellm.use_litellm_proxy or is_proxied:
         address = None if _given(options) else os.environ.get("LITELLM_PROXY_API_BASE")
         found.append(("proxy", clean_endpoint(address) or "yes"))
     if name := options.get("litellm_credential_name"):
@@ -226,12 +230,12 @@ def _variables(model: str, provider: str | None) -> tuple[tuple[str, ...], tuple
     named = _provider(model, provider)
     family = _family(named)
     if family == "openai":
-        return ("OPENAI_BASE_URL", "OPENAI_API_BASE"), _WHOSE["openai"]
+        return ("OPENAI_BASE_URL", "OPENAI_API_BASE"), (_PROXY, *_WHOSE["openai"])
     prefix = model.partition("/")[0]
     stems = [*_STEMS.get(family, ()), *(_stem(name) for name in (named, family, family.removesuffix("_ai"), prefix))]
     usual = [f"{stem}_{what}" for stem in stems for what in ("API_BASE", "BASE_URL")]
     names = [*usual, *_BY_ITSELF.get(family, ()), *_declared(named)]
-    return tuple(dict.fromkeys(names)), _WHOSE.get(family, ())
+    return tuple(dict.fromkeys(names)), (_PROXY, *_WHOSE.get(family, ()))
 
 
 def _stem(name: str) -> str:

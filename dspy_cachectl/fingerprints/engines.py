@@ -58,9 +58,9 @@ def with_engine(request: dict[str, Any], lm: Any) -> dict[str, Any]:
         request: What is asked, with the LM's options.
         lm: The LM.
     """
-    if all(value is None or name in _WRITTEN_ALIKE for name, value in request.items()) or not is_litellms_own(
-        lm, request
-    ):
+    if not is_litellms_own(lm, request):  # which is the quicker question
+        return request
+    if all(value is None or name in _WRITTEN_ALIKE for name, value in request.items()):
         return request
     return {**request, ENGINE: "litellm"}
 

@@ -134,17 +134,19 @@ def test_a_phase_is_no_part_of_a_program(endpoint: Endpoint, lm: MakeLM, tmp_pat
 
 LOADER = """
     import json, os, sys
+    imports
     import dspy
-    import dspy_cachectl as cachectl
 
     how, path = sys.argv[1:]
-    if how == "state":
+    if how != "program":
         program = dspy.ChainOfThought("question -> answer")
-        program.load(path)
+        program.load(path, allow_unsafe_lm_state=how == "trusted")
     else:
         program = dspy.load(path, allow_pickle=True)
     lm = program.get_lm()
     lm.kwargs.update(api_base=os.environ["ENDPOINT_URL"])
+    import dspy_cachectl as cachectl
+
     with cachectl.phase("eval") as run:
         answers = [program(question="Q?").answer for _ in range(3)]
     print(json.dumps({
@@ -154,7 +156,22 @@ LOADER = """
 """
 
 
-@pytest.mark.parametrize("how", ["state", "program"])
+FIRST = ("import dspy_cachectl", "import dspy; import dspy_cachectl", "import dspy_cachectl.calls.lm")
+
+
+@pytest.mark.parametrize(
+    ("how", "first"),
+    [
+        ("state", FIRST[0]),
+        ("trusted", FIRST[1]),
+        ("program", FIRST[1]),
+        *(
+            pytest.param(how, first, marks=pytest.mark.exhaustive)
+            for how in ("state", "program")
+            for first in FIRST[1:]
+        ),
+    ],
+)
 @pytest.mark.parametrize("make", [ours, plain])
 def test_comes_back_as_it_was(
     endpoint: Endpoint,
@@ -164,16 +181,38 @@ def test_comes_back_as_it_was(
     monkeypatch: pytest.MonkeyPatch,
     make: Any,
     how: str,
+    first: str,
 ) -> None:
-    """In a new process that has this package a loaded program obeys, under the names that its LM had."""
+    """In a new process that imports this package a loaded program obeys, under the names that its LM had.
+
+    Where DSPy leaves the address out, the name for it is left out too: it would stand for another server.
+    """
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test-secret")
     program = dspy.ChainOfThought("question -> answer")
     program.set_lm(make(plain_lm))
-    path = tmp_path / ("saved.json" if how == "state" else "saved")
+    path = tmp_path / ("saved" if how == "program" else "saved.json")
     program.save(path, save_program=how == "program")
-    found = child(LOADER, how, str(path), fresh=True).data
-    names = ["generator", "here", "1"] if make is ours else ["generator", None, None]
+    found = child(LOADER.replace("imports", first), how, str(path), fresh=True).data
+    names = ["generator", None if how == "state" else "here", "1"] if make is ours else ["generator", None, None]
     assert (True, names, {}, 3, 3) == tuple(found[name] for name in ("governed", "names", "launch", "answers", "fresh"))
+
+
+def test_a_name_stands_for_no_other_server(
+    endpoint: Endpoint, lm: MakeLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A loaded LM that asks whatever server the environment names is another model than the one that was saved."""
+    program = qa()
+    program.set_lm(lm(endpoint="mine", cache=True))
+    program(question="Q?")
+    program.save(tmp_path / "saved.json")
+    with Endpoint(seed=2) as other:
+        monkeypatch.setenv("OPENAI_API_BASE", other.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-test-secret")
+        loaded = qa()
+        loaded.load(tmp_path / "saved.json")
+        loaded(question="Q?")
+        assert (1, 1) == (endpoint.requests, other.requests)
+    assert 1 == caplog.text.count("the name of the endpoint is left out")
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -86,7 +86,11 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "text": {**_ANY, "metadata": st.sampled_from([{"a": 1}, {}]), "seed": _CHAT["seed"]},
     "responses": {**_ANY, "text": st.builds(lambda schema: {"format": {"schema": schema}}, _schemas())},
     "responses, as DSPy chooses": {**_ANY, "reasoning": st.sampled_from([{}, {"effort": "low"}])},
-    "embedder": {**{name: one for name, one in _ANY.items() if name != "temperature"}, "dimensions": st.integers(1, 2)},
+    "embedder": {
+        **{name: one for name, one in _ANY.items() if name != "temperature"},
+        "extra_body": _BODIES.filter(lambda body: "input" not in body),  # it would be what is embedded
+        "dimensions": st.integers(1, 2),
+    },
 }
 
 
