@@ -23,6 +23,7 @@ COMMANDS = [
     "export",
     "import",
     "doctor",
+    "report",
     "explain",
     "run",
     "demo",
