@@ -49,4 +49,5 @@ def rank_snapshots(
     if as_json:
         print_json([one.as_dict() for one in found])
     else:
-        print("\n\n".join(str(one.ranking) for one in found))
+        # All of it: nobody in a shell can ask for the rest.
+        print("\n\n".join(one.ranking.details() for one in found))
