@@ -133,8 +133,7 @@ def _say_of_engine(endpoint: str | None) -> None:
 def _ruling_here() -> Ruling:
     ruling = phase_here()
     if ruling.refused:
-        if ruling.context.replays:
-            note_refusal(ruling.context.process, ruling.context.token)
+        note_refusal(ruling.context.process, ruling.context.token)
         raise ConfigurationError(ruling.refused)
     return ruling
 

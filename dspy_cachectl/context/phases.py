@@ -19,7 +19,7 @@ from dspy_cachectl.accounting.ledger import Ledger, Row, Stats, Tally
 from dspy_cachectl.accounting.troubles import Mishap
 from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.boundary.shown import logger_for
-from dspy_cachectl.context.elsewhere import OpenElsewhere, refusals_of
+from dspy_cachectl.context.elsewhere import OpenElsewhere
 from dspy_cachectl.context.evaluations import Evaluation, EvaluationObserver
 from dspy_cachectl.context.homes import home_here
 from dspy_cachectl.context.open_cassette import CASSETTE_RUN
@@ -203,28 +203,30 @@ class PhaseRun:
             self.ordinals.shared = self.shared.next
             self.ledger.also = self.of_evaluations.also = self._send_home
 
-    def end(self) -> None:
-        """Note that its block was left."""
+    def end(self, refused: int) -> None:
+        """Note that its block was left.
+
+        Args:
+            refused: How many calls were refused in other processes for the replay that it is.
+        """
         self.closed = True
         if self.is_handed_over:
             return
-        if self.context.replays:
-            self._refused_elsewhere = refusals_of(self.context.token)
+        self._refused_elsewhere = refused
         if self.shared is not None:
             try:
                 self.shared.end()
             except StoreError as error:
                 _logger.warning("what comes late in other processes is not told from the rest: %s", error)
 
-    def to_tell(self, around: Sequence[str]) -> OpenElsewhere:
+    def to_tell(self, around: Sequence[str], *, replays: bool) -> OpenElsewhere:
         """Return what workers are told of it.
 
         Args:
             around: The tokens of the passages around it.
+            replays: Whether a call in it, or of its cassette, can be one that reaches no provider.
         """
-        return OpenElsewhere(
-            self.context.process, self.context.token, self.name, self.context.replays, self.guards, around
-        )
+        return OpenElsewhere(self.context.process, self.context.token, self.name, replays, self.guards, around)
 
     def has_ended(self) -> bool:
         """Tell whether its block was left, in whichever process it was opened."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dspy_cachectl.accounting.ledger import Ledger, Stats
 from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.boundary.shown import logger_for
-from dspy_cachectl.context.elsewhere import announce
+from dspy_cachectl.context.elsewhere import announce, refusals_of
 from dspy_cachectl.stores.base import name_of
 from dspy_cachectl.stores.marks import Marks
 
@@ -124,7 +124,11 @@ class Process:
         """Say to workers what is open, where a run has been entered or left that they should know of."""
         if run.is_told:
             own = [one for one in self.open_runs if one.is_told and not one.is_handed_over]
-            announce([one.to_tell(list(self._around(one))) for one in own])
+            announce([one.to_tell(list(self._around(one)), replays=self._replays(one.context)) for one in own])
+
+    def _replays(self, context: PhaseContext) -> bool:
+        cassette = self.cassettes.get(context.cassette_token)
+        return context.replays or (cassette is not None and cassette.replays)
 
     def _around(self, run: PhaseRun) -> Iterator[str]:
         outer = run.outer
@@ -164,7 +168,8 @@ class Process:
     def leave(self, run: PhaseRun) -> None:
         """Note that the block of a run was left."""
         with self.lock:
-            run.end()
+            refused = refusals_of(run.context.token)
+            run.end(refused if self._replays(run.context) else 0)
             self._no_longer_open(run)
             self._announce(run)
             self.left[run.context.token] = (run.home, run.outer)

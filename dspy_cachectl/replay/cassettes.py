@@ -196,6 +196,7 @@ class CassetteSession:
             scope = ""
         of_a_store = found.keys == "store"
         self.is_cut_short = False
+        self._missed = 0
         self._unsaved = None if replays else _recorder(path)
         self._token = uuid.uuid4().hex
         self._held = contextlib.ExitStack()
@@ -240,9 +241,11 @@ class CassetteSession:
         contents = self.cassette.contents
         is_saved = False
         try:
-            # The misses of its own phase are among the cassette's.
-            with contextlib.suppress(ReplayIncompleteError):
+            # The misses of its own phase are among the cassette's, but for those of other processes.
+            try:
                 self._phase.__exit__(None, None, None)
+            except ReplayIncompleteError as incomplete:
+                self._missed = incomplete.count
             # A straggler neither reaches the provider nor finds the store.
             closed = OpenCassette(f"{contents.name}, which is closed", mode="replay", clean=contents.clean)
             state.close_cassette(self._token, closed)
@@ -278,8 +281,9 @@ class CassetteSession:
         seen = error is not None and (
             not isinstance(error, Exception) or isinstance(error, (CacheMissError, ReplayIncompleteError))
         )
-        if misses and not seen:
-            raise ReplayIncompleteError(self.cassette.contents.name, len(misses), misses[:_SHOWN_MISSES]) from error
+        missed = max(len(misses), self._missed)
+        if missed and not seen:
+            raise ReplayIncompleteError(self.cassette.contents.name, missed, misses[:_SHOWN_MISSES]) from error
 
 
 def save(

@@ -123,3 +123,74 @@ def test_workers_that_are_forked_late_have_the_phase(
         assert ["CacheMissError"] * 3 == ran.data["asked"]
         assert ran.data["error"] >= 3
         assert requests == endpoint.requests
+
+
+TAPE = """
+    import json, sys, dspy_cachectl as cachectl
+    from tests.context.beside import asked, in_child, pool
+
+    if __name__ == "__main__":
+        kind, found = sys.argv[1], {}
+        with cachectl.cassette("tape.jsonl", mode="record"):
+            asked("known")
+        try:
+            with cachectl.cassette("tape.jsonl", mode="replay"):
+                if kind == "by hand":
+                    found["asked"] = [in_child(lambda: asked(question)) for question in ("known", "other")]
+                else:
+                    executor = pool(kind, 1)
+                    function = cachectl.carry(asked) if sys.argv[2] == "carried" else asked
+                    found["asked"] = [executor.submit(function, question).result() for question in ("known", "other")]
+        except cachectl.ReplayIncompleteError as error:
+            found["error"] = error.count
+        if kind != "by hand":
+            found["later"] = executor.submit(asked, "known").result()
+            executor.shutdown()
+        print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "how", "answers"),
+    [
+        pytest.param("by hand", "bare", ["cassette: replayed", "CacheMissError"], id="by hand"),
+        *[
+            pytest.param(*one, id="-".join(one[:2]), marks=pytest.mark.exhaustive)
+            for one in (
+                ("fork", "bare", ["cassette: replayed", "CacheMissError"]),
+                ("spawn", "bare", ["CacheMissError"] * 2),
+                ("spawn", "carried", ["ConfigurationError"] * 2),
+            )
+        ],
+    ],
+)
+def test_no_worker_buys_beside_a_cassette(child: Any, endpoint: Endpoint, kind: str, how: str, answers: Any) -> None:
+    """What workers swallowed in its replay is said at its end; when it is closed it rules them no longer."""
+    ran = child(TAPE, kind, how)
+
+    assert answers == ran.data["asked"]
+    assert sum(answer.endswith("Error") for answer in answers) == ran.data["error"]
+    assert "outside: fresh" == ran.data.get("later", "outside: fresh")
+    assert endpoint.requests == ("later" in ran.data) + 1
+
+
+@pytest.mark.exhaustive
+def test_what_a_carried_worker_refuses_ends_the_replay(child: Any, endpoint: Endpoint) -> None:
+    """A worker that cannot know the parent's store makes no call and is swallowed: the phase's end says so."""
+    ran = child(
+        """
+        import json, dspy_cachectl as cachectl
+        from dspy_cachectl.stores.memory import MemoryStore
+        from tests.context.beside import asked, pool
+
+        if __name__ == "__main__":
+            cachectl.install(store=[MemoryStore()])
+            try:
+                with cachectl.phase("replay", cachectl.Policy.REPLAY), pool("spawn", 1) as executor:
+                    found = executor.submit(cachectl.carry(asked), "question").result()
+            except cachectl.ReplayIncompleteError as error:
+                print(json.dumps([found, error.count]))
+        """
+    )
+    assert ["ConfigurationError", 1] == ran.data
+    assert 0 == endpoint.requests
