@@ -78,14 +78,21 @@ def _of_environment(variables: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
 
 
 def _secrets_of(value: Any, is_secret: Any) -> Iterator[str]:
-    for name, item in value.items() if isinstance(value, Mapping) else ():
+    for name, item in _fields(value).items():
         if isinstance(item, str) and is_secret(str(name)):
             yield from _with_its_parts(item)
-        elif isinstance(item, Mapping):
+        elif _fields(item):
             inner = is_secret_header if name in HEADER_OPTIONS else is_secret
             yield from _secrets_of(item, is_secret_parameter if name in QUERY_OPTIONS else inner)
         elif isinstance(item, (list, tuple)) and name != "messages":
             yield from (found for one in item for found in _secrets_of(one, is_secret))
+
+
+def _fields(value: Any) -> Mapping[Any, Any]:
+    """Return what a value has under names: a mapping, or an object of pydantic's."""
+    if isinstance(value, Mapping):
+        return value
+    return vars(value) if hasattr(type(value), "model_fields") and not isinstance(value, type) else {}
 
 
 def _with_its_parts(value: str) -> Iterable[str]:

@@ -150,7 +150,8 @@ def _provider(response: Any, cost: Any = None) -> AnswerFacts:
 
 def _model(response: Mapping[str, Any]) -> Any:
     # Of a stream DSPy notes the model that was asked; what the provider sent says who answered.
-    return (response.get("provider_data") or {}).get("model") or response.get("model")
+    sent = response.get("provider_data") or {}
+    return sent.get("model") or sent.get("modelVersion") or response.get("model")  # the second is Gemini's
 
 
 def _seconds(hidden: Mapping[str, Any]) -> float | None:

@@ -17,15 +17,33 @@ _NAMES_NOTHING = frozenset({"", "local", "local-model", "default", "model", "unk
 _DEPLOYMENTS = frozenset({"azure", "azure_text", "sagemaker", "sagemaker_chat", "sagemaker_nova"})
 """Providers where one asks for a deployment, which has any name and serves one model: the answer says which."""
 
-_VENDOR = re.compile(r"^(?:[a-z]+(?:-[a-z]+)?\.)+(?=[a-z])")
+_VENDOR = re.compile(
+    r"^(?:(?:us|us-gov|eu|apac|jp|au|ca|global)\.)?(?:ai21|amazon|anthropic|cohere|deepseek|google|luma|meta|minimax"
+    r"|mistral|moonshot|nvidia|openai|qwen|stability|twelvelabs|writer|zai)\.(?=[a-z])"
+)
+"""What stands before a model's name at Bedrock; any other word before a dot is part of the name."""
 _FILE = re.compile(r"\.(?:gguf|safetensors|bin)$")
+_MONTH = r"(?:0[1-9]|1[0-2])"
 _QUALIFIERS = (
-    ("date", r"(?:preview|exp)-\d{2}-(?:\d{2}|20\d{2})|20\d{2}-[01]\d-[0-3]\d|20\d{6}|(?:preview-|exp-)?\d{4}|0\d{2}"),
+    (
+        "date",
+        rf"(?:preview|exp)-\d{{2}}-(?:\d{{2}}|20\d{{2}})|20\d{{2}}-[01]\d-[0-3]\d|20\d{{6}}|{_MONTH}-20\d{{2}}|0\d{{2}}"
+        rf"|(?:preview-|exp-)?(?!1024)(?:{_MONTH}(?:[0-2]\d|3[01])|2\d{_MONTH})",
+    ),
     ("stage", r"latest|stable"),
     ("release", r"v\d+"),
-    ("bits", r"q\d(?:-[0-9a-z])*(?:-[sml])?|fp8|fp16|bf16|int4|int8|awq|gptq|gguf|mlx|[48]bit"),
+    (
+        "bits",
+        r"(?:ud-)?i?q\d(?:-[0-9a-z])*(?:-(?:xxs|xs|s|m|l|xl|nl))?|fp8(?:-dynamic)?|f16|f32|fp16|bf16|(?:gptq-)?int[48]"
+        r"|awq|gptq|gguf|mlx|(?:bnb-)?[48]bit|w\d{1,2}a\d{1,2}",
+    ),
 )
-_ENDS = [(kind, re.compile(f"^(.+)-({pattern})$")) for kind, pattern in _QUALIFIERS]
+_SIZE = re.compile(r"(\d+(?:\.\d+)?[bm]|\d+x\d+b)(?:-|\Z)")
+_ZERO = re.compile(r"(?<=-\d)-0\Z")
+"""The first of a series, as in `claude-sonnet-4-0`."""
+_TOLD_BY_BOTH = ("size", "release")
+"""What two names of one model both have, or neither: `llama3` is none of `llama3:70b`, `coder` not `coder-v2`."""
+_ENDS = [(kind, re.compile(f"^(.+?)-({pattern})$")) for kind, pattern in _QUALIFIERS]
 
 
 def is_asked_model(asked: str, answered: Iterable[str]) -> bool:
@@ -63,7 +81,9 @@ def _is_qualified(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     if shorter and one[-shorter - 1 : -1] != other[-shorter - 1 : -1]:
         return False
     (base, mine), (other_base, others) = _parts(one[-1]), _parts(other[-1])
-    return base == other_base and all((others.get(kind) or said) == said for kind, said in mine.items() if said)
+    if base != other_base or any(mine.get(kind) != others.get(kind) for kind in _TOLD_BY_BOTH):
+        return False
+    return all((others.get(kind) or said) == said for kind, said in mine.items() if said)
 
 
 @lru_cache(maxsize=1024)
@@ -76,7 +96,10 @@ def _parts(name: str) -> tuple[str, dict[str, str]]:
         return ":".join(("ft", base, *rest)), found
     name, _, tag = _FILE.sub("", _VENDOR.sub("", name)).partition(":")
     name, _, dated = name.partition("@")
-    found = {"tag": "" if tag in {"latest", "0"} else tag}
+    size = _SIZE.match(tag)
+    if size is not None:
+        tag = tag[size.end() :]
+    found = {"tag": "" if tag in {"latest", "0"} else tag, **({"size": size[1]} if size is not None else {})}
     base = re.sub(r"[._ @]", "-", f"{name}-{dated}" if dated else name)
     while True:
         for kind, pattern in _ENDS:
@@ -86,4 +109,7 @@ def _parts(name: str) -> tuple[str, dict[str, str]]:
                 found[kind] = "" if kind == "stage" else re.sub(r"\D", "", end[2]) if kind == "date" else end[2]
                 break
         else:
-            return base, found
+            break
+    if "date" in found:
+        found.pop("release", None)  # which only says how often it was put up
+    return _ZERO.sub("", base), found

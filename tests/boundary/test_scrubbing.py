@@ -15,6 +15,7 @@ from pathlib import Path
 import pydantic
 import pytest
 
+from dspy_cachectl.boundary.held import HELD
 from dspy_cachectl.boundary.secrets import scrub, scrub_head, scrub_surely, without_credentials
 from dspy_cachectl.entries.asked import asked_of
 
@@ -143,6 +144,14 @@ def test_what_is_sent_in_the_body_tells_calls_apart_and_cannot_be_read(name: str
     first, second = asked(DRAWN), asked("another-" + DRAWN)
     assert DRAWN not in repr(first)
     assert all(one != other for one, other in zip(first, second, strict=True))
+
+
+def test_a_secret_in_an_object_of_pydantics_is_held() -> None:
+    """A field of an object that a call is made with is a secret as an option is, wherever it turns up again."""
+    kind = pydantic.create_model("Login", password=(str, ...))
+    HELD.learn({"extra_body": {"login": [kind(password="held-in-a-field-77")]}})
+    assert "held-in-a-field-77" not in scrub("you said held-in-a-field-77")
+    HELD.forget()
 
 
 @pytest.mark.parametrize("before", range(0, 6_000, 497))

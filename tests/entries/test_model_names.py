@@ -26,7 +26,23 @@ SAME = [
     ("gemini/gemini-2.5-flash", "gemini-2.5-flash-preview-05-20"),
     ("mistral/mistral-large-latest", "mistral-large-2411"),
     ("ollama_chat/llama3.2", "llama3.2:latest"),
-    ("ollama/llama3.2", "llama3.2:3b"),
+    ("ollama_chat/llama3:8b", "llama3:8b-instruct-q4_K_M"),
+    ("anthropic/claude-sonnet-4-0", "claude-sonnet-4-20250514"),
+    ("cohere_chat/command-r", "command-r-08-2024"),
+    ("openai/text-embedding-ada-002", "text-embedding-ada-002-v2"),
+    *(
+        ("openai/Qwen2.5-7B", f"Qwen2.5-7B-{bits}")
+        for bits in (
+            "GPTQ-Int4",
+            "AWQ",
+            "UD-Q4_K_XL.gguf",
+            "IQ4_XS.gguf",
+            "f16.gguf",
+            "FP8-dynamic",
+            "w4a16",
+            "bnb-4bit",
+        )
+    ),
     ("openai/ft:gpt-4o-mini-2024-07-18:org::id", "ft:gpt-4o-mini-2024-07-18:org::id"),
     ("openai/ft:gpt-4o-mini:org::id", "ft:gpt-4o-mini-2024-07-18:org::id"),
     ("hosted_vllm/meta-llama/Llama-3-8B", "meta-llama/llama-3-8b"),
@@ -53,6 +69,17 @@ OTHERS = [
     ("openai/ft:gpt-4o:org::a", "ft:gpt-4o:org::b"),
     ("anthropic/claude-3-opus", "claude-3-5-opus"),
     ("openai/local", "qwen2.5-7b"),
+    ("ollama_chat/llama3", "llama3:70b"),
+    ("ollama_chat/llama3:latest", "llama3:70b"),
+    ("ollama_chat/deepseek-r1:7b", "deepseek-r1:latest"),
+    ("openai/deepseek-coder", "deepseek-coder-v2"),
+    ("openai/deepseek", "deepseek-v3"),
+    ("openai/ctx", "ctx-8192"),
+    ("openai/checkpoint", "checkpoint-2000"),
+    ("openai/ctx-1024", "ctx"),
+    ("openai/my.model", "other.model"),
+    ("openai/org.model", "xorg.model"),
+    ("openai/acme.base", "beta.base"),
 ]
 
 

@@ -180,3 +180,11 @@ def test_what_litellm_takes_for_itself_is_not_the_providers_time(hidden: dict[st
     response = ModelResponse(**CHAT)
     response._hidden_params = hidden
     assert read(response).seconds == (None if seconds is None else pytest.approx(seconds))
+
+
+@pytest.mark.parametrize("field", ["model", "modelVersion"])
+def test_who_answered_is_what_the_provider_sent(field: str) -> None:
+    """Whatever a provider calls it in what it sends: DSPy notes the model that was asked."""
+    answer = {"_dspy_format": "dspy-lm15-result-v1", "outputs": ["a"]}
+    response = {"model": "asked", "provider_data": {field: "another"}}
+    assert ("another",) == read({**answer, "responses": [response]}).answered_by
