@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from enum import Enum
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from dspy_cachectl.boundary.meant import question
 from dspy_cachectl.errors import ConfigurationError
@@ -150,8 +150,7 @@ for _name, _preset in PRESETS.items():
     setattr(Policy, _name, _preset)
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(NamedTuple):
     """What is done for one call.
 
     Attributes:

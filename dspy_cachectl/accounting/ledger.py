@@ -6,7 +6,7 @@ Pure bookkeeping; nothing here decides anything.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
@@ -27,9 +27,9 @@ class Row(NamedTuple):
     model: str
 
 
-@dataclass
+@dataclass(init=False)
 class Tally:
-    """What happened to some calls.
+    """What happened to some calls. It holds the counters that counted; the others are 0, without taking room or time.
 
     Each call that ended is counted in exactly one of fresh, repeated, bought_twice, resumed, reused, coalesced,
     collapsed, refreshed, replayed, loaded, uncacheable, missed and failed.
@@ -122,12 +122,22 @@ class Tally:
     seconds_spent: float = 0.0
     seconds_saved: float = 0.0
 
+    def __init__(self, **counters: Any) -> None:
+        if counters:
+            if not counters.keys() <= _COUNTERS:
+                raise TypeError(f"a tally does not count {', '.join(sorted(counters.keys() - _COUNTERS))}")
+            self.__dict__.update(counters)
+
     def add(self, other: Tally) -> None:
         """Add another tally to this one."""
+        self.add_all(other.__dict__)
+
+    def add_all(self, amounts: Mapping[str, Any]) -> None:
+        """Add amounts to counters; what is no counter is left out."""
         mine = self.__dict__
-        for name, amount in other.__dict__.items():
+        for name, amount in amounts.items():
             if amount and name in _COUNTERS:
-                mine[name] += amount
+                mine[name] = mine.get(name, 0) + amount
 
     @property
     def served(self) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 from dspy.utils.callback_context import ACTIVE_CALL_ID
 
@@ -25,19 +25,23 @@ WATCHED: dict[str, Call | None] = {}
 """What is known of the LM calls that somebody wants to know of, by DSPy's id of the call."""
 
 
-@contextlib.contextmanager
-def counted(call: Call) -> Iterator[None]:
-    """Count a call when it has ended, however it ended."""
-    try:
-        yield
-    except BaseException as error:
+class Counted:
+    """A block that a call ends with: it is counted then, however it ended."""
+
+    # No generator: that takes longer than the block of a hit has time for.
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def __enter__(self) -> None:
+        """Nothing is known yet."""
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        """Count it."""
         if isinstance(error, CacheMissError):
-            call.answered = Answered("missed")
-        elif call.answered.outcome is None:
-            call.answered = Answered("failed")
-        raise
-    finally:
-        account(call)
+            self._call.answered = Answered("missed")
+        elif error is not None and self._call.answered.outcome is None:
+            self._call.answered = Answered("failed")
+        account(self._call)
 
 
 def account(call: Call) -> None:
@@ -48,7 +52,7 @@ def account(call: Call) -> None:
     asked, tally = call.asked, call.tally
     ruling = asked.ruling
     _add_answer(call)
-    if tally.calls:
+    if tally.calls and (ruling.late or ruling.stray_of):
         tally.late += ruling.late
         tally.stray += bool(ruling.stray_of)
     row = Row(ruling.context.name, asked.role, asked.model)
@@ -114,14 +118,13 @@ def _add_answer(call: Call) -> None:
         tally.seconds_spent += origin.seconds
         tally.truncated += origin.truncated
     # What is bought is looked at when it comes (see `known`).
-    tally.not_distinct += outcome == "resumed" and origin.known is True
+    if outcome == "resumed" and origin.known is True:
+        tally.not_distinct += 1
 
 
 def _add_tokens(tally: Tally, origin: Origin, counters: Mapping[str, str]) -> None:
-    mine, said = tally.__dict__, origin.__dict__
-    for name, counter in counters.items():
-        if said[name]:
-            mine[counter] += said[name]
+    said = origin.__dict__
+    tally.add_all({counter: said[name] for name, counter in counters.items() if said[name]})
 
 
 def _note_stray(row: Row, call: Call) -> None:

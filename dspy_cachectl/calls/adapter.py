@@ -33,9 +33,24 @@ def typed_request(prompt: Any, kwargs: Mapping[str, Any]) -> dspy.lm15.Request |
 
 
 def request_of(
-    lm: dspy.BaseLM, prompt: Any, messages: Any, kwargs: Mapping[str, Any], *, asynchronous: bool
+    lm: dspy.BaseLM,
+    prompt: Any,
+    messages: Any,
+    kwargs: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    asynchronous: bool,
 ) -> dict[str, Any]:
-    """Return the request that DSPy will look up for a call, in the form that sync and async share."""
+    """Return the request that DSPy will look up for a call, in the form that sync and async share.
+
+    Args:
+        lm: The LM.
+        prompt: As in `dspy.LM.__call__`; likewise the next two.
+        messages: See there.
+        kwargs: See there.
+        options: The LM's options with those.
+        asynchronous: Whether it is `acall`.
+    """
     if typed_request(prompt, kwargs) is not None:
         prepared = prepare(lm, prompt, messages, dict(kwargs), asynchronous=asynchronous)
         # What the LM's own options add is sent with a request that is whole without them.
@@ -45,8 +60,7 @@ def request_of(
         "_fn_identifier": f"dspy.clients.lm.litellm_{_COMPLETIONS.get(lm.model_type, lm.model_type)}",
         "model": lm.model,
         "messages": messages or [{"role": "user", "content": prompt}],
-        **lm.kwargs,
-        **kwargs,
+        **options,
     }
     if getattr(lm, "use_developer_role", False):
         request["use_developer_role"] = True
@@ -64,7 +78,7 @@ def _with_format(request: dict[str, Any]) -> dict[str, Any]:
     The API of responses has it in another form, in which nobody else gives it.
     """
     given = request.get("response_format")
-    if "responses" in request["_fn_identifier"] or not (
+    if given is None or "responses" in request["_fn_identifier"] or not (
         isinstance(given, type) and issubclass(given, pydantic.BaseModel)
     ):
         return request

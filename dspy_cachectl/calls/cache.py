@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import phase_here
 from dspy_cachectl.entries import answers, draws, records
 from dspy_cachectl.entries.cleaning import cleaned
+from dspy_cachectl.entries.decoded import Decoded, DecodedEntries
 from dspy_cachectl.entries.nearest import NEVER_STORED
 from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, FormatVersionError, StoreError
@@ -32,6 +33,14 @@ from dspy_cachectl.policy import Kind
 from dspy_cachectl.stores import DSPY_KIND, Label, Store, dspy_key
 from dspy_cachectl.stores.base import Put
 from dspy_cachectl.stores.tiers import Doing, Into, Tiers
+
+_OF_MEMORY = 8
+"""Which part of the memory's budget those entries may take again that were decoded."""
+
+_MOST_ON_A_LOOP = 256 * 1024
+"""Bytes of an entry that is decoded on an event loop: it takes some milliseconds at most."""
+
+Question = Callable[[], tuple[dict[str, Any], list[str] | None]]
 
 
 class ManagedCache(Cache):  # type: ignore[misc]
@@ -49,6 +58,8 @@ class ManagedCache(Cache):  # type: ignore[misc]
         self._of_others: set[str] = set()  # keys under which another model's answer lies: not at hand
         self.enable_memory_cache = True  # what DSPy and others read as "caching is on"
         self.tiers = Tiers(stores, on_fault=lambda doing, error: self.note_fault(doing, error, current_call()))
+        memory = self.tiers.memory
+        self._decoded = None if memory is None else DecodedEntries(memory.max_bytes // _OF_MEMORY)
         for store in stores:
             if hasattr(store, "on_evicted"):
                 store.on_evicted = functools.partial(self._note_evicted, store.location)
@@ -74,18 +85,30 @@ class ManagedCache(Cache):  # type: ignore[misc]
             CacheMissError: In a replay phase, where there is none.
         """
         call = request.get(CALL) or open_plain_call(request)
-        if call.asked.kind is Kind.LM:
-            return self.look_up(call, request, ignored_args_for_cache_key)  # its LM counts it
-        say_what_is_shared(call)
-        try:
-            answer = self.look_up(call, request, ignored_args_for_cache_key)
-        finally:
-            account(call)
-        if answer is None and "_fn_identifier" in request:
+        found = self.find(call, lambda: (request, ignored_args_for_cache_key))
+        if found is None and "_fn_identifier" in request and call.asked.kind is not Kind.LM:
             # DSPy's `request_cache` puts the answer under a copy of this dictionary, and lets both go. Others, such as
             # its TypeSafe client, keep theirs in a history, where no call must stay.
             request[CALL] = call
-        return answer
+        return None if found is None else found.answer()
+
+    def find(self, call: Call, question: Question) -> Decoded | None:
+        """Return the entry that answers a call, or None where it has to be bought.
+
+        Args:
+            call: The call.
+            question: Returns what DSPy asks its cache, and the names of the fields that it leaves out of its own key.
+
+        Raises:
+            CacheMissError: In a replay phase, where there is none.
+        """
+        if call.asked.kind is Kind.LM:
+            return self.look_up(call, question)  # its LM counts it
+        say_what_is_shared(call)
+        try:
+            return self.look_up(call, question)
+        finally:
+            account(call)
 
     def put(
         self,
@@ -127,6 +150,8 @@ class ManagedCache(Cache):  # type: ignore[misc]
     def reset_memory_cache(self) -> None:
         """Forget what is kept in memory; what is on disk stays."""
         self.tiers.clear_memory()
+        if self._decoded is not None:
+            self._decoded.clear()
 
     def save_memory_cache(self, filepath: str) -> None:
         """Refused: DSPy's format is a pickle.
@@ -153,6 +178,17 @@ class ManagedCache(Cache):  # type: ignore[misc]
             elif call.key not in self._of_others:
                 call.found_bytes = self.tiers.peek(call.key)
         return call.found_bytes is not None
+
+    def serves_at_hand(self, call: Call) -> bool:
+        """Tell whether what was found in memory answers a call, and is so little that an event loop may decode it."""
+        data, key = call.found_bytes, call.key
+        if data is None or key is None or not call.asked.cached or len(data) > _MOST_ON_A_LOOP:
+            return False
+        try:
+            origin = self._opened(call, key, data).origin
+        except (CorruptEntryError, FormatVersionError):
+            return False
+        return not (answering.why_too_old(call, origin) or answering.why_not_served(call, origin))
 
     def note_fault(self, doing: Doing, error: StoreError, call: Call | None = None) -> None:
         """Count a fault of a store, of a call or else of the phase that rules here, and say it once."""
@@ -182,35 +218,31 @@ class ManagedCache(Cache):  # type: ignore[misc]
         else:
             call.tally.add(tally)
 
-    def look_up(self, call: Call, request: dict[str, Any], ignored: list[str] | None) -> Any:
-        """Return the answer to a call, or None where it has to be bought.
-
-        Raises:
-            CacheMissError: In a replay phase, where there is none.
-        """
-        decision, why_not, answer = call.asked.decision, "", None
+    def look_up(self, call: Call, question: Question) -> Decoded | None:
+        """Do the same as `find` without counting the call."""
+        decision, why_not, found = call.asked.decision, "", None
         if call.key is None:
             # What the program's own function answers is no call of a provider, and goes on in a replay.
             if decision.raises and not call.asked.local:
                 raise call.miss("the request has no canonical form, so nothing can be stored for it")
         elif decision.reads:
-            answer, why_not = self._stored_answer(call, call.key)
+            found, why_not = self._stored_entry(call, call.key)
             if why_not and decision.raises:
                 raise call.miss(**explained(call, why_not, self.tiers))
             if why_not:
-                answer = self._imported_answer(call, request, ignored)
+                found = self._imported_entry(call, *question())
         # From here on the provider takes its time.
         call.sent_at = time.monotonic()
-        return answer
+        return found
 
-    def _stored_answer(self, call: Call, key: str) -> tuple[Any, str]:
-        """Return the stored answer to a call, or why there is none."""
+    def _stored_entry(self, call: Call, key: str) -> tuple[Decoded | None, str]:
+        """Return the stored entry that answers a call, or why there is none."""
         data = self._entry(call, key) if call.found_bytes is None else call.found_bytes
         if data is None:
             return None, NEVER_STORED
         call.turned_down = data
         try:
-            entry = records.decode(data)
+            entry = self._opened(call, key, data)
         except (CorruptEntryError, FormatVersionError) as error:
             call.is_newer_stored = isinstance(error, FormatVersionError)
             self.note_fault("read", error, call)
@@ -224,7 +256,12 @@ class ManagedCache(Cache):  # type: ignore[misc]
             self._of_others.add(key)
             return None, others
         call.serve(entry.origin, data)
-        return _as_hit(entry.answer), ""
+        return entry, ""
+
+    def _opened(self, call: Call, key: str, data: bytes) -> Decoded:
+        # Vectors are made anew as quickly as they are copied, and a cassette is served once.
+        is_kept = call.asked.kind in {Kind.LM, Kind.PLAIN_LM} and call.asked.ruling.cassette is None
+        return self._decoded.decode(key, data) if self._decoded is not None and is_kept else Decoded(data)
 
     def _entry(self, call: Call, key: str) -> bytes | None:
         cassette = call.asked.ruling.cassette
@@ -237,7 +274,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
         """Whether the store has answers that came out of DSPy's own cache."""
         return any(label.kind == DSPY_KIND for label in self.tiers.labels())
 
-    def _imported_answer(self, call: Call, request: dict[str, Any], ignored: list[str] | None) -> Any:
+    def _imported_entry(self, call: Call, request: dict[str, Any], ignored: list[str] | None) -> Decoded | None:
         """Serve what was imported from DSPy's own cache, and file it under the call's key from then on."""
         asked = call.asked
         may_be = asked.ruling.cassette is None and asked.decision.stores and not asked.decision.from_run
@@ -261,10 +298,9 @@ class ManagedCache(Cache):  # type: ignore[misc]
             return None
         if answering.why_not_served(call, replace(found.origin, model=asked.model)):
             return None
-        self._adopt(call, found.origin, answer, tagged=tagged)
-        return _as_hit(found.answer)
+        return self._adopted(call, found.origin, answer, tagged=tagged)
 
-    def _adopt(self, call: Call, imported: records.Origin, answer: bytes, *, tagged: bool) -> None:
+    def _adopted(self, call: Call, imported: records.Origin, answer: bytes, *, tagged: bool) -> Decoded:
         asked = call.asked
         origin = replace(
             imported,
@@ -278,6 +314,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
         label = Label(origin.kind, origin.model, origin.phase, origin.role or "", "")
         self.tiers.put(call.key or "", entry, label, mark=known.mark(origin))
         call.serve(origin, entry)
+        return Decoded(entry)
 
     def _keep(self, call: Call, value: Any, into: Into) -> None:
         """Count an answer as bought, and store it where it may be."""
@@ -377,11 +414,3 @@ def _say_is_secret(call: Call) -> None:
         f"an answer of {call.asked.model!r} holds a secret: a key, or a value that this process knows as one. It is "
         "kept in memory only, and another process buys it again",
     )
-
-
-def _as_hit(answer: Any) -> Any:
-    if hasattr(answer, "usage"):
-        answer.usage = {}  # nothing was used now; DSPy counts usage from here
-        # Strict response models refuse undeclared attributes, so it is set past them, as DSPy does.
-        object.__setattr__(answer, "cache_hit", True)
-    return answer

@@ -6,11 +6,10 @@ found in a context variable by those who run within it.
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,6 +119,12 @@ class Answered:
     facts: AnswerFacts | None = None
 
 
+def _one_call() -> Tally:
+    tally = Tally()
+    tally.calls = 1
+    return tally
+
+
 @dataclass(eq=False)
 class Call:
     """One call on its way.
@@ -141,7 +146,7 @@ class Call:
     asked: Asked
     parent: Call | None = None
     answered: Answered = field(default_factory=Answered)
-    tally: Tally = field(default_factory=lambda: Tally(calls=1))
+    tally: Tally = field(default_factory=_one_call)
     awaited_from: Any = None
     found_bytes: bytes | None = None
     from_leader: bool = False
@@ -263,24 +268,29 @@ class Call:
         return run.ordinals.next(self.key, unit="handed out") > 0
 
 
-@contextlib.contextmanager
-def asking(call: Call, lm: Any, handed: Answered | None) -> Iterator[None]:
-    """Make a call the one within which code runs, and the LM's next question of the cache its question.
+class Asking:
+    """A block in which a call is the one within which code runs, and the LM's next question of the cache is its own.
 
     Args:
         call: The call.
         lm: Its LM.
         handed: What a leader handed over, or None.
     """
-    if handed is not None:
-        call.found_bytes, call.from_leader = handed.entry, handed.outcome in {"fresh", "repeated", "bought_twice"}
-    call.awaited_from = lm if call.asked.cached else None
-    token = _CURRENT.set(call)
-    try:
-        yield
-    finally:
-        call.awaited_from = None
-        _CURRENT.reset(token)
+
+    def __init__(self, call: Call, lm: Any, handed: Answered | None = None) -> None:
+        if handed is not None:
+            call.found_bytes, call.from_leader = handed.entry, handed.outcome in {"fresh", "repeated", "bought_twice"}
+        self._call, self._lm = call, lm
+
+    def __enter__(self) -> None:
+        """Begin."""
+        self._call.awaited_from = self._lm if self._call.asked.cached else None
+        self._token = _CURRENT.set(self._call)
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+        self._call.awaited_from = None
+        _CURRENT.reset(self._token)
 
 
 def current_call() -> Call | None:

@@ -21,8 +21,8 @@ from dspy.utils.dummies import DummyLM
 
 from dspy_cachectl.boundary.meant import meant
 from dspy_cachectl.calls import adapter
-from dspy_cachectl.calls.account import counted
-from dspy_cachectl.calls.call import Answered, Call, asking, current_call
+from dspy_cachectl.calls.account import Counted
+from dspy_cachectl.calls.call import Answered, Asking, Call, current_call
 from dspy_cachectl.calls.flight import Flights
 from dspy_cachectl.calls.installation import ensure_installed, installed
 from dspy_cachectl.calls.known import note_unstored
@@ -66,28 +66,35 @@ class Governed:
         """Answer as `dspy.LM` does, under the policy of the phase."""
         # Before DSPy's own `__call__`: its callbacks, its history and its cache then see the draw that is asked for.
         call, prompt, kwargs = open_lm_call(self, prompt, messages, kwargs, asynchronous=False)
-        parent = functools.partial(super().__call__, prompt, **kwargs)  # type: ignore[misc]
+        with Counted(call):
+            if _goes_alone(call):
+                with Asking(call, self):
+                    return _answered(call, super().__call__(prompt, **kwargs))  # type: ignore[misc]
+            parent = functools.partial(super().__call__, prompt, **kwargs)  # type: ignore[misc]
 
-        def ask(handed: Answered | None) -> Any:
-            with asking(call, self, handed):
-                return _answered(call, parent())
+            def ask(handed: Answered | None) -> Any:
+                with Asking(call, self, handed):
+                    return _answered(call, parent())
 
-        # Who waits for another's answer waits out here: inside DSPy's call, callbacks would be open and retries run.
-        with counted(call):
-            return ask(None) if _goes_alone(call) else _FLIGHTS.run(call.key or "", ask, lambda: _handed(call))
+            # Who waits for another's answer waits out here: in DSPy's call, callbacks would be open and retries run.
+            return _FLIGHTS.run(call.key or "", ask, lambda: _handed(call))
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Answer as `dspy.LM.acall` does, under the policy of the phase."""
         call, prompt, kwargs = open_lm_call(self, prompt, messages, kwargs, asynchronous=True)
-        parent = functools.partial(super().acall, prompt, **kwargs)  # type: ignore[misc]
-
-        async def ask(handed: Answered | None) -> Any:
-            with asking(call, self, handed):
-                return _answered(call, await parent())
-
-        with counted(call):
+        parent: Any = super()
+        with Counted(call):
             if _goes_alone(call):
-                return await ask(None)
+                with Asking(call, self):
+                    if _is_served_at_hand(self, call, parent, prompt, kwargs):
+                        # DSPy's way to an answer that waits for nothing, instead of two turns in other threads.
+                        return _answered(call, parent.__call__(prompt, **kwargs))
+                    return _answered(call, await parent.acall(prompt, **kwargs))
+
+            async def ask(handed: Answered | None) -> Any:
+                with Asking(call, self, handed):
+                    return _answered(call, await parent.acall(prompt, **kwargs))
+
             return await _FLIGHTS.run_async(call.key or "", ask, lambda: _handed(call))
 
     def copy(self, **kwargs: Any) -> Any:
@@ -353,6 +360,18 @@ def _goes_alone(call: Call) -> bool:
     if not call.coalesces or cache is None or cache.find_at_hand(call):
         return True
     return call.asked.ruling.cassette is None and not cache.tiers.stores  # who keeps nothing shares nothing
+
+
+def _is_served_at_hand(lm: Any, call: Call, parent: Any, prompt: Any, kwargs: Mapping[str, Any]) -> bool:
+    """Tell whether a call of a coroutine is answered from memory, by DSPy's own code, which reads no file for it."""
+    cache = installed()
+    is_dspys = (
+        getattr(parent.acall, "__func__", None) is dspy.BaseLM.acall
+        and getattr(parent.__call__, "__func__", None) is dspy.BaseLM.__call__
+        and adapter.is_managed(lm, asynchronous=False)
+    )
+    # A typed request may name files, of which DSPy makes a copy first.
+    return is_dspys and cache is not None and cache.serves_at_hand(call) and not adapter.typed_request(prompt, kwargs)
 
 
 def _handed(call: Call) -> Answered | None:

@@ -6,7 +6,6 @@ it, that of an embedder when the cache is asked, since nothing earlier sees them
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -88,13 +87,15 @@ def open_lm_call(
         program_rollout_id=kwargs.get("rollout_id", lm.kwargs.get("rollout_id")),
         cached=adapter.asks_cache(lm, kwargs, managed=managed),
     )
-    with contextlib.suppress(draws.UncacheableError):
+    try:
         # The lent temperature is in the request already, the rollout id not yet: it is made from what is asked.
-        # Without a canonical form there is no key: the call goes through, counted as uncacheable.
-        request = adapter.request_of(lm, prompt, messages, kwargs, asynchronous=asynchronous)
+        request = adapter.request_of(lm, prompt, messages, kwargs, options, asynchronous=asynchronous)
         identify(asked, request, by_litellm=is_litellms(options) and by_litellm())
+    except draws.UncacheableError:
+        pass  # Without a canonical form there is no key: the call goes through, counted as uncacheable.
     call = Call(asked, parent=current_call())
-    call.tally.temperatures_lent += lent is not None
+    if lent is not None:
+        call.tally.temperatures_lent = 1
     if messages is not None:
         kwargs = {**kwargs, "messages": messages}
     if managed and asked.key.rollout_id is not None:
@@ -181,7 +182,7 @@ def open_plain_call(
     policy = ruling.context.policy
     if kind is Kind.EMBEDDING and not policy.replays:
         # DSPy's retriever embeds in a thread of its own; what does not vary puts no result in doubt.
-        ruling = dataclasses.replace(ruling, stray_of=())
+        ruling = ruling._replace(stray_of=())
     model = adapter.model_of(shared)
 
     def by_litellm() -> bool:
@@ -265,7 +266,7 @@ def _in_cassette(
     cassette.clean.learn({**lm.kwargs, **kwargs})
     if not (kwargs.get("cache", lm.cache) or ruling.context.policy_for(lm.role).fresh):
         context = dataclasses.replace(ruling.context, policy=EACH_A_DRAW, roles=(), run_id=UNCACHED_RUN)
-        ruling = dataclasses.replace(ruling, context=context)
+        ruling = ruling._replace(context=context)
     return ruling, {**kwargs, "cache": True}
 
 

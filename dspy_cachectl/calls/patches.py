@@ -5,6 +5,7 @@
 - What makes a call without asking the cache is refused in a replay. A call with caching off, or of an LM that runs its
   own `forward`, never reaches `dspy.cache`; every such call of DSPy goes through one function that chooses the engine,
   after the cache and before any provider. Embedders with caching off have functions of their own.
+- What its cache holds is decoded once, and copied for each hit.
 - Where an equal call's answer was stored first, the program is given that one.
 - Embeddings are asked for text by text (see `vectors`).
 - What goes wrong around a call without failing it is noted: an answer that an adapter cannot parse, a schema that
@@ -30,7 +31,7 @@ from dspy.utils import parallelizer
 from dspy.utils.exceptions import AdapterParseError
 
 from dspy_cachectl.boundary.held import HELD
-from dspy_cachectl.calls.account import counted
+from dspy_cachectl.calls.account import Counted
 from dspy_cachectl.calls.cache import ManagedCache
 from dspy_cachectl.calls.call import CALL, Call, current_call
 from dspy_cachectl.calls.opening import open_plain_call, open_uncached_call
@@ -88,12 +89,37 @@ def _with_its_call(original: Original) -> Original:
 
 
 def _call_of(prepared: Any, lm: Any, request: Mapping[str, Any]) -> Call:
+    return _awaited(lm) or open_plain_call(
+        request, lm=lm, options={**lm.kwargs, **prepared.kwargs}, prepared=prepared
+    )
+
+
+def _awaited(lm: Any) -> Call | None:
+    """Return the call of a governed LM whose question of the cache this is."""
     call = current_call()
-    if call is not None and call.awaited_from is lm:
-        # Only the first question of this LM is its own: an engine may ask the same LM again by `forward`.
-        call.awaited_from = None
-        return call
-    return open_plain_call(request, lm=lm, options={**lm.kwargs, **prepared.kwargs}, prepared=prepared)
+    if call is None or call.awaited_from is not lm:
+        return None
+    # Only the first question of this LM is its own: an engine may ask the same LM again by `forward`.
+    call.awaited_from = None
+    return call
+
+
+def _serving(original: Original) -> Original:
+    """In the place of what asks DSPy's cache and makes a result of what it finds: that is copied, where it can be."""
+
+    def cached(lm: Any, prepared: Any, asynchronous: bool) -> Any:
+        cache = vars(dspy).get("cache")
+        if not (prepared.cache and isinstance(cache, ManagedCache)):
+            return original(lm, prepared, asynchronous)
+        call = _awaited(lm)
+        if call is not None:
+            vars(prepared)[CALL] = call
+        else:
+            call = prepared.key(lm, asynchronous)[CALL]
+        found = cache.find(call, lambda: (prepared.key(lm, asynchronous), execution.IGNORED_CACHE_KEYS))
+        return None if found is None else found.result(lm, prepared.legacy)
+
+    return cached
 
 
 def _handing_over(original: Original) -> Original:
@@ -157,12 +183,13 @@ def _refuse(subject: Any) -> None:
         raise call.miss(reason)
     kind = Kind.PLAIN_LM if hasattr(subject, "model") else Kind.EMBEDDING
     refused = open_uncached_call(kind, str(getattr(subject, "model", subject)), getattr(subject, "role", None))
-    with counted(refused):
+    with Counted(refused):
         raise refused.miss(reason)
 
 
 _REPLACEMENTS: Mapping[tuple[Any, str], Callable[[Original], Original]] = {
     (PreparedCall, "key"): _with_its_call,
+    (execution, "_cached"): _serving,
     (execution, "_store"): _handing_over,
     (execution, "_engine"): _refused_in_replay,
     (embedding, "_cached_compute_embeddings"): by_text,

@@ -15,7 +15,7 @@ import dspy
 from dspy.clients import embedding
 
 from dspy_cachectl.accounting.ledger import SERVED, Tally
-from dspy_cachectl.calls.account import counted, note_served
+from dspy_cachectl.calls.account import Counted, note_served
 from dspy_cachectl.calls.cache import ManagedCache
 from dspy_cachectl.calls.call import Answered, Call
 from dspy_cachectl.calls.opening import identify, open_plain_call
@@ -33,7 +33,7 @@ def by_text(original: Callable[..., Any]) -> Callable[..., Any]:
         if not isinstance(cache, ManagedCache):
             return original(model, batch_inputs, caching=caching, **options)
         batch = _Batch(cache, model, batch_inputs, {"caching": caching, **options}, _IDENTIFIER.format(""))
-        with counted(batch.call):
+        with Counted(batch.call):
             missing = batch.missing()
             if missing:
                 batch.buy(missing, embedding._compute_embeddings(model, missing, caching=caching, **options))  # noqa: SLF001
@@ -50,7 +50,7 @@ def by_text_async(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awai
         if not isinstance(cache, ManagedCache):
             return await original(model, batch_inputs, caching=caching, **options)
         batch = _Batch(cache, model, batch_inputs, {"caching": caching, **options}, _IDENTIFIER.format("a"))
-        with counted(batch.call):
+        with Counted(batch.call):
             missing = batch.missing()
             if missing:
                 found = await embedding._acompute_embeddings(model, missing, caching=caching, **options)  # noqa: SLF001
@@ -87,14 +87,14 @@ class _Batch:
             CacheMissError: In a replay, where there is one.
         """
         if self._cache.has_imported:  # whose batches are whole
-            whole = self._cache.look_up(self.call, self._request, _IGNORED)
+            whole = self._found_for(self.call, self._request)
             if whole is not None:
                 self._spread(whole)
                 return []
         self.call.sent_at = time.monotonic()
         for text in dict.fromkeys(self._texts):
             one = self._each[text] = self._one(text)
-            vector = self._cache.look_up(one, {**self._request, "positional_arg_1": [text]}, _IGNORED)
+            vector = self._found_for(one, {**self._request, "positional_arg_1": [text]})
             if vector is not None:
                 self._found[text] = vector[0]
         missing = [text for text in self._each if text not in self._found]
@@ -128,6 +128,10 @@ class _Batch:
     def vectors(self) -> Any:
         """Return the vectors of all texts, in their order."""
         return [self._found[text] for text in self._texts]
+
+    def _found_for(self, call: Call, request: dict[str, Any]) -> Any:
+        found = self._cache.look_up(call, lambda: (request, _IGNORED))
+        return None if found is None else found.answer()
 
     def _one(self, text: str) -> Call:
         asked = self.call.asked

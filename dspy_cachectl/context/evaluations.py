@@ -125,7 +125,7 @@ def elsewhere(scope: EvaluationScope, mlflow_run: str) -> bool:
 
 def ledgers() -> list[Ledger]:
     """Return the ledgers of the scopes that this code is within, the innermost first."""
-    return [scope.ledger for scope in _outward(current())]
+    return [scope.ledger for scope in _outward(current())] if _within else []
 
 
 def _outward(scope: EvaluationScope | None) -> Iterator[EvaluationScope]:

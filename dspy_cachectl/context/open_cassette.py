@@ -156,8 +156,7 @@ class OpenCassette:
     def decide(self, decision: Decision) -> Decision:
         """Return what a decision comes to in a cassette."""
         raises = decision.raises or self.replays
-        return replace(
-            decision,
+        return decision._replace(
             reads=True,
             stores=not raises,
             raises=raises,

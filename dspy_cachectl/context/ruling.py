@@ -8,8 +8,8 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import dspy
 
@@ -24,8 +24,7 @@ from dspy_cachectl.context.process import SETTING, state
 from dspy_cachectl.policy import Decision, Kind, Policy, decide
 
 
-@dataclass(frozen=True)
-class Ruling:
+class Ruling(NamedTuple):
     """The phase that rules a call at this place.
 
     Attributes:

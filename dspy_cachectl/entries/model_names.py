@@ -46,7 +46,8 @@ _TOLD_BY_BOTH = ("size", "release")
 _ENDS = [(kind, re.compile(f"^(.+?)-({pattern})$")) for kind, pattern in _QUALIFIERS]
 
 
-def is_asked_model(asked: str, answered: Iterable[str]) -> bool:
+@lru_cache(maxsize=1024)
+def is_asked_model(asked: str, answered: tuple[str, ...]) -> bool:
     """Tell whether an answer is of the model that was asked.
 
     Args:

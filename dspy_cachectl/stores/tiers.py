@@ -44,6 +44,10 @@ class Tiers:
     Args:
         stores: The stores, nearest first.
         on_fault: Called with `"read"` or `"write"` and the error whenever a store fails.
+
+    Attributes:
+        stores: The stores.
+        memory: The first of them, where that is this process's memory; or None.
     """
 
     def __init__(self, stores: Sequence[Store], *, on_fault: OnFault) -> None:
@@ -51,10 +55,12 @@ class Tiers:
         self._tiers = [_Tier(store) for store in stores]
         self._on_fault = on_fault
 
+        first = self.stores[0] if self.stores else None
+        self.memory = first if isinstance(first, MemoryStore) else None
+
     def peek(self, key: str) -> bytes | None:
         """Return the bytes kept under a key by the memory in front, or None; never waits for a disk."""
-        first = self.stores[0] if self.stores else None
-        return first.get(key) if isinstance(first, MemoryStore) else None
+        return None if self.memory is None else self.memory.get(key)
 
     def get(self, key: str, *, behind: bool = False) -> bytes | None:
         """Return the bytes that the nearest store keeps under a key, or None; the ones before it are filled.

@@ -86,17 +86,17 @@ OTHERS = [
 @pytest.mark.parametrize(("asked", "answered"), SAME)
 def test_what_only_qualifies_a_name_is_the_same_model(asked: str, answered: str) -> None:
     """A date, a tag, a prefix, a deployment of that provider: the model that was asked."""
-    assert is_asked_model(asked, [answered])
+    assert is_asked_model(asked, (answered,))
 
 
 @pytest.mark.parametrize(("asked", "answered"), OTHERS)
 def test_another_model_is_another(asked: str, answered: str) -> None:
     """Another size, release, organization, date or tag than was asked for is another model."""
-    assert not is_asked_model(asked, [answered])
+    assert not is_asked_model(asked, (answered,))
 
 
 def test_several_answers_are_of_the_asked_model_where_each_is() -> None:
     """An answer of several responses counts as the asked model's only where all of them are."""
-    assert is_asked_model("openai/gpt-4o", [])
-    assert is_asked_model("openai/gpt-4o", ["gpt-4o", "gpt-4o-2024-08-06"])
-    assert not is_asked_model("openai/gpt-4o", ["gpt-4o", "gpt-4o-mini"])
+    assert is_asked_model("openai/gpt-4o", ())
+    assert is_asked_model("openai/gpt-4o", ("gpt-4o", "gpt-4o-2024-08-06"))
+    assert not is_asked_model("openai/gpt-4o", ("gpt-4o", "gpt-4o-mini"))

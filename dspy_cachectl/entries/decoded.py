@@ -1,0 +1,295 @@
+"""Entries that were decoded once: each hit is given an answer of its own, without decoding and validating it again.
+
+A program may change what a hit gave it, so no two hits share what can be changed. What can not is shared: texts, and of
+DSPy's frozen responses all but what the provider said in its own words. What is neither is decoded anew each time.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pydantic
+from dspy.clients.base_lm import BaseLM
+from dspy.clients.call_result import CACHE_FORMAT, CallResult
+from dspy.clients.legacy_outputs import value as field
+from dspy.lm15 import Response
+
+from dspy_cachectl.boundary.forks import free_after_fork
+from dspy_cachectl.entries import records
+
+_SHARED = frozenset({str, int, float, bool, type(None)})
+"""The types of what cannot be changed, and is nearly all that answers hold."""
+
+_OVERHEAD = 3000
+"""Bytes that Python takes for an entry that is decoded, beside as many again as it has."""
+
+Copy = Callable[[], Any]
+
+
+class Decoded:
+    """An entry that was decoded: where it came from, and its answer for whoever asks.
+
+    Args:
+        data: The bytes of the entry.
+
+    Attributes:
+        data: Those.
+        origin: Where the answer came from.
+
+    Raises:
+        CorruptEntryError: If they are damaged or are not an entry.
+        FormatVersionError: If a newer version of this package wrote them.
+    """
+
+    __slots__ = ("_first", "_is_first", "_make", "_texts", "data", "origin")
+
+    def __init__(self, data: bytes) -> None:
+        entry = records.decode(data)
+        self.data, self.origin = data, entry.origin
+        self._first, self._is_first = [entry.answer], True
+        self._make: Copy | None = None
+        self._texts: list[Any] | None = None
+
+    def answer(self) -> Any:
+        """Return what DSPy finds in its cache."""
+        try:
+            return _as_hit(self._first.pop())  # as one thread only can
+        except IndexError:
+            return _as_hit(records.decode(self.data).answer)
+
+    def result(self, lm: BaseLM, options: dict[str, Any]) -> CallResult:
+        """Return what DSPy makes of it for a call.
+
+        Args:
+            lm: Its LM.
+            options: What DSPy sends: the LM's options and the call's.
+        """
+        # At the first hit it is not known whether there will be another: what is made for those costs more than it
+        # saves. Two threads may both make it.
+        if self._make is None and not self._is_first:
+            self._make = self._maker(lm, options)
+        self._is_first = False
+        if self._make is None:
+            return _loaded(self.answer(), lm, options)
+        made = self._make()
+        if isinstance(made, CallResult):
+            return made
+        if self._texts is None or not _makes_texts(lm, options):
+            return _loaded(made, lm, options)
+        return CallResult(
+            outputs=self._texts[:],
+            cost=getattr(made, "_hidden_params", {}).get("response_cost"),
+            raw=made,
+            response_model=field(made, "model", lm.model),
+            cache_hit=True,
+        )
+
+    def _maker(self, lm: BaseLM, options: dict[str, Any]) -> Copy | None:
+        """Return what makes the answer of each further hit: a `CallResult`, or a response of LiteLLM."""
+        answer = self.answer()
+        if _is_native(answer):
+            return _of_native(CallResult.load(answer), answer)
+        if not isinstance(answer, pydantic.BaseModel):
+            return None
+        copy = _copy_of(answer)
+        if copy is not None and _makes_texts(lm, options):
+            outputs = CallResult.legacy(lm, answer, kwargs=options).outputs
+            self._texts = outputs if all(type(one) in _SHARED for one in outputs) else None
+        return copy
+
+
+class DecodedEntries:
+    """Entries that were decoded once, by key, within a budget of bytes. Thread-safe.
+
+    What makes room is chosen by chance: where more prompts go round than there is room for, the last used of them would
+    never be found again.
+
+    Args:
+        most: The budget, in bytes.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = free_after_fork(threading.Lock())
+        self._kept: dict[str, Decoded] = {}
+        self._keys: list[str] = []
+        self._bytes = 0
+
+    def decode(self, key: str, data: bytes) -> Decoded:
+        """Return the entry of a key, decoded now or before.
+
+        Args:
+            key: The key.
+            data: The bytes that are kept under it, in memory: other ones than before are another entry.
+
+        Raises:
+            CorruptEntryError: If they are damaged or are not an entry.
+            FormatVersionError: If a newer version of this package wrote them.
+        """
+        kept = self._kept.get(key)
+        if kept is not None and kept.data is data:
+            return kept
+        decoded = Decoded(data)
+        with self._lock:
+            self._put(key, decoded)
+        return decoded
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        with self._lock:
+            self._kept, self._keys, self._bytes = {}, [], 0
+
+    def _put(self, key: str, decoded: Decoded) -> None:
+        size = _size(decoded)
+        if size > self._most:
+            return
+        before = self._kept.get(key)
+        if before is None:
+            self._keys.append(key)
+        self._kept[key] = decoded
+        self._bytes += size - (0 if before is None else _size(before))
+        while self._bytes > self._most:
+            place = random.randrange(len(self._keys))  # noqa: S311 - nothing rests on which one it is
+            self._keys[place], self._keys[-1] = self._keys[-1], self._keys[place]
+            self._bytes -= _size(self._kept.pop(self._keys.pop()))
+
+
+def _size(decoded: Decoded) -> int:
+    return 2 * len(decoded.data) + _OVERHEAD
+
+
+def _is_native(answer: Any) -> bool:
+    return isinstance(answer, dict) and answer.get("_dspy_format") == CACHE_FORMAT
+
+
+def _loaded(answer: Any, lm: BaseLM, options: dict[str, Any]) -> CallResult:
+    """Return what DSPy itself makes of what it finds in its cache."""
+    if _is_native(answer):
+        return CallResult.load(answer)
+    result = CallResult.legacy(lm, answer, kwargs=options)
+    result.cache_hit, result.usage = True, {}
+    return result
+
+
+def _as_hit(answer: Any) -> Any:
+    if hasattr(answer, "usage"):
+        answer.usage = {}  # nothing was used now; DSPy counts usage from here
+        # Strict response models refuse undeclared attributes, so it is set past them, as DSPy does.
+        object.__setattr__(answer, "cache_hit", True)
+    return answer
+
+
+def _makes_texts(lm: BaseLM, options: dict[str, Any]) -> bool:
+    """Tell whether an LM's outputs rest on the answer alone."""
+    return (
+        type(lm)._process_completion is BaseLM._process_completion  # noqa: SLF001 - DSPy's own way, or somebody else's
+        and lm.model_type != "responses"
+        and not (options.get("logprobs") or lm.kwargs.get("logprobs"))
+    )
+
+
+def _of_native(result: CallResult, record: dict[str, Any]) -> Copy | None:
+    """Return what makes a result of DSPy's native engine anew; None where some of it is not known to be shareable."""
+    responses = [copy for one in result.responses if (copy := _response_of(one)) is not None]
+    outputs, details = result.outputs, orjson.dumps(record.get("cost_details", {}))
+    texts = all(type(one) in _SHARED for one in outputs)
+    if not texts or not responses or len(responses) < len(result.responses) or record.get("raw") is not None:
+        return None
+    cost, model, has_details = result.cost, result.response_model, details != b"{}"
+
+    def make() -> CallResult:
+        made = tuple([response() for response in responses])
+        raw = made[0] if len(made) == 1 else None
+        return CallResult(made, outputs[:], {}, cost, raw, model, True, orjson.loads(details) if has_details else {})
+
+    return make
+
+
+def _response_of(response: Response) -> Copy | None:
+    data = response.provider_data
+    bare = response if data is None else replace(response, provider_data=None)
+    try:
+        hash(bare)  # what has a hash is frozen, all through
+    except TypeError:
+        return None
+    if data is None:
+        return lambda: response
+    said = orjson.dumps(data)
+    fields = [(name, getattr(bare, name)) for name in Response.__slots__ if name != "provider_data"]
+    put, new = object.__setattr__, object.__new__
+
+    def make() -> Response:
+        made = new(Response)
+        for name, value in fields:
+            put(made, name, value)
+        put(made, "provider_data", orjson.loads(said))
+        return made
+
+    return make
+
+
+def _copy_of(value: Any) -> Copy | None:
+    """Return what copies a response of LiteLLM: its models, lists and mappings are made anew, and nothing is validated.
+
+    None where there is something in it of which this does not know how.
+    """
+    try:
+        return _copying(value) or (lambda: value)
+    except TypeError:
+        return None
+
+
+def _copying(value: Any) -> Copy | None:
+    """Return what makes a copy of a value; None where it needs none. Raises TypeError where it is not known how."""
+    kind = type(value)
+    if kind in _SHARED:
+        return None
+    if kind is list:
+        items = [_copying(item) for item in value]
+        if not any(items):
+            return value.copy  # type: ignore[no-any-return]
+        return lambda: [one if copy is None else copy() for one, copy in zip(value, items, strict=True)]
+    if kind is dict:
+        return _copying_dict(value)
+    if isinstance(value, pydantic.BaseModel):
+        return _copying_model(value)
+    raise TypeError(kind)
+
+
+def _copying_dict(value: dict[Any, Any]) -> Copy:
+    inner = [(name, copy) for name, item in value.items() if (copy := _copying(item)) is not None]
+    if not inner:
+        return value.copy
+    if any(type(name) not in _SHARED for name in value):
+        raise TypeError
+
+    def make() -> dict[Any, Any]:
+        made = value.copy()
+        for name, copy in inner:
+            made[name] = copy()
+        return made
+
+    return make
+
+
+def _copying_model(value: pydantic.BaseModel) -> Copy:
+    kind, put, new = type(value), object.__setattr__, object.__new__
+    fields, names = _copying_dict(value.__dict__), value.__pydantic_fields_set__
+    extra, private = (_copying(part) for part in (value.__pydantic_extra__, value.__pydantic_private__))
+
+    def make() -> Any:
+        made = new(kind)
+        put(made, "__dict__", fields())
+        put(made, "__pydantic_fields_set__", names.copy())
+        put(made, "__pydantic_extra__", None if extra is None else extra())
+        put(made, "__pydantic_private__", None if private is None else private())
+        return made
+
+    return make
+
+
