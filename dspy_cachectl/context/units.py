@@ -56,10 +56,17 @@ def _unit(context: PhaseContext, caller: FrameType) -> PhaseContext | None:
     run = state.runs.get(context.token)
     if run is None or caller.f_code not in _CALLS:
         return None
-    module, inputs = caller.f_locals["self"], {name: caller.f_locals[name] for name in ("args", "kwargs")}
+    judging = context.judging or is_metrics(caller.f_locals["self"])
+    inputs = [map(_plain, caller.f_locals["args"]), {k: _plain(v) for k, v in caller.f_locals["kwargs"].items()}]
     try:
         name = hashlib.sha256(draws.canonical(inputs)).hexdigest()[:32]
     except draws.UncacheableError:
-        return None  # inputs that cannot be told apart make no unit: the draws are then numbered within the run
+        # Inputs that cannot be told apart make no unit: the draws are then numbered within the run.
+        return replace(context, judging=True) if judging else None
     occurrence = run.ordinals.next(name, unit="units")
-    return replace(context, unit=f"{name}:{occurrence}", judging=is_metrics(module))
+    return replace(context, unit=f"{name}:{occurrence}", judging=judging)
+
+
+def _plain(value: Any) -> Any:
+    """Return an example or a prediction, which a metric is called with, as its fields."""
+    return value.toDict() if isinstance(value, dspy.Example) else value

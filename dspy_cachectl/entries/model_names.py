@@ -7,7 +7,6 @@ that was asked for is another's where both names have one and they differ.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from functools import lru_cache
 
 _CONTAINERS = frozenset({"accounts", "models", "publishers", "deployments", "converse", "invoke", "responses"})

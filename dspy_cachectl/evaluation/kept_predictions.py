@@ -21,6 +21,7 @@ from dspy_cachectl.calls.dspys_choice import keeps_off_disk
 from dspy_cachectl.config import OFF, settings, switched
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import phase_here
+from dspy_cachectl.entries.records import Origin
 from dspy_cachectl.entries.token_counts import NAMES
 from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError
@@ -53,6 +54,9 @@ class AnswerCost:
     Attributes:
         draws: What identifies each of the LM's answers, in the order in which they ended.
         tally: What happened to the calls.
+        tokens: The tokens that it is made of, whoever paid for them, and whatever was bought and not used.
+        cost: Likewise US dollars.
+        seconds: Likewise seconds of the provider.
         created: When each of the LM's answers was bought, in Unix seconds, where that is known.
         troubles: What went wrong around them, by predictor.
         models: What answered them, as it was asked, and how often.
@@ -61,6 +65,9 @@ class AnswerCost:
 
     draws: list[str] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
+    tokens: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NAMES, 0))
+    cost: float = 0.0
+    seconds: float = 0.0
     created: list[float] = field(default_factory=list)
     troubles: tuple[Trouble, ...] = ()
     models: Counter[AskedModel] = field(default_factory=Counter)
@@ -69,26 +76,30 @@ class AnswerCost:
     def add(self, call: Call, how: AskedModel | None) -> None:
         """Add a call that has ended, and what answered it."""
         self.tally.add(call.tally)
+        self._add_answer(call.answered.origin)
         if how is not None:
             self.models[how] += 1
         if call.answered.outcome not in {None, "failed", "missed"}:
             self.draws.append(call.draw_id)
-        if call.answered.origin is not None and call.answered.origin.created:
-            self.created.append(call.answered.origin.created)
 
-    def tokens(self) -> dict[str, int]:
-        """Return the tokens that it is made of, whoever paid for them."""
-        made = vars(self.tally)
-        return {name: made[f"{name}_spent"] + made[f"{name}_saved"] for name in NAMES}
+    def _add_answer(self, origin: Origin | None) -> None:
+        # By where an answer comes from and not by the tally, which knows of one that was bought and not used.
+        if origin is None:
+            return
+        for name in NAMES:
+            self.tokens[name] += getattr(origin, name) or 0
+        self.cost += origin.cost or 0.0
+        self.seconds += origin.seconds
+        if origin.created:
+            self.created.append(origin.created)
 
     def facts(self) -> dict[str, Any]:
-        """Return what it is made of, spent and saved, as fields of a kept prediction."""
-        tally = self.tally
+        """Return what it is made of as fields of a kept prediction."""
         return {
             "draws": tuple(self.draws),
-            **self.tokens(),
-            "cost": tally.cost_spent + tally.cost_saved,
-            "seconds": tally.seconds_spent + tally.seconds_saved,
+            **self.tokens,
+            "cost": self.cost,
+            "seconds": self.seconds,
             "troubles": self.troubles,
             "models": counted(self.models),
             "strayed": self.strayed,

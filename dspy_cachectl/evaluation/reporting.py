@@ -55,18 +55,18 @@ def draw_of(made: AnswerCost, output: str = "") -> DrawResult:
         made: What it is made of.
         output: A hash of what the program answered; empty where it failed.
     """
-    tally, tokens = made.tally, made.tokens()
+    tokens = made.tokens
     return DrawResult(
         score=0.0,
         draw="+".join(sorted(made.draws)),
         output=output,
-        requests=tally.requests,
-        tokens=tally.tokens_spent + tally.tokens_saved,
+        requests=made.tally.requests,
+        tokens=tokens["prompt_tokens"] + tokens["completion_tokens"],
         cached_tokens=tokens["cached_tokens"],
         cache_creation_tokens=tokens["cache_creation_tokens"],
         reasoning_tokens=tokens["reasoning_tokens"],
-        cost=tally.cost_spent + tally.cost_saved,
-        seconds=tally.seconds_spent + tally.seconds_saved,
+        cost=made.cost,
+        seconds=made.seconds,
         oldest=min(made.created, default=None),
         newest=max(made.created, default=None),
         troubles=made.troubles,

@@ -92,7 +92,7 @@ EVALUATES = """
     options = {"run_id": "shared", "num_threads": 8, "predictions": f"kept-{os.getpid()}", "display_progress": False}
     report = cachectl.evaluate(qa(), examples(8), exact, **options)
     stats = cachectl.last_phase().stats
-    kept = [(row.example_key, row.scores, row.output, row.draws) for row in report.rows()]
+    kept = [(row.example_key, row.scores, row.output, row.draws, row.completion_tokens) for row in report.rows()]
     kept = {"score": report.score, "rows": sorted(map(str, kept)), "models": str(report.provenance.models)}
     print(json.dumps({"kept": kept, "requests": stats.requests, "twice": stats.bought_twice}))
 """
@@ -100,7 +100,8 @@ EVALUATES = """
 
 def test_two_evaluations_of_one_run_report_what_is_stored(child: Child, endpoint: Endpoint) -> None:
     """Started at once under one run id, both report the same draws, and so does whoever resumes them."""
-    endpoint.configure(gold=gold(8), accuracy=0.5)
+    # The two answers to a question are of different lengths: what was bought and not used is in no report.
+    endpoint.configure(answers={question: [right, f"{right} and four words more"] for question, right in gold(8).items()})
     endpoint.hold()
     with ThreadPoolExecutor(2) as pool:
         running = [pool.submit(child, EVALUATES) for _ in range(2)]
