@@ -57,7 +57,8 @@ def _unit(context: PhaseContext, caller: FrameType) -> PhaseContext | None:
     if run is None or caller.f_code not in _CALLS:
         return None
     judging = context.judging or is_metrics(caller.f_locals["self"])
-    inputs = [map(_plain, caller.f_locals["args"]), {k: _plain(v) for k, v in caller.f_locals["kwargs"].items()}]
+    args, kwargs = caller.f_locals["args"], caller.f_locals["kwargs"]
+    inputs = {"args": list(map(_plain, args)), "kwargs": {name: _plain(value) for name, value in kwargs.items()}}
     try:
         name = hashlib.sha256(draws.canonical(inputs)).hexdigest()[:32]
     except draws.UncacheableError:

@@ -50,3 +50,31 @@ def test_a_judge_is_asked_at_its_own_temperature(
 
     ask(dspy.ChainOfThought("question -> answer"), metric)
     assert _sent(endpoint) == {"program": {1.0}, "judge": {own}}
+
+
+class _Judging(dspy.Module):  # type: ignore[misc]
+    """A metric that is a module of DSPy's."""
+
+    def __init__(self, judging_lm: dspy.LM) -> None:
+        super().__init__()
+        self.judge = dspy.Predict("question, answer -> verdict")
+        self.judge.set_lm(judging_lm)
+
+    def forward(self, example: dspy.Example, prediction: Any, trace: Any = None) -> float:  # noqa: ARG002
+        return float(self.judge(question=example.question, answer=str(prediction.answer)).verdict is not None)
+
+
+@pytest.mark.parametrize("ask", [_evaluate, _report])
+@pytest.mark.parametrize("asked", ["itself", "by a function", "with what has no form"])
+def test_a_judge_within_a_module_is_asked_at_its_own_temperature(
+    endpoint: Endpoint, lm: MakeLM, ask: Callable[[Any, Any], None], asked: str
+) -> None:
+    """A metric that is a module, or calls one, is given an example and a prediction, of which no text is sent."""
+    judge = _Judging(lm(temperature=0.0))
+    dspy.configure(lm=lm(temperature=0.0))
+
+    def by_function(example: dspy.Example, prediction: Any, trace: Any = None) -> float:
+        return float(judge(example, prediction, object() if asked == "with what has no form" else trace))
+
+    ask(dspy.ChainOfThought("question -> answer"), judge if asked == "itself" else by_function)
+    assert _sent(endpoint) == {"program": {1.0}, "judge": {0.0}}
