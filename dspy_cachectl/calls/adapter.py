@@ -78,8 +78,10 @@ def _with_format(request: dict[str, Any]) -> dict[str, Any]:
     The API of responses has it in another form, in which nobody else gives it.
     """
     given = request.get("response_format")
-    if given is None or "responses" in request["_fn_identifier"] or not (
-        isinstance(given, type) and issubclass(given, pydantic.BaseModel)
+    if (
+        given is None
+        or "responses" in request["_fn_identifier"]
+        or not (isinstance(given, type) and issubclass(given, pydantic.BaseModel))
     ):
         return request
     core = given.__dict__.get("__pydantic_core_schema__")  # another one after `model_rebuild()`

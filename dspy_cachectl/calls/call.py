@@ -30,7 +30,7 @@ CALL = "_cachectl_call"
 _CURRENT: contextvars.ContextVar[Call | None] = contextvars.ContextVar("dspy_cachectl_call", default=None)
 
 
-_NO_KEY = Key()
+NO_KEY = Key()
 
 
 @dataclass(eq=False)
@@ -67,7 +67,7 @@ class Asked:
     program_rollout_id: Any = None
     request: dict[str, Any] | None = None
     sent: Mapping[str, Any] | None = field(default=None, repr=False)
-    key: Key = _NO_KEY
+    key: Key = NO_KEY
     cached: bool = True
     local: bool = False
 

@@ -13,7 +13,7 @@ from typing import Any
 import dspy
 
 from dspy_cachectl.calls import adapter
-from dspy_cachectl.calls.call import Asked, Call, current_call
+from dspy_cachectl.calls.call import NO_KEY, Asked, Call, current_call
 from dspy_cachectl.context.elsewhere import note_refusal
 from dspy_cachectl.context.open_cassette import EACH_A_DRAW, UNCACHED_RUN, OpenCassette
 from dspy_cachectl.context.process import state
@@ -87,15 +87,11 @@ def open_lm_call(
         program_rollout_id=kwargs.get("rollout_id", lm.kwargs.get("rollout_id")),
         cached=adapter.asks_cache(lm, kwargs, managed=managed),
     )
-    try:
-        # The lent temperature is in the request already, the rollout id not yet: it is made from what is asked.
-        request = adapter.request_of(lm, prompt, messages, kwargs, options, asynchronous=asynchronous)
-        identify(asked, request, by_litellm=is_litellms(options) and by_litellm())
-    except draws.UncacheableError:
-        pass  # Without a canonical form there is no key: the call goes through, counted as uncacheable.
+    # The lent temperature is in the request already, the rollout id not yet: it is made from what is asked.
+    request = adapter.request_of(lm, prompt, messages, kwargs, options, asynchronous=asynchronous)
+    _identify_if_possible(asked, request, by_litellm=is_litellms(options) and by_litellm())
     call = Call(asked, parent=current_call())
-    if lent is not None:
-        call.tally.temperatures_lent = 1
+    call.tally.temperatures_lent += lent is not None
     if messages is not None:
         kwargs = {**kwargs, "messages": messages}
     if managed and asked.key.rollout_id is not None:
@@ -104,6 +100,13 @@ def open_lm_call(
     if ruling.context.bypass_proxy and decision.from_run:
         kwargs = _bypassing(lm, kwargs, typed=typed is not None, managed=managed)
     return call, prompt, kwargs
+
+
+def _identify_if_possible(asked: Asked, request: Mapping[str, Any], *, by_litellm: bool) -> None:
+    try:
+        identify(asked, request, by_litellm=by_litellm)
+    except draws.UncacheableError:
+        asked.key = NO_KEY  # Without a canonical form there is no key: the call goes through, counted as uncacheable.
 
 
 def _endpoint(lm: Any, options: Mapping[str, Any], ruling: Ruling, by_litellm: Callable[[], bool]) -> str | None:

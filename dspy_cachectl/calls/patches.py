@@ -89,9 +89,7 @@ def _with_its_call(original: Original) -> Original:
 
 
 def _call_of(prepared: Any, lm: Any, request: Mapping[str, Any]) -> Call:
-    return _awaited(lm) or open_plain_call(
-        request, lm=lm, options={**lm.kwargs, **prepared.kwargs}, prepared=prepared
-    )
+    return _awaited(lm) or open_plain_call(request, lm=lm, options={**lm.kwargs, **prepared.kwargs}, prepared=prepared)
 
 
 def _awaited(lm: Any) -> Call | None:

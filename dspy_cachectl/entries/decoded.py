@@ -291,5 +291,3 @@ def _copying_model(value: pydantic.BaseModel) -> Copy:
         return made
 
     return make
-
-

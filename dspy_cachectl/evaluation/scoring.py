@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,8 @@ _RETURNS = (
 _TRIED = 5
 """So many returns in which there is no score are no accident, where none was before them in which there is one."""
 _MOST_ARGUMENTS = 5
+_LARGEST = 1e100
+"""The square of it, which variances are made of, is a number still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +166,8 @@ def score_with(metric: Callable[[Any, Any], Any], example: Any, prediction: Any,
     except (TypeError, ValueError):
         what = f"{type(said).__name__}, " + ("which has no score" if value is said else f"whose score is {value!r}")
         return Scored(failure_score, f"the metric returned {what}", is_no_score=True)
-    if not math.isfinite(score):
-        return Scored(failure_score, f"the metric returned {score}")
+    if not abs(score) <= _LARGEST:
+        return Scored(failure_score, f"the metric returned {score:g}; a score is a number up to {_LARGEST:g}")
     return Scored(score, feedback=feedback)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dspy_cachectl.errors import ConfigurationError
@@ -18,7 +18,8 @@ class Question:
     Attributes:
         example_key: The hash of what is asked.
         label_key: The hash of everything else in the example: what is expected.
-        occurrence: 0 for the first question with these inputs in the data set, 1 for the second, ...
+        occurrence: 0 for the first question with these inputs in the data set, 1 for the second, ...; in the order of
+            their labels, so that a data set in another order has the same questions.
     """
 
     example_key: str
@@ -36,16 +37,19 @@ def questions_of(examples: Iterable[Any]) -> list[Question]:
     Raises:
         ConfigurationError: If there are none, or one of them has no inputs; the message says which.
     """
-    seen: Counter[str] = Counter()
-    found = []
+    found: list[Question] = []
+    equals: defaultdict[str, list[int]] = defaultdict(list)
     for index, example in enumerate(examples):
         which = f"example {index}"
         inputs, labels = _split(example, which)
-        key = _digest(inputs, which)
-        found.append(Question(example_key=key, label_key=_digest(labels, which), occurrence=seen[key]))
-        seen[key] += 1
+        question = Question(example_key=_digest(inputs, which), label_key=_digest(labels, which))
+        equals[question.example_key].append(index)
+        found.append(question)
     if not found:
         raise ConfigurationError("the data set is empty: give at least one example")
+    for places in equals.values():
+        for occurrence, index in enumerate(sorted(places, key=lambda place: found[place].label_key)):
+            found[index] = replace(found[index], occurrence=occurrence)
     return found
 
 

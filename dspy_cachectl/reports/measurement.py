@@ -22,7 +22,7 @@ from dspy_cachectl.statistics.repeats import (
     pass_at_k,
     pass_hat_k,
 )
-from dspy_cachectl.statistics.scores import QuestionScores, ScoreTable
+from dspy_cachectl.statistics.scores import Implied, QuestionScores, ScoreTable
 from dspy_cachectl.statistics.variance import StandardError, VarianceSplit, standard_error, variance_split
 
 _UNTOLD = "Which repeats are draws of their own is not known, nor what more would add: add questions."
@@ -142,7 +142,7 @@ class Measurement:
                     question.question,
                     tuple(draw.score for draw in draws),
                     tuple(draw.failed is not None for draw in draws),
-                    question.asked if self.clusters_are_questions else question.cluster,
+                    Implied(question.asked) if self.clusters_are_questions else question.cluster,
                 )
                 for question, draws in distinct
             )

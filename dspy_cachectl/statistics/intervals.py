@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dspy_cachectl.statistics.quantiles import check_level, needed, two_sided_t
-from dspy_cachectl.statistics.scores import ScoreTable, are_ends
+from dspy_cachectl.statistics.scores import ScoreTable
 from dspy_cachectl.statistics.variance import StandardError, standard_error
 
 MANY_QUESTIONS = 100
@@ -16,6 +16,8 @@ MUCH_SKEWNESS = 0.04
 """Nor where the squared skewness is above this times n: few scores far from the others decide the mean."""
 FEW_DEGREES = 5.0
 """Below this many degrees of freedom the clustered standard error is itself uncertain."""
+FEW_SHARED = 8.0
+"""Below this many, where questions of a cluster are as much alike as these, an interval may cover less than it says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +93,7 @@ def mean_interval(table: ScoreTable, *, level: float = 0.95) -> Interval:
     """
     check_level(level)
     ends = table.score_range
-    if table.clusters is None and are_ends(ends, table.means):
+    if table.clusters is None and table.is_binary and set(ends).issuperset(table.means):
         passed = sum(mean == ends[1] for mean in table.means)
         return wilson_interval(passed, table.n, level=level, ends=ends)
     error = standard_error(table)
@@ -272,8 +274,8 @@ def doubts(error: StandardError, values: Sequence[float], what: str) -> Doubts:
         The doubts; none where there are enough questions and clusters, and no few values decide.
     """
     n = len(values)
-    few = f"{n} questions are few: below about {MANY_QUESTIONS} an interval may cover less than it says"
-    seen = []
+    few = [f"{n} questions are few: below about {MANY_QUESTIONS} an interval may cover less than it says"]
+    few, seen = few if n < MANY_QUESTIONS else [], []
     if _squared_skewness(values) > MUCH_SKEWNESS * n:
         seen.append(f"few questions far from the others decide {what}: the interval may cover less than it says")
     if error.clusters is not None and error.degrees < FEW_DEGREES:
@@ -281,7 +283,12 @@ def doubts(error: StandardError, values: Sequence[float], what: str) -> Doubts:
             f"{error.clusters} clusters of these sizes are worth {error.degrees:.1f} degrees of freedom: below about "
             f"{FEW_DEGREES:.0f} their spread is uncertain"
         )
-    return Doubts((few,) if n < MANY_QUESTIONS else (), tuple(seen))
+    elif error.shared is not None and error.shared < FEW_SHARED:
+        few.append(
+            f"{error.clusters} clusters of these sizes, with questions so much alike in each, are worth "
+            f"{error.shared:.1f} degrees of freedom: a few of them decide, and an interval may cover less than it says"
+        )
+    return Doubts(tuple(few), tuple(seen))
 
 
 def _squared_skewness(values: Sequence[float]) -> float:

@@ -24,7 +24,7 @@ from dspy_cachectl.statistics.quantiles import (
     two_sided_quantile,
     two_sided_t_test,
 )
-from dspy_cachectl.statistics.scores import QuestionScores, ScoreTable, are_ends, range_of, sample_variance
+from dspy_cachectl.statistics.scores import Implied, QuestionScores, ScoreTable, are_ends, range_of, sample_variance
 from dspy_cachectl.statistics.variance import StandardError, standard_error_of, within_variance
 from dspy_cachectl.statistics.verdicts import PairedComparison, Verdict
 
@@ -235,6 +235,9 @@ def _discordance(
 def _cluster(before: QuestionScores, after: QuestionScores) -> Hashable | None:
     if before.cluster is None or after.cluster is None or before.cluster == after.cluster:
         return after.cluster if before.cluster is None else before.cluster
+    given = [cluster for cluster in (before.cluster, after.cluster) if not isinstance(cluster, Implied)]
+    if len(given) == 1:
+        return given[0]
     raise ConfigurationError(
         f"question {before.question!r} is in cluster {before.cluster!r} of the baseline and in {after.cluster!r} "
         "of the candidate; give both evaluations the same clusters"

@@ -113,18 +113,26 @@ class ScoreTable:
 
     @cached_property
     def is_binary(self) -> bool:
-        """Whether every score says passed or failed, by whichever two numbers: 0 and 1, 0 and 100, -1 and 1."""
-        return are_ends(self.score_range, (score for row in self.questions for score in row.scores))
+        """Whether every score says passed or failed, by whichever two numbers: 0 and 1, 0 and 100, -1 and 1.
+
+        What counts for a draw that failed says nothing of the scale, but where it is 0.
+        """
+        draws = [pair for row in self.questions for pair in zip(row.scores, _flags(row), strict=True)]
+        scale = range_of(score for score, failed in draws if score == 0.0 or not failed)
+        return are_ends(scale, (score for score, _ in draws))
 
     def without_failures(self) -> ScoreTable | None:
         """The same table without failed draws, and without the questions of which none is left; None without any."""
         kept = []
         for row in self.questions:
-            flags = row.failed or (False,) * len(row.scores)
-            scores = tuple(score for score, failed in zip(row.scores, flags, strict=True) if not failed)
+            scores = tuple(score for score, failed in zip(row.scores, _flags(row), strict=True) if not failed)
             if scores:
                 kept.append(QuestionScores(row.question, scores, cluster=row.cluster))
         return ScoreTable(tuple(kept)) if kept else None
+
+
+def _flags(row: QuestionScores) -> tuple[bool, ...]:
+    return row.failed or (False,) * len(row.scores)
 
 
 def range_of(scores: Iterable[float]) -> tuple[float, float]:
@@ -145,6 +153,12 @@ def sample_variance(values: Sequence[float]) -> float:
     """The unbiased variance of at least two values (divisor n - 1), by two passes."""
     mean = math.fsum(values) / len(values)
     return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+
+
+class Implied(str):
+    """The cluster of questions that are equal, which nobody gave: it gives way to one that somebody did."""
+
+    __slots__ = ()
 
 
 def is_missing(cluster: Hashable | None) -> bool:

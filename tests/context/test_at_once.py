@@ -101,7 +101,9 @@ EVALUATES = """
 def test_two_evaluations_of_one_run_report_what_is_stored(child: Child, endpoint: Endpoint) -> None:
     """Started at once under one run id, both report the same draws, and so does whoever resumes them."""
     # The two answers to a question are of different lengths: what was bought and not used is in no report.
-    endpoint.configure(answers={question: [right, f"{right} and four words more"] for question, right in gold(8).items()})
+    endpoint.configure(
+        answers={question: [right, f"{right} and four words more"] for question, right in gold(8).items()}
+    )
     endpoint.hold()
     with ThreadPoolExecutor(2) as pool:
         running = [pool.submit(child, EVALUATES) for _ in range(2)]

@@ -60,7 +60,7 @@ class _Judging(dspy.Module):  # type: ignore[misc]
         self.judge = dspy.Predict("question, answer -> verdict")
         self.judge.set_lm(judging_lm)
 
-    def forward(self, example: dspy.Example, prediction: Any, trace: Any = None) -> float:  # noqa: ARG002
+    def forward(self, example: dspy.Example, prediction: Any, trace: Any = None) -> float:
         return float(self.judge(question=example.question, answer=str(prediction.answer)).verdict is not None)
 
 

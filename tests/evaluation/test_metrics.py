@@ -169,3 +169,10 @@ def test_arguments_that_nobody_knows_are_refused(program: Any, endpoint: Endpoin
         with pytest.raises(cachectl.ConfigurationError, match=r"called with \(example, prediction\), or as GEPA's"):
             run(program, questions(2), one)
     assert 0 == endpoint.requests
+
+
+def test_a_score_that_cannot_be_averaged_is_a_failure(program: dspy.Module, endpoint: Endpoint) -> None:
+    """It is told from the others, and what was paid for the answers is not lost."""
+    report = run(program, questions(2), lambda example, pred: 1e308)
+    assert (report.score, report.failures, endpoint.requests) == (0.0, 2, 2)
+    assert "the metric returned 1e+308" in str(report.questions[0].draws[0].failed)

@@ -373,3 +373,11 @@ def test_an_embedding_function_that_holds_what_sounds_like_a_secret() -> None:
         for held in (("a", {"auth": "a"}), ("bb", {"auth": "a"}), ("a", {"auth": "bb"}))
     }
     assert 3 == len(prints)
+
+
+def test_equal_questions_go_by_their_labels() -> None:
+    """Three that ask the same are told apart by what they expect, wherever they stand."""
+    data = [dspy.Example(question="q", answer=label).with_inputs("question") for label in "xyzy"]
+    forth, back = questions_of(data), questions_of(data[::-1])
+    assert {(one.occurrence, one.label_key) for one in forth} == {(one.occurrence, one.label_key) for one in back}
+    assert sorted(one.occurrence for one in forth) == [0, 1, 2, 3]

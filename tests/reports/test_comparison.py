@@ -159,6 +159,14 @@ def test_clusters_widen_the_error_of_a_difference() -> None:
     assert ("cluster-robust paired t", 3) == (clustered.result.test, clustered.result.error.clusters)
 
 
+def test_clusters_that_were_given_hold_where_questions_are_equal() -> None:
+    """Equal questions are a cluster where nobody gave any; what one report alone names holds for both."""
+    asked, groups = ["a#0", "a#1", "b#0", "c#0"], ["x", "x", "x", "y"]
+    baseline = report([0, 1, 0, 1], name="old", questions=asked, clusters=groups)
+    found = baseline.compare(report([1, 1, 0, 1], name="new", questions=asked))
+    assert (2, 1) == (found.result.error.clusters, found.result.wins)
+
+
 def test_a_baseline_travels_with_its_report() -> None:
     """`report.comparison` is the report against its baseline; without one there is none."""
     old, new = report(OLD, name="old"), report(NEW, name="new")

@@ -55,8 +55,35 @@ def test_clusters_of_unequal_size_keep_the_coverage(groups: NDArray[np.int_], sh
     scores = shared * rng.normal(size=(4000, groups.max() + 1))[:, groups] + noise
     error = standard_error(table_of(scores[0].tolist(), clusters=groups.tolist()))
     caveats = mean_interval(table_of(scores[0].tolist(), clusters=groups.tolist())).caveats
-    assert any("degrees of freedom" in caveat for caveat in caveats) is (error.degrees < 5)
+    assert any("their spread is uncertain" in caveat for caveat in caveats) is (error.degrees < 5)
     assert 0.93 <= coverage(scores[..., None], 0.0, groups) <= (0.98 if error.degrees < 5 else 0.97)
+
+
+@pytest.mark.parametrize("sizes", [[30] * 3 + [2] * 30, [1] * 60 + [20] * 3, [1] * 90 + [10] * 6])
+@pytest.mark.parametrize("shared", [0.0, 1.0])
+def test_a_few_clusters_that_decide_are_said(sizes: list[int], shared: float) -> None:
+    """Where questions of large clusters are alike, degrees that take them for independent are too many, and it says so.
+
+    The degrees are those of the definition, with matrices.
+    """
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    rng = np.random.default_rng(3)
+    each = 1.0 - shared
+    scores = rng.random(len(sizes))[groups] * shared + each * np.tile([0.0, 1.0], len(groups))[: len(groups)]
+    error = standard_error(table_of(scores.tolist(), clusters=groups.tolist()))
+    assert error.shared == pytest.approx(_shared_degrees(groups, 0.999 if shared else 0.0))
+    caveats = mean_interval(table_of(scores.tolist(), clusters=groups.tolist())).caveats
+    assert any("a few of them decide" in caveat for caveat in caveats) is (shared > 0)
+
+
+def _shared_degrees(groups: NDArray[np.int_], rho: float) -> float:
+    n, same = len(groups), groups[:, None] == groups[None, :]
+    covariance = np.where(same, rho, 0.0) + (1.0 - rho) * np.eye(n)
+    centre = np.eye(n) - 1.0 / n
+    each = [(groups == one).astype(float) for one in np.unique(groups)]
+    ways = np.array([centre @ one / np.sqrt(1.0 - one.mean()) for one in each])
+    found = ways @ covariance @ ways.T
+    return float(np.trace(found) ** 2 / np.trace(found @ found))
 
 
 @pytest.mark.parametrize("times", [5, in_full(20)])

@@ -7,6 +7,8 @@ import math
 import pytest
 
 from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.statistics.repeats import pass_at_k
+from dspy_cachectl.statistics.scores import QuestionScores, ScoreTable
 from tests.statistics.tables import table_of
 
 
@@ -83,3 +85,11 @@ def test_duplicate_questions_are_refused() -> None:
     """Two rows of one question would count it twice."""
     with pytest.raises(ConfigurationError, match="'q' has 2 rows"):
         table_of([1, 0], questions=["q", "q"])
+
+
+@pytest.mark.parametrize(("answered", "counts", "binary"), [(0.0, -1.0, False), (100.0, 0.0, True), (1.0, 0.0, True)])
+def test_what_counts_for_a_failure_is_no_end_of_the_scale(answered: float, counts: float, binary: bool) -> None:
+    """Four answers that scored 0 have not passed because a failure counts as -1."""
+    rows = [QuestionScores(f"q{at}", (answered,), (False,)) for at in range(4)]
+    table = ScoreTable((*rows, QuestionScores("q4", (counts,), (True,))))
+    assert (table.is_binary, math.isnan(pass_at_k(table, 1))) == (binary, not binary)
