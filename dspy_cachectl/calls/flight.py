@@ -16,9 +16,14 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
 from typing import Generic, TypeVar
 
 from dspy_cachectl.boundary.forks import tell_after_fork
+from dspy_cachectl.errors import CachectlError
+
+_HERE = str(Path(__file__).parent)
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -140,3 +145,23 @@ def _on_event_loop() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def frames_of_others(error: BaseException) -> TracebackType | None:
+    """Return an error's traceback without this package's frames, which a call has more of or fewer.
+
+    An agent is told of what its tool raised, and asks with it: that is the same in every phase. What this package
+    itself raises keeps them.
+    """
+    traceback = error.__traceback__
+    if isinstance(error, CachectlError):
+        return traceback
+    frames = []
+    while traceback is not None:
+        if not traceback.tb_frame.f_code.co_filename.startswith(_HERE):
+            frames.append(traceback)
+        traceback = traceback.tb_next
+    kept: TracebackType | None = None
+    for one in reversed(frames):
+        kept = TracebackType(kept, one.tb_frame, one.tb_lasti, one.tb_lineno)
+    return kept

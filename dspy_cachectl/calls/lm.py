@@ -23,7 +23,7 @@ from dspy_cachectl.boundary.meant import meant
 from dspy_cachectl.calls import adapter
 from dspy_cachectl.calls.account import Counted
 from dspy_cachectl.calls.call import Answered, Asking, Call, current_call
-from dspy_cachectl.calls.flight import Flights
+from dspy_cachectl.calls.flight import Flights, frames_of_others
 from dspy_cachectl.calls.installation import ensure_installed, installed
 from dspy_cachectl.calls.known import note_unstored
 from dspy_cachectl.calls.opening import open_lm_call
@@ -66,36 +66,42 @@ class Governed:
         """Answer as `dspy.LM` does, under the policy of the phase."""
         # Before DSPy's own `__call__`: its callbacks, its history and its cache then see the draw that is asked for.
         call, prompt, kwargs = open_lm_call(self, prompt, messages, kwargs, asynchronous=False)
-        with Counted(call):
-            if _goes_alone(call):
-                with Asking(call, self):
-                    return _answered(call, super().__call__(prompt, **kwargs))  # type: ignore[misc]
-            parent = functools.partial(super().__call__, prompt, **kwargs)  # type: ignore[misc]
+        try:
+            with Counted(call):
+                if _goes_alone(call):
+                    with Asking(call, self):
+                        return _answered(call, super().__call__(prompt, **kwargs))  # type: ignore[misc]
+                parent = functools.partial(super().__call__, prompt, **kwargs)  # type: ignore[misc]
 
-            def ask(handed: Answered | None) -> Any:
-                with Asking(call, self, handed):
-                    return _answered(call, parent())
+                def ask(handed: Answered | None) -> Any:
+                    with Asking(call, self, handed):
+                        return _answered(call, parent())
 
-            # Who waits for another's answer waits out here: in DSPy's call, callbacks would be open and retries run.
-            return _FLIGHTS.run(call.key or "", ask, lambda: _handed(call))
+                # Who waits for another's answer waits out here: in DSPy's call callbacks are open, and retries run.
+                return _FLIGHTS.run(call.key or "", ask, lambda: _handed(call))
+        except Exception as error:  # noqa: BLE001 - it goes on
+            raise error.with_traceback(frames_of_others(error))  # noqa: B904 - it is the same one
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Answer as `dspy.LM.acall` does, under the policy of the phase."""
         call, prompt, kwargs = open_lm_call(self, prompt, messages, kwargs, asynchronous=True)
         parent: Any = super()
-        with Counted(call):
-            if _goes_alone(call):
-                with Asking(call, self):
-                    if _is_served_at_hand(self, call, parent, prompt, kwargs):
-                        # DSPy's way to an answer that waits for nothing, instead of two turns in other threads.
-                        return _answered(call, parent.__call__(prompt, **kwargs))
-                    return _answered(call, await parent.acall(prompt, **kwargs))
+        try:
+            with Counted(call):
+                if _goes_alone(call):
+                    with Asking(call, self):
+                        if _is_served_at_hand(self, call, parent, prompt, kwargs):
+                            # DSPy's way to an answer that waits for nothing, instead of two turns in other threads.
+                            return _answered(call, parent.__call__(prompt, **kwargs))
+                        return _answered(call, await parent.acall(prompt, **kwargs))
 
-            async def ask(handed: Answered | None) -> Any:
-                with Asking(call, self, handed):
-                    return _answered(call, await parent.acall(prompt, **kwargs))
+                async def ask(handed: Answered | None) -> Any:
+                    with Asking(call, self, handed):
+                        return _answered(call, await parent.acall(prompt, **kwargs))
 
-            return await _FLIGHTS.run_async(call.key or "", ask, lambda: _handed(call))
+                return await _FLIGHTS.run_async(call.key or "", ask, lambda: _handed(call))
+        except Exception as error:  # noqa: BLE001 - it goes on
+            raise error.with_traceback(frames_of_others(error))  # noqa: B904 - it is the same one
 
     def copy(self, **kwargs: Any) -> Any:
         """Return a copy with other options, as DSPy does.

@@ -177,6 +177,39 @@ def test_an_agent_asks_the_same_everywhere(
     assert asked == dict.fromkeys(asked, expected)
 
 
+def test_an_agent_is_told_the_same_of_a_call_that_failed(
+    endpoint: Endpoint, lm: Callable[..., cachectl.LM], tmp_path: Path
+) -> None:
+    """What an LM raises within a tool looks the same in every phase in which it is asked, and in none."""
+    endpoint.configure(answers={"Rain?": [ANSWER.format(tool="asking")]})
+    endpoint.fail(status=400, match="Snow?")
+    dspy.configure(lm=lm(temperature=0.0))
+
+    def asking() -> str:
+        """Ask the LM, in words that the traceback does not quote."""
+        return str(dspy.settings.lm("Sn" + "ow?"))
+
+    async def awaiting() -> str:
+        """Await the LM."""
+        return str(await dspy.settings.lm.acall("Sn" + "ow?"))
+
+    told = {}
+    for place in ("compile", "eval", "nested", "everywhere", "off", "none"):
+        cachectl.install(tmp_path / place)
+        endpoint.reset_counts()
+        with ExitStack() as stack:
+            for block in PLACES[place]():
+                stack.enter_context(block)
+            dspy.ReAct("question -> answer", tools=[asking], max_iters=2)(question="Rain?")
+            with pytest.raises(dspy.LMError) as awaited:
+                asyncio.run(awaiting())
+        asked = [str(request["body"]) for request in endpoint.log() if "Rain?" in str(request["body"])]
+        told[place] = asked, [f"{one.filename}:{one.lineno}" for one in traceback.extract_tb(awaited.tb)]
+    assert "asking" in told["none"][0][-1]
+    assert "lm.py" in told["none"][0][-1]
+    assert told == dict.fromkeys(told, told["none"])
+
+
 class Seen(dspy.utils.BaseCallback):  # type: ignore[misc]
     """A callback of the user's, which counts."""
 
