@@ -170,7 +170,7 @@ def _come_along(ruling: Ruling) -> Ruling:
     """Return what rules in a phase that another process opened."""
     refused = _why_refused(ruling.context, ruling.run, ruling.cassette)
     if refused:
-        return replace(ruling, refused=refused)
+        return ruling._replace(refused=refused)
     # What is carried rules where it is called; a fork is where its parent was.
     return ruling if ruling.context.carried else _beside_others(ruling)
 
