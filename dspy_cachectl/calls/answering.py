@@ -137,6 +137,13 @@ def filed(origin: Origin, asked: Asked, value: Any) -> tuple[Origin, Any, bytes]
     return origin, value, asked.description()
 
 
+def adopted(imported: Origin, asked: Asked) -> Origin:
+    """Return where an answer out of DSPy's own cache comes from, as that of a call."""
+    return replace(
+        imported, kind=asked.kind.value, model=asked.model, role=asked.role, rollout_id=asked.program_rollout_id
+    )
+
+
 def _entries(model: str, sent: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield what LiteLLM asks where a model fails, in its order."""
     listed = sent.get(_FALLBACKS) or getattr(sys.modules.get("litellm"), "model_fallbacks", None) or []
@@ -154,3 +161,15 @@ def _entry_that_answered(model: str, entries: list[dict[str, Any]], facts: Answe
     if not facts.answered_by or is_asked_model(model, facts.answered_by):
         return None
     return next((entry for entry in entries if is_asked_model(entry["model"], facts.answered_by)), None)
+
+
+def say_is_secret(call: Call) -> None:
+    """Say that an answer stays in memory: it is served as it was bought, or not at all."""
+    state.note_why_not_stored(
+        call.asked.key.request, "it was bought in this process, and not written down: a secret is in it"
+    )
+    state.say_once(
+        f"secret:{call.asked.model}",
+        f"an answer of {call.asked.model!r} holds a secret: a key, or a value that this process knows as one. It is "
+        "kept in memory only, and another process buys it again",
+    )

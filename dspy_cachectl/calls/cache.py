@@ -301,15 +301,8 @@ class ManagedCache(Cache):  # type: ignore[misc]
         return self._adopted(call, found.origin, answer, tagged=tagged)
 
     def _adopted(self, call: Call, imported: records.Origin, answer: bytes, *, tagged: bool) -> Decoded:
-        asked = call.asked
-        origin = replace(
-            imported,
-            kind=asked.kind.value,
-            model=asked.model,
-            role=asked.role,
-            rollout_id=asked.program_rollout_id,
-        )
-        description = orjson.loads(asked.description())
+        origin = answering.adopted(imported, call.asked)
+        description = orjson.loads(call.asked.description())
         entry = records.put_together(asdict(origin), answer, tagged=tagged, request=description)
         label = Label(origin.kind, origin.model, origin.phase, origin.role or "", "")
         self.tiers.put(call.key or "", entry, label, mark=known.mark(origin))
@@ -341,7 +334,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
             return
         call.answered.entry = data
         if asked.kind is not Kind.EMBEDDING and cleaned(records.answer_block(data)) is not None:
-            _say_is_secret(call)
+            answering.say_is_secret(call)
             call.tally.unstored += facts.storable
             if into == "disk":
                 known.note_unstored(call, self.tiers)
@@ -402,15 +395,3 @@ class ManagedCache(Cache):  # type: ignore[misc]
 def _encoded(call: Call, value: Any, filed: Asked) -> bytes:
     assert call.answered.origin is not None  # noqa: S101 - for the type checker
     return records.encode(*answering.filed(call.answered.origin, filed, value))
-
-
-def _say_is_secret(call: Call) -> None:
-    """Say that an answer stays in memory: it is served as it was bought, or not at all."""
-    state.note_why_not_stored(
-        call.asked.key.request, "it was bought in this process, and not written down: a secret is in it"
-    )
-    state.say_once(
-        f"secret:{call.asked.model}",
-        f"an answer of {call.asked.model!r} holds a secret: a key, or a value that this process knows as one. It is "
-        "kept in memory only, and another process buys it again",
-    )
