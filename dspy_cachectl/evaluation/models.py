@@ -80,9 +80,10 @@ def evaluate_each(evaluate: Callable[..., EvalReport], given: Mapping[str, Any])
                 )
     reports: list[EvalReport] = []
     judges = dspy.settings.lm
+    judges = wrap(judges) if is_plain(judges) else judges  # once: it is one judge for all
     try:
         for (model, lm), asking in zip(named.items(), programs, strict=True):
-            with dspy.context(lm=lm, **{_JUDGES: (wrap(judges) if is_plain(judges) else judges,)}):
+            with dspy.context(lm=lm, **{_JUDGES: (judges,)}):
                 reports.append(evaluate(asking, name=model, **options))
     except BaseException as error:
         if reports:

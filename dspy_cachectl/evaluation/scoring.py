@@ -179,5 +179,7 @@ def _parts(said: Any) -> tuple[Any, str | None]:
         value, feedback = said.get("score", said), said.get("feedback")
     else:
         value, feedback = getattr(said, "score", said), getattr(said, "feedback", None)
-    text = "" if value is said or feedback is None else scrub(str(feedback))
-    return value, text or None
+    if value is said or feedback is None:
+        return value, None
+    # Half of a surrogate pair has no UTF-8, and no server takes it.
+    return value, scrub(str(feedback).encode("utf-8", "backslashreplace").decode()) or None

@@ -58,6 +58,7 @@ METRICS: dict[str, tuple[Callable[..., Any], float, str | None]] = {
     "a partial": (functools.partial(lambda x, example, pred, trace, pred_name, pred_trace: x, 0.25), 0.25, None),
     "a coroutine": (awaited, 0.5, SAID),
     "a score as text": (lambda example, pred: Structured(), 0.5, SAID),
+    "half a character": (lambda example, pred: {"score": 1.0, "feedback": "a\ud800b"}, 1.0, "a\\ud800b"),
     "an empty feedback": (lambda example, pred: {"score": 0.0, "feedback": ""}, 0.0, None),
 }
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import dspy
 import pytest
+from dspy.utils.dummies import DummyLM
 
 import dspy_cachectl as cachectl
 from tests.endpoint import Endpoint
@@ -82,6 +83,20 @@ def test_a_judge_stays_what_it_is(program: dspy.Module, lm: MakeLM, endpoint: En
         plain = program.deepcopy()
         plain.set_lm(lm("openai/one"))
         assert ranking[0].provenance.metric_hash == run(plain, questions(1), metric).provenance.metric_hash
+
+
+def test_a_judge_that_is_no_lm_of_ours_is_one_judge(program: dspy.Module, lm: MakeLM) -> None:
+    """A DummyLM has no name that tells it from others, and is the same judge of every model."""
+    judge = dspy.Predict("question, said -> answer")
+    said = DummyLM([{"answer": "yes"}] * 20)
+
+    def metric(example: Any, prediction: Any) -> bool:
+        return bool(judge(question=example.question, said=prediction.answer).answer == "yes")
+
+    with dspy.context(lm=said):
+        ranking = ranked(program, lms=[lm("openai/one"), lm("openai/two")], metric=metric, count=2)
+    assert [1.0, 1.0] == [report.score for report in ranking]
+    assert 1 == len({report.provenance.metric_hash for report in ranking})
 
 
 def test_a_part_with_a_role_keeps_its_lm(program: dspy.Module, lm: MakeLM, endpoint: Endpoint) -> None:
