@@ -26,12 +26,15 @@ import pydantic
 
 from dspy_cachectl.entries.values import loaded_classes
 from dspy_cachectl.errors import CachectlError
+from dspy_cachectl.fingerprints.source_text import is_own
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _DEEPEST = 100
 
 Fallback = Callable[[Any, str], Any]
-"""What to write for a value of a kind that is not known here: gets the value and where it is."""
+"""What to write for objects, and for values of a kind that is not known here: gets the value and where it is."""
+Without = Callable[[Any], Any]
+"""What is left of a container without what does not count in it."""
 
 
 class UnstableError(CachectlError):
@@ -53,24 +56,26 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text(value).encode()).hexdigest()
 
 
-def text(value: Any, *, path: str = "", fallback: Fallback | None = None) -> str:
+def text(value: Any, *, path: str = "", fallback: Fallback | None = None, without: Without | None = None) -> str:
     """Return the canonical JSON of a value. Arguments and errors are those of `as_json`."""
-    return _dump(as_json(value, path=path, fallback=fallback))
+    return _dump(as_json(value, path=path, fallback=fallback, without=without))
 
 
-def as_json(value: Any, *, path: str = "", fallback: Fallback | None = None) -> Any:
+def as_json(value: Any, *, path: str = "", fallback: Fallback | None = None, without: Without | None = None) -> Any:
     """Return a value as JSON types that stand for it and for nothing else.
 
     Args:
         value: JSON types, tuples, sets, bytes, dates, enumerations, dataclasses, pydantic objects, arrays,
             `dspy.Example`s, classes, and collections of them.
         path: How a message names the value.
-        fallback: What to write for other values; without it they are errors.
+        fallback: What to write for other values, and for all objects that may hold more than a value, as those of
+            the user's classes; without it other values are errors.
+        without: What to leave of each dictionary, list, tuple or set.
 
     Raises:
         UnstableError: If the value holds something that cannot be told apart.
     """
-    return _Walk(fallback).walk(value, path, 0)
+    return _Walk(fallback, without).walk(value, path, 0)
 
 
 def type_name(kind: Any) -> str:
@@ -91,8 +96,8 @@ def _dump(value: Any) -> str:
 class _Walk:
     """One walk over a value. Strictly private."""
 
-    def __init__(self, fallback: Fallback | None) -> None:
-        self._fallback = fallback
+    def __init__(self, fallback: Fallback | None, without: Without | None) -> None:
+        self._fallback, self._without = fallback, without
 
     def walk(self, value: Any, path: str, depth: int) -> Any:
         kind = type(value)
@@ -100,8 +105,12 @@ class _Walk:
             return value
         if depth > _DEEPEST:
             raise UnstableError(path, type_name(kind), why="is nested too deeply, or holds itself")
-        if isinstance(value, Mapping):
+        if self._without is not None and (kind in _CONTAINERS or kind in loaded_classes("numpy", "ndarray")):
+            value = self._without(value)
+        if kind is dict or (self._fallback is None and isinstance(value, Mapping)):
             return self._mapping(value, path, depth)
+        if self._fallback is not None and not _is_value(value):
+            return self._fallback(value, path)
         return self._other(value, path, depth)
 
     def _mapping(self, value: Mapping[Any, Any], path: str, depth: int) -> Any:
@@ -135,7 +144,9 @@ class _Walk:
     def _object(self, value: Any, path: str, depth: int) -> Any:
         kind = type(value)
         if typing.get_origin(value) is not None:
-            return {"$annotation": without_addresses(repr(value))}
+            kinds = [kind for kind in (typing.get_origin(value), *typing.get_args(value)) if is_own(kind)]
+            told = {"of": [self._fallback(kind, path) for kind in kinds]} if self._fallback is not None else {}
+            return {"$annotation": without_addresses(repr(value)), **told}
         is_model = isinstance(value, pydantic.BaseModel)
         if is_model or dataclasses.is_dataclass(kind):
             names = kind.model_fields if is_model else [field.name for field in dataclasses.fields(kind)]
@@ -143,7 +154,9 @@ class _Walk:
             return {"$object": type_name(kind), "v": self.walk(fields, path, depth + 1)}
         if isinstance(value, loaded_classes("dspy", "Example")):
             return {"$example": self.walk(dict(value.items()), path, depth + 1)}
-        if isinstance(value, loaded_classes("numpy", "ndarray", "generic")) and not value.dtype.hasobject:
+        if isinstance(value, loaded_classes("numpy", "ndarray", "generic")):
+            if value.dtype.hasobject:
+                return {"$array": self.walk(value.tolist(), path, depth + 1), "shape": list(value.shape)}
             data = hashlib.sha256(sys.modules["numpy"].ascontiguousarray(value).tobytes()).hexdigest()
             return {"$array": data, "dtype": value.dtype.str, "shape": list(value.shape)}
         if isinstance(value, loaded_classes("pandas", "DataFrame", "Series", "Index")):
@@ -162,6 +175,25 @@ _WRITTEN: tuple[tuple[Any, Callable[[Any], str]], ...] = (
     (re.Pattern, lambda value: f"{value.flags} {value.pattern!r}"),
 )
 """Values that are told by a text, with what writes it."""
+_TOLD = tuple(kind for kinds, _ in _WRITTEN for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
+
+
+_CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
+
+
+def _is_value(value: Any) -> bool:
+    """Tell whether something is all told by what is written here for its kind."""
+    kind = type(value)
+    if kind in _CONTAINERS or typing.get_origin(value) is not None:
+        return True
+    if is_own(kind):
+        return False
+    known = (*_TOLD, *loaded_classes("dspy", "Example"), *loaded_classes("pandas", "DataFrame", "Series", "Index"))
+    return isinstance(value, known) or kind in loaded_classes("numpy", "ndarray") or _is_number_of_numpy(value)
+
+
+def _is_number_of_numpy(value: Any) -> bool:
+    return isinstance(value, loaded_classes("numpy", "generic"))
 
 
 def _table(value: Any, pandas: Any) -> Any:

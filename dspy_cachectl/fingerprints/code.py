@@ -2,7 +2,7 @@
 
 One walk serves programs, metrics, judges and embedding functions. A method that calls a helper changes when the helper
 does, so functions, classes and constants that the code names are followed through its globals as long as they are the
-user's own. Installed packages are not followed.
+user's own. Of installed packages code is not followed, but objects are looked into.
 """
 
 from __future__ import annotations
@@ -11,55 +11,51 @@ import contextlib
 import contextvars
 import functools
 import hashlib
-import itertools
-import logging
 import sys
 import types
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
 
-from dspy_cachectl.boundary.secrets import without_known
-from dspy_cachectl.entries import draws
-from dspy_cachectl.fingerprints import canonical, signatures
+from dspy_cachectl.boundary.secrets import is_known_credential
+from dspy_cachectl.fingerprints import canonical, classes
 from dspy_cachectl.fingerprints.canonical import UnstableError, type_name
+from dspy_cachectl.fingerprints.changes import changes_in
 from dspy_cachectl.fingerprints.content import checkpoint_of
 from dspy_cachectl.fingerprints.endpoints import endpoint_of_lm
 from dspy_cachectl.fingerprints.engines import asked_of_lm
 from dspy_cachectl.fingerprints.kinds import (
-    attributes_of,
     is_code,
-    is_constant,
     is_dspys,
-    is_plain,
+    is_retrieve,
     is_users,
     name_of,
     named,
+    owner_of,
     says_who_asks,
     wrapped,
 )
+from dspy_cachectl.fingerprints.modules import dspys_in, lms_of, module_parts
+from dspy_cachectl.fingerprints.objects import HIDDEN, attributes_of, content_of, decides_nothing, is_pythons
 from dspy_cachectl.fingerprints.source_text import (
-    changed_attributes,
-    changed_in,
-    functions_of,
+    MAKING,
+    imports_in,
     is_own,
     is_own_module,
     names_in,
     source_of,
-    stored_names,
     text_of_function,
+    users_module,
 )
+from dspy_cachectl.fingerprints.tallies import Tallies
 
 _FOLLOW_AT_MOST = 500
-_DEEPEST = 5
-_MOST_LOOKED_AT = 1000
-"""How deep into containers, and at how many of their items, is looked for LMs."""
+_PACKAGES_AT_MOST = 100
+"""How many things are followed, and into how many objects of packages is looked."""
 
-_CALLED = frozenset({"__call__", "forward", "aforward"})
+CALLED = frozenset({"__call__", "forward", "aforward"})
 """The methods of an object that is called."""
-
-_NOT_THE_PROGRAM = frozenset({"history", "callbacks", "lm", "_compiled"})
-"""Attributes of modules that are their past, or are looked at apart."""
-_NOT_OF_A_PREDICTOR = _NOT_THE_PROGRAM | {"traces", "train", "stage", "demos", "config", "signature"}
+_OF_DSPY = frozenset({"callbacks", "history", "stage"})
+"""Attributes of DSPy's objects that are their past, or chance."""
 
 
 def code_fingerprint(value: Any, *, exact: bool = False) -> str:
@@ -75,18 +71,23 @@ def code_fingerprint(value: Any, *, exact: bool = False) -> str:
     Raises:
         UnstableError: If it has to be exact, and rests on something that cannot be told from others of its kind.
     """
-    return Walk(exact=exact).digest(value)
+    walk = Walk(exact=exact)
+    return walk.settled(walk.digest(value)) or Walk(walk.tallies, exact=exact).digest(value)
 
 
 class Walk:
     """One walk over code and objects. What was met is not looked at again, so that it ends.
 
     Args:
+        tallies: What the code is known to change itself, from an earlier walk: that decides nothing.
         exact: See `code_fingerprint`.
     """
 
-    def __init__(self, *, exact: bool = False) -> None:
+    def __init__(self, tallies: Tallies | None = None, *, exact: bool = False) -> None:
         self._exact = exact
+        self.tallies = tallies or Tallies()
+        self._marks = self.tallies.marks
+        self._packages = 0
         # With the things themselves, so that no other one gets the id of one that was met.
         self._met: dict[int, tuple[Any, str]] = {}
 
@@ -95,186 +96,258 @@ class Walk:
         """Whether it reached so much that it did not look at all of it."""
         return len(self._met) > _FOLLOW_AT_MOST
 
-    def digest(self, value: Any, *, used: frozenset[str] = _CALLED) -> str:
+    def settled(self, digest: str) -> str | None:
+        """Return what this walk found; None where it learned only on its way what counts."""
+        return digest if self.tallies.marks == self._marks else None
+
+    def digest(self, value: Any, *, used: frozenset[str] = CALLED) -> str:
         """Hash one thing. Of an object, `used` are its methods that are called."""
         if id(value) not in self._met:
             name = name_of(value)
             if self.is_cut:
-                if self._exact:
-                    raise UnstableError("", name, why="reaches too much to be told from others")
+                self.cannot_see("what is reached beyond much else", name, "reaches too much to be told from others")
                 return name
             self._met[id(value)] = value, f"under way: {name}"
             text = "\x1e".join(self._parts(value, used))
             self._met[id(value)] = value, hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         return self._met[id(value)][1]
 
-    def text(self, value: Any, path: str = "") -> str:
+    def text(self, value: Any, path: str = "", used: frozenset[str] = CALLED) -> str:
         """Return the canonical JSON of a value; what is not plain in it stands there as its hash."""
-        return canonical.text(without_known(value), path=path, fallback=lambda held, _: {"$is": self.digest(held)})
+        stands = functools.partial(self._stands_for, used)
+        return canonical.text(value, path=path, fallback=stands, without=self._without)
 
-    def text_of_part(self, value: Any, path: str) -> str:
-        """Return likewise a part of a program, whose modules and LMs are only named: they are looked at apart."""
-        return canonical.text(
-            without_known(value),
-            path=path,
-            fallback=lambda held, _: type_name(type(held)) if is_dspys(held) else {"$is": self.digest(held)},
-        )
+    def text_of_part(self, value: Any, path: str, apart: Mapping[int, Any], used: frozenset[str]) -> str:
+        """Return likewise a part of a program; the modules and LMs that are looked at apart are only named."""
+
+        def stands(held: Any, path: str) -> Any:
+            return type_name(type(held)) if id(held) in apart else self._stands_for(used, held, path)
+
+        return canonical.text(value, path=path, fallback=stands, without=self._without)
+
+    def cannot_see(self, said: str, kind: str, why: str = "may hold more than can be seen") -> None:  # noqa: ARG002
+        """Note that something is not told from others of its kind; `said` says so in words."""
+        if self._exact:
+            raise UnstableError("", kind, why=why)
+
+    def _stands_for(self, used: frozenset[str], held: Any, _: str) -> Any:
+        """Return what stands for something that is no plain value."""
+        if isinstance(held, contextvars.ContextVar):
+            with contextlib.suppress(LookupError):  # it has no value here
+                held = {"value": held.get()} if not self.tallies.is_changed(held) else dict(dspys_in("", held.get()))
+            return {"$is": self.text(held, "", used)} if isinstance(held, dict) else held.name
+        if isinstance(held, types.ModuleType):
+            return [held.__name__, *self._of_module("", held, used, {held.__name__})]
+        if decides_nothing(held) and not self._exact:
+            return type_name(type(held))
+        if is_code(held) and not is_own(named(held)):
+            return [name_of(held), *self._of_package(held)]
+        return {"$is": self.digest(held, used=used)}
+
+    def _of_package(self, held: Any) -> Iterator[str]:
+        """Describe what of the user's the code of a package closes over, as what a decorator returns does."""
+        for cell in getattr(held, "__closure__", None) or ():
+            with contextlib.suppress(ValueError):  # not bound yet
+                inner = cell.cell_contents
+                if is_dspys(inner) or is_users(inner) or (is_code(inner) and is_own(named(inner))):
+                    yield self.digest(inner)
+
+    def _without(self, held: Any) -> Any:
+        """Return a container without known credentials, and without what the code changes in it."""
+        is_changed = self.tallies.is_changed(held) and not self._exact
+        changes = functools.partial(self.tallies.has, held)
+        if isinstance(held, dict):
+            kept = {key: item for key, item in held.items() if not (isinstance(key, str) and is_known_credential(key))}
+            return self._kept(kept, changes) if is_changed else kept
+        if not is_changed:
+            return held
+        if isinstance(held, (set, frozenset)):
+            return list(self._kept({item: item for item in held}, changes).values())
+        return list(self._kept(dict(enumerate(held)), changes).items())
+
+    def _kept(self, items: Mapping[Any, Any], is_changed: Callable[[Any], bool]) -> dict[Any, Any]:
+        """Return of items, or attributes, those that code does not change, and the modules and LMs in the others."""
+        kept = {}
+        for key, item in items.items():
+            if not is_changed(key):
+                kept[key] = item
+            elif found := [each for _, each in dspys_in("", item)]:
+                kept[key] = found  # they decide, whatever else is there
+        return kept
 
     def _parts(self, value: Any, used: frozenset[str]) -> Iterator[str]:
-        if isinstance(value, functools.partial):
-            yield self.text(["partial", list(value.args), value.keywords])
-            yield self.digest(value.func)
-        elif isinstance(value, types.MethodType):
-            yield self.digest(value.__func__)
+        if isinstance(value, types.MethodType):
+            yield self._name_and_text(value.__func__)
             yield self.digest(value.__self__, used=frozenset({value.__name__}))
         elif isinstance(value, types.FunctionType):
             yield from self._function(value)
         elif isinstance(value, type):
-            yield from self._class(value)
-        elif isinstance(value, types.BuiltinFunctionType):
-            yield name_of(value)
+            yield from self._class(value, used)
         elif (inner := wrapped(value)) is not None:
             yield self.digest(inner)
+        elif isinstance(value, (types.BuiltinFunctionType, types.MethodWrapperType)):
+            yield name_of(value)
+            yield self.text(owner_of(value), "", used)
         elif is_dspys(value):
             yield from self._module(value) if isinstance(value, sys.modules["dspy"].Module) else self._lm(value)
         else:
             yield from self._object(value, used)
 
+    def _name_and_text(self, function: Any) -> str:
+        return self.digest(function) if isinstance(function, types.FunctionType) else self.text(function)
+
     def _function(self, function: types.FunctionType) -> Iterator[str]:
+        if function.__name__ not in MAKING:
+            self.tallies.of_code(function)
+        used = _used_by(function)
         yield type_name(function)
         yield text_of_function(function)
-        yield self.text([list(function.__defaults__ or ()), function.__kwdefaults__ or {}])
-        used, counted, changed = _uses(function.__code__)
+        yield self.text([list(function.__defaults__ or ()), function.__kwdefaults__ or {}], function.__name__, used)
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-            if name in counted or name == "__class__":
-                continue
-            try:
-                held = cell.cell_contents
-            except ValueError:
-                continue  # not bound yet
-            yield from self._held(name, held, used, frozenset() if self._exact else changed)
-        for name in sorted(used & vars(function).keys() - {"__wrapped__"}):
-            yield from self._held(name, vars(function)[name], used, _of_attributes(function.__name__, changed))
+            if name != "__class__":
+                with contextlib.suppress(ValueError):  # not bound yet
+                    yield from self._named(cell, function, name, cell.cell_contents, used)
+        for name, held in sorted(vars(function).items()):
+            if name not in {"__wrapped__", "_clear_cache"}:  # the latter of a `singledispatch`
+                yield from self._named(function, None, name, held, used)
         yield from self._reached(function)
         if (inner := wrapped(function)) is not None:
             # What a decorator closes over counts as much as what it wraps.
             yield self.digest(inner)
 
     def _reached(self, function: types.FunctionType) -> Iterator[str]:
-        used, counted, changed = _uses(function.__code__)
-        space = function.__globals__
-        for name in sorted(used & space.keys() - counted):
+        used, space = _used_by(function), function.__globals__
+        for name in sorted(used & space.keys()):
             held = space[name]
-            if function.__name__ == "__init__" and signatures.is_signature(held):
+            if function.__name__ == "__init__" and classes.is_signature(held):
                 continue  # what it is used for is in the object, and perhaps tuned there
-            if isinstance(held, types.ModuleType):
-                yield from self._of_module(name, held, used, changed, {held.__name__})
-            else:
-                yield from self._held(name, held, used, changed)
+            yield from self._named(space, function, name, held, used)
+        yield from self._imported(function, used)
 
-    def _of_module(
-        self, name: str, module: types.ModuleType, used: frozenset[str], changed: frozenset[str], met: set[str]
-    ) -> Iterator[str]:
+    def _imported(self, function: types.FunctionType, used: frozenset[str]) -> Iterator[str]:
+        """Describe what a function imports as it runs, of the user's modules."""
+        found = [*imports_in(function.__code__)]
+        found += [(name, 0, ()) for name in sorted(changes_in(function.__code__).imported)]
+        for name, level, taken in found:
+            try:
+                module = users_module(name, level, function.__globals__.get("__package__"))
+            except ImportError as error:
+                self.cannot_see(f"{function.__qualname__}() imports {name} (not found)", name, f"({error})")
+                continue
+            if module is None:
+                continue
+            if not taken:
+                yield from self._of_module(name, module, used, {module.__name__})
+            for one in taken:
+                yield from self._held(f"{name}.{one}", getattr(module, one, None), used)
+
+    def _of_module(self, name: str, module: types.ModuleType, used: frozenset[str], met: set[str]) -> Iterator[str]:
         """Describe what code uses of a module of the user's, and of those in it."""
         if not is_own_module(module.__name__):
             return
         for inner in sorted(used & vars(module).keys()):
             held, path = vars(module)[inner], f"{name}.{inner}"
             if not isinstance(held, types.ModuleType):
-                yield from self._held(path, held, used, changed)
+                yield from self._named(vars(module), None, inner, held, used, path=path)
             elif held.__name__ not in met:
-                yield from self._of_module(path, held, used, changed, met | {held.__name__})
+                yield from self._of_module(path, held, used, met | {held.__name__})
 
-    def _held(self, name: str, held: Any, used: frozenset[str], changed: frozenset[str]) -> Iterator[str]:
-        """Describe what code reaches under a name.
-
-        Args:
-            name: The name.
-            held: What stands there.
-            used: The names that the code uses.
-            changed: What of these it changes itself: a tally or a cache decides nothing.
-        """
-        if isinstance(held, contextvars.ContextVar):
-            with contextlib.suppress(LookupError):  # it has no value here
-                held = held.get()
-        if is_code(held):
-            yield f"{name}:{self.digest(held) if is_own(named(held)) else name_of(held)}"
-        elif is_dspys(held) or (is_users(held) and not self._exact):
-            yield f"{name}:{self.digest(held, used=used)}"
-        elif not (says_who_asks(name, held) or isinstance(held, (types.ModuleType, logging.Logger))):
-            yield from self._value(name, held, used, is_tally=name in changed)
-
-    def _value(self, name: str, held: Any, used: frozenset[str], *, is_tally: bool) -> Iterator[str]:
+    def _named(
+        self,
+        space: Any,
+        function: types.FunctionType | None,
+        name: str,
+        held: Any,
+        used: frozenset[str],
+        *,
+        path: str = "",
+    ) -> Iterator[str]:
+        """Describe what stands under a name, but for a tally: the modules and LMs in that decide all the same."""
         if self._exact:
-            if isinstance(held, Mapping) or not (is_tally and is_plain(held)):
-                yield f"{name}={self.text(held, name)}"
+            # A function that uses a name for nothing but to count in it is the same whatever it has counted.
+            if function is not None and name in changes_in(function.__code__).idle:
+                return
+        elif self.tallies.sets(space, name):
+            held = [found for _, found in dspys_in(name, held)]
+            if not held:
+                return
+        yield from self._held(path or name, held, used)
+
+    def _held(self, name: str, held: Any, used: frozenset[str]) -> Iterator[str]:
+        """Describe what code reaches under a name."""
+        if says_who_asks(name, held) or (not self._exact and decides_nothing(held)):
             return
-        if not is_tally:
-            with contextlib.suppress(UnstableError):
-                yield f"{name}={canonical.text(without_known(held), fallback=functools.partial(self._within, used))}"
-        yield from self._dspys_within(name, held)
+        try:
+            yield f"{name}={self.text(held, name, used)}"
+        except UnstableError as error:
+            if self._exact:
+                raise
+            self.cannot_see(f"{name} is nested too deeply to be seen", error.kind)
 
-    def _within(self, used: frozenset[str], held: Any, _: str) -> Any:
-        """Return what stands for an object in a container: of what is a package's and no value, its class."""
-        if (is_code(held) and is_own(named(held))) or is_dspys(held) or is_users(held):
-            return {"$is": self.digest(held, used=used)}
-        return type_name(named(held))
-
-    def _dspys_within(self, name: str, held: Any) -> Iterator[str]:
-        """Describe the modules and LMs in an attribute or a container: they decide, whatever else is there."""
-        yield from (f"{where}:{self.digest(found)}" for where, found in _dspys_in(name, held, _DEEPEST))
-
-    def _class(self, kind: type) -> Iterator[str]:
+    def _class(self, kind: type, outer: frozenset[str]) -> Iterator[str]:
         yield type_name(kind)
-        if signatures.is_signature(kind):
-            yield self.text(dict(signatures.parts("", kind)))
+        if classes.is_signature(kind):
+            yield self.text(dict(classes.parts("", kind)))
             return
-        functions = [*functions_of(kind)]
-        text = source_of(kind)
-        if text is not None:
-            yield text
-            if self._exact:  # it may have been set since
-                yield self.text({name: item for name, item in _class_attributes(kind) if is_plain(item)})
-            used = frozenset().union(*(names_in(function.__code__) for function in functions))
-            changed = frozenset(changed_attributes(kind, used))
-            for name, item in vars(kind).items():
-                if not name.startswith("__"):
-                    yield from self._held(name, item, used, changed)
-        else:
-            yield from (f"{function.__name__}: {text_of_function(function)}" for function in functions)
-            yield self.text(dict(_class_attributes(kind)))
-        for function in functions:
-            yield from self._reached(function)
+        used = classes.names_of_class(kind)
+        self.tallies.of_object(kind, used)
+        yield source_of(kind) or ""
+        yield from (self.digest(base) for base in (*kind.__bases__, type(kind)) if is_own(base))
+        for name, item in classes.members_of(kind):
+            yield from self._named(kind, None, name, item, used)
+        yield from (self.digest(one) for one in classes.types_in(kind))
+        if "__subclasses__" in used | outer:
+            yield from sorted(map(self.digest, filter(is_own, cast("Any", kind).__subclasses__())))
 
     def _object(self, value: Any, used: frozenset[str]) -> Iterator[str]:
-        whole = is_users(value)
-        if self._exact and not whole:
-            raise UnstableError("", type_name(type(value)), why="may hold more than can be seen")
-        yield from self._kind(type(value))
-        attributes = attributes_of(value)
-        dspy = sys.modules.get("dspy")
-        if dspy is not None and isinstance(value, dspy.Retrieve):
-            # By chance, and its past; it asks the retriever of the settings.
-            attributes = {name: item for name, item in attributes.items() if name not in {"stage", "callbacks"}}
-            yield f"rm:{self.digest(dspy.settings.rm)}"
-        changed = set() if self._exact else changed_attributes(type(value), used)
-        held = {name: item for name, item in attributes.items() if name not in changed}
-        yield from [self.text(held)] if whole else _plain_attributes(held)
+        kind = type(value)
+        yield from self._kind(kind)
+        if not self._is_looked_into(value):
+            return
+        attributes, content = attributes_of(value), content_of(value)
+        if content is HIDDEN:
+            self._hides(kind)
+            content = None
+        names = self.tallies.of_partial(value) if isinstance(value, functools.partial) else used
+        names |= self.tallies.of_object(value, used)
+        if kind.__module__.startswith("dspy."):
+            attributes = {name: item for name, item in attributes.items() if name not in _OF_DSPY}
+        if is_retrieve(value):
+            yield f"rm:{self.text(sys.modules['dspy'].settings.rm)}"  # it asks the retriever of the settings
+        if self.tallies.is_changed(value) and not self._exact:
+            attributes = self._kept(attributes, functools.partial(self.tallies.sets, value))
+            if isinstance(content, (dict, list, set)):
+                items = content if isinstance(content, dict) else dict(enumerate(content))
+                content = self._kept(items, functools.partial(self.tallies.has, value))
         for name, item in sorted(attributes.items()):
-            if not whole or name in changed:
-                yield from self._dspys_within(name, item)
+            yield from self._held(name, item, names)
+        yield from self._held("its content", content, names)
+
+    def _is_looked_into(self, value: Any) -> bool:
+        if is_users(value) or is_pythons(type(value)):
+            return True
+        self._packages += 1
+        if not self._exact and self._packages <= _PACKAGES_AT_MOST:
+            return True
+        self._hides(type(value))
+        return False
+
+    def _hides(self, kind: type) -> None:
+        self.cannot_see(f"what a {type_name(kind)} holds cannot be seen", type_name(kind))
 
     def _kind(self, kind: type) -> Iterator[str]:
         yield type_name(kind)
         yield from (self.digest(base) for base in kind.__mro__ if is_own(base))
 
     def _module(self, module: Any) -> Iterator[str]:
-        for part, value in module_parts(module):
-            yield f"{part}={self.text(value)}"
+        modules = [one for _, one in module.named_sub_modules(sys.modules["dspy"].Module)]
+        used = frozenset().union(*(self.tallies.of_object(one, CALLED) for one in modules))
+        for part, value in module_parts(module, self.tallies.names_of):
+            yield f"{part}={self.text(value, part, used)}"
         for name, lm in lms_of(module):
             yield f"{name}:{self.digest(lm)}"
         settings = sys.modules["dspy"].settings
-        yield f"adapter:{self.digest(settings.adapter)}"
+        yield f"adapter:{self.text(settings.adapter)}"
         if any(predictor.lm is None for predictor in module.predictors()):
             yield f"settings:{self.digest(settings.lm)}"
 
@@ -283,91 +356,25 @@ class Walk:
         facts = [getattr(lm, name, None) for name in ("model", "version", "model_type")]
         facts += [endpoint_of_lm(lm), checkpoint_of(lm)]
         yield self.text([*facts, asked_of_lm(lm, getattr(lm, "kwargs", None) or {})])
+        yield from self.own_of_lm(lm)
+
+    def own_of_lm(self, lm: Any) -> Iterator[str]:
+        """Describe the attributes of an LM that its class of the user's, or of a package's, has given it."""
+        kind = type(lm)
+        if kind.__module__.partition(".")[0] not in {"dspy", "dspy_cachectl"}:
+            used = self.tallies.of_object(lm, CALLED | {"acall"})
+            for name, item in sorted(self._kept(attributes_of(lm), functools.partial(self.tallies.sets, lm)).items()):
+                if name not in _of_dspys_lms(cast("Any", kind)):
+                    yield from self._held(name, item, used)
 
 
-def module_parts(program: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what a `dspy.Module` and those in it are, part by part; their LMs are looked at apart.
-
-    Of each its class, the source of that, prompts, demos, settings and attributes. `self.generate.predict` is called
-    `generate.predict`, and the program itself `self`.
-    """
-    import dspy
-
-    for name, module in program.named_sub_modules(dspy.Module):
-        yield from _parts_of_module(name.removeprefix("self.").removeprefix("self") or "self", module)
+@functools.lru_cache(maxsize=64)
+def _of_dspys_lms(kind: type) -> frozenset[str]:
+    """Return the attributes that DSPy's own code gives an LM, or cachectl's."""
+    own = [base for base in kind.__mro__ if base.__module__.partition(".")[0] in {"dspy", "dspy_cachectl"}]
+    made = [vars(base)["__init__"] for base in own if "__init__" in vars(base)]
+    return frozenset().union({"history", "callbacks"}, *(names_in(function.__code__) for function in made))
 
 
-def _parts_of_module(name: str, module: Any) -> Iterator[tuple[str, Any]]:
-    import dspy
-
-    yield f"{name}.class", type_name(type(module))
-    yield from class_parts(type(module))
-    is_predictor = isinstance(module, dspy.Predict)
-    if is_predictor:
-        yield from signatures.parts(name, module.signature)
-        yield f"{name}.demos", [dict(demo.items() if hasattr(demo, "items") else demo) for demo in module.demos]
-        # As in what is asked, where numbers count by their value. None and what is not sent stand here all the same.
-        options = module.config.items()
-        yield f"{name}.config", {key: draws.clean_request({key: value}).get(key, value) for key, value in options}
-    skipped = _NOT_OF_A_PREDICTOR if is_predictor else _NOT_THE_PROGRAM | changed_attributes(type(module), _CALLED)
-    for attribute, value in vars(module).items():
-        if attribute not in skipped and not says_who_asks(attribute, value) and not is_dspys(value):
-            yield f"{name}.{attribute}", value
-
-
-def class_parts(kind: type) -> Iterator[tuple[str, Any]]:
-    """Yield the class of a program or adapter and its bases, but for those of DSPy."""
-    for base in kind.__mro__:
-        if base.__module__.split(".")[0] not in {"dspy", "builtins", "dspy_cachectl", "abc", "typing"}:
-            yield f"source:{type_name(base)}", base
-
-
-def lms_of(program: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the LMs that a program carries itself, with where they are, in the order of its attributes."""
-    import dspy
-
-    if not isinstance(program, dspy.Module):
-        return
-    for name, module in program.named_sub_modules(dspy.Module):
-        for attribute, value in vars(module).items():
-            for key, item in _items(value):
-                if isinstance(item, dspy.BaseLM):
-                    where = f"{name}.{attribute}" + (f"[{key}]" if key != "" else "")
-                    yield where.removeprefix("self."), item
-
-
-def _items(value: Any) -> Any:
-    if isinstance(value, dict):
-        return value.items()
-    return enumerate(value) if isinstance(value, (list, tuple)) else [("", value)]
-
-
-def _dspys_in(name: str, held: Any, depth: int) -> Iterator[tuple[str, Any]]:
-    if is_dspys(held):
-        yield name, held
-    elif depth and isinstance(held, Mapping):
-        for key, item in itertools.islice(held.items(), _MOST_LOOKED_AT):
-            yield from _dspys_in(f"{name}[{key!r}]" if is_constant(key) else f"{name}[]", item, depth - 1)
-    elif depth and isinstance(held, (list, tuple, set, frozenset)):
-        for index, item in enumerate(itertools.islice(held, _MOST_LOOKED_AT)):
-            yield from _dspys_in(f"{name}[{index}]", item, depth - 1)
-
-
-def _uses(code: types.CodeType) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-    """Return the names that code uses, those that it sets, and what it changes in place."""
-    return names_in(code), stored_names(code), changed_in(code)
-
-
-def _of_attributes(name: str, changed: frozenset[str]) -> frozenset[str]:
-    return frozenset(one.removeprefix(f"{name}.") for one in changed if one.startswith(f"{name}."))
-
-
-def _class_attributes(kind: type) -> Iterator[tuple[str, Any]]:
-    yield from ((name, item) for name, item in vars(kind).items() if not (name.startswith("__") or callable(item)))
-
-
-def _plain_attributes(held: Mapping[str, Any]) -> Iterator[str]:
-    # Of an object of a package: what it rests on is not looked into.
-    for name, item in sorted(without_known(held).items()):
-        with contextlib.suppress(UnstableError):
-            yield f"{name}={canonical.text(item)}"
+def _used_by(function: types.FunctionType) -> frozenset[str]:
+    return names_in(function.__code__) | changes_in(function.__code__).named

@@ -16,18 +16,26 @@ from dspy_cachectl.boundary.secrets import is_known_credential, is_secret_name
 from dspy_cachectl.fingerprints.canonical import type_name
 from dspy_cachectl.fingerprints.source_text import is_own
 
-_CODE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial, type)
+_WRAPPERS = (types.FunctionType, type(functools.cache(len)), classmethod, staticmethod)
+"""What wraps a function and is nothing besides it."""
+_BOUND = (types.BuiltinFunctionType, types.MethodWrapperType)
 _CONSTANTS = (str, bytes, int, float, bool, complex, type(None), enum.Enum, re.Pattern, PurePath, dt.date, dt.timedelta)
 
 
 def is_code(value: Any) -> bool:
-    """Tell whether something is code: a function, a class, or what wraps one."""
-    return isinstance(value, _CODE) or wrapped(value) is not None
+    """Tell whether something is a function or a class by itself, or what wraps a function."""
+    return isinstance(value, (*_WRAPPERS, type)) or (isinstance(value, _BOUND) and owner_of(value) is None)
+
+
+def owner_of(value: Any) -> Any:
+    """Return the object of which something is a method written in C, or None."""
+    owner = getattr(value, "__self__", None) if isinstance(value, _BOUND) else None
+    return None if isinstance(owner, (types.ModuleType, type)) else owner
 
 
 def wrapped(value: Any) -> types.FunctionType | None:
     """Return the function that something wraps, or None."""
-    inner = getattr(value, "__wrapped__", None)
+    inner = getattr(value, "__wrapped__", None) if isinstance(value, _WRAPPERS) else None
     return inner if isinstance(inner, types.FunctionType) else None
 
 
@@ -49,6 +57,12 @@ def is_dspys(value: Any) -> bool:
     return dspy is not None and not isinstance(value, type) and isinstance(value, (dspy.Module, dspy.BaseLM))
 
 
+def is_retrieve(value: Any) -> bool:
+    """Tell whether something asks the retriever that DSPy is set to."""
+    dspy = sys.modules.get("dspy")
+    return dspy is not None and isinstance(value, dspy.Retrieve)
+
+
 def is_constant(value: Any) -> bool:
     """Tell whether something is a value that cannot change."""
     if isinstance(value, (tuple, frozenset)):
@@ -63,17 +77,6 @@ def is_plain(value: Any) -> bool:
     if isinstance(value, (list, set, tuple)):
         return all(is_plain(item) for item in value)
     return is_constant(value)
-
-
-def attributes_of(value: Any) -> dict[str, Any]:
-    """Return the attributes of an object, those in slots too."""
-    held = dict(getattr(value, "__dict__", {}))
-    for kind in type(value).__mro__:
-        slots = kind.__dict__.get("__slots__", ())
-        for slot in (slots,) if isinstance(slots, str) else slots:
-            if slot not in {"__dict__", "__weakref__"} and hasattr(value, slot):
-                held[slot] = getattr(value, slot)
-    return held
 
 
 def is_users(value: Any) -> bool:

@@ -9,9 +9,10 @@ from typing import Any
 
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.fingerprints import canonical, engines
-from dspy_cachectl.fingerprints.code import code_fingerprint, lms_of
+from dspy_cachectl.fingerprints.code import Walk, code_fingerprint
 from dspy_cachectl.fingerprints.content import checkpoint_of
 from dspy_cachectl.fingerprints.endpoints import endpoint_of_lm
+from dspy_cachectl.fingerprints.modules import lms_of
 from dspy_cachectl.fingerprints.source_text import is_own
 
 _SLUG_LENGTH = 60
@@ -27,7 +28,8 @@ class ModelIdentity:
         endpoint: Where it is served: the LM's own name for it, or the address without credentials; None for the
             provider's usual one.
         checkpoint: The hash of the weights, where the model is a local file or folder; else None.
-        kind: The LM's class and the hash of its source, where it is the user's own; else None.
+        kind: The LM's class, and the hash of its source and of what it holds of its own, where it is the user's; else
+            None.
         others: The LMs that parts of the program carry themselves, each with the part's name, in the order of these.
     """
 
@@ -90,9 +92,16 @@ def _identity(lm: Any, others: tuple[tuple[str, ModelIdentity], ...] = ()) -> Mo
         version=getattr(lm, "version", None),
         endpoint=endpoint_of_lm(lm),
         checkpoint=checkpoint_of(lm),
-        kind=f"{canonical.type_name(kind)}#{code_fingerprint(kind)[:16]}" if is_own(kind) else None,
+        kind=f"{canonical.type_name(kind)}#{_own(lm)[:16]}" if is_own(kind) else None,
         others=others,
     )
+
+
+def _own(lm: Any) -> str:
+    walk = Walk()
+    walk.digest(type(lm))
+    list(walk.own_of_lm(lm))
+    return canonical.digest([code_fingerprint(type(lm)), list(Walk(walk.tallies).own_of_lm(lm))])
 
 
 def _options(lm: Any, temperature: float | None) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import Any
 from dspy_cachectl.boundary.secrets import scrub_surely, without
 from dspy_cachectl.entries.draws import UncacheableError
 from dspy_cachectl.fingerprints.canonical import UnstableError
-from dspy_cachectl.fingerprints.code import lms_of
 from dspy_cachectl.fingerprints.endpoints import endpoint_of_lm
 from dspy_cachectl.fingerprints.models import generation_config
+from dspy_cachectl.fingerprints.modules import lms_of
 
 _LONGEST = 100_000
 """How much of each text is kept, in characters: a demo may hold a picture."""

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from dspy_cachectl.fingerprints import canonical
-from dspy_cachectl.fingerprints.code import Walk, class_parts, module_parts
+from dspy_cachectl.fingerprints.code import CALLED, Walk
 from dspy_cachectl.fingerprints.kinds import name_of
+from dspy_cachectl.fingerprints.modules import class_parts, lms_of, module_parts
+from dspy_cachectl.fingerprints.tallies import Tallies
 
 _PART_DIGITS = 16
 
@@ -16,10 +18,12 @@ _WHOLE = {
     "dspy": "the version of DSPy",
     "adapter": "adapter",
     "adapter.config": "configuration of the adapter",
+    "rm": "the retriever of the settings",
 }
 _WORDS = {
     "signature": "the fields of {}",
     "instructions": "instructions of {}",
+    "types": "the code of the types of {}",
     "descriptions": "descriptions of the fields of {}",
     "demos": "demos of {}",
     "config": "configuration of {}",
@@ -39,13 +43,6 @@ class Fingerprint:
     hash: str
     parts: Mapping[str, str]
 
-    @classmethod
-    def of(cls, parts: Mapping[str, Any]) -> Fingerprint:
-        """Make the fingerprint of parts. What two of them share counts in both."""
-        hashed = {name: canonical.digest(Walk().text_of_part(part, name)) for name, part in parts.items()}
-        ordered = {name: whole[:_PART_DIGITS] for name, whole in sorted(hashed.items())}
-        return cls(hash=canonical.digest(ordered), parts=ordered)
-
 
 def program_fingerprint(program: Any, adapter: Any = None) -> Fingerprint:
     """Return what tells a program from others; the same in every process.
@@ -58,18 +55,34 @@ def program_fingerprint(program: Any, adapter: Any = None) -> Fingerprint:
         program: A `dspy.Module`, or any callable.
         adapter: The adapter; by default the one that DSPy would use now.
     """
+    tallies, known = Tallies(), -1
+    while known != tallies.marks:  # what counts may be learned from a later part only
+        known = tallies.marks
+        hashed = _hashes(program, adapter, tallies)
+    ordered = {name: whole[:_PART_DIGITS] for name, whole in sorted(hashed.items())}
+    return Fingerprint(hash=canonical.digest(ordered), parts=ordered)
+
+
+def _hashes(program: Any, adapter: Any, tallies: Tallies) -> dict[str, str]:
+    """Return the hash of each part. What two of them share counts in both."""
     import dspy
 
     parts: dict[str, Any] = {"dspy": dspy.__version__}
+    apart, used = {}, CALLED
     if isinstance(program, dspy.Module):
-        parts.update(module_parts(program))
+        modules = [module for _, module in program.named_sub_modules(dspy.Module)]
+        used |= frozenset().union(*(tallies.of_object(module, CALLED) for module in modules))
+        apart = {id(one): one for one in (*modules, *(lm for _, lm in lms_of(program)))}
+        parts.update(module_parts(program, tallies.names_of))
     else:
         parts[f"source:{name_of(program)}"] = program
     adapter = adapter or dspy.settings.adapter or dspy.ChatAdapter()
     parts["adapter"] = canonical.type_name(type(adapter))
     parts["adapter.config"] = {name: value for name, value in vars(adapter).items() if name != "callbacks"}
     parts.update(class_parts(type(adapter)))
-    return Fingerprint.of(parts)
+    if dspy.settings.rm is not None:
+        parts["rm"] = dspy.settings.rm
+    return {name: canonical.digest(Walk(tallies).text_of_part(part, name, apart, used)) for name, part in parts.items()}
 
 
 def changed(before: Fingerprint, after: Fingerprint) -> list[str]:

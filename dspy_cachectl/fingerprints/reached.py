@@ -23,8 +23,12 @@ def metric_fingerprint(metric: Any) -> str:
     Where it makes modules as it runs, or looks at DSPy's settings, the LM that DSPy is set to is a part of it.
     """
     reaching = _Reaching()
-    found = reaching.digest(metric)
-    return canonical.digest([found, Walk().digest(dspy.settings.lm)]) if reaching.asks_settings else found
+    reaching.digest(metric)
+    found = Walk(reaching.tallies).digest(metric)
+    if not reaching.asks_settings:
+        return found
+    settings = dspy.settings
+    return canonical.digest([found, Walk().digest(settings.lm), Walk().text([settings.adapter, settings.rm])])
 
 
 def lm_of_settings(program: Any) -> Any:

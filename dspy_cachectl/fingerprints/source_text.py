@@ -5,23 +5,23 @@ from __future__ import annotations
 import ast
 import dis
 import functools
+import importlib
+import importlib.util
 import inspect
 import site
 import sys
 import sysconfig
 import textwrap
 import types
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-MAKING = frozenset({"__init__", "__new__", "__post_init__"})
-"""The methods that make an object."""
-_CHANGES = frozenset(
-    {"add", "append", "appendleft", "clear", "discard", "extend", "insert", "pop", "popitem", "popleft", "remove"}
-    | {"setdefault", "update"}
-)
-"""What changes a container in place."""
+MAKING = frozenset({"__init__", "__new__", "__post_init__", "__init_subclass__", "__set_name__", "model_post_init"})
+"""The methods that make an object or a class."""
+_sources: weakref.WeakKeyDictionary[type, str | None] = weakref.WeakKeyDictionary()
+"""The sources of classes: to find one, Python reads its whole file."""
 _STORES = frozenset({"STORE_GLOBAL", "STORE_DEREF", "DELETE_GLOBAL", "DELETE_DEREF"})
 
 
@@ -40,7 +40,12 @@ def is_own_module(name: str) -> bool:
     if name == "__main__" or module is None:
         return True
     file = getattr(module, "__file__", None)  # None: built in, or a namespace
-    return file is not None and not any(map(Path(file).resolve().is_relative_to, _installed()))
+    return file is not None and not is_installed(Path(file))
+
+
+def is_installed(path: Path) -> bool:
+    """Tell whether a file is Python's, or an installed package's."""
+    return any(map(path.resolve().is_relative_to, _installed()))
 
 
 @functools.cache
@@ -68,6 +73,14 @@ def _text_of_code(code: types.CodeType, filename: str) -> str:  # noqa: ARG001 -
 
 def source_of(code: Any) -> str | None:
     """Return the source of a class or of code without comments and layout; None where there is none."""
+    if not isinstance(code, type):
+        return _source_of(code)
+    if code not in _sources:
+        _sources[code] = _source_of(code)
+    return _sources[code]
+
+
+def _source_of(code: Any) -> str | None:
     try:
         source = textwrap.dedent(inspect.getsource(code))
     except (OSError, TypeError, IndentationError, SyntaxError):
@@ -102,52 +115,6 @@ def stored_names(code: types.CodeType) -> frozenset[str]:
     return frozenset(one.argval for one in instructions if one.opname in _STORES)
 
 
-@functools.lru_cache(maxsize=4096)
-def changed_in(code: types.CodeType) -> frozenset[str]:
-    """Return what code sets or changes in place, as `name` or `name.attribute`: its tallies and its caches."""
-    try:
-        tree = ast.parse(source_of(code) or "")
-    except SyntaxError:
-        return frozenset()
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Attribute, ast.Subscript)) and not isinstance(node.ctx, ast.Load):
-            found.add(_dotted(node))
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _CHANGES:
-            found.add(_dotted(node.func.value))
-    return frozenset(found)
-
-
-def _dotted(node: ast.expr) -> str:
-    """Return the name that an expression begins with, and the attribute that follows it."""
-    attributes: list[str] = []
-    while isinstance(node, (ast.Attribute, ast.Subscript)):
-        if isinstance(node, ast.Attribute):
-            attributes.insert(0, node.attr)
-        node = node.value
-    return ".".join([node.id, *attributes[:1]]) if isinstance(node, ast.Name) else ""
-
-
-def changed_attributes(kind: type, names: frozenset[str]) -> set[str]:
-    """Return the attributes that an object's own methods change while it is used.
-
-    Args:
-        kind: Its class.
-        names: The methods that are called from outside; those that these call are looked at, too.
-    """
-    functions = {function.__name__: function.__code__ for base in kind.__mro__ for function in functions_of(base)}
-    waiting = {getattr(getattr(kind, name, None), "__name__", name) for name in names}
-    used, found = set(waiting), set()
-    while waiting:
-        code = functions.get(waiting.pop())
-        if code is not None and code.co_name not in MAKING and code.co_argcount:
-            itself = f"{code.co_varnames[0]}."
-            found |= {name.removeprefix(itself) for name in changed_in(code) if name.startswith(itself)}
-            waiting |= names_in(code) - used
-            used |= waiting
-    return found
-
-
 def nested_code(code: types.CodeType) -> Iterator[types.CodeType]:
     """Yield code, and the code of the functions in it."""
     yield code
@@ -168,3 +135,48 @@ def functions_of(kind: type) -> Iterator[types.FunctionType]:
 
 def _function_of(item: Any) -> Any:
     return item.func if isinstance(item, functools.cached_property) else getattr(item, "__func__", item)
+
+
+@functools.lru_cache(maxsize=4096)
+def imports_in(code: types.CodeType) -> tuple[tuple[str, int, tuple[str, ...]], ...]:
+    """Return what code imports: the module, how many packages above its own, and what it takes from that."""
+    return tuple(_imports(code))
+
+
+def _imports(code: types.CodeType) -> Iterator[tuple[str, int, tuple[str, ...]]]:
+    for one in nested_code(code):
+        found = [each for each in dis.get_instructions(one) if each.opname not in {"CACHE", "PUSH_NULL", "NOP"}]
+        for index, each in enumerate(found):
+            if each.opname == "IMPORT_NAME":
+                level, names = found[index - 2].argval, found[index - 1].argval
+                yield each.argval, level if isinstance(level, int) else 0, tuple(names or ())
+
+
+def users_module(name: str, level: int, package: str | None) -> types.ModuleType | None:
+    """Return a module of the user's that code names, loaded as the code would load it; None where it is not theirs.
+
+    Raises:
+        ImportError: If it cannot be loaded.
+    """
+    whole = importlib.util.resolve_name("." * level + name, package) if level else name
+    module = sys.modules.get(whole)
+    if module is None and _is_users(whole):
+        try:
+            module = importlib.import_module(whole)
+        except (Exception, SystemExit) as error:
+            raise ImportError(f"{whole}: {type(error).__name__}") from error
+    return module if module is not None and is_own_module(whole) else None
+
+
+def _is_users(name: str) -> bool:
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names or top in {"dspy", "dspy_cachectl"}:
+        return False
+    if top in sys.modules:
+        return is_own_module(top)
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return False
+    places = [] if spec is None else [spec.origin] if spec.origin else [*(spec.submodule_search_locations or ())]
+    return bool(places) and not any(is_installed(Path(place)) for place in places if place)

@@ -24,8 +24,10 @@ from typing import Any
 
 from dspy_cachectl.boundary.secrets import is_secret_name
 from dspy_cachectl.fingerprints.canonical import type_name
-from dspy_cachectl.fingerprints.code import Walk, class_parts, module_parts
+from dspy_cachectl.fingerprints.changes import changes_in
+from dspy_cachectl.fingerprints.code import CALLED, Walk
 from dspy_cachectl.fingerprints.kinds import name_of
+from dspy_cachectl.fingerprints.modules import class_parts, lms_of, module_parts
 from dspy_cachectl.fingerprints.source_text import MAKING, is_own, is_own_module, nested_code
 
 _FILE, _VARIABLE, _DATABASE, _NETWORK = "a file", "the environment", "a database", "the network"
@@ -55,6 +57,7 @@ _HOLDERS: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (sqlite3.Connection, _DATABASE),
     (socket.socket, _NETWORK),
 )
+_HELD = tuple(kind for kinds, _ in _HOLDERS for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
 _IN_MEMORY = (io.BytesIO, io.StringIO)
 _WRITES = re.compile(r"[wax][bt]*")
 _ENCODING = re.compile(
@@ -77,8 +80,12 @@ def unseen_by(value: Any) -> tuple[str, ...]:
 
     looking = _Looking()
     if isinstance(value, dspy.Module):
-        for _, part in (*module_parts(value), *class_parts(type(value))):
-            looking.text_of_part(part, "")
+        modules = {id(module): module for _, module in value.named_sub_modules(dspy.Module)}
+        used = CALLED.union(*(looking.tallies.of_object(module, CALLED) for module in modules.values()))
+        for _, part in (*module_parts(value, looking.tallies.names_of), *class_parts(type(value))):
+            looking.text_of_part(part, "", modules, used)
+        for _, lm in lms_of(value):
+            looking.digest(lm)
     else:
         looking.digest(value)
     return tuple(looking.found)
@@ -90,6 +97,7 @@ class _Looking(Walk):
     def __init__(self) -> None:
         super().__init__()
         self.found: dict[str, None] = {}
+        self._looked_at: set[int] = set()
 
     def _reached(self, function: types.FunctionType) -> Iterator[str]:
         if function.__name__ in MAKING:
@@ -98,17 +106,26 @@ class _Looking(Walk):
             name = function.__qualname__.rpartition("<locals>.")[2]
             for what, how in _reads(function):
                 self.found[f"{name}() reads {what} ({how})"] = None
+            if changes_in(function.__code__).looks_up:
+                self.found[f"{name}() looks up by name what it uses"] = None
         yield from super()._reached(function)
 
-    def _held(self, name: str, held: Any, used: frozenset[str], changed: frozenset[str]) -> Iterator[str]:
+    def _held(self, name: str, held: Any, used: frozenset[str]) -> Iterator[str]:
         self._look_at(name, held)
-        yield from super()._held(name, held, used, changed)
+        yield from super()._held(name, held, used)
 
     def _object(self, value: Any, used: frozenset[str]) -> Iterator[str]:
         self._look_at("an attribute", value)
-        yield from super()._object(value, used)
+        if not isinstance(value, _HELD) or isinstance(value, _IN_MEMORY):
+            yield from super()._object(value, used)
+
+    def cannot_see(self, said: str, kind: str, why: str = "") -> None:  # noqa: ARG002 - here it is said
+        self.found[said] = None
 
     def _look_at(self, name: str, held: Any) -> None:
+        if id(held) in self._looked_at:
+            return
+        self._looked_at.add(id(held))  # it lives as long as what holds it
         what = next((what for kinds, what in _HOLDERS if isinstance(held, kinds)), None)
         if what is not None and not isinstance(held, _IN_MEMORY):
             self.found[f"{name} is {what} ({type_name(type(held))})"] = None

@@ -13,7 +13,7 @@ from dspy_cachectl.fingerprints import canonical
 from dspy_cachectl.fingerprints.models import ModelIdentity
 from dspy_cachectl.fingerprints.programs import Fingerprint, changed
 
-KEY_VERSION = 4
+KEY_VERSION = 5
 """Part of every key. Raised when the meaning of a key changes."""
 _ANOTHER = 6
 """How unlike two programs are at least that are not the same one, before and after it was edited."""

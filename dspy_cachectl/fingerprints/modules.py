@@ -1,0 +1,114 @@
+"""What DSPy's modules are, part by part, and the LMs that they carry."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import itertools
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from dspy_cachectl.entries import draws
+from dspy_cachectl.fingerprints import classes
+from dspy_cachectl.fingerprints.canonical import type_name
+from dspy_cachectl.fingerprints.kinds import is_dspys, is_users, says_who_asks
+from dspy_cachectl.fingerprints.objects import HIDDEN, attributes_of, content_of
+
+_DEEPEST = 6
+_MOST_LOOKED_AT = 1000
+"""How deep into containers and objects, and at how many of their items, is looked for LMs."""
+
+_NOT_THE_PROGRAM = frozenset({"history", "callbacks", "lm", "_compiled"})
+"""Attributes of modules that are their past, or are looked at apart."""
+_NOT_OF_A_PREDICTOR = _NOT_THE_PROGRAM | {"traces", "train", "stage", "demos", "config", "signature"}
+
+
+def module_parts(program: Any, changed: Callable[[Any], frozenset[str]]) -> Iterator[tuple[str, Any]]:
+    """Yield what a `dspy.Module` and those in it are, part by part; their LMs are looked at apart.
+
+    Of each its class, the source of that, prompts, demos, settings and attributes. `self.generate.predict` is called
+    `generate.predict`, and the program itself `self`.
+
+    Args:
+        program: The module.
+        changed: Tells the attributes of a module that code changes as it runs.
+    """
+    import dspy
+
+    for name, module in program.named_sub_modules(dspy.Module):
+        yield from _parts_of_module(name.removeprefix("self.").removeprefix("self") or "self", module, changed(module))
+
+
+def _parts_of_module(name: str, module: Any, changed: frozenset[str]) -> Iterator[tuple[str, Any]]:
+    import dspy
+
+    yield f"{name}.class", type_name(type(module))
+    yield from class_parts(type(module))
+    is_predictor = isinstance(module, dspy.Predict)
+    if is_predictor:
+        yield from classes.parts(name, module.signature)
+        yield f"{name}.demos", [dict(demo.items() if hasattr(demo, "items") else demo) for demo in module.demos]
+        # As in what is asked, where numbers count by their value. None and what is not sent stand here all the same.
+        options = module.config.items()
+        yield f"{name}.config", {key: draws.clean_request({key: value}).get(key, value) for key, value in options}
+    skipped = (_NOT_OF_A_PREDICTOR if is_predictor else _NOT_THE_PROGRAM) | changed
+    for attribute, value in vars(module).items():
+        if attribute not in skipped and not says_who_asks(attribute, value) and not is_dspys(value):
+            yield f"{name}.{attribute}", value
+
+
+def class_parts(kind: type) -> Iterator[tuple[str, Any]]:
+    """Yield the class of a program or adapter and its bases, but for those of DSPy."""
+    for base in kind.__mro__:
+        if base.__module__.split(".")[0] not in {"dspy", "builtins", "dspy_cachectl", "abc", "typing"}:
+            yield f"source:{type_name(base)}", base
+
+
+def lms_of(program: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the LMs that a program carries itself, with where they are, in the order of its attributes."""
+    import dspy
+
+    if not isinstance(program, dspy.Module):
+        return
+    met: set[int] = set()
+    waiting = collections.deque(program.named_sub_modules(dspy.Module))
+    met.update(id(module) for _, module in waiting)
+    while waiting:
+        name, module = waiting.popleft()
+        for attribute, value in vars(module).items():
+            if attribute in _NOT_OF_A_PREDICTOR - {"lm"}:
+                continue
+            for where, found in dspys_in(f"{name}.{attribute}", value):
+                if isinstance(found, dspy.BaseLM):
+                    yield where.removeprefix("self."), found
+                elif id(found) not in met:
+                    met.add(id(found))
+                    waiting.append((where, found))
+
+
+def dspys_in(name: str, held: Any, depth: int = _DEEPEST) -> Iterator[tuple[str, Any]]:
+    """Yield the modules and LMs in containers and in objects of the user's, with where they are."""
+    if is_dspys(held):
+        yield name, held
+    elif depth:
+        for step, item in itertools.islice(_items(held), _MOST_LOOKED_AT):
+            yield from dspys_in(f"{name}{step}", item, depth - 1)
+
+
+def _items(held: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(held, Mapping):
+        yield from ((f"[{key}]" if isinstance(key, (str, int)) else "[]", item) for key, item in held.items())
+    elif isinstance(held, (list, tuple, collections.deque)):
+        yield from ((f"[{index}]", item) for index, item in enumerate(held))
+    elif isinstance(held, (set, frozenset)):
+        ordered = sorted(held, key=lambda one: (type_name(type(one)), str(getattr(one, "model", ""))))
+        yield from ((f"[{index}]", item) for index, item in enumerate(ordered))
+    elif isinstance(held, functools.partial):
+        yield from _items([held.func, *held.args, *held.keywords.values()])
+    elif isinstance(held, types.MethodType):
+        yield "", held.__self__
+    if is_users(held) and not isinstance(held, type):
+        yield from ((f".{name}", item) for name, item in attributes_of(held).items())
+        if not isinstance(held, (Mapping, list, tuple, set, frozenset)) and (found := content_of(held)) is not HIDDEN:
+            yield from _items(found)
