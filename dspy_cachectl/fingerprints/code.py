@@ -24,8 +24,13 @@ from dspy_cachectl.fingerprints.content import checkpoint_of
 from dspy_cachectl.fingerprints.endpoints import endpoint_of_lm
 from dspy_cachectl.fingerprints.engines import asked_of_lm
 from dspy_cachectl.fingerprints.kinds import (
+    HIDDEN,
+    attributes_of,
+    content_of,
+    decides_nothing,
     is_code,
     is_dspys,
+    is_pythons,
     is_retrieve,
     is_users,
     name_of,
@@ -35,7 +40,6 @@ from dspy_cachectl.fingerprints.kinds import (
     wrapped,
 )
 from dspy_cachectl.fingerprints.modules import dspys_in, lms_of, module_parts
-from dspy_cachectl.fingerprints.objects import HIDDEN, attributes_of, content_of, decides_nothing, is_pythons
 from dspy_cachectl.fingerprints.source_text import (
     MAKING,
     imports_in,

@@ -12,8 +12,7 @@ from typing import Any
 from dspy_cachectl.entries import draws
 from dspy_cachectl.fingerprints import classes
 from dspy_cachectl.fingerprints.canonical import type_name
-from dspy_cachectl.fingerprints.kinds import is_dspys, is_users, says_who_asks
-from dspy_cachectl.fingerprints.objects import HIDDEN, attributes_of, content_of
+from dspy_cachectl.fingerprints.kinds import HIDDEN, attributes_of, content_of, is_dspys, is_users, says_who_asks
 
 _DEEPEST = 6
 _MOST_LOOKED_AT = 1000
