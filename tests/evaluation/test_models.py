@@ -133,7 +133,9 @@ def test_a_baseline_takes_the_place_of_the_best(program: dspy.Module, lm: MakeLM
     assert {"before", "openai/one", "openai/two"} == {row.name for row in ranking.rows}
 
 
-@pytest.mark.parametrize("again", [{"force_recompute": True}, {"max_age": 5.0}])
+@pytest.mark.parametrize(
+    "again", [{"force_recompute": True}, pytest.param({"max_age": 5.0}, marks=pytest.mark.exhaustive)]
+)
 def test_a_run_of_several_models_is_not_drawn_anew(
     program: dspy.Module, lm: MakeLM, endpoint: Endpoint, again: dict[str, Any]
 ) -> None:

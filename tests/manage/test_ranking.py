@@ -65,6 +65,7 @@ def test_it_is_what_the_evaluations_found(program: dspy.Module, lm: MakeLM, endp
     assert set() == HEAVY & modules_loaded(command("-X", "predictions", "rank", cwd=tmp_path))
 
 
+@pytest.mark.exhaustive
 def test_one_data_set_and_one_metric_at_a_time(program: dspy.Module, lm: MakeLM, tmp_path: Path) -> None:
     """Of several sets one is named, by its hash or a snapshot; each metric has a table of its own."""
     assert "no predictions are kept in" in refused(here=tmp_path)
@@ -88,6 +89,7 @@ def test_one_data_set_and_one_metric_at_a_time(program: dspy.Module, lm: MakeLM,
     assert "is called 'zzz'" in refused("zzz", here=tmp_path)
 
 
+@pytest.mark.exhaustive
 def test_programs_and_options_are_told_apart(program: dspy.Module, lm: MakeLM, tmp_path: Path) -> None:
     """What one model answered in several ways has a name each; of two runs of the same the newest counts."""
     run(program, questions(4))
@@ -107,6 +109,7 @@ def test_programs_and_options_are_told_apart(program: dspy.Module, lm: MakeLM, t
     assert 4 == len(found["snapshots"])
 
 
+@pytest.mark.exhaustive
 def test_what_is_compared_with_is_chosen(program: dspy.Module, lm: MakeLM, tmp_path: Path) -> None:
     """A snapshot takes the place of the best, also an older run of the same; one of other data cannot."""
     older, _ = run(program, questions(8)), run(program, questions(8), force_recompute=True)
@@ -147,6 +150,7 @@ def test_what_is_not_whole_is_left_out_with_a_word(
     assert "is damaged" in refused("--against", damaged.name, here=tmp_path)
 
 
+@pytest.mark.exhaustive
 def test_clusters_that_are_not_kept_are_said(program: dspy.Module, tmp_path: Path) -> None:
     """Kept predictions do not tell what belongs together, and an interval without it is too narrow."""
     run(program, questions(6), clusters=[str(number % 3) for number in range(6)])

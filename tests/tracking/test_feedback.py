@@ -37,7 +37,7 @@ def test_each_answer_has_its_score(server: Rest, experiment: str, autolog: Calla
     assert server.traces_of_run(experiment, run.id) == {trace.id for trace in traces}
 
 
-@pytest.mark.parametrize("log_evals", [False, True])
+@pytest.mark.parametrize("log_evals", [True, pytest.param(False, marks=pytest.mark.exhaustive)])
 def test_the_rationale_is_the_metrics_feedback(
     server: Rest, experiment: str, autolog: Callable[..., None], program: Any, log_evals: bool
 ) -> None:
