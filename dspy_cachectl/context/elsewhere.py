@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import os
 import stat
 import sys
@@ -61,13 +62,12 @@ def announce(phases: Sequence[OpenElsewhere]) -> None:
     path = _folder() / str(os.getpid())
     with contextlib.suppress(OSError):  # without it those processes know as much as before
         if not phases:
-            _announced.discard(os.getpid())
             path.unlink(missing_ok=True)
             return
-        _ancestors()
-        if not _is_made():
+        if not (os.getpid() in _announced and path.parent.exists()) and not _is_made():
             return
-        if os.getpid() not in _announced and sys.platform != "win32":
+        if os.getpid() not in _announced:
+            _ancestors()
             _forget_the_dead()
         _announced.add(os.getpid())
         told = [*(one for one in phases[:-_MOST] if one.replays and one.guards), *phases[-_MOST:]]
@@ -127,8 +127,8 @@ def refusals_of(token: str) -> int:
     """Return how many calls were refused in other processes for a replay that was opened in this one; forget them."""
     path = _refusals(os.getpid(), token)
     with contextlib.suppress(OSError):  # as a rule it is not there
+        count = path.lstat().st_size
         if _is_ours(_folder()):
-            count = path.lstat().st_size
             path.unlink()
             return count
     return 0
@@ -162,11 +162,14 @@ def lives(number: int) -> bool:
 
 def _forget_the_dead() -> None:
     """Remove what processes have left that were killed: another one may get their number."""
+    if sys.platform == "win32":
+        return
     for left in _folder().iterdir():
         if not (left.stem.isdecimal() and lives(int(left.stem))):
             left.unlink(missing_ok=True)
 
 
+@functools.cache
 def _folder() -> Path:
     user = os.getuid() if hasattr(os, "getuid") else ""
     return Path(tempfile.gettempdir()) / f"dspy-cachectl-open-{_FORMAT}-{user}"
