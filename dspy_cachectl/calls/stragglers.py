@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from dspy_cachectl.context.homes import as_here
 from dspy_cachectl.context.ruling import phase_around
 
 
@@ -47,6 +48,6 @@ def starting_once(original: Callable[..., Any]) -> Callable[..., Any]:
     """In the place of the pool that `dspy.Evaluate` and `dspy.Parallel` run everything with."""
 
     def pool(*args: Any, **kwargs: Any) -> Any:
-        return (original if phase_around() is None else _Once)(*args, **kwargs)
+        return (original if phase_around() is None else _Once)(*args, **as_here(kwargs))
 
     return pool

@@ -39,7 +39,7 @@ class EvaluationScope:
         experiment_id: The MLflow experiment of these traces, once there is one.
         program: What is evaluated; None where that is no module.
         depth: Within how many modules it was opened.
-        before: What was in its place in DSPy's settings.
+        put: Its id, as it was put into DSPy's settings.
     """
 
     call_id: str
@@ -50,7 +50,7 @@ class EvaluationScope:
     experiment_id: str | None = None
     program: Any = None
     depth: int = 0
-    before: Any = None
+    put: Any = None
 
 
 _SETTING = "cachectl_evaluation"
@@ -70,7 +70,7 @@ def opened(call_id: str) -> EvaluationScope:
     scope = _within.get(call_id)
     if scope is None:
         scope = _within[call_id] = EvaluationScope(call_id, parent=current(), depth=_depth())
-        scope.before = carried.put(_SETTING, call_id)
+        scope.put = carried.put(_SETTING, call_id)
     return scope
 
 
@@ -78,7 +78,7 @@ def left(call_id: str) -> None:
     """Leave the scope that this call opened. Does nothing where another callback has."""
     scope = _within.pop(call_id, None)
     if scope is not None:
-        carried.take_back(_SETTING, scope.call_id, scope.before)
+        carried.take_back(_SETTING, scope.put, scope.put.before)
 
 
 def current() -> EvaluationScope | None:

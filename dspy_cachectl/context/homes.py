@@ -12,10 +12,15 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from contextvars import Context
+from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from inspect import CO_GENERATOR
 from typing import Any
+
+_OF_MAIN = ContextVar("dspy_cachectl_of_main", default=False)
+"""True in the main thread's context and in what was copied from it. A bare thread's context begins empty."""
+if threading.current_thread() is threading.main_thread():
+    _OF_MAIN.set(True)
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,21 @@ def is_main_thread() -> bool:
 
 
 def has_its_own_task(home: Home) -> bool:
-    """Tell whether this code runs for a task: one beside that of a phase at home in this thread, or one of a server's.
+    """Tell whether this code, in no phase, runs for a task: one beside that of a phase, or one of a server's.
 
-    A thread of a server's pool works for the task that waits for it.
+    A thread of a server's pool works for the task that waits for it, and so does one that was handed a copy of a task's
+    context, as `asyncio.to_thread` does, or DSPy's settings: from inside the phase both would have brought it.
     """
-    return _loop_of_worker() is not None or (_task_here() is not None and home.thread() is threading.current_thread())
+    if _loop_of_worker() is not None:
+        return True
+    if home.thread() is threading.current_thread():
+        return _task_here() is not None
+    return home.task is not None and _OF_MAIN.get()
+
+
+def as_here(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a pool with which its threads belong to whom this code does."""
+    return {**options, "initializer": _OF_MAIN.set, "initargs": (True,)} if _OF_MAIN.get() else options
 
 
 def _loop_of_worker() -> Any:

@@ -21,7 +21,7 @@ from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.context.elsewhere import OpenElsewhere
 from dspy_cachectl.context.evaluations import Evaluation, EvaluationObserver
-from dspy_cachectl.context.homes import home_here
+from dspy_cachectl.context.homes import Home, home_here
 from dspy_cachectl.context.open_cassette import CASSETTE_RUN
 from dspy_cachectl.context.shared import SharedPassage
 from dspy_cachectl.entries.draws import Ordinals
@@ -33,6 +33,24 @@ from dspy_cachectl.showing.sheets import Cell, Part
 _KEPT_MISSES = 5
 
 _logger = logger_for("dspy_cachectl")
+
+
+@dataclass
+class Entered:
+    """Where a block was entered and how it was left, for all that carries its phase in this process.
+
+    Attributes:
+        home: Where it was entered.
+        outer: The phase around it, or None.
+        left: Whether it was left.
+        stays_behind: Whether its phase may be left behind in the context that it was entered in, or in others: what
+            carries it when it was left need not have begun before.
+    """
+
+    home: Home
+    outer: PhaseContext | None
+    left: bool = False
+    stays_behind: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,6 +70,7 @@ class PhaseContext:
         carried: Whether `carry()` took it along, maybe for longer than its block.
         cassette_token: Finds the cassette that it is within, in this process; empty outside one.
         process: The process that opened it, by its number there.
+        entered: Where its block was entered and how it was left; None in a process that it was handed over to.
     """
 
     name: str
@@ -66,6 +85,10 @@ class PhaseContext:
     carried: bool = False
     cassette_token: str = ""
     process: int = field(default_factory=os.getpid)
+    entered: Entered | None = field(default=None, compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "entered": None}
 
     def policy_for(self, role: str | None) -> Policy:
         """Return the policy for a role."""

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from dspy.clients.cache import Cache
 
     from dspy_cachectl.accounting.usage import Usage
-    from dspy_cachectl.context.homes import Home
     from dspy_cachectl.context.open_cassette import OpenCassette
     from dspy_cachectl.context.phases import PhaseContext, PhaseRun
 
@@ -38,7 +37,6 @@ _MOST_ANSWERS = 20_000
 _MOST_UNSTORED = 10_000
 _MOST_SAID = 10_000
 _MOST_CLOSED = 100
-_MOST_LEFT = 1000
 
 Place = tuple[str, int, int]
 """How a configured store is opened: where it is, and how much memory and disk it may take."""
@@ -53,7 +51,6 @@ class Process:
         handed_over: The runs that another process opened and handed over by pickle, by token.
         open_runs: The runs whose blocks are open, innermost last.
         at_home: The runs whose blocks are open, innermost last, in a task or in the main thread.
-        left: Where the blocks that were left last had been entered, and the phase around them, by token.
         everywhere: The phases that hold for the whole process, innermost last.
         last_run: The phase run that closed last.
         last_report: The `EvalReport` that was made last.
@@ -83,7 +80,6 @@ class Process:
         self.handed_over: OrderedDict[str, PhaseRun] = OrderedDict()
         self.open_runs: list[PhaseRun] = []
         self.at_home: list[PhaseRun] = []
-        self.left: OrderedDict[str, tuple[Home, PhaseContext | None]] = OrderedDict()
         self.everywhere: list[PhaseContext] = []
         self.last_run: PhaseRun | None = None
         self.last_report: Any = None
@@ -165,16 +161,22 @@ class Process:
             if not run.closed:
                 self._hand_over(run)
 
-    def leave(self, run: PhaseRun) -> None:
-        """Note that the block of a run was left."""
+    def leave(self, run: PhaseRun, *, stays_behind: bool) -> None:
+        """Note that the block of a run was left.
+
+        Args:
+            run: The run.
+            stays_behind: Whether its phase may be left behind where it was entered.
+        """
+        entered = run.context.entered
+        if entered is not None:
+            entered.stays_behind = entered.stays_behind or stays_behind
+            entered.left = True
         with self.lock:
             refused = refusals_of(run.context.token)
             run.end(refused if self._replays(run.context) else 0)
             self._no_longer_open(run)
             self._announce(run)
-            self.left[run.context.token] = (run.home, run.outer)
-            if len(self.left) > _MOST_LEFT:
-                self.left.popitem(last=False)
 
     def left_elsewhere(self, run: PhaseRun) -> None:
         """Note that the block of a run was left in the process that opened it."""

@@ -71,7 +71,7 @@ class Ruling(NamedTuple):
 def phase_around() -> PhaseContext | None:
     """Return the phase that was opened around this place, or for the whole process, or None."""
     context: PhaseContext | None = dspy.settings.get(SETTING)
-    if context is not None and context.token in state.left:
+    if context is not None and context.entered is not None and context.entered.left:
         context = _not_left(context)
     if context is None:
         context = _by_default()
@@ -100,20 +100,46 @@ def _still_open(context: PhaseContext | None) -> PhaseContext | None:
 def _not_left(context: PhaseContext | None) -> PhaseContext | None:
     """Return what is around the phases that were left, for what comes after them where they were entered.
 
-    A block that is left in another context stays behind in its own. Stragglers run elsewhere, or carry it by hand.
+    A block that is left in another context stays behind in its own, from where whatever begins there has it. Stragglers
+    run elsewhere: they are in the midst of a module's call, or it is certain that they began before the end, or they
+    carry it by hand.
     """
-    while context is not None and not context.carried and (left := state.left.get(context.token)) is not None:
-        home, outer = left
-        if home != home_here():
-            break
-        context = outer
+    while context is not None and not context.carried and (entered := context.entered) is not None and entered.left:
+        if entered.home != home_here():
+            if context.unit is not None or not entered.stays_behind:
+                break
+            _say_what_is_outside(context)
+        context = entered.outer
     return context
 
 
+def around(context: PhaseContext | None) -> PhaseContext | None:
+    """Return a phase, or where its block was left the one around it that was not."""
+    while context is not None and (entered := context.entered) is not None and entered.left:
+        context = entered.outer
+    return context
+
+
+def _say_what_is_outside(context: PhaseContext) -> None:
+    state.say_once(
+        f"left:{context.name}",
+        f"phase {context.name!r} was not left where it was entered, as a generator is that another thread or task "
+        "closes: what asks elsewhere from now on is outside of it, also where it began before. Close a generator where "
+        "it is used, with contextlib.closing() or aclosing()",
+    )
+
+
 def _at_home() -> PhaseContext | None:
-    """Return the phase whose block was entered right here, in a context that is no more."""
+    """Return the phase whose block was entered right here, in a context that is no more or a copy of this one.
+
+    From here on it is carried to whatever begins here.
+    """
     here = home_here()
-    return next((run.context for run in reversed(state.at_home[:]) if run.home == here), None)
+    context = next((run.context for run in reversed(state.at_home[:]) if run.home == here), None)
+    if context is not None and context.entered is not None:
+        context.entered.stays_behind = True
+        carried.put(SETTING, context)
+    return context
 
 
 def _in_child() -> None:

@@ -21,11 +21,11 @@ from dspy_cachectl.calls.installation import ensure_installed, installed
 from dspy_cachectl.calls.spans import watch_autolog
 from dspy_cachectl.config import settings
 from dspy_cachectl.context import carried
-from dspy_cachectl.context.homes import Waiting, is_main_thread, waiting_here
+from dspy_cachectl.context.homes import Waiting, home_here, is_main_thread, waiting_here
 from dspy_cachectl.context.open_cassette import OpenCassette
-from dspy_cachectl.context.phases import PhaseContext, PhaseRun, new_run_id
+from dspy_cachectl.context.phases import Entered, PhaseContext, PhaseRun, new_run_id
 from dspy_cachectl.context.process import SETTING, state
-from dspy_cachectl.context.ruling import phase_around
+from dspy_cachectl.context.ruling import around, phase_around
 from dspy_cachectl.entries import records
 from dspy_cachectl.errors import CacheMissError, ConfigurationError, StoreError
 from dspy_cachectl.phases.decoration import Block
@@ -105,13 +105,14 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
     def __enter__(self) -> PhaseRun:
         if self.run is not None:
             raise ConfigurationError(f"this phase({self.context.name!r}) is open already; make a new one to nest")
-        context = _described(_at_opening(self.context))
+        outer = phase_around()
+        context = replace(_described(_at_opening(self.context, outer)), entered=Entered(home_here(), outer))
         run = PhaseRun(context)
         watch_autolog()
-        run.outer = phase_around()
+        run.outer = outer
         run.is_told = settings().guard if self._guard is None else self._guard
         run.guards = run.is_told and (self._guard is not None or is_main_thread())
-        self._before = carried.put(SETTING, context)
+        self._put = carried.put(SETTING, context)
         # Whoever waits for this thread, where the block goes on without it.
         self._waiting = waiting_here()
         if self._waiting is not None:
@@ -129,13 +130,12 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
         run, self.run = self.run, None
         if run is None:
             return
-        state.leave(run)
+        _leave(run, self._take_back())
         with state.lock:
             if self._everywhere and run.context in state.everywhere:
                 state.everywhere.remove(run.context)
             if not run.context.is_cassette:
                 state.last_run = run
-        self._take_back(run)
         incomplete = run.incomplete()
         _describe_end(run, error or incomplete)
         # What interrupts the program goes through, and so does a miss that nobody swallowed.
@@ -144,12 +144,15 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
         ):
             raise incomplete from error
 
-    def _take_back(self, run: PhaseRun) -> None:
+    def _take_back(self) -> carried.Taken:
         """Take back what was put into the context, and into that of whoever waited; in whatever context this is."""
-        carried.take_back(SETTING, run.context, self._before)
+        before = around(self._put.before)
+        taken = carried.take_back(SETTING, self._put, before)
         waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            waiting.run(carried.take_back, SETTING, run.context, self._before)
+        if waiting is None:
+            return taken
+        waiting.run(carried.exchange, SETTING, self._put.value, before)
+        return carried.Taken(here=True, wholly=True)
 
     def _again(self) -> phase:
         again = copy.copy(self)
@@ -157,9 +160,19 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
         return again
 
 
-def _at_opening(context: PhaseContext) -> PhaseContext:
+def _leave(run: PhaseRun, taken: carried.Taken) -> None:
+    state.leave(run, stays_behind=not taken.wholly)
+    if not taken.here and not run.stats.calls and any(policy != Policy.REUSE for policy in run.context.policies):
+        state.say_once(
+            f"rules-nothing:{run.name}",
+            f"phase {run.name!r} was left in another context than it was entered in, and no call was made in it: a "
+            "block that is entered in a thread, a task or a copied context rules only there. Enter it where the calls "
+            "are made",
+        )
+
+
+def _at_opening(context: PhaseContext, outer: PhaseContext | None) -> PhaseContext:
     """Return a context with what is known when it opens: its token, its run and the cassette that it is within."""
-    outer = phase_around()
     cassette_token = context.cassette_token or (outer.cassette_token if outer is not None else "")
     context = replace(context, token=uuid.uuid4().hex, cassette_token=cassette_token, process=os.getpid())
     cassette = state.cassettes.get(cassette_token)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
+import socket
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,7 +17,7 @@ import pytest
 
 import dspy_cachectl as cachectl
 from dspy_cachectl import Policy
-from tests.calls.support import MakeLM, qa
+from tests.calls.support import MakeLM, evaluate, examples, qa
 from tests.endpoint import Endpoint
 from tests.limits import PATIENCE
 
@@ -227,3 +230,151 @@ def test_a_guard_leaves_other_tasks_alone(endpoint: Endpoint, lm: MakeLM) -> Non
     assert run is not None
     assert endpoint.counts() == {"other": 1}
     assert (run.stats.stray, run.stats.missed) == (1, 2)
+
+
+async def _parallel(program: Any) -> None:
+    dspy.Parallel(num_threads=2, disable_progress_bar=True)([(program, {"question": "Q?"})])
+
+
+async def _batch(program: Any) -> None:
+    await asyncio.to_thread(program.batch, examples(1), num_threads=2, disable_progress_bar=True)
+
+
+async def _evaluation(program: Any) -> None:
+    evaluate(program, examples(1))
+
+
+async def _thread(program: Any) -> None:
+    await asyncio.to_thread(program, question="Q?")
+
+
+async def _nested(program: Any) -> None:
+    await asyncio.to_thread(lambda: asyncio.run(_parallel(program)))
+
+
+async def _asyncified(program: Any) -> None:
+    await dspy.asyncify(program)(question="Q?")
+
+
+WAYS = (_parallel, _batch, _evaluation, _thread, _nested, _asyncified)
+
+
+@pytest.mark.parametrize("policy", [Policy.REPLAY, pytest.param(Policy.FRESH, marks=pytest.mark.exhaustive)])
+def test_a_guard_leaves_the_threads_of_other_tasks_alone(endpoint: Endpoint, lm: MakeLM, policy: Policy) -> None:
+    """What another task lets threads do is asked as if there were no phase, and strays from none."""
+    dspy.configure(lm=lm())
+    program = qa()
+
+    async def other(opened: asyncio.Event, over: asyncio.Event, found: list[int]) -> None:
+        await opened.wait()
+        try:
+            for ask in WAYS:
+                endpoint.reset_counts()
+                with dspy.context(lm=lm(version=ask.__name__)):
+                    await ask(program)
+                found.append(endpoint.requests)
+        finally:
+            over.set()
+
+    async def story() -> tuple[cachectl.PhaseRun, list[int]]:
+        opened, over, found = asyncio.Event(), asyncio.Event(), list[int]()
+        beside = asyncio.create_task(other(opened, over, found))
+        with cachectl.phase("check", policy) as run:
+            opened.set()
+            await over.wait()
+        await beside
+        return run, found
+
+    run, found = asyncio.run(story())
+    assert found == [1] * len(WAYS)
+    assert (run.stats.calls, run.stats.stray) == (0, 0)
+
+
+def test_a_guard_holds_for_what_a_bare_thread_lets_threads_do(endpoint: Endpoint, lm: MakeLM) -> None:
+    """A pool of DSPy's that a bare thread starts belongs to nobody, as that thread does."""
+    dspy.configure(lm=lm())
+    program = qa()
+
+    async def story() -> None:
+        with cachectl.phase("check", Policy.REPLAY), ThreadPoolExecutor(1) as pool:
+            pool.submit(lambda: asyncio.run(_parallel(program))).result()
+
+    with pytest.raises(cachectl.ReplayIncompleteError):
+        asyncio.run(story())
+    assert endpoint.requests == 0
+
+
+class _Server:
+    """An application behind uvicorn in the main thread, and what a client in a thread asks it."""
+
+    def __init__(self, app: Any, client: Callable[[str], None]) -> None:
+        uvicorn = pytest.importorskip("uvicorn")
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+        self._client = client
+
+    def run(self) -> None:
+        """Serve until the client is done, whose error is raised here."""
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(self._ask)
+            self._server.run(sockets=[self._listening])
+            done.result()
+
+    def _ask(self) -> None:
+        try:
+            self._client(f"http://127.0.0.1:{self._listening.getsockname()[1]}")
+        finally:
+            self._server.should_exit = True
+
+
+def _add_ways(app: Any, program: Any, lm: MakeLM) -> list[str]:
+    """Let an application ask in all ways, in coroutines and in threads of the server. Return the addresses."""
+    paths = []
+    for way in WAYS:
+
+        async def asynchronous(way: Callable[[Any], Any]) -> None:
+            with dspy.context(lm=lm(version=f"async {way.__name__}")):
+                await way(program)
+
+        def synchronous(way: Callable[[Any], Any]) -> None:
+            with dspy.context(lm=lm(version=f"sync {way.__name__}")):
+                asyncio.run(way(program))
+
+        for answer in (asynchronous, synchronous):
+            paths.append(f"/{answer.__name__}{way.__name__}")
+            app.add_api_route(paths[-1], functools.partial(answer, way))
+    return paths
+
+
+@pytest.mark.exhaustive
+def test_a_server_in_the_main_thread(endpoint: Endpoint, lm: MakeLM) -> None:
+    """While one request is in a replay, all others ask, in whatever threads."""
+    dspy.configure(lm=lm())
+    app, entered, left = fastapi.FastAPI(), threading.Event(), threading.Event()
+    paths, found = _add_ways(app, qa(), lm), []
+
+    async def replay() -> AsyncIterator[None]:
+        with cachectl.phase("check", Policy.REPLAY):
+            yield
+
+    @app.get("/replay", dependencies=[fastapi.Depends(replay)])
+    async def replayed() -> None:
+        entered.set()
+        while not left.is_set():
+            await asyncio.sleep(0.01)
+
+    def client(url: str) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            beside = pool.submit(httpx.get, f"{url}/replay", timeout=PATIENCE)
+            entered.wait()
+            try:
+                for path in paths:
+                    with endpoint.counting() as asked:
+                        status = httpx.get(url + path, timeout=PATIENCE).status_code
+                    found.append((status, asked.requests))
+            finally:
+                left.set()
+            assert beside.result().status_code == 200
+
+    _Server(app, client).run()
+    assert found == [(200, 1)] * len(paths)
