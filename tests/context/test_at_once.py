@@ -37,10 +37,11 @@ ASKS = """
 
 def at_once(child: Child, endpoint: Endpoint, *arguments: str) -> list[dict[str, Any]]:
     """What two processes print that ask the same while neither has an answer."""
+    before = endpoint.requests
     endpoint.hold()
     with ThreadPoolExecutor(2) as pool:
         running = [pool.submit(child, ASKS, *arguments) for _ in range(2)]
-        assert endpoint.wait_for(2)
+        assert endpoint.wait_for(before + 2)
         endpoint.release()
         return [one.result().data for one in running]
 
