@@ -144,14 +144,14 @@ def _ruling_here() -> Ruling:
 
 def _say_what_settings_do_not_do() -> None:
     """Say of options that people set for all calls at once that DSPy hands its settings to no LM."""
-    found = {name: dspy.settings[name] for name in _NO_SETTINGS if name in dspy.settings}
+    found = {name: value for name in _NO_SETTINGS if (value := dspy.settings.get(name)) is not None}
     if found:
         said = ", ".join(f"{name}={value!r}" for name, value in found.items())
         state.say_once(
-            f"no-setting:{sorted(found)}",
-            f"{said}, set with dspy.context() or dspy.configure(), reaches no LM: DSPy hands its settings to none, so "
-            f"equal calls share one answer. Write program(..., config=dict({said})), or lm.copy({said}); or open "
-            'phase("eval"), which draws every answer afresh',
+            "no-setting",
+            f"{said}, set with dspy.context() or dspy.configure(), reaches no LM: DSPy hands none a rollout_id or a "
+            f"temperature of its settings. Write program(..., config=dict({said})), or lm.copy({said}); or open a "
+            'phase that draws every answer afresh, as phase("eval") does',
         )
 
 

@@ -120,6 +120,10 @@ class PhaseContext:
         return any(policy.fresh or policy.replays for policy in self.policies)
 
 
+NO_PHASE = PhaseContext(name="", policy=Policy.REUSE, carried=True)
+"""What travels where `carry()` was called in no phase: there is none, whatever is open where the function is called."""
+
+
 class PhaseRun:
     """One passage through a phase: its counters, its run id, what was evaluated in it.
 

@@ -19,7 +19,7 @@ from dspy_cachectl.context.elsewhere import OpenElsewhere, open_elsewhere
 from dspy_cachectl.context.evaluations import is_metrics
 from dspy_cachectl.context.homes import has_its_own_task, home_here
 from dspy_cachectl.context.open_cassette import UNCACHED_RUN, OpenCassette
-from dspy_cachectl.context.phases import PhaseContext, PhaseRun
+from dspy_cachectl.context.phases import NO_PHASE, PhaseContext, PhaseRun
 from dspy_cachectl.context.process import SETTING, state
 from dspy_cachectl.policy import Decision, Kind, Policy, decide
 
@@ -75,6 +75,8 @@ def phase_around() -> PhaseContext | None:
         context = _not_left(context)
     if context is None:
         context = _by_default()
+    elif not context.token:
+        return None
     if context is not None and context.process != os.getpid():
         context = _still_open(context)
     return context
@@ -178,6 +180,8 @@ def phase_here() -> Ruling:
         return ruling
     outside = _outside(settings().policy)
     watched = tuple(run for run in state.open_runs[:] if _strays_from(run)) if state.open_runs else ()
+    if watched and _carried_in_none():
+        return Ruling(outside, None)
     if not watched:
         return _beside_others(Ruling(outside, None))
     # A replay never calls, not even from a thread that its phase did not reach.
@@ -185,6 +189,10 @@ def phase_here() -> Ruling:
     if replay is not None:
         return Ruling(replay.context, replay, stray_of=watched)
     return Ruling(outside, None, stray_of=watched)
+
+
+def _carried_in_none() -> bool:
+    return bool(dspy.settings.get(SETTING) == NO_PHASE)
 
 
 def _strays_from(run: PhaseRun) -> bool:
@@ -215,7 +223,7 @@ def _why_refused(context: PhaseContext, run: PhaseRun | None, cassette: OpenCass
 def _beside_others(ruling: Ruling) -> Ruling:
     """Return what rules in a worker, where a phase is open in a process that it comes from and did not come along."""
     open_there = open_elsewhere(ruling.context.token)
-    if not open_there:
+    if not open_there or _carried_in_none():
         return ruling
     replay = next((one for one in open_there if one.replays and one.guards), None)
     found = replay or open_there[0]
@@ -239,7 +247,7 @@ def draw_unit(name: str, *, judging: bool = False) -> Iterator[None]:
         name: The unit's name.
         judging: Whether a metric makes them.
     """
-    context: PhaseContext | None = dspy.settings.get(SETTING)
+    context = phase_around()
     with dspy.context(**({} if context is None else {SETTING: replace(context, unit=name, judging=judging)})):
         yield
 

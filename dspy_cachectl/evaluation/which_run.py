@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 
-import dspy
-
 from dspy_cachectl.accounting import runs
 from dspy_cachectl.boundary.ages import age_of
 from dspy_cachectl.calls.installation import ensure_installed
 from dspy_cachectl.context.phases import PhaseContext, new_run_id
-from dspy_cachectl.context.process import SETTING
+from dspy_cachectl.context.ruling import phase_around
 from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.phases.phase import phase
 
@@ -32,7 +30,7 @@ def phase_to_evaluate_in(run_id: str | None, *, force: bool, max_age: float | No
             f"run {run_id!r} has draws in the store, and a run's draws are never made anew: {asked} asks for others. "
             f"Name a run that has none, for example run_id={new_run_id('eval')!r}, or none at all"
         )
-    ruling: PhaseContext | None = dspy.settings.get(SETTING)
+    ruling = phase_around()
     if ruling is None or not ruling.strays_matter or ruling.is_cassette:
         return phase("eval").context, run_id
     if run_id is not None or ruling.run_id is None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import dspy
 from dspy.utils.callback import BaseCallback
 
 from dspy_cachectl.context.phases import PhaseContext, PhaseRun
-from dspy_cachectl.context.process import SETTING, logger
+from dspy_cachectl.context.process import logger
+from dspy_cachectl.context.ruling import phase_around
 from dspy_cachectl.phases.phase import phase
 
 
@@ -68,5 +68,5 @@ class AutoPhase(BaseCallback):  # type: ignore[misc]
 
 
 def _ruling() -> PhaseContext | None:
-    ruling: PhaseContext | None = dspy.settings.get(SETTING)
+    ruling = phase_around()
     return None if ruling is not None and ruling.is_cassette else ruling

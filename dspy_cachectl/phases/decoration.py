@@ -13,7 +13,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from dspy_cachectl.calls.installation import open_like_parent
 from dspy_cachectl.context import carried
-from dspy_cachectl.context.phases import PhaseContext, PhaseRun
+from dspy_cachectl.context.phases import NO_PHASE, PhaseContext, PhaseRun
 from dspy_cachectl.context.process import SETTING, Place, state
 from dspy_cachectl.context.ruling import phase_around
 from dspy_cachectl.context.shared import SharedPassage
@@ -116,7 +116,7 @@ class _Carried(Generic[P, T]):
         return self._later(result) if isinstance(result, _LATER) else result
 
     def _in_phase(self) -> AbstractContextManager[None]:
-        return carried.held(SETTING, self._context)
+        return carried.held(SETTING, NO_PHASE if self._context is None else self._context)
 
     def _later(self, result: Any) -> Any:
         """Return what has not run yet so that it runs in the phase, wherever that is."""
@@ -196,7 +196,8 @@ def carry(function: Callable[P, T]) -> Callable[P, T]:
     For pools that do not carry DSPy's settings: `pool.submit(carry(program), question=...)`. To a process of a pool the
     phase goes with its run, its counters and its store: the same request in two workers is two draws, and what happens
     there is counted here. DSPy's settings do not go: the function, or what it is given, brings its LM.
-    What its call returns and has not run yet (a coroutine, a generator) runs in the phase as well.
+    What its call returns and has not run yet (a coroutine, a generator) runs in the phase as well. Where no phase rules
+    here, it runs in none.
     """
     around = phase_around()
     return _Carried(function, None if around is None else replace(around, carried=True))

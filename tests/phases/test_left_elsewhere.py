@@ -17,7 +17,7 @@ import pytest
 
 import dspy_cachectl as cachectl
 from dspy_cachectl import Policy
-from tests.calls.support import MakeLM, evaluate, examples, gold, qa
+from tests.calls.support import MakeLM, evaluate, exact, examples, gold, qa
 from tests.endpoint import Endpoint
 
 _questions = (f"Question number {number:04}?" for number in itertools.count())
@@ -256,3 +256,18 @@ def test_a_block_that_rules_nothing_says_so(lm: MakeLM, caplog: pytest.LogCaptur
     with caplog.at_level(logging.WARNING, logger="dspy_cachectl"):
         asyncio.run(story())
     assert ["no call was made in it" in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_those_who_look_for_a_phase_find_none(endpoint: Endpoint, lm: MakeLM) -> None:
+    """After it `AutoPhase` enters its own, and `evaluate()` draws in a run of its own."""
+    auto = cachectl.AutoPhase()
+    dspy.configure(lm=lm(temperature=1.0), callbacks=[auto])
+    block = opened(Policy.FRESH)
+    left = next(block)
+    contextvars.copy_context().run(block.close)  # type: ignore[attr-defined]
+    evaluate(qa(), examples(1))
+    assert [run.name for run in auto.runs] == ["eval"]
+    report = cachectl.evaluate(qa(), examples(1), exact, predictions=False, display_progress=False)
+    assert report.run_id != left.run_id
+    assert left.stats.calls == 0
+    assert endpoint.requests == 2

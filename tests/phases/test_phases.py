@@ -104,6 +104,19 @@ class TestStrays:
         assert endpoint.requests == 6
         assert_counted(run.stats, fresh=6, stray=0)
 
+    def test_carried_in_no_phase(self, endpoint: Endpoint, lm: MakeLM) -> None:
+        """What was carried where there was no phase runs in none, whatever is open where it is called."""
+        asked = lm(temperature=1.0)
+        carried = cachectl.carry(lambda: (asked("hello"), cachectl.current_phase()))
+        answer, _ = carried()
+        with cachectl.phase("eval", everywhere=True) as run:
+            assert carried() == (answer, None)
+            in_threads(carried)
+        assert endpoint.requests == 1
+        assert_counted(run.stats, fresh=0, stray=0)
+        with cachectl.phase("check", Policy.REPLAY):
+            assert carried() == (answer, None)
+
     def test_roles_are_guarded_too(self, endpoint: Endpoint, lm: MakeLM) -> None:
         """A role that is replayed is not called from a bare thread either."""
         asked = lm(role="generator")
@@ -263,12 +276,19 @@ class TestSettings:
         """A rollout id or temperature among DSPy's settings is said once, with what to write; which then works."""
         cachectl.install()
         dspy.configure(lm=(lm if governed else plain_lm)())
+        for nothing in ({"temperature": None}, {"rollout_id": None}):
+            with set_for_all(**nothing) or contextlib.nullcontext():
+                qa()(question="Q?")
+        assert not [line for line in caplog.messages if "reaches no LM" in line]
         for number in range(3):
             with set_for_all(rollout_id=number, temperature=1.0) or contextlib.nullcontext():
                 qa()(question="Q?")
+        with set_for_all(rollout_id=None, temperature=0.5) or contextlib.nullcontext():
+            qa()(question="Q?")
         (said,) = [line for line in caplog.messages if "reaches no LM" in line]
         assert "config=dict(rollout_id=0, temperature=1.0)" in said
         assert "phase(" in said
+        assert "share" not in said  # in a phase that draws afresh they do not
         assert endpoint.requests == 1
         for number in range(3):
             qa()(question="Q?", config={"rollout_id": number, "temperature": 1.0})
