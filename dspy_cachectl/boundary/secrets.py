@@ -251,15 +251,23 @@ _seen = lru_cache(maxsize=1024)(_looked_at)
 def readable_address(address: str) -> str:
     """Return the address of a server as it may be read: without login and known credentials, which say who asks.
 
-    What else may be a secret in it stands there as its hash.
+    What else may be a secret in it stands there as its hash, a part of its path that was drawn by lot too.
     """
     bare = without_parameters(without_login(address), _parameter)
     if bare != address and _ADDRESS.match(address) is None:
         return hashed(address)  # a text that only has something of an address
+    bare = _PART.sub(lambda found: _hashed_part(found[0]) if looks_drawn(found[0]) else found[0], bare)
     return hashed(bare) if _has_key(bare) else bare
 
 
 def _parameter(name: str, value: str) -> str | None:
     if not is_secret_parameter(name):
         return ""
-    return None if name.lower() in secret_names.KNOWN_PARAMETERS else hashed(value).replace(" ", "-")
+    return None if name.lower() in secret_names.KNOWN_PARAMETERS else _hashed_part(value)
+
+
+_PART = re.compile(r"(?<=[^/:]/)[^/?#]{16,}")
+
+
+def _hashed_part(part: str) -> str:
+    return hashed(part).replace(" ", "-")

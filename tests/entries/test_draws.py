@@ -122,6 +122,15 @@ def test_an_endpoints_identity_holds_no_credentials(url: str | None, identity: s
     assert identity == clean_endpoint(url)
 
 
+def test_a_part_of_an_address_that_was_drawn_by_lot_cannot_be_read() -> None:
+    """A gateway may have its key in the path: two are two, and neither is written down."""
+    drawn = "q8Zx" + "V3nT7pLw2RkY9sBd4HfC"
+    one, other = (str(clean_endpoint(f"https://host/{part}/openai/deployments/v1")) for part in (drawn, drawn[::-1]))
+    assert one != other
+    assert drawn not in one
+    assert "https://host/openai-compatible-gateway/v1" == clean_endpoint("https://host/openai-compatible-gateway/v1")
+
+
 @given(
     st.text(min_size=1),
     st.one_of(st.none(), st.integers(-(2**31), 2**31), st.text()),
