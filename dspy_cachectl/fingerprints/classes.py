@@ -72,7 +72,7 @@ def _schema(annotation: Any) -> Any:
 
 def members_of(kind: type) -> Iterator[tuple[str, Any]]:
     """Yield what a class defines, by name: of what holds functions these; not what Python itself puts there."""
-    for name, item in vars(kind).items():
+    for name, item in list(vars(kind).items()):
         if not _is_pythons(kind, name, item):
             yield name, _inside(item)
 

@@ -26,7 +26,6 @@ from dspy_cachectl.fingerprints.engines import asked_of_lm
 from dspy_cachectl.fingerprints.kinds import (
     HIDDEN,
     attributes_of,
-    content_of,
     decides_nothing,
     is_code,
     is_dspys,
@@ -36,6 +35,7 @@ from dspy_cachectl.fingerprints.kinds import (
     name_of,
     named,
     owner_of,
+    read,
     says_who_asks,
     wrapped,
 )
@@ -52,9 +52,11 @@ from dspy_cachectl.fingerprints.source_text import (
 )
 from dspy_cachectl.fingerprints.tallies import Tallies
 
-_FOLLOW_AT_MOST = 500
+_FOLLOW_AT_MOST = 2000
 _PACKAGES_AT_MOST = 100
 """How many things are followed, and into how many objects of packages is looked."""
+_DEEPEST = 40
+"""How many things are looked at within one another; those further within have their turn after them."""
 
 CALLED = frozenset({"__call__", "forward", "aforward"})
 """The methods of an object that is called."""
@@ -91,7 +93,8 @@ class Walk:
         self._exact = exact
         self.tallies = tallies or Tallies()
         self._marks = self.tallies.marks
-        self._packages = 0
+        self._packages = self._depth = 0
+        self._later: list[Any] = []
         # With the things themselves, so that no other one gets the id of one that was met.
         self._met: dict[int, tuple[Any, str]] = {}
 
@@ -109,12 +112,25 @@ class Walk:
         if id(value) not in self._met:
             name = name_of(value)
             if self.is_cut:
-                self.cannot_see("what is reached beyond much else", name, "reaches too much to be told from others")
+                said = f"only the first {_FOLLOW_AT_MOST} things that the code reaches are looked at"
+                self.cannot_see(said, name, "reaches too much to be told from others")
                 return name
             self._met[id(value)] = value, f"under way: {name}"
-            text = "\x1e".join(self._parts(value, used))
-            self._met[id(value)] = value, hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+            if self._depth >= _DEEPEST:
+                self._later.append((value, used))
+            else:
+                self._met[id(value)] = value, self._hash(value, used)
         return self._met[id(value)][1]
+
+    def _hash(self, value: Any, used: frozenset[str]) -> str:
+        self._depth += 1
+        try:
+            parts = [*self._parts(value, used)]
+            while self._depth == 1 and self._later:
+                parts += self._parts(*self._later.pop(0))
+        finally:
+            self._depth -= 1
+        return hashlib.sha256("\x1e".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
     def text(self, value: Any, path: str = "", used: frozenset[str] = CALLED) -> str:
         """Return the canonical JSON of a value; what is not plain in it stands there as its hash."""
@@ -161,7 +177,9 @@ class Walk:
         is_changed = self.tallies.is_changed(held) and not self._exact
         changes = functools.partial(self.tallies.has, held)
         if isinstance(held, dict):
-            kept = {key: item for key, item in held.items() if not (isinstance(key, str) and is_known_credential(key))}
+            kept = {
+                key: item for key, item in list(held.items()) if not (isinstance(key, str) and is_known_credential(key))
+            }
             return self._kept(kept, changes) if is_changed else kept
         if not is_changed:
             return held
@@ -308,7 +326,7 @@ class Walk:
         yield from self._kind(kind)
         if not self._is_looked_into(value):
             return
-        attributes, content = attributes_of(value), content_of(value)
+        attributes, content = read(value)
         if content is HIDDEN:
             self._hides(kind)
             content = None

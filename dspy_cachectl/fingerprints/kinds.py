@@ -30,8 +30,10 @@ _BOUND = (types.BuiltinFunctionType, types.MethodWrapperType)
 _CONSTANTS = (str, bytes, int, float, bool, complex, type(None), enum.Enum, re.Pattern, PurePath, dt.date, dt.timedelta)
 _HEAD = object.__basicsize__
 _POINTER = tuple.__itemsize__
-_RUNS = frozenset({"_thread", "threading", "_threading_local", "concurrent", "asyncio", "queue", "_queue", "_asyncio"})
-"""Python's modules of what runs code, and of what that waits for."""
+_RUNS = frozenset(
+    {"_thread", "threading", "_threading_local", "concurrent", "asyncio", "queue", "_queue", "_asyncio", "ssl"}
+)
+"""Python's modules of what runs code, of what that waits for, and of how it is connected."""
 _TELLS_NOTHING = (logging.Logger, logging.Handler, weakref.ReferenceType, itertools.count)
 """What decides nothing: itself a count, or what is told."""
 _NOTHING_TO_READ = object()
@@ -127,6 +129,14 @@ def says_who_asks(name: str, held: Any) -> bool:
     return is_known_credential(name) or (is_secret_name(name) and not is_plain(held))
 
 
+def read(value: Any) -> tuple[dict[str, Any], Any]:
+    """Return the attributes of an object and its content; the latter is `HIDDEN` where the object lets none be read."""
+    try:
+        return attributes_of(value), content_of(value)
+    except Exception:  # noqa: BLE001 - it is somebody's code that is asked
+        return {}, HIDDEN
+
+
 def attributes_of(value: Any) -> dict[str, Any]:
     """Return the attributes of an object, those in slots too; not what a `cached_property` has found."""
     held = dict(getattr(value, "__dict__", {}))
@@ -137,7 +147,7 @@ def attributes_of(value: Any) -> dict[str, Any]:
         for name in _slots(kind):
             with contextlib.suppress(AttributeError):
                 held[name] = getattr(value, name)
-        for name in [name for name, item in vars(kind).items() if isinstance(item, functools.cached_property)]:
+        for name in [name for name, item in list(vars(kind).items()) if isinstance(item, functools.cached_property)]:
             held.pop(name, None)
     return held
 
@@ -164,9 +174,13 @@ def content_of(value: Any) -> Any:
             return value.view(base)
         if _reduces(base) and not issubclass(base, dict):
             return _reduced(base, value)
-    if _keeps_more(type(value)):
-        return list(value.items()) if isinstance(value, Mapping) else HIDDEN
-    return None
+    return _of_c(value) if _keeps_more(type(value)) else None
+
+
+def _of_c(value: Any) -> Any:
+    if callable(value) and isinstance(getattr(value, "__name__", None), str):
+        return [str(getattr(value, "__module__", "")), value.__name__]  # a function that is written in C
+    return list(value.items()) if isinstance(value, Mapping) else HIDDEN
 
 
 def _reduces(base: type) -> bool:
@@ -177,6 +191,8 @@ def _reduces(base: type) -> bool:
 def decides_nothing(value: Any) -> bool:
     """Tell whether something is a lock, a thread, a logger or the like, or a count."""
     module: Any = type(value).__module__
+    if is_own(type(value)):
+        return False
     runs = isinstance(module, str) and module.partition(".")[0] in _RUNS and "_local" not in type(value).__name__
     return (runs and type(value).__name__ != "local") or isinstance(value, _TELLS_NOTHING)
 

@@ -12,7 +12,7 @@ from typing import Any
 from dspy_cachectl.entries import draws
 from dspy_cachectl.fingerprints import classes
 from dspy_cachectl.fingerprints.canonical import type_name
-from dspy_cachectl.fingerprints.kinds import HIDDEN, attributes_of, content_of, is_dspys, is_users, says_who_asks
+from dspy_cachectl.fingerprints.kinds import HIDDEN, is_dspys, is_users, read, says_who_asks
 
 _DEEPEST = 6
 _MOST_LOOKED_AT = 1000
@@ -97,7 +97,7 @@ def dspys_in(name: str, held: Any, depth: int = _DEEPEST) -> Iterator[tuple[str,
 
 def _items(held: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(held, Mapping):
-        yield from ((f"[{key}]" if isinstance(key, (str, int)) else "[]", item) for key, item in held.items())
+        yield from ((f"[{key}]" if isinstance(key, (str, int)) else "[]", item) for key, item in list(held.items()))
     elif isinstance(held, (list, tuple, collections.deque)):
         yield from ((f"[{index}]", item) for index, item in enumerate(held))
     elif isinstance(held, (set, frozenset)):
@@ -108,6 +108,6 @@ def _items(held: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(held, types.MethodType):
         yield "", held.__self__
     if is_users(held) and not isinstance(held, type):
-        yield from ((f".{name}", item) for name, item in attributes_of(held).items())
-        if not isinstance(held, (Mapping, list, tuple, set, frozenset)) and (found := content_of(held)) is not HIDDEN:
+        yield from ((f".{name}", item) for name, item in read(held)[0].items())
+        if not isinstance(held, (Mapping, list, tuple, set, frozenset)) and (found := read(held)[1]) is not HIDDEN:
             yield from _items(found)

@@ -233,7 +233,7 @@ def _attribute(held: Any, name: str) -> Any:
 def _methods(kind: type) -> dict[str, list[tuple[Any, types.FunctionType]]]:
     found: dict[str, list[tuple[Any, types.FunctionType]]] = {}
     for base in kind.__mro__:
-        for name, raw in vars(base).items():
+        for name, raw in list(vars(base).items()) if is_own(base) else ():
             parts = (raw.fget, raw.fset) if isinstance(raw, property) else (getattr(raw, "__func__", raw),)
             parts = (raw.func,) if isinstance(raw, functools.cached_property) else parts
             for part in parts:

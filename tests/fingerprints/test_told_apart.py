@@ -209,3 +209,24 @@ def test_no_kept_score_is_served_for_another_metric(
     assert (1.0, 3) == scored("0.0", "two")
     assert (1.5, 0) == scored("0.5", "two")
     assert ["main", "one", "two"] == sorted({str(request["body"]["model"]) for request in endpoint.log()})
+
+
+@pytest.mark.parametrize("length", [30, pytest.param(400, marks=pytest.mark.exhaustive)])
+def test_the_end_of_a_long_row_of_helpers_decides(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of functions that call one another, and of objects that hold one another."""
+    calls = "".join(f"def f{n}(x): return f{n + 1}(x)\n" for n in range(length))
+    row = "class N:\n    def __init__(self, then): self.then = then\n"
+    row += f"C = V\nfor _ in range({length}): C = N(C)\n{_M}C"
+    for source in (f"{calls}def f{length}(x): return V\n{_M}f0(p)", row):
+        one, again, other = (metric_fingerprint(made(source, value, monkeypatch).metric) for value in ("1", "1", "2"))
+        assert one == again
+        assert one != other
+
+
+def test_objects_that_let_nothing_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They end no evaluation, and are said; functions that are written in C are not."""
+    source = "class K:\n    @property\n    def __dict__(self): raise OSError\nC = K()\n"
+    metric = made(f"{source}{_M}C", "1", monkeypatch).metric
+    assert 64 == len(metric_fingerprint(metric))
+    assert ("what a edited.K holds cannot be seen",) == unseen_by(metric)
+    assert () == unseen_by(made(f"C = numpy.exp\n{_M}C(1)", "1", monkeypatch).metric)
