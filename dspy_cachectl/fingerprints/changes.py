@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from dspy_cachectl.fingerprints.source_text import source_of, stored_names
+from dspy_cachectl.fingerprints.source_text import names_in, source_of, stored_names
 
 Step = tuple[str, Any]
 Path = tuple[str, tuple[Step, ...]]
@@ -72,6 +72,11 @@ def changes_in(code: types.CodeType) -> Changes:
         stored = stored_names(code)
         return Changes(made=tuple((name, ()) for name in sorted(stored)), idle=frozenset())
     return _Reading(tree, code).found()
+
+
+def names_used(code: types.CodeType) -> frozenset[str]:
+    """Return the global names and attributes that code uses, also those that it names by a text."""
+    return names_in(code) | changes_in(code).named
 
 
 class _Reading:

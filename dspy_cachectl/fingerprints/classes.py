@@ -14,9 +14,9 @@ from typing import Any
 import pydantic
 
 from dspy_cachectl.fingerprints.canonical import without_addresses
-from dspy_cachectl.fingerprints.changes import changes_in
+from dspy_cachectl.fingerprints.changes import names_used
 from dspy_cachectl.fingerprints.kinds import is_users
-from dspy_cachectl.fingerprints.source_text import functions_of, is_own, names_in
+from dspy_cachectl.fingerprints.source_text import functions_of, is_own
 
 _DESCRIBES = frozenset({"desc", "prefix"})
 _MADE_BY_PYTHON = frozenset({"_abc_impl", "__annotate__", "__annotate_func__", "__class_getitem__", "__signature__"})
@@ -80,7 +80,7 @@ def members_of(kind: type) -> Iterator[tuple[str, Any]]:
 def names_of_class(kind: type) -> frozenset[str]:
     """Return the names that the methods of a class use."""
     codes = [function.__code__ for function in functions_of(kind)]
-    return frozenset().union(*(names_in(code) | changes_in(code).named for code in codes))
+    return frozenset().union(*(names_used(code) for code in codes))
 
 
 def types_in(kind: type) -> Iterator[type]:

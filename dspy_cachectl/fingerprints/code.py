@@ -19,7 +19,7 @@ from typing import Any, cast
 from dspy_cachectl.boundary.secrets import is_known_credential
 from dspy_cachectl.fingerprints import canonical, classes
 from dspy_cachectl.fingerprints.canonical import UnstableError, type_name
-from dspy_cachectl.fingerprints.changes import changes_in
+from dspy_cachectl.fingerprints.changes import changes_in, names_used
 from dspy_cachectl.fingerprints.content import checkpoint_of
 from dspy_cachectl.fingerprints.endpoints import endpoint_of_lm
 from dspy_cachectl.fingerprints.engines import asked_of_lm
@@ -221,7 +221,7 @@ class Walk:
     def _function(self, function: types.FunctionType) -> Iterator[str]:
         if function.__name__ not in MAKING:
             self.tallies.of_code(function)
-        used = _used_by(function)
+        used = names_used(function.__code__)
         yield type_name(function)
         yield text_of_function(function)
         yield self.text([list(function.__defaults__ or ()), function.__kwdefaults__ or {}], function.__name__, used)
@@ -238,7 +238,7 @@ class Walk:
             yield self.digest(inner)
 
     def _reached(self, function: types.FunctionType) -> Iterator[str]:
-        used, space = _used_by(function), function.__globals__
+        used, space = names_used(function.__code__), function.__globals__
         for name in sorted(used & space.keys()):
             held = space[name]
             if function.__name__ == "__init__" and classes.is_signature(held):
@@ -396,7 +396,3 @@ def _of_dspys_lms(kind: type) -> frozenset[str]:
     own = [base for base in kind.__mro__ if base.__module__.partition(".")[0] in {"dspy", "dspy_cachectl"}]
     made = [vars(base)["__init__"] for base in own if "__init__" in vars(base)]
     return frozenset().union({"history", "callbacks"}, *(names_in(function.__code__) for function in made))
-
-
-def _used_by(function: types.FunctionType) -> frozenset[str]:
-    return names_in(function.__code__) | changes_in(function.__code__).named

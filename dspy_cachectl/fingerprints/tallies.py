@@ -10,8 +10,8 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from dspy_cachectl.fingerprints.changes import Call, Changes, Path, Step, changes_in
-from dspy_cachectl.fingerprints.source_text import MAKING, is_own, names_in
+from dspy_cachectl.fingerprints.changes import Call, Changes, Path, Step, changes_in, names_used
+from dspy_cachectl.fingerprints.source_text import MAKING, is_own
 
 _MISSING = object()
 _SETTING = re.compile(r"__(set|del|i(?!nit|nt__|ter|ndex|nstancecheck)).*__")
@@ -71,7 +71,7 @@ class Tallies:
             return frozenset()
         code = function.__code__
         self.of_code(function, {**dict(zip(code.co_varnames, value.args, strict=False)), **value.keywords})
-        return names_in(code) | changes_in(code).named
+        return names_used(code)
 
     def of_object(self, value: Any, used: frozenset[str]) -> frozenset[str]:
         """Note what an object's, or a class's, methods change of it.
@@ -96,7 +96,7 @@ class Tallies:
                     continue
                 itself = kind if isinstance(raw, classmethod) else value
                 self.of_code(function, {} if isinstance(raw, staticmethod) else {code.co_varnames[0]: itself})
-                more = (names_in(code) | changes_in(code).named) - names
+                more = names_used(code) - names
                 waiting |= more
                 names |= more
         return frozenset(names)
