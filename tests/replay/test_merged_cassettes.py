@@ -114,7 +114,7 @@ def test_a_conflict_is_named(endpoint: Endpoint, conflict: tuple[Repository, Any
     with pytest.raises(cachectl.CorruptEntryError) as error, cachectl.cassette(path, mode):
         raise AssertionError("it opened")
     assert f"{path}, line {line}: version control left a conflict here (<<<<<<< HEAD)" in str(error.value)
-    assert 'mode="all"' in str(error.value)
+    assert 'the mode "all"' in str(error.value)
     done = command("import", path, store=path.parent / "store")
     assert (1, True) == (done.returncode, f"line {line}: version control left a conflict" in done.stderr)
     assert not (path.parent / "store").exists()
