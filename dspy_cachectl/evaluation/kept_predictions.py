@@ -181,7 +181,7 @@ class KeptPredictions:
             cost=row.cost or 0.0,
             seconds=row.seconds or 0.0,
             oldest=row.created,
-            newest=row.created,
+            newest=row.created if row.newest is None else row.newest,
             troubles=row.troubles,
             strayed=row.strayed,
         )
@@ -216,6 +216,7 @@ class KeptPredictions:
                     error=failure,
                     reference=readable(dict(example.labels().items())),
                     created=min(made.created, default=0.0),
+                    newest=max(made.created, default=None),
                     **made.facts(),
                 )
             )

@@ -21,7 +21,7 @@ from dspy_cachectl.predictions.snapshot import FOLDER, SnapshotInfo, check_metad
 from dspy_cachectl.stores.database import Database
 from dspy_cachectl.stores.liveness import is_alive, leave, me
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 
 _PAGE = 16
 _SCHEMA = (

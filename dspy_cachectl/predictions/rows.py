@@ -33,6 +33,7 @@ _KINDS: dict[str, Any] = {
     "cache_creation_tokens": _COUNT,
     "reasoning_tokens": _COUNT,
     "seconds": _NUMBER,
+    "newest": _NUMBER,
     "strayed": bool,
 }
 COUNTS = range(2**31)
@@ -102,7 +103,8 @@ class PredictionRow:
         reasoning_tokens: Those of the written ones that were its reasoning, or None.
         seconds: How long the program took, or None.
         error: Why there is no output, or None.
-        created: When the answer was drawn, in Unix seconds; 0 for now.
+        created: When the oldest of its draws was bought, in Unix seconds; 0 for now.
+        newest: When the newest was; None for `created`.
         troubles: What went wrong around its calls, by predictor.
         models: What answered them, and how it was asked.
         strayed: Whether calls were made out of sight while it was made: it may rest on others than `draws`.
@@ -125,6 +127,7 @@ class PredictionRow:
     seconds: float | None = field(default=None, repr=False)
     error: Failure | None = None
     created: float = field(default=0.0, repr=False)
+    newest: float | None = field(default=None, repr=False)
     troubles: tuple[Trouble, ...] = field(default=(), repr=False)
     models: tuple[AskedModel, ...] = field(default=(), repr=False)
     strayed: bool = field(default=False, repr=False)

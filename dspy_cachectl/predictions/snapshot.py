@@ -43,7 +43,7 @@ from dspy_cachectl.errors import CorruptEntryError, FormatVersionError
 from dspy_cachectl.predictions.keys import SnapshotKey
 from dspy_cachectl.predictions.rows import COUNTS, LONGEST, is_too_large, loads
 
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 """Raised when the meaning of a file changes. Newer ones are left alone."""
 
 FOLDER = ".dspy_cachectl"

@@ -148,6 +148,27 @@ def test_what_kept_predictions_saved_is_said(program: dspy.Module, endpoint: End
     assert f"{spent['tokens_spent']:,} tokens" in str(again)
 
 
+def test_when_a_loaded_answer_was_drawn(endpoint: Endpoint, lm: MakeLM) -> None:
+    """The oldest and the newest of its draws are of the same times, bought and loaded."""
+
+    class Twice(dspy.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = dspy.Predict("question -> hint"), dspy.Predict("question, hint -> answer")
+
+        def forward(self, question: str) -> Any:
+            return self.second(question=question, hint=self.first(question=question).hint)
+
+    dspy.configure(lm=lm())
+    bought, loaded = (run(Twice(), questions(2)) for _ in range(2))
+    times = [
+        [(draw.oldest, draw.newest) for one in report.questions for draw in one.draws] for report in (bought, loaded)
+    ]
+    assert times[0] == times[1]
+    assert all(oldest < newest for oldest, newest in times[0])
+    assert endpoint.requests == 4
+
+
 def test_a_metric_that_changed_is_said_and_each_keeps_its_scores(program: dspy.Module, endpoint: Endpoint) -> None:
     """Another metric on kept answers: "rescored", nothing is bought, and the snapshot keeps both by name."""
     first = run(program, questions(6))
