@@ -104,11 +104,10 @@ def late(kind: str, what: str, made: str) -> dict[str, Any]:
         make_lm()  # all is loaded: what another thread imports at a fork stays locked in the child
     with contextlib.ExitStack() as opened:
         workers = multiprocessing.get_context(kind).Pool(1, maxtasksperchild=1)
-        if made == "replaced":
-            workers.apply(len, ("",))  # its successor is started by the pool's own thread
         with now(what) as found:
             if made == "replaced":
-                found["asked"] = [workers.apply(asked, ("question",)) for _ in range(ASKED + 1)][1:]
+                workers.apply(len, ("",))  # its successor is started by the pool's own thread
+                found["asked"] = [workers.apply(asked, ("question",)) for _ in range(ASKED)]
             else:
                 executor = opened.enter_context(pool(kind, 1))
                 found["asked"] = in_thread(lambda: [executor.submit(asked, "question").result() for _ in range(ASKED)])
