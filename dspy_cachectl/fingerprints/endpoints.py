@@ -130,8 +130,8 @@ def _around(model: str, options: Mapping[str, Any], given: str | None) -> tuple[
     whose = tuple([one for one in found if one[0] != _PROXY]) if found else found
     litellm = sys.modules.get("litellm")
     everywhere = getattr(litellm, "api_base", None)
-    if litellm is not None:
-        is_proxied = whose != found and os.environ[_PROXY].strip().lower() == "true"
+    is_proxied = whose != found and os.environ[_PROXY].strip().lower() == "true"
+    if litellm is not None or is_proxied:
         whose += _settings(litellm, options, named_provider or model.partition("/")[0], is_proxied=is_proxied)
     if given and not everywhere:
         return given, whose
@@ -142,20 +142,24 @@ def _around(model: str, options: Mapping[str, Any], given: str | None) -> tuple[
 
 
 def _settings(litellm: Any, options: Mapping[str, Any], provider: str, *, is_proxied: bool) -> Values:
-    """Return what LiteLLM's own settings say of where a call goes, and on whose behalf."""
+    """Return what LiteLLM's own settings say of where a call goes, and on whose behalf.
+
+    It may be another thread's to import it at this moment, or nobody's yet: what it has not is as it is by default.
+    """
     found = [(name, str(value)) for name in _SETTINGS if (value := getattr(litellm, name, None))]
     if getattr(litellm, "headers", None) and not options.get("headers"):
         headers = {str(name).lower(): value for name, value in litellm.headers.items()}
         said = sorted((name, value) for name, value in headers.items() if name not in KNOWN_HEADERS)
         found += [("headers", hashed(repr(said)))] if said else []
-    if litellm.use_litellm_proxy or is_proxied:
+    if is_proxied or getattr(litellm, "use_litellm_proxy", False):
         address = None if _given(options) else os.environ.get("LITELLM_PROXY_API_BASE")
         found.append(("proxy", clean_endpoint(address) or "yes"))
     if name := options.get("litellm_credential_name"):
-        held = [one.credential_values for one in litellm.credential_list if one.credential_name == name]
+        listed = getattr(litellm, "credential_list", None) or ()
+        held = [one.credential_values for one in listed if one.credential_name == name]
         found += [("credential", hashed(repr(sorted(without_known(one).items())))) for one in held]
-    if litellm.custom_provider_map:
-        handlers = [one["custom_handler"] for one in litellm.custom_provider_map if one["provider"] == provider]
+    if custom := getattr(litellm, "custom_provider_map", None):
+        handlers = [one["custom_handler"] for one in custom if one["provider"] == provider]
         found += [("handler", engine_identity(handler)) for handler in handlers]
     return tuple(found)
 

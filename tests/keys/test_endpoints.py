@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -139,3 +141,16 @@ def test_every_provider(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
                 found.append((leads, endpoint_of(f"{provider}/m", {})))
         assert (found[0][0] == found[1][0]) or found[0][1] != found[1][1], (name, found)
     assert os.environ.get(f"{usual}_API_BASE") is None
+
+
+@pytest.mark.parametrize("proxied", ["", "True"])
+def test_litellm_that_is_being_imported_has_its_defaults(proxied: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may be at it: the call goes on, and is the one that it is before and afterwards."""
+    monkeypatch.setenv("USE_LITELLM_PROXY", proxied)
+    options = {"litellm_credential_name": "mine"}
+    afterwards = endpoint_of("openai/m", options)
+    with monkeypatch.context() as half:
+        half.setitem(sys.modules, "litellm", types.ModuleType("litellm"))
+        assert endpoint_of("openai/m", options) == afterwards
+        half.delitem(sys.modules, "litellm")
+        assert endpoint_of("openai/m", options) == afterwards
