@@ -176,12 +176,7 @@ def _caveats(report: Measurement) -> Iterator[str]:
             f"the evaluation was cut short: {plural(missing, 'answer')} more were asked for, and those that are slow "
             "to answer may be others than those that are quick"
         )
-    unfinished = report.provenance.unfinished
-    if unfinished:
-        yield (
-            f"{plural(unfinished, 'answer')} {'is' if unfinished == 1 else 'are'} still being made, though nobody "
-            "waits any more: what LM calls in the air cost is not counted here"
-        )
+    yield from _uncounted(report.provenance)
     yield from _who_answered(report.provenance)
     yield from report.distinct.said
     yield from report.interval.caveats
@@ -209,6 +204,23 @@ def _caveats(report: Measurement) -> Iterator[str]:
     unsaved = report.provenance.unsaved
     if unsaved:
         yield f"{plural(unsaved, 'prediction')} could not be kept and will be computed again"
+
+
+def _uncounted(made: Provenance) -> Iterator[str]:
+    """Yield what was paid for, or will be, without being in what was spent."""
+    unfinished = made.unfinished
+    if unfinished:
+        yield (
+            f"{plural(unfinished, 'answer')} {'is' if unfinished == 1 else 'are'} still being made, though nobody "
+            "waits any more: what LM calls in the air cost is not counted here"
+        )
+    strayed = made.counters.get("stray", 0)
+    if strayed:
+        yield (
+            f"{plural(strayed, 'call')} came from threads that carry no phase, of the program, the metric or others: "
+            f"what {'it' if strayed == 1 else 'they'} cost is not in what was spent. Hand the pool "
+            "cachectl.carry(function)"
+        )
 
 
 def _who_answered(made: Provenance) -> Iterator[str]:

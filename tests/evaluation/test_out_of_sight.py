@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dspy
@@ -124,3 +125,17 @@ def test_calls_of_a_phase_that_rules_everywhere_are_seen(endpoint: Endpoint, lm:
     assert all(request["body"]["cache"] == {"no-cache": True} for request in endpoint.log())
     assert report.distinct.distinct is None
     assert "bare thread pool" in report.distinct.sentence
+
+
+def test_a_judge_that_is_asked_in_a_bare_pool_is_said(endpoint: Endpoint, lm: MakeLM, program: Any) -> None:
+    """What it costs cannot be told from what others ask, so it is in no sum, and the caveats begin with that."""
+    judge = lm("openai/judge")
+
+    def metric(example: Any, prediction: Any) -> float:
+        with ThreadPoolExecutor(1) as pool:
+            return float(bool(pool.submit(judge, f"{example.question} {prediction.answer}?").result()))
+
+    report = run(program, questions(3), metric)
+    assert endpoint.requests == 6
+    assert report.provenance.counters["requests"] == 3
+    assert "Caveats - 3 calls came from threads that carry no phase" in " ".join(str(report).split())
