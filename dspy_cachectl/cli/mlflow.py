@@ -12,13 +12,14 @@ from dspy_cachectl.reports.texts import when
 
 app = typer.Typer(
     name="mlflow",
+    short_help="Deliver results that wait for a server.",
     help="See, deliver and discard the results that wait for an MLflow server.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
 
-@app.command("status")
+@app.command("status", short_help="Show the results that wait.")
 def show_status(as_json: AsJson = False) -> None:
     """Show the results that wait in the outbox. Nothing is sent."""
     from dspy_cachectl.tracking import status
@@ -49,7 +50,7 @@ def show_status(as_json: AsJson = False) -> None:
         )
 
 
-@app.command("sync")
+@app.command("sync", short_help="Deliver the results that wait.")
 def deliver_all(
     records: Annotated[
         list[str] | None,
@@ -92,7 +93,7 @@ def deliver_all(
         raise typer.Exit(1)
 
 
-@app.command("discard")
+@app.command("discard", short_help="Throw results away that wait.")
 def throw_away(
     records: Annotated[list[str], typer.Argument(metavar="RECORD", help="Records, as `mlflow status` names them.")],
 ) -> None:

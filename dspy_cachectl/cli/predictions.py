@@ -36,6 +36,7 @@ Snapshot: TypeAlias = Annotated[
 
 app = typer.Typer(
     name="predictions",
+    short_help="See, compare and remove kept predictions.",
     help="See, compare, export and remove the predictions that evaluations keep.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -73,7 +74,7 @@ def list_snapshots(*, predictions: PredictionsFolder, as_json: AsJson = False) -
         )
 
 
-@app.command("show")
+@app.command("show", short_help="Show a snapshot and its first answers.")
 def show_snapshot(
     snapshot: Snapshot,
     *,
@@ -97,7 +98,7 @@ def show_snapshot(
         print_line(f"... and {len(rows) - limit:,} more")
 
 
-@app.command("diff")
+@app.command("diff", short_help="Show what differs between two snapshots.")
 def compare_snapshots(
     before: Snapshot, after: Snapshot, *, predictions: PredictionsFolder, as_json: AsJson = False
 ) -> None:
@@ -172,7 +173,7 @@ def clear_snapshots(
         )
 
 
-@app.command("export")
+@app.command("export", short_help="Write a snapshot as a table.")
 def export_snapshot(
     snapshot: Snapshot,
     file: Annotated[

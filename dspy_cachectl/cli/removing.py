@@ -32,6 +32,7 @@ _SHOWN = 20
 
 runs_app = typer.Typer(
     name="runs",
+    short_help="List fresh runs; `runs rm` removes them.",
     help="List fresh runs, and whether each is complete or can be resumed; `runs rm` removes them.",
     invoke_without_command=True,
     rich_markup_mode=None,
@@ -200,7 +201,7 @@ def _lost(run: manage.listed_runs.ListedRun) -> Iterator[str]:
         yield f"{run.gone:,} removed to make room"
 
 
-@runs_app.command("rm")
+@runs_app.command("rm", short_help="Remove runs and their draws.")
 def remove_runs(
     context: typer.Context,
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="The ids of runs, or patterns such as 'eval-*'.")],

@@ -66,6 +66,10 @@ def parsed() -> argparse.Namespace:
     options = parser.parse_args()
     if not 1 <= options.test_size <= len(test_set()):
         parser.error(f"--test-size is 1 to {len(test_set())}")
+    if options.repeats < 1:
+        parser.error("--repeats is 1 or more")
+    if options.force_recompute and not options.evaluate:
+        parser.error("--force-recompute is for what --evaluate keeps")
     if options.optimization == "mipro" and find_spec("optuna") is None:
         parser.error("MIPROv2 needs optuna: pip install optuna")
     return options

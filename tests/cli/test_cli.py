@@ -53,11 +53,12 @@ def full(tmp_path: Path) -> Path:
 
 
 def test_help_lists_every_command(tmp_path: Path) -> None:
-    """`--help` lists the commands and what they do, and succeeds."""
+    """`--help` lists the commands and what they do, in whole sentences, and succeeds."""
     done = cachectl("--help", cwd=tmp_path)
     assert (0, "") == (done.returncode, done.stderr)
-    listed = [line.split()[0] for line in done.stdout.partition("Commands:")[2].splitlines() if line.strip()]
-    assert COMMANDS == listed
+    lines = [line for line in done.stdout.partition("Commands:")[2].splitlines() if line.strip()]
+    assert COMMANDS == [line.split()[0] for line in lines]
+    assert not [line for line in lines if not line.endswith(".")] + [line for line in lines if line.endswith("...")]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
