@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from dspy_cachectl.fingerprints.source_text import names_in, source_of, stored_names
+from dspy_cachectl.fingerprints.source_text import globals_in, names_in, source_of, stored_names
 
 Step = tuple[str, Any]
 Path = tuple[str, tuple[Step, ...]]
@@ -77,6 +77,11 @@ def changes_in(code: types.CodeType) -> Changes:
 def names_used(code: types.CodeType) -> frozenset[str]:
     """Return the global names and attributes that code uses, also those that it names by a text."""
     return names_in(code) | changes_in(code).named
+
+
+def globals_used(code: types.CodeType) -> frozenset[str]:
+    """Return the global names that code uses, also those that it names by a text."""
+    return globals_in(code) | changes_in(code).named
 
 
 class _Reading:

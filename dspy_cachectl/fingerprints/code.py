@@ -19,7 +19,7 @@ from typing import Any, cast
 from dspy_cachectl.boundary.secrets import is_known_credential
 from dspy_cachectl.fingerprints import canonical, classes
 from dspy_cachectl.fingerprints.canonical import UnstableError, type_name
-from dspy_cachectl.fingerprints.changes import changes_in, names_used
+from dspy_cachectl.fingerprints.changes import changes_in, globals_used, names_used
 from dspy_cachectl.fingerprints.content import checkpoint_of
 from dspy_cachectl.fingerprints.endpoints import endpoint_of_lm
 from dspy_cachectl.fingerprints.engines import asked_of_lm
@@ -239,7 +239,7 @@ class Walk:
 
     def _reached(self, function: types.FunctionType) -> Iterator[str]:
         used, space = names_used(function.__code__), function.__globals__
-        for name in sorted(used & space.keys()):
+        for name in sorted(globals_used(function.__code__) & space.keys()):
             held = space[name]
             if function.__name__ == "__init__" and classes.is_signature(held):
                 continue  # what it is used for is in the object, and perhaps tuned there

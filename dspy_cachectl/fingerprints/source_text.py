@@ -22,6 +22,7 @@ MAKING = frozenset({"__init__", "__new__", "__post_init__", "__init_subclass__",
 """The methods that make an object or a class."""
 _sources: weakref.WeakKeyDictionary[type, str | None] = weakref.WeakKeyDictionary()
 """The sources of classes: to find one, Python reads its whole file."""
+_GLOBALS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS", "STORE_GLOBAL", "DELETE_GLOBAL"})
 _STORES = frozenset({"STORE_GLOBAL", "STORE_DEREF", "DELETE_GLOBAL", "DELETE_DEREF"})
 
 
@@ -106,6 +107,13 @@ def _constant(value: Any) -> str:
 def names_in(code: types.CodeType) -> frozenset[str]:
     """Return the global names and attributes that code uses, and the functions in it."""
     return frozenset(name for one in nested_code(code) for name in one.co_names)
+
+
+@functools.lru_cache(maxsize=4096)
+def globals_in(code: types.CodeType) -> frozenset[str]:
+    """Return the global names that code uses, and the functions in it; an attribute of the same name is none."""
+    instructions = (instruction for one in nested_code(code) for instruction in dis.get_instructions(one))
+    return frozenset(one.argval for one in instructions if one.opname in _GLOBALS)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -381,3 +381,14 @@ def test_equal_questions_go_by_their_labels() -> None:
     forth, back = questions_of(data), questions_of(data[::-1])
     assert {(one.occurrence, one.label_key) for one in forth} == {(one.occurrence, one.label_key) for one in back}
     assert sorted(one.occurrence for one in forth) == [0, 1, 2, 3]
+
+
+def test_an_attribute_is_no_global_of_its_name() -> None:
+    """What a script calls `answer` is nothing to a program that has an attribute of that name; its rule is."""
+    space: dict[str, Any] = {"__name__": "__main__"}
+    exec("def forward(self, question): return self.answer(question).answer if rule else None", space)
+    found = []
+    for answer, rule in ((None, 1), ("yesterday's", 1), (None, 2)):
+        space.update(answer=answer, rule=rule)
+        found.append(code_fingerprint(space["forward"], exact=True))
+    assert found[0] == found[1] != found[2]
