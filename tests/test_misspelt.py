@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import dspy_cachectl as cachectl
@@ -66,3 +68,20 @@ def test_what_a_phase_is_given_is_looked_at_too() -> None:
         cachectl.phase("evil")
     with pytest.raises(ConfigurationError, match="'FRSH': did you mean 'FRESH'"):
         cachectl.Policy.named("FRSH")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "says"),
+    [
+        ((3,), {}, "a phase's name is a text that is not empty, not 3"),
+        ((" ",), {}, "a text that is not empty"),
+        (("eval",), {"roles": "judge"}, "roles are policies by role"),
+        (("eval",), {"runid": "mine"}, "'runid': did you mean 'run_id'"),
+        (("eval",), {"everywere": True}, "'everywere': did you mean 'everywhere'"),
+        (("eval",), {"role": {}}, "'role': did you mean 'roles'"),
+    ],
+)
+def test_an_option_of_a_phase_that_is_none(arguments: Any, options: dict[str, Any], says: str) -> None:
+    """It says what a phase takes, in a word of its own."""
+    with pytest.raises(ConfigurationError, match=says):
+        cachectl.phase(*arguments, **options)

@@ -62,16 +62,18 @@ def list_store(
     reader = FolderReader(context.obj.folder())
     now, nothing = time.time(), told_unknown(reader, selection)
     with progress("Searching") if selection.text is not None else nullcontext() as advance:
+        # One more than is shown tells whether there are more.
+        most = limit + (not as_json) if limit else None
         found = manage.entries.list_entries(
-            reader, selection, now=now, order=cast("Order", sort), reverse=reverse, limit=limit or None, advance=advance
+            reader, selection, now=now, order=cast("Order", sort), reverse=reverse, limit=most, advance=advance
         )
         if as_json:
             print_json_lines(found)
             return
-        rows = (_cells(entry, now) for entry in found)
+        rows = [_cells(entry, now) for entry in found]
         print_table(
             _COLUMNS,
-            rows,
+            rows[: limit or None],
             right=("age", "size", "served"),
             whole=("key", "run"),
             names=("model", "phase", "role"),
@@ -79,6 +81,8 @@ def list_store(
             spare=("kind", "served", "run", "role", "size", "phase"),
             nothing=nothing,
         )
+        if limit and len(rows) > limit:
+            print_line(f"More are stored than these {limit:,}: --limit 0 lists all of them.")
 
 
 def _cells(entry: manage.entries.ListedEntry, now: float) -> tuple[str, ...]:
@@ -262,6 +266,8 @@ def _print_head(found: manage.store_usage.StoreUsage) -> bool:
             f"{tally.tokens_saved:,} tokens and ${tally.cost_saved:.4g} saved, "
             f"{tally.tokens_spent:,} tokens and ${tally.cost_spent:.4g} spent"
         )
+        if tally.unpriced:
+            print_line(f"{plural(tally.unpriced, 'request')} without a known price")
         for what in ("saved", "spent"):
             if any(getattr(tally, f"{name}_{what}") for name in PARTS):
                 print_line(f"{what}: {in_words(vars(tally), f'_{what}')}")

@@ -9,13 +9,14 @@ import copy
 import os
 import uuid
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 import dspy
 
 from dspy_cachectl.accounting import runs
+from dspy_cachectl.boundary.meant import question
 from dspy_cachectl.calls.cache import ManagedCache
 from dspy_cachectl.calls.installation import ensure_installed, installed
 from dspy_cachectl.calls.spans import watch_autolog
@@ -77,8 +78,7 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
         bypass_proxy: bool = False,
         **overrides: Any,
     ) -> None:
-        if not name:
-            raise ConfigurationError("a phase's name must not be empty")
+        _check_options(name, roles, overrides)
         configured, known_roles = (policy, {}) if policy is not None else settings().phase_policy(name)
         if not isinstance(configured, Policy):
             raise ConfigurationError(f"a phase's policy is a Policy such as Policy.REUSE, not {policy!r}")
@@ -267,6 +267,21 @@ def _in_cassette(context: PhaseContext, cassette: OpenCassette) -> PhaseContext:
         return replace(context, policy=replace(context.policy, temperature=drawn_at))
     cassette.temperatures.setdefault(context.run_id, context.policy.temperature)
     return context
+
+
+def _check_options(name: Any, roles: Any, overrides: Mapping[str, Any]) -> None:
+    if not (isinstance(name, str) and name.strip()):
+        raise ConfigurationError(f"a phase's name is a text that is not empty, not {name!r}")
+    if not isinstance(roles or {}, Mapping):
+        raise ConfigurationError(f'roles are policies by role, as in {{"judge": Policy.REUSE}}, not {roles!r}')
+    for option in overrides:
+        guess = question(option, _OWN_OPTIONS)
+        if guess and option not in _OF_POLICIES:
+            raise ConfigurationError(f"phase() has no option {option!r}: {guess}")
+
+
+_OF_POLICIES = frozenset(field.name for field in fields(Policy))
+_OWN_OPTIONS = (*sorted(_OF_POLICIES), "policy", "run_id", "roles", "everywhere", "guard", "bypass_proxy")
 
 
 def _checked_run_id(run_id: str | None) -> str | None:

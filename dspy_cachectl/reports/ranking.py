@@ -299,7 +299,9 @@ class Ranking(Shown, Sequence[EvalReport]):
         spent = [report.provenance.counters for report in self.reports]
         if any(spent):
             requests, cost = (sum(one.get(name, 0) for one in spent) for name in ("requests", "cost_spent"))
-            yield "spent", f"{plural(requests, 'request')}, {money(cost)}"
+            unpriced = sum(one.get("unpriced", 0) for one in spent)
+            unknown = f", {plural(unpriced, 'request')} without a known price" if unpriced else ""
+            yield "spent", f"{plural(requests, 'request')}, {money(cost)}{unknown}"
 
 
 def _standing(report: EvalReport, ranking: Ranking, pair: Comparison | None) -> Standing:

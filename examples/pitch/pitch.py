@@ -66,6 +66,8 @@ def parsed() -> argparse.Namespace:
     options = parser.parse_args()
     if not 1 <= options.test_size <= len(test_set()):
         parser.error(f"--test-size is 1 to {len(test_set())}")
+    if options.judge_model and not options.model:
+        parser.error("--judge-model is a provider's: name --model too")
     if options.repeats < 1:
         parser.error("--repeats is 1 or more")
     if options.force_recompute and not options.evaluate:

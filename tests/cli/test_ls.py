@@ -45,6 +45,13 @@ def test_newest_first_without_what_is_no_answer(full: Path) -> None:
     assert [5, 4, 3, 2, 1, 0] == listed(store=full)
 
 
+def test_it_says_that_there_are_more(full: Path) -> None:
+    """Where all fit into what is asked for, nothing is said."""
+    assert [line[:28] for line in printed("ls", "--limit", "5", store=full)][-1] == "More are stored than these 5"
+    for limit in "60":
+        assert "More are" not in " ".join(printed("ls", "--limit", limit, store=full))
+
+
 @pytest.mark.parametrize(
     ("arguments", "numbers"),
     [
