@@ -217,9 +217,8 @@ def _uncounted(made: Provenance) -> Iterator[str]:
     strayed = made.counters.get("stray", 0)
     if strayed:
         yield (
-            f"{plural(strayed, 'call')} came from threads that carry no phase, of the program, the metric or others: "
-            f"what {'it' if strayed == 1 else 'they'} cost is not in what was spent. Hand the pool "
-            "cachectl.carry(function)"
+            f"{plural(strayed, 'call')} of the program, the metric or others came from a bare thread pool: what "
+            f"{'it' if strayed == 1 else 'they'} cost is not in what was spent. Hand the pool cachectl.carry(function)"
         )
 
 
