@@ -10,6 +10,7 @@ PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 python3.11 pyth
 PYTEST_ARGS ?= -n 2 --dist worksteal
 DEMO_ARGS ?= --output outputs/demo
 PITCH_ARGS ?= --optimization bootstrap --evaluate
+BENCH_ARGS ?= --runs 3
 
 # The Pythons of the environments in which the bounds of pyproject.toml are tried: the first that is on the path or
 # pyenv's. What is neither, uv finds or fetches.
@@ -53,7 +54,7 @@ export LITELLM_LOCAL_MODEL_COST_MAP := True
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-all test-newest test-lowest test-extras demo pitch notebooks bench check docs lines install constraints clean
+.PHONY: help test test-all test-newest test-lowest test-extras demo pitch notebooks bench bench-all check docs lines install constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r name what; do \
@@ -97,8 +98,11 @@ pitch: $(INSTALLED) $(WEIGHTS_INSTALLED) ## Run the example of a generator and a
 notebooks: $(INSTALLED) $(WEIGHTS_INSTALLED) ## Run the notebooks, and keep what they show
 	$(BIN)/python scripts/notebooks.py
 
-bench: $(INSTALLED) ## Measure what the package costs, as ratios within one run
-	$(BIN)/python -m benchmarks
+bench: $(INSTALLED) ## Measure what the package costs beside others (BENCH_ARGS="--only hits" picks rows, --list names them)
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+bench-all: $(INSTALLED) ## Measure the rows that take long, too
+	$(BIN)/python -m benchmarks --all $(BENCH_ARGS)
 
 check: $(INSTALLED) ## Lint; check the format, types, wings, sizes and the declared dependencies
 	$(BIN)/ruff check .
