@@ -11,7 +11,7 @@ import os
 import stat
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -114,11 +114,18 @@ def write_whole(path: Path, data: bytes, *, what: str, private: bool = False) ->
         file.write(data)
 
 
-def check_new(path: Path, *, what: str, force: bool) -> None:
+def check_new(path: Path, *, what: str, force: bool, inputs: Iterable[str] = ()) -> None:
     """Look at where a command is to write a file, before it does the work. See `write_output_of_command`.
 
+    Args:
+        path: The file.
+        what: What is to be written, for the error.
+        force: Whether it may be written over another one.
+        inputs: What it is made of: files, and names of other things.
+
     Raises:
-        ConfigurationError: If it is a file that this package works with; or one that is there, without force.
+        ConfigurationError: If it is a file that this package works with, or one that it is made of; or one that is
+            there, without force.
         StoreUnavailableError: If it is no file.
     """
     if str(path) == STANDARD_OUTPUT:
@@ -128,6 +135,8 @@ def check_new(path: Path, *, what: str, force: bool) -> None:
         is_taken = target_of(path).exists()
     except OSError as error:
         raise StoreUnavailableError(f"{what} {path} cannot be written: {error}") from error
+    if is_taken and any(Path(one).exists() and path.samefile(one) for one in inputs):
+        raise ConfigurationError(f"{what} cannot be written to {path}: it is made of that; name another file")
     if is_taken and not force:
         raise ConfigurationError(f"{path} is there already; name another file, or add --force to replace it")
 

@@ -49,7 +49,7 @@ def write_page(
         raise typer.BadParameter("one report has a page, or two that are compared", param_hint="FILE")
     if find_spec("scipy") is None:
         raise MissingExtraError("report", extra="stats")
-    check_new(output, what="the page", force=force)
+    check_new(output, what="the page", force=force, inputs=files)
     from dspy_cachectl.page.document import document
 
     reports = manage.kept_reports.reports_in(files, predictions, metric=metric)

@@ -33,6 +33,7 @@ from dspy_cachectl.fingerprints.models import generation_config, model_identity
 from dspy_cachectl.fingerprints.programs import program_fingerprint
 from dspy_cachectl.fingerprints.reached import lm_of_settings
 from dspy_cachectl.fingerprints.unseen import unseen_by
+from dspy_cachectl.policy import Kind
 from dspy_cachectl.predictions.keys import SnapshotKey
 from dspy_cachectl.predictions.library import Library
 from dspy_cachectl.predictions.outputs import output_of, restore
@@ -55,7 +56,7 @@ class AnswerCost:
         draws: What identifies each of the LM's answers, in the order in which they ended.
         tally: What happened to the calls.
         tokens: The tokens that it is made of, whoever paid for them, and whatever was bought and not used.
-        cost: Likewise US dollars.
+        cost: Likewise US dollars; None where the price of one of them is not known.
         seconds: Likewise seconds of the provider.
         created: When each of the LM's answers was bought, in Unix seconds, where that is known.
         troubles: What went wrong around them, by predictor.
@@ -66,7 +67,7 @@ class AnswerCost:
     draws: list[str] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     tokens: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NAMES, 0))
-    cost: float = 0.0
+    cost: float | None = 0.0
     seconds: float = 0.0
     created: list[float] = field(default_factory=list)
     troubles: tuple[Trouble, ...] = ()
@@ -76,19 +77,22 @@ class AnswerCost:
     def add(self, call: Call, how: AskedModel | None) -> None:
         """Add a call that has ended, and what answered it."""
         self.tally.add(call.tally)
-        self._add_answer(call.answered.origin)
+        self._add_answer(call.answered.origin, has_price=call.asked.kind is not Kind.EMBEDDING)
         if how is not None:
             self.models[how] += 1
         if call.answered.outcome not in {None, "failed", "missed"}:
             self.draws.append(call.draw_id)
 
-    def _add_answer(self, origin: Origin | None) -> None:
+    def _add_answer(self, origin: Origin | None, *, has_price: bool) -> None:
         # By where an answer comes from and not by the tally, which knows of one that was bought and not used.
         if origin is None:
             return
         for name in NAMES:
             self.tokens[name] += getattr(origin, name) or 0
-        self.cost += origin.cost or 0.0
+        if origin.cost is None and has_price:
+            self.cost = None
+        elif self.cost is not None:
+            self.cost += origin.cost or 0.0
         self.seconds += origin.seconds
         if origin.created:
             self.created.append(origin.created)
@@ -178,7 +182,7 @@ class KeptPredictions:
             cached_tokens=row.cached_tokens or 0,
             cache_creation_tokens=row.cache_creation_tokens or 0,
             reasoning_tokens=row.reasoning_tokens or 0,
-            cost=row.cost or 0.0,
+            cost=row.cost,
             seconds=row.seconds or 0.0,
             oldest=row.created,
             newest=row.created if row.newest is None else row.newest,

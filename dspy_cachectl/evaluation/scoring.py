@@ -15,10 +15,10 @@ from dspy_cachectl.errors import CachectlError, ConfigurationError
 
 _RETURNS = (
     "a metric returns a number, a bool, {'score': ..., 'feedback': ...}, or something with a `score`, such as "
-    "dspy.Prediction(score=..., feedback=...)"
+    "dspy.Prediction(score=..., feedback=...), and catches an error that is to count as a wrong answer"
 )
 _TRIED = 5
-"""So many returns in which there is no score are no accident, where none was before them in which there is one."""
+"""So many answers without a score are no accident, where none was before them that got one."""
 _MOST_ARGUMENTS = 5
 _LARGEST = 1e100
 """The square of it, which variances are made of, is a number still."""
@@ -33,14 +33,12 @@ class Scored:
         failed: Why there is none, or None.
         kept: Whether it was said of this answer in an earlier evaluation.
         feedback: What the metric said beside the score, without secrets, or None.
-        is_no_score: Whether what it returned is no score of any kind.
     """
 
     score: float
     failed: str | None = None
     kept: bool = False
     feedback: str | None = None
-    is_no_score: bool = False
 
     def for_dspy(self) -> float:
         """Return what `dspy.Evaluate` is given: a number, which has the feedback beside it."""
@@ -87,12 +85,12 @@ class FirstReturns:
         """Look at what was said of the next answer.
 
         Raises:
-            UnusableMetricError: Of none of the first answers a score was returned.
+            UnusableMetricError: None of the first answers got a score: the metric raised, or returned something else.
         """
         if self._left <= 0:
             return
-        self._left = self._left - 1 if scored.is_no_score else 0
-        if scored.is_no_score and not self._left:
+        self._left = self._left - 1 if scored.failed else 0
+        if scored.failed and not self._left:
             raise UnusableMetricError(
                 ConfigurationError(
                     f"the metric {metric_name(self._metric)!r} gave no score for any of the first {_TRIED} answers, so "
@@ -165,7 +163,7 @@ def score_with(metric: Callable[[Any, Any], Any], example: Any, prediction: Any,
         score = float(value)
     except (TypeError, ValueError):
         what = f"{type(said).__name__}, " + ("which has no score" if value is said else f"whose score is {value!r}")
-        return Scored(failure_score, f"the metric returned {what}", is_no_score=True)
+        return Scored(failure_score, f"the metric returned {what}")
     if not abs(score) <= _LARGEST:
         return Scored(failure_score, f"the metric returned {score:g}; a score is a number up to {_LARGEST:g}")
     return Scored(score, feedback=feedback)

@@ -181,7 +181,7 @@ def _draw(row: PredictionRow, metric: str, failure_score: float) -> DrawResult:
         cached_tokens=row.cached_tokens or 0,
         cache_creation_tokens=row.cache_creation_tokens or 0,
         reasoning_tokens=row.reasoning_tokens or 0,
-        cost=row.cost or 0.0,
+        cost=row.cost,
         seconds=row.seconds or 0.0,
         oldest=row.created,
         newest=row.created,

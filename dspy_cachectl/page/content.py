@@ -100,7 +100,7 @@ class Answer:
         score: Its score.
         failed: The number of the text that says why there is no other, or None.
         facts: What it is made of, in words: labels and texts.
-        cost: US dollars it is made of, to sort by; likewise `seconds` of the provider.
+        cost: US dollars it is made of, to sort by, 0 where that is not known; likewise `seconds` of the provider.
         seconds: See `cost`.
         prediction: The fields of what the program returned, with the number of each text.
         feedback: The number of what the metric said beside the score, or None.

@@ -252,12 +252,10 @@ def _names(answered: Iterable[AskedModel]) -> str:
 
 def _provenance_rows(report: Measurement) -> tuple[tuple[str, str], ...]:
     made, draws = report.provenance, report.draws
-    tokens, cost = sum(draw.tokens for draw in draws), math.fsum(draw.cost for draw in draws)
-    seconds = math.fsum(draw.seconds for draw in draws)
+    tokens, seconds = sum(draw.tokens for draw in draws), math.fsum(draw.seconds for draw in draws)
+    cost = "price not known" if report.cost is None else money(report.cost)
     apart = token_counts.parts(*(sum(getattr(draw, name) for draw in draws) for name in token_counts.PARTS))
-    made_of = (
-        f"{plural(tokens, 'token')}{f' ({apart})' if apart else ''}, {money(cost)}, {duration(seconds)} of the provider"
-    )
+    made_of = f"{plural(tokens, 'token')}{f' ({apart})' if apart else ''}, {cost}, {duration(seconds)} of the provider"
     return (
         ("run", f"{made.run_id or 'none'} (phase {made.phase}, policy {made.policy})"),
         ("model", model_text(made)),

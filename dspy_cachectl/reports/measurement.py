@@ -293,9 +293,15 @@ class Measurement:
         return sum(draw.tokens for draw in self.draws) / len(self.draws)
 
     @property
-    def cost_per_answer(self) -> float:
-        """US dollars that one answer is made of, on average; 0 where no price is known."""
-        return math.fsum(draw.cost for draw in self.draws) / len(self.draws)
+    def cost(self) -> float | None:
+        """US dollars that the answers are made of, whoever paid; None where a price is not known."""
+        known = [draw.cost for draw in self.draws if draw.cost is not None]
+        return math.fsum(known) if len(known) == len(self.draws) else None
+
+    @property
+    def cost_per_answer(self) -> float | None:
+        """US dollars that one answer is made of, on average; None where a price is not known."""
+        return None if self.cost is None else self.cost / len(self.draws)
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers that people ask for, as plain data; None for what is infinite or unknown."""

@@ -231,7 +231,7 @@ class _Askings:
             score=draw.score,
             failed=None if draw.failed is None else self._texts.number(draw.failed),
             facts=list(_facts(draw)),
-            cost=draw.cost,
+            cost=draw.cost or 0.0,
             seconds=draw.seconds,
             prediction=[] if row is None else self._prediction(row),
             feedback=None if draw.feedback is None else self._texts.number(draw.feedback),

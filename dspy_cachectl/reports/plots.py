@@ -221,9 +221,9 @@ def _draw_scores(axes: Axes, reports: Sequence[Measurement]) -> None:
 
 
 def _draw_prices(axes: Axes, reports: Sequence[Measurement]) -> None:
-    in_dollars = all(report.cost_per_answer > 0.0 for report in reports)
+    in_dollars = all(report.cost_per_answer for report in reports)
     for report, colour, marker in _styled(reports):
-        each = report.cost_per_answer if in_dollars else report.tokens_per_answer
+        each = report.cost_per_answer or 0.0 if in_dollars else report.tokens_per_answer
         axes.errorbar(
             [each],
             [report.score],

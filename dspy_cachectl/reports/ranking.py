@@ -49,7 +49,7 @@ class Standing:
         score: The score.
         low: Where its interval begins; None where that is not known.
         high: Where its interval ends; likewise.
-        cost: US dollars that one answer is made of, whoever paid; 0 where no price is known.
+        cost: US dollars that one answer is made of, whoever paid; None where a price is not known.
         seconds: Seconds of the provider that one answer is made of.
         difference: Its score less that of the reference, over the questions that both have; None for the reference.
         p_value: That of this difference, after allowing for all comparisons of the ranking (Holm); likewise.
@@ -63,7 +63,7 @@ class Standing:
     score: float
     low: float | None
     high: float | None
-    cost: float
+    cost: float | None
     seconds: float
     difference: float | None
     p_value: float | None
@@ -143,9 +143,10 @@ class Ranking(Shown, Sequence[EvalReport]):
             math.fsum(rows[one] for one in common) / len(common) if common else report.score
             for report, rows in zip(self.reports, means, strict=True)
         ]
-        # Of those that score the same the cheaper one is the better, and the rest is settled by the name.
+        # Of those that score the same the one known to be cheaper is the better, and the rest is settled by the name.
         keys = [
-            (-score, report.cost_per_answer, report.name) for score, report in zip(scores, self.reports, strict=True)
+            (-score, _dear(report.cost_per_answer), report.name)
+            for score, report in zip(scores, self.reports, strict=True)
         ]
         order = sorted(range(len(keys)), key=keys.__getitem__)
         return tuple(self.reports[place] for place in order)
@@ -188,11 +189,11 @@ class Ranking(Shown, Sequence[EvalReport]):
     def as_good(self) -> tuple[str, ...]:
         """The names of those that are as good as the reference, or better, as far as can be told; the cheapest first.
 
-        As good is what has NO DIFFERENCE OF SIZE d, the smallest that matters.
+        Those without a known price come last. As good is what has NO DIFFERENCE OF SIZE d, the smallest that matters.
         """
         good = {Verdict.BETTER, Verdict.NO_DIFFERENCE}
         names = {pair.candidate for pair in self.comparisons if pair.verdict in good}
-        return tuple(row.name for row in sorted(self.rows, key=lambda row: row.cost) if row.name in names)
+        return tuple(row.name for row in sorted(self.rows, key=lambda row: _dear(row.cost)) if row.name in names)
 
     def to_pandas(self) -> Any:
         """Return the table as a `pandas.DataFrame`.
@@ -284,13 +285,14 @@ class Ranking(Shown, Sequence[EvalReport]):
             verdict = verdicts[row.name] if row.difference is not None else Cell(row.verdict, Tone.LABEL)
             texts = [row.name, number(row.score, decimals), ends_text(report.interval, report.standard_error)]
             texts += [f"{row.n:,}"] if self._counts_differ else []
-            texts += [money(row.cost) if row.cost else MISSING, number(row.seconds) if row.seconds else MISSING]
+            texts += [money(row.cost), number(row.seconds) if row.seconds else MISSING]
             yield (*map(Cell, texts), verdict)
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         pairs = self.comparisons
         if pairs:
-            yield "as good, cheapest first", ", ".join(self.as_good) or "none, as far as can be told"
+            said = [name if self[name].cost is not None else f"{name} (price not known)" for name in self.as_good]
+            yield "as good, cheapest first", ", ".join(said) or "none, as far as can be told"
             yield "no difference", f"of size {pairs[0].result.smallest_difference:g}, the smallest that matters"
             yield "verdicts", f"hold together, among {plural(pairs[0].compared_with, 'comparison')}"
         if self.baseline is None and len(self) > 1 and math.isfinite(self._bias):
@@ -302,6 +304,11 @@ class Ranking(Shown, Sequence[EvalReport]):
             unpriced = sum(one.get("unpriced", 0) for one in spent)
             unknown = f", {plural(unpriced, 'request')} without a known price" if unpriced else ""
             yield "spent", f"{plural(requests, 'request')}, {money(cost)}{unknown}"
+
+
+def _dear(cost: float | None) -> float:
+    """Return what is sorted by: what has no known price is never the cheapest."""
+    return math.inf if cost is None else cost
 
 
 def _standing(report: EvalReport, ranking: Ranking, pair: Comparison | None) -> Standing:

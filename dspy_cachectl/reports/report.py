@@ -29,7 +29,7 @@ from dspy_cachectl.reports.texts import ends_text, level_text, number, places
 from dspy_cachectl.showing.render import Shown
 from dspy_cachectl.showing.sheets import Sheet
 
-REPORT_VERSION = 5
+REPORT_VERSION = 6
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class DrawResult:
         tokens: Tokens it is made of, whoever paid for them.
         cached_tokens: Those that the provider read from its own cache; likewise `cache_creation_tokens`, which it wrote
             to it, and `reasoning_tokens`, which were its reasoning.
-        cost: US dollars it is made of.
+        cost: US dollars it is made of; None where the price of one of its LM's answers is not known.
         seconds: Seconds of the provider it is made of.
         oldest: When its oldest LM answer was bought, in Unix seconds, or None.
         newest: When its newest was.
@@ -44,7 +44,7 @@ class DrawResult:
     cached_tokens: int = 0
     cache_creation_tokens: int = 0
     reasoning_tokens: int = 0
-    cost: float = 0.0
+    cost: float | None = 0.0
     seconds: float = 0.0
     oldest: float | None = None
     newest: float | None = None

@@ -128,6 +128,8 @@ BAD: dict[str, tuple[Any, str]] = {
     "a word": ("good", "returned str, which has no score"),
     "a prediction": (dspy.Prediction(answer="4"), "returned Prediction, which has no score"),
     "a score that is none": ({"score": "good"}, "returned dict, whose score is 'good'"),
+    "no number": (float("nan"), "returned nan; a score is a number"),
+    "an error": (KeyError("label"), "the metric raised KeyError: 'label'"),
 }
 
 
@@ -137,8 +139,14 @@ def test_a_metric_that_gives_no_score_is_found_out_early(
     program: Any, endpoint: Endpoint, returned: Any, says: str, threads: int
 ) -> None:
     """One sentence says what it returned and what it may return; the answers that were paid for are kept."""
+
+    def metric(example: Any, prediction: Any) -> Any:
+        if isinstance(returned, Exception):
+            raise returned
+        return returned
+
     with pytest.raises(cachectl.ConfigurationError, match=says) as caught:
-        run(program, questions(40), lambda example, pred: returned, num_threads=threads)
+        run(program, questions(40), metric, num_threads=threads)
     assert "{'score': ..., 'feedback': ...}" in str(caught.value)
     bought = endpoint.requests
     assert 5 <= bought <= 5 + 2 * threads

@@ -16,7 +16,7 @@ from tests.evaluation.test_evaluate import MakeLM, exact, program, questions, ru
 
 __all__ = ["program"]
 
-FOUND = ("n", "repeats", "failures", "score", "low", "high", "difference", "p_value", "verdict")
+FOUND = ("n", "repeats", "failures", "score", "low", "high", "difference", "p_value", "verdict", "cost")
 
 
 def rank(*arguments: str, here: Path) -> list[dict[str, Any]]:
@@ -53,6 +53,7 @@ def test_it_is_what_the_evaluations_found(program: dspy.Module, lm: MakeLM, endp
     assert {Path(str(report.path)).name for report in made} == set(found["snapshots"])
     expected = {row.name: [getattr(row, name) for name in FOUND] for row in made.rows}
     assert expected == {row["name"]: [row[name] for name in FOUND] for row in found["rows"]}
+    assert {None} == {row.cost for row in made.rows}  # nobody knows what these models cost
     assert (made.best.name, made.reference.name, list(made.as_good)) == (
         found["best"],
         found["reference"],

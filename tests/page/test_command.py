@@ -8,6 +8,7 @@ from pathlib import Path
 import dspy
 import pytest
 
+import dspy_cachectl as cachectl
 from dspy_cachectl.manage.kept_reports import reports_in
 from tests.cli.commands import command
 from tests.endpoint import Endpoint
@@ -37,6 +38,11 @@ def test_a_saved_report_has_its_page_whole(
     again = run("saved.json")
     assert (1, True) == (again.returncode, "add --force" in again.stderr)
     assert (tmp_path / "report.html").read_text("utf-8") == run("saved.json", "--output", "-").stdout
+    (tmp_path / "link.html").symlink_to("saved.json")
+    for name in ("saved.json", f"../{tmp_path.name}/saved.json", "link.html"):
+        over = run("saved.json", "-o", name, "--force")
+        assert (1, True) == (over.returncode, "it is made of that; name another file" in over.stderr)
+    assert made.score == cachectl.EvalReport.load(tmp_path / "saved.json").score
 
 
 def test_kept_predictions_have_a_page_too(program: dspy.Module, tmp_path: Path, run: Callable[..., Finished]) -> None:

@@ -69,7 +69,7 @@ def report(
     outputs: Sequence[Sequence[str]] | None = None,
     questions: Sequence[str] | None = None,
     preview: str = "What is {}?",
-    cost: float = 0.0,
+    cost: float | None = 0.0,
     level: float = 0.95,
     **changed: Any,
 ) -> EvalReport:

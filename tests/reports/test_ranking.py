@@ -66,13 +66,19 @@ def test_no_difference_has_to_hold_among_all() -> None:
 
 
 def test_the_cheapest_that_is_as_good_comes_first() -> None:
-    """Which is what one wants to know."""
+    """Which is what one wants to know; what has no known price is no cheap one."""
     best = report(scored(181, 400), name="best", cost=0.01)
-    others = [report(scored(180, 400), name=f"costs {cost}", cost=cost) for cost in (0.003, 0.001, 0.002)]
-    assert ("costs 0.001", "costs 0.002", "costs 0.003") == Ranking((best, *others)).as_good
-    text = str(Ranking((best, *others)))
-    assert "as good, cheapest first  costs 0.001, costs 0.002, costs 0.003" in text
+    others = [report(scored(180, 400), name=f"costs {cost}", cost=cost) for cost in (0.003, 0.001)]
+    unknown = report(scored(180, 400), name="a", cost=None)
+    ranking = Ranking((best, unknown, *others))
+    assert ("costs 0.001", "costs 0.003", "a") == ranking.as_good
+    text = str(ranking)
+    assert "as good, cheapest first costs 0.001, costs 0.003, a (price not known)" in " ".join(text.split())
     assert 3 == len([line for line in text.splitlines() if line.rstrip().endswith("NO DIFFERENCE")])
+    assert "costs 0.001" == Ranking((unknown, *others)).best.name
+    assert ranking.to_pandas().set_index("name").cost.isna().to_dict() == {
+        row.name: row.name == "a" for row in ranking.rows
+    }
 
 
 def test_it_says_what_it_is() -> None:
