@@ -166,7 +166,7 @@ def evaluate(
     with settings, ExitStack() as stack:
         force = configured().force_recompute if force_recompute is None else bool(force_recompute)
         context, run_id = phase_to_evaluate_in(run_id, force=force, max_age=max_age)
-        made_of = provenance_of(program, questions, metric) | hash_as_judged(metric)
+        made_of = provenance_of(program, questions, metric, context.policy_for) | hash_as_judged(metric)
         session = None
         if library is not None:
             wish: dict[str, Any] = {"repeats": repeats, "run_id": run_id, "max_age": max_age, "force_recompute": force}

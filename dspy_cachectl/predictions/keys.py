@@ -96,8 +96,9 @@ def differences(before: SnapshotKey, after: SnapshotKey) -> list[str]:
     """Say in words what differs between two keys but for the data, one line each."""
     return [
         *(f"model: {line}" for line in _differences(_in_words(before.model), _in_words(after.model))),
+        *(f"model: {line}" for line in _own_lms(dict(before.model.others), dict(after.model.others))),
         *(f"program: {line}" for line in changed(before.program, after.program)),
-        *(f"generation: {line}" for line in _differences(before.generation, after.generation)),
+        *(f"generation: {line}" for line in _told(_by_lm(before.generation), _by_lm(after.generation))),
     ]
 
 
@@ -108,13 +109,44 @@ def _in_words(model: ModelIdentity) -> dict[str, Any]:
         "endpoint": model.endpoint,
         "the content of its checkpoint": model.checkpoint,
         "the class of the LM, or its source,": model.kind,
-        **{f"the LM of {name!r}": other for name, other in model.others},
     }
+
+
+def _own_lms(before: Mapping[str, ModelIdentity], after: Mapping[str, ModelIdentity]) -> Iterator[str]:
+    for name in sorted({*before, *after}):
+        if name not in before:
+            yield f"{name!r} is an LM of the program's own now"
+        elif name not in after:
+            yield f"{name!r} was an LM of the program's own"
+        elif before[name] != after[name]:
+            yield f"the LM of {name!r} changed"
+
+
+def _by_lm(generation: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return how each LM is told to generate: the program's own by their places, and by "" the one for all the rest."""
+    options = dict(generation)
+    found: dict[str, Mapping[str, Any]] = dict(options.pop("others", {}))
+    own = list(found.values())
+    if not own or options.keys() - {"depends_on"}:
+        found[""] = options
+    elif all(canonical.text(one) == canonical.text(own[0]) for one in own):
+        found[""] = {**own[0], **options}  # where all are told the same, that is what another one is compared with
+    return found
+
+
+def _told(before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Say how what is told differs, LM by LM: what has none of its own is told what all the rest is."""
+    said: set[str] = set()
+    for place in sorted({*before, *after}):
+        old, new = (side.get(place, side.get("")) for side in (before, after))
+        lines = set(_differences(old, new)) - said if old is not None and new is not None else set()
+        said |= lines
+        yield from (f"{line} for {place!r}" if place else line for line in sorted(lines))
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     for name in sorted({*before, *after}):
         old, new = before.get(name), after.get(name)
         if canonical.text(old) != canonical.text(new):  # to Python, True is 1
-            is_told = name != "others" and not name.startswith("the ") and len(f"{old!r}{new!r}") <= _LONGEST
+            is_told = not name.startswith("the ") and len(f"{old!r}{new!r}") <= _LONGEST
             yield f"{name} {old!r} is now {new!r}" if is_told else f"{name} changed"

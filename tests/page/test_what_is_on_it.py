@@ -231,7 +231,8 @@ def test_two_programs_differ_word_by_word(lm: MakeLM, program: dspy.Module, tmp_
     after = cachectl.EvalReport.load(evaluated(other, name="edited").save(tmp_path / "after.json"))
     page = content(before.compare(after).to_html(tmp_path / "page.html"))
     found = {one["what"]: one["words"] for one in page["differences"]}
-    assert {"instructions of the program", "demos of the program"} < set(found)
+    assert {"instructions of the program", "demos of the program", "the LM"} == set(found)
+    assert [["1", "first"], ["0.3", "second"]] == found["the LM"][1:]  # of which 1 is lent
     assert [["question: is it ?\nanswer: yes", "second"]] == found["demos of the program"]
     words = {
         of: "".join(text for text, whose in found["instructions of the program"] if whose == of)
@@ -239,7 +240,7 @@ def test_two_programs_differ_word_by_word(lm: MakeLM, program: dspy.Module, tmp_
     }
     assert "produce the fields" in words["first"]
     assert "yes or no." in words["second"]
-    assert "temperature: 0.3" in after.provenance.program_text["the LM of 'lm'"]
+    assert "temperature: 0.3" in after.provenance.program_text["the LM"]
     same = content(before.compare(replace(before, name="again")).to_html(tmp_path / "same.html"))
     assert ([], "They are the same program, and ask with the same options.") == (same["differences"], same["programs"])
     unknown = content(report([1], name="a").compare(report([1], name="b")).to_html(tmp_path / "unknown.html"))
