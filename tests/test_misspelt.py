@@ -21,6 +21,7 @@ MISSPELT = {
     "api_bse": "api_base",
     "top_P": "top_p",
     "seeds": "seed",
+    "cahce": "cache",
 }
 
 
@@ -44,14 +45,36 @@ def test_a_misspelt_option_is_refused(written: str, endpoint: Endpoint) -> None:
         {"top_k": 3, "min_p": 0.1, "top_a": 0.2, "repetition_penalty": 1.1, "num_ctx": 8192, "keep_alive": "5m"},
         {"api_version": "2025-01-01", "organization": "o", "model_version": "3", "extra_body": {"roles": "x"}},
         {"thinking": {"type": "enabled"}, "modalities": ["text"], "stop_sequences": ["x"], "user_id": "u"},
-        {"min_tokens": 3, "stream_timeout": 3, "max_retries": 2, "safety_settings": [], "guided_json": {}},
+        {
+            "min_tokens": 3,
+            "max_new_tokens": 5,
+            "stream_timeout": 3,
+            "max_retries": 2,
+            "safety_settings": [],
+            "guided_json": {},
+        },
     ],
 )
-def test_a_providers_own_option_is_none_of_ours(options: dict[str, object]) -> None:
+def test_a_providers_own_option_is_none_of_ours(options: dict[str, object], caplog: pytest.LogCaptureFixture) -> None:
     """What is not nearly one of the known names is passed on as it is."""
     made = cachectl.LM("openai/test", api_key="k", **options)
     assert made.copy(**options).kwargs == made.kwargs
     assert all(getattr(made, name, made.kwargs.get(name)) == value for name, value in options.items())
+    assert [] == caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("num_retry", "num_retries"), ("retries", "num_retries"), ("catch", "cache")]
+)
+def test_what_may_be_a_providers_own_is_said_and_sent(
+    written: str, meant: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody knows all providers, and nothing is silent that is nearly a known name."""
+    made = cachectl.LM("openai/test", api_key="k", **{written: 3})
+    assert 3 == made.kwargs[written]
+    assert [
+        f"LM has no option {written!r}, so it goes to the provider as it is: did you mean {meant!r}?"
+    ] == caplog.messages
 
 
 def test_an_embedders_option_is_looked_at_too() -> None:

@@ -16,7 +16,7 @@ def meant(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> list[str]:
     Args:
         name: The name that is not known.
         known: The names that are.
-        cutoff: How alike two spellings have to be, from 0 to 1; above 0.8, nothing but the spelling counts.
+        cutoff: How alike two spellings have to be, from 0 to 1; from 0.75 on, nothing but the spelling counts.
     """
     from difflib import SequenceMatcher
 
@@ -25,7 +25,7 @@ def meant(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> list[str]:
     for one in dict.fromkeys(known):
         other = one.casefold()
         likeness = max(SequenceMatcher(None, wanted, text).ratio() for text in {other, other.rpartition("/")[2]})
-        if cutoff <= 0.8 and min(len(wanted), len(other)) >= 3 and (wanted in other or other in wanted):
+        if cutoff < 0.75 and min(len(wanted), len(other)) >= 3 and (wanted in other or other in wanted):
             likeness = max(likeness, 0.9)
         if likeness >= cutoff:
             found.append((likeness, one))

@@ -38,12 +38,13 @@ M = TypeVar("M")
 
 _OF_REQUESTS = """
     api_base api_key api_version base_url extra_body extra_headers frequency_penalty headers logit_bias logprobs
-    max_completion_tokens max_tokens min_tokens n parallel_tool_calls presence_penalty reasoning_effort
-    response_format rollout_id seed stop temperature timeout tool_choice tools top_k top_logprobs top_p user
+    max_completion_tokens max_new_tokens max_tokens min_new_tokens min_tokens n parallel_tool_calls presence_penalty
+    reasoning_effort response_format rollout_id seed stop temperature timeout tool_choice tools top_a top_k top_logprobs
+    top_p user
 """
 """What is often asked of a provider beside what DSPy names itself."""
 _OURS = {"role", "endpoint", "version"}
-_MISSPELT = 0.85
+_MISSPELT, _LIKE_ONE = 0.85, 0.75
 
 _FLIGHTS: Flights[Answered] = Flights()
 """The calls in the air."""
@@ -228,21 +229,24 @@ class Embedder(dspy.Embedder):  # type: ignore[misc]
 
 
 def _check_options(kind: type, given: Mapping[str, Any]) -> None:
-    """Refuse an option that is nearly a known one: it would be sent to the provider, and do nothing here.
+    """Refuse an option that is nearly a known one, which would only be sent; say it once where it may be meant so.
 
     Raises:
         ConfigurationError: If there is one.
     """
     known = _known_options(kind)
     for name, value in given.items():
-        near = [] if name in known else meant(name, known, cutoff=_MISSPELT)
-        # LiteLLM's `roles` is a table.
-        is_ours = bool(near) and near[0] in _OURS and isinstance(value, str)
-        if is_ours or (near and not _is_of_litellm(name)):
-            raise ConfigurationError(
-                f"{kind.__name__} has no option {name!r}: did you mean {near[0]!r}? What a provider itself takes under "
-                f"such a name goes into extra_body={{{name!r}: ...}}"
-            )
+        near = [] if name in known else meant(name, known, cutoff=_LIKE_ONE)
+        if not near or (_is_of_litellm(name) and not (near[0] in _OURS and isinstance(value, str))):
+            continue  # LiteLLM's `roles` is a table
+        said = f"{kind.__name__} has no option {name!r}"
+        if sorted(name) != sorted(near[0]) and not meant(name, near, cutoff=_MISSPELT):
+            state.say_once(f"option:{name}", f"{said}, so it goes to the provider as it is: did you mean {near[0]!r}?")
+            continue
+        raise ConfigurationError(
+            f"{said}: did you mean {near[0]!r}? What a provider itself takes under such a name goes into "
+            f"extra_body={{{name!r}: ...}}"
+        )
 
 
 @functools.lru_cache(maxsize=64)
