@@ -15,9 +15,6 @@ import pytest
 from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.fingerprints.data import questions_of
-from dspy_cachectl.fingerprints.models import generation_config, model_identity
-from dspy_cachectl.fingerprints.programs import program_fingerprint
-from dspy_cachectl.predictions.keys import SnapshotKey, differences
 from dspy_cachectl.predictions.library import DAY, Library
 from dspy_cachectl.predictions.outputs import Output
 from dspy_cachectl.predictions.rows import Failure, PredictionRow, Score, decode
@@ -320,28 +317,6 @@ def test_changes_name_program_and_generation(library: Library) -> None:
     again = evaluate(library, data, key=key_of(data, program=program, temperature=0.5))
 
     assert ["program: instructions of the program changed", "generation: temperature 1 is now 0.5"] == again.changes
-
-
-def test_changes_tell_what_an_lm_of_the_programs_own_is_told() -> None:
-    """It is compared with the one that all ask, which is told the same or not: what was lent is lent to both."""
-    shared, own = dspy.LM("openai/test"), dspy.Predict("question -> answer")
-
-    def key(lm: Any) -> SnapshotKey:
-        own.lm = lm
-        asked = shared if lm is None else None
-        told = generation_config(asked, 1.0, program=own)
-        return SnapshotKey(model_identity(asked, program=own), program_fingerprint(own), told)
-
-    before, alike, colder = (
-        key(None),
-        key(dspy.LM("openai/test", temperature=0)),
-        key(dspy.LM("openai/test", temperature=0.3)),
-    )
-    assert ["model: 'lm' is an LM of the program's own now"] == differences(before, alike)
-    assert ["generation: temperature 1 is now 0.3"] == differences(alike, colder)
-    assert ["model: 'lm' was an LM of the program's own", "generation: temperature 0.3 is now 1"] == differences(
-        colder, before
-    )
 
 
 def test_what_changed_is_said_of_the_nearest(library: Library) -> None:

@@ -15,8 +15,9 @@ import pytest
 import dspy_cachectl
 from dspy_cachectl.fingerprints.content import content_hash
 from dspy_cachectl.fingerprints.data import hash_of_questions, questions_of
-from dspy_cachectl.fingerprints.models import model_identity
+from dspy_cachectl.fingerprints.models import generation_config, model_identity
 from dspy_cachectl.fingerprints.programs import changed, program_fingerprint
+from dspy_cachectl.predictions.keys import SnapshotKey, differences
 from tests.predictions.support import examples, key_of
 from tests.processes import DSPY_MODULES, ROOT, python
 
@@ -325,3 +326,25 @@ def test_data_count_by_content_and_not_by_order() -> None:
 
     assert hash_of_questions(questions_of(data)) == hash_of_questions(questions_of(data[::-1]))
     assert 4 == len({hash_of_questions(questions_of(each)) for each in (data, edited, data[1:], [*data, data[0]])})
+
+
+def test_changes_tell_what_an_lm_of_the_programs_own_is_told() -> None:
+    """It is compared with the one that all ask, which is told the same or not: what was lent is lent to both."""
+    shared, own = dspy.LM("openai/test"), dspy.Predict("question -> answer")
+
+    def key(lm: Any) -> SnapshotKey:
+        own.lm = lm
+        asked = shared if lm is None else None
+        told = generation_config(asked, 1.0, program=own)
+        return SnapshotKey(model_identity(asked, program=own), program_fingerprint(own), told)
+
+    before, alike, colder = (
+        key(None),
+        key(dspy.LM("openai/test", temperature=0)),
+        key(dspy.LM("openai/test", temperature=0.3)),
+    )
+    assert ["model: 'lm' is an LM of the program's own now"] == differences(before, alike)
+    assert ["generation: temperature 1 is now 0.3"] == differences(alike, colder)
+    assert ["model: 'lm' was an LM of the program's own", "generation: temperature 0.3 is now 1"] == differences(
+        colder, before
+    )
