@@ -47,6 +47,7 @@ TESTS_OF_stats := tests/statistics tests/reports
 TESTS_OF_plots := tests/reports
 TESTS_OF_pandas := tests/reports
 TESTS_OF_local := tests/demo
+TESTS_OF_redis := tests/stores
 
 # LiteLLM's first call would otherwise wait for a list of prices from the internet, and threads that spin while
 # they wait would take the processor from the local model.
@@ -82,7 +83,7 @@ test-lowest: $(UV_INSTALLED) ## Run the tests with the lowest releases that pypr
 	$(call environment,$(VENV)-lowest,$(LOWEST_PYTHON),--resolution lowest-direct --all-extras -r pyproject.toml)
 	$(VENV)-lowest/bin/python -m pytest $(PYTEST_ARGS)
 
-test-extras: $(addprefix test-extra-,none mlflow stats plots pandas local) ## Run an extra's tests where it is the only one
+test-extras: $(addprefix test-extra-,none mlflow stats plots pandas local redis) ## Run an extra's tests where it is the only one
 
 test-extra-%: $(UV_INSTALLED)
 	$(call environment,$(VENV)-extra,$(BIN)/python,-c constraints.txt $(RUNNERS) $(RUNNERS_OF_$*) \

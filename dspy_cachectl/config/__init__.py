@@ -1,8 +1,8 @@
 """Settings: from pyproject.toml, then the environment, then code; later over earlier.
 
 There is one reader, for commands and package alike, and it loads nothing that takes long. `sources` reads what is
-written and remembers where, `checks` says of a value what is wrong and what to write, `location` which folder is meant,
-and `current` holds what is in force. It knows `policy`, `boundary` and `errors`.
+written and remembers where, `checks` says of a value what is wrong and what to write, `location` which folder is meant
+and `shared` which server, and `current` holds what is in force. It knows `policy`, `boundary` and `errors`.
 """
 
 from dspy_cachectl.config.checks import OFF, switched
@@ -17,6 +17,7 @@ from dspy_cachectl.config.current import (
     written_settings,
 )
 from dspy_cachectl.config.location import MEMORY, folder_of, normal_location
+from dspy_cachectl.config.shared import is_shared, shared_of
 
 __all__ = [
     "DEFAULT_PREDICTIONS",
@@ -25,11 +26,13 @@ __all__ = [
     "Settings",
     "configure",
     "folder_of",
+    "is_shared",
     "normal_location",
     "on_change",
     "reload",
     "setting_now",
     "settings",
+    "shared_of",
     "switched",
     "written_settings",
 ]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dspy_cachectl.boundary.reading import no_path
 from dspy_cachectl.boundary.secrets import scrub
+from dspy_cachectl.config.shared import is_shared, shared_of
 from dspy_cachectl.errors import ConfigurationError
 
 MEMORY = "memory://"
@@ -35,10 +36,7 @@ def folder_of(location: str, *, base: Path | None = None, looks: bool = True) ->
     if location in _IN_MEMORY:
         return None
     if "://" in location:
-        scheme, _, rest = location.partition("://")
-        if scheme != "file" or not _is_whole(rest):
-            raise ConfigurationError(f"unknown store {said}: write a folder's path, 'file:///path' or 'memory://'")
-        location = rest
+        location = _path_in(location, said)
     try:
         # Not `resolve`: what a link means is asked each time, as for every other path.
         folder = (base or Path.cwd()) / Path(location).expanduser()
@@ -54,6 +52,17 @@ def folder_of(location: str, *, base: Path | None = None, looks: bool = True) ->
     if looks:
         _check(folder, said)
     return folder
+
+
+def _path_in(address: str, said: str) -> str:
+    scheme, _, rest = address.partition("://")
+    if scheme == "file" and _is_whole(rest):
+        return rest
+    if is_shared(address):
+        raise ConfigurationError(f"{said} is a shared store, and a folder is needed here")
+    raise ConfigurationError(
+        f"unknown store {said}: write a folder's path, 'file:///path', 'redis://host' or 'memory://'"
+    )
 
 
 def _is_whole(path: str) -> bool:
@@ -81,10 +90,13 @@ def _check(folder: Path, said: str) -> None:
 
 
 def normal_location(location: str, *, base: Path | None = None, looks: bool = True) -> str:
-    """Return a location as it is to be kept: a folder's whole path, or `memory://`.
+    """Return a location as it is to be kept: a folder's whole path, `memory://`, or a shared store's address.
 
     Raises:
-        ConfigurationError: As for `folder_of`.
+        ConfigurationError: As for `folder_of` and `shared_of`.
     """
+    if is_shared(location):
+        shared_of(location)
+        return location
     folder = folder_of(location, base=base, looks=looks)
     return MEMORY if folder is None else os.fspath(folder)

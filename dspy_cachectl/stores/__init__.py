@@ -2,12 +2,13 @@
 
 The names here are for everybody; `disk`, `reader` and `listing` are imported from their modules, since they take longer
 to load. `database` is one small SQLite file for an outbox, a journal and the like, and `liveness` tells whether the
-process that holds something lives. It knows only `errors` and `boundary`, and of `config` which folder is meant.
+process that holds something lives. `redis` is a store in a server, which processes and machines share. It knows only
+`errors` and `boundary`, and of `config` which folder or server is meant.
 """
 
 from __future__ import annotations
 
-from dspy_cachectl.config import folder_of
+from dspy_cachectl.config import folder_of, is_shared
 from dspy_cachectl.stores.base import DSPY_KIND, RUN_KIND, KnowingStore, Label, Store, dspy_key
 from dspy_cachectl.stores.memory import MemoryStore
 
@@ -27,19 +28,26 @@ def open_stores(location: str, *, memory_bytes: int, disk_bytes: int) -> list[St
     """Return the stores that a location names, nearest first. Nothing is opened before its first use.
 
     Args:
-        location: A folder's path, or `memory://`.
+        location: A folder's path, `memory://`, or the address of a shared store (see `config.shared_of`).
         memory_bytes: The budget of the memory in front, in bytes; 0 for none.
         disk_bytes: The size at which the folder's oldest entries are removed, in bytes.
 
     Raises:
         ConfigurationError: If the location is of a kind that is not known.
+        MissingExtraError: If it needs a package that is not installed.
     """
-    folder = folder_of(location)
-    stores: list[Store] = []
-    if memory_bytes or folder is None:
-        stores.append(MemoryStore(memory_bytes))
-    if folder is not None:
-        from dspy_cachectl.stores.disk import DiskStore
+    behind = _behind_memory(location, disk_bytes)
+    return [*([MemoryStore(memory_bytes)] if memory_bytes or not behind else []), *behind]
 
-        stores.append(DiskStore(folder, max_bytes=disk_bytes))
-    return stores
+
+def _behind_memory(location: str, disk_bytes: int) -> list[Store]:
+    if is_shared(location):
+        from dspy_cachectl.stores.redis.store import RedisStore
+
+        return [RedisStore(location)]
+    folder = folder_of(location)
+    if folder is None:
+        return []
+    from dspy_cachectl.stores.disk import DiskStore
+
+    return [DiskStore(folder, max_bytes=disk_bytes)]

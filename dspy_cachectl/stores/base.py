@@ -99,6 +99,20 @@ class Store(Protocol):
         ...
 
 
+class Filed(NamedTuple):
+    """What a store keeps under a key.
+
+    Attributes:
+        value: The bytes.
+        label: What they are filed under.
+        mark: What they are known by again, as far as the store tells it at once; or "".
+    """
+
+    value: bytes
+    label: Label
+    mark: str = ""
+
+
 class Put(NamedTuple):
     """What a store found when it was given an entry.
 
@@ -137,6 +151,15 @@ class KnowingStore(Store, Protocol):
 
     def marked(self, name: str) -> dict[str, str]:
         """Return the marks that have a name, each with the key that it was first kept under; two of them at most."""
+        ...
+
+
+@runtime_checkable
+class FilingStore(Store, Protocol):
+    """A store that tells with an entry what it is filed under, so that a nearer one can file it likewise."""
+
+    def get_filed(self, key: str) -> Filed | None:
+        """Return what is kept under a key, or None."""
         ...
 
 

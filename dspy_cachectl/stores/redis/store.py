@@ -1,0 +1,241 @@
+"""The store: entries in Redis or Valkey, for all processes and machines that name the same server."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+
+from dspy_cachectl.boundary.forks import tell_after_fork
+from dspy_cachectl.config.shared import Shared, shared_of
+from dspy_cachectl.stores.base import Filed, Label, Put, name_of
+from dspy_cachectl.stores.redis import layout, scripts
+from dspy_cachectl.stores.redis.client import Client, Command
+from dspy_cachectl.stores.redis.layout import TAGS, USAGE, Names
+from dspy_cachectl.stores.redis.listing import Lists, batches
+from dspy_cachectl.stores.rows import Rows
+
+_AT_ONCE = 100
+"""How many commands are sent at once: more gain nothing."""
+_FIRST_KEYS, _MORE_KEYS = 200, 5000
+_FOR_MANY = 5.0
+_PER_MEGABYTE = 0.05
+"""For how many seconds longer a large entry may be on its way."""
+
+
+class RedisStore:
+    """Entries in Redis or Valkey. Thread-safe; a forked child has connections of its own.
+
+    Nothing is connected to before the first use. Where the server is away, or slow, no call waits for it longer than
+    its patience, and the next ones do not wait at all until it works again.
+
+    Attributes:
+        on_back: Called in a thread of the store's when a server that was away can be used again; None for nobody.
+
+    Args:
+        address: The server's address (see `shared_of`).
+        patience: How long a command may take, in seconds. None: as the address says.
+
+    Raises:
+        ConfigurationError: If the address cannot be used.
+        MissingExtraError: If the package `redis` is not installed.
+    """
+
+    def __init__(self, address: str | Shared, *, patience: float | None = None) -> None:
+        said = shared_of(address) if isinstance(address, str) else address
+        self.address = said if patience is None else replace(said, patience=patience)
+        self.names = Names(said.namespace)
+        self.on_back: Callable[[], None] | None = None
+        self.client = Client(
+            self.address, probe=lambda tag: self.names.base(tag) + b"probe", tags=TAGS, on_back=self._is_back
+        )
+        self.lists = Lists(self.client, self.names, patience=self.patience)
+        tell_after_fork(self)
+
+    @property
+    def patience(self) -> float:
+        """How long many commands at once may take, in seconds: nobody's call waits for them."""
+        return max(self.address.patience, _FOR_MANY)
+
+    @property
+    def location(self) -> str:
+        """The server's address, without what opens it."""
+        return self.address.shown
+
+    def get(self, key: str) -> bytes | None:
+        """Return the bytes kept under a key, or None."""
+        found = self.get_filed(key)
+        return None if found is None else found.value
+
+    def get_filed(self, key: str) -> Filed | None:
+        """Return the bytes kept under a key, with what they are filed under and their mark; or None."""
+        data = self.client.run("read", layout.tag_of(key), ("GET", self.names.entry(key)), gains=True)
+        if data is None:
+            return None
+        kept = layout.unpack(data)
+        return Filed(kept.value, kept.label, kept.mark)
+
+    def put(self, key: str, value: bytes, label: Label) -> None:
+        """Keep bytes under a key, in place of what was there."""
+        self._put(key, value, label, "")
+
+    def put_marked(self, key: str, value: bytes, label: Label, mark: str) -> Put:
+        """Keep bytes under a key with their mark."""
+        return self._put(key, value, label, mark)
+
+    def put_first(self, key: str, value: bytes, label: Label, mark: str, *, instead_of: bytes | None = None) -> Put:
+        """Keep bytes under a key with their mark, unless others are there."""
+        return self._put(key, value, label, mark, first=True, instead_of=instead_of)
+
+    def _put(
+        self, key: str, value: bytes, label: Label, mark: str, *, first: bool = False, instead_of: bytes | None = None
+    ) -> Put:
+        now = time.time()
+        tag = layout.tag_of(key)
+        entry = layout.pack(value, label, mark, now)
+        command: Command = (
+            *(scripts.PUT, self.names.entry(key), self.names.base(tag), layout.member_of(key), layout.text_of(label)),
+            *(repr(now), self._ttl, entry, int(first), layout.hash_of(instead_of)),
+        )
+        there, *before = self.client.run("write", tag, command, longer=len(entry) / 2**20 * _PER_MEGABYTE)
+        if there is not None:
+            return Put(layout.unpack(there).value, self.marked(name_of(mark)) if mark else {})
+        old = before[0].decode("utf-8", "replace")
+        if old and old != mark:
+            self._unmark({key: old})
+        return Put(None, self._mark(key, mark, now) if mark else {})
+
+    def _mark(self, key: str, mark: str, now: float) -> dict[str, str]:
+        """Note the mark of an entry. Return the marks of its name that were there."""
+        tag, listed = self.names.marks(name_of(mark))
+        command: Command = (scripts.MARK, listed, layout.mark_member(key, mark), repr(now), self._ttl)
+        found = self.client.run("write", tag, command)
+        return dict(layout.marked_entry(name_of(mark), member) for member in found)
+
+    def _unmark(self, marks: Mapping[str, str]) -> None:
+        """Take away the marks of entries that are gone."""
+        self.client.many(
+            "write",
+            [
+                ("ZREM", self.names.marks(name_of(mark))[1], layout.mark_member(key, mark))
+                for key, mark in marks.items()
+            ],
+        )
+
+    def marked(self, name: str) -> dict[str, str]:
+        """Return the marks that have a name, each with the key that it was first kept under; two of them at most."""
+        tag, listed = self.names.marks(name)
+        found = self.client.run("read", tag, (scripts.MARKED, listed))
+        return dict(layout.marked_entry(name, member) for member in found)
+
+    def delete(self, key: str) -> bool:
+        """Remove a key. Tell whether it was there."""
+        return bool(self.delete_many({key: None}))
+
+    def delete_many(self, keys: Mapping[str, float | None]) -> int:
+        """Remove keys. Return how many were there.
+
+        Args:
+            keys: The keys. With each, when what is meant was stored, in Unix seconds: what was stored since stays.
+                None: whatever is there.
+        """
+        removed = 0
+        for some in batches(list(keys.items()), _AT_ONCE):
+            replies = self.client.many("write", [self._deletion(key, when) for key, when in some])
+            removed += sum(there for there, _ in replies)
+            marks = {key: mark.decode("utf-8", "replace") for (key, _), (_, mark) in zip(some, replies, strict=True)}
+            self._unmark({key: mark for key, mark in marks.items() if mark})
+        return removed
+
+    def _deletion(self, key: str, when: float | None) -> Command:
+        base = self.names.base(layout.tag_of(key))
+        return scripts.DELETE, self.names.entry(key), base, layout.member_of(key), "" if when is None else repr(when)
+
+    def keys(self, kind: str | None = None) -> Iterator[str]:
+        """Yield the keys, newest first; only those filed under a kind, where one is named."""
+        rows, seen = Rows(lambda label: kind is None or label.kind == kind), set()
+        size = _FIRST_KEYS
+        while True:
+            # From the last time on, and not beyond it: several may have been stored at once.
+            places = self.lists.places(rows, limit=size)
+            new = [place.key for place in places if place.key not in seen]
+            yield from new
+            if len(places) < size:
+                return
+            seen = {place.key for place in places if place.stored == places[-1].stored}
+            rows, size = replace(rows, before=math.nextafter(places[-1].stored, math.inf)), _MORE_KEYS + len(seen)
+
+    def labels(self) -> dict[Label, int]:
+        """Return how many entries are filed under each label."""
+        counts: dict[Label, int] = {}
+        for text, count in self.lists.counts().items():
+            label = layout.label_of(text)
+            counts[label] = counts.get(label, 0) + count
+        return counts
+
+    def clear(self) -> int:
+        """Remove all entries. Return how many there were."""
+        count = 0
+        for names in self.client.scan(self.names.pattern("e:")):
+            count += self._unlink(names)
+        for part in ("z:", "i:", "labels", "served"):
+            for names in self.client.scan(self.names.pattern(part)):
+                self._unlink(names)
+        return count
+
+    def _unlink(self, names: Sequence[bytes]) -> int:
+        return sum(self.client.many("write", [("UNLINK", name) for name in names], seconds=self.patience))
+
+    def add_usage(self, used: Mapping[Label, Mapping[str, float]], served: Mapping[str, int]) -> None:
+        """Add to what is counted, and note beside entries that they were served."""
+        now = repr(time.time())
+        by_tag: dict[str, list[tuple[str, int]]] = {}
+        for key, count in served.items():
+            by_tag.setdefault(layout.tag_of(key), []).append((key, count))
+        commands: list[Command] = []
+        for tag, of_tag in by_tag.items():
+            base = self.names.base(tag)
+            for some in batches(of_tag, _AT_ONCE):
+                told = [(self.names.entry(key), layout.member_of(key), count) for key, count in some]
+                commands.append((scripts.SERVED, base + b"served", base, now, *chain.from_iterable(told)))
+        counters = [
+            (layout.text_of(label) + b"\0" + name.encode(), repr(amount))
+            for label, amounts in used.items()
+            for name, amount in amounts.items()
+        ]
+        # Last, and in one step: what has failed until then is counted once, when it is added again.
+        commands += [(scripts.USED, self._usage, *chain.from_iterable(counters))] if counters else []
+        for commands_of_some in batches(commands, _AT_ONCE):
+            self.client.many("write", commands_of_some)
+
+    def usage(self) -> dict[Label, dict[str, float]]:
+        """Return what is counted."""
+        found: dict[Label, dict[str, float]] = {}
+        reply = self.client.run("read", USAGE, ("HGETALL", self._usage))
+        pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
+        for name, amount in pairs:
+            label, _, counter = name.partition(b"\0")
+            found.setdefault(layout.label_of(label), {})[counter.decode("utf-8", "replace")] = float(amount)
+        return found
+
+    @property
+    def _usage(self) -> bytes:
+        return self.names.base(USAGE) + b"usage"
+
+    def close(self) -> None:
+        """Let go of connections and threads. The next use makes others."""
+        self.client.close()
+
+    def after_fork(self) -> None:
+        """Begin anew in the child."""
+        self.client.after_fork()
+
+    @property
+    def _ttl(self) -> int:
+        return int(self.address.ttl * 1000)
+
+    def _is_back(self) -> None:
+        if self.on_back is not None:
+            self.on_back()
