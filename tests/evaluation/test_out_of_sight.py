@@ -138,4 +138,6 @@ def test_a_judge_that_is_asked_in_a_bare_pool_is_said(endpoint: Endpoint, lm: Ma
     report = run(program, questions(3), metric)
     assert endpoint.requests == 6
     assert report.provenance.counters["requests"] == 3
-    assert "Caveats - 3 calls of the program, the metric or others came from a bare thread pool" in " ".join(str(report).split())
+    assert "Caveats - 3 calls of the program, the metric or others came from a bare thread pool" in " ".join(
+        str(report).split()
+    )
