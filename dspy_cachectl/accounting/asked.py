@@ -16,6 +16,7 @@ _KINDS: dict[str, Any] = {
     "lent": bool,
     "calls": int,
     "is_other": bool,
+    "embeds": bool,
     "seed": (int, *_TEXT),
 }
 
@@ -35,6 +36,7 @@ class AskedModel:
         is_other: Whether that is another model than was asked.
         instead_of: The model in whose place LiteLLM asked it, as one of its `fallbacks`; None where that is the same.
         seed: The seed that it was sent, or None.
+        embeds: Whether it embeds texts, at no temperature.
     """
 
     model: str
@@ -47,6 +49,7 @@ class AskedModel:
     is_other: bool = False
     instead_of: str | None = None
     seed: int | str | None = None
+    embeds: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return what of it says something."""
@@ -80,7 +83,7 @@ def facts(*made_of: Iterable[AskedModel]) -> dict[str, Any]:
         "model": " + ".join(dict.fromkeys(one.model for one in models)) or None,
         "endpoint": _agreed(one.endpoint for one in models),
         "version": _agreed(one.version for one in models),
-        "temperature": _agreed(one.temperature for one in models if not one.lent),
+        "temperature": _agreed(one.temperature for one in models if not (one.lent or one.embeds)),
         "temperature_lent": _agreed(one.temperature for one in models if one.lent),
         "models": models,
         "seeds": tuple(sorted(seeds - {None}, key=str)),

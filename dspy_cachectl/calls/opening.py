@@ -23,7 +23,7 @@ from dspy_cachectl.entries.asked import is_litellms
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.fingerprints.canonical import UnstableError
 from dspy_cachectl.fingerprints.code import code_fingerprint
-from dspy_cachectl.fingerprints.endpoints import UNNAMED, endpoint_of
+from dspy_cachectl.fingerprints.endpoints import HERE, UNNAMED, endpoint_of
 from dspy_cachectl.fingerprints.engines import (
     client_options,
     is_own_engine,
@@ -191,9 +191,9 @@ def open_plain_call(
     def by_litellm() -> bool:
         return kind is Kind.EMBEDDING or (lm is not None and sent_by_litellm(lm, prepared=prepared))
 
-    given = options or shared
+    given, is_local = options or shared, kind is Kind.EMBEDDING and callable(shared.get("model"))
     engine, providers = getattr(lm, "_engine_spec", None), getattr(lm, "_providers", ())
-    endpoint = endpoint_of(model, given, engine, providers=providers, by_litellm=by_litellm)
+    endpoint = HERE if is_local else endpoint_of(model, given, engine, providers=providers, by_litellm=by_litellm)
     _say_of_engine(endpoint)
     if ruling.cassette is not None:
         ruling.cassette.clean.learn(options or request)
@@ -208,7 +208,7 @@ def open_plain_call(
         version=getattr(shared.get("model"), "version", None) if kind is Kind.EMBEDDING else None,
         temperature=shared.get("temperature"),
         program_rollout_id=shared.get("rollout_id"),
-        local=kind is Kind.EMBEDDING and callable(shared.get("model")),
+        local=is_local,
     )
     try:
         if asked.local:

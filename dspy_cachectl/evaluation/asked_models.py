@@ -10,6 +10,7 @@ from dspy_cachectl.accounting.asked import AskedModel
 from dspy_cachectl.calls.answering import asked_in_its_place, is_by_another
 from dspy_cachectl.calls.call import Asked, Call
 from dspy_cachectl.entries.records import Origin
+from dspy_cachectl.policy import Kind
 
 _SEEDS = frozenset({"seed", "random_seed"})
 _NO_OPTIONS = frozenset({"messages", "prompt", "input", "tools", "tool_choice", "response_format", "metadata"})
@@ -31,6 +32,7 @@ def asked_model(call: Call) -> AskedModel | None:
         is_other=is_by_another(asked.model, origin),
         instead_of=None if by.model == asked.model else asked.model,
         seed=_seed_in(asked.request or asked.sent or {}),
+        embeds=asked.kind is Kind.EMBEDDING,
     )
 
 

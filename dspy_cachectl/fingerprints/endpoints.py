@@ -62,6 +62,9 @@ _SETTINGS = ("organization", "api_version", "vertex_project", "vertex_location")
 
 _PROXY = "USE_LITELLM_PROXY"
 
+HERE = "this process"
+"""Where a function of the user's answers."""
+
 Values = tuple[tuple[str, str], ...]
 
 

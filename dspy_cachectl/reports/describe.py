@@ -337,6 +337,8 @@ def temperature_text(made: Provenance, *, counted: bool = True) -> str:
     """Write at which temperatures they were asked, and whose these were."""
     found: Counter[str] = Counter()
     for one in made.models:
+        if one.embeds:
+            continue
         whose = "lent by the phase" if one.lent else "as the program asks"
         found[f"{'unset' if one.temperature is None else number(one.temperature)}, {whose}"] += one.calls
     return _listed(found, counted=counted) or "not known"

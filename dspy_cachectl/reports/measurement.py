@@ -201,7 +201,7 @@ class Measurement:
             seen=bool(made.models) or any(draw.strayed or draw.draw for draw in draws),
             lost=sum(draw.is_lost for draw in draws),
             seeds=made.seeds,
-            varies=any(one.temperature is None or one.temperature > 0 for one in made.models),
+            varies=any(one.temperature is None or one.temperature > 0 for one in made.models if not one.embeds),
         ).counted([[draw.output for draw in row if not draw.is_lost] for row in rows])
 
     @cached_property

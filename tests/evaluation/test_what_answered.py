@@ -306,3 +306,33 @@ def test_the_judges_calls_are_told_apart(endpoint: Endpoint, lm: MakeLM, program
     assert f"judge openai/judge @ {endpoint.url}, temperature 0.3 (8 calls)" in " ".join(str(report).split())
     report.save(tmp_path / "report.json")
     assert cachectl.EvalReport.load(tmp_path / "report.json").provenance.judges == report.provenance.judges
+
+
+def test_a_function_that_embeds_answers_here_at_no_temperature(
+    endpoint: Endpoint, lm: MakeLM, program: dspy.Module, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """LiteLLM is not asked where it is served: it would print that it does not know."""
+
+    def lengths(texts: list[str]) -> list[list[float]]:
+        return [[float(len(text))] for text in texts]
+
+    class Searching(dspy.Module):
+        """Embeds the question before it asks."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.ask = cachectl.Embedder(lengths), program
+
+        def forward(self, question: str) -> Any:
+            """Answer."""
+            self.embed([question])
+            return self.ask(question=question)
+
+    dspy.configure(lm=lm("openai/m", temperature=0.7))
+    report = run(Searching(), questions(3), metric=always)
+    assert {("openai/m", 0.7), ("lengths", None)} == {(one.model, one.temperature) for one in report.provenance.models}
+    assert 0.7 == report.provenance.temperature
+    said = " ".join(str(report).split())
+    assert "lengths @ this process (3 calls)" in said
+    assert "temperature 0.7, as the program asks (3 calls) LM calls" in said
+    assert "Provider List" not in capfd.readouterr().out
