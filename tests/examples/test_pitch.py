@@ -13,25 +13,16 @@ import pytest
 
 import dspy_cachectl as cachectl
 from tests.endpoint import Endpoint
-from tests.processes import DSPY_MODULES, ROOT, Finished, python
+from tests.examples.running import EXAMPLES, example
+from tests.processes import ROOT, Finished
 
-EXAMPLES = ROOT / "examples"
 PITCH = EXAMPLES / "pitch" / "pitch.py"
 
 
 def pitch(folder: Path, *options: str, endpoint: Endpoint | None = None, **variables: str) -> Finished:
     """Run the example as a user does; on the test endpoint, as a provider's, or on the local model."""
-    names = ("DSPY_CACHECTL_", "MLFLOW_")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(names)}
-    environment |= {"PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true", **variables}
-    if endpoint is not None:
-        options = ("--model", "openai/test-model", *options)
-        environment |= {"OPENAI_API_BASE": endpoint.url, "OPENAI_API_KEY": "sk-test-secret"}
-    # The local model's server is started by multiprocessing, which needs an interpreter that began with the script.
-    warm = () if endpoint is None else DSPY_MODULES
-    finished = python(PITCH, *options, warm=warm, cwd=folder, env=environment)
-    assert 0 == finished.returncode, finished.output
-    return finished
+    named = () if endpoint is None else ("--model", "openai/test-model")
+    return example(PITCH, folder, *named, *options, endpoint=endpoint, **variables)
 
 
 def names_used(source: str) -> set[str]:
