@@ -55,7 +55,7 @@ export LITELLM_LOCAL_MODEL_COST_MAP := True
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-all test-newest test-lowest test-extras demo pitch notebooks bench bench-all check docs lines install constraints clean
+.PHONY: help test test-all test-newest test-lowest test-extras demo pitch notebooks bench bench-all check docs docs-test lines install constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r name what; do \
@@ -113,8 +113,13 @@ check: $(INSTALLED) ## Lint; check the format, types, wings, sizes and the decla
 	$(BIN)/deptry .
 	$(BIN)/python scripts/lines.py --check
 
-docs: $(INSTALLED) ## Write docs/cli.md, the page of the commands, anew
-	$(BIN)/typer dspy_cachectl.cli.app utils docs --name dspy-cachectl --title 'The command line' --output docs/cli.md
+docs: $(INSTALLED) ## Build the documentation in site/, and write its page of the commands anew
+	$(BIN)/typer dspy_cachectl.cli.app utils docs --name dspy-cachectl --title 'The command line' \
+		--output docs/reference/cli.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-test: $(INSTALLED) $(WEIGHTS_INSTALLED) ## Run each block of README and docs, each example and notebook; check each link
+	$(BIN)/python -m pytest -m '' $(PYTEST_ARGS) tests/docs tests/examples tests/showing/test_notebooks.py
 
 lines: $(INSTALLED) ## Count lines of code and statements, by wing
 	$(BIN)/python scripts/lines.py
@@ -130,7 +135,7 @@ constraints: $(UV_INSTALLED) ## Write constraints.txt anew from pyproject.toml (
 		echo '# Written by `make constraints`.'; cat $(VENV)/constraints.txt; } > constraints.txt
 
 clean: ## Remove the environments and every file that the tools leave behind
-	rm -rf $(VENV) $(VENV)-newest $(VENV)-lowest $(VENV)-extra build dist
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-lowest $(VENV)-extra build dist site
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find dspy_cachectl tests -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -131,7 +131,7 @@ def test_the_best_of_many_looks_better_by_up_to_the_bound(candidates: int) -> No
 
 
 def test_five_looks_at_equal_programs_call_one_better_in_14_percent() -> None:
-    """What docs/evaluating.md says of adding questions and looking again; one look at the end keeps its 5%."""
+    """What docs/guides/evaluating.md says of adding questions and looking again; one look at the end keeps its 5%."""
     rng = np.random.default_rng(18)
     scores = (rng.random((2, 8000, 500)) < 0.6).astype(float)
     differences = scores[1] - scores[0]

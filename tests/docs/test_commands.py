@@ -1,4 +1,4 @@
-"""`docs/cli.md` is what the commands say of themselves."""
+"""`docs/reference/cli.md` is what the commands say of themselves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import typer
 from dspy_cachectl.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "cli.md"
+PAGE = ROOT / "docs" / "reference" / "cli.md"
 
 
 def _is_locked() -> bool:
@@ -38,7 +38,7 @@ def test_the_reference_page_is_up_to_date(tmp_path: Path, columns: str) -> None:
         check=True,
     )
     if written.read_text(encoding="utf-8") != PAGE.read_text(encoding="utf-8"):
-        pytest.fail("docs/cli.md is not what the commands say of themselves. Write it anew: make docs")
+        pytest.fail("docs/reference/cli.md is not what the commands say of themselves. Write it anew: make docs")
 
 
 def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:

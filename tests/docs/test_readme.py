@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.documented import ROOT, blocks, installed_by, not_in, sections
+from tests.docs.documented import ROOT, blocks, installed_by, not_in, sections
 from tests.endpoint import Endpoint
 from tests.processes import Finished
 

@@ -1,4 +1,4 @@
-"""`docs/reference.md` has every public name and every argument of `evaluate()`, each with an example that runs."""
+"""`docs/reference/api.md` has every public name and every argument of `evaluate()`, each with an example that runs."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import pytest
 
 import dspy_cachectl as cachectl
 from dspy_cachectl.config.checks import TOP
-from tests.documented import ROOT, blocks, sections
+from tests.docs.documented import ROOT, blocks, sections
 from tests.endpoint import Endpoint
 from tests.processes import Finished
 
-PAGE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
 LONG = {"Evaluating", "MLflow", "A model on this machine", "Errors"}
 """The sections whose examples take long, and those that go on from them."""
 
 
 def _examples_of(name: str) -> str:
     found = [text for heading, text in sections(PAGE, 3).items() if f"`{name}`" in heading]
-    assert len(found) == 1, f"docs/reference.md has {len(found)} sections of {name}: write one, headed ### `{name}`"
+    assert len(found) == 1, f"docs/reference/api.md has {len(found)} sections of {name}: write one, headed ### `{name}`"
     return "\n".join(blocks(re.split(r"^## ", found[0], flags=re.MULTILINE)[0]))
 
 
 @pytest.mark.parametrize("name", cachectl.__all__)
 def test_every_public_name_has_an_example(name: str) -> None:
     """In a section of its own, or of those that belong together."""
-    assert re.search(rf"\bcachectl\.{name}\b", _examples_of(name)), f"no example of {name} in docs/reference.md"
+    assert re.search(rf"\bcachectl\.{name}\b", _examples_of(name)), f"no example of {name} in docs/reference/api.md"
 
 
 def test_every_argument_of_evaluate_has_an_example() -> None:
@@ -42,8 +42,8 @@ def test_every_argument_of_evaluate_has_an_example() -> None:
 
 
 def test_every_setting_has_a_line() -> None:
-    """In the table of docs/managing.md."""
-    page = (ROOT / "docs" / "managing.md").read_text(encoding="utf-8")
+    """In the table of docs/guides/managing.md."""
+    page = (ROOT / "docs" / "guides" / "managing.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)[^`]*` \| .+ \| .+ \|$", page, flags=re.MULTILINE)
     assert [] == [name for name in (*TOP, "phases") if name not in rows]
 
