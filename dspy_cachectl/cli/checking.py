@@ -12,7 +12,7 @@ import typer
 
 from dspy_cachectl import manage
 from dspy_cachectl.boundary.shown import harmless
-from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes, folder_in, wrong_usage
+from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes, folder_in, number_in, wrong_usage
 from dspy_cachectl.cli.output import console, print_json, print_line, print_table, styled
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.texts import plural
@@ -99,7 +99,8 @@ def check_surroundings(
     context: typer.Context,
     *,
     timeout: Annotated[
-        float, typer.Option("--timeout", metavar="SECONDS", min=0, help="How long a tracking server may take.")
+        float,
+        typer.Option("--timeout", metavar="SECONDS", parser=number_in, help="How long a tracking server may take."),
     ] = 3.0,
     as_json: AsJson = False,
 ) -> None:

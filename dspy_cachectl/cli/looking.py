@@ -14,7 +14,7 @@ import typer
 from dspy_cachectl import manage
 from dspy_cachectl.boundary.reading import read_json
 from dspy_cachectl.boundary.shown import harmless, shortened
-from dspy_cachectl.cli.options import AsJson, one_of, selecting, told_unknown
+from dspy_cachectl.cli.options import AsJson, count_in, one_of, selecting, told_unknown
 from dspy_cachectl.cli.output import console, print_fact, print_json, print_json_lines, print_line, print_table, styled
 from dspy_cachectl.entries.token_counts import PARTS, in_words, parts
 from dspy_cachectl.errors import ConfigurationError, StoreError
@@ -55,7 +55,9 @@ def list_store(
         ),
     ] = "age",
     reverse: Annotated[bool, typer.Option("--reverse", help="The other way round.")] = False,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="How many at most; 0 for all.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", parser=count_in, help="How many at most; 0 for all.")
+    ] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List entries, the newest first, with the beginning of what was asked."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dspy_cachectl.cli.options import AsJson, DryRun
+from dspy_cachectl.cli.options import AsJson, DryRun, number_in
 from dspy_cachectl.cli.output import print_json, print_line, print_table
 from dspy_cachectl.reports.texts import when
 
@@ -71,7 +71,9 @@ def deliver_all(
         str | None,
         typer.Option(metavar="NAME", help="Give these records a run of their own in this experiment from now on."),
     ] = None,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="How long each record may take.")] = 30.0,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", parser=number_in, help="How long each record may take.")
+    ] = 30.0,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:

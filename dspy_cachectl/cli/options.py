@@ -107,7 +107,24 @@ def one_of(*names: str) -> dict[str, Any]:
 
 
 age_in = wrong_usage()(parse_age)
-"""For `parser=`."""
+"""For `parser=`, likewise the next two."""
+
+
+@wrong_usage()
+def count_in(text: Any) -> int:
+    """Read a whole number from 0 on."""
+    if not str(text).isdecimal():
+        raise ConfigurationError(f"{str(text)!r} is no whole number from 0 on")
+    return int(text)
+
+
+@wrong_usage()
+def number_in(text: Any) -> float:
+    """Read a number from 0 on."""
+    with contextlib.suppress(ValueError):
+        if float(text) >= 0:
+            return float(text)
+    raise ConfigurationError(f"{str(text)!r} is no number from 0 on, such as 0.5 or 30")
 
 
 def _names_of(field: str) -> Callable[[typer.Context, str], list[str]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from dspy_cachectl import manage
-from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes, age_in, folder_in
+from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes, age_in, count_in, folder_in
 from dspy_cachectl.cli.output import aside_of, print_fact, print_json, print_line, print_table
 from dspy_cachectl.config import settings
 from dspy_cachectl.reports.texts import MISSING, age, as_json, cut, plural, short, size, when
@@ -79,7 +79,9 @@ def show_snapshot(
     snapshot: Snapshot,
     *,
     predictions: PredictionsFolder,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="How many predictions to show.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", parser=count_in, help="How many predictions to show.")
+    ] = 20,
     as_json: AsJson = False,
 ) -> None:
     """Show a snapshot: what its predictions depend on, and the first of them."""
@@ -143,7 +145,7 @@ def clear_snapshots(
     from dspy_cachectl.predictions.library import Library
 
     if (bool(names), everything, older_than is not None).count(True) != 1:
-        raise typer.BadParameter("name snapshots, or say --older-than or --all", param_hint="SNAPSHOT")
+        raise typer.BadParameter("say one of these: snapshots, --older-than or --all", param_hint="SNAPSHOT")
     consent, library = Consent(yes, dry_run, as_json), Library(predictions)
     chosen = None
     if names:

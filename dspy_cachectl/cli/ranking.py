@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dspy_cachectl import manage
-from dspy_cachectl.cli.options import AsJson
+from dspy_cachectl.cli.options import AsJson, number_in
 from dspy_cachectl.cli.output import print_json
 from dspy_cachectl.cli.predictions import PredictionsFolder
 
@@ -32,6 +32,7 @@ def rank_snapshots(
         typer.Option(
             "--smallest-difference",
             metavar="D",
+            parser=number_in,
             help="The smallest difference that matters, in units of the score. Default: a twentieth of the scale.",
         ),
     ] = None,

@@ -106,8 +106,9 @@ def parse_age(text: str) -> float:
     """
     found = _AGE.fullmatch(text.strip().lower())
     if found is None:
+        what = "an option, and an age stands before it" if text.startswith("--") else "no age"
         raise ConfigurationError(
-            f"{text!r} is no age: write a number and a unit (s, m, h, d or w), such as 90s, 15m, 24h, 7d or 2w"
+            f"{text!r} is {what}: write a number and a unit (s, m, h, d or w), such as 90s, 15m, 24h, 7d or 2w"
         )
     return float(found[1]) * _SECONDS[found[2]]
 

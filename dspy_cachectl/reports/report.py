@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from dspy_cachectl.accounting.asked import AskedModel
-from dspy_cachectl.accounting.troubles import Trouble
+import pydantic
+
 from dspy_cachectl.boundary.reading import read_json
 from dspy_cachectl.boundary.writing import write_output
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, FormatVersionError, MissingExtraError
@@ -24,7 +25,7 @@ from dspy_cachectl.reports.kept_texts import Readable
 from dspy_cachectl.reports.measurement import Measurement, Provenance
 from dspy_cachectl.reports.paged import MOST_TEXT, Paged, page_of
 from dspy_cachectl.reports.plots import plot_report
-from dspy_cachectl.reports.results import DrawResult, QuestionResult
+from dspy_cachectl.reports.results import QuestionResult
 from dspy_cachectl.reports.texts import ends_text, level_text, number, places
 from dspy_cachectl.showing.render import Shown
 from dspy_cachectl.showing.sheets import Sheet
@@ -150,24 +151,18 @@ class EvalReport(Measurement, Shown, Paged):
             version = data["format"]
             if version > REPORT_VERSION:
                 raise FormatVersionError(f"{path} has report format {version}; upgrade dspy-cachectl to read it")
-            known = {one.name for one in fields(Provenance)}
-            provenance = {name: value for name, value in data["provenance"].items() if name in known}
-            provenance["changes"] = tuple(provenance.get("changes", ()))
-            provenance["unseen"] = tuple(provenance.get("unseen", ()))
-            provenance["seeds"] = tuple(provenance.get("seeds", ()))
-            for asked in ("models", "judges"):
-                provenance[asked] = tuple(AskedModel(**one) for one in provenance.get(asked, ()))
-            return cls(
-                name=data["name"],
-                level=data["level"],
-                provenance=Provenance(**provenance),
-                questions=tuple(
-                    QuestionResult(**{**row, "draws": tuple(_draw(draw) for draw in row["draws"])})
-                    for row in data["questions"]
-                ),
-            )
-        except (CorruptEntryError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigurationError(f"{path} is not a report that EvalReport.save() wrote: {error!r}") from error
+            saved = _adapter().validate_python(data)
+        except CorruptEntryError as error:
+            raise ConfigurationError(
+                f"{path} is not a report that EvalReport.save() wrote: it cannot be read as JSON"
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            wrong = ".".join(map(str, error.errors()[0]["loc"])) if isinstance(error, pydantic.ValidationError) else ""
+            raise ConfigurationError(
+                f"{path} is not a report that EvalReport.save() wrote: {wrong or 'a part of it'} is missing, or of a "
+                "wrong kind"
+            ) from error
+        return cls(**vars(saved))
 
     def __repr__(self) -> str:
         interval = self.interval
@@ -201,5 +196,16 @@ class EvalReport(Measurement, Shown, Paged):
         yield f"against {self.baseline.name}", f"{found.verdict_text}: {difference}, {ends}"
 
 
-def _draw(saved: dict[str, Any]) -> DrawResult:
-    return DrawResult(**{**saved, "troubles": tuple(Trouble(**one) for one in saved["troubles"])})
+@dataclass(frozen=True)
+class _Saved:
+    """What of a saved report a report is made of."""
+
+    name: str
+    level: float
+    provenance: Provenance
+    questions: Annotated[tuple[QuestionResult, ...], pydantic.Field(min_length=1)]
+
+
+@functools.cache
+def _adapter() -> pydantic.TypeAdapter[_Saved]:
+    return pydantic.TypeAdapter(_Saved)

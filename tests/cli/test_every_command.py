@@ -231,6 +231,21 @@ def test_what_cannot_be_a_folder_is_refused(arguments: list[str], place: str, tm
     assert before == sorted(tmp_path.iterdir())
 
 
+WRONG = {
+    "no whole number from 0 on": [["ls", "--limit", "x"], ["predictions", "show", "any", "--limit", "-1"]],
+    "no number from 0 on": [["doctor", "--timeout", "nan"], ["predictions", "rank", "--smallest-difference", "x"]],
+    "an option, and an age stands before it": [["predictions", "clear", "--older-than", "--all"]],
+}
+
+
+@pytest.mark.parametrize(("says", "arguments"), [(says, one) for says, several in WRONG.items() for one in several])
+def test_a_value_that_cannot_be_is_said_in_our_words(says: str, arguments: list[str], tmp_path: Path) -> None:
+    """What is wrong and what to write, and nothing of the library that reads the command line."""
+    done = command(*arguments, cwd=tmp_path)
+    assert (2, "") == (done.returncode, done.stdout)
+    assert f"{next(one for one in arguments if one.startswith('--'))}': '{arguments[-1]}' is {says}" in done.stderr
+
+
 LOADS = """
 import contextlib, io, sys
 from dspy_cachectl.cli.app import app

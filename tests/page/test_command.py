@@ -82,8 +82,10 @@ def test_two_files_are_compared(program: dspy.Module, tmp_path: Path, run: Calla
 def test_what_is_no_report_is_said(tmp_path: Path, run: Callable[..., Finished]) -> None:
     """One message and its exit code, and no page is left."""
     (tmp_path / "else.json").write_text('{"a": 1}')
+    (tmp_path / "bad.json").write_text('{"a": ')
     for arguments, code, message in (
-        (["else.json"], 1, "is not a report"),
+        (["else.json"], 1, "is not a report that EvalReport.save() wrote: a part of it is missing"),
+        (["bad.json"], 1, "is not a report that EvalReport.save() wrote: it cannot be read as JSON\n"),
         (["nowhere.json"], 1, "no file is called"),
         (["a", "b", "c"], 2, "one report has a page"),
         ([], 2, "Missing argument"),

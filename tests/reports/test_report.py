@@ -175,9 +175,20 @@ def test_damaged_rows_are_a_clear_error(tmp_path: Path) -> None:
     """A question that is no question is as clear an error as a file that is no report."""
     path = report([1]).save(tmp_path / "report.json")
     data = json.loads(path.read_text(encoding="utf-8"))
-    for rows in (["text"], [{"question": "x"}], [{"question": "x", "preview": "", "draws": [{"points": 1}]}], None):
+    (row,) = data["questions"]
+    a_text = {**row, "draws": [{**row["draws"][0], "score": "one"}]}
+    for rows in (
+        ["text"],
+        [{"question": "x"}],
+        [{"question": "x", "preview": "", "draws": [{"points": 1}]}],
+        None,
+        [a_text],
+        [],
+    ):
         path.write_text(json.dumps({**data, "questions": rows}), encoding="utf-8")
-        with pytest.raises(ConfigurationError, match="is not a report"):
+        with pytest.raises(
+            ConfigurationError, match=r"is not a report .*: questions[\w.]* is missing, or of a wrong kind"
+        ):
             EvalReport.load(path)
 
 
