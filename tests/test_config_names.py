@@ -61,3 +61,14 @@ def test_a_variable_that_is_nearly_ours_is_named(refused: Callable[..., str], na
     message = refused(**{name: "x"})
     assert f"in the environment variable {name}" in message
     assert "begin with DSPY_CACHECTL_" in message
+
+
+def test_a_phase_that_is_named_like_another_is_said_once(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It may be the user's own, and is more often misspelt."""
+    (project / "pyproject.toml").write_text("[tool.dspy_cachectl.phases]\nevl.max_age = 9\neval-2.max_age = 9\n")
+    for _ in range(2):
+        config.reload()
+        assert {"evl", "eval-2"} == {*config.settings().phases}
+    (said,) = caplog.messages
+    assert "'phases.evl' in " in said
+    assert "no phase is called so but by phase('evl'): did you mean 'eval'?" in said

@@ -99,6 +99,8 @@ def test_what_a_phase_is_given_is_looked_at_too() -> None:
         ((3,), {}, "a phase's name is a text that is not empty, not 3"),
         ((" ",), {}, "a text that is not empty"),
         (("eval",), {"roles": "judge"}, "roles are policies by role"),
+        (("eval", "FRSH"), {}, r"not 'FRSH': did you mean Policy.FRESH or Policy.REFRESH\?"),
+        (("eval",), {"roles": {"judge": "RUSE"}}, r"'judge' is a Policy, not 'RUSE': did you mean Policy.REUSE\?"),
         (("eval",), {"runid": "mine"}, "'runid': did you mean 'run_id'"),
         (("eval",), {"everywere": True}, "'everywere': did you mean 'everywhere'"),
         (("eval",), {"role": {}}, "'role': did you mean 'roles'"),

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.boundary.meant import question
+from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.config import sources
 from dspy_cachectl.config.checks import OFF, ON, Origin, Written, checked, named, pairs_of
 from dspy_cachectl.config.location import MEMORY, folder_of, normal_location
@@ -24,6 +25,10 @@ from dspy_cachectl.policy import Policy
 DEFAULT_PREDICTIONS = "outputs/cache/predictions"
 """Where predictions are kept where nothing else is said, in the working directory."""
 _BUILT_IN = {"compile": "REUSE", "eval": "FRESH"}
+_SAID: set[str] = set()
+"""The names of phases of which it was said that they are like others."""
+
+logger = logger_for(__name__)
 
 
 def _store_folder() -> str:
@@ -318,8 +323,20 @@ def _made_of(found: sources.Found) -> Settings:
             f"setting 'memory_bytes' {origin} cannot be 0: nothing fits into a store in memory then"
         )
     for name in phases:
+        _look_at_name(name, found)
         _check_phase(made, name, found)
     return made
+
+
+def _look_at_name(name: str, found: sources.Found) -> None:
+    """Say once of a phase in the settings that its name is nearly a known one. It may be the user's own."""
+    near = "" if name.startswith(tuple(_BUILT_IN)) else question(name, _BUILT_IN, cutoff=0.8)
+    if near and name not in _SAID:
+        _SAID.add(name)
+        origin = next(one.origin for where, one in found.items() if where[1:2] == (name,))
+        logger.warning(
+            "setting %s %s: no phase is called so but by phase(%r): %s", named(("phases", name)), origin, name, near
+        )
 
 
 def _check_phase(made: Settings, name: str, found: sources.Found) -> None:

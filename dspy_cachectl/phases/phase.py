@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 import dspy
 
 from dspy_cachectl.accounting import runs
-from dspy_cachectl.boundary.meant import question
+from dspy_cachectl.boundary.meant import meant, question
 from dspy_cachectl.calls.cache import ManagedCache
 from dspy_cachectl.calls.installation import ensure_installed, installed
 from dspy_cachectl.calls.spans import watch_autolog
@@ -30,7 +30,7 @@ from dspy_cachectl.context.ruling import around, phase_around
 from dspy_cachectl.entries import records
 from dspy_cachectl.errors import CacheMissError, ConfigurationError, StoreError
 from dspy_cachectl.phases.decoration import Block
-from dspy_cachectl.policy import Policy
+from dspy_cachectl.policy import PRESETS, Policy
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -81,10 +81,10 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
         _check_options(name, roles, overrides)
         configured, known_roles = (policy, {}) if policy is not None else settings().phase_policy(name)
         if not isinstance(configured, Policy):
-            raise ConfigurationError(f"a phase's policy is a Policy such as Policy.REUSE, not {policy!r}")
+            raise ConfigurationError(f"a phase's policy is a Policy such as Policy.REUSE, not {_named(policy)}")
         for role, of_role in (roles or {}).items():
             if not isinstance(of_role, Policy):
-                raise ConfigurationError(f"the policy of role {role!r} is a Policy, not {of_role!r}")
+                raise ConfigurationError(f"the policy of role {role!r} is a Policy, not {_named(of_role)}")
         self.context = PhaseContext(
             name=name,
             policy=configured.with_overrides(**overrides),
@@ -267,6 +267,12 @@ def _in_cassette(context: PhaseContext, cassette: OpenCassette) -> PhaseContext:
         return replace(context, policy=replace(context.policy, temperature=drawn_at))
     cassette.temperatures.setdefault(context.run_id, context.policy.temperature)
     return context
+
+
+def _named(given: Any) -> str:
+    """Return what was given in place of a policy, with the one that was meant where that can be told."""
+    near = [f"Policy.{name}" for name in meant(given, PRESETS)] if isinstance(given, str) else []
+    return f"{given!r}" + (f": did you mean {' or '.join(near)}?" if near else "")
 
 
 def _check_options(name: Any, roles: Any, overrides: Mapping[str, Any]) -> None:
