@@ -154,7 +154,7 @@ def clear_snapshots(
         chosen = manage.snapshot_removal.older_than(older_than)
     decided = manage.snapshot_removal.plan(library, chosen)
     consent.check(decided)
-    consent.say(str(library.root))
+    consent.say(str(library.root) if library.root.is_dir() else manage.snapshots.nothing_in(library.root))
     for line in decided.lines():
         consent.say(f"To be removed: {line}")
     removed: list[Path] = []

@@ -145,8 +145,9 @@ def _carry_out(
     consent.check(decided.keys or kept)
     _show(f"Answers in {folder}" if kept is not None else str(folder), decided, consent, nothing)
     if kept is not None:
-        consent.say(f"Kept predictions in {kept.folder}")
-        for line in kept.lines() if kept else ("nothing",):
+        there, nothing = kept.folder.is_dir(), manage.snapshots.nothing_in(kept.folder)
+        consent.say(f"Kept predictions in {kept.folder}" if there else nothing)
+        for line in kept.lines() if kept else ("nothing",) if there else ():
             consent.say(f"To be removed: {line}")
     removed, also = 0, f" and {kept}" if kept else ""
     if (decided.keys or kept) and consent.given(f"Remove {_entries(len(decided.keys))}{also}?"):

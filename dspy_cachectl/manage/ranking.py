@@ -14,7 +14,7 @@ from typing import Any
 
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, MissingExtraError
 from dspy_cachectl.manage.kept_reports import KeptReports
-from dspy_cachectl.manage.snapshots import find, snapshots_in
+from dspy_cachectl.manage.snapshots import find, nothing_in, snapshots_in
 from dspy_cachectl.predictions.snapshot import SnapshotInfo
 from dspy_cachectl.reports.ranking import Ranking
 from dspy_cachectl.reports.report import EvalReport
@@ -102,7 +102,7 @@ def rank(
 
 def _of_data(root: Path, found: Sequence[SnapshotInfo], data: str | None, against: str | None) -> list[SnapshotInfo]:
     if not found:
-        raise ConfigurationError(f"no predictions are kept in {str(root)!r}")
+        raise ConfigurationError(nothing_in(root))
     hashes = list(dict.fromkeys(info.key.dataset for info in found))
     wanted = hashes
     if data is None and against is not None and len(hashes) > 1:

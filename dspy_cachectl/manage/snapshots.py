@@ -111,7 +111,7 @@ def find(root: Path, name: str, *, among: Sequence[SnapshotInfo] | None = None) 
     if found:
         raise ConfigurationError(f"{name!r} may be any of {names}; write more of the name")
     if not there:
-        raise ConfigurationError(f"there is no snapshot {name!r}: {nothing_in(root)}")
+        raise ConfigurationError(f"there is no snapshot {name!r}. {nothing_in(root)}")
     texts = [text for info in there for text in (info.path.name, info.run_id)]
     near = question(name, texts) or f"there are {names}"
     raise ConfigurationError(f"no snapshot in {str(root)!r} is called {name!r}; {near}")
