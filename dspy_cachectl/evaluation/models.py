@@ -17,6 +17,7 @@ from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.evaluation.arguments import DependsOn
 from dspy_cachectl.evaluation.kept_predictions import Predictions
 from dspy_cachectl.evaluation.observed_program import is_plain
+from dspy_cachectl.fingerprints.modules import sub_modules
 from dspy_cachectl.fingerprints.reached import lm_of_settings, metric_fingerprint
 from dspy_cachectl.reports.ranking import Ranking
 from dspy_cachectl.reports.report import EvalReport
@@ -165,4 +166,4 @@ def _asking(lm: Any, program: Any) -> Any:
 
 def _predictors(program: Any) -> Iterator[Any]:
     # Of all modules, those that are compiled already too.
-    return (predictor for _, predictor in program.named_sub_modules(dspy.Predict))
+    return (predictor for _, predictor in sub_modules(program, dspy.Predict))

@@ -18,6 +18,7 @@ import dspy
 
 from dspy_cachectl.boundary.secrets import scrub_head
 from dspy_cachectl.calls.lm import Governed, wrap
+from dspy_cachectl.fingerprints.modules import sub_modules
 from dspy_cachectl.reports.texts import cut
 
 _NUMBER = "dspy_cachectl_number"
@@ -113,9 +114,10 @@ def runs(module: Any, program: Any) -> bool:
 
 def governed(program: Any) -> tuple[Any, AbstractContextManager[Any]]:
     """Return the program with governed LMs, and the settings to run it in."""
-    if isinstance(program, dspy.Module) and any(is_plain(predictor.lm) for predictor in program.predictors()):
+    predictors = sub_modules(program, dspy.Predict) if isinstance(program, dspy.Module) else ()
+    if any(is_plain(predictor.lm) for _, predictor in predictors):
         program = program.deepcopy()
-        for predictor in program.predictors():
+        for _, predictor in sub_modules(program, dspy.Predict):
             if is_plain(predictor.lm):
                 predictor.lm = wrap(predictor.lm)
     lm = dspy.settings.lm

@@ -8,6 +8,7 @@ from typing import Any
 import dspy
 
 from dspy_cachectl.evaluation.observed_program import runs
+from dspy_cachectl.fingerprints.modules import sub_modules
 from dspy_cachectl.reports.texts import cut
 
 NO_PREDICTOR = "(no predictor)"
@@ -31,7 +32,7 @@ class PredictorNames:
         self._program = program
         # Now, and not when something goes wrong: a program's threads may then be setting attributes.
         is_module = isinstance(program, dspy.Module)
-        self._parts: dict[str, Any] = dict(program.named_sub_modules(dspy.Module)) if is_module else {}
+        self._parts: dict[str, Any] = dict(sub_modules(program)) if is_module else {}
         self._paths = {id(part): path for path, part in self._parts.items()}
         self._shapes = {path: _shape(part) for path, part in self._parts.items()}
         named = program.named_predictors() if is_module else ()
@@ -80,7 +81,7 @@ class PredictorNames:
 def _paths_within(path: str | None, module: Any) -> dict[int, str]:
     if path is None:
         return {}
-    inside = module.named_sub_modules(dspy.Module)
+    inside = sub_modules(module)
     return {id(part): path + name.removeprefix(_ITSELF) for name, part in inside}
 
 
@@ -92,5 +93,5 @@ def _attribute(path: str, caller: Any, module: Any) -> str | None:
 def _shape(module: Any) -> list[tuple[str, str, str]]:
     return [
         (name, predictor.signature.signature, predictor.signature.instructions)
-        for name, predictor in module.named_predictors()
+        for name, predictor in sub_modules(module, dspy.Predict)
     ]

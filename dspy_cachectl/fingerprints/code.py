@@ -39,7 +39,7 @@ from dspy_cachectl.fingerprints.kinds import (
     says_who_asks,
     wrapped,
 )
-from dspy_cachectl.fingerprints.modules import dspys_in, lms_of, module_parts
+from dspy_cachectl.fingerprints.modules import dspys_in, lms_of, module_parts, sub_modules
 from dspy_cachectl.fingerprints.source_text import (
     MAKING,
     imports_in,
@@ -362,7 +362,7 @@ class Walk:
         yield from (self.digest(base) for base in kind.__mro__ if is_own(base))
 
     def _module(self, module: Any) -> Iterator[str]:
-        modules = [one for _, one in module.named_sub_modules(sys.modules["dspy"].Module)]
+        predict, modules = sys.modules["dspy"].Predict, [one for _, one in sub_modules(module)]
         used = frozenset().union(*(self.tallies.of_object(one, CALLED) for one in modules))
         for part, value in module_parts(module, self.tallies.names_of):
             yield f"{part}={self.text(value, part, used)}"
@@ -370,7 +370,7 @@ class Walk:
             yield f"{name}:{self.digest(lm)}"
         settings = sys.modules["dspy"].settings
         yield f"adapter:{self.text(settings.adapter)}"
-        if any(predictor.lm is None for predictor in module.predictors()):
+        if any(one.lm is None for one in modules if isinstance(one, predict)):
             yield f"settings:{self.digest(settings.lm)}"
 
     def _lm(self, lm: Any) -> Iterator[str]:

@@ -23,6 +23,41 @@ _NOT_THE_PROGRAM = frozenset({"history", "callbacks", "lm", "_compiled"})
 _NOT_OF_A_PREDICTOR = _NOT_THE_PROGRAM | {"traces", "train", "stage", "demos", "config", "signature"}
 
 
+def sub_modules(program: Any, kind: type | None = None) -> Iterator[tuple[str, Any]]:
+    """Yield a module and those in it, with their names, as DSPy's `named_sub_modules` does.
+
+    DSPy's own walk also goes through the past of each: up to 10,000 calls, with all that was asked and answered.
+
+    Args:
+        program: The module.
+        kind: The class of those that are wanted; None for all.
+    """
+    import dspy
+    from dspy.primitives.base_module import BaseModule
+
+    kind = kind or dspy.Module
+    seen = {id(program)}
+    waiting: collections.deque[tuple[str, Any]] = collections.deque([("self", program)])
+    while waiting:
+        name, item = waiting.popleft()
+        if isinstance(item, kind):
+            yield name, item
+        if isinstance(item, BaseModule):
+            inside = [(f".{key}", one) for key, one in list(vars(item).items()) if not _is_past(key, one)]
+        elif isinstance(item, (list, tuple)):
+            inside = [(f"[{index}]", one) for index, one in enumerate(item)]
+        else:
+            inside = [(f"[{key}]", one) for key, one in item.items()] if isinstance(item, dict) else []
+        for step, one in inside:
+            if id(one) not in seen:
+                seen.add(id(one))
+                waiting.append((name + step, one))
+
+
+def _is_past(name: str, value: Any) -> bool:
+    return name == "history" and isinstance(value, list)
+
+
 def module_parts(program: Any, changed: Callable[[Any], frozenset[str]]) -> Iterator[tuple[str, Any]]:
     """Yield what a `dspy.Module` and those in it are, part by part; their LMs are looked at apart.
 
@@ -33,9 +68,7 @@ def module_parts(program: Any, changed: Callable[[Any], frozenset[str]]) -> Iter
         program: The module.
         changed: Tells the attributes of a module that code changes as it runs.
     """
-    import dspy
-
-    for name, module in program.named_sub_modules(dspy.Module):
+    for name, module in sub_modules(program):
         yield from _parts_of_module(name.removeprefix("self.").removeprefix("self") or "self", module, changed(module))
 
 
@@ -71,7 +104,7 @@ def lms_of(program: Any) -> Iterator[tuple[str, Any]]:
     if not isinstance(program, dspy.Module):
         return
     met: set[int] = set()
-    waiting = collections.deque(program.named_sub_modules(dspy.Module))
+    waiting = collections.deque(sub_modules(program))
     met.update(id(module) for _, module in waiting)
     while waiting:
         name, module = waiting.popleft()

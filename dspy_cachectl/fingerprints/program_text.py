@@ -12,7 +12,7 @@ from dspy_cachectl.entries.draws import UncacheableError
 from dspy_cachectl.fingerprints.canonical import UnstableError
 from dspy_cachectl.fingerprints.endpoints import endpoint_of_lm
 from dspy_cachectl.fingerprints.models import generation_config
-from dspy_cachectl.fingerprints.modules import lms_of
+from dspy_cachectl.fingerprints.modules import lms_of, sub_modules
 
 _LONGEST = 100_000
 """How much of each text is kept, in characters: a demo may hold a picture."""
@@ -34,7 +34,7 @@ def _of_predictors(program: Any) -> Iterator[tuple[str, str]]:
     import dspy
 
     if isinstance(program, dspy.Module):
-        for name, predictor in program.named_sub_modules(dspy.Predict):
+        for name, predictor in sub_modules(program, dspy.Predict):
             yield from _of_predictor(name.removeprefix("self.").removeprefix("self"), predictor)
 
 

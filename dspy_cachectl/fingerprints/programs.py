@@ -9,7 +9,7 @@ from typing import Any
 from dspy_cachectl.fingerprints import canonical
 from dspy_cachectl.fingerprints.code import CALLED, Walk
 from dspy_cachectl.fingerprints.kinds import name_of
-from dspy_cachectl.fingerprints.modules import class_parts, lms_of, module_parts
+from dspy_cachectl.fingerprints.modules import class_parts, lms_of, module_parts, sub_modules
 from dspy_cachectl.fingerprints.tallies import Tallies
 
 _PART_DIGITS = 16
@@ -70,7 +70,7 @@ def _hashes(program: Any, adapter: Any, tallies: Tallies) -> dict[str, str]:
     parts: dict[str, Any] = {"dspy": dspy.__version__}
     apart, used = {}, CALLED
     if isinstance(program, dspy.Module):
-        modules = [module for _, module in program.named_sub_modules(dspy.Module)]
+        modules = [module for _, module in sub_modules(program)]
         used |= frozenset().union(*(tallies.of_object(module, CALLED) for module in modules))
         apart = {id(one): one for one in (*modules, *(lm for _, lm in lms_of(program)))}
         parts.update(module_parts(program, tallies.names_of))

@@ -11,6 +11,7 @@ import dspy
 from dspy_cachectl.fingerprints import canonical
 from dspy_cachectl.fingerprints.code import Walk
 from dspy_cachectl.fingerprints.endpoints import endpoint_of_lm
+from dspy_cachectl.fingerprints.modules import sub_modules
 from dspy_cachectl.fingerprints.source_text import functions_of, names_in
 
 Asked = tuple[str, str | None]
@@ -66,8 +67,8 @@ class _Reaching(Walk):
         yield from super()._lm(lm)
 
     def _module(self, module: Any) -> Iterator[str]:
-        self.asks_settings |= any(predictor.lm is None for predictor in module.predictors())
-        for _, part in module.named_sub_modules(dspy.Module):
+        self.asks_settings |= any(predictor.lm is None for _, predictor in sub_modules(module, dspy.Predict))
+        for _, part in sub_modules(module):
             kinds = [kind for kind in type(part).__mro__ if kind.__module__.split(".")[0] == "dspy"]
             functions = (function for kind in kinds if kind not in _PLAIN for function in functions_of(kind))
             self.asks_settings |= any(_makes_modules(function) for function in functions)

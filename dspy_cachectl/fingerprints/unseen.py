@@ -27,7 +27,7 @@ from dspy_cachectl.fingerprints.canonical import type_name
 from dspy_cachectl.fingerprints.changes import changes_in
 from dspy_cachectl.fingerprints.code import CALLED, Walk
 from dspy_cachectl.fingerprints.kinds import name_of
-from dspy_cachectl.fingerprints.modules import class_parts, lms_of, module_parts
+from dspy_cachectl.fingerprints.modules import class_parts, lms_of, module_parts, sub_modules
 from dspy_cachectl.fingerprints.source_text import MAKING, is_own, is_own_module, nested_code
 
 _FILE, _VARIABLE, _DATABASE, _NETWORK = "a file", "the environment", "a database", "the network"
@@ -80,7 +80,7 @@ def unseen_by(value: Any) -> tuple[str, ...]:
 
     looking = _Looking()
     if isinstance(value, dspy.Module):
-        modules = {id(module): module for _, module in value.named_sub_modules(dspy.Module)}
+        modules = {id(module): module for _, module in sub_modules(value)}
         used = CALLED.union(*(looking.tallies.of_object(module, CALLED) for module in modules.values()))
         for _, part in (*module_parts(value, looking.tallies.names_of), *class_parts(type(value))):
             looking.text_of_part(part, "", modules, used)

@@ -17,6 +17,7 @@ import pydantic_core
 from dspy_cachectl.entries import values
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.fingerprints import canonical
+from dspy_cachectl.fingerprints.modules import sub_modules
 
 _VALUE = "value"
 
@@ -120,7 +121,7 @@ def _annotations(name: str, program: Any) -> Iterator[Any]:
     if not isinstance(program, dspy.Module):
         return
     # Of all modules, not only of the predictors that may still be compiled.
-    signatures = [module.signature for _, module in program.named_sub_modules(dspy.Predict)]
+    signatures = [module.signature for _, module in sub_modules(program, dspy.Predict)]
     for signature in reversed(signatures):
         for fields in (signature.output_fields, signature.input_fields):
             if name in fields:

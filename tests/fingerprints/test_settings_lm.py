@@ -66,6 +66,15 @@ class HoldsWithin(Holds):
         self.plain = Plain()
 
 
+class HoldsCompiled(Holds):
+    """Holds a compiled module as well, to which DSPy gives no LM any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done = Holds()
+        self.done._compiled = True
+
+
 @pytest.mark.parametrize(
     "make", [Holds, qa, lambda: dspy.ChainOfThought("question -> answer"), lambda: dspy.ReAct("question -> answer", [])]
 )
@@ -80,10 +89,16 @@ def test_with_lms_of_its_own(make: Any) -> None:
 
 @pytest.mark.parametrize(
     "make",
-    [Makes, MakesByHelper, Looks, HoldsWithin, lambda: dspy.Refine(qa(), 2, lambda *_: 1.0, 1.0), lambda: ask_anew],
+    [
+        *(Makes, MakesByHelper, Looks, HoldsWithin, HoldsCompiled),
+        *(lambda: dspy.Refine(qa(), 2, lambda *_: 1.0, 1.0), lambda: ask_anew),
+    ],
 )
 def test_where_the_settings_may_be_asked(make: Any) -> None:
-    """Code that makes modules as it runs, or looks at the settings, may ask it, and so may a function."""
+    """Code that makes modules as it runs, or looks at the settings, may ask it; so may what has no LM, and a function.
+
+    A compiled module within keeps what it has, and may have none.
+    """
     program, other = make(), dspy.LM("openai/other")
     dspy.configure(lm=other)
     if isinstance(program, dspy.Module):

@@ -1,0 +1,1 @@
+"""How the work grows with what is asked: counted, and not timed."""
