@@ -42,8 +42,8 @@ def test_every_argument_of_evaluate_has_an_example() -> None:
 
 
 def test_every_setting_has_a_line() -> None:
-    """In the table of docs/guides/managing.md."""
-    page = (ROOT / "docs" / "guides" / "managing.md").read_text(encoding="utf-8")
+    """In the table of docs/reference/settings.md."""
+    page = (ROOT / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)[^`]*` \| .+ \| .+ \|$", page, flags=re.MULTILINE)
     assert [] == [name for name in (*TOP, "phases") if name not in rows]
 
