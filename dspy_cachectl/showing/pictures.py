@@ -6,9 +6,10 @@ Texts and axes take the colour of the text around them; marks have colours that 
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 
-from dspy_cachectl.boundary.shown import harmless_html
+from dspy_cachectl.boundary.shown import harmless, harmless_html
 from dspy_cachectl.showing.sheets import Intervals, Picture, Shares, Span, Tone
 
 COLOURS = {
@@ -22,12 +23,14 @@ COLOURS = {
 
 WIDTH = 640
 """How wide a picture is, in pixels where there is room, and else in its own units."""
-_LEFT, _RIGHT = 160, 450
+_LEFT, _RIGHT = 190, 450
 """Where an axis begins and ends: names stand before it, and numbers behind it."""
 _ROW, _AXIS, _LEGEND = 26, 40, 20
-_NAME_SHOWN, _SAID_SHOWN, _AXIS_SHOWN = 23, 28, 70
-_LETTER = 6.6
-"""About how wide a letter is."""
+_GAP = 10
+_WIDEST = (("fijlrtI.,:;|!'()[]- ", 0.42), ("mwMW@%…", 1.0), ("OQ#&^±+−=_~<>", 0.85))
+"""How wide letters are at most, in the widest fonts that are usual, where they are not as others are."""
+_SMALL = 10
+"""The size down to which numbers shrink, which are never cut."""
 _TICKS = 5
 _FAINT = 'stroke="currentColor" stroke-opacity="0.5"'
 
@@ -60,7 +63,7 @@ def _intervals(picture: Intervals) -> str:
     for tick, written in _ticks(low, high):
         drawn.append(_line(at(tick), bottom, at(tick), bottom + 4, _FAINT))
         drawn.append(_text(at(tick), bottom + 17, written, anchor="middle", size=11))
-    drawn.append(_text((_LEFT + _RIGHT) / 2, bottom + 34, _cut(picture.axis, _AXIS_SHOWN), anchor="middle", size=11))
+    drawn.append(_text((_LEFT + _RIGHT) / 2, bottom + 34, _cut(picture.axis, WIDTH, size=11), anchor="middle", size=11))
     said = "; ".join(f"{span.name}: {span.said}" for span in picture.spans)
     return _svg(bottom + _AXIS, f"{picture.axis}. {said}", drawn)
 
@@ -80,8 +83,10 @@ def _reach(picture: Intervals) -> tuple[float, float]:
 
 def _span(span: Span, y: float, at: Callable[[float], float]) -> Iterator[str]:
     colour = COLOURS[span.tone]
-    yield _text(_LEFT - 10, y + 4, _cut(span.name, _NAME_SHOWN), anchor="end")
-    yield _text(_RIGHT + 12, y + 4, _cut(span.said, _SAID_SHOWN))
+    room = WIDTH - _RIGHT - _GAP
+    size = next((size for size in (12, 11) if _width(span.said, size) <= room), _SMALL)
+    yield _text(_LEFT - _GAP, y + 4, _cut(span.name, _LEFT - _GAP), anchor="end")
+    yield _text(_RIGHT + _GAP, y + 4, _cut(span.said, room, size=size), size=size)
     if not math.isfinite(span.value):
         return
     ends = (at(span.low) if math.isfinite(span.low) else _LEFT, at(span.high) if math.isfinite(span.high) else _RIGHT)
@@ -124,7 +129,7 @@ def _shares(picture: Shares) -> str:
     x, y = 0.0, 2 + 18 + _LEGEND
     for share in counted:
         said = f"{share.number:,} {share.name}"
-        width = 22 + _LETTER * len(said) + 12
+        width = 22 + _width(said) + 12
         if x and x + width > WIDTH:
             x, y = 0.0, y + _LEGEND
         drawn.append(f'<rect x="{x:.1f}" y="{y - 10:.1f}" width="10" height="10" fill="{COLOURS[share.tone]}"/>')
@@ -149,5 +154,21 @@ def _text(x: float, y: float, text: str, *, anchor: str = "start", size: int = 1
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}">{harmless_html(text)}</text>'
 
 
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+def _width(text: str, size: int = 12) -> float:
+    """Return how wide a text is at most."""
+
+    def of(letter: str) -> float:
+        if unicodedata.east_asian_width(letter) in "WF":
+            return 1.05
+        return next((wide for letters, wide in _WIDEST if letter in letters), 0.78 if letter.isupper() else 0.67)
+
+    return size * sum(map(of, text))
+
+
+def _cut(text: str, room: float, *, size: int = 12) -> str:
+    """Return a text as far as it has room, in whatever font."""
+    text = harmless(text)
+    if _width(text, size) <= room:
+        return text
+    most = next(length for length in range(len(text), -1, -1) if _width(f"{text[:length]}…", size) <= room)
+    return f"{text[:most]}…"

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 
 import dspy_cachectl as cachectl
 from dspy_cachectl.accounting.ledger import Row, Stats, Tally
@@ -191,3 +193,20 @@ def test_marks_stand_out_from_light_and_dark(ground: str) -> None:
         assert (lighter + 0.05) / (darker + 0.05) >= 3, tone
     svg = as_svg(Intervals((Span("a", "b", 1.0, 0.5, 1.5),), axis="x", about_zero=True, band=1.0))
     assert {"currentColor", *COLOURS.values()} >= set(re.findall(r'(?:fill|stroke)="([^"]*)"', svg))
+
+
+@pytest.mark.parametrize(
+    "name", ["openai/gpt-4o-mini-2024-07-18", "W" * 40, "meta-llama/Llama-3.3-70B-Instruct", "i" * 80]
+)
+def test_no_label_reaches_beyond_its_picture(name: str) -> None:
+    """Where a text begins and ends is looked up in the widest font that is usual: no first or last letter is lost."""
+    span = Span(name, "-0.01234 (-0.04567 to 0.07890)", 0.5, 0.25, 0.75)
+    drawn = Drawn(as_svg(Intervals((span,), axis=f"difference of {name}, 95% interval; up to ±0.05 does not matter")))
+    for node in drawn.root.iter("text"):
+        drawn_text = TextPath(
+            (0, 0), node.text or "", float(node.attrib["font-size"]), prop=FontProperties("DejaVu Sans")
+        )
+        wide, x = drawn_text.get_extents().width, float(node.attrib["x"])
+        begin = {"start": x, "middle": x - wide / 2, "end": x - wide}[node.attrib["text-anchor"]]
+        assert -0.5 <= begin <= begin + wide <= drawn.width + 0.5, node.text
+    assert span.said in drawn.texts
