@@ -15,17 +15,18 @@ from dspy_cachectl.page.content import Page
 from dspy_cachectl.reports.changes import ChangedQuestion, changed_between
 from dspy_cachectl.reports.circumstances import warnings_of
 from dspy_cachectl.reports.describe import MORE, REPORT_COLUMNS, report_row, scores_picture, unpaired_rows
-from dspy_cachectl.reports.difference import difference_picture, difference_rows, further_rows, settling_briefly
+from dspy_cachectl.reports.difference import (
+    difference_picture,
+    difference_rows,
+    further_rows,
+    settling_briefly,
+    why_undecided,
+)
 from dspy_cachectl.reports.kept_texts import Readable
 from dspy_cachectl.reports.measurement import Measurement
 from dspy_cachectl.reports.paged import MOST_TEXT, Paged, page_of, score_row
 from dspy_cachectl.reports.plots import plot_scores
-from dspy_cachectl.reports.texts import (
-    ends_text,
-    number,
-    p_value,
-    places,
-)
+from dspy_cachectl.reports.texts import ends_text, number, p_value, places
 from dspy_cachectl.showing.render import Shown
 from dspy_cachectl.showing.sheets import Cell, Giving, Part, Sheet, Tone, facts, notes, sheet
 from dspy_cachectl.statistics.intervals import Interval
@@ -117,6 +118,7 @@ class Comparison(Shown, Paged):
         result = self.result
         if self.verdict is not Verdict.INCONCLUSIVE:
             return
+        yield from why_undecided(result)
         if result.needed is not None:
             yield result.needed.sentence
         if result.verdict is Verdict.NO_DIFFERENCE:

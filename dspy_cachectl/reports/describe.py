@@ -180,11 +180,11 @@ def _caveats(report: Measurement) -> Iterator[str]:
     yield from _who_answered(report.provenance)
     yield from report.distinct.said
     yield from report.interval.caveats
-    reasons = Counter(draw.failed for draw in report.draws if draw.failed is not None)
-    where = {draw.failed: question.preview for question in report.questions for draw in question.draws}
-    for reason, count in reasons.most_common(_FAILURES_SHOWN):
-        why, example = cut(reason, _CHARACTERS_SHOWN), cut(where[reason], _CHARACTERS_SHOWN)
-        yield f"{plural(count, 'answer')} failed: {why} (for example: {example})"
+    # By how they begin: what is told apart by what is not shown would stand there twice.
+    reasons = Counter(cut(draw.failed, _CHARACTERS_SHOWN) for draw in report.draws if draw.failed is not None)
+    where = {cut(draw.failed or "", _CHARACTERS_SHOWN): one.preview for one in report.questions for draw in one.draws}
+    for why, count in reasons.most_common(_FAILURES_SHOWN):
+        yield f"{plural(count, 'answer')} failed: {why} (for example: {cut(where[why], _CHARACTERS_SHOWN)})"
     if len(reasons) > _FAILURES_SHOWN:
         yield f"answers failed for {plural(len(reasons) - _FAILURES_SHOWN, 'more reason')}; see to_pandas()"
     unseen = report.provenance.unseen

@@ -77,6 +77,31 @@ def difference_picture(result: PairedComparison, *, names: tuple[str, str], tone
     )
 
 
+def why_undecided(result: PairedComparison) -> Iterator[str]:
+    """Yield which condition of a verdict is missing, where others are met; nothing where none is, or it is settled.
+
+    Args:
+        result: The comparison, by itself.
+    """
+    if result.verdict is not Verdict.INCONCLUSIVE:
+        return
+    interval, size, limit = result.interval, result.smallest_difference, f"{1.0 - result.interval.level:.3g}"
+    p, is_significant, is_doubted = (
+        p_value(result.p_value),
+        result.p_value < 1.0 - interval.level,
+        "is in doubt (see the caveats)",
+    )
+    if 0.0 not in interval and is_significant:
+        yield f"Its p-value of {p} is below {limit} and its interval leaves out 0, but that {is_doubted}."
+    elif 0.0 not in interval:
+        yield f"Its interval leaves out 0, but its p-value of {p} is not below {limit}: both have to say so."
+    elif is_significant:
+        yield f"Its p-value of {p} is below {limit}, but its interval holds 0: both have to say so."
+    elif -size < interval.low and interval.high < size:
+        unseen = "differences that no question showed may come to more"
+        yield f"Its interval lies within ±{size:g}, but {f'that {is_doubted}' if interval.caveats else unseen}."
+
+
 def settling_briefly(result: PairedComparison, verdict: Verdict, *, adjusted: tuple[float, int]) -> Iterator[str]:
     """Yield what would settle a comparison in a few words, for where there are several; nothing where it is settled.
 

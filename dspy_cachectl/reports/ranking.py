@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, overload
 
-from dspy_cachectl.errors import ConfigurationError, MissingExtraError
+from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.reports.circumstances import MODELS_DIFFER
 from dspy_cachectl.reports.comparison import Comparison, Comparisons, compare_two, together
 from dspy_cachectl.reports.describe import MORE, scores_picture
@@ -19,6 +19,7 @@ from dspy_cachectl.reports.texts import (
     MISSING,
     ends_text,
     finite,
+    frame,
     level_text,
     money,
     number,
@@ -201,11 +202,7 @@ class Ranking(Shown, Sequence[EvalReport]):
         Raises:
             MissingExtraError: If pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise MissingExtraError("to_pandas()", extra="pandas") from error
-        return pd.DataFrame(list(map(asdict, self.rows)), columns=[field.name for field in fields(Standing)])
+        return frame(list(map(asdict, self.rows)), [field.name for field in fields(Standing)])
 
     def plot(self, path: Any = None) -> Any:
         """Draw all scores with their intervals, and score against cost. Needs the `plots` extra."""

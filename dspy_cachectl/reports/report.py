@@ -15,7 +15,7 @@ import pydantic
 
 from dspy_cachectl.boundary.reading import read_json
 from dspy_cachectl.boundary.writing import write_output
-from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, FormatVersionError, MissingExtraError
+from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, FormatVersionError
 from dspy_cachectl.page.content import Page
 from dspy_cachectl.predictions.rows import PredictionRow, decode
 from dspy_cachectl.predictions.snapshot import open_snapshot
@@ -26,7 +26,7 @@ from dspy_cachectl.reports.measurement import Measurement, Provenance
 from dspy_cachectl.reports.paged import MOST_TEXT, Paged, page_of
 from dspy_cachectl.reports.plots import plot_report
 from dspy_cachectl.reports.results import QuestionResult
-from dspy_cachectl.reports.texts import ends_text, level_text, number, places
+from dspy_cachectl.reports.texts import ends_text, frame, level_text, number, places
 from dspy_cachectl.showing.render import Shown
 from dspy_cachectl.showing.sheets import Sheet
 
@@ -83,11 +83,7 @@ class EvalReport(Measurement, Shown, Paged):
         Raises:
             MissingExtraError: If pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise MissingExtraError("to_pandas()", extra="pandas") from error
-        return pd.DataFrame(
+        return frame(
             [
                 {
                     "question": question.question,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import datetime, timezone
 from enum import Enum
@@ -17,6 +17,7 @@ from rich import filesize
 
 from dspy_cachectl.boundary.ages import ASTRAY
 from dspy_cachectl.boundary.shown import writable_number
+from dspy_cachectl.errors import MissingExtraError
 
 MISSING = "\N{EN DASH}"
 """Stands for what is not known, or cannot be computed."""
@@ -85,6 +86,23 @@ def as_json(value: Any) -> Any:
         shown = [field.name for field in fields(value) if not field.name.startswith("_")]
         return {name: as_json(getattr(value, name)) for name in shown}
     return str(value)
+
+
+def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> Any:
+    """Return rows as a `pandas.DataFrame`. Half of a surrogate pair has no UTF-8, and is written as its escape.
+
+    Raises:
+        MissingExtraError: If pandas is not installed.
+    """
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise MissingExtraError("to_pandas()", extra="pandas") from error
+
+    def cell(value: Any) -> Any:
+        return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+    return pd.DataFrame([{name: cell(value) for name, value in row.items()} for row in rows], columns=columns)
 
 
 def finite(value: float) -> float | None:

@@ -151,3 +151,13 @@ def test_representations_are_short() -> None:
     assert [] == [repr(value) for value in found if len(repr(value)) > 200 or "\n" in repr(value)]
     assert repr(pair).startswith("<Comparison 'bootstrap' against 'zero-shot': ")
     assert "p=" in repr(pair)
+
+
+def test_reasons_that_begin_alike_are_one_caveat() -> None:
+    """What tells them apart is not shown, so that the same line would stand there for each."""
+    made = report([1, None, None, None])
+    reasons = iter([f"the metric raised KeyError: {'x' * 80}{number}" for number in range(3)])
+    failed = [[replace(draw, failed=draw.failed and next(reasons)) for draw in one.draws] for one in made.questions]
+    questions = [replace(one, draws=tuple(draws)) for one, draws in zip(made.questions, failed, strict=True)]
+    text = squeezed(str(replace(made, questions=tuple(questions))))
+    assert (1, True) == (text.count(" failed: the metric raised"), "3 answers failed: the metric raised" in text)

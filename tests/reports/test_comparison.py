@@ -9,6 +9,7 @@ import pytest
 
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.reports.comparison import compare
+from dspy_cachectl.reports.difference import why_undecided
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.statistics.paired import compare_paired
 from dspy_cachectl.statistics.power import holm, selection_bias
@@ -111,6 +112,31 @@ def test_holm_takes_back_a_win_among_many() -> None:
     assert alone.p_value == among.p_value < 0.05 <= among.adjusted_p_value
     assert "INCONCLUSIVE" == among.as_dict()["verdict"]
     assert (3, 1) == (among.compared_with, alone.compared_with)
+
+
+def test_what_is_missing_of_a_verdict_is_said() -> None:
+    """Where the p-value says one thing and the interval another, or is in doubt; else nothing."""
+    old, new = pair_of(14, 5)
+    result = report(old, name="o").compare(report(new, name="n")).result
+    holds = replace(result.interval, low=-0.01, high=0.2)
+    within = replace(result.interval, low=-0.01, high=0.02, caveats=("few",))
+    for changes, says in (
+        ({"interval": holds, "p_value": 0.0046}, "Its p-value of 0.0046 is below 0.05, but its interval holds 0"),
+        ({"p_value": 0.06}, "Its interval leaves out 0, but its p-value of 0.06 is not below 0.05"),
+        (
+            {"interval": replace(result.interval, doubtful=True)},
+            "is below 0.05 and its interval leaves out 0, but that is in doubt",
+        ),
+        ({"interval": within, "p_value": 0.4}, "lies within ±0.05, but that is in doubt (see the caveats)"),
+        (
+            {"interval": replace(within, caveats=()), "p_value": 0.4, "unseen": 0.1},
+            "differences that no question showed",
+        ),
+        ({"interval": holds, "p_value": 0.4}, ""),
+        ({}, ""),
+    ):
+        assert says in " ".join(why_undecided(replace(result, **changes)))
+        assert bool(says) == any(why_undecided(replace(result, **changes)))
 
 
 def test_a_clear_win_survives_holm() -> None:
