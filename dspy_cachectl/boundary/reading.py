@@ -42,6 +42,9 @@ _LARGEST_WINDOW = 8 * MB
 """How much memory zstd may take to unpack a file, in bytes; what this package writes takes a quarter."""
 _LONGEST_FRAME_HEADER = 18
 
+_DEEPEST_WRITTEN = 250
+"""How deep JSON is nested that can be written, at least."""
+
 _LONG_NUMBER = re.compile(rb"0[xob][0-9a-fA-F_]{3000}")
 """A number that Python reads, and refuses to write out in a message."""
 _TEXT = re.compile(rb'"[^"]*"?')
@@ -77,6 +80,8 @@ def parsed(data: bytes | str) -> Any:
         value = orjson.loads(encoded)
     except ValueError as error:
         raise CorruptEntryError(f"the JSON cannot be decoded: {error}") from error
+    if encoded.count(b"[") + encoded.count(b"{") < _DEEPEST_WRITTEN:
+        return value
     try:
         # It reads four times as deep as it writes, and whoever walks the value would run out of stack. This takes less
         # time than looking at the value.

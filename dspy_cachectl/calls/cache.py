@@ -27,7 +27,7 @@ from dspy_cachectl.entries import answers, draws, records
 from dspy_cachectl.entries.cleaning import cleaned
 from dspy_cachectl.entries.decoded import Decoded, DecodedEntries
 from dspy_cachectl.entries.nearest import NEVER_STORED
-from dspy_cachectl.entries.values import UnstorableError
+from dspy_cachectl.entries.values import UnstorableError, dumps
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, FormatVersionError, StoreError
 from dspy_cachectl.policy import Kind
 from dspy_cachectl.stores import DSPY_KIND, Label, Store, dspy_key
@@ -57,7 +57,8 @@ class ManagedCache(Cache):  # type: ignore[misc]
         super().__init__(enable_disk_cache=False, enable_memory_cache=False, disk_cache_dir=None)
         self._of_others: set[str] = set()  # keys under which another model's answer lies: not at hand
         self.enable_memory_cache = True  # what DSPy and others read as "caching is on"
-        self.tiers = Tiers(stores, on_fault=lambda doing, error: self.note_fault(doing, error, current_call()))
+        note_fault = lambda doing, error: self.note_fault(doing, error, current_call())  # noqa: E731
+        self.tiers = Tiers(stores, on_fault=note_fault, for_memory=records.for_memory)
         memory = self.tiers.memory
         self._decoded = None if memory is None else DecodedEntries(memory.max_bytes // _OF_MEMORY)
         for store in stores:
@@ -323,7 +324,8 @@ class ManagedCache(Cache):  # type: ignore[misc]
             known.note_unstored(call, None)
         try:
             filed = answering.asked_in_the_end(asked, facts)
-            data = _encoded(call, value, filed)
+            stored = records.Stored(*dumps(value))
+            data = _encoded(call, stored, filed)
         except UnstorableError as error:
             self._count_fault("write", call)
             state.say_once(f"unstorable:{error}", f"an answer of {asked.model!r} is not stored: {error}")
@@ -333,7 +335,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
             call.answered.entry = cassette.keep(call.key, asked.key.request or call.key, data)
             return
         call.answered.entry = data
-        if asked.kind is not Kind.EMBEDDING and cleaned(records.answer_block(data)) is not None:
+        if asked.kind is not Kind.EMBEDDING and cleaned(stored.body) is not None:
             answering.say_is_secret(call)
             call.tally.unstored += facts.storable
             if into == "disk":
@@ -344,7 +346,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
         self._store(call, filed, data, into)
         if call.answered.paid is None and call.answered.origin != origin:
             # Whoever is served it later is told as well.
-            self._put(call, filed, _encoded(call, value, filed), into, only_first=False)
+            self._put(call, filed, _encoded(call, stored, filed), into, only_first=False)
 
     def _store(self, call: Call, filed: Asked, data: bytes, into: Into) -> None:
         # What a fallback gave is no answer to an equal call of its model; and who does not read replaces.

@@ -228,6 +228,7 @@ class Call:
             truncated=facts.truncated,
             content=facts.content,
             answered_by=facts.answered_by,
+            system_fingerprints=facts.system_fingerprints,
         )
         self.answered = Answered(outcome, origin, facts=facts)
         return origin

@@ -28,7 +28,7 @@ def explained(call: Call, reason: str, tiers: Tiers) -> dict[str, Any]:
     if cassette is not None:
         wanted = cassette.clean.request(wanted)  # as its recordings are, and as a message may show it
     keys = itertools.islice(tiers.keys(asked.kind.value), _SEARCHED_FOR_NEAREST)
-    like = ((key, tiers.get(key) or b"") for key in keys)
+    like = ((key, tiers.get(key, behind=True) or b"") for key in keys)  # the memory keeps no requests
     found = nearest(wanted, like) if cassette is None else cassette.nearest(wanted)
     if found is None:
         return {"reason": reason}

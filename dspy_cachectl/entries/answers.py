@@ -39,6 +39,7 @@ class AnswerFacts:
         content: A hash of what it says, 16 hexadecimal digits; empty where nothing is known of it.
         seconds: How long the provider had the request, as LiteLLM measured it; None where that is not known.
         answered_by: The names of the models that answered, as the provider says them; empty where it says none.
+        system_fingerprints: What the provider calls the state of its servers that answered; empty where it says none.
         fallback: Which model answered by LiteLLM's count: 0 the one that was asked, then its `fallbacks`; None where it
             does not say.
     """
@@ -57,6 +58,7 @@ class AnswerFacts:
     content: str = ""
     seconds: float | None = None
     answered_by: tuple[str, ...] = ()
+    system_fingerprints: tuple[str, ...] = ()
     fallback: int | None = None
 
     @property
@@ -126,6 +128,7 @@ def _native(record: Mapping[str, Any]) -> AnswerFacts:
         truncated="length" in reasons,
         content=_hash(list(map(_said, record.get("outputs") or []))),
         answered_by=_ids(dict.fromkeys(map(_model, responses))),
+        system_fingerprints=_ids(dict.fromkeys(map(_fingerprint, responses))),
     )
 
 
@@ -144,6 +147,7 @@ def _provider(response: Any, cost: Any = None) -> AnswerFacts:
         content=_hash([_said(choice) for choice in choices] or output),
         seconds=_seconds(hidden),
         answered_by=_ids([hidden.get("provider_response_model") or _field(response, "model")]),
+        system_fingerprints=_ids([_field(response, "system_fingerprint")]),
         fallback=_count(hidden.get("additional_headers") or {}, "x-litellm-attempted-fallbacks"),
     )
 
@@ -152,6 +156,10 @@ def _model(response: Mapping[str, Any]) -> Any:
     # Of a stream DSPy notes the model that was asked; what the provider sent says who answered.
     sent = response.get("provider_data") or {}
     return sent.get("model") or sent.get("modelVersion") or response.get("model")  # the second is Gemini's
+
+
+def _fingerprint(response: Mapping[str, Any]) -> Any:
+    return _field(response.get("provider_data"), "system_fingerprint")
 
 
 def _seconds(hidden: Mapping[str, Any]) -> float | None:

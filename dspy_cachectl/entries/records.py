@@ -7,12 +7,14 @@ offset  size
 8       1     format version
 9       1     flags
 10      2     reserved, 0
-12      12    lengths of the three blocks: origin, answer, request
-24      ...   the blocks: JSON, each perhaps zstd-compressed
+12      12    lengths of the three blocks: texts of the origin, answer, request
+24      92    numbers of the origin (see `origins`)
+116     ...   the blocks: JSON, the last two each perhaps zstd-compressed
 ```
 
-The first nine bytes mean the same in every version, so a flipped bit is told from a newer version. A hit
-decodes the origin and the answer; the request is there for people, and to explain a miss.
+The first nine bytes mean the same in every version, so a flipped bit is told from a newer version. A hit decodes the
+origin and the answer; the request is there for people, and to explain a miss. Nothing beside an entry is needed to read
+it, and no version of it is changed by reading.
 """
 
 from __future__ import annotations
@@ -20,88 +22,49 @@ from __future__ import annotations
 import struct
 import threading
 import zlib
-from dataclasses import asdict, dataclass
-from functools import lru_cache
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import orjson
-import pydantic
 import zstandard
 
 from dspy_cachectl.boundary.reading import LARGEST_VALUE, parsed, unpacked, unpacked_size
-from dspy_cachectl.entries import values
-from dspy_cachectl.errors import CorruptEntryError, FormatVersionError
+from dspy_cachectl.entries import origins, values
+from dspy_cachectl.entries.origins import Origin
+from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreError
 
-FORMAT_VERSION = 1
+__all__ = [
+    "FORMAT_VERSION",
+    "MAGIC",
+    "Entry",
+    "Opened",
+    "Origin",
+    "Stored",
+    "decode",
+    "decode_origin",
+    "decode_request",
+    "encode",
+    "for_memory",
+    "open_answer",
+    "put_together",
+    "take_apart",
+]
+
+FORMAT_VERSION = 2
 MAGIC = b"CCTL"
 """How each entry begins. Four bytes of a checksum follow, and the version of its format."""
 _HEADER = struct.Struct(">9xB2xIII")
+_CHECKED = struct.Struct(">BBHIII")
 _CHECKED_FROM = 8
+_BLOCKS_FROM = _HEADER.size + origins.NUMBERS.size
 
-_TAGGED = 1
-_PACKED = (2, 4, 8)  # origin, answer, request
+_TAGGED, _PACKED_ANSWER, _PACKED_REQUEST, _ROOT_ONLY, _ENCRYPTED = 1, 2, 4, 8, 16
+"""Flags: the answer holds tags; it, or the request, is compressed; the answer's root alone is tagged (see `values`);
+both are encrypted, which is for a later version to do, and for this one to leave alone."""
 
 _PACK_ANSWER_ABOVE = 2048
 _PACK_REQUEST_ABOVE = 512
 _LOCAL = threading.local()
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where an answer came from and what it cost.
-
-    Attributes:
-        kind: What was asked for (`policy.Kind`'s values).
-        model: The model's name.
-        endpoint: The endpoint's identity, or None for the provider's own.
-        phase: The phase that bought it.
-        role: The LM's role in the program, or None.
-        run_id: The run that it is a draw of, or None.
-        rollout_id: The rollout id in the key, or None.
-        ordinal: Which asking of this request it was within the run, from 0; None outside runs.
-        temperature: The temperature that was sent, or None.
-        lent: Whether the phase lent that temperature.
-        created: When it was bought, in Unix seconds.
-        seconds: How long the provider took, retries included.
-        requests: How many responses of the provider it is made of.
-        prompt_tokens: Tokens read, or None where the provider did not say.
-        completion_tokens: Tokens written, or None.
-        cached_tokens: Those of the read ones that the provider had in its own cache, or None.
-        cache_creation_tokens: Those of the read ones that it wrote to its cache, or None.
-        reasoning_tokens: Those of the written ones that were its reasoning, or None.
-        cost: US dollars, or None where the price is not known.
-        response_ids: The provider's ids of the responses.
-        truncated: Whether an answer was cut at the token limit.
-        content: A hash of what it says (see `AnswerFacts`).
-        known: Whether it was another draw's already when it was bought: then something on the way to the model caches.
-            None where that cannot be known.
-        answered_by: The names of the models that answered, as the provider says them.
-    """
-
-    kind: str
-    model: str
-    endpoint: str | None = None
-    phase: str = ""
-    role: str | None = None
-    run_id: str | None = None
-    rollout_id: Any = None
-    ordinal: int | None = None
-    temperature: float | None = None
-    lent: bool = False
-    created: float = 0.0
-    seconds: float = 0.0
-    requests: int = 1
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    cached_tokens: int | None = None
-    cache_creation_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    cost: float | None = None
-    response_ids: tuple[str, ...] = ()
-    truncated: bool = False
-    content: str = ""
-    known: bool | None = False
-    answered_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,12 +75,35 @@ class Entry:
     answer: Any
 
 
+class Stored(NamedTuple):
+    """An answer in its stored form: JSON, and whether it holds tags (see `values.dumps`)."""
+
+    body: bytes
+    tagged: bool
+
+
+class Opened(NamedTuple):
+    """An entry of which the answer is parsed, and nothing made of it.
+
+    Attributes:
+        origin: Where the answer came from.
+        value: The answer in its stored form.
+        tagged: Whether that holds tags.
+        is_root_only: Whether its root alone is one.
+    """
+
+    origin: Origin
+    value: Any
+    tagged: bool
+    is_root_only: bool
+
+
 def encode(origin: Origin, answer: Any, request: bytes = b"") -> bytes:
     """Encode an entry.
 
     Args:
         origin: Where the answer came from.
-        answer: What DSPy put into the cache.
+        answer: What DSPy put into the cache; or its stored form, where that was made already.
         request: The request as JSON (`draws.canonical`); empty where it is not kept.
 
     Returns:
@@ -126,23 +112,31 @@ def encode(origin: Origin, answer: Any, request: bytes = b"") -> bytes:
     Raises:
         values.UnstorableError: If the answer, or its origin, holds something that has no stored form.
     """
-    body, tagged = values.dumps(answer)
-    return _pack(_origin_block(origin), body, request, tagged=tagged)
+    stored = answer if type(answer) is Stored else Stored(*values.dumps(answer))
+    return _pack(origin, stored, request)
 
 
-def _pack(*contents: bytes, tagged: bool) -> bytes:
-    flags = _TAGGED if tagged else 0
-    blocks = list(contents)
-    if sum(map(len, blocks)) > LARGEST_VALUE:
-        blocks[2] = b""  # it is there for people: rather without it than not at all
-        if sum(map(len, blocks)) > LARGEST_VALUE:
-            raise values.UnstorableError(f"it is too large: {len(blocks[1]):,} bytes, and {LARGEST_VALUE:,} are read")
-    for index, above in ((1, _PACK_ANSWER_ABOVE), (2, _PACK_REQUEST_ABOVE)):
-        if len(blocks[index]) > above:
-            blocks[index] = _compressor().compress(blocks[index])
-            flags |= _PACKED[index]
-    rest = struct.pack(">BBHIII", FORMAT_VERSION, flags, 0, *map(len, blocks)) + b"".join(blocks)
-    return MAGIC + struct.pack(">I", zlib.crc32(rest)) + rest
+def _pack(origin: Origin, stored: Stored, request: bytes) -> bytes:
+    numbers, texts = origins.written(origin)
+    body, tagged = stored
+    flags = 0
+    if tagged:
+        flags = _TAGGED | (_ROOT_ONLY if values.is_root_only(body) else 0)
+    if len(texts) + len(body) + len(request) > LARGEST_VALUE:
+        request = b""  # it is there for people: rather without it than not at all
+        if len(texts) + len(body) > LARGEST_VALUE:
+            raise values.UnstorableError(f"it is too large: {len(body):,} bytes, and {LARGEST_VALUE:,} are read")
+    if len(body) > _PACK_ANSWER_ABOVE:
+        body, flags = _compressor().compress(body), flags | _PACKED_ANSWER
+    if len(request) > _PACK_REQUEST_ABOVE:
+        request, flags = _compressor().compress(request), flags | _PACKED_REQUEST
+    return _sealed(flags, (numbers, texts, body, request))
+
+
+def _sealed(flags: int, parts: tuple[bytes, bytes, bytes, bytes]) -> bytes:
+    _, texts, body, request = parts
+    rest = b"".join((_CHECKED.pack(FORMAT_VERSION, flags, 0, len(texts), len(body), len(request)), *parts))
+    return MAGIC + zlib.crc32(rest).to_bytes(4, "big") + rest
 
 
 def decode(data: bytes) -> Entry:
@@ -150,33 +144,49 @@ def decode(data: bytes) -> Entry:
 
     Raises:
         CorruptEntryError: If the bytes are damaged or are not an entry.
-        FormatVersionError: If a newer version of this package wrote them.
+        FormatVersionError: If another version of this package wrote them.
     """
-    flags, blocks = _open(data)
-    answer = values.loads(_unpack(blocks[1], flags, 1), tagged=bool(flags & _TAGGED))
-    return Entry(origin=_origin(_unpack(blocks[0], flags, 0)), answer=answer)
+    flags, texts, answer, _ = _open(data)
+    value = values.loads(_unpack(answer, flags & _PACKED_ANSWER), tagged=bool(flags & _TAGGED))
+    return Entry(origin=origins.read(data, _HEADER.size, texts), answer=value)
+
+
+def open_answer(data: bytes) -> Opened:
+    """Decode the origin of an entry, and parse its answer. Raises as `decode` does."""
+    flags, texts, answer, _ = _open(data)
+    value = parsed(_unpack(answer, flags & _PACKED_ANSWER))
+    return Opened(
+        origins.read(data, _HEADER.size, texts),
+        value,
+        tagged=bool(flags & _TAGGED),
+        is_root_only=bool(flags & _ROOT_ONLY),
+    )
 
 
 def decode_origin(data: bytes) -> Origin:
     """Decode only where an entry came from. Raises as `decode` does."""
-    flags, blocks = _open(data)
-    return _origin(_unpack(blocks[0], flags, 0))
+    return origins.read(data, _HEADER.size, _open(data)[1])
 
 
 def decode_request(data: bytes) -> dict[str, Any]:
     """Decode only the request of an entry; empty where it was not kept. Raises as `decode` does."""
-    flags, blocks = _open(data)
-    text = _unpack(blocks[2], flags, 2)
+    flags, _, _, packed = _open(data)
+    text = _unpack(packed, flags & _PACKED_REQUEST)
     request = parsed(text) if text else {}
     if not isinstance(request, dict):
         raise CorruptEntryError("the entry's request is not a mapping")
     return request
 
 
-def answer_block(data: bytes) -> bytes:
-    """Return the answer of an entry in its stored form, as JSON. Raises as `decode` does."""
-    flags, blocks = _open(data)
-    return _unpack(blocks[1], flags, 1)
+def for_memory(data: bytes) -> bytes:
+    """Return an entry without its request, as a hit needs it; as it is, where it is damaged or of another version."""
+    try:
+        flags, texts, answer, request = _open(data)
+    except StoreError:
+        return data
+    if not request:
+        return data
+    return _sealed(flags & ~_PACKED_REQUEST, (data[_HEADER.size : _BLOCKS_FROM], texts, answer, b""))
 
 
 def take_apart(data: bytes) -> tuple[dict[str, Any], Any, bool, dict[str, Any]]:
@@ -184,9 +194,8 @@ def take_apart(data: bytes) -> tuple[dict[str, Any], Any, bool, dict[str, Any]]:
 
     The answer is in its stored form (see `values`). Raises as `decode` does.
     """
-    flags, blocks = _open(data)
-    origin, answer = (parsed(_unpack(blocks[index], flags, index)) for index in (0, 1))
-    return origin, answer, bool(flags & _TAGGED), decode_request(data)
+    opened = open_answer(data)
+    return origins.as_json(opened.origin), opened.value, opened.tagged, decode_request(data)
 
 
 def put_together(origin: dict[str, Any], answer: Any, *, tagged: bool, request: dict[str, Any]) -> bytes:
@@ -195,68 +204,51 @@ def put_together(origin: dict[str, Any], answer: Any, *, tagged: bool, request: 
     Raises:
         CorruptEntryError: If the origin is not one.
     """
-    block = _origin_block(_origin(orjson.dumps(origin)))
-    return _pack(block, orjson.dumps(answer), orjson.dumps(request) if request else b"", tagged=tagged)
+    stored = Stored(orjson.dumps(answer), tagged)
+    return _pack(origins.from_json(origin), stored, orjson.dumps(request) if request else b"")
 
 
-def _open(data: bytes) -> tuple[int, tuple[bytes, bytes, bytes]]:
+def _open(data: bytes) -> tuple[int, bytes, bytes, bytes]:
+    """Return the flags and the blocks of an entry."""
     if len(data) <= _CHECKED_FROM or data[:4] != MAGIC:
         raise CorruptEntryError("the bytes are not an entry of this package, or are cut short")
-    version = data[_CHECKED_FROM]
     if zlib.crc32(memoryview(data)[_CHECKED_FROM:]) != int.from_bytes(data[4:8], "big"):
         raise CorruptEntryError("the entry's checksum does not match; it is damaged")
+    if data[_CHECKED_FROM] != FORMAT_VERSION:
+        raise _of_another_version(data[_CHECKED_FROM])
+    if len(data) < _BLOCKS_FROM:
+        raise CorruptEntryError("the entry is cut short")
+    flags, texts, answer, request = _HEADER.unpack_from(data)
+    if flags & _ENCRYPTED:
+        raise FormatVersionError("the entry is encrypted, which this dspy-cachectl does not read; it is left as it is")
+    answer_from = _BLOCKS_FROM + texts
+    request_from = answer_from + answer
+    if request_from + request != len(data):
+        raise CorruptEntryError("the entry's blocks do not add up to its length")
+    blocks = data[_BLOCKS_FROM:answer_from], data[answer_from:request_from], data[request_from:]
+    # All of them together: who shows an entry has all of it in memory.
+    packed = (False, flags & _PACKED_ANSWER, flags & _PACKED_REQUEST)
+    sizes = [unpacked_size(one) if is_packed else len(one) for one, is_packed in zip(blocks, packed, strict=True)]
+    if sum(sizes) > LARGEST_VALUE:
+        raise CorruptEntryError(f"the entry claims more than {LARGEST_VALUE:,} bytes; none that is written has as many")
+    return flags, *blocks
+
+
+def _of_another_version(version: int) -> CorruptEntryError | FormatVersionError:
     if version < 1:
-        raise CorruptEntryError("the entry has no format version, so this package did not write it")
+        return CorruptEntryError("the entry has no format version, so this package did not write it")
     if version > FORMAT_VERSION:
-        raise FormatVersionError(
+        return FormatVersionError(
             f"the entry has format version {version}; this dspy-cachectl reads up to {FORMAT_VERSION}. "
             "Upgrade dspy-cachectl to read it; it is left as it is"
         )
-    if len(data) < _HEADER.size:
-        raise CorruptEntryError("the entry is cut short")
-    flags, *lengths = _HEADER.unpack_from(data)
-    if _HEADER.size + sum(lengths) != len(data):
-        raise CorruptEntryError("the entry's blocks do not add up to its length")
-    first, second = _HEADER.size + lengths[0], _HEADER.size + lengths[0] + lengths[1]
-    blocks = data[_HEADER.size : first], data[first:second], data[second:]
-    # All of them together: who shows an entry has all of it in memory.
-    if sum(unpacked_size(one) if flags & packed else len(one) for one, packed in zip(blocks, _PACKED, strict=True)) > (
-        LARGEST_VALUE
-    ):
-        raise CorruptEntryError(f"the entry claims more than {LARGEST_VALUE:,} bytes; none that is written has as many")
-    return flags, blocks
+    return FormatVersionError(
+        f"the entry has format version {version}, of before the first release; it is left as it is"
+    )
 
 
-def _unpack(block: bytes, flags: int, index: int) -> bytes:
-    return unpacked(block) if flags & _PACKED[index] else block
-
-
-def _origin_block(origin: Origin) -> bytes:
-    try:
-        return orjson.dumps(asdict(origin), default=_plain_rollout)
-    except TypeError as error:
-        raise values.UnstorableError(f"where the answer came from cannot be written as JSON: {error}") from error
-
-
-def _origin(block: bytes) -> Origin:
-    try:
-        return _origins().validate_json(block, strict=True)
-    except pydantic.ValidationError as error:
-        # Without what is in it: a message is shown, and an origin may be anybody's.
-        wrong = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, wrong["loc"])) or "it"
-        raise CorruptEntryError(f"the entry's origin cannot be decoded: {where}: {wrong['msg']}") from error
-
-
-@lru_cache(maxsize=1)
-def _origins() -> pydantic.TypeAdapter[Origin]:
-    # Made when it is needed: commands that decode no entry start without it.
-    return pydantic.TypeAdapter(Origin)
-
-
-def _plain_rollout(value: Any) -> str:
-    # A program may use any value as its rollout id; people only need to recognise it.
-    return repr(value)
+def _unpack(block: bytes, is_packed: int) -> bytes:
+    return unpacked(block) if is_packed else block
 
 
 def _compressor() -> zstandard.ZstdCompressor:

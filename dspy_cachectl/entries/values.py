@@ -77,6 +77,11 @@ def dumps(value: Any) -> tuple[bytes, bool]:
     return data, encoder.tagged
 
 
+def is_root_only(data: bytes) -> bool:
+    """Tell whether the root of what `dumps` made is a response, and all in it is plain: then nothing need be walked."""
+    return data.startswith(b'{"$":"response"') and data.count(b'"$"') == 1
+
+
 def loads(data: bytes, *, tagged: bool) -> Any:
     """Decode what `dumps` made.
 

@@ -15,7 +15,8 @@ class Marks:
 
     def __init__(self) -> None:
         self._marks: dict[str, str] = {}
-        self._keys: dict[str, dict[str, dict[str, None]]] = {}
+        # Nearly all names are of one key, and a mapping for each of them would take more than all the rest.
+        self._keys: dict[str, str | dict[str, dict[str, None]]] = {}
 
     def __len__(self) -> int:
         return len(self._marks)
@@ -26,7 +27,13 @@ class Marks:
             return
         self.remove(key)
         self._marks[key] = mark
-        self._keys.setdefault(name_of(mark), {}).setdefault(mark, {})[key] = None
+        name = name_of(mark)
+        of_name = self._keys.setdefault(name, key)
+        if of_name is key:
+            return
+        if isinstance(of_name, str):
+            of_name = self._keys[name] = {self._marks[of_name]: {of_name: None}}
+        of_name.setdefault(mark, {})[key] = None
 
     def remove(self, key: str) -> None:
         """Take a key's mark away, where it has one."""
@@ -35,10 +42,11 @@ class Marks:
             return
         name = name_of(mark)
         of_name = self._keys[name]
-        of_name[mark].pop(key)
-        if not of_name[mark]:
-            del of_name[mark]
-        if not of_name:
+        if isinstance(of_name, dict):
+            of_name[mark].pop(key)
+            if not of_name[mark]:
+                del of_name[mark]
+        if isinstance(of_name, str) or not of_name:
             del self._keys[name]
 
     def remove_first(self) -> None:
@@ -47,4 +55,7 @@ class Marks:
 
     def named(self, name: str) -> dict[str, str]:
         """Return the marks of a name, each with its first key; not more than tell something."""
-        return {mark: next(iter(keys)) for mark, keys in islice(self._keys.get(name, {}).items(), MOST_MARKS)}
+        of_name = self._keys.get(name, {})
+        if isinstance(of_name, str):
+            return {self._marks[of_name]: of_name}
+        return {mark: next(iter(keys)) for mark, keys in islice(of_name.items(), MOST_MARKS)}

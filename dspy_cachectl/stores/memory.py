@@ -11,7 +11,7 @@ from dspy_cachectl.stores.base import Label, Put, name_of
 from dspy_cachectl.stores.marks import Marks
 
 _OVERHEAD = 400
-_OF_A_MARK = 700
+_OF_A_MARK = 200
 """Bytes that Python takes for an entry beside its key and value, and for its mark."""
 
 

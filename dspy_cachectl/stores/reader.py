@@ -18,7 +18,7 @@ from dspy_cachectl.stores.database import Database
 from dspy_cachectl.stores.marks import MOST_MARKS
 
 DATABASE = "cache.db"
-VERSION = 3
+VERSION = 4
 """Raised with the version of the keys too: in a store of another version nothing would be found."""
 _SCHEMA = (
     "CREATE TABLE usage (label TEXT, counter TEXT, amount, PRIMARY KEY (label, counter)) WITHOUT ROWID",

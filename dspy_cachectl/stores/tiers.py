@@ -44,17 +44,20 @@ class Tiers:
     Args:
         stores: The stores, nearest first.
         on_fault: Called with `"read"` or `"write"` and the error whenever a store fails.
+        for_memory: Returns what of an entry's bytes is kept in memory, where a store behind it has them whole.
 
     Attributes:
         stores: The stores.
         memory: The first of them, where that is this process's memory; or None.
     """
 
-    def __init__(self, stores: Sequence[Store], *, on_fault: OnFault) -> None:
+    def __init__(
+        self, stores: Sequence[Store], *, on_fault: OnFault, for_memory: Callable[[bytes], bytes] = bytes
+    ) -> None:
         self.stores = tuple(stores)
         self._tiers = [_Tier(store) for store in stores]
         self._on_fault = on_fault
-
+        self._for_memory = for_memory
         first = self.stores[0] if self.stores else None
         self.memory = first if isinstance(first, MemoryStore) else None
 
@@ -67,7 +70,8 @@ class Tiers:
 
         Args:
             key: The key.
-            behind: Do not ask the memory, where what another process has written since is not to be seen.
+            behind: Do not ask the memory, where what another process has written since is not to be seen, or what is
+                kept in memory is not enough. Otherwise they are as the memory keeps them from then on.
         """
         for index, tier in enumerate(self._tiers):
             if behind and tier.is_memory and len(self._tiers) > 1:
@@ -75,7 +79,9 @@ class Tiers:
             value = self._try(tier, "read", partial(tier.store.get, key))
             if value is not None:
                 for nearer in self._tiers[:index]:
-                    self._try(nearer, "write", partial(nearer.store.put, key, value, Label()))
+                    kept = self._for_memory(value) if nearer.is_memory else value
+                    self._try(nearer, "write", partial(nearer.store.put, key, kept, Label()))
+                    value = value if behind else kept
                 return value
         return None
 
@@ -93,13 +99,11 @@ class Tiers:
             What the farthest store that took them found, since others ask that one too. None where none knows marks, or
             none took them.
         """
-        found = None
-        for tier in self._tiers_of(into):
-            if mark and isinstance(tier.store, KnowingStore):
-                put = self._try(tier, "write", partial(tier.store.put_marked, key, value, label, mark))
-                found = found if put is None else put
-            else:
-                self._try(tier, "write", partial(tier.store.put, key, value, label))
+        found: Put | None = None
+        for tier in reversed(self._tiers_of(into)):
+            put = self._put(tier, key, value, label, mark, behind=found)
+            if found is None or found.marks is None:
+                found = put or found
         return found
 
     def put_first(
@@ -122,13 +126,20 @@ class Tiers:
         for tier in reversed(self._tiers_of(into)):
             if found is not None:
                 kept = value if found.there is None else found.there
-                self._try(tier, "write", partial(_put, tier.store, key, kept, label, mark))
+                self._put(tier, key, kept, label, mark, behind=found)
             elif isinstance(tier.store, KnowingStore):
                 first = partial(tier.store.put_first, key, value, label, mark, instead_of=instead_of)
                 found = self._try(tier, "write", first)
             else:
                 found = self._try(tier, "write", partial(_put_unless_there, tier.store, key, value, label, instead_of))
         return found
+
+    def _put(self, tier: _Tier, key: str, value: bytes, label: Label, mark: str, *, behind: Put | None) -> Put | None:
+        """Keep bytes in one store. What one behind it has whole, and knows by its mark, it need not have so, too."""
+        if behind is not None:
+            value = self._for_memory(value) if tier.is_memory else value
+            mark = mark if behind.marks is None else ""
+        return self._try(tier, "write", partial(_put, tier.store, key, value, label, mark))
 
     def _tiers_of(self, into: Into) -> list[_Tier]:
         return [tier for tier in self._tiers if into == "all" or tier.is_memory == (into == "memory")]
@@ -200,11 +211,11 @@ def _name(tier: _Tier) -> str:
     return f"the store {tier.store.location}"
 
 
-def _put(store: Store, key: str, value: bytes, label: Label, mark: str) -> None:
+def _put(store: Store, key: str, value: bytes, label: Label, mark: str) -> Put:
     if mark and isinstance(store, KnowingStore):
-        store.put_marked(key, value, label, mark)
-    else:
-        store.put(key, value, label)
+        return store.put_marked(key, value, label, mark)
+    store.put(key, value, label)
+    return Put(None, None)
 
 
 def _put_unless_there(store: Store, key: str, value: bytes, label: Label, instead_of: bytes | None) -> Put:

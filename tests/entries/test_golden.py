@@ -1,4 +1,4 @@
-"""An entry of format version 1, as it was written once, must be read for ever."""
+"""An entry of format version 2, as it was written once, must be read for ever; one of version 1 never was released."""
 
 from __future__ import annotations
 
@@ -6,10 +6,24 @@ import math
 from pathlib import Path
 from typing import Any
 
-from dspy_cachectl.entries.records import FORMAT_VERSION, Entry, Origin, decode, decode_request, encode
+import pytest
+
+from dspy_cachectl.entries.records import (
+    FORMAT_VERSION,
+    Entry,
+    Origin,
+    decode,
+    decode_origin,
+    decode_request,
+    encode,
+    open_answer,
+    take_apart,
+)
+from dspy_cachectl.errors import FormatVersionError
 from tests.entries.strategies import same
 
-GOLDEN = Path(__file__).parent / "data" / "entry-v1.bin"
+DATA = Path(__file__).parent / "data"
+OLD, GOLDEN = DATA / "entry-v1.bin", DATA / "entry-v2.bin"
 
 ORIGIN = Origin(
     kind="lm",
@@ -30,6 +44,8 @@ ORIGIN = Origin(
     cost=0.00056,
     response_ids=("chatcmpl-golden",),
     truncated=False,
+    answered_by=("gpt-4o-mini-2024-07-18",),
+    system_fingerprints=("fp_golden",),
 )
 ANSWER: dict[Any, Any] = {
     "_dspy_format": "dspy-lm15-result-v1",
@@ -47,8 +63,8 @@ def write_golden() -> None:
     GOLDEN.write_bytes(encode(ORIGIN, ANSWER, REQUEST))
 
 
-def test_version_1_is_read() -> None:
-    """Every block of the old entry, tags and compression included, means what it meant."""
+def test_version_2_is_read() -> None:
+    """Every part of the entry, tags and compression included, means what it meant."""
     entry = decode(GOLDEN.read_bytes())
 
     assert ORIGIN == entry.origin
@@ -56,10 +72,17 @@ def test_version_1_is_read() -> None:
     assert "Why? " * 200 == decode_request(GOLDEN.read_bytes())["request"]["messages"][0]["content"]
 
 
-def test_the_file_is_of_version_1() -> None:
-    """It is the old entry that is read here, and not one that was written anew; a reader of it is still at hand."""
-    assert b"CCTL" == GOLDEN.read_bytes()[:4]
-    assert 1 == GOLDEN.read_bytes()[8] <= FORMAT_VERSION
+def test_the_files_are_of_their_versions() -> None:
+    """It is what was written once that is read here, and not what is written anew."""
+    assert [(b"CCTL", 1), (b"CCTL", 2)] == [(data[:4], data[8]) for data in (OLD.read_bytes(), GOLDEN.read_bytes())]
+    assert 2 <= FORMAT_VERSION
+
+
+@pytest.mark.parametrize("decoding", [decode, decode_origin, decode_request, open_answer, take_apart])
+def test_version_1_is_recognised(decoding: Any) -> None:
+    """What was written before the first release is no damage, and says what it is."""
+    with pytest.raises(FormatVersionError, match="format version 1, of before the first release"):
+        decoding(OLD.read_bytes())
 
 
 def test_what_is_written_today_is_read_alike() -> None:

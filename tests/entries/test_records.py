@@ -13,7 +13,17 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from dspy_cachectl.entries.records import Entry, Origin, decode, decode_origin, decode_request, encode
+from dspy_cachectl.entries.records import (
+    Entry,
+    Origin,
+    decode,
+    decode_origin,
+    decode_request,
+    encode,
+    for_memory,
+    open_answer,
+    put_together,
+)
 from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError
 from tests.entries.strategies import VALUES, same
@@ -37,6 +47,9 @@ ORIGIN = Origin(
     cost=0.000123,
     response_ids=("chatcmpl-1", "chatcmpl-2"),
     truncated=True,
+    known=None,
+    answered_by=("gpt-4o-mini-2024-07-18",),
+    system_fingerprints=("fp_1",),
 )
 REQUEST = b'{"request":{"messages":[{"role":"user","content":"hi"}]},"endpoint":null}'
 LONG = "".join(random.Random(0).choices("abcdefgh \u00e4", k=9000))
@@ -49,8 +62,11 @@ ENTRIES = {
 }
 
 
+DECODINGS = (decode, decode_origin, decode_request, open_answer)
+
+
 def every_decoding(data: bytes) -> list[Any]:
-    return [decode(data), decode_origin(data), decode_request(data)]
+    return [one(data) for one in DECODINGS]
 
 
 @given(VALUES)
@@ -63,7 +79,29 @@ def test_round_trip(value: Any) -> None:
     assert {"request": {"messages": [{"role": "user", "content": "hi"}]}, "endpoint": None} == decode_request(data)
 
 
-@given(st.builds(Origin, kind=st.text(), model=st.text(), role=st.none() | st.text(), created=st.floats(0, 1e12)))
+NUMBERS = {
+    name: st.none() | st.integers(0, 2**62)
+    for name in ("ordinal", "prompt_tokens", "cached_tokens", "reasoning_tokens")
+}
+FACTS = {
+    "kind": st.text(),
+    "model": st.text(),
+    "role": st.none() | st.text(),
+    "run_id": st.none() | st.text(),
+    "rollout_id": st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text() | st.lists(st.integers(0, 9)),
+    "created": st.floats(0, 1e12),
+    "cost": st.none() | st.floats(0, 1e3),
+    "temperature": st.none() | st.floats(0, 2),
+    "lent": st.booleans(),
+    "truncated": st.booleans(),
+    "known": st.none() | st.booleans(),
+    "response_ids": st.lists(st.text(), max_size=3).map(tuple),
+    "system_fingerprints": st.lists(st.text(), max_size=2).map(tuple),
+    **NUMBERS,
+}
+
+
+@given(st.builds(Origin, **FACTS))
 def test_round_trip_of_origins(origin: Origin) -> None:
     """Names of any text, and what was not known, come back."""
     assert Entry(origin, "answer") == decode(encode(origin, "answer"))
@@ -100,7 +138,7 @@ def test_every_single_flipped_bit_is_noticed(name: str) -> None:
         for bit in range(8):
             flipped = bytearray(data)
             flipped[at] ^= 1 << bit
-            for decoding in (decode, decode_origin, decode_request):
+            for decoding in DECODINGS:
                 with pytest.raises(CorruptEntryError):
                     decoding(bytes(flipped))
 
@@ -126,7 +164,7 @@ def sealed(rest: bytes) -> bytes:
     return b"CCTL" + struct.pack(">I", zlib.crc32(rest)) + rest
 
 
-@pytest.mark.parametrize("version", [2, 3, 255])
+@pytest.mark.parametrize("version", [3, 4, 255])
 def test_a_newer_version_is_told_from_damage(version: int) -> None:
     """Its version, and what to do, are in the message; whatever follows the version may mean something else there."""
     for rest in (ENTRIES["plain"][9:], b"", os.urandom(50)):
@@ -146,12 +184,13 @@ def test_a_block_that_claims_to_be_huge_is_not_unpacked() -> None:
 
     frame = bytearray(zstandard.ZstdCompressor().compress(bytes(2**20)))
     bomb = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(2**20))
-    origin = b'{"kind":"lm","model":"m"}'
+    origin = ENTRIES["empty"][116:-4]  # what follows is the answer, null
+    numbers = ENTRIES["empty"][24:116]
     # Bytes 5 to 8 hold the length that a frame of this size claims.
     frame[4] = 0xA0
     frame[5:9] = struct.pack("<I", 2**32 - 1)
     for block in (bytes(frame), bomb):
-        rest = struct.pack(">BBHIII", 1, 4, 0, len(origin), len(block), 0) + origin + block
+        rest = struct.pack(">BBHIII", 2, 2, 0, len(origin), len(block), 0) + numbers + origin + block
         with pytest.raises(CorruptEntryError, match=r"claims|decompress|does not say"):
             decode(sealed(rest))
 
@@ -175,20 +214,61 @@ def test_a_rollout_id_of_any_kind_is_recognisable() -> None:
     assert "frozenset({1})" == decode_origin(encode(Origin("lm", "m", rollout_id=frozenset({1})), "a")).rollout_id
 
 
+def test_an_encrypted_entry_is_left_alone() -> None:
+    """Its flag has its place from the first release on: what cannot read it says so, and calls it no damage."""
+    data = bytearray(ENTRIES["plain"])
+    data[9] |= 16
+    for decoding in DECODINGS:
+        with pytest.raises(FormatVersionError, match="encrypted"):
+            decoding(sealed(bytes(data[8:])))
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_an_entry_without_its_request_is_whole(name: str) -> None:
+    """What is kept in memory has the same origin and answer, nothing of the request, and a checksum of its own."""
+    data = ENTRIES[name]
+    bare = for_memory(data)
+
+    assert same(decode(data).answer, decode(bare).answer)
+    assert decode_origin(data) == decode_origin(bare)
+    assert {} == decode_request(bare)
+    assert len(bare) < len(data) or name == "empty"
+    damaged = data[:-1] + bytes([data[-1] ^ 1])
+    assert damaged == for_memory(damaged)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
-    [
-        *((name, "x") for name in ("created", "seconds", "requests", "prompt_tokens", "completion_tokens", "cost")),
-        ("temperature", "hot"),
-        ("model", 5),
-        ("kind", 7),
-        ("response_ids", ["1", None]),
-        ("response_ids", "chatcmpl-1"),
-    ],
+    [("model", 5), ("kind", 7), ("endpoint", 7), ("response_ids", ["1", None]), ("response_ids", "chatcmpl-1")],
 )
 def test_an_origin_of_wrong_types_is_damage(name: str, value: Any) -> None:
-    """What is added up has to be a number, and what is shown a text, whoever wrote the entry."""
+    """What is shown has to be a text, whoever wrote the entry."""
     data = encode(replace(ORIGIN, **{name: value}), "answer")
     for decoding in (decode, decode_origin):
         with pytest.raises(CorruptEntryError, match=f"origin cannot be decoded: {name}"):
             decoding(data)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("at", [28, 36, 44, 52])
+def test_a_number_that_cannot_be_added_up_is_damage(at: int, number: float) -> None:
+    """Times and prices are summed, and one that is infinite would be the sum; NaN is that they are not known."""
+    data = bytearray(ENTRIES["plain"])
+    data[at : at + 8] = struct.pack(">d", number)
+    planted = sealed(bytes(data[8:]))
+    if at > 36 and math.isnan(number):
+        assert None in {decode_origin(planted).cost, decode_origin(planted).temperature}
+        return
+    with pytest.raises(CorruptEntryError, match="added up"):
+        decode_origin(planted)
+
+
+@pytest.mark.parametrize(
+    "name", ["created", "seconds", "requests", "prompt_tokens", "completion_tokens", "cost", "temperature"]
+)
+def test_a_number_of_another_type_is_not_written(name: str) -> None:
+    """Nor can it be put together of what a cassette says."""
+    with pytest.raises(UnstorableError, match="came from"):
+        encode(replace(ORIGIN, **{name: "x"}), "answer")
+    with pytest.raises(CorruptEntryError, match=f"origin cannot be decoded: {name}"):
+        put_together({"kind": "lm", "model": "m", name: "x"}, "answer", tagged=False, request={})
