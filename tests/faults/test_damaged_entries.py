@@ -48,7 +48,7 @@ def test_many_damaged_entries_are_said_once(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("memory", [False, True], ids=["disk only", "memory in front"])
-@pytest.mark.parametrize("version", [2, 255])
+@pytest.mark.parametrize("version", [3, 255])
 def test_a_newer_entry_is_neither_read_nor_overwritten(scene: Scene, memory: bool, version: int) -> None:
     """It stays for the newer version that wrote it; what is bought in its place is kept in memory only."""
     scene.ask(OLD)
