@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -23,6 +24,7 @@ def main(rounds: int, names: list[str]) -> None:
             "DSPY_CACHECTL_STORE": f"{folder}/store",
             "DSPY_CACHECTL_STATE": f"{folder}/state",
         }
+        logging.getLogger("dspy").setLevel(logging.WARNING)  # its evaluations say their score
         # What reads the environment is imported after it was written.
         from benchmarks.figures import as_json
         from benchmarks.rows import all_rows
@@ -36,7 +38,7 @@ def main(rounds: int, names: list[str]) -> None:
             for name in names:
                 print(f"  {name}", file=sys.stderr, flush=True)
                 try:
-                    for figure in rows[name].measure(Scene(endpoint, Path(folder), rounds)):
+                    for figure in rows[name].measure(Scene(endpoint, Path(folder) / name, rounds)):
                         print(json.dumps(as_json(figure)), flush=True)
                 except Exception as error:  # noqa: BLE001 - the other rows have figures to give
                     traceback.print_exc()

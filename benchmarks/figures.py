@@ -96,9 +96,9 @@ def compared(
     )
 
 
-def counted(row: str, ours: float, theirs: float, *, case: str = "") -> Figure:
+def counted(row: str, ours: float, theirs: float, *, case: str = "", state: str = "") -> Figure:
     """Return the figure of what is counted, not timed: bytes, requests. It has no spread."""
-    return Figure(row, case, "", (ours / theirs,), (ours / theirs,), ours, theirs)
+    return Figure(row, case, state, (ours / theirs,), (ours / theirs,), ours, theirs)
 
 
 def pooled(figures: Sequence[Figure]) -> Figure:

@@ -12,7 +12,19 @@ from benchmarks.figures import Figure
 if TYPE_CHECKING:
     from benchmarks.scene import Scene
 
-THEMES = ("hits",)
+THEMES = (
+    "hits",
+    "puts",
+    "threads",
+    "bought",
+    "evaluations",
+    "scores",
+    "stores",
+    "writers",
+    "starts",
+    "floors",
+    "pages",
+)
 """The files of rows, in the order in which they are measured."""
 
 Measure = Callable[["Scene"], Iterator[Figure]]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any
 
 import dspy
@@ -33,6 +35,9 @@ _deprecation._warn = lambda message: None  # noqa: ARG005, SLF001
 
 _ASKED: list[Any] = []
 
+_WORDS = sorted(set(re.findall(r"[A-Za-z]{2,12}", " ".join(topics.values()))))
+"""Words of English, as they are in Python's own documentation: what looks for secrets takes them for none."""
+
 
 class Scene:
     """What one process measures with.
@@ -46,6 +51,7 @@ class Scene:
     def __init__(self, endpoint: Endpoint, folder: Path, rounds: int) -> None:
         self.endpoint = endpoint
         self.folder = folder
+        folder.mkdir(parents=True)
         self.rounds = rounds
         self._numbers = itertools.count()
         endpoint.configure(answers={"": [text(random.Random(1), 1000)]})
@@ -214,9 +220,8 @@ def prompts(count: int, size: int = 2000, seed: int = 0) -> list[list[dict[str, 
 
 
 def text(rng: random.Random, size: int) -> str:
-    """Return so many bytes of words that are drawn."""
-    words = [f"{rng.getrandbits(24):x}" for _ in range(size // 5)]
-    return " ".join(words)[:size]
+    """Return so many bytes of words that are drawn by lot."""
+    return " ".join(rng.choices(_WORDS, k=size // 3))[:size]
 
 
 def asking(lm: Any, questions: Sequence[Any], **options: Any) -> Block:
