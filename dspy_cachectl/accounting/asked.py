@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Iterable
@@ -65,6 +66,14 @@ class AskedModel:
 def counted(models: Counter[AskedModel]) -> tuple[AskedModel, ...]:
     """Return them with the number of their calls, the busiest first."""
     return tuple(replace(how, calls=calls) for how, calls in models.most_common())
+
+
+def asked_in(stored: Any) -> tuple[AskedModel, ...]:
+    """Return the models that `as_dict` made plain data of; none where it is none."""
+    with contextlib.suppress(TypeError):
+        found = tuple(AskedModel(**one) for one in stored or ())
+        return found if all(one.is_sound for one in found) else ()
+    return ()
 
 
 def facts(*made_of: Iterable[AskedModel]) -> dict[str, Any]:

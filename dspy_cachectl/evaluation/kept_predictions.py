@@ -11,7 +11,7 @@ from typing import Any
 
 import dspy
 
-from dspy_cachectl.accounting.asked import AskedModel, counted
+from dspy_cachectl.accounting.asked import AskedModel, asked_in, counted
 from dspy_cachectl.accounting.ledger import Tally
 from dspy_cachectl.accounting.troubles import Trouble
 from dspy_cachectl.boundary.shown import logger_for
@@ -153,6 +153,12 @@ class KeptPredictions:
             "unseen": self._unseen(),
         }
 
+    def judges(self, metric: str) -> tuple[AskedModel, ...]:
+        """Return what answered a metric's own calls for the scores that were loaded; none where none was."""
+        if self._session is None or self._loaded <= self._rescored:
+            return ()
+        return asked_in(self._session.judges.get(metric))
+
     def prediction(self, question: Question, repeat: int) -> tuple[Any, DrawResult] | None:
         """Return a kept answer as the program returned it, with what it was made of; None where there is none."""
         row = None if self._session is None else self._session.kept_row(question, repeat)
@@ -262,6 +268,7 @@ class KeptPredictions:
             "metric_hash": made.metric_hash,
             "versions": dict(made.versions),
             "program_text": dict(made.program_text),
+            "judges": {**self._session.judges, made.metric_hash: [one.as_dict() for one in made.judges]},
         }
         found = {**report.summary(), "metric_hash": made.metric_hash, "failure_score": made.failure_score}
         path = self._session.finish(metadata, {made.metric: found})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import dspy
@@ -119,11 +120,18 @@ class MadeCalls:
         made.cost.troubles = tuple(Trouble(name, **counts) for name, counts in sorted(made.mishaps.items()))
         return made.cost
 
-    def models(self, loaded: Iterable[AskedModel]) -> dict[str, Any]:
-        """Return what answered these calls, and those of the answers that were loaded (see `facts`)."""
+    def models(self, loaded: Iterable[AskedModel], judged: Iterable[AskedModel]) -> dict[str, Any]:
+        """Return what answered these calls (see `facts`).
+
+        Args:
+            loaded: What answered those of the answers that were loaded.
+            judged: What answered the metric's own calls for scores that were kept.
+        """
         with self._lock:
-            judges = counted(Counter({how: calls for how, calls in self._judged.items() if how is not None}))
-            return {**facts(counted(self._asked), loaded), "judges": judges}
+            judges = Counter({how: calls for how, calls in self._judged.items() if how is not None})
+            for one in judged:
+                judges[replace(one, calls=0)] += one.calls
+            return {**facts(counted(self._asked), loaded), "judges": counted(judges)}
 
     def _count(self, made: _Made, what: Mishap) -> None:
         name = self._names.of(_callers())

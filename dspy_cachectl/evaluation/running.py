@@ -345,9 +345,9 @@ class _Evaluation:
         return scored
 
     def facts(self) -> dict[str, Any]:
-        """Return what is known of its answers, as fields of a report's provenance."""
+        """Return what is known of its answers, of what answered and not of what is set, as fields of a provenance."""
         return {
-            **self.calls.models(self.kept.asked),  # what answered, and not what is set
+            **self.calls.models(self.kept.asked, self.kept.judges(self.metric_hash)),
             **self.kept.provenance(),
             "metric": metric_name(self.metric),
             "unfinished": self.calls.unfinished,

@@ -135,7 +135,8 @@ class Library:
             changes=changes(wish, found, choice, len(questions)),
             forced=force_recompute,
             is_finished=any(info.path == path and info.is_complete for info in choice.sources),
-            metrics=next((_hashes_in(info.metadata) for info in choice.sources if info.path == path), {}),
+            metrics=next((_table_in(info.metadata, "metrics") for info in choice.sources if info.path == path), {}),
+            judges={one: of for info in choice.sources[::-1] for one, of in _table_in(info.metadata, "judges").items()},
             kept=rows,
             journal=Journal(self.root, keep_open=True),
             write=self._write,
@@ -320,6 +321,6 @@ def _hash_of(found: Any) -> str:
     return str(found.get("metric_hash") or "") if isinstance(found, dict) else ""
 
 
-def _hashes_in(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    hashes = metadata.get("metrics")
-    return hashes if isinstance(hashes, dict) else {}
+def _table_in(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = metadata.get(name)
+    return found if isinstance(found, dict) else {}

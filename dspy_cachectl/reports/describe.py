@@ -367,15 +367,16 @@ def _calls(counters: Mapping[str, Any]) -> str:
 def _money_row(counters: Mapping[str, Any], kind: str) -> str:
     if not counters:
         return MISSING
+    cost, unpriced = counters.get(f"cost_{kind}", 0.0), kind == "spent" and counters.get("unpriced")
     said = [
         token_counts.in_words(counters, f"_{kind}"),
-        money(counters.get(f"cost_{kind}", 0.0)),
+        *([money(cost)] if cost or not unpriced else []),
         f"{duration(counters.get(f'seconds_{kind}', 0.0))} of the provider",
     ]
     if kind == "spent":
         said.insert(0, plural(counters.get("requests", 0), "request"))
-        if counters.get("unpriced"):
-            said.append(f"{plural(counters['unpriced'], 'request')} without a known price")
+    if unpriced:
+        said.append(f"{plural(unpriced, 'request')} without a known price")
     return ", ".join(said)
 
 

@@ -62,8 +62,7 @@ class Provenance:
         rescored: Loaded answers that the metric judged anew.
         models: The models that answered the program's calls, as they were asked, the busiest first; of loaded answers
             when they were made. Empty where no call was seen.
-        judges: The models that answered the metric's own calls, likewise; those of scores that were kept are not among
-            them.
+        judges: The models that answered the metric's own calls, likewise.
         unseen: What program or metric read, in words, that may have changed since the loaded answers were made.
         seeds: The seeds that the program's calls were made with.
         failure_score: What an answer counts for where the program or the metric failed.

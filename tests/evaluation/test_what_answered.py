@@ -14,6 +14,7 @@ import pytest
 
 import dspy_cachectl as cachectl
 from dspy_cachectl.fingerprints.endpoints import endpoint_of_lm
+from dspy_cachectl.manage.kept_reports import reports_in
 from tests.endpoint import Endpoint
 from tests.evaluation.test_evaluate import MakeLM, program, questions, run
 
@@ -296,7 +297,7 @@ def test_the_judges_calls_are_told_apart(endpoint: Endpoint, lm: MakeLM, program
         judge(f"once more {prediction.answer}")
         return 1.0
 
-    report = run(program, questions(4), metric=judged, predictions=False)
+    report = run(program, questions(4), metric=judged, predictions=tmp_path)
     asked = Counter(request["body"]["model"] for request in endpoint.log())
     assert asked["judge"] == 8
     assert {("openai/judge", endpoint.url, 0.3, 8)} == {
@@ -306,6 +307,10 @@ def test_the_judges_calls_are_told_apart(endpoint: Endpoint, lm: MakeLM, program
     assert f"judge openai/judge @ {endpoint.url}, temperature 0.3 (8 calls)" in " ".join(str(report).split())
     report.save(tmp_path / "report.json")
     assert cachectl.EvalReport.load(tmp_path / "report.json").provenance.judges == report.provenance.judges
+    again, more = (run(program, questions(count), metric=judged, predictions=tmp_path) for count in (4, 6))
+    assert (again.provenance.judges, [12]) == (report.provenance.judges, [one.calls for one in more.provenance.judges])
+    (snapshot,) = reports_in([str(again.path)], tmp_path)
+    assert snapshot.provenance.judges == report.provenance.judges
 
 
 def test_a_function_that_embeds_answers_here_at_no_temperature(
