@@ -44,6 +44,10 @@ def test_nothing_is_wider_than_the_screen(chromium: Browser, tmp_path: Path) -> 
         shown.page.locator("button.answer").first.click()
         for width in (1280, 390):
             shown.page.set_viewport_size({"width": width, "height": 800})
+            for score in shown.page.locator(".picture .names span").all():  # a long name gives way, and no score
+                assert score.evaluate(
+                    "one => one.closest('.names').getBoundingClientRect().right >= one.getBoundingClientRect().right"
+                ), width
             assert 0 >= shown.page.evaluate("document.documentElement.scrollWidth - innerWidth"), width
 
 
@@ -140,6 +144,9 @@ def test_a_comparison_begins_with_what_changed(chromium: Browser, tmp_path: Path
             assert [f"question {at}" for at in expected] == shown.shown, choice
         shown.page.select_option("#sort", "gain")
         assert ["question 0", "question 2", "question 1"] == shown.shown
+        for expected in ([0, 1, 2], [1, 2, 0]):
+            shown.page.get_by_role("columnheader", name="before", exact=True).get_by_role("button").click()
+            assert [f"question {at}" for at in expected] == shown.shown
         row = shown.page.get_by_role("row", name="question 0")
         assert "won +1" in row.inner_text()
         row.get_by_role("button", name="after, repeat 1").click()
@@ -177,3 +184,5 @@ def test_many_questions_are_shown_bit_by_bit(chromium: Browser, tmp_path: Path) 
         shown.page.get_by_role("button", name="Show 200 more of 250").click()
         shown.page.get_by_role("button", name="Show 50 more of 50").click()
         assert 300 == len(shown.shown)
+        shown.page.select_option("#sort", "question")
+        assert ["question 0", "question 1", "question 2"] == shown.shown[:3]

@@ -49,9 +49,10 @@ const mishapFilter = (mishap) => `trouble ${mishap.predictor}`;
 
 function sorts(page) {
   const by = (key) => (one, other) => key(one) - key(other) || one.index - other.index;
+  const { compare } = new Intl.Collator(undefined, { numeric: true }); // "Q2" stands before "Q10"
   const found = [
     ["order", "Order of the data", by((row) => row.index)],
-    ["question", "Question, A to Z", (one, other) => one.question.preview.localeCompare(other.question.preview) || one.index - other.index],
+    ["question", "Question, A to Z", (one, other) => compare(one.question.preview, other.question.preview) || one.index - other.index],
     ["low", "Lowest score first", by((row) => row.score)],
     ["high", "Highest score first", by((row) => -row.score)],
     ["spread", "Repeats that disagree most", by((row) => -row.spread)],
@@ -59,7 +60,9 @@ function sorts(page) {
     ["seconds", "Slowest first", by((row) => -row.seconds)],
   ];
   if (page.sides.length > 1) {
-    found.push(["loss", "Biggest loss first", by((row) => row.question.change ?? 0)],
+    found.push(["before-low", `Lowest score of ${page.sides[0]} first`, by((row) => row.question.means[0] ?? 0)],
+      ["before-high", `Highest score of ${page.sides[0]} first`, by((row) => -(row.question.means[0] ?? 0))],
+      ["loss", "Biggest loss first", by((row) => row.question.change ?? 0)],
       ["gain", "Biggest gain first", by((row) => -(row.question.change ?? 0))]);
   }
   return found;
@@ -179,7 +182,8 @@ function questionsSection(page, open) {
 
   const head = el("tr", { role: "row" }, heading("question", "question", "order"),
     page.sides.map((name, at) => [
-      several && at === 0 ? el("th", { role: "columnheader", scope: "col", class: "number" }, el("span", { class: "name" }, name)) : heading(several ? name : "score", "low", "high", { class: "number" }),
+      several && at === 0 ? heading(name, "before-low", "before-high", { class: "number" })
+        : heading(several ? name : "score", "low", "high", { class: "number" }),
       el("th", { role: "columnheader", scope: "col" }, several ? el("span", { class: "unseen" }, `answers of ${name}`) : "answers, one a repeat")]),
     several ? heading("change", "loss", "gain", { class: "number" }) : null);
   const grid = el("div", { class: "wide questions" }, el("table", { id: "grid", role: "table" },
