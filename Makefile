@@ -11,6 +11,7 @@ PYTEST_ARGS ?= -n 2 --dist worksteal
 DEMO_ARGS ?= --output outputs/demo
 PITCH_ARGS ?= --optimization bootstrap --evaluate
 BENCH_ARGS ?= --runs 3
+COMPARE_ARGS ?=
 
 # The Pythons of the environments in which the bounds of pyproject.toml are tried: the first that is on the path or
 # pyenv's. What is neither, uv finds or fetches.
@@ -35,6 +36,8 @@ BUILD := hatchling editables
 UV := uv==0.13.9
 UV_ARGS ?=
 UV_INSTALLED := $(VENV)/.uv
+# What the benchmarks compare with, and what nothing else needs.
+PEERS_INSTALLED := $(VENV)-bench/.installed
 # What runs the tests where an extra is installed alone, and the tests of each; with none, of the package itself. A
 # report cannot be made without stats, so what shows one is tried with it; embeddings are numpy's.
 RUNNERS := hypothesis pytest pytest-asyncio pytest-timeout pytest-xdist
@@ -55,7 +58,7 @@ export LITELLM_LOCAL_MODEL_COST_MAP := True
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-all test-newest test-lowest test-extras demo pitch notebooks bench bench-all check docs docs-test lines install constraints clean
+.PHONY: help test test-all test-newest test-lowest test-extras demo pitch notebooks bench bench-all bench-release bench-compare check docs docs-test lines install constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r name what; do \
@@ -99,11 +102,18 @@ pitch: $(INSTALLED) $(WEIGHTS_INSTALLED) ## Run the example of a generator and a
 notebooks: $(INSTALLED) $(WEIGHTS_INSTALLED) ## Run the notebooks, and keep what they show
 	$(BIN)/python scripts/notebooks.py
 
-bench: $(INSTALLED) ## Measure what the package costs beside others (BENCH_ARGS="--only hits" picks rows, --list names them)
+bench: $(INSTALLED) $(PEERS_INSTALLED) ## Measure what the package costs beside others (BENCH_ARGS="--only hits", or --list)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
-bench-all: $(INSTALLED) ## Measure the rows that take long, too
+bench-all: $(INSTALLED) $(PEERS_INSTALLED) ## Measure the rows that take long, too
 	$(BIN)/python -m benchmarks --all $(BENCH_ARGS)
+
+bench-release: $(INSTALLED) $(PEERS_INSTALLED) ## Measure, and keep the figures as those of the release
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+	cp outputs/bench/bench.json benchmarks/release.json
+
+bench-compare: $(INSTALLED) $(PEERS_INSTALLED) ## Measure, and fail where a ratio is worse than the release's
+	$(BIN)/python -m benchmarks.compare $(COMPARE_ARGS)
 
 check: $(INSTALLED) ## Lint; check the format, types, wings, sizes and the declared dependencies
 	$(BIN)/ruff check .
@@ -135,7 +145,7 @@ constraints: $(UV_INSTALLED) ## Write constraints.txt anew from pyproject.toml (
 		echo '# Written by `make constraints`.'; cat $(VENV)/constraints.txt; } > constraints.txt
 
 clean: ## Remove the environments and every file that the tools leave behind
-	rm -rf $(VENV) $(VENV)-newest $(VENV)-lowest $(VENV)-extra build dist site
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-lowest $(VENV)-extra $(VENV)-bench build dist site
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find dspy_cachectl tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -160,4 +170,11 @@ $(WEIGHTS_INSTALLED): $(INSTALLED)
 
 $(UV_INSTALLED): $(INSTALLED)
 	$(PIP) install --quiet '$(UV)'
+	@touch $@
+
+$(PEERS_INSTALLED): $(UV_INSTALLED) benchmarks/peers.txt
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-bench
+	$(BIN)/uv pip install --quiet --python $(VENV)-bench $(filter dspy% litellm%,$(PINS)) \
+		-r benchmarks/peers.txt
+	$(BIN)/uv pip install --quiet --python $(VENV)-bench --no-deps --editable .
 	@touch $@

@@ -8,14 +8,18 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import results
+from benchmarks import plots, results
 from benchmarks.figures import Figure, from_json, pooled
 from benchmarks.rows import Row, all_rows, picked
+
+PEERS_PYTHON = results.ROOT / ".venv-bench/bin/python"
+"""Where the peers are installed; without it only those are measured that are installed anyway."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for run in range(options.runs):
         for theme, of_theme in itertools.groupby(rows, key=lambda row: row.theme):
             print(f"run {run + 1} of {options.runs}: {theme}", file=sys.stderr, flush=True)
-            for line in _measured([row.name for row in of_theme], options.rounds):
+            for line in _measured(theme, [row.name for row in of_theme], options.rounds):
                 if "failed" in line:
                     failed.append(f"{line['row']}: {line['failed']}")
                 else:
@@ -55,8 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measured(names: list[str], rounds: int) -> Iterator[dict[str, object]]:
-    command = [sys.executable, "-m", "benchmarks.child", str(rounds), *names]
+def _measured(theme: str, names: list[str], rounds: int) -> Iterator[dict[str, object]]:
+    python = PEERS_PYTHON if theme == "peers" and PEERS_PYTHON.exists() else Path(sys.executable)
+    command = [str(python), "-m", "benchmarks.child", str(rounds), *names]
     with subprocess.Popen(command, cwd=results.ROOT, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         for line in child.stdout:
@@ -69,6 +74,8 @@ def _write(folder: Path, figures: list[Figure], rows: list[Row], facts: dict[str
     results.write(folder / "bench.json", figures, **facts)
     says = {row.name: row.says for row in rows}
     (folder / "bench.md").write_text(results.markdown(figures, says, facts), encoding="utf-8")
+    if find_spec("matplotlib") is not None:
+        plots.plot(folder, figures)
 
 
 def _print(figures: list[Figure]) -> None:

@@ -43,7 +43,7 @@ class Bar:
 
 def bar_of(figure: Figure) -> Bar | None:
     """Return what a figure is held to, if anything."""
-    return BARS.get(figure.name) or BARS.get(f"{figure.row}.*")
+    return BARS.get(figure.name)
 
 
 def _engines(
@@ -103,6 +103,10 @@ BARS: dict[str, Bar] = dict(
         ("evaluate-again.new", Bar(0.9, 0.7)),
         ("evaluate-again.history", Bar(0.9, 0.7)),
         ("store.get.1,000,000", Bar(1.2)),
+        *((f"peer-memory.{peer}", Bar(0.5, 0.33)) for peer in ("langchain", "litellm")),
+        *((f"peer-disk.{peer}", Bar(0.5, 0.33)) for peer in ("langchain", "inspect")),
+        *((f"peer-redis.{peer}", Bar(0.5, 0.33)) for peer in ("langchain", "litellm")),
+        ("peer-disk.joblib", Bar(0.71, 0.5)),
         ("page.opening", Bar(1)),
         ("page.filtering", Bar(1)),
         ("embedder.hot", Bar(0.55, 0.5)),

@@ -24,7 +24,6 @@ def main(rounds: int, names: list[str]) -> None:
             "DSPY_CACHECTL_STORE": f"{folder}/store",
             "DSPY_CACHECTL_STATE": f"{folder}/state",
         }
-        logging.getLogger("dspy").setLevel(logging.WARNING)  # its evaluations say their score
         # What reads the environment is imported after it was written.
         from benchmarks.figures import as_json
         from benchmarks.rows import all_rows
@@ -34,6 +33,7 @@ def main(rounds: int, names: list[str]) -> None:
         rows = all_rows()
         # So collecting before a round takes no time; what rows make is collected as ever.
         gc.freeze()
+        logging.getLogger("dspy").setLevel(logging.WARNING)  # its evaluations say their score
         with Endpoint() as endpoint:
             for name in names:
                 print(f"  {name}", file=sys.stderr, flush=True)

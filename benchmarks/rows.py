@@ -23,6 +23,7 @@ THEMES = (
     "writers",
     "starts",
     "floors",
+    "peers",
     "pages",
 )
 """The files of rows, in the order in which they are measured."""

@@ -104,6 +104,7 @@ class Sides:
         ours: Asks everything once, with what is governed.
         spare: Asks something else, of the one or the other.
         within: The phase in which ours asks, opened anew for each time that everything is asked.
+        store: Where ours keeps its entries behind the memory. None: in a folder of its own.
     """
 
     def __init__(
@@ -114,10 +115,11 @@ class Sides:
         *,
         spare: tuple[Block, Block] = (lambda: None, lambda: None),
         within: Within = nullcontext,
+        store: str | None = None,
     ) -> None:
         self._theirs, self._ours, self._spare, self._within = theirs, ours, spare, within
         self.cache = dspys_cache(scene.new_folder())
-        self.stores = open_stores(str(scene.new_folder()), memory_bytes=MEMORY_BYTES, disk_bytes=DISK_BYTES)
+        self.stores = open_stores(store or str(scene.new_folder()), memory_bytes=MEMORY_BYTES, disk_bytes=DISK_BYTES)
         with dspys_in_place(self.cache):
             spare[0]()
             theirs()

@@ -1,0 +1,105 @@
+"""What `make bench-compare` says of made-up figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import __main__ as running, compare, results
+from benchmarks.figures import Figure
+
+
+def figure(name: str, *ratios: float) -> Figure:
+    """A figure of one run with these ratios."""
+    row, _, case = name.partition(".")
+    return Figure(row, case, "", ratios, (sorted(ratios)[len(ratios) // 2],), 1.0, 1.0)
+
+
+def written(path: Path, *figures: Figure) -> str:
+    """The file of a run with these figures."""
+    results.write(path, figures, runs=1, rounds=5)
+    return str(path)
+
+
+QUIET = (0.98, 0.99, 1.0, 1.01, 1.02)
+NOISY = (0.5, 0.8, 1.0, 1.4, 1.9)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "now", "verdict"),
+    [
+        ("put.native", QUIET, [1.2 * ratio for ratio in QUIET], "worse"),
+        ("put.native", QUIET, [0.8 * ratio for ratio in QUIET], "better"),
+        ("put.native", NOISY, [1.2 * ratio for ratio in NOISY], "same"),  # within what rounds spread anyway
+        ("put.native", QUIET, [1.2 * ratio for ratio in NOISY], "same"),
+        ("put.native", [1.0] * 5, [1.02] * 5, "same"),  # less than two environments differ by
+        ("bytes-disk.native", [1.0], [1.1], "worse"),  # what is counted has no noise
+        ("threads.native", QUIET, [1.2 * ratio for ratio in QUIET], "better"),  # more is better
+        ("threads.native", QUIET, [0.8 * ratio for ratio in QUIET], "worse"),
+    ],
+)
+def test_what_is_worse_beyond_the_noise(name: str, before: list[float], now: list[float], verdict: str) -> None:
+    """A ratio is worse, or better, where it changed by more than the rounds of both spread."""
+    assert verdict == compare.verdict(figure(name, *before), figure(name, *now))
+
+
+def test_what_got_worse_fails_and_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The exit code is 1 where a ratio got worse, and that one is named; another that did not is none."""
+    release = written(tmp_path / "release.json", figure("put.native", *QUIET), figure("floor.lm", *QUIET))
+    slower = figure("put.native", *(2 * ratio for ratio in QUIET))
+    now = written(tmp_path / "now.json", slower, figure("floor.lm", *QUIET))
+
+    code = compare.main(["--release", release, "--measured", now])
+
+    assert (1, "worse: put.native\n") == (code, capsys.readouterr().err)
+
+
+def test_what_did_not_get_worse_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Better and new figures pass."""
+    release = written(tmp_path / "release.json", figure("put.native", *QUIET))
+    quicker = figure("put.native", *(0.5 * ratio for ratio in QUIET))
+    now = written(tmp_path / "now.json", quicker, figure("floor.lm", *QUIET))
+
+    assert 0 == compare.main(["--release", release, "--measured", now])
+    shown = capsys.readouterr()
+    assert ["better", "new"] == [line.split()[-1] for line in shown.out.splitlines()[1:]]
+    assert not shown.err
+
+
+def test_what_is_not_measured_any_more_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A figure of the release that is missing is no success."""
+    release = written(tmp_path / "release.json", figure("put.native", *QUIET))
+    now = written(tmp_path / "now.json", figure("floor.lm", *QUIET))
+
+    assert 1 == compare.main(["--release", release, "--measured", now])
+    assert "missing: put.native\n" == capsys.readouterr().err
+
+
+def test_without_a_release_it_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where no release was measured, what to do is said."""
+    assert 2 == compare.main(["--release", str(tmp_path / "none.json")])
+    assert "make bench-release" in capsys.readouterr().err
+
+
+def test_a_row_that_fails_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A row that could not be measured is named, and the exit code is 1; the others are written."""
+    told = [{"row": "put", "failed": "RuntimeError('full')"}, results.as_json(figure("bytes-disk.native", 1.5))]
+    monkeypatch.setattr(running, "_measured", lambda *_: iter(told))
+
+    assert 1 == running.main(["--only", "put", "bytes-disk", "--output", str(tmp_path)])
+    assert "failed: put: RuntimeError('full')" in capsys.readouterr().err
+    assert ["bytes-disk.native"] == list(results.read(tmp_path / "bench.json"))
+
+
+@pytest.mark.exhaustive
+def test_a_row_is_measured(tmp_path: Path) -> None:
+    """One row, measured as people do it, has a figure for each engine and state, as JSON and as a table."""
+    assert 0 == running.main(["--only", "cache-get", "--rounds", "1", "--output", str(tmp_path)])
+
+    names = [f"cache-get.{engine}.{state}" for engine in ("native", "litellm") for state in ("hot", "first")]
+    assert names == list(results.read(tmp_path / "bench.json"))
+    table = (tmp_path / "bench.md").read_text(encoding="utf-8")
+    assert all(f"| {name} |" in table for name in names)
