@@ -79,6 +79,8 @@ def scrub_addresses(text: str, hidden: str, *, bare: bool) -> str:
     text = _without_nested(text)
     if "@" in text and bare:
         text = _LOGIN_IN_TEXT.sub(_without_bare_login, text)
+    if "=" not in text and "%3D" not in text:
+        return text
     return _PARAMETER.sub(
         lambda found: (
             f"{found['mark']}{found['name']}{found['is']}{hidden}"

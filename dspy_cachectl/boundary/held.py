@@ -57,7 +57,7 @@ class Held:
 
     def hide(self, text: str, hidden: str) -> str:
         """Return a text without the values that are held, however they are escaped in it."""
-        for secret in (*_of_environment(_variables()), *self._learned):
+        for secret in (*_of_environment(), *self._learned):
             for form in _forms(secret):
                 if form in text:
                     text = text.replace(form, hidden)
@@ -68,13 +68,21 @@ HELD = Held()
 """Those of this process."""
 
 
-def _variables() -> tuple[tuple[str, str], ...]:
-    return tuple((name, value) for name, value in os.environ.items() if is_secret_variable(name))
+_looked_at: tuple[Mapping[Any, Any], tuple[str, ...]] = {}, ()
+"""The variables of the environment when it was last looked at, and the secrets among them."""
 
 
-@lru_cache(maxsize=4)
-def _of_environment(variables: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
-    return tuple({value for _, value in variables if _is_long_enough(value) and not os.path.exists(value)})  # noqa: PTH110
+def _of_environment() -> tuple[str, ...]:
+    global _looked_at  # noqa: PLW0603 - both at once, for other threads
+    # As they are held: to read all of them, each is decoded, which takes longer than to look through a text.
+    held = getattr(os.environ, "_data", os.environ)
+    known, secrets = _looked_at
+    if known != held:
+        known = dict(held)
+        values = [value for name, value in os.environ.items() if is_secret_variable(name)]
+        secrets = tuple({value for value in values if _is_long_enough(value) and not os.path.exists(value)})  # noqa: PTH110
+        _looked_at = known, secrets
+    return secrets
 
 
 def _secrets_of(value: Any, is_secret: Any) -> Iterator[str]:

@@ -54,7 +54,8 @@ _PEM = re.compile(r"-----BEGIN(?: [A-Z0-9]{1,12}){0,3} PRIVATE KEY(?: BLOCK)?---
 _PEM_BODY = re.compile(r"(?:(?!-----)[\s\S]){0,20000}-----END(?: [A-Z0-9]{1,12}){0,3} PRIVATE KEY(?: BLOCK)?-----")
 _PEM_LINES = re.compile(r"(?:(?:\s|\\+[nr]){0,8}[A-Za-z0-9+/=]{20,})*")
 
-_SCHEME = re.compile(_BEGINS + r"(?i:(?P<scheme>bearer|basic|token|apikey)(?:[ \t+]|%20){1,4})")
+_SCHEMES = ("bearer", "basic", "token", "apikey")
+_SCHEME = re.compile(_BEGINS + rf"(?i:(?P<scheme>{'|'.join(_SCHEMES)})(?:[ \t+]|%20){{1,4}})")
 _CREDENTIAL = re.compile(r"[A-Za-z0-9_\-.~+/%]{6,}={0,2}")
 _REST = re.compile(r"[A-Za-z0-9_\-]*(?:[.~+/=][A-Za-z0-9_\-+/=]{8,}|={1,2}(?![\w=]))*")
 _RUNS = re.compile(r"[A-Za-z0-9]{2,}")
@@ -77,13 +78,17 @@ _NAMES = ("learn", "sklearn", "image", "estimator", "container", "toggleable", "
 
 def keys_in(text: str) -> Iterator[Span]:
     """Yield where keys and tokens stand that are told by their shape; spans may overlap."""
-    yield from _prefixed(text)
-    yield from (found.span() for found in _EXACT.finditer(text))
+    # What is looked for first is quickly found, and most texts have none of it.
+    if any(len(word) >= _SHORTEST for word in text.split()):
+        yield from _prefixed(text)
+        yield from (found.span() for found in _EXACT.finditer(text))
     if "eyJ" in text:
         yield from (found.span() for found in _JWT.finditer(text))
     if "PRIVATE KEY" in text:
         yield from _private_keys(text)
-    yield from _schemes(text)
+    folded = text.casefold()
+    if any(scheme in folded for scheme in _SCHEMES):
+        yield from _schemes(text)
 
 
 def looks_drawn(text: str) -> bool:

@@ -147,6 +147,8 @@ def _without_sure_login(found: re.Match[str]) -> str:
 
 
 def _named(text: str) -> Iterable[tuple[int, int]]:
+    if ":" not in text and "=" not in text:
+        return
     for found in _NAMED.finditer(text):
         quote = found["quote"]
         value = (_QUOTED[quote[-2:].lstrip(_MARKS)] if quote else _UNQUOTED).match(text, found.end())

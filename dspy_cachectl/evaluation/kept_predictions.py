@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,7 +39,7 @@ from dspy_cachectl.predictions.keys import SnapshotKey
 from dspy_cachectl.predictions.library import Library
 from dspy_cachectl.predictions.outputs import output_of, restore
 from dspy_cachectl.predictions.rows import Failure, PredictionRow, Score, readable
-from dspy_cachectl.predictions.session import Session
+from dspy_cachectl.predictions.session import Session, score_in
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.results import DrawResult
 from dspy_cachectl.reports.texts import plural
@@ -132,6 +133,8 @@ class KeptPredictions:
         self.asked: list[AskedModel] = []
         self._unkept: list[Question] = []
         self._loaded = self._rescored = 0
+        # Of the answers that were loaded, until they are asked for: not to read each row twice.
+        self._scores: dict[tuple[Question, int], Mapping[str, Score]] = {}
         self._lock = threading.Lock()
 
     @property
@@ -179,6 +182,7 @@ class KeptPredictions:
         with self._lock:
             self._loaded += 1
             self.asked += row.models
+            self._scores[question, repeat] = row.scores
         return prediction, DrawResult(
             score=0.0,
             draw="+".join(sorted(map(str, row.draws))),
@@ -236,7 +240,10 @@ class KeptPredictions:
 
     def score(self, question: Question, repeat: int, metric: str) -> Scored | None:
         """Return a kept score, or None where the metric has not judged this answer against this label."""
-        found = None if self._session is None else self._session.score(question, repeat, metric)
+        if self._session is None:
+            return None
+        scores = self._scores.pop((question, repeat), None)
+        found = self._session.score(question, repeat, metric) if scores is None else score_in(scores, question, metric)
         return None if found is None else Scored(found.score, feedback=found.feedback)
 
     def rescored(self) -> None:

@@ -83,7 +83,7 @@ class KeptRows:
                 return False
             there = self.get(row.row_key)
             if there is not None and there != encoded:
-                earlier = rows.decode(there)
+                earlier = rows.decode(there, is_sound=True)
                 row = rows.merged(earlier, row) if over else rows.merged(row, earlier)
                 encoded = rows.encode(row)
             kept = (*position, row.repeat, row.created, row.error is not None, *self._write(encoded))

@@ -26,6 +26,12 @@ from dspy_cachectl.predictions.rows import PredictionRow, Score, decode, encode
 Status = Literal["computed", "loaded", "extended"]
 
 
+def score_in(scores: Mapping[str, Score], question: Question, metric: str) -> Score | None:
+    """Return what a metric said of an answer, given all that was said, or None: see `Session.score`."""
+    found = scores.get(metric)
+    return found if found is not None and found.label_key == question.label_key else None
+
+
 @dataclass(eq=False)
 class Session:
     """The predictions of one run over one data set. Thread-safe; made by `Library.open`.
@@ -94,7 +100,7 @@ class Session:
         with self._lock:
             place = (question.example_key, question.occurrence, repeat)
             encoded = None if self._is_closed else self.kept.get(place)
-        row = None if encoded is None else decode(encoded)
+        row = None if encoded is None else decode(encoded, is_sound=True)
         return None if row is None or row.error is not None else row
 
     def score(self, question: Question, repeat: int, metric: str) -> Score | None:
@@ -106,8 +112,7 @@ class Session:
             metric: The `metric_fingerprint`.
         """
         row = self.kept_row(question, repeat)
-        found = None if row is None else row.scores.get(metric)
-        return found if found is not None and found.label_key == question.label_key else None
+        return None if row is None else score_in(row.scores, question, metric)
 
     def keep(self, row: PredictionRow) -> None:
         """Keep an answer. It is on the disk when this returns, unless that failed and was said.
