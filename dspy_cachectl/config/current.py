@@ -89,8 +89,8 @@ class Settings:
     """What can be set: `[tool.dspy_cachectl]` in pyproject.toml, `DSPY_CACHECTL_*`, and `configure()`.
 
     Attributes:
-        store: Where entries live: a folder's path, `memory://`, or the address of a shared store. A folder in DSPy's, where DSPY_CACHEDIR names that,
-            and else the user's for caches.
+        store: Where entries live: a folder's path, `memory://`, or the address of a shared store. A folder in DSPy's,
+            where DSPY_CACHEDIR names that, and else the user's for caches.
         memory_bytes: The budget of the memory in front of the folder, in bytes; 0 for none.
         disk_bytes: The size at which the folder's oldest entries are removed, in bytes; that of DSPY_CACHE_LIMIT, or 30
             GB.
