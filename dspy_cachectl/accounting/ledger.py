@@ -5,6 +5,7 @@ Pure bookkeeping; nothing here decides anything.
 
 from __future__ import annotations
 
+import textwrap
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -249,7 +250,7 @@ class Stats(Tally):
             for row, tally in self.by.items():
                 name = " · ".join(part for part in (row.phase, row.role, row.model) if part)
                 lines.append(harmless(f"  {name}: {self._line(tally)}"))
-        return "\n".join(lines)
+        return "\n".join(map(_wrapped, lines))
 
     def sheet(self, title: str, *parts: Part) -> Sheet:
         """Return what is shown of it: what became of the calls, and what that cost, row by row; then other parts."""
@@ -289,6 +290,11 @@ class Stats(Tally):
             if spent or saved:
                 parts.append(f"{what} {unit.format(spent)} spent, {unit.format(saved)} saved")
         return "; ".join(parts)
+
+
+def _wrapped(line: str) -> str:
+    """Return a line as it fits into a terminal of 80 columns; names and numbers stay whole."""
+    return textwrap.fill(line, 80, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
 def _shares(tally: Tally) -> Iterator[Share]:

@@ -14,8 +14,10 @@ from dspy_cachectl import manage
 from dspy_cachectl.boundary.shown import harmless
 from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes, folder_in, number_in, wrong_usage
 from dspy_cachectl.cli.output import console, print_json, print_line, print_table, styled
+from dspy_cachectl.config import DEFAULT_PREDICTIONS
+from dspy_cachectl.config.checks import ON
 from dspy_cachectl.reports.progress_bar import progress
-from dspy_cachectl.reports.texts import plural
+from dspy_cachectl.reports.texts import plural, size
 
 DAMAGED = 3
 _SHOWN = 100
@@ -128,10 +130,20 @@ def show_settings(context: typer.Context, *, as_json: AsJson = False) -> None:
     else:
         print_table(
             ("setting", "value", "comes from"),
-            ((item.name, json.dumps(item.value, default=str), item.origin) for item in found.settings),
+            ((item.name, _with_unit(item), item.origin) for item in found.settings),
             whole=("setting",),
         )
     for problem in found.problems:
         print(f"dspy-cachectl: {harmless(problem)}", file=sys.stderr)
     if found.problems:
         raise typer.Exit(1)
+
+
+def _with_unit(item: manage.configuration.Setting) -> str:
+    """Write a setting's value, and what that is: bytes and seconds in a larger unit, and where predictions are kept."""
+    value, name = json.dumps(item.value, default=str), item.name.rpartition(".")[2]
+    if name.endswith("_bytes") and isinstance(item.value, int):
+        return f"{value} ({size(item.value)})"
+    if name.endswith("max_age") and isinstance(item.value, (int, float)):
+        return f"{value} ({item.value / 86400:.3g} days)" if item.value >= 86400 else f"{value} (seconds)"
+    return f"{value} ({DEFAULT_PREDICTIONS})" if (name, item.value) == ("predictions", ON) else value

@@ -227,7 +227,7 @@ def _row_cells(row: PredictionRow) -> tuple[str, ...]:
     said = f"failed: {_short(vars(row.error))}" if row.error is not None else ""
     return (
         _short(dict(row.inputs)),
-        str(row.repeat),
+        str(row.repeat + 1),
         _short(dict(row.output.fields)) if row.output is not None else said,
         ", ".join(_number(score.score) for score in row.scores.values()),
     )
@@ -239,7 +239,7 @@ def _feedback(row: PredictionRow) -> str:
 
 def _changed_cells(item: manage.snapshots.Changed) -> tuple[str, ...]:
     scores = ", ".join(f"{_number(old)} -> {_number(new)}" for old, new in item.scores.values())
-    return _short(item.question), str(item.repeat), _short(item.before), _short(item.after), scores
+    return _short(item.question), str(item.repeat + 1), _short(item.before), _short(item.after), scores
 
 
 def _number(value: float | None) -> str:

@@ -184,7 +184,12 @@ def show(program: dspy.Module, test: list[dspy.Example], metric: Any) -> None:
                 rated = f"{metric(example, prediction):g}"
             except AdapterParseError:  # the judge's answer was no rating
                 rated = "not rated"
-            print(f"{done}/{len(test)} {example.product}, for {example.audience} ({rated}): {prediction.pitch}")
+            print(f"{done}/{len(test)} {example.product}, for {example.audience} ({rated}): {line(prediction.pitch)}")
+
+
+def line(text: str) -> str:
+    """Return what an LM wrote as it may be printed: nothing in it steers a terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,8 @@ def test_the_repr_says_what_happened_and_leaves_out_what_did_not() -> None:
 def test_one_and_many_are_told_apart(count: int, said: str) -> None:
     """In the printed stats."""
     names = ("calls", "requests", "missed", "failed_reads", "failed_writes", "temperatures_lent", "not_distinct")
-    assert said == str(Stats.of([(EVAL, Tally(**dict.fromkeys(names, count)))]))
+    shown = str(Stats.of([(EVAL, Tally(**dict.fromkeys(names, count)))]))
+    assert (said, True) == (" ".join(shown.split()), all(len(line) <= 80 for line in shown.splitlines()))
 
 
 def test_draws_that_are_not_distinct_are_not_counted_as_draws() -> None:

@@ -97,3 +97,5 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
     for done in (good, bad):
         assert SECRET not in done.stdout + done.stderr
         assert "blue" in done.stdout
+    for said in ("(30.0 GB)", "(268.4 MB)", "(30 days)", "(outputs/cache/predictions)"):
+        assert said in good.stdout

@@ -96,6 +96,7 @@ def test_show(library: Path) -> None:
     assert ["other", "same"] == [item["output"]["fields"]["answer"] for item in shown["predictions"]]
     people = command("predictions", "show", "my-run", "--limit", "1", "--predictions", library)
     assert (True, True) == ("answer=other" in people.stdout, "... and 2 more" in people.stdout)
+    assert re.search(r"question=q0 +1 +answer=other", people.stdout)  # people count from 1, as on the page
 
 
 def test_show_tells_people_what_identifies_a_snapshot(library: Path) -> None:

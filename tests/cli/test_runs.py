@@ -196,7 +196,7 @@ def test_rm_removes_a_run_and_nothing_else(tmp_path: Path) -> None:
         return sorted(run["run"] for run in data("runs", store=store))
 
     dry = command("runs", "rm", "eval-1", "--dry-run", store=store)
-    assert (0, True) == (dry.returncode, "To be removed: 3 entries" in dry.stdout)
+    assert (0, True) == (dry.returncode, "To be removed: 3 entries (1 about runs)" in dry.stdout)
     assert 2 == command("runs", "rm", "eval-1", store=store).returncode  # nobody to ask
     for name in ("none", "eval-?0?"):
         done = command("runs", "rm", "eval-1", name, "--yes", store=store)
