@@ -101,6 +101,37 @@ def test_the_notebook_of_several_models_runs() -> None:
     assert "{'at 0.2': 4, 'at 1': 4, 'at 1.8': 4, 'at 0.6': 4}" in said
 
 
+@needs_the_model
+@pytest.mark.exhaustive
+def test_the_notebook_of_error_bars_runs() -> None:
+    """Four replays are one number; the draws of an evaluation are four."""
+    replayed, drawn = (text for text in shown(ran("error_bars")) if text.startswith("["))
+    assert 1 == len(set(replayed.strip("[]").split(", ")))
+    assert 4 == len(drawn.split(", "))
+
+
+@needs_the_model
+@pytest.mark.exhaustive
+def test_the_notebook_of_replays_runs() -> None:
+    """Recorded with a request, replayed with none; what was never recorded fails, and says how it is."""
+    said = shown(ran("replay_in_tests"))
+    assert "(True, 0)" in said
+    assert "asked 'fresh.', stored 'stale.'" in said[2]
+    assert "1 call of this test had no recording" in said[3]
+    assert "pytest --cachectl=record test_answers.py::test_capital" in said[3]
+
+
+@needs_the_model
+@pytest.mark.exhaustive
+def test_the_notebook_of_mlflow_runs() -> None:
+    """What was logged is found, and is what the server holds."""
+    pytest.importorskip("mlflow")
+    said = shown(ran("reading_in_mlflow"))
+    assert ["'logged'", "True"] == said[:2]
+    assert "'score/distinct_draws': 48.0" in said[2]
+    assert "['ledger', 'page', 'plot', 'record', 'rows']" in said
+
+
 CELLS = (
     """
     import asyncio, dspy, dspy_cachectl as cachectl
