@@ -111,6 +111,7 @@ bench-all: $(INSTALLED) $(PEERS_INSTALLED) ## Measure the rows that take long, t
 bench-release: $(INSTALLED) $(PEERS_INSTALLED) ## Measure, and keep the figures as those of the release
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 	cp outputs/bench/bench.json benchmarks/release.json
+	$(BIN)/python -m benchmarks.page
 
 bench-compare: $(INSTALLED) $(PEERS_INSTALLED) ## Measure, and fail where a ratio is worse than the release's
 	$(BIN)/python -m benchmarks.compare $(COMPARE_ARGS)

@@ -88,7 +88,7 @@ def evaluate_again(scene: Scene) -> Iterator[Figure]:
         "new": ours(program),
         "history": ours(lambda: grown),
     }
-    taken = scene.hits(sides)
+    taken = scene.hits(sides, scene.few)
     for case in ("new", "history"):
         yield compared("evaluate-again", taken[case], taken["theirs"], case=case, calls=QUESTIONS)
 
@@ -112,7 +112,7 @@ def evaluate_bought(scene: Scene) -> Iterator[Figure]:
         with ours_in_place(stores), dspy.context(lm=governed):
             yield lambda: evaluated_by_ours(program(), devset, kept)
 
-    taken = interleaved({"theirs": theirs, "ours": ours}, max(3, scene.rounds // 5))
+    taken = interleaved({"theirs": theirs, "ours": ours}, scene.few)
     yield compared("evaluate-bought", taken["ours"], taken["theirs"], calls=QUESTIONS)
 
 
@@ -139,7 +139,7 @@ def _evaluated_in(scene: Scene, name: str, within: Callable[[], Any]) -> Iterato
         return evaluate
 
     sides = Sides(scene, evaluating(plain), evaluating(governed), within=within)
-    taken = scene.hits({"theirs": sides.theirs(), "ours": sides.hot()})
+    taken = scene.hits({"theirs": sides.theirs(), "ours": sides.hot()}, scene.few)
     yield compared(name, taken["ours"], taken["theirs"], calls=QUESTIONS)
 
 
@@ -148,7 +148,7 @@ def evaluate_process(scene: Scene) -> Iterator[Figure]:
     """`evaluate()` of 1,000 questions of 50 ms again in a new process, by the clock, by the first time."""
     scene.endpoint.configure(delay=DELAY)
     first, again = [], []
-    for _ in range(max(3, scene.rounds // 5)):
+    for _ in range(scene.few):
         store, kept = scene.new_folder(), scene.new_folder()
         command = [sys.executable, "-m", "benchmarks.evaluations", scene.endpoint.url, str(store), str(kept)]
         first.append(timed_process(command))

@@ -166,7 +166,8 @@ def figures_of(
     """Time a row's sides in turn, and yield a figure for each state; from disk there is none but the first."""
     ours = {"first": sides.first(from_disk=True)} if from_disk else {"hot": sides.hot(), "first": sides.first()}
     ours = {state: side for state, side in ours.items() if from_disk or state in states}
-    taken = scene.hits({"theirs": sides.theirs(from_disk=from_disk), **ours})
+    rounds = scene.rounds if calls < 1000 else scene.few
+    taken = scene.hits({"theirs": sides.theirs(from_disk=from_disk), **ours}, rounds)
     for state in ours:
         yield compared(name, taken[state], taken["theirs"], case=case, state=state, calls=calls)
 
@@ -185,7 +186,7 @@ def lm_disk_process(scene: Scene) -> Iterator[Figure]:
         )
         before, ours, theirs = scene.endpoint.requests, [], []
         folders = [str(sides.cache.disk_cache_dir), sides.stores[-1].location]
-        for at in range(max(3, scene.rounds // 3)):
+        for at in range(scene.few):
             command = [sys.executable, "-m", "benchmarks.disk_once", scene.endpoint.url, engine, str(at % 2), *folders]
             printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             took = disk_once.read(printed)

@@ -63,5 +63,5 @@ def secrets(scene: Scene) -> Iterator[Figure]:
     for case, scrubbed in (("message", scrub), ("request", scrub_surely)):
         blocks = {"ours": functools.partial(scrubbed, large), "theirs": functools.partial(scrubbed, small)}
         sides = {name: functools.partial(side, block) for name, block in blocks.items()}
-        taken = interleaved(sides, max(3, scene.rounds // 3))
+        taken = interleaved(sides, scene.few)
         yield compared("secrets", taken["ours"], taken["theirs"], case=case)

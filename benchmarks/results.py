@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +96,19 @@ def _shown(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio < 10 else f"{ratio:,.0f}"
 
 
-def markdown(figures: Sequence[Figure], says: dict[str, str], facts: dict[str, Any]) -> str:
-    """Return the table for people, and what its rows are."""
+def described(facts: Mapping[str, Any]) -> str:
+    """Return in a sentence on what and with what was measured."""
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    lines = [
+    return (
         f"{facts['processor']}, {facts['cores']} cores, load {facts['load'][0]} at the start, "
-        f"Python {facts['python']}, {versions}; commit {facts['commit']}, {facts['when']}.",
+        f"Python {facts['python']}, {versions}; commit {facts['commit']}, {facts['when']}."
+    )
+
+
+def markdown(figures: Sequence[Figure], says: dict[str, str], facts: Mapping[str, Any]) -> str:
+    """Return the table for people, and what its rows are."""
+    lines = [
+        described(facts),
         "",
         "| " + " | ".join((*COLUMNS, "ours", "theirs", "other clock")) + " |",
         "| " + " | ".join("---" for _ in range(len(COLUMNS) + 3)) + " |",

@@ -69,14 +69,19 @@ class Scene:
         """What an LM on the endpoint is made with."""
         return {"api_base": self.endpoint.url, "api_key": "none"}
 
-    def hits(self, sides: Mapping[str, Side]) -> dict[str, list[Round]]:
+    @property
+    def few(self) -> int:
+        """How many rounds a row has of which one takes a second or more."""
+        return max(3, self.rounds // 3)
+
+    def hits(self, sides: Mapping[str, Side], rounds: int | None = None) -> dict[str, list[Round]]:
         """Time sides in turn, of which each is served everything.
 
         Raises:
             RuntimeError: If the provider was asked meanwhile.
         """
         before = self.endpoint.requests
-        taken = interleaved(sides, self.rounds)
+        taken = interleaved(sides, rounds or self.rounds)
         if asked := self.endpoint.requests - before:
             raise RuntimeError(f"the provider was asked {asked} times for what was to be served")
         return taken

@@ -42,7 +42,8 @@ def store(scene: Scene) -> Iterator[Figure]:
         sides = {str(size): _opened(folder, making) for size, folder in folders.items()}
         taken = interleaved(sides, scene.rounds)
         for size in SIZES[1:]:
-            yield compared("store", taken[str(size)], taken[str(SIZES[0])], case=case, state=f"{size:,}", calls=COUNT)
+            calls = 1 if case == "open" else COUNT
+            yield compared("store", taken[str(size)], taken[str(SIZES[0])], case=case, state=f"{size:,}", calls=calls)
     million = folders[SIZES[-1]]
     taken = interleaved({"ours": _opened(million, _getting), "theirs": lambda: _selecting(million)}, scene.rounds)
     yield compared("store", taken["ours"], taken["theirs"], case="get", state="by-SELECT", calls=COUNT)
@@ -57,7 +58,7 @@ def million(scene: Scene) -> Iterator[Figure]:
             process([sys.executable, "-m", "dspy_cachectl", "--store", str(folder), *command])
             for folder in (full, empty)
         )
-        taken = interleaved({"ours": ours, "theirs": theirs}, max(3, scene.rounds // 3))
+        taken = interleaved({"ours": ours, "theirs": theirs}, scene.few)
         yield compared("million", taken["ours"], taken["theirs"], case=" ".join(command), clock="wall")
 
 

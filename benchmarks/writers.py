@@ -35,7 +35,7 @@ def writers(scene: Scene) -> Iterator[Figure]:
         "theirs": lambda: side(lambda: dspys_in_place(dspys_cache(theirs))),
         "ours": lambda: side(lambda: ours_in_place(str(ours))),
     }
-    taken = interleaved(sides, max(3, scene.rounds // 3))
+    taken = interleaved(sides, scene.few)
     yield compared("writers", taken["theirs"], taken["ours"], calls=PROCESSES * COUNT, clock="wall")
 
 
