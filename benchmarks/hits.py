@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import dspy
@@ -15,8 +16,9 @@ import pydantic
 import dspy_cachectl as cachectl
 from benchmarks.bars import ENGINES
 from benchmarks.figures import Figure, compared
+from benchmarks.rounds import Block
 from benchmarks.rows import row
-from benchmarks.scene import SPARE, Block, Scene, Sides, Within, asking, nullcontext, prompts, text
+from benchmarks.scene import SPARE, Scene, Sides, Within, asking, prompts, text
 
 COUNT = 100
 """Questions of a row, all different."""

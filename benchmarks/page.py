@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -80,4 +79,4 @@ def main(release: Path = RELEASE, page: Path = PAGE) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -56,15 +56,18 @@ def peer_redis(scene: Scene) -> Iterator[Figure]:
     """A hit from Redis, first, by a hit from a peer's Redis; the last keeps no call, only values."""
     if shutil.which("redis-server") is None or importlib.util.find_spec("redis") is None:
         return
-    from tests.stores.servers import running
+    from tests.stores.servers import Server
 
-    with running(scene.new_folder(), "redis") as server:
-        peers = {
-            "langchain": functools.partial(_langchain_redis, server.port),
-            "litellm": functools.partial(_litellm_redis, server.port),
-            "get": functools.partial(_redis_get, server.port),
-        }
+    server = Server(scene.new_folder())
+    peers = {
+        "langchain": functools.partial(_langchain_redis, server.port),
+        "litellm": functools.partial(_litellm_redis, server.port),
+        "get": functools.partial(_redis_get, server.port),
+    }
+    try:
         yield from _by_peers(scene, "peer-redis", peers, from_disk=True, store=server.url)
+    finally:
+        server.kill()
 
 
 def _by_peers(

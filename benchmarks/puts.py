@@ -17,7 +17,7 @@ from dspy.clients.cache import Cache
 
 from benchmarks.bars import ENGINES
 from benchmarks.figures import Figure, compared, counted
-from benchmarks.rounds import Block, Round, interleaved
+from benchmarks.rounds import Block, Round, interleaved, timed
 from benchmarks.rows import row
 from benchmarks.scene import DISK_BYTES, MEMORY_BYTES, Scene, dspys_cache, dspys_in_place, ours_in_place, prompts, text
 from dspy_cachectl.entries import records
@@ -80,9 +80,9 @@ def put_encoding(scene: Scene) -> Iterator[Figure]:
     """What of a put is encoding."""
     encode, spent = records.encode, [0.0]
 
-    def counting(*arguments: Any) -> bytes:
+    def counting(*arguments: Any, **options: Any) -> bytes:
         began = time.process_time()
-        encoded = encode(*arguments)
+        encoded = encode(*arguments, **options)
         spent[0] += time.process_time() - began
         return encoded
 
@@ -90,7 +90,7 @@ def put_encoding(scene: Scene) -> Iterator[Figure]:
         new, stores, encoding, whole = New(scene, engine), _stores(scene), [], []
         for _ in range(scene.rounds):
             with _putting(ours_in_place(stores), new) as block:
-                took = interleaved({"plain": lambda block=block: _given(block)}, 1)["plain"][0]
+                whole.append(timed(block))
             records.encode, spent[0] = counting, 0.0
             try:
                 with _putting(ours_in_place(stores), new) as block:
@@ -98,7 +98,6 @@ def put_encoding(scene: Scene) -> Iterator[Figure]:
             finally:
                 records.encode = encode
             encoding.append(Round(spent[0], 0.0))
-            whole.append(took)
         yield compared("put-encoding", encoding, whole, case=engine, calls=COUNT)
 
 
@@ -113,11 +112,6 @@ def _putting(place: AbstractContextManager[Any], new: New) -> Iterator[Block]:
     with place:
         keep(first)  # opens what is not open
         yield lambda: keep(puts)
-
-
-@contextmanager
-def _given(block: Block) -> Iterator[Block]:
-    yield block
 
 
 @row("bytes-disk")

@@ -20,7 +20,10 @@ from benchmarks.rounds import Block, Round, Side, interleaved
 from dspy_cachectl.stores import open_stores
 from tests.endpoint import Endpoint
 
-ENGINES = {"native": {"engine": "auto", "max_tokens": 1001}, "litellm": {"engine": "litellm", "max_tokens": 1002}}
+ENGINES: dict[str, dict[str, Any]] = {
+    "native": {"engine": "auto", "max_tokens": 1001},
+    "litellm": {"engine": "litellm", "max_tokens": 1002},
+}
 """What makes an LM ask through an engine. The engine is in no key: what differs keeps one from the other's records."""
 
 MEMORY_BYTES, DISK_BYTES = 256 * 2**20, 30 * 10**9
@@ -56,11 +59,11 @@ class Scene:
         self._numbers = itertools.count()
         endpoint.configure(answers={"": [text(random.Random(1), 1000)]})
 
-    def plain(self, engine: str, **options: Any) -> dspy.LM:
+    def plain(self, engine: str, **options: Any) -> Any:
         """Return an LM of DSPy's on the endpoint, that asks through an engine."""
         return _remembered(dspy.LM("openai/model", **self.options, **ENGINES[engine], **options))
 
-    def governed(self, engine: str, **options: Any) -> cachectl.LM:
+    def governed(self, engine: str, **options: Any) -> Any:
         """Return an LM of ours that is otherwise the same."""
         return _remembered(cachectl.LM("openai/model", **self.options, **ENGINES[engine], **options))
 
@@ -219,7 +222,7 @@ def ours_in_place(stores: Any) -> Iterator[cachectl.ManagedCache]:
         vars(dspy).pop("cache", None)
 
 
-def prompts(count: int, size: int = 2000, seed: int = 0) -> list[list[dict[str, str]]]:
+def prompts(count: int, size: int = 2000, seed: float = 0) -> list[list[dict[str, str]]]:
     """Return lists of four messages of so many bytes each, of words that are drawn."""
     rng = random.Random(seed)
     roles = ("system", "user", "assistant", "user")
