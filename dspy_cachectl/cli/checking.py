@@ -6,7 +6,7 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,8 @@ from dspy_cachectl.config import DEFAULT_PREDICTIONS
 from dspy_cachectl.config.checks import ON
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.texts import plural, size
+from dspy_cachectl.stores.listing import Reader
+from dspy_cachectl.stores.reader import FolderReader
 
 DAMAGED = 3
 _SHOWN = 100
@@ -48,26 +50,39 @@ def verify_store(
     """
     consent = Consent(yes=yes or not repair, dry_run=dry_run, as_json=as_json)
     consent.check()
-    folder: Path = context.obj.folder()
+    reader: Reader = context.obj.reader()
+    checked = reader.path if isinstance(reader, FolderReader) else None
     with progress("Checking") as advance:
-        found = manage.verification.verify(folder, predictions=predictions, advance=advance)
+        if checked is None:
+            found = _shared_store().verify(reader, predictions=predictions, advance=advance)
+        else:
+            found = manage.verification.verify(checked, predictions=predictions, advance=advance)
     if not as_json:
-        _print_report(folder, found)
+        _print_report(reader.location, found)
     done, left = None, found
     question = f"Move aside what is damaged ({len(found.damage):,})?"
     if repair and found.damage and consent.given(question, refused=DAMAGED):
         with progress("Repairing") as advance:
-            done, left = manage.repair.repair(folder, found, predictions=predictions, advance=advance)
+            if checked is None:
+                done, left = _shared_store().repair(reader, found, predictions=predictions, advance=advance)
+            else:
+                done, left = manage.repair.repair(checked, found, predictions=predictions, advance=advance)
         if not as_json:
             _print_repair(done, left)
     if as_json:
-        print_json({"store": folder, **vars(found), "repaired": done, "left": left.flaws})
+        print_json({"store": reader.location, **vars(found), "repaired": done, "left": left.flaws})
     if left.damage:
         raise typer.Exit(DAMAGED)
 
 
-def _print_report(folder: Path, found: manage.verification.Report) -> None:
-    print_line(str(folder))
+def _shared_store() -> Any:
+    from dspy_cachectl.manage import shared_store  # it loads a client
+
+    return shared_store
+
+
+def _print_report(where: str, found: manage.verification.Report) -> None:
+    print_line(where)
     print_line(f"Looked at {plural(found.entries, 'row')}." if found.exists else "Nothing is stored yet.")
     if found.flaws:
         rows = ((flaw.kind.name.lower(), flaw.where, flaw.message) for flaw in found.flaws[:_SHOWN])
@@ -78,6 +93,8 @@ def _print_report(folder: Path, found: manage.verification.Report) -> None:
     for kind in manage.verification.Kind:
         if counts[kind]:
             print_line(f"{counts[kind]:,} {kind.name.lower()}: {kind.value}")
+    if found.listed or found.unlisted:
+        print_line(f"The lists have {found.listed:,} more, and no longer {found.unlisted:,} that were gone.")
     if not found.damage:
         print_line("Nothing is damaged.")
 
@@ -107,7 +124,8 @@ def check_surroundings(
     as_json: AsJson = False,
 ) -> None:
     """Check versions, configuration, store, disk, outbox and tracking server. Exits with 1 if there is an error."""
-    found = manage.diagnosis.diagnose(manage.diagnosis.Surroundings(context.obj.folder_if_any, timeout))
+    around = manage.diagnosis.Surroundings(context.obj.folder_if_any, timeout, lambda: context.obj.shared)
+    found = manage.diagnosis.diagnose(around)
     if as_json:
         print_json(found)
     else:

@@ -21,8 +21,7 @@ from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.manage.selection import Selection
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.texts import age, plural, size, when
-from dspy_cachectl.stores.listing import Order
-from dspy_cachectl.stores.reader import FolderReader
+from dspy_cachectl.stores.rows import Order
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -61,7 +60,7 @@ def list_store(
     as_json: AsJson = False,
 ) -> None:
     """List entries, the newest first, with the beginning of what was asked."""
-    reader = FolderReader(context.obj.folder())
+    reader = context.obj.reader()
     now, nothing = time.time(), told_unknown(reader, selection)
     with progress("Searching") if selection.text is not None else nullcontext() as advance:
         # One more than is shown tells whether there are more.
@@ -101,7 +100,7 @@ def _cells(entry: manage.entries.ListedEntry, now: float) -> tuple[str, ...]:
 
 def show_entry(context: typer.Context, key: Key, *, as_json: AsJson = False) -> None:
     """Show an entry: what was asked, what was answered, and where the answer came from."""
-    shown = manage.entries.find(FolderReader(context.obj.folder()), key)
+    shown = manage.entries.find(context.obj.reader(), key)
     if as_json:
         print_json(shown)
         return
@@ -122,7 +121,7 @@ def show_difference(
     as_json: AsJson = False,
 ) -> None:
     """Show what differs between two entries. Words of the first are in [-...-], words of the second in {+...+}."""
-    reader = FolderReader(context.obj.folder())
+    reader = context.obj.reader()
     found = manage.entries.compare(*(manage.entries.find(reader, key) for key in (first, second)))
     if as_json:
         print_json(found)
@@ -156,7 +155,7 @@ def explain_miss(
     if (key is None) == (request is None):
         raise typer.BadParameter("name the KEY of an entry, or a --request", param_hint="KEY")
 
-    reader = FolderReader(context.obj.folder())
+    reader = context.obj.reader()
     with progress("Searching") as advance:
         if request is not None:
             found = manage.explanation.explain_request(reader, _read(request), advance=advance)
@@ -244,7 +243,7 @@ def show_stats(
 
     Entries are counted in the phase that bought them, calls in the phase that they were made in.
     """
-    found = manage.store_usage.store_usage(FolderReader(context.obj.folder()))
+    found = manage.store_usage.store_usage(context.obj.reader())
     if as_json:
         print_json(found)
     elif _print_head(found):
@@ -257,7 +256,7 @@ def show_stats(
 
 def _print_head(found: manage.store_usage.StoreUsage) -> bool:
     total, tally = found.total, found.total.tally
-    print_line(str(found.store))
+    print_line(found.store)
     if not total.entries and not tally.calls:
         print_line("Nothing is stored yet.")
         return False

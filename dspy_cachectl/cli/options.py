@@ -17,13 +17,16 @@ import typer
 from dspy_cachectl.boundary.meant import question
 from dspy_cachectl.boundary.shown import harmless, is_harmless_for_shells
 from dspy_cachectl.cli.output import print_line
-from dspy_cachectl.config import folder_of, settings
+from dspy_cachectl.config import folder_of, is_shared, settings
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.manage.selection import Selection, parse_age
+from dspy_cachectl.stores.listing import Reader
 from dspy_cachectl.stores.reader import FolderReader
 
 _MOST_OFFERED = 200
 _PATIENCE = 0.05
+_SHARED_PATIENCE = 5.0
+"""How long a shell that completes a line waits for a folder, and a command for a server; in seconds."""
 
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -62,6 +65,8 @@ class StoreOption:
         """
         with contextlib.nullcontext() if self.named is None else wrong_usage("--store"):
             folder = self.folder_if_any()
+            if folder is None and self.shared is not None:
+                raise ConfigurationError("the store is a shared one, and this looks at a folder; name one")
             if folder is None:
                 raise ConfigurationError(
                     "a store in memory lives in the process that uses it and cannot be seen from here; name a folder"
@@ -69,12 +74,44 @@ class StoreOption:
         return folder
 
     def folder_if_any(self) -> Path | None:
-        """Return the store's folder, as `folder` does, or None where the store is in memory.
+        """Return the store's folder, as `folder` does, or None where the store is in memory, or a shared one.
 
         Raises:
             ConfigurationError: If the store is something else.
         """
-        return folder_of(settings().store if self.named is None else self.named)
+        return None if self.shared is not None else folder_of(self._location)
+
+    @property
+    def shared(self) -> str | None:
+        """The address of the store, where it is a shared one; or None.
+
+        Raises:
+            ConfigurationError: If the configuration names none, or one that cannot be used.
+        """
+        location = self._location
+        return location if is_shared(location) else None
+
+    @property
+    def _location(self) -> str:
+        return settings().store if self.named is None else self.named
+
+    def reader(self, **options: Any) -> Reader:
+        """Return what reads the store: a folder, or a shared store. Nothing is opened yet.
+
+        Args:
+            options: How a folder is read (see `FolderReader`).
+
+        Raises:
+            typer.BadParameter: If `--store` names none.
+            ConfigurationError: If the configuration names none.
+            MissingExtraError: If it needs a package that is not installed.
+        """
+        with contextlib.nullcontext() if self.named is None else wrong_usage("--store"):
+            if self.shared is None:
+                return FolderReader(self.folder(), **options)
+            from dspy_cachectl.stores.redis.store import RedisStore
+
+            return RedisStore(self.shared, patience=_SHARED_PATIENCE)
 
 
 @wrong_usage()
@@ -132,8 +169,7 @@ def _names_of(field: str) -> Callable[[typer.Context, str], list[str]]:
 
     def complete(context: typer.Context, incomplete: str) -> list[str]:
         try:
-            folder = StoreOption(context.find_root().params.get("store")).folder()
-            labels = FolderReader(folder, patience=_PATIENCE).labels()
+            labels = StoreOption(context.find_root().params.get("store")).reader(patience=_PATIENCE).labels()
         except Exception:  # noqa: BLE001 - a shell that is completing a line shows no errors
             return []
         names = {str(getattr(label, field)) for label in labels if label.is_answer}
@@ -195,7 +231,7 @@ def selecting(command: Callable[..., None]) -> Callable[..., None]:
     return selects
 
 
-def told_unknown(reader: FolderReader, selection: Selection) -> str:
+def told_unknown(reader: Reader, selection: Selection) -> str:
     """Return what is said where nothing fits: which names nothing in the store has, and which were probably meant.
 
     Where others of these names fit, it is said on the standard error stream.

@@ -26,7 +26,7 @@ from dspy_cachectl.cli.output import print_json, print_line, print_table
 from dspy_cachectl.manage.selection import Selection, parse_size
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.texts import age, plural, size, when
-from dspy_cachectl.stores.reader import FolderReader
+from dspy_cachectl.stores.listing import Reader
 
 _SHOWN = 20
 
@@ -57,17 +57,17 @@ def clear_entries(
         raise typer.BadParameter("say what to remove, for example --run or --older-than, or --all", param_hint="--all")
     if everything and not selection.is_empty:
         raise typer.BadParameter("--all is everything; leave it out to select", param_hint="--all")
-    folder: Path = context.obj.folder()
-    nothing = told_unknown(FolderReader(folder), selection)
+    reader: Reader = context.obj.reader()
+    nothing = told_unknown(reader, selection)
     chosen = Selection(kinds=("*",)) if everything else selection
-    _clear(folder, chosen, Consent(yes, dry_run, as_json), nothing=nothing)
+    _clear(reader, chosen, Consent(yes, dry_run, as_json), nothing=nothing)
 
 
-def _clear(folder: Path, selection: Selection, consent: Consent, *, nothing: str) -> None:
+def _clear(reader: Reader, selection: Selection, consent: Consent, *, nothing: str) -> None:
     with progress("Looking") as advance:
-        decided = manage.removal.plan(FolderReader(folder), selection, advance=advance)
-    remove = functools.partial(manage.removal.remove, folder, decided)
-    _carry_out(folder, decided, consent, remove, nothing=nothing)
+        decided = manage.removal.plan(reader, selection, advance=advance)
+    remove = functools.partial(manage.removal.remove, reader, decided)
+    _carry_out(reader.location, decided, consent, remove, nothing=nothing)
 
 
 def prune_entries(
@@ -113,26 +113,28 @@ def prune_entries(
 
     consent = Consent(yes, dry_run, as_json)
     consent.check()
-    folder: Path = context.obj.folder()
+    reader: Reader = context.obj.reader()
     limits = manage.removal.Limits.configured(older_than=older_than, max_bytes=max_size)
-    decided = manage.removal.plan_pruning(FolderReader(folder), limits)
+    decided = manage.removal.plan_pruning(reader, limits)
     kept = None if predictions is None else manage.snapshot_removal.plan_pruning(Library.configured(predictions))
-    _carry_out(folder, decided, consent, functools.partial(manage.removal.prune, folder, decided, limits), kept)
+    _carry_out(
+        reader.location, decided, consent, functools.partial(manage.removal.prune, reader, decided, limits), kept
+    )
 
 
 def clear_everything(context: typer.Context, *, yes: bool) -> None:
     """Remove every answer and every kept prediction, wherever the configuration says that they are."""
     from dspy_cachectl.predictions.library import Library
 
-    folder, consent = context.obj.folder(), Consent(yes, dry_run=False, as_json=False)
+    reader, consent = context.obj.reader(), Consent(yes, dry_run=False, as_json=False)
     kept = manage.snapshot_removal.plan(Library.configured())
     with progress("Looking") as advance:
-        decided = manage.removal.plan(FolderReader(folder), Selection(kinds=("*",)), advance=advance)
-    _carry_out(folder, decided, consent, functools.partial(manage.removal.remove, folder, decided), kept)
+        decided = manage.removal.plan(reader, Selection(kinds=("*",)), advance=advance)
+    _carry_out(reader.location, decided, consent, functools.partial(manage.removal.remove, reader, decided), kept)
 
 
 def _carry_out(
-    folder: Path,
+    where: str,
     decided: manage.removal.Removal,
     consent: Consent,
     remove: Callable[..., int],
@@ -143,7 +145,7 @@ def _carry_out(
     """Show what would go, ask, remove it, and say what is gone; or why nothing would."""
     files = [] if kept is None else kept.files
     consent.check(decided.keys or kept)
-    _show(f"Answers in {folder}" if kept is not None else str(folder), decided, consent, nothing)
+    _show(f"Answers in {where}" if kept is not None else where, decided, consent, nothing)
     if kept is not None:
         there, nothing = kept.folder.is_dir(), manage.snapshots.nothing_in(kept.folder)
         consent.say(f"Kept predictions in {kept.folder}" if there else nothing)
@@ -158,7 +160,7 @@ def _carry_out(
             files = kept.remove()
             consent.say(f"Removed {plural(len(files), 'file')} of predictions.")
     if consent.as_json:
-        facts = {"store": folder, "entries": len(decided.keys), **vars(decided), "removed": removed}
+        facts = {"store": where, "entries": len(decided.keys), **vars(decided), "removed": removed}
         del facts["keys"]  # there may be millions
         print_json({**facts, "dry_run": consent.dry_run, "predictions": [path.name for path in files]})
 
@@ -169,7 +171,7 @@ def show_runs(context: typer.Context, *, as_json: AsJson = False) -> None:
     if context.invoked_subcommand is not None:
         return
     now = time.time()
-    found = manage.listed_runs.list_runs(FolderReader(context.obj.folder()))
+    found = manage.listed_runs.list_runs(context.obj.reader())
     if as_json:
         print_json(found)
         return
@@ -212,9 +214,9 @@ def remove_runs(
     as_json: AsJson = False,
 ) -> None:
     """Remove runs: their draws, and what is known of them."""
-    folder = context.obj.folder()
-    known = manage.listed_runs.list_runs(FolderReader(folder))
-    _clear(folder, manage.listed_runs.selection_of(known, runs), Consent(yes, dry_run, as_json), nothing="")
+    reader = context.obj.reader()
+    known = manage.listed_runs.list_runs(reader)
+    _clear(reader, manage.listed_runs.selection_of(known, runs), Consent(yes, dry_run, as_json), nothing="")
 
 
 def _entries(count: int) -> str:

@@ -10,10 +10,10 @@ import typer
 
 from dspy_cachectl import manage
 from dspy_cachectl.boundary.writing import check_new, write_output_of_command
+from dspy_cachectl.cli.options import StoreOption
 from dspy_cachectl.cli.output import aside_of, print_line
 from dspy_cachectl.cli.predictions import PredictionsFolder
 from dspy_cachectl.errors import MissingExtraError
-from dspy_cachectl.stores.reader import FolderReader
 
 
 def write_page(
@@ -54,8 +54,9 @@ def write_page(
 
     reports = manage.kept_reports.reports_in(files, predictions, metric=metric)
     shown = reports[0] if len(reports) == 1 else reports[0].compare(reports[1])
-    folder = context.obj.folder_if_any()
-    page = shown.page([] if folder is None else [FolderReader(folder)])
+    option: StoreOption = context.obj
+    has_none = option.shared is None and option.folder_if_any() is None
+    page = shown.page([] if has_none else [option.reader()])
     write_output_of_command(output, document(page), what="the page")
     with aside_of(output):
         print_line(f"Wrote {page.title!r} to {output}.")

@@ -7,18 +7,20 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 from dspy_cachectl import manage
 from dspy_cachectl.boundary.shown import harmless
-from dspy_cachectl.cli.options import AsJson, DryRun, selecting, told_unknown
+from dspy_cachectl.cli.options import AsJson, DryRun, StoreOption, selecting, told_unknown
 from dspy_cachectl.cli.output import aside_of, check_not_both, print_json, print_line
 from dspy_cachectl.config import settings
 from dspy_cachectl.manage.selection import Selection
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.texts import plural, size
+from dspy_cachectl.stores import Store
+from dspy_cachectl.stores.listing import Reader
 from dspy_cachectl.stores.reader import FolderReader
 
 
@@ -43,13 +45,12 @@ def export_entries(
     """
     check_not_both(path, as_json=as_json)
     redact = None if redact_with is None else _function(redact_with)
-    folder: Path = context.obj.folder()
-    reader = FolderReader(folder)
+    reader: Reader = context.obj.reader()
     nothing = told_unknown(reader, selection)
     with progress("Exporting") as advance:
         done = manage.exchange.export(reader, selection, path, redact=redact, force=force, advance=advance)
     if as_json:
-        print_json({"store": folder, "file": path if done.entries else None, **vars(done)})
+        print_json({"store": reader.location, "file": path if done.entries else None, **vars(done)})
     else:
         _print_exported(path, done, nothing)
     if not done.entries:
@@ -101,10 +102,7 @@ def import_entries(
     if from_dspy and overwrite:
         raise typer.BadParameter("answers of DSPy's cache replace nothing", param_hint="--overwrite")
 
-    from dspy_cachectl.stores.disk import DiskStore
-
-    folder: Path = context.obj.folder()
-    store = DiskStore(folder, max_bytes=settings().disk_bytes)
+    store = _writable(context.obj)
     found: dict[Path, manage.exchange.Imported] = {}
     for path in paths or [manage.dspy_cache.default_folder()]:
         with progress(f"Importing {harmless(path.name)}") as advance:
@@ -118,12 +116,21 @@ def import_entries(
                 )
     if as_json:
         files = [{"file": path, **vars(done)} for path, done in found.items()]
-        print_json({"store": folder, "dry_run": dry_run, "files": files})
+        print_json({"store": store.location, "dry_run": dry_run, "files": files})
     else:
         for path, done in found.items():
             _print_imported(path, done, dry_run=dry_run)
     if any(done.damage for done in found.values()):
         raise typer.Exit(1)
+
+
+def _writable(option: StoreOption) -> Store:
+    from dspy_cachectl.stores.disk import DiskStore
+
+    reader = option.reader()
+    if isinstance(reader, FolderReader):
+        return DiskStore(reader.path, max_bytes=settings().disk_bytes)
+    return cast("Store", reader)
 
 
 def _print_imported(path: Path, done: manage.exchange.Imported, *, dry_run: bool) -> None:

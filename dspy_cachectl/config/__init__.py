@@ -17,13 +17,14 @@ from dspy_cachectl.config.current import (
     written_settings,
 )
 from dspy_cachectl.config.location import MEMORY, folder_of, normal_location
-from dspy_cachectl.config.shared import is_shared, shared_of
+from dspy_cachectl.config.shared import Shared, is_shared, shared_of
 
 __all__ = [
     "DEFAULT_PREDICTIONS",
     "MEMORY",
     "OFF",
     "Settings",
+    "Shared",
     "configure",
     "folder_of",
     "is_shared",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from dspy_cachectl.boundary.secrets import HIDDEN, is_secret_name, scrub
-from dspy_cachectl.config import folder_of, settings, written_settings
+from dspy_cachectl.config import normal_location, settings, written_settings
 from dspy_cachectl.config.checks import Written
 from dspy_cachectl.errors import ConfigurationError
 
@@ -60,8 +60,7 @@ def configuration(*, store: str | None = None) -> Configuration:
         problems.append(scrub(str(error)))
     origins = {name: one.origin.name for name, one in written.items()}
     if store is not None:
-        folder = folder_of(store)
-        values["store"], origins["store"] = store if folder is None else str(folder), "--store"
+        values["store"], origins["store"] = normal_location(store), "--store"
     found = [Setting(name, _shown(name, value), origins.get(name, "default")) for name, value in sorted(values.items())]
     return Configuration(found, problems)
 

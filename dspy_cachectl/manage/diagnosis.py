@@ -25,7 +25,7 @@ from packaging.specifiers import SpecifierSet
 from dspy_cachectl.boundary.ages import age_of
 from dspy_cachectl.boundary.ownership import database_head
 from dspy_cachectl.boundary.secrets import scrub, without_credentials
-from dspy_cachectl.config import settings
+from dspy_cachectl.config import settings, shared_of
 from dspy_cachectl.errors import CachectlError, ConfigurationError, FormatVersionError, StoreError
 from dspy_cachectl.manage.privacy import problems_of
 from dspy_cachectl.manage.repair import quarantine_of
@@ -73,10 +73,12 @@ class Surroundings:
     Attributes:
         folder: Returns the store's folder, None for a store in memory, or raises what keeps it from being told.
         timeout: How long a tracking server may take to answer, in seconds.
+        shared: Returns the address of the store where it is a shared one, or None; likewise.
     """
 
     folder: Callable[[], Path | None]
     timeout: float = 3.0
+    shared: Callable[[], str | None] = lambda: None
 
 
 Check = Callable[[Surroundings], Iterator[Finding]]
@@ -152,10 +154,10 @@ def check_caches(around: Surroundings) -> Iterator[Finding]:
 
 
 def check_store(around: Surroundings) -> Iterator[Finding]:
-    """Look at the store's folder and database."""
+    """Look at the store's folder and database, or at its server."""
     folder = around.folder()
     if folder is None:
-        yield Finding("store", "ok", "in the memory of each program, and gone when that ends")
+        yield from _no_folder(around.shared())
         return
     reader = FolderReader(folder)
     if not reader.exists():
@@ -299,6 +301,16 @@ CHECKS: tuple[Check, ...] = (
     check_outbox,
     check_mlflow,
 )
+
+
+def _no_folder(address: str | None) -> Iterator[Finding]:
+    if address is None:
+        yield Finding("store", "ok", "in the memory of each program, and gone when that ends")
+        return
+    from dspy_cachectl.manage import shared_store
+
+    for level, message, remedy in shared_store.findings(shared_of(address)):
+        yield Finding("store", level, message, remedy)
 
 
 def _database(reader: FolderReader) -> Iterator[Finding]:

@@ -17,15 +17,13 @@ from dspy_cachectl.reports import entry_text
 from dspy_cachectl.reports.entry_text import Part
 from dspy_cachectl.reports.progress_bar import Advance, watched
 from dspy_cachectl.stores.listing import (
-    Order,
-    Rows,
-    StoredEntry,
+    Reader,
     entries_beginning_with,
     read_entries,
     read_rows,
     row_numbers,
 )
-from dspy_cachectl.stores.reader import FolderReader
+from dspy_cachectl.stores.rows import Order, Rows, StoredEntry
 
 SHORTEST = 4
 """How many characters of a key are enough to name an entry."""
@@ -76,7 +74,7 @@ def rows_of(selection: Selection, *, now: float) -> Rows:
 
 
 def entries_of(
-    reader: FolderReader,
+    reader: Reader,
     selection: Selection,
     *,
     now: float,
@@ -100,7 +98,7 @@ def entries_of(
 
 
 def list_entries(
-    reader: FolderReader,
+    reader: Reader,
     selection: Selection,
     *,
     now: float,
@@ -147,7 +145,7 @@ def _asks(request: dict[str, Any], text: str | None) -> bool:
     return text is None or any(text.casefold() in part.text.casefold() for part in entry_text.messages(request))
 
 
-def find(reader: FolderReader, prefix: str) -> ShownEntry:
+def find(reader: Reader, prefix: str) -> ShownEntry:
     """Return the one entry whose key begins with a text, or is shown so with its middle left out.
 
     Raises:
@@ -161,7 +159,7 @@ def find(reader: FolderReader, prefix: str) -> ShownEntry:
     if head != prefix:
         found = [one for one in found if stands_for(prefix, one[0].key)]
     if not found:
-        raise ConfigurationError(f"no entry's key begins with {prefix!r} in the store {str(reader.path)!r}")
+        raise ConfigurationError(f"no entry's key begins with {prefix!r} in the store {reader.location!r}")
     if len(found) > 1:
         keys = "".join(f"\n  {row.key}" for row, _ in found)
         raise ConfigurationError(f"{prefix!r} may be any of these; write more of the key:{keys}")

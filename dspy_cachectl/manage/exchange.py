@@ -26,7 +26,7 @@ from dspy_cachectl.manage.selection import Selection
 from dspy_cachectl.replay import files
 from dspy_cachectl.reports.progress_bar import Advance, watched
 from dspy_cachectl.stores import KnowingStore, Label, Store
-from dspy_cachectl.stores.reader import FolderReader
+from dspy_cachectl.stores.listing import Reader
 from dspy_cachectl.stores.tiers import Tiers
 
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -92,7 +92,7 @@ class Imported:
 
 
 def export(
-    reader: FolderReader,
+    reader: Reader,
     selection: Selection,
     path: Path,
     *,
@@ -201,7 +201,7 @@ def _reason(error: Exception) -> str:
     return NEWER if isinstance(error, FormatVersionError) else DAMAGED
 
 
-def _recording(reader: FolderReader, key: str, cleaner: Cleaner) -> Recording:
+def _recording(reader: Reader, key: str, cleaner: Cleaner) -> Recording:
     if not _KEY.fullmatch(key):
         raise LeftOutError(NOT_KEYED)
     data = reader.get(key)

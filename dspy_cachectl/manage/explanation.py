@@ -13,8 +13,8 @@ from dspy_cachectl.entries.nearest import Nearest, nearest
 from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.manage import entries
 from dspy_cachectl.reports.progress_bar import Advance, watched
-from dspy_cachectl.stores.listing import Rows, read_entries, row_numbers
-from dspy_cachectl.stores.reader import FolderReader
+from dspy_cachectl.stores.listing import Reader, read_entries, row_numbers
+from dspy_cachectl.stores.rows import Rows
 
 MOST_SEARCHED = 50_000
 """Among how many entries, the newest ones, the nearest is looked for."""
@@ -44,7 +44,7 @@ class Explanation:
     searched: int = 0
 
 
-def explain_entry(reader: FolderReader, prefix: str, *, advance: Advance | None = None) -> Explanation:
+def explain_entry(reader: Reader, prefix: str, *, advance: Advance | None = None) -> Explanation:
     """Say why the answer of an entry was bought, though others were stored before.
 
     Args:
@@ -79,7 +79,7 @@ def _why_bought(run_id: str | None, near: Nearest | None) -> str:
     return f"{what}; the same request was there {'outside runs' if its is None else f'as a draw of the run {its!r}'}"
 
 
-def explain_request(reader: FolderReader, request: Mapping[str, Any], *, advance: Advance | None = None) -> Explanation:
+def explain_request(reader: Reader, request: Mapping[str, Any], *, advance: Advance | None = None) -> Explanation:
     """Say whether the answer to a request is stored, outside runs, and what is nearest to it where it is not.
 
     Args:
@@ -104,7 +104,7 @@ def explain_request(reader: FolderReader, request: Mapping[str, Any], *, advance
 
 
 def _with_nearest(
-    reader: FolderReader,
+    reader: Reader,
     known: Explanation,
     asked: Mapping[str, Any],
     model: str,
@@ -123,7 +123,7 @@ def _with_nearest(
     return replace(known, nearest=found.key, differences=differing, searched=len(numbers)), found
 
 
-def _entries(reader: FolderReader, numbers: Sequence[int], advance: Advance | None) -> Iterator[tuple[str, bytes]]:
+def _entries(reader: Reader, numbers: Sequence[int], advance: Advance | None) -> Iterator[tuple[str, bytes]]:
     for entry, value in watched(read_entries(reader, numbers), len(numbers), advance):
         try:
             yield entry.key, value()

@@ -12,8 +12,8 @@ from dspy_cachectl.boundary.shown import stands_for
 from dspy_cachectl.errors import ConfigurationError, FormatVersionError, StoreError
 from dspy_cachectl.manage.selection import Selection
 from dspy_cachectl.stores import RUN_KIND, Label
-from dspy_cachectl.stores.listing import Rows, read_entries, row_numbers
-from dspy_cachectl.stores.reader import FolderReader
+from dspy_cachectl.stores.listing import Reader, read_entries, row_numbers
+from dspy_cachectl.stores.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ListedRun:
     policy: str | None = None
 
 
-def list_runs(reader: FolderReader) -> list[ListedRun]:
+def list_runs(reader: Reader) -> list[ListedRun]:
     """Return the runs of a store, the one begun last first; those that nothing describes come last."""
     draws = {label: count for label, count in reader.labels().items() if label.is_answer and label.run}
     found = {label.run: ListedRun(label.run, label.phase) for label in draws}

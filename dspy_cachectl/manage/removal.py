@@ -11,7 +11,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from dspy_cachectl.boundary.ages import age_of
 from dspy_cachectl.config import settings
@@ -21,8 +20,9 @@ from dspy_cachectl.manage.selection import EVERYTHING, Selection
 from dspy_cachectl.reports.progress_bar import Advance
 from dspy_cachectl.stores import RUN_KIND
 from dspy_cachectl.stores.disk import DiskStore
-from dspy_cachectl.stores.listing import StoredEntry, bytes_of_values, keys_above
+from dspy_cachectl.stores.listing import Reader, bytes_of_values, keys_above
 from dspy_cachectl.stores.reader import FolderReader
+from dspy_cachectl.stores.rows import StoredEntry
 
 _BATCH = 250
 """How many entries one transaction removes: it takes some hundredths of a second."""
@@ -89,7 +89,7 @@ class Removal:
             self.reasons[reason] += 1
 
 
-def plan(reader: FolderReader, selection: Selection, *, advance: Advance | None = None) -> Removal:
+def plan(reader: Reader, selection: Selection, *, advance: Advance | None = None) -> Removal:
     """Return what would go with the entries of a selection. The description of a run goes with the last of its draws.
 
     Args:
@@ -111,12 +111,12 @@ def plan(reader: FolderReader, selection: Selection, *, advance: Advance | None 
     return decided
 
 
-def _of_newer_versions(reader: FolderReader) -> set[str]:
+def _of_newer_versions(reader: Reader) -> set[str]:
     """Return the keys of what this version cannot read, and therefore does not remove."""
     return keys_above(reader, records.MAGIC, records.FORMAT_VERSION)
 
 
-def add_descriptions(decided: Removal, reader: FolderReader, selection: Selection) -> None:
+def add_descriptions(decided: Removal, reader: Reader, selection: Selection) -> None:
     """Let the descriptions of runs go of which no draw is left.
 
     Args:
@@ -136,25 +136,26 @@ def add_descriptions(decided: Removal, reader: FolderReader, selection: Selectio
             decided.add(entry, "describe a run of which no draw is left")
 
 
-def remove(folder: Path, decided: Removal, *, advance: Advance | None = None) -> int:
+def remove(reader: Reader, decided: Removal, *, advance: Advance | None = None) -> int:
     """Remove entries, a few in each transaction, so that nobody waits for long. Return how many there were.
 
     Args:
-        folder: The store's folder.
+        reader: The store.
         decided: What goes. What was stored since stays.
         advance: Told how many entries were looked at, and of how many.
 
     Raises:
         StoreUnavailableError: If the store cannot be written. What was removed until then is gone.
     """
-    store, keys, removed = DiskStore(folder), list(decided.keys.items()), 0
+    store = DiskStore(reader.path) if isinstance(reader, FolderReader) else reader
+    keys, removed = list(decided.keys.items()), 0
     for start in range(0, len(keys), _BATCH):
         if start:
             time.sleep(_PAUSE)
         removed += store.delete_many(dict(keys[start : start + _BATCH]))
         if advance is not None:
             advance(min(start + _BATCH, len(keys)), len(keys))
-    if keys:
+    if keys and isinstance(store, DiskStore):
         store.shrink()
     return removed
 
@@ -182,7 +183,7 @@ class Limits:
         return cls(known.disk_bytes if max_bytes is None else max_bytes, older_than, ages)
 
 
-def plan_pruning(reader: FolderReader, limits: Limits) -> Removal:
+def plan_pruning(reader: Reader, limits: Limits) -> Removal:
     """Return what is expired, and the oldest of the rest until what is left fits.
 
     Raises:
@@ -204,7 +205,7 @@ def plan_pruning(reader: FolderReader, limits: Limits) -> Removal:
     return decided
 
 
-def _oldest_first(reader: FolderReader, now: float) -> Iterator[StoredEntry]:
+def _oldest_first(reader: Reader, now: float) -> Iterator[StoredEntry]:
     """Yield all entries; first those that lie ahead, which may be of any age."""
     ahead = set()
     for entry in entries_of(reader, replace(EVERYTHING, older_than=math.inf), now=now):
@@ -215,11 +216,11 @@ def _oldest_first(reader: FolderReader, now: float) -> Iterator[StoredEntry]:
             yield entry
 
 
-def prune(folder: Path, decided: Removal, limits: Limits, *, advance: Advance | None = None) -> int:
+def prune(reader: Reader, decided: Removal, limits: Limits, *, advance: Advance | None = None) -> int:
     """Remove what was planned, and more of the oldest where that was not enough. Return how many entries went.
 
     Args:
-        folder: The store's folder.
+        reader: The store.
         decided: What was planned.
         limits: What may stay.
         advance: Told how many entries were looked at, and of how many.
@@ -227,13 +228,12 @@ def prune(folder: Path, decided: Removal, limits: Limits, *, advance: Advance | 
     Raises:
         StoreUnavailableError: If the store cannot be read or written.
     """
-    reader = FolderReader(folder)
-    removed = remove(folder, decided, advance=advance)
+    removed = remove(reader, decided, advance=advance)
     for _ in range(_ROUNDS):
         if reader.bytes_used() <= limits.max_bytes or not decided.keys:
             break
         decided = plan_pruning(reader, limits)
-        removed += remove(folder, decided, advance=advance)
+        removed += remove(reader, decided, advance=advance)
     return removed
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
-from pathlib import Path
 from typing import TypeVar
 
 from dspy_cachectl.accounting.ledger import Tally
 from dspy_cachectl.accounting.usage import tally_of
 from dspy_cachectl.stores import Label
-from dspy_cachectl.stores.reader import FolderReader
+from dspy_cachectl.stores.listing import Reader
 
 FIELDS = ("kind", "model", "phase", "role", "run")
 """What is told apart: the fields of a label."""
@@ -63,15 +62,15 @@ class StoreUsage:
     """How much is in a store, and how it is used.
 
     Attributes:
-        store: The store's folder.
+        store: Where the store is.
         exists: Whether there is one.
-        bytes: How many bytes its files take up.
+        bytes: How many bytes it takes up; of a shared store about.
         total: Everything.
         by: The sums by each of `FIELDS`.
         labels: What is counted, by label.
     """
 
-    store: Path
+    store: str
     exists: bool
     bytes: int
     total: Usage
@@ -87,7 +86,7 @@ def sums(labels: Iterable[LabelUsage], group: Callable[[Label], K]) -> dict[K, U
     return dict(sorted(found.items(), key=lambda item: (-item[1].entries, -item[1].tally.calls, str(item[0]))))
 
 
-def store_usage(reader: FolderReader) -> StoreUsage:
+def store_usage(reader: Reader) -> StoreUsage:
     """Count what is in a store, and add up how it was used. No answer is read."""
     labels = reader.labels()
     found = {label: Usage(count, runs={label.run} - {""}) for label, count in labels.items() if label.is_answer}
@@ -95,8 +94,8 @@ def store_usage(reader: FolderReader) -> StoreUsage:
         found.setdefault(label, Usage(runs={label.run} - {""})).tally.add(tally_of(counters))
     counted = [LabelUsage(label, found[label]) for label in sorted(found, key=Label.encode)]
     return StoreUsage(
-        store=reader.path,
-        exists=reader.path.is_dir(),
+        store=reader.location,
+        exists=reader.exists(),
         bytes=reader.bytes_used(),
         total=sums(counted, lambda _: None).get(None, Usage()),
         by={name: sums(counted, attrgetter(name)) for name in FIELDS},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -77,11 +77,15 @@ class Report:
         exists: Whether there is a store.
         entries: How many rows were looked at.
         flaws: What is not as it has to be.
+        listed: How many entries of a shared store were in no list, and are now.
+        unlisted: How many were in a list of a shared store and gone, and are in none now.
     """
 
     exists: bool
     entries: int = 0
     flaws: list[Flaw] = field(default_factory=list)
+    listed: int = 0
+    unlisted: int = 0
 
     @property
     def damage(self) -> list[Flaw]:
@@ -116,7 +120,7 @@ def verify(folder: Path, *, predictions: Path | None = None, advance: Advance | 
         except CorruptEntryError as error:
             report.flaws.append(Flaw(Kind.DATABASE, DATABASE, str(error)))
     if predictions is not None:
-        report.flaws += _snapshots(predictions)
+        report.flaws += snapshot_flaws(predictions)
     return report
 
 
@@ -150,7 +154,19 @@ def _flaw(row: tuple[Any, ...]) -> Flaw | None:
         data = as_bytes(mode, value)
     except CorruptEntryError as error:
         return Flaw(Kind.KIND, key, str(error), state)
-    label = Label.decode(tag if isinstance(tag, str) else None)
+    return flaw_of(key, data, Label.decode(tag if isinstance(tag, str) else None), mark or "", state)
+
+
+def flaw_of(key: str, data: bytes, label: Label, mark: str, state: RowState | None = None) -> Flaw | None:
+    """Return what is wrong with an entry, whatever it is kept in; or None.
+
+    Args:
+        key: Its key.
+        data: Its bytes.
+        label: What it is filed under.
+        mark: By what it is known again, or "".
+        state: The row, where it is one of a folder's.
+    """
     try:
         expected = _expected_key(data, label)
     except FormatVersionError as error:
@@ -161,9 +177,9 @@ def _flaw(row: tuple[Any, ...]) -> Flaw | None:
         message = f"the request beside the entry has the key {expected}: it is filed where it does not belong"
         return Flaw(Kind.KEY, key, message, state)
     known_by = expected_mark(data) if label.is_answer else ""
-    if known_by != (mark or ""):
+    if known_by != mark:
         message = "another draw with this answer would not be known, or one without it be taken for this"
-        return Flaw(Kind.MARK, key, message, RowState(rowid, stored, known_by))
+        return Flaw(Kind.MARK, key, message, None if state is None else replace(state, mark=known_by))
     return None
 
 
@@ -183,7 +199,8 @@ def _expected_key(data: bytes, label: Label) -> str | None:
     return draws.described_key(request, rollout_id=request.get("rollout_id"))
 
 
-def _snapshots(root: Path) -> Iterator[Flaw]:
+def snapshot_flaws(root: Path) -> Iterator[Flaw]:
+    """Yield what is wrong with the files in a folder of kept predictions."""
     for path in SnapshotFiles(root).files():
         try:
             for _ in snapshots.read_rows(path):

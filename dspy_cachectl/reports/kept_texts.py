@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dspy_cachectl.boundary.shown import logger_for
-from dspy_cachectl.config import folder_of, settings
+from dspy_cachectl.config import folder_of, is_shared, settings
 from dspy_cachectl.context.process import state
 from dspy_cachectl.entries import records
 from dspy_cachectl.entries.draw_tokens import content_in, hash_of_key, key_in
@@ -106,3 +106,7 @@ def _folder(location: str) -> Iterator[Readable]:
         folder = folder_of(location, looks=False)
         if folder is not None:
             yield FolderReader(folder)
+    if is_shared(location) and state.cache is None:
+        from dspy_cachectl.stores.redis.store import RedisStore
+
+        yield RedisStore(location)

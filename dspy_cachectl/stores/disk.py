@@ -34,11 +34,6 @@ class DiskStore(FolderReader):
         self.max_bytes = max_bytes
         self.on_evicted: Callable[[int], None] | None = None
 
-    @property
-    def location(self) -> str:
-        """The folder's path."""
-        return str(self.path)
-
     def get(self, key: str) -> bytes | None:
         """Return the bytes kept under a key, or None."""
         if not self._database.is_open:

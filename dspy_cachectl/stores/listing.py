@@ -8,14 +8,13 @@ nobody has to wait for a listing that is being read slowly.
 from __future__ import annotations
 
 import json
-import math
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from dspy_cachectl.stores.base import Label
 from dspy_cachectl.stores.reader import FolderReader, as_bytes
+from dspy_cachectl.stores.rows import Listed, Order, Rows, StoredEntry
 
 _ROWS = 2000
 _VALUES = 20
@@ -30,60 +29,24 @@ _FACTS = f"rowid, key, store_time, access_time, access_count, {_SIZE}, tag"
 _WHOLE = f"{_FACTS}, mode, value"
 
 
-Order: TypeAlias = Literal["age", "size", "served"]
-"""What rows are sorted by: stored last first, largest first, or served most often first."""
-
-
-@dataclass(frozen=True)
-class StoredEntry:
-    """What the table says of an entry.
-
-    Attributes:
-        key: Its key.
-        label: What it is filed under.
-        stored: When it was stored, in Unix seconds.
-        served: How often it was served since.
-        served_at: When it was served last, in Unix seconds; None where it never was.
-        size: How large it is, in bytes.
-    """
-
-    key: str
-    label: Label
-    stored: float
-    served: int
-    served_at: float | None
-    size: int
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Which rows are meant.
-
-    Attributes:
-        matches: Tells whether rows filed under a label are meant.
-        after: Only rows stored after this time, in Unix seconds; None for any.
-        before: Only rows stored before this time, in Unix seconds; None for any.
-        ahead: From this time on a row lies ahead, and may be of any age: it counts as stored before everything else.
-    """
-
-    matches: Callable[[Label], bool]
-    after: float | None = None
-    before: float | None = None
-    ahead: float = math.inf
+Reader: TypeAlias = FolderReader | Listed
+"""What can be listed: a folder, or a store that does it by itself."""
 
 
 def row_numbers(
-    reader: FolderReader, rows: Rows, *, order: Order = "age", reverse: bool = False, limit: int | None = None
-) -> Sequence[int]:
-    """Return the numbers of rows, in order.
+    reader: Reader, rows: Rows, *, order: Order = "age", reverse: bool = False, limit: int | None = None
+) -> Sequence[Any]:
+    """Return the numbers of rows, in order; or by what else a store finds them.
 
     Args:
-        reader: Reads the folder.
+        reader: Reads the store.
         rows: Which rows.
         order: What they are sorted by.
         reverse: The other way round.
         limit: How many at most; None for all.
     """
+    if isinstance(reader, Listed):
+        return reader.row_numbers(rows, order=order, reverse=reverse, limit=limit)
     tags = reader.tags()
     meant = [tag for tag in tags if rows.matches(Label.decode(tag))]
     if not meant:
@@ -108,28 +71,41 @@ def row_numbers(
     return array("q", (number for (number,) in found))
 
 
-def read_rows(reader: FolderReader, numbers: Sequence[int]) -> Iterator[StoredEntry]:
+def read_rows(reader: Reader, numbers: Sequence[Any]) -> Iterator[StoredEntry]:
     """Yield rows by their numbers, without what they hold; those that are gone are left out."""
+    if isinstance(reader, Listed):
+        yield from reader.read_rows(numbers)
+        return
     for some in _batches(numbers, _ROWS):
         yield from (_stored(row) for row in _by_number(reader, _FACTS, some))
 
 
-def read_entries(reader: FolderReader, numbers: Sequence[int]) -> Iterator[tuple[StoredEntry, Callable[[], bytes]]]:
+def read_entries(reader: Reader, numbers: Sequence[Any]) -> Iterator[tuple[StoredEntry, Callable[[], bytes]]]:
     """Yield rows by their numbers, each with a function that returns its value; those that are gone are left out.
 
     The function raises `StoreError` where the value cannot be read.
     """
+    if isinstance(reader, Listed):
+        yield from reader.read_entries(numbers)
+        return
     for some in _batches(numbers, _VALUES):
         yield from map(_with_value, _by_number(reader, _WHOLE, some))
 
 
-def bytes_of_values(reader: FolderReader) -> int:
+def bytes_of_values(reader: Reader) -> int:
     """Return how large all values are together, in bytes."""
+    if isinstance(reader, Listed):
+        return reader.bytes_used()
     return sum(size or 0 for (size,) in reader.query(f"SELECT SUM({_SIZE}) FROM Cache"))  # noqa: S608 - no values
 
 
-def keys_above(reader: FolderReader, head: bytes, above: int) -> set[str]:
-    """Return the keys of entries that begin with some bytes, then four of any kind, and then one above a number."""
+def keys_above(reader: Reader, head: bytes, above: int) -> set[str]:
+    """Return the keys of entries that begin with some bytes, then four of any kind, and then one above a number.
+
+    Of a folder: what a server keeps is packed, and is of another version under another name.
+    """
+    if isinstance(reader, Listed):
+        return set()
     rows = reader.query(
         "SELECT key FROM Cache WHERE typeof(key) = 'text' AND typeof(value) = 'blob'"
         " AND substr(value, 1, ?) = ? AND substr(value, ?, 1) > ?",
@@ -138,10 +114,10 @@ def keys_above(reader: FolderReader, head: bytes, above: int) -> set[str]:
     return {key for (key,) in rows}
 
 
-def entries_beginning_with(
-    reader: FolderReader, prefix: str, *, limit: int
-) -> list[tuple[StoredEntry, Callable[[], bytes]]]:
+def entries_beginning_with(reader: Reader, prefix: str, *, limit: int) -> list[tuple[StoredEntry, Callable[[], bytes]]]:
     """Return the answers whose keys begin with a text, as `read_entries` does; one whose key is that text alone."""
+    if isinstance(reader, Listed):
+        return reader.entries_beginning_with(prefix, limit=limit)
     for condition, parameters in (
         ("key = ?", (prefix,)),
         ("key >= ? AND key < ? ORDER BY key LIMIT ?", (prefix, prefix + _LAST, limit)),

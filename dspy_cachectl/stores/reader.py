@@ -76,6 +76,11 @@ class FolderReader:
             self.path / DATABASE, kind=kind, version=VERSION, schema=_SCHEMA, patience=patience, **options
         )
 
+    @property
+    def location(self) -> str:
+        """The folder's path."""
+        return str(self.path)
+
     def exists(self) -> bool:
         """Tell whether there is a store in the folder.
 

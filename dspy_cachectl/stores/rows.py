@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from dspy_cachectl.stores.base import Label
 
@@ -49,3 +50,56 @@ class Rows:
     after: float | None = None
     before: float | None = None
     ahead: float = math.inf
+
+
+class Listed(ABC):
+    """A store that lists its entries by itself, for what reads folders otherwise. See the functions of `listing`."""
+
+    @property
+    @abstractmethod
+    def location(self) -> str:
+        """Where the entries are, as people would write it."""
+
+    @abstractmethod
+    def exists(self) -> bool:
+        """Tell whether there is a store."""
+
+    @abstractmethod
+    def get(self, key: str) -> bytes | None:
+        """Return the bytes kept under a key, or None."""
+
+    @abstractmethod
+    def keys(self, kind: str | None = None) -> Iterator[str]:
+        """Yield the keys, newest first; only those filed under a kind, where one is named."""
+
+    @abstractmethod
+    def labels(self) -> dict[Label, int]:
+        """Return how many entries are filed under each label."""
+
+    @abstractmethod
+    def usage(self) -> dict[Label, dict[str, float]]:
+        """Return what is counted of how the store was used."""
+
+    @abstractmethod
+    def bytes_used(self) -> int:
+        """Return how many bytes the entries take up; about."""
+
+    @abstractmethod
+    def delete_many(self, keys: Mapping[str, float | None]) -> int:
+        """Remove keys, each only where what is there was stored at that time. Return how many were there."""
+
+    @abstractmethod
+    def row_numbers(self, rows: Rows, *, order: Order, reverse: bool, limit: int | None) -> Sequence[Any]:
+        """Return by what the rows that are meant are found, in order."""
+
+    @abstractmethod
+    def read_rows(self, numbers: Sequence[Any]) -> Iterator[StoredEntry]:
+        """Yield rows that are there, without what they hold."""
+
+    @abstractmethod
+    def read_entries(self, numbers: Sequence[Any]) -> Iterator[tuple[StoredEntry, Callable[[], bytes]]]:
+        """Yield rows that are there, each with a function that returns its value."""
+
+    @abstractmethod
+    def entries_beginning_with(self, prefix: str, *, limit: int) -> list[tuple[StoredEntry, Callable[[], bytes]]]:
+        """Return the answers whose keys begin with a text; one whose key is that text alone."""

@@ -25,6 +25,10 @@ _AT_ONCE = 100
 _LABELS = 1000
 """How many commands are sent at once, and how many labels are read by one."""
 _NEWEST_LABELS = 64
+_SAMPLED = 6
+"""How many labels of each tag, and how many entries of each, are looked at to tell how it is with all."""
+_OVERHEAD = 370
+"""What a server takes for an entry beside its bytes: name, list, expiry."""
 _ROWS = 500
 _VALUES = 20
 """How many rows are read at a time, without and with what they hold."""
@@ -265,6 +269,35 @@ class Lists:
             start += _AT_ONCE
             if count < _AT_ONCE:
                 return
+
+    def bytes_used(self) -> int:
+        """Return how many bytes the entries take up; about, by some of them."""
+        found = self.sample()
+        sizes = [size for _, size in found if size is not None]
+        if not sizes:
+            return 0
+        there = len(sizes) / len(found) * sum(self.counts().values())
+        return int(there * (sum(sizes) / len(sizes) + _OVERHEAD))
+
+    def share_gone(self) -> float:
+        """Return how large a part of what the lists tell is gone, by some of it; from 0 to 1."""
+        found = self.sample()
+        return sum(size is None for _, size in found) / max(len(found), 1)
+
+    def sample(self) -> list[tuple[Place, int | None]]:
+        """Return some places, each with how many bytes its entry has; None where that is gone."""
+        some: list[Command] = [("ZRANDMEMBER", self._names.base(tag) + b"labels", _SAMPLED) for tag in TAGS]
+        labels = [(tag, text) for tag, found in zip(TAGS, self._many(some), strict=True) for text in found]
+        of_each: list[Command] = [("ZRANDMEMBER", self._names.filed(*one), _SAMPLED, "WITHSCORES") for one in labels]
+        return list(
+            self._sizes(
+                [
+                    Place(when, tag, text, member)
+                    for (tag, text), reply in zip(labels, self._many(of_each), strict=True)
+                    for member, when in _pairs(reply)
+                ]
+            )
+        )
 
     def forget(self, places: Sequence[Place]) -> int:
         """Take out of the lists what is gone. Return how many that were."""

@@ -169,3 +169,16 @@ return found
 )
 """Return what begins with one of some texts. Base, the first label, the last, the texts. Returns how many labels there
 were; then of each the label, the member, the time."""
+
+LIST = Script(
+    _HEAD
+    + """
+local base, member = ARGV[1], ARGV[2]
+local hash, label, mark, stored = parts(KEYS[1])
+if not hash or redis.call('ZSCORE', list(base, label), member) then return 0 end
+redis.call('ZADD', list(base, label), string.format('%.17g', stored), member)
+redis.call('ZADD', base .. 'labels', 'GT', string.format('%.17g', stored), label)
+return 1
+"""
+)
+"""Put an entry into the list of its label where it is not. Base, member. Returns whether it was not."""

@@ -14,8 +14,8 @@ from dspy_cachectl.stores.base import Filed, Label, Put, name_of
 from dspy_cachectl.stores.redis import layout, scripts
 from dspy_cachectl.stores.redis.client import Client, Command
 from dspy_cachectl.stores.redis.layout import TAGS, USAGE, Names
-from dspy_cachectl.stores.redis.listing import Lists, batches
-from dspy_cachectl.stores.rows import Rows
+from dspy_cachectl.stores.redis.listing import Lists, Place, batches
+from dspy_cachectl.stores.rows import Listed, Order, Rows, StoredEntry
 
 _AT_ONCE = 100
 """How many commands are sent at once: more gain nothing."""
@@ -25,7 +25,7 @@ _PER_MEGABYTE = 0.05
 """For how many seconds longer a large entry may be on its way."""
 
 
-class RedisStore:
+class RedisStore(Listed):
     """Entries in Redis or Valkey. Thread-safe; a forked child has connections of its own.
 
     Nothing is connected to before the first use. Where the server is away, or slow, no call waits for it longer than
@@ -217,8 +217,39 @@ class RedisStore:
         pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
         for name, amount in pairs:
             label, _, counter = name.partition(b"\0")
-            found.setdefault(layout.label_of(label), {})[counter.decode("utf-8", "replace")] = float(amount)
+            number = float(amount)
+            counters = found.setdefault(layout.label_of(label), {})
+            counters[counter.decode("utf-8", "replace")] = int(number) if number.is_integer() else number
         return found
+
+    # -- what the commands see
+
+    def exists(self) -> bool:
+        """Tell whether there is a store: whoever asks for an entry makes one."""
+        return True
+
+    def bytes_used(self) -> int:
+        """Return how many bytes the entries take up; about, by some of them."""
+        return self.lists.bytes_used()
+
+    def row_numbers(
+        self, rows: Rows, *, order: Order = "age", reverse: bool = False, limit: int | None = None
+    ) -> Sequence[Place]:
+        """Return where the entries stand that are meant, in order."""
+        return self.lists.places(rows, order=order, reverse=reverse, limit=limit)
+
+    def read_rows(self, numbers: Sequence[Place]) -> Iterator[StoredEntry]:
+        """Yield entries that are there, without what they hold."""
+        return self.lists.rows(numbers)
+
+    def read_entries(self, numbers: Sequence[Place]) -> Iterator[tuple[StoredEntry, Callable[[], bytes]]]:
+        """Yield entries that are there, each with a function that returns its bytes."""
+        return self.lists.entries(numbers)
+
+    def entries_beginning_with(self, prefix: str, *, limit: int) -> list[tuple[StoredEntry, Callable[[], bytes]]]:
+        """Return the answers whose keys begin with a text; one whose key is that text alone."""
+        places = self.lists.beginning_with(prefix, limit=limit)
+        return list(self.lists.entries([place for place in places if place.key == prefix] or places))
 
     @property
     def _usage(self) -> bytes:

@@ -1,0 +1,137 @@
+"""Checking a shared store and mending it, and what `doctor` says of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from dspy_cachectl.config import Shared
+from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreError
+from dspy_cachectl.manage.repair import Repaired
+from dspy_cachectl.manage.verification import Flaw, Kind, Report, expected_mark, flaw_of, snapshot_flaws
+from dspy_cachectl.reports.progress_bar import Advance, watched
+from dspy_cachectl.reports.texts import plural, size
+from dspy_cachectl.stores.redis import layout, tending
+from dspy_cachectl.stores.redis.store import RedisStore
+
+_BATCH = 500
+_ADVISED = "volatile-lru"
+"""Which entries a full server should let go: those that expire, and those first that were not asked for."""
+
+
+def verify(store: RedisStore, *, predictions: Path | None = None, advance: Advance | None = None) -> Report:
+    """Check every entry of a shared store. Its lists are mended on the way: that is how the server counts.
+
+    Args:
+        store: The store.
+        predictions: A folder of kept predictions to be checked, too; or None.
+        advance: Told how many entries were looked at, and of how many there are about.
+
+    Raises:
+        StoreUnavailableError: If it cannot be read or written.
+    """
+    report = Report(exists=True)
+    keys: list[str] = []
+    about = sum(store.labels().values())
+    for key, data in watched(tending.every_entry(store), about, advance):
+        report.entries += 1
+        report.flaws += _flaws(key, data)
+        keys.append(key)
+        if len(keys) == _BATCH:
+            report.listed += tending.list_anew(store, keys)
+            keys.clear()
+    report.listed += tending.list_anew(store, keys)
+    report.unlisted = tending.sweep(store)
+    if predictions is not None:
+        report.flaws += snapshot_flaws(predictions)
+    return report
+
+
+def _flaws(key: str, data: bytes) -> Iterator[Flaw]:
+    try:
+        kept = layout.unpack(data)
+    except FormatVersionError as error:
+        yield Flaw(Kind.NEWER, key, str(error))
+    except CorruptEntryError as error:
+        yield Flaw(Kind.ENTRY, key, str(error))
+    else:
+        flaw = flaw_of(key, kept.value, kept.label, kept.mark)
+        if flaw is not None:
+            yield flaw
+
+
+def repair(
+    store: RedisStore, found: Report, *, predictions: Path | None = None, advance: Advance | None = None
+) -> tuple[Repaired, Report]:
+    """Give what is damaged another name, under which nobody looks, and answers the marks that they should have.
+
+    Args:
+        store: The store.
+        found: What a check found.
+        predictions: The folder of kept predictions that is checked again, too; it is not mended here.
+        advance: Told how many entries were looked at, and of how many there are about.
+
+    Returns:
+        What was done, and what a check found afterwards.
+
+    Raises:
+        StoreUnavailableError: If the store cannot be written.
+    """
+    done = Repaired()
+    for flaw in found.damage:
+        if flaw.kind is Kind.MARK:
+            kept = store.get_filed(flaw.where)
+            if kept is not None:
+                store.put_marked(flaw.where, kept.value, kept.label, expected_mark(kept.value))
+                done.marks += 1
+        elif flaw.kind in {Kind.ENTRY, Kind.KEY}:
+            tending.set_aside(store, flaw.where)
+            done.rows += 1
+    left = verify(store, predictions=predictions, advance=advance)
+    done.flaws = [flaw for flaw in found.damage if flaw not in left.damage]
+    return done, left
+
+
+Level = Literal["ok", "warning", "error"]
+
+
+def findings(address: Shared) -> Iterator[tuple[Level, str, str]]:
+    """Yield what is to be said of a shared store: whether it is as it has to be, what was found, and what to do."""
+    store = RedisStore(address, patience=max(address.patience, 2.0))
+    try:
+        servers, memory = store.client.info("server"), store.client.info("memory")
+        counts = store.labels()
+        gone = store.lists.share_gone()
+    except StoreError as error:
+        yield "error", str(error), "programs go on without it, and buy what only it has; start it, or name another"
+        return
+    finally:
+        store.close()
+    entries = sum(count for label, count in counts.items() if label.is_answer)
+    yield "ok", f"{store.location}: {_version(servers)}, {plural(entries, 'entry', 'entries')}", ""
+    if gone > 0.02:
+        yield "warning", f"about {gone:.0%} of what its lists tell is gone", "`dspy-cachectl verify` mends them"
+    yield from _of_memory(memory)
+
+
+def _version(servers: Sequence[dict[str, Any]]) -> str:
+    first = servers[0]
+    name = "Valkey" if "valkey_version" in first else "Redis"
+    nodes = f" in {len(servers)} nodes" if len(servers) > 1 else ""
+    return f"{name} {first.get('valkey_version', first.get('redis_version', 'of no known version'))}{nodes}"
+
+
+def _of_memory(nodes: Sequence[dict[str, Any]]) -> Iterator[tuple[Level, str, str]]:
+    limits = [int(node.get("maxmemory", 0)) for node in nodes]
+    used = sum(int(node.get("used_memory", 0)) for node in nodes)
+    policies = sorted({str(node.get("maxmemory_policy", "")) for node in nodes})
+    if not all(limits):
+        yield "warning", f"it has {size(used)} in memory, and no limit", f"set maxmemory, and {_ADVISED}"
+        return
+    yield "ok", f"it has {size(used)} of {size(sum(limits))} in memory", ""
+    if policies != [_ADVISED]:
+        what = "removes its own lists" if any(one.startswith("allkeys") for one in policies) else "refuses what is new"
+        if any(one.startswith("volatile") for one in policies):
+            what = "does not look at what is used"
+        yield "warning", f"where it is full it {what} ({', '.join(policies)})", f"set maxmemory-policy {_ADVISED}"
