@@ -79,11 +79,11 @@ def options(
 
 
 def _list_everything(context: typer.Context) -> None:
-    folder, kept = context.obj.folder_if_any(), settings().predictions_folder
-    if folder is None:
+    kept = settings().predictions_folder
+    if context.obj.is_in_memory():
         print(_IN_MEMORY)
     else:
-        print_line(f"Answers in {folder}")
+        print_line(f"Answers in {context.obj.reader().location}")
         looking.list_store(context)
     print()
     print_line(f"Kept predictions in {kept}")
@@ -91,7 +91,7 @@ def _list_everything(context: typer.Context) -> None:
 
 
 def _clear_everything(context: typer.Context, *, yes: bool) -> None:
-    if context.obj.folder_if_any() is not None:
+    if not context.obj.is_in_memory():
         removing.clear_everything(context, yes=yes)
     else:
         print(_IN_MEMORY)
@@ -100,10 +100,10 @@ def _clear_everything(context: typer.Context, *, yes: bool) -> None:
 
 @app.command("path")
 def show_path(context: typer.Context) -> None:
-    """Print the folder of the store."""
-    folder = str(context.obj.folder())
+    """Print the folder of the store, or the address of a shared one."""
+    where = context.obj.reader().location
     # A program is told it as it is.
-    print(harmless(folder) if sys.stdout.isatty() else folder)
+    print(harmless(where) if sys.stdout.isatty() else where)
 
 
 app.command("ls", short_help="List the entries, the newest first.")(looking.list_store)

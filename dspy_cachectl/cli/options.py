@@ -81,6 +81,14 @@ class StoreOption:
         """
         return None if self.shared is not None else folder_of(self._location)
 
+    def is_in_memory(self) -> bool:
+        """Tell whether the store is in the memory of each program, where nothing can be seen from here.
+
+        Raises:
+            ConfigurationError: If the store is nothing that is known.
+        """
+        return self.shared is None and self.folder_if_any() is None
+
     @property
     def shared(self) -> str | None:
         """The address of the store, where it is a shared one; or None.

@@ -55,8 +55,7 @@ def write_page(
     reports = manage.kept_reports.reports_in(files, predictions, metric=metric)
     shown = reports[0] if len(reports) == 1 else reports[0].compare(reports[1])
     option: StoreOption = context.obj
-    has_none = option.shared is None and option.folder_if_any() is None
-    page = shown.page([] if has_none else [option.reader()])
+    page = shown.page([] if option.is_in_memory() else [option.reader()])
     write_output_of_command(output, document(page), what="the page")
     with aside_of(output):
         print_line(f"Wrote {page.title!r} to {output}.")

@@ -74,7 +74,7 @@ def test_clear_removes_all_by_a_clock_that_is_behind(tmp_path: Path, monkeypatch
     decided = removal.plan(FolderReader(tmp_path), EVERYTHING)
     store.put("3", b"bought meanwhile", Label("lm", "m"))
 
-    assert 14 == removal.remove(tmp_path, decided)
+    assert 14 == removal.remove(FolderReader(tmp_path), decided)
     assert ["3"] == list(store.keys())
 
 

@@ -163,7 +163,7 @@ def test_what_was_drawn_since_stays(store: Path, keys: list[str]) -> None:
     decided = removal.plan(FolderReader(store), Selection(phases=("compile",)))
     disk = DiskStore(store)
     disk.put(keys[0], b"drawn anew", COMPILED)
-    assert 3 == removal.remove(store, decided)
+    assert 3 == removal.remove(FolderReader(store), decided)
     assert b"drawn anew" == disk.get(keys[0])
 
 
@@ -181,7 +181,7 @@ def test_many_are_removed_in_bounded_transactions(tmp_path: Path) -> None:
         seen.append(done)
 
     decided = removal.Removal(keys=dict.fromkeys(f"key-{number}" for number in range(599)))
-    removal.remove(folder, decided, advance=advance)
+    removal.remove(FolderReader(folder), decided, advance=advance)
     assert [250, 500, 599] == seen
     assert {"key-599"} == keys_in(folder)
 

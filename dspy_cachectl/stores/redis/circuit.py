@@ -68,7 +68,7 @@ class Circuit:
             return False
         with self._lock:
             # The time of threads that wait at once is lost once.
-            lost = now - max(started, self._counted_until) - _FREE
+            lost = now - max(started + _FREE, self._counted_until)
             self._counted_until = now
             if gained or lost <= 0:
                 return False

@@ -140,6 +140,10 @@ class Lists:
         while walks and limit:
             listed = self._next_labels(walks)
             ranges = [(tag, text) for tag, text, _ in listed if seen(text)]
+            if reverse:
+                # The first of all lie in the lists that begin first.
+                heads = pick(limit, self._in_lists(ranges, rows, 1, reverse=True), key=attrgetter("stored"))
+                ranges = list(dict.fromkeys((place.tag, place.label) for place in heads))
             more = self._in_lists(ranges, rows, limit, reverse=reverse)
             best = pick(limit, chain(best, more), key=attrgetter("stored"))
             last = {tag: when for tag, _, when in listed}
@@ -249,15 +253,17 @@ class Lists:
     def beginning_with(self, prefix: str, *, limit: int) -> list[Place]:
         """Return where the answers stand whose keys begin with a text, by key."""
         text = prefix.encode("utf-8", "surrogatepass")
-        texts = [text, layout.TEXT + text]
-        # All hashes that begin alike have one tag; other keys may have any.
-        is_hash = len(prefix) >= 2 and not set(prefix) - set("0123456789abcdef")
-        hashed = [bytes.fromhex(prefix[: len(prefix) // 2 * 2])] if is_hash else []
-        its = layout.tag_of_hash(prefix) if is_hash else ""
-        found = chain.from_iterable(self._beginning(tag, texts + hashed if tag == its else texts) for tag in TAGS)
-        meant = {place.key: place for place in found if place.key.startswith(prefix)}
-        answers = (place for _, place in sorted(meant.items()) if layout.label_of(place.label).is_answer)
-        return [place for place, size in self._sizes(list(answers)[:limit]) if size is not None]
+        texts, found = [text, layout.TEXT + text], []
+        if len(prefix) >= 2 and not set(prefix) - set("0123456789abcdef"):
+            # All hashes that begin alike have one tag; other keys may have any.
+            begins = bytes.fromhex(prefix[: len(prefix) // 2 * 2])
+            found = self._answers(layout.tag_of_hash(prefix), [begins], prefix)
+        found = found or [place for tag in TAGS for place in self._answers(tag, texts, prefix)]
+        return [place for place, size in self._sizes(sorted(found, key=attrgetter("key"))[:limit]) if size is not None]
+
+    def _answers(self, tag: str, begins: Sequence[bytes], prefix: str) -> list[Place]:
+        found = (place for place in self._beginning(tag, begins) if place.key.startswith(prefix))
+        return [place for place in found if layout.label_of(place.label).is_answer]
 
     def _beginning(self, tag: str, begins: Sequence[bytes]) -> Iterator[Place]:
         base, start = self._names.base(tag), 0

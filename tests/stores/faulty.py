@@ -1,0 +1,105 @@
+"""A way to a server that fails as networks and servers do: slow, cut in mid-reply, dripping, silent, or garbage."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from typing import Literal
+
+Fault = Literal["none", "silent", "slow", "cut", "drip", "garbage", "refused"]
+
+_SLOW = 0.05
+"""By how many seconds a reply is late, and a dripping byte."""
+
+
+class Faulty:
+    """A proxy on loopback, in threads of this process.
+
+    Attributes:
+        fault: What is wrong at the moment, with what is under way too.
+        asked: How many pieces of commands have come since it was last set.
+
+    Args:
+        port: The server's port on loopback.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._server = port
+        self.fault: Fault = "none"
+        self.asked = 0
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._ways: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        """Its own port."""
+        return int(self._listener.getsockname()[1])
+
+    def begin(self, fault: Fault) -> None:
+        """Let something be wrong from now on."""
+        self.asked, self.fault = 0, fault
+        if fault == "refused":
+            self._cut_all()
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        self.fault = "refused"
+        self._listener.close()
+        self._cut_all()
+
+    def _cut_all(self) -> None:
+        for way in self._ways:
+            with contextlib.suppress(OSError):
+                way.shutdown(socket.SHUT_RDWR)
+        self._ways.clear()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                if self.fault == "refused":
+                    raise ConnectionError
+                server = socket.create_connection(("127.0.0.1", self._server))
+            except OSError:
+                client.close()
+                continue
+            self._ways += [client, server]
+            for source, target, replies in ((client, server, False), (server, client, True)):
+                threading.Thread(target=self._carry, args=(source, target, replies), daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket, replies: bool) -> None:
+        with contextlib.suppress(OSError), source, target:
+            while data := source.recv(65536):
+                if not replies:
+                    self.asked += 1
+                    target.sendall(data)
+                elif not self._reply(target, data):
+                    return
+
+    def _reply(self, target: socket.socket, data: bytes) -> bool:
+        """Send a reply as it is at the moment. Tell whether there can be more."""
+        if self.fault == "silent":
+            while self.fault == "silent":
+                time.sleep(0.01)
+            return False
+        if self.fault == "cut":
+            target.sendall(data[: max(len(data) // 2, 1)])
+            return False
+        if self.fault == "garbage":
+            target.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            return False
+        if self.fault == "drip":
+            for at in range(len(data)):
+                target.sendall(data[at : at + 1])
+                time.sleep(_SLOW if self.fault == "drip" else 0)
+            return True
+        if self.fault == "slow":
+            time.sleep(_SLOW)
+        target.sendall(data)
+        return True

@@ -1,0 +1,163 @@
+"""What a broken server costs: little, to few, and nothing is lost that a caller had; then it is used again."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from dspy_cachectl.errors import StoreError, StoreUnavailableError
+from dspy_cachectl.stores.redis.store import RedisStore
+from tests.stores.contract import DRAWN
+from tests.stores.faulty import Faulty
+from tests.stores.servers import Cluster, Server, program, until
+
+THREADS = 8
+PATIENCE = 0.5
+VALUE = bytes(range(256)) * 12
+
+
+class Broken:
+    """A server, the way to it, and a store that uses it."""
+
+    def __init__(self, folder: Path) -> None:
+        program("redis")
+        self.server = Server(folder)
+        self.way = Faulty(self.server.port)
+        self.store = RedisStore(f"redis://127.0.0.1:{self.way.port}?patience={PATIENCE}")
+
+    def close(self) -> None:
+        self.store.close()
+        self.way.close()
+        self.server.kill()
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Iterator[Broken]:
+    made = Broken(tmp_path / "server")
+    yield made
+    made.close()
+
+
+def killed(broken: Broken) -> Callable[[], None]:
+    broken.server.kill()
+    return broken.server.start
+
+
+def stopped(broken: Broken) -> Callable[[], None]:
+    broken.server.signal(signal.SIGSTOP)
+    return lambda: broken.server.signal(signal.SIGCONT)
+
+
+def full(broken: Broken) -> Callable[[], None]:
+    broken.server.say("CONFIG", "SET", "maxmemory", 1)
+    return lambda: _ok(broken.server.say("CONFIG", "SET", "maxmemory", 0))
+
+
+def read_only(broken: Broken) -> Callable[[], None]:
+    broken.server.say("REPLICAOF", "127.0.0.1", 1)
+    return lambda: _ok(broken.server.say("REPLICAOF", "NO", "ONE"))
+
+
+def on_the_way(fault: str) -> Callable[[Broken], Callable[[], None]]:
+    def begin(broken: Broken) -> Callable[[], None]:
+        broken.way.begin(fault)  # type: ignore[arg-type]
+        return lambda: broken.way.begin("none")
+
+    return begin
+
+
+def _ok(reply: bytes) -> None:
+    assert reply.startswith(b"+OK")
+
+
+FAULTS = {"killed": killed, "stopped": stopped, "full": full, "read-only": read_only} | {
+    fault: on_the_way(fault) for fault in ("silent", "slow", "cut", "drip", "garbage", "refused")
+}
+QUICK = {"stopped", "slow", "drip"}
+WRITES_ONLY = {"full", "read-only"}
+
+
+def worked(store: RedisStore, seconds: float, name: str) -> list[Counter[str]]:
+    """Read and write with some threads for a while; what became of the commands of each."""
+    end = time.monotonic() + seconds
+
+    def work(thread: int) -> Counter[str]:
+        became: Counter[str] = Counter()
+        at = 0
+        while time.monotonic() < end or not at:
+            at += 1
+            for doing in (lambda: store.put(f"{name}-{thread}-{at}", VALUE, DRAWN), lambda: store.get("there")):
+                try:
+                    found = doing()
+                    assert found in {None, VALUE}
+                    became["done"] += 1
+                except StoreError as error:
+                    became["waited" if "failed: there was no reply" in str(error) else "refused"] += 1
+            time.sleep(0.005)  # as a program that does something with what it got
+        return became
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(work, range(THREADS)))
+
+
+@pytest.mark.parametrize(
+    "fault", [pytest.param(name, marks=() if name in QUICK else pytest.mark.exhaustive) for name in FAULTS]
+)
+def test_a_fault_costs_little_and_passes(broken: Broken, fault: str) -> None:
+    """No thread waits for its time more than three times; what is written before and after is there; reads go on."""
+    store = broken.store
+    store.put("there", VALUE, DRAWN)
+    assert [0] * THREADS == [one["waited"] + one["refused"] for one in worked(store, 0.0, "before")]
+
+    end = FAULTS[fault](broken)
+    during = worked(store, 2.0, "during")
+    asked = broken.way.asked
+    end()
+
+    assert max(one["waited"] for one in during) <= 3
+    assert all(one["refused"] for one in during)
+    if fault == "slow":
+        assert asked < 20 * THREADS  # of some thousands
+    if fault in WRITES_ONLY:
+        assert min(one["done"] for one in during) > 10
+    for _ in until("the store to be used again"):
+        try:
+            store.put("after", VALUE, DRAWN)
+            break
+        except StoreUnavailableError:
+            continue
+    assert VALUE == store.get("after")
+
+
+def test_a_dead_node_of_a_cluster_takes_nothing_else_with_it(tmp_path: Path) -> None:
+    """The keys of the other nodes are read and written as before."""
+    program("cluster")
+    cluster = Cluster(tmp_path)
+    try:
+        store = RedisStore(f"{cluster.url}?patience=5")
+        keys = [hashlib.sha256(b"%d" % at).hexdigest() for at in range(256)]
+        for key in keys:
+            store.put(key, VALUE, DRAWN)
+        cluster.servers[2].kill()
+
+        def lost() -> set[str]:
+            gone = set()
+            for key in keys:
+                try:
+                    assert VALUE == store.get(key)
+                except StoreUnavailableError:
+                    gone.add(key)
+            return gone
+
+        first = lost()
+        assert 0 < len(first) < 160
+        assert first == lost()
+    finally:
+        cluster.kill()
