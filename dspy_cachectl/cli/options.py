@@ -247,8 +247,8 @@ def told_unknown(reader: Reader, selection: Selection) -> str:
     Raises:
         typer.BadParameter: If a name with its middle left out may be more than one.
     """
-    labels = reader.labels()
-    if selection.is_empty or not any(label.is_answer for label in labels):
+    labels = {} if selection.is_empty else reader.labels()
+    if not any(label.is_answer for label in labels):
         return "Nothing is stored yet."
     with wrong_usage():
         unknown = selection.unknown(labels)
