@@ -21,7 +21,7 @@ from typing import IO, Any
 from dspy_cachectl.boundary.forks import inside_sqlite
 from dspy_cachectl.errors import ConfigurationError
 
-STORE, OUTBOX, JOURNAL, UNSAVED = "store", "outbox", "predictions", "unsaved recordings"
+STORE, OUTBOX, JOURNAL, UNSAVED, MISSED = "store", "outbox", "predictions", "unsaved recordings", "missed"
 """What our databases are for."""
 
 SNAPSHOT_HEAD = b'{\n"metadata": {"kind":"dspy_cachectl.predictions",'
@@ -40,7 +40,7 @@ UNFINISHED = ".new"
 SNAPSHOT_NAME = re.compile(r"(?P<stem>[a-z0-9-]{1,60}_[0-9a-f]{16})(-\d+)?\.json(\.zst)?(?P<damaged>\.damaged)?")
 _UNFINISHED_SNAPSHOT_NAME = re.compile(r"[0-9a-f]{32}\.tmp")
 _JOURNAL_NAME = re.compile(r"unfinished-\d+\.db")
-_DATABASE_NAMES = frozenset({"cache.db", "outbox.db"})
+_DATABASE_NAMES = frozenset({"cache.db", "missed.db", "outbox.db"})
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _BEGINNING = 4096
@@ -76,7 +76,7 @@ def mark_of(kind: str) -> int:
     return zlib.crc32(f"dspy_cachectl {kind}".encode()) >> 1
 
 
-_KINDS = {mark_of(kind): kind for kind in (STORE, OUTBOX, JOURNAL, UNSAVED)}
+_KINDS = {mark_of(kind): kind for kind in (STORE, OUTBOX, JOURNAL, UNSAVED, MISSED)}
 
 
 def what_is(mode: int) -> str:

@@ -113,7 +113,7 @@ def _parsed(location: str) -> Shared:
         sentinel_options={key[9:]: options.pop(key) for key in list(options) if key.startswith("sentinel_")},
         options=options,
         **query,
-        shown=_shown(location),
+        shown=_shown(location) + ("" if query["namespace"] == NAMESPACE else f"?namespace={query['namespace']}"),
     )
 
 

@@ -93,13 +93,9 @@ class RedisStore(Listed):
         self, key: str, value: bytes, label: Label, mark: str, *, first: bool = False, instead_of: bytes | None = None
     ) -> Put:
         now = time.time()
-        tag = layout.tag_of(key)
-        entry = layout.pack(value, label, mark, now)
-        command: Command = (
-            *(scripts.PUT, self.names.entry(key), self.names.base(tag), layout.member_of(key), layout.text_of(label)),
-            *(repr(now), self._ttl, entry, int(first), layout.hash_of(instead_of)),
-        )
-        there, *before = self.client.run("write", tag, command, longer=len(entry) / 2**20 * _PER_MEGABYTE)
+        command = self._putting(key, Filed(value, label, mark), now, first=first, instead_of=instead_of)
+        longer = len(value) / 2**20 * _PER_MEGABYTE
+        there, *before = self.client.run("write", layout.tag_of(key), command, longer=longer)
         if there is not None:
             return Put(layout.unpack(there).value, self.marked(name_of(mark)) if mark else {})
         old = before[0].decode("utf-8", "replace")
@@ -107,11 +103,35 @@ class RedisStore(Listed):
             self._unmark({key: old})
         return Put(None, self._mark(key, mark, now) if mark else {})
 
+    def _putting(self, key: str, filed: Filed, now: float, *, first: bool, instead_of: bytes | None = None) -> Command:
+        entry = layout.pack(*filed, now)
+        return (
+            *(scripts.PUT, self.names.entry(key), self.names.base(layout.tag_of(key)), layout.member_of(key)),
+            *(layout.text_of(filed.label), repr(now), self._ttl, entry, int(first), layout.hash_of(instead_of)),
+        )
+
+    def _marking(self, key: str, mark: str, now: float) -> Command:
+        listed = self.names.marks(name_of(mark))[1]
+        return scripts.MARK, listed, layout.mark_member(key, mark), repr(now), self._ttl
+
+    def give(self, entries: Sequence[tuple[str, Filed, bool]]) -> None:
+        """Keep entries: of each the key, what belongs to it, and whether it goes in place of what is there."""
+        now = time.time()
+        for some in batches(entries, _AT_ONCE):
+            puts = [self._putting(key, filed, now, first=not replaces) for key, filed, replaces in some]
+            replies = self.client.many("write", puts, seconds=self.patience)
+            kept = [(key, filed.mark) for (key, filed, _), reply in zip(some, replies, strict=True) if reply[0] is None]
+            marks = [self._marking(key, mark, now) for key, mark in kept if mark]
+            self.client.many("write", marks, seconds=self.patience)
+
+    def lost(self, keys: Sequence[str]) -> list[str]:
+        """Return those of some keys that are not there."""
+        there = self.client.many("read", [("EXISTS", self.names.entry(key)) for key in keys], seconds=self.patience)
+        return [key for key, is_there in zip(keys, there, strict=True) if not is_there]
+
     def _mark(self, key: str, mark: str, now: float) -> dict[str, str]:
         """Note the mark of an entry. Return the marks of its name that were there."""
-        tag, listed = self.names.marks(name_of(mark))
-        command: Command = (scripts.MARK, listed, layout.mark_member(key, mark), repr(now), self._ttl)
-        found = self.client.run("write", tag, command)
+        found = self.client.run("write", self.names.marks(name_of(mark))[0], self._marking(key, mark, now))
         return dict(layout.marked_entry(name_of(mark), member) for member in found)
 
     def _unmark(self, marks: Mapping[str, str]) -> None:
