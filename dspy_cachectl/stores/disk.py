@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from dspy_cachectl.errors import StoreError, StoreUnavailableError
-from dspy_cachectl.stores.base import Label, Put, name_of
+from dspy_cachectl.stores.base import Filed, Label, Put, name_of
 from dspy_cachectl.stores.database import reason
 from dspy_cachectl.stores.folder import Folder
-from dspy_cachectl.stores.reader import FolderReader
+from dspy_cachectl.stores.reader import FolderReader, as_bytes
 
 
 class DiskStore(FolderReader):
@@ -36,12 +36,30 @@ class DiskStore(FolderReader):
 
     def get(self, key: str) -> bytes | None:
         """Return the bytes kept under a key, or None."""
+        return super().get(key) if self._opens() else None
+
+    def get_filed(self, key: str) -> Filed | None:
+        """Return the bytes kept under a key, with what they are filed under; or None. Their mark is not looked up."""
+        rows = (
+            self.query("SELECT mode, value, tag FROM Cache WHERE key = ? AND raw = 1", (key,)) if self._opens() else []
+        )
+        return Filed(as_bytes(*rows[0][:2]), Label.decode(rows[0][2])) if rows else None
+
+    def get_marked(self, key: str) -> Filed | None:
+        """Return what `get_filed` does, with the mark."""
+        filed = self.get_filed(key)
+        of_key = "SELECT mark FROM marks, Cache WHERE marks.row = Cache.rowid AND key = ? AND raw = 1"
+        marks = [] if filed is None else self.query(of_key, (key,))
+        return filed._replace(mark=marks[0][0]) if filed is not None and marks else filed
+
+    def _opens(self) -> bool:
+        """Open the folder where that has to be done. Tell whether it is there."""
         if not self._database.is_open:
             if not self.exists():
-                return None
+                return False
             with contextlib.suppress(StoreUnavailableError):  # a folder on a read-only disk has answers to give, too
                 self.make()
-        return super().get(key)
+        return True
 
     def put(self, key: str, value: bytes, label: Label) -> None:
         """Keep bytes under a key, in place of what was there."""

@@ -7,7 +7,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator
 
 from dspy_cachectl.boundary.forks import tell_after_fork
-from dspy_cachectl.stores.base import Label, Put, name_of
+from dspy_cachectl.stores.base import Filed, Label, Put, name_of
 from dspy_cachectl.stores.marks import Marks
 
 _OVERHEAD = 400
@@ -45,6 +45,12 @@ class MemoryStore:
                 return None
             self._entries.move_to_end(key)
             return kept[0]
+
+    def get_filed(self, key: str) -> Filed | None:
+        """Return the bytes kept under a key, with what they are filed under; or None."""
+        with self._lock:
+            kept = self._entries.get(key)
+            return None if kept is None else Filed(kept[0], kept[1])
 
     def put(self, key: str, value: bytes, label: Label) -> None:
         """Keep bytes under a key; the entries unused for longest make room."""

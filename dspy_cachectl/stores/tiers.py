@@ -9,14 +9,15 @@ from functools import partial
 from typing import Literal, TypeVar
 
 from dspy_cachectl.errors import StoreError, StoreUnavailableError
-from dspy_cachectl.stores.base import CountingStore, KnowingStore, Label, Put, Store
+from dspy_cachectl.stores.base import CountingStore, Filed, FilingStore, KnowingStore, Label, Put, Store
+from dspy_cachectl.stores.catching_up import CatchingUp, catching_up
 from dspy_cachectl.stores.memory import MemoryStore
 
-_SLOW = 1.0
-"""A fault that took this many seconds would hold up every call; the store is set aside."""
+_SLOW = 0.2
+"""Faults that took this many seconds together hold up every call; the store is set aside."""
 
 _REST = 30.0
-"""For how many seconds it is set aside."""
+"""For how many seconds it is set aside, and for how many faults are counted together."""
 
 Into = Literal["all", "memory", "disk"]
 
@@ -32,10 +33,20 @@ class _Tier:
     store: Store
     # Apart, because a store that cannot be written for a while may have answers to give all the same.
     rests_until: dict[Doing, float] = field(default_factory=lambda: {"read": 0.0, "write": 0.0})
+    lost: dict[Doing, float] = field(default_factory=lambda: {"read": 0.0, "write": 0.0})
+    lost_since: float = 0.0
+    catching_up: CatchingUp | None = None
 
-    @property
-    def is_memory(self) -> bool:
-        return isinstance(self.store, MemoryStore)
+    def __post_init__(self) -> None:
+        self.is_memory = isinstance(self.store, MemoryStore)
+        self._files = self.store if isinstance(self.store, FilingStore) and not self.is_memory else None
+
+    def filed(self, key: str) -> Filed | None:
+        """Return what is kept under a key, with what it is filed under as far as the store tells that."""
+        if self._files is not None:
+            return self._files.get_filed(key)
+        value = self.store.get(key)
+        return None if value is None else Filed(value, Label())
 
 
 class Tiers:
@@ -58,6 +69,12 @@ class Tiers:
         self._tiers = [_Tier(store) for store in stores]
         self._on_fault = on_fault
         self._for_memory = for_memory
+        for index, tier in enumerate(self._tiers):
+            source = partial(_source, self.stores[:index])
+            tier.catching_up = catching_up(tier.store, self.stores[:index], source, partial(on_fault, "write"))
+        for tier in self._tiers:
+            if tier.catching_up is not None:
+                tier.catching_up.begin()
         first = self.stores[0] if self.stores else None
         self.memory = first if isinstance(first, MemoryStore) else None
 
@@ -76,14 +93,25 @@ class Tiers:
         for index, tier in enumerate(self._tiers):
             if behind and tier.is_memory and len(self._tiers) > 1:
                 continue
-            value = self._try(tier, "read", partial(tier.store.get, key))
-            if value is not None:
-                for nearer in self._tiers[:index]:
-                    kept = self._for_memory(value) if nearer.is_memory else value
-                    self._try(nearer, "write", partial(nearer.store.put, key, kept, Label()))
-                    value = value if behind else kept
-                return value
+            if not index:
+                value = self._try(tier, "read", partial(tier.store.get, key))
+                if value is not None:
+                    return value
+                continue
+            found = self._try(tier, "read", partial(tier.filed, key))
+            if found is not None:
+                kept = self._fill(self._tiers[:index], key, found)
+                return found.value if behind else kept
         return None
+
+    def _fill(self, nearer: Sequence[_Tier], key: str, found: Filed) -> bytes:
+        """Keep in nearer stores what a farther one has. Return it as the nearest keeps it."""
+        kept = found.value
+        for tier in reversed(nearer):
+            kept = self._for_memory(found.value) if tier.is_memory else found.value
+            mark = "" if tier.is_memory else found.mark
+            self._try(tier, "write", partial(_put, tier.store, key, kept, found.label, mark))
+        return kept
 
     def put(self, key: str, value: bytes, label: Label, *, mark: str = "", into: Into = "all") -> Put | None:
         """Keep bytes under a key in every store, only in memory, or only behind the memory.
@@ -129,17 +157,20 @@ class Tiers:
                 self._put(tier, key, kept, label, mark, behind=found)
             elif isinstance(tier.store, KnowingStore):
                 first = partial(tier.store.put_first, key, value, label, mark, instead_of=instead_of)
-                found = self._try(tier, "write", first)
+                found = self._try(tier, "write", first, key=key)
             else:
-                found = self._try(tier, "write", partial(_put_unless_there, tier.store, key, value, label, instead_of))
+                put = partial(_put_unless_there, tier.store, key, value, label, instead_of)
+                found = self._try(tier, "write", put, key=key)
         return found
 
     def _put(self, tier: _Tier, key: str, value: bytes, label: Label, mark: str, *, behind: Put | None) -> Put | None:
-        """Keep bytes in one store. What one behind it has whole, and knows by its mark, it need not have so, too."""
-        if behind is not None:
-            value = self._for_memory(value) if tier.is_memory else value
+        """Keep bytes in one store. What one behind it has whole, and knows by its mark, memory need not."""
+        if behind is not None and tier.is_memory:
+            value = self._for_memory(value)
             mark = mark if behind.marks is None else ""
-        return self._try(tier, "write", partial(_put, tier.store, key, value, label, mark))
+        return self._try(
+            tier, "write", partial(_put, tier.store, key, value, label, mark), key=key, replaces=behind is None
+        )
 
     def _tiers_of(self, into: Into) -> list[_Tier]:
         return [tier for tier in self._tiers if into == "all" or tier.is_memory == (into == "memory")]
@@ -185,30 +216,75 @@ class Tiers:
 
     def close(self) -> None:
         """Close every store."""
-        for store in self.stores:
-            store.close()
+        for tier in self._tiers:
+            tier.store.close()
+            if tier.catching_up is not None:
+                tier.catching_up.close()
 
-    def _try(self, tier: _Tier, doing: Doing, action: Callable[[], _T]) -> _T | None:
+    def _try(
+        self, tier: _Tier, doing: Doing, action: Callable[[], _T], *, key: str = "", replaces: bool = False
+    ) -> _T | None:
+        """Return what an action returns, or None where a store fails.
+
+        Args:
+            tier: The store.
+            doing: What is done.
+            action: It.
+            key: Which entry is written; "" where none is.
+            replaces: Whether it goes in place of what is there.
+        """
         started = time.monotonic()
+        catching_up = tier.catching_up if key else None
         if started < tier.rests_until[doing]:
             self._on_fault(doing, StoreUnavailableError(f"{_name(tier)} is set aside for a while after a slow failure"))
             return None
         try:
-            return action()
+            done = action()
         except StoreError as error:
             failed = error
         except Exception as error:  # noqa: BLE001 - a paid answer does not depend on the manners of somebody's own store
             failed = StoreUnavailableError(f"{_name(tier)} failed: {error!r}")
             failed.__cause__ = error
-        now = time.monotonic()
-        if isinstance(failed, StoreUnavailableError) and now - started > _SLOW:
-            tier.rests_until[doing] = now + _REST
+        else:
+            if catching_up is not None:
+                catching_up.note_taken(key)
+            return done
+        if isinstance(failed, StoreUnavailableError):
+            self._set_aside(tier, doing, started)
         self._on_fault(doing, failed)
+        if catching_up is not None:
+            catching_up.note_missed(key, replaces=replaces)
         return None
+
+    @staticmethod
+    def _set_aside(tier: _Tier, doing: Doing, started: float) -> None:
+        """Use a store no more for a while that has cost too much time; but for one that sees to that by itself."""
+        now = time.monotonic()
+        if tier.catching_up is not None:
+            return
+        if now - tier.lost_since > _REST:
+            tier.lost, tier.lost_since = {"read": 0.0, "write": 0.0}, now
+        tier.lost[doing] += now - started
+        if tier.lost[doing] > _SLOW:
+            tier.rests_until[doing] = now + _REST
 
 
 def _name(tier: _Tier) -> str:
     return f"the store {tier.store.location}"
+
+
+def _source(stores: Sequence[Store], key: str) -> Filed | None:
+    """Return what the farthest of some stores keeps under a key that has it whole, with its mark."""
+    from dspy_cachectl.stores.disk import DiskStore
+
+    for store in reversed(stores):
+        if isinstance(store, DiskStore):
+            found = store.get_marked(key)
+        else:
+            found = store.get_filed(key) if isinstance(store, FilingStore) else None
+        if found is not None:
+            return found
+    return None
 
 
 def _put(store: Store, key: str, value: bytes, label: Label, mark: str) -> Put:

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,8 @@ def worked(store: RedisStore, seconds: float, name: str) -> list[Counter[str]]:
         at = 0
         while time.monotonic() < end or not at:
             at += 1
-            for doing in (lambda: store.put(f"{name}-{thread}-{at}", VALUE, DRAWN), lambda: store.get("there")):
+            key = f"{name}-{thread}-{at}"
+            for doing in (partial(store.put, key, VALUE, DRAWN), partial(store.get, "there")):
                 try:
                     found = doing()
                     assert found in {None, VALUE}

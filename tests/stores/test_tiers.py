@@ -236,3 +236,15 @@ def test_many_threads(memory: MemoryStore, disk: DiskStore, faults: Faults) -> N
     assert [] == in_threads(16, work)
     assert [] == faults
     assert {COMPILED: 640} == memory.labels() == disk.labels()
+
+
+def test_short_failures_add_up(broken: Broken, clock: Clock, faults: Faults) -> None:
+    """A store that fails in a quarter of a second holds up one call of each kind, and not every one."""
+    stores = both(broken, faults=faults)
+    broken.error, broken.seconds = StoreUnavailableError("no reply"), 0.25
+    for at in range(8):
+        stores.get("key")
+        stores.put(f"key-{at}", b"value", COMPILED)
+
+    assert 2 == broken.asked
+    assert 16 == len(faults)
