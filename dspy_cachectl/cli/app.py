@@ -100,7 +100,7 @@ def _clear_everything(context: typer.Context, *, yes: bool) -> None:
 
 @app.command("path")
 def show_path(context: typer.Context) -> None:
-    """Print the folder of the store, or the address of a shared one."""
+    """Print where the store is."""
     where = context.obj.reader().location
     # A program is told it as it is.
     print(harmless(where) if sys.stdout.isatty() else where)

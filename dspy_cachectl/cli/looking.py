@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 Key = Annotated[str, typer.Argument(metavar="KEY", help="The key of an entry, or how it begins.", show_default=False)]
 
+_MUCH_GONE = 0.02
+"""From which share on a number of entries is only about right."""
 _BY = ("model", "phase", "role", "run", "kind")
 
 _GROUP = ("kind", "phase", "role", "model")
@@ -260,7 +262,10 @@ def _print_head(found: manage.store_usage.StoreUsage) -> bool:
     if not total.entries and not tally.calls:
         print_line("Nothing is stored yet.")
         return False
-    print_line(f"{plural(total.entries, 'entry', 'entries')}, {size(found.bytes)}")
+    about = "about " if found.gone > _MUCH_GONE else ""
+    print_line(f"{about}{plural(total.entries, 'entry', 'entries')}, {size(found.bytes)}")
+    if about:
+        print_line(f"About {found.gone:.0%} of these were removed to make room: `dspy-cachectl verify` counts anew.")
     if tally.calls:
         print_line(
             f"{plural(tally.calls, 'call')}, {_share(total)} of them served; "

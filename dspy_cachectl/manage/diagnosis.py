@@ -31,6 +31,7 @@ from dspy_cachectl.manage.privacy import problems_of
 from dspy_cachectl.manage.repair import quarantine_of
 from dspy_cachectl.manage.verification import database_problem
 from dspy_cachectl.reports.texts import age as shown_age, plural, size
+from dspy_cachectl.stores.missed import waiting_beside
 from dspy_cachectl.stores.reader import DATABASE, FolderReader
 from dspy_cachectl.tracking.deadline import TimeLimiter
 
@@ -184,6 +185,13 @@ def check_store(around: Surroundings) -> Iterator[Finding]:
             "warning",
             f"the write-ahead log has {size(taken)}",
             "a process has been reading for long; it is written back when that ends",
+        )
+    for where, count in waiting_beside(folder).items():
+        yield Finding(
+            "waiting",
+            "warning",
+            f"{plural(count, 'entry waits', 'entries wait')} for {where}, which was away when they were stored",
+            "they are given to it by the next program that uses both, when it is there",
         )
     quarantine = quarantine_of(folder)
     if quarantine.exists():

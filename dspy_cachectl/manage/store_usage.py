@@ -11,6 +11,7 @@ from dspy_cachectl.accounting.ledger import Tally
 from dspy_cachectl.accounting.usage import tally_of
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.listing import Reader
+from dspy_cachectl.stores.rows import Listed
 
 FIELDS = ("kind", "model", "phase", "role", "run")
 """What is told apart: the fields of a label."""
@@ -68,6 +69,8 @@ class StoreUsage:
         total: Everything.
         by: The sums by each of `FIELDS`.
         labels: What is counted, by label.
+        gone: How large a part of the entries counted is gone, by some of them, from 0 to 1: a shared store may have
+            removed entries to make room, and tells of them until it is listed or verified.
     """
 
     store: str
@@ -76,6 +79,7 @@ class StoreUsage:
     total: Usage
     by: dict[str, dict[str, Usage]]
     labels: list[LabelUsage]
+    gone: float = 0.0
 
 
 def sums(labels: Iterable[LabelUsage], group: Callable[[Label], K]) -> dict[K, Usage]:
@@ -100,4 +104,5 @@ def store_usage(reader: Reader) -> StoreUsage:
         total=sums(counted, lambda _: None).get(None, Usage()),
         by={name: sums(counted, attrgetter(name)) for name in FIELDS},
         labels=counted,
+        gone=reader.share_gone() if isinstance(reader, Listed) else 0.0,
     )

@@ -85,6 +85,10 @@ class Listed(ABC):
         """Return how many bytes the entries take up; about."""
 
     @abstractmethod
+    def share_gone(self) -> float:
+        """Return how large a part of what `labels` counts is gone, by some of it; from 0 to 1."""
+
+    @abstractmethod
     def delete_many(self, keys: Mapping[str, float | None]) -> int:
         """Remove keys, each only where what is there was stored at that time. Return how many were there."""
 

@@ -81,7 +81,7 @@ def test_version(tmp_path: Path) -> None:
         ["--no-such-option", "stats"],
         ["stats", "--no-such-option"],
         ["no-such-command"],
-        ["--store", "redis://somewhere", "stats"],
+        ["--store", "ftp://somewhere", "stats"],
         ["--store", "memory://", "stats"],
         ["--store", __file__, "stats"],
         ["demo", "--endpoint", "http://127.0.0.1:1/v1"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import signal
 import time
 from collections import Counter
@@ -14,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from dspy_cachectl.errors import StoreError, StoreUnavailableError
+from dspy_cachectl.manage.shared_store import verify
 from dspy_cachectl.stores.redis.store import RedisStore
-from tests.stores.contract import DRAWN
+from dspy_cachectl.stores.rows import Rows
+from tests.stores.contract import COMPILED, DRAWN
 from tests.stores.faulty import Faulty
 from tests.stores.servers import Cluster, Server, program, until
 
@@ -163,3 +166,36 @@ def test_a_dead_node_of_a_cluster_takes_nothing_else_with_it(tmp_path: Path) -> 
         assert first == lost()
     finally:
         cluster.kill()
+
+
+POLICIES = ("allkeys-random", "allkeys-lru", "volatile-lru", "volatile-ttl", "noeviction")
+
+
+@pytest.mark.parametrize(
+    "policy", [pytest.param(name, marks=pytest.mark.exhaustive if at else ()) for at, name in enumerate(POLICIES)]
+)
+def test_lists_are_true_of_a_full_server(tmp_path: Path, policy: str) -> None:
+    """Whatever a server removes to make room, after one look at all of it the lists tell what is there, and no more."""
+    program("redis")
+    server = Server(tmp_path, maxmemory="4mb", maxmemory_policy=policy)
+    try:
+        store = RedisStore(f"{server.url}?patience=30")
+        noise = random.Random(1)
+        for at in range(4000):
+            try:
+                store.put(hashlib.sha256(b"%d" % at).hexdigest(), noise.randbytes(2600), (DRAWN, COMPILED)[at % 2])
+            except StoreUnavailableError:
+                break
+        server.say("CONFIG", "SET", "maxmemory", 0)
+        for _ in until("the store to be written again"):
+            if not store.client.rests("write"):
+                break
+
+        newest = list(store.lists.rows(store.lists.places(Rows(lambda _: True), limit=50)))
+        assert 50 == len([entry for entry in newest if store.get(entry.key)])
+        verify(store)
+        there = sum(len(set(names)) for names in store.client.scan(store.names.pattern("e:")))
+        assert 100 < there < 4000
+        assert there == sum(store.labels().values()) == len(list(store.keys()))
+    finally:
+        server.kill()

@@ -252,6 +252,10 @@ class RedisStore(Listed):
         """Return how many bytes the entries take up; about, by some of them."""
         return self.lists.bytes_used()
 
+    def share_gone(self) -> float:
+        """Return how large a part of what `labels` counts is gone, by some of it; from 0 to 1."""
+        return self.lists.share_gone()
+
     def row_numbers(
         self, rows: Rows, *, order: Order = "age", reverse: bool = False, limit: int | None = None
     ) -> Sequence[Place]:
