@@ -24,10 +24,10 @@ from packaging.specifiers import SpecifierSet
 
 from dspy_cachectl.boundary.ages import age_of
 from dspy_cachectl.boundary.ownership import database_head
+from dspy_cachectl.boundary.privacy import problems_of
 from dspy_cachectl.boundary.secrets import scrub, without_credentials
 from dspy_cachectl.config import settings, shared_of
 from dspy_cachectl.errors import CachectlError, ConfigurationError, FormatVersionError, StoreError
-from dspy_cachectl.manage.privacy import problems_of
 from dspy_cachectl.manage.repair import quarantine_of
 from dspy_cachectl.manage.verification import database_problem
 from dspy_cachectl.reports.texts import age as shown_age, plural, size
