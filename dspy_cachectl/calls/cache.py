@@ -170,26 +170,31 @@ class ManagedCache(Cache):  # type: ignore[misc]
         """
         raise ConfigurationError(f"not loading {filepath!r}: DSPy's format is a pickle, and nothing is unpickled here")
 
-    def find_at_hand(self, call: Call) -> bool:
-        """Find a call's entry in memory, without waiting for anything. Tell whether it is there."""
-        if call.asked.decision.reads and call.key is not None:
-            in_cassette = call.asked.ruling.cassette is not None
-            if in_cassette:
-                call.found_bytes = self._entry(call, call.key)
-            elif call.key not in self._of_others:
-                call.found_bytes = self.tiers.peek(call.key)
-        return call.found_bytes is not None
+    def find_at_hand(self, call: Call, *, on_loop: bool = False) -> bool:
+        """Find what answers a call, without waiting for anything. Tell whether it is there.
 
-    def serves_at_hand(self, call: Call) -> bool:
-        """Tell whether what was found in memory answers a call, and is so little that an event loop may decode it."""
-        data, key = call.found_bytes, call.key
-        if data is None or key is None or not call.asked.cached or len(data) > _MOST_ON_A_LOOP:
+        Args:
+            call: The call.
+            on_loop: Whether an event loop waits for it, which decodes nothing large.
+        """
+        asked, key = call.asked, call.asked.key.entry
+        if key is None or not (asked.decision.reads and asked.cached):
             return False
+        if asked.ruling.cassette is not None:
+            call.found_bytes = self._entry(call, key)
+            return call.found_bytes is not None
+        data = None if key in self._of_others else self.tiers.peek(key)
+        if data is not None and not (on_loop and len(data) > _MOST_ON_A_LOOP):
+            call.at_hand = self._at_hand(call, key, data)
+        return call.at_hand is not None
+
+    def _at_hand(self, call: Call, key: str, data: bytes) -> Decoded | None:
         try:
-            origin = self._opened(call, key, data).origin
+            entry = self._opened(call, key, data)
         except (CorruptEntryError, FormatVersionError):
-            return False
-        return not (answering.why_too_old(call, origin) or answering.why_not_served(call, origin))
+            return None  # who looks it up will say so
+        is_another = answering.why_too_old(call, entry.origin) or answering.why_not_served(call, entry.origin)
+        return None if is_another else entry
 
     def note_fault(self, doing: Doing, error: StoreError, call: Call | None = None) -> None:
         """Count a fault of a store, of a call or else of the phase that rules here, and say it once."""
@@ -221,6 +226,9 @@ class ManagedCache(Cache):  # type: ignore[misc]
 
     def look_up(self, call: Call, question: Question) -> Decoded | None:
         """Do the same as `find` without counting the call."""
+        if call.at_hand is not None:
+            call.serve(call.at_hand.origin, call.at_hand.data)
+            return call.at_hand
         decision, why_not, found = call.asked.decision, "", None
         if call.key is None:
             # What the program's own function answers is no call of a provider, and goes on in a replay.

@@ -18,6 +18,7 @@ from dspy_cachectl.context.ruling import Ruling
 from dspy_cachectl.entries import token_counts
 from dspy_cachectl.entries.answers import AnswerFacts
 from dspy_cachectl.entries.cleaning import cleaned
+from dspy_cachectl.entries.decoded import Decoded
 from dspy_cachectl.entries.draw_tokens import token_of
 from dspy_cachectl.entries.draws import Key, canonical
 from dspy_cachectl.entries.records import Origin
@@ -135,7 +136,8 @@ class Call:
         answered: What became of it.
         tally: What is counted for it.
         awaited_from: The LM whose next question of the cache is this call's; None once it was asked.
-        found_bytes: The entry that was found in memory, or handed over by a leader; None before.
+        at_hand: The entry that answers it, which was found in memory; None where none was.
+        found_bytes: The entry that was found in a cassette, or handed over by a leader; None before.
         from_leader: Whether that comes from a leader that bought it.
         turned_down: The stored bytes that were no answer to it: too old, damaged, another model's; or None.
         sent_at: When the provider was asked, on the monotonic clock; None before.
@@ -148,6 +150,7 @@ class Call:
     answered: Answered = field(default_factory=Answered)
     tally: Tally = field(default_factory=_one_call)
     awaited_from: Any = None
+    at_hand: Decoded | None = None
     found_bytes: bytes | None = None
     from_leader: bool = False
     turned_down: bytes | None = None

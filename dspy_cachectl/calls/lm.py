@@ -89,9 +89,9 @@ class Governed:
         parent: Any = super()
         try:
             with Counted(call):
-                if _goes_alone(call):
+                if _goes_alone(call, on_loop=True):
                     with Asking(call, self):
-                        if _is_served_at_hand(self, call, parent, prompt, kwargs):
+                        if call.at_hand is not None and _answers_at_once(self, parent, prompt, kwargs):
                             # DSPy's way to an answer that waits for nothing, instead of two turns in other threads.
                             return _answered(call, parent.__call__(prompt, **kwargs))
                         return _answered(call, await parent.acall(prompt, **kwargs))
@@ -364,24 +364,23 @@ def _name(lm: Any, **names: Any) -> None:
         setattr(lm, what, name)
 
 
-def _goes_alone(call: Call) -> bool:
+def _goes_alone(call: Call, *, on_loop: bool = False) -> bool:
     """Tell whether a call goes ahead by itself: its answer is at hand, or it shares none."""
     cache = installed()
-    if not call.coalesces or cache is None or cache.find_at_hand(call):
+    if cache is None or cache.find_at_hand(call, on_loop=on_loop) or not call.coalesces:
         return True
     return call.asked.ruling.cassette is None and not cache.tiers.stores  # who keeps nothing shares nothing
 
 
-def _is_served_at_hand(lm: Any, call: Call, parent: Any, prompt: Any, kwargs: Mapping[str, Any]) -> bool:
-    """Tell whether a call of a coroutine is answered from memory, by DSPy's own code, which reads no file for it."""
-    cache = installed()
+def _answers_at_once(lm: Any, parent: Any, prompt: Any, kwargs: Mapping[str, Any]) -> bool:
+    """Tell whether a call of a coroutine whose answer is at hand is DSPy's own code, which reads no file for it."""
     is_dspys = (
         getattr(parent.acall, "__func__", None) is dspy.BaseLM.acall
         and getattr(parent.__call__, "__func__", None) is dspy.BaseLM.__call__
         and adapter.is_managed(lm, asynchronous=False)
     )
     # A typed request may name files, of which DSPy makes a copy first.
-    return is_dspys and cache is not None and cache.serves_at_hand(call) and not adapter.typed_request(prompt, kwargs)
+    return is_dspys and not adapter.typed_request(prompt, kwargs)
 
 
 def _handed(call: Call) -> Answered | None:
