@@ -7,9 +7,10 @@ found in a context variable by those who run within it.
 from __future__ import annotations
 
 import contextvars
+import functools
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,7 @@ from dspy_cachectl.entries.answers import AnswerFacts
 from dspy_cachectl.entries.cleaning import cleaned
 from dspy_cachectl.entries.decoded import Decoded
 from dspy_cachectl.entries.draw_tokens import token_of
-from dspy_cachectl.entries.draws import Key, canonical
+from dspy_cachectl.entries.draws import Key, canonical, clean_request
 from dspy_cachectl.entries.records import Origin
 from dspy_cachectl.errors import CacheMissError
 from dspy_cachectl.policy import Decision, Kind, Policy
@@ -49,8 +50,7 @@ class Asked:
         version: The user's name for a version of the model, or None.
         temperature: The temperature that is sent, or None.
         program_rollout_id: The rollout id that the program chose, which that of a draw encloses; or None.
-        request: What is asked, cleaned; None where it has no canonical form.
-        sent: What DSPy is asked, with its options as they are; None where that is not known.
+        making: Makes what DSPy is asked; None where that has no canonical form, or is known already.
         key: Which answer it stands for.
         cached: Whether DSPy will ask the cache.
         local: Whether a function of the program answers it, and no provider.
@@ -66,11 +66,20 @@ class Asked:
     version: str | None = None
     temperature: float | None = None
     program_rollout_id: Any = None
-    request: dict[str, Any] | None = None
-    sent: Mapping[str, Any] | None = field(default=None, repr=False)
+    making: Callable[[], Mapping[str, Any]] | None = field(default=None, repr=False)
     key: Key = NO_KEY
     cached: bool = True
     local: bool = False
+
+    @functools.cached_property
+    def sent(self) -> Mapping[str, Any] | None:
+        """What DSPy is asked, with its options as they are; None where that is not known."""
+        return None if self.making is None else self.making()
+
+    @functools.cached_property
+    def request(self) -> dict[str, Any] | None:
+        """What is asked, cleaned; None where it has no canonical form. A hit needs it seldom."""
+        return None if self.sent is None else clean_request(self.sent)
 
     @property
     def run_id(self) -> str | None:

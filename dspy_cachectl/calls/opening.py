@@ -7,8 +7,10 @@ it, that of an embedder when the cache is asked, since nothing earlier sees them
 from __future__ import annotations
 
 import dataclasses
+import functools
+import marshal
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import dspy
 
@@ -23,9 +25,10 @@ from dspy_cachectl.entries.asked import is_litellms
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.fingerprints.canonical import UnstableError
 from dspy_cachectl.fingerprints.code import code_fingerprint
-from dspy_cachectl.fingerprints.endpoints import HERE, UNNAMED, endpoint_of
+from dspy_cachectl.fingerprints.endpoints import HERE, UNNAMED, endpoint_of, surroundings
 from dspy_cachectl.fingerprints.engines import (
     client_options,
+    is_litellms_own,
     is_own_engine,
     is_told_by_being_itself,
     sent_by_litellm,
@@ -69,11 +72,6 @@ def open_lm_call(
     if lent is not None:
         prompt, kwargs = _with_temperature(prompt, kwargs, lent)
     options = {**lm.kwargs, **kwargs}
-
-    def by_litellm() -> bool:
-        return sent_by_litellm(lm, prompt, messages, kwargs)
-
-    endpoint = _endpoint(lm, options, ruling, by_litellm)
     asked = Asked(
         kind=Kind.LM,
         model=lm.model,
@@ -81,15 +79,21 @@ def open_lm_call(
         policy=policy,
         decision=decision,
         role=lm.role,
-        endpoint=endpoint,
         version=lm.version,
         temperature=given if lent is None else lent,
-        program_rollout_id=kwargs.get("rollout_id", lm.kwargs.get("rollout_id")),
+        program_rollout_id=options.get("rollout_id"),
         cached=adapter.asks_cache(lm, kwargs, managed=managed),
+        # The lent temperature is in it already, the rollout id not yet: that is made from what is asked.
+        making=functools.partial(adapter.request_of, lm, prompt, messages, kwargs, options, asynchronous=asynchronous),
     )
-    # The lent temperature is in the request already, the rollout id not yet: it is made from what is asked.
-    request = adapter.request_of(lm, prompt, messages, kwargs, options, asynchronous=asynchronous)
-    _identify_if_possible(asked, request, by_litellm=is_litellms(options) and by_litellm())
+    _settle(
+        asked,
+        lm,
+        options,
+        named=lm.endpoint,
+        messages=(messages or [{"role": "user", "content": prompt}]) if typed is None else None,
+        by_litellm=lambda: sent_by_litellm(lm, prompt, messages, kwargs),
+    )
     call = Call(asked, parent=current_call())
     call.tally.temperatures_lent += lent is not None
     if messages is not None:
@@ -102,22 +106,124 @@ def open_lm_call(
     return call, prompt, kwargs
 
 
-def _identify_if_possible(asked: Asked, request: Mapping[str, Any], *, by_litellm: bool) -> None:
-    try:
-        identify(asked, request, by_litellm=by_litellm)
-    except draws.UncacheableError:
-        asked.key = NO_KEY  # Without a canonical form there is no key: the call goes through, counted as uncacheable.
+class _Alike(NamedTuple):
+    """What calls have in common that differ in nothing but their messages.
+
+    Attributes:
+        endpoint: Where they go.
+        around: What is hashed for them, around the messages.
+        held: What is known by its place in memory meanwhile.
+    """
+
+    endpoint: str | None
+    around: draws.Around
+    held: tuple[Any, ...]
 
 
-def _endpoint(lm: Any, options: Mapping[str, Any], ruling: Ruling, by_litellm: Callable[[], bool]) -> str | None:
-    """Return the identity of where a governed LM is served."""
+_ALIKE: dict[bytes, _Alike] = {}
+_MOST_ALIKE, _LONGEST_NAME = 512, 32_768
+
+
+class _Name(NamedTuple):
+    text: bytes
+    held: tuple[Any, ...]
+
+
+def _name(lm: Any, options: dict[str, Any], endpoint: str | None, version: str | None) -> _Name | None:
+    """Return what names all that decides how a call of an LM is made but its messages; None where nothing does."""
     engine = getattr(lm, "_engine_spec", None)
-    endpoint: str | None = lm.endpoint or endpoint_of(
+    is_ordinary = isinstance(engine, str) and "messages" not in options and not getattr(lm, "_providers", ())
+    if not is_ordinary or getattr(lm, "use_developer_role", False):
+        return None
+    options.pop("rollout_id", None)  # it is no part of what is asked, and another in each call
+    held: tuple[Any, ...] = ()
+    form = options.get("response_format")
+    if isinstance(form, type):
+        held = form, vars(form).get("__pydantic_core_schema__")  # another one after `model_rebuild()`
+        options = {**options, "response_format": None}
+    said = options, *map(id, held), lm.model, lm.model_type, engine, endpoint, version
+    try:
+        text = marshal.dumps((said, surroundings(lm.model, options)), 2)  # from 3 on it is of other bytes at times
+    except ValueError:
+        return None  # there are objects in it, which may change
+    return _Name(text, held) if len(text) <= _LONGEST_NAME else None
+
+
+def _settle(
+    asked: Asked,
+    lm: Any,
+    options: dict[str, Any],
+    *,
+    named: str | None,
+    messages: Any,
+    by_litellm: Callable[[], bool],
+) -> None:
+    """Say where a call of an LM goes, and which answer it stands for.
+
+    Args:
+        asked: What is asked.
+        lm: The LM.
+        options: Its options with those of the call.
+        named: The user's name for where it is served, or None.
+        messages: What is asked in the end, or None where that is no list of messages.
+        by_litellm: Tells whether LiteLLM sends it, which takes a while.
+    """
+    name = None if messages is None or asked.ruling.cassette is not None else _name(lm, options, named, asked.version)
+    alike = None if name is None else _ALIKE.get(name.text)
+    try:
+        if alike is not None:
+            asked.endpoint = alike.endpoint
+            asked.key = _key(asked, alike.around.fingerprint(messages))
+            return
+        sending = _Sending(lm, options, by_litellm)
+        asked.endpoint = _endpoint(lm, options, asked.ruling, named, sending)
+        identify(asked, asked.sent or {}, by_litellm=is_litellms(options) and sending())
+        if name is not None and not sending.was_asked:
+            _know(asked, name)
+    except draws.UncacheableError:
+        # Without a canonical form there is no key: the call goes through, counted as uncacheable.
+        asked.key, asked.request, asked.sent = NO_KEY, None, None
+
+
+def _know(asked: Asked, name: _Name) -> None:
+    request = asked.request or {}
+    around = draws.Around.option("messages", request, endpoint=asked.endpoint, version=asked.version)
+    if len(_ALIKE) >= _MOST_ALIKE:
+        _ALIKE.clear()
+    _ALIKE[name.text] = _Alike(asked.endpoint, around, name.held)
+
+
+class _Sending:
+    """Tells whether LiteLLM sends a call of an LM, and whether that rests on its messages.
+
+    Args:
+        lm: The LM.
+        options: Its options with those of the call.
+        ask: Asks DSPy.
+    """
+
+    def __init__(self, lm: Any, options: Mapping[str, Any], ask: Callable[[], bool]) -> None:
+        self._lm, self._options, self._ask = lm, options, ask
+        self.was_asked = False
+
+    def __call__(self) -> bool:
+        if is_litellms_own(self._lm, self._options):
+            return True
+        self.was_asked = True
+        return self._ask()
+
+
+def _endpoint(
+    lm: Any, options: Mapping[str, Any], ruling: Ruling, named: str | None, by_litellm: Callable[[], bool]
+) -> str | None:
+    """Return the identity of where an LM is served."""
+    engine = getattr(lm, "_engine_spec", None)
+    endpoint: str | None = named or endpoint_of(
         lm.model, options, engine, providers=getattr(lm, "_providers", ()), by_litellm=by_litellm
     )
     _say_of_engine(endpoint)
     # A name that the user gave holds on every machine; an address, or the number of a DummyLM, does not.
-    if ruling.cassette is not None and (lm.endpoint is None or lm.endpoint.startswith(UNNAMED)):
+    if ruling.cassette is not None and (named is None or named.startswith(UNNAMED)):
         return ruling.cassette.endpoint(lm.model, endpoint)
     return endpoint
 
@@ -167,36 +273,59 @@ def say_what_is_shared(call: Call) -> None:
         )
 
 
-def open_plain_call(
-    request: Mapping[str, Any], *, lm: Any = None, options: Mapping[str, Any] | None = None, prepared: Any = None
-) -> Call:
-    """Decide what is done for a call of which there is only DSPy's question: of a plain LM, or of an embedder.
+def open_plain_lm_call(lm: Any, prepared: Any, request: Callable[[], Mapping[str, Any]]) -> Call:
+    """Decide what is done for a call of a plain LM.
+
+    Args:
+        lm: The LM.
+        prepared: The call as DSPy has prepared it.
+        request: Makes what DSPy asks its cache.
+    """
+    _say_what_settings_do_not_do()
+    ruling = _ruling_here()
+    policy, options = ruling.context.policy, {**lm.kwargs, **prepared.kwargs}
+    # A typed request says itself what else is asked.
+    is_typed, own = prepared.request is not None, prepared.kwargs if prepared.request is not None else options
+    if ruling.cassette is not None:
+        ruling.cassette.clean.learn(options)
+    asked = Asked(
+        kind=Kind.PLAIN_LM,
+        model=lm.model,
+        ruling=ruling,
+        policy=policy,
+        decision=ruling.decide(policy, Kind.PLAIN_LM, lm.model),
+        temperature=own.get("temperature"),
+        program_rollout_id=own.get("rollout_id"),
+        making=lambda: _of_lm(adapter.cache_request(request())[1], lm),
+    )
+    _settle(
+        asked,
+        lm,
+        options,
+        named=None,
+        messages=None if is_typed else prepared.legacy["messages"],
+        by_litellm=lambda: sent_by_litellm(lm, prepared=prepared),
+    )
+    return Call(asked, parent=current_call())
+
+
+def open_plain_call(request: Mapping[str, Any]) -> Call:
+    """Decide what is done for a call of which there is only DSPy's question: of an embedder, or another reader's.
 
     Args:
         request: What DSPy asks its cache.
-        lm: The plain LM, where it is known.
-        options: The LM's options and the call's, with the address that DSPy leaves out of a typed request.
-        prepared: The call as DSPy has prepared it, of a plain LM.
     """
-    kind, shared = adapter.cache_request(request if lm is None else _of_lm(request, lm))
-    if kind is Kind.PLAIN_LM:
-        _say_what_settings_do_not_do()
+    kind, shared = adapter.cache_request(request)
     ruling = _ruling_here()
     policy = ruling.context.policy
     if kind is Kind.EMBEDDING and not policy.replays:
         # DSPy's retriever embeds in a thread of its own; what does not vary puts no result in doubt.
         ruling = ruling._replace(stray_of=())
-    model = adapter.model_of(shared)
-
-    def by_litellm() -> bool:
-        return kind is Kind.EMBEDDING or (lm is not None and sent_by_litellm(lm, prepared=prepared))
-
-    given, is_local = options or shared, kind is Kind.EMBEDDING and callable(shared.get("model"))
-    engine, providers = getattr(lm, "_engine_spec", None), getattr(lm, "_providers", ())
-    endpoint = HERE if is_local else endpoint_of(model, given, engine, providers=providers, by_litellm=by_litellm)
-    _say_of_engine(endpoint)
+    model, is_embedders = adapter.model_of(shared), kind is Kind.EMBEDDING
+    is_local = is_embedders and callable(shared.get("model"))
+    endpoint = HERE if is_local else endpoint_of(model, shared, by_litellm=lambda: is_embedders)
     if ruling.cassette is not None:
-        ruling.cassette.clean.learn(options or request)
+        ruling.cassette.clean.learn(request)
         endpoint = ruling.cassette.endpoint(model, endpoint)
     asked = Asked(
         kind=kind,
@@ -205,7 +334,7 @@ def open_plain_call(
         policy=policy,
         decision=ruling.decide(policy, kind, model),
         endpoint=endpoint,
-        version=getattr(shared.get("model"), "version", None) if kind is Kind.EMBEDDING else None,
+        version=getattr(shared.get("model"), "version", None) if is_embedders else None,
         temperature=shared.get("temperature"),
         program_rollout_id=shared.get("rollout_id"),
         local=is_local,
@@ -214,7 +343,7 @@ def open_plain_call(
         if asked.local:
             # A function of the user's is told from others by its version or all that it rests on, or is not cached.
             shared["model"] = _identity_of(shared["model"], model)
-        identify(asked, shared, by_litellm=is_litellms(given) and by_litellm())
+        identify(asked, shared, by_litellm=is_embedders and is_litellms(shared))
     except (draws.UncacheableError, UnstableError) as error:
         if asked.local:
             state.say_once(
@@ -246,12 +375,15 @@ def open_uncached_call(kind: Kind, model: str, role: str | None) -> Call:
 def identify(asked: Asked, request: Mapping[str, Any], *, by_litellm: bool) -> None:
     """Say what is asked, and which answer that stands for."""
     cleaned = draws.clean_request(request, by_litellm=by_litellm)
+    asked.key = _key(asked, draws.fingerprint(cleaned, endpoint=asked.endpoint, version=asked.version))
+    asked.request, asked.sent = cleaned, request
+
+
+def _key(asked: Asked, fingerprint: str) -> draws.Key:
     own, ruling = asked.program_rollout_id, asked.ruling
     is_lms = asked.kind is Kind.LM
-    asked.key = draws.key_of(
-        cleaned,
-        endpoint=asked.endpoint,
-        version=asked.version,
+    return draws.key_within(
+        fingerprint,
         scope=asked.policy.scope,
         program_rollout_id=own,
         run_id=asked.run_id,
@@ -259,7 +391,6 @@ def identify(asked: Asked, request: Mapping[str, Any], *, by_litellm: bool) -> N
         unit=ruling.context.unit if is_lms else None,
         ordinal=(lambda request: ruling.next_ordinal(request, own)) if is_lms else None,
     )
-    asked.request, asked.sent = cleaned, request
 
 
 def _in_cassette(

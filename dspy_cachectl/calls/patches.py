@@ -32,9 +32,10 @@ from dspy.utils.exceptions import AdapterParseError
 
 from dspy_cachectl.boundary.held import HELD
 from dspy_cachectl.calls.account import Counted
+from dspy_cachectl.calls.adapter import dspys_request
 from dspy_cachectl.calls.cache import ManagedCache
 from dspy_cachectl.calls.call import CALL, Call, current_call
-from dspy_cachectl.calls.opening import open_plain_call, open_uncached_call
+from dspy_cachectl.calls.opening import open_plain_lm_call, open_uncached_call
 from dspy_cachectl.calls.stragglers import starting_once
 from dspy_cachectl.calls.troubles import NotingJsonMode, noting_retries, noting_unparsed
 from dspy_cachectl.calls.vectors import by_text, by_text_async
@@ -79,17 +80,19 @@ def _with_its_call(original: Original) -> Original:
         request: dict[str, Any] = original(prepared, lm, asynchronous)
         if not isinstance(vars(dspy).get("cache"), ManagedCache):
             return request
-        known = vars(prepared)
-        if CALL not in known:
-            known[CALL] = _call_of(prepared, lm, request)
-        request[CALL] = known[CALL]
+        request[CALL] = _call_of(prepared, lm, lambda: request)
         return request
 
     return key
 
 
-def _call_of(prepared: Any, lm: Any, request: Mapping[str, Any]) -> Call:
-    return _awaited(lm) or open_plain_call(request, lm=lm, options={**lm.kwargs, **prepared.kwargs}, prepared=prepared)
+def _call_of(prepared: Any, lm: Any, request: Callable[[], Mapping[str, Any]]) -> Call:
+    """Return the call that DSPy has prepared. `request` makes what DSPy asks its cache."""
+    known = vars(prepared)
+    if CALL not in known:
+        known[CALL] = _awaited(lm) or open_plain_lm_call(lm, prepared, request)
+    call: Call = known[CALL]
+    return call
 
 
 def _awaited(lm: Any) -> Call | None:
@@ -109,11 +112,7 @@ def _serving(original: Original) -> Original:
         cache = vars(dspy).get("cache")
         if not (prepared.cache and isinstance(cache, ManagedCache)):
             return original(lm, prepared, asynchronous)
-        call = _awaited(lm)
-        if call is not None:
-            vars(prepared)[CALL] = call
-        else:
-            call = prepared.key(lm, asynchronous)[CALL]
+        call = _call_of(prepared, lm, lambda: dspys_request(prepared, lm, asynchronous))
         found = cache.find(call, lambda: (prepared.key(lm, asynchronous), execution.IGNORED_CACHE_KEYS))
         return None if found is None else found.result(lm, prepared.legacy)
 

@@ -219,7 +219,10 @@ def _response_of(response: Response) -> Copy | None:
         return None
     if data is None:
         return lambda: response
-    said = orjson.dumps(data)
+    # Texts are shared: what the provider said holds the answer once more.
+    copied = _copy_of(data)
+    if copied is None:
+        return None
     fields = [(name, getattr(bare, name)) for name in Response.__slots__ if name != "provider_data"]
     put, new = object.__setattr__, object.__new__
 
@@ -227,7 +230,7 @@ def _response_of(response: Response) -> Copy | None:
         made = new(Response)
         for name, value in fields:
             put(made, name, value)
-        put(made, "provider_data", orjson.loads(said))
+        put(made, "provider_data", copied())
         return made
 
     return make

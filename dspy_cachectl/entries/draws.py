@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -86,12 +87,43 @@ def fingerprint(request: Mapping[str, Any], *, endpoint: str | None, version: st
     Raises:
         UncacheableError: If the request has no canonical form.
     """
-    material = {"v": KEY_VERSION, "request": request}
+    return hashlib.sha256(_text(request, endpoint, version)).hexdigest()
+
+
+def _text(request: Mapping[str, Any], endpoint: str | None, version: str | None) -> bytes:
+    material: dict[str, Any] = {"v": KEY_VERSION, "request": request}
     if endpoint is not None:
         material["endpoint"] = endpoint
     if version is not None:
         material["version"] = version
-    return hashlib.sha256(canonical(material)).hexdigest()
+    return canonical(material)
+
+
+class Around(NamedTuple):
+    """The text that is hashed for a fingerprint, around one option: the same for all requests that differ in that.
+
+    Attributes:
+        before: What stands before the option's value.
+        after: What stands behind it.
+    """
+
+    before: bytes
+    after: bytes
+
+    @classmethod
+    def option(cls, name: str, request: Mapping[str, Any], *, endpoint: str | None, version: str | None) -> Around:
+        """Return what is around an option of a cleaned request. See `fingerprint` for the rest."""
+        mark = uuid.uuid4().hex.encode()
+        text = _text({**request, name: orjson.Fragment(mark)}, endpoint, version)
+        return cls(*text.split(mark))
+
+    def fingerprint(self, value: Any) -> str:
+        """Return the fingerprint of the request that has this value there.
+
+        Raises:
+            UncacheableError: If the value has no canonical form.
+        """
+        return hashlib.sha256(b"".join((self.before, canonical(value), self.after))).hexdigest()
 
 
 def cache_key(request_fingerprint: str, *, rollout_id: object = None, scope: tuple[tuple[str, str], ...] = ()) -> str:
@@ -158,6 +190,21 @@ def key_of(
         UncacheableError: If the request, or the program's rollout id, has no canonical form.
     """
     asked = fingerprint(request, endpoint=endpoint, version=version)
+    return key_within(
+        asked, scope=scope, program_rollout_id=program_rollout_id, run_id=run_id, unit=unit, ordinal=ordinal
+    )
+
+
+def key_within(
+    asked: str,
+    *,
+    scope: tuple[tuple[str, str], ...] = (),
+    program_rollout_id: object = None,
+    run_id: str | None = None,
+    unit: str | None = None,
+    ordinal: Callable[[str], int] | None = None,
+) -> Key:
+    """Return likewise which answer a call stands for whose request has this fingerprint."""
     key = cache_key(asked, rollout_id=program_rollout_id, scope=scope)
     if run_id is None:
         return Key(asked, key, key, program_rollout_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import types
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from dspy_cachectl.boundary.secret_names import KNOWN_HEADERS
 from dspy_cachectl.boundary.secrets import hashed, without_known
 from dspy_cachectl.entries.draws import clean_endpoint
 from dspy_cachectl.fingerprints import engines
-from dspy_cachectl.fingerprints.engines import engine_identity, is_any_set, leads_to_litellm
+from dspy_cachectl.fingerprints.engines import engine_identity, is_any_set, leads_to_litellm, values_of
 
 UNNAMED = "dummy:"
 """How the endpoint of an LM begins that has none but has to be told from others of its name."""
@@ -61,6 +62,10 @@ _SETTINGS = ("organization", "api_version", "vertex_project", "vertex_location")
 """Settings of LiteLLM that say so."""
 
 _PROXY = "USE_LITELLM_PROXY"
+
+_PROXIES = ("LITELLM_PROXY_API_BASE",)
+_ALL_SETTINGS = (*_SETTINGS, "api_base", "headers", "use_litellm_proxy", "credential_list", "custom_provider_map")
+_NOTHING = types.SimpleNamespace()
 
 HERE = "this process"
 """Where a function of the user's answers."""
@@ -142,6 +147,22 @@ def _around(model: str, options: Mapping[str, Any], given: str | None) -> tuple[
     if not (named or everywhere):
         return given, whose
     return _resolved(model, provider, given, str(everywhere) if everywhere else None, named), whose
+
+
+def surroundings(model: str, options: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return all that decides where a call goes, and on whose behalf, beside its options and who sends it.
+
+    Where that is as it was, the call goes where it went.
+    """
+    provider = options.get("custom_llm_provider")
+    names = _all_variables(model, provider if isinstance(provider, str) else None)
+    said = vars(sys.modules.get("litellm", _NOTHING))
+    return (*values_of(names), *map(said.get, _ALL_SETTINGS))
+
+
+@lru_cache(maxsize=1024)
+def _all_variables(model: str, provider: str | None) -> tuple[str, ...]:
+    return (*(name for names in _variables(model, provider) for name in names), *engines.variables_of(model), *_PROXIES)
 
 
 def _settings(litellm: Any, options: Mapping[str, Any], provider: str, *, is_proxied: bool) -> Values:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -115,11 +115,12 @@ def _matters(lm: Any, options: dict[str, Any]) -> bool:
 
 def leads_to_litellm(model: str) -> bool:
     """Tell whether a variable is set by which DSPy leaves a model to LiteLLM, unless it is told otherwise."""
-    return is_any_set(_dspys_variables(model))
+    return is_any_set(variables_of(model))
 
 
 @lru_cache(maxsize=1024)
-def _dspys_variables(model: str) -> tuple[str, ...]:
+def variables_of(model: str) -> tuple[str, ...]:
+    """Return the variables by which DSPy leaves a model to LiteLLM."""
     prefix = model.partition("/")[0].upper()
     return (f"{prefix}_API_BASE", f"{prefix}_BASE_URL")
 
@@ -201,11 +202,14 @@ def _hash(data: bytes) -> str:
 
 def is_any_set(names: tuple[str, ...]) -> bool:
     """Tell whether one of these variables of the environment is set."""
+    return any(values_of(names))
+
+
+def values_of(names: tuple[str, ...]) -> Iterable[Any]:
+    """Return the values of these variables of the environment, as they are held there; None for those not set."""
     # A variable that is not set costs an exception where it is asked for by name, and a hit asks for several.
     held = getattr(os.environ, "_data", None)
-    if held is None:
-        return any(os.environ.get(name) for name in names)
-    return any(map(held.get, _encoded(names)))
+    return map(os.environ.get, names) if held is None else map(held.get, _encoded(names))
 
 
 @lru_cache(maxsize=1024)
