@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import marshal
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import dspy
 
-from dspy_cachectl.calls import adapter
+from dspy_cachectl.calls import adapter, alike
 from dspy_cachectl.calls.call import NO_KEY, Asked, Call, current_call
 from dspy_cachectl.context.elsewhere import note_refusal
 from dspy_cachectl.context.open_cassette import EACH_A_DRAW, UNCACHED_RUN, OpenCassette
@@ -25,10 +24,9 @@ from dspy_cachectl.entries.asked import is_litellms
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.fingerprints.canonical import UnstableError
 from dspy_cachectl.fingerprints.code import code_fingerprint
-from dspy_cachectl.fingerprints.endpoints import HERE, UNNAMED, endpoint_of, surroundings
+from dspy_cachectl.fingerprints.endpoints import HERE, UNNAMED, endpoint_of
 from dspy_cachectl.fingerprints.engines import (
     client_options,
-    is_litellms_own,
     is_own_engine,
     is_told_by_being_itself,
     sent_by_litellm,
@@ -106,49 +104,6 @@ def open_lm_call(
     return call, prompt, kwargs
 
 
-class _Alike(NamedTuple):
-    """What calls have in common that differ in nothing but their messages.
-
-    Attributes:
-        endpoint: Where they go.
-        around: What is hashed for them, around the messages.
-        held: What is known by its place in memory meanwhile.
-    """
-
-    endpoint: str | None
-    around: draws.Around
-    held: tuple[Any, ...]
-
-
-_ALIKE: dict[bytes, _Alike] = {}
-_MOST_ALIKE, _LONGEST_NAME = 512, 32_768
-
-
-class _Name(NamedTuple):
-    text: bytes
-    held: tuple[Any, ...]
-
-
-def _name(lm: Any, options: dict[str, Any], endpoint: str | None, version: str | None) -> _Name | None:
-    """Return what names all that decides how a call of an LM is made but its messages; None where nothing does."""
-    engine = getattr(lm, "_engine_spec", None)
-    is_ordinary = isinstance(engine, str) and "messages" not in options and not getattr(lm, "_providers", ())
-    if not is_ordinary or getattr(lm, "use_developer_role", False):
-        return None
-    options.pop("rollout_id", None)  # it is no part of what is asked, and another in each call
-    held: tuple[Any, ...] = ()
-    form = options.get("response_format")
-    if isinstance(form, type):
-        held = form, vars(form).get("__pydantic_core_schema__")  # another one after `model_rebuild()`
-        options = {**options, "response_format": None}
-    said = options, *map(id, held), lm.model, lm.model_type, engine, endpoint, version
-    try:
-        text = marshal.dumps((said, surroundings(lm.model, options)), 2)  # from 3 on it is of other bytes at times
-    except ValueError:
-        return None  # there are objects in it, which may change
-    return _Name(text, held) if len(text) <= _LONGEST_NAME else None
-
-
 def _settle(
     asked: Asked,
     lm: Any,
@@ -168,49 +123,22 @@ def _settle(
         messages: What is asked in the end, or None where that is no list of messages.
         by_litellm: Tells whether LiteLLM sends it, which takes a while.
     """
-    name = None if messages is None or asked.ruling.cassette is not None else _name(lm, options, named, asked.version)
-    alike = None if name is None else _ALIKE.get(name.text)
+    is_alone = messages is None or asked.ruling.cassette is not None
+    name = None if is_alone else alike.name_of(lm, options, named, asked.version)
+    known = None if name is None else alike.known(name)
     try:
-        if alike is not None:
-            asked.endpoint = alike.endpoint
-            asked.key = _key(asked, alike.around.fingerprint(messages))
+        if known is not None:
+            asked.endpoint = known.endpoint
+            asked.key = _key(asked, known.around.fingerprint(messages))
             return
-        sending = _Sending(lm, options, by_litellm)
+        sending = alike.Sending(lm, options, by_litellm)
         asked.endpoint = _endpoint(lm, options, asked.ruling, named, sending)
         identify(asked, asked.sent or {}, by_litellm=is_litellms(options) and sending())
         if name is not None and not sending.was_asked:
-            _know(asked, name)
+            alike.know(name, asked.request or {}, asked.endpoint, asked.version)
     except draws.UncacheableError:
         # Without a canonical form there is no key: the call goes through, counted as uncacheable.
         asked.key, asked.request, asked.sent = NO_KEY, None, None
-
-
-def _know(asked: Asked, name: _Name) -> None:
-    request = asked.request or {}
-    around = draws.Around.option("messages", request, endpoint=asked.endpoint, version=asked.version)
-    if len(_ALIKE) >= _MOST_ALIKE:
-        _ALIKE.clear()
-    _ALIKE[name.text] = _Alike(asked.endpoint, around, name.held)
-
-
-class _Sending:
-    """Tells whether LiteLLM sends a call of an LM, and whether that rests on its messages.
-
-    Args:
-        lm: The LM.
-        options: Its options with those of the call.
-        ask: Asks DSPy.
-    """
-
-    def __init__(self, lm: Any, options: Mapping[str, Any], ask: Callable[[], bool]) -> None:
-        self._lm, self._options, self._ask = lm, options, ask
-        self.was_asked = False
-
-    def __call__(self) -> bool:
-        if is_litellms_own(self._lm, self._options):
-            return True
-        self.was_asked = True
-        return self._ask()
 
 
 def _endpoint(

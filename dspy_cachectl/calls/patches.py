@@ -36,11 +36,11 @@ from dspy_cachectl.calls.adapter import dspys_request
 from dspy_cachectl.calls.cache import ManagedCache
 from dspy_cachectl.calls.call import CALL, Call, current_call
 from dspy_cachectl.calls.opening import open_plain_lm_call, open_uncached_call
-from dspy_cachectl.calls.stragglers import starting_once
 from dspy_cachectl.calls.troubles import NotingJsonMode, noting_retries, noting_unparsed
 from dspy_cachectl.calls.vectors import by_text, by_text_async
 from dspy_cachectl.context.process import logger, state
 from dspy_cachectl.context.ruling import phase_here
+from dspy_cachectl.context.stragglers import starting_once
 from dspy_cachectl.context.units import naming_units
 from dspy_cachectl.context.watching import Watched
 from dspy_cachectl.policy import Kind
