@@ -131,7 +131,10 @@ class Tally:
 
     def add(self, other: Tally) -> None:
         """Add another tally to this one."""
-        self.add_all(other.__dict__)
+        mine = self.__dict__
+        for name, amount in other.__dict__.items():
+            if name != "by":  # whose tallies are in the totals already
+                mine[name] = mine.get(name, 0) + amount
 
     def add_all(self, amounts: Mapping[str, Any]) -> None:
         """Add amounts to counters; what is no counter is left out."""

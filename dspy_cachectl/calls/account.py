@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from dspy.utils.callback_context import ACTIVE_CALL_ID
@@ -13,13 +12,11 @@ from dspy_cachectl.calls.call import Answered, Call
 from dspy_cachectl.context import evaluations
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import Ruling
-from dspy_cachectl.entries.records import Origin
 from dspy_cachectl.entries.token_counts import NAMES
 from dspy_cachectl.errors import CacheMissError
 from dspy_cachectl.policy import Kind
 
 _SPENT = {name: f"{name}_spent" for name in NAMES}
-_SAVED = {name: f"{name}_saved" for name in NAMES}
 
 WATCHED: dict[str, Call | None] = {}
 """What is known of the LM calls that somebody wants to know of, by DSPy's id of the call."""
@@ -105,13 +102,11 @@ def _add_answer(call: Call) -> None:
     say_who_answered(call, origin)
     origin = call.answered.paid or origin
     if outcome in SERVED:
-        _add_tokens(tally, origin, _SAVED)
-        tally.cost_saved += origin.cost or 0.0
-        tally.seconds_saved += origin.seconds
+        tally.add_all(origin.saves)
     else:
         bought = 0 if call.asked.local else origin.requests
         tally.requests += bought
-        _add_tokens(tally, origin, _SPENT)
+        tally.add_all({counter: getattr(origin, name) for name, counter in _SPENT.items()})
         tally.cost_spent += origin.cost or 0.0
         if origin.cost is None and call.asked.kind is not Kind.EMBEDDING:
             tally.unpriced += bought  # and not calls, of which one may make several requests
@@ -120,11 +115,6 @@ def _add_answer(call: Call) -> None:
     # What is bought is looked at when it comes (see `known`).
     if outcome == "resumed" and origin.known is True:
         tally.not_distinct += 1
-
-
-def _add_tokens(tally: Tally, origin: Origin, counters: Mapping[str, str]) -> None:
-    said = origin.__dict__
-    tally.add_all({counter: said[name] for name, counter in counters.items() if said[name]})
 
 
 def _note_stray(row: Row, call: Call) -> None:

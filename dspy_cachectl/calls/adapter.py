@@ -143,13 +143,13 @@ def is_managed(lm: dspy.BaseLM, *, asynchronous: bool) -> bool:
     # other.
     if not hasattr(lm, "_engine_spec"):
         return False
-    base = DummyLM if isinstance(lm, DummyLM) else dspy.LM if isinstance(lm, dspy.LM) else None
-    if base is None:
-        return True
-    names = (
-        ("aforward", "forward") if asynchronous and base is DummyLM else ("aforward" if asynchronous else "forward",)
-    )
-    return all(name not in vars(lm) and getattr(type(lm), name) is getattr(base, name) for name in names)
+    if isinstance(lm, DummyLM):
+        return _is_as_in(DummyLM, "forward", lm) and not (asynchronous and not _is_as_in(DummyLM, "aforward", lm))
+    return not isinstance(lm, dspy.LM) or _is_as_in(dspy.LM, "aforward" if asynchronous else "forward", lm)
+
+
+def _is_as_in(base: type, name: str, lm: dspy.BaseLM) -> bool:
+    return getattr(type(lm), name) is getattr(base, name) and name not in vars(lm)
 
 
 def asks_cache(lm: dspy.BaseLM, kwargs: Mapping[str, Any], *, managed: bool) -> bool:

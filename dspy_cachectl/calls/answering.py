@@ -52,11 +52,11 @@ def why_too_old(call: Call, origin: Origin) -> str:
         if math.isinf(age_of(origin.created)):
             return f"the stored answer is of a time that lies ahead, so it may be older than max_age={max_age:g} s"
         return f"the stored answer is older than max_age={max_age:g} s"
-    may_recompute = call.asked.ruling.cassette is None and not call.asked.decision.raises
     if (
-        may_recompute
+        settings().force_recompute
+        and call.asked.ruling.cassette is None
+        and not call.asked.decision.raises
         and (origin.created < STARTED or math.isinf(age_of(origin.created)))
-        and settings().force_recompute
     ):
         return "the stored answer is older than this process, which recomputes everything"
     return ""
@@ -64,6 +64,8 @@ def why_too_old(call: Call, origin: Origin) -> str:
 
 def say_who_answered(call: Call, origin: Origin) -> None:
     """Count and say once that another model answered than was asked, or another than before in this run."""
+    if not origin.answered_by:
+        return
     model, names = call.asked.model, " + ".join(origin.answered_by)
     if is_by_another(model, origin):
         call.tally.by_other_models += 1
@@ -74,7 +76,7 @@ def say_who_answered(call: Call, origin: Origin) -> None:
             f'model, say so: configure(answers_as="{model}={names}"), or answers_as in [tool.dspy_cachectl]',
         )
     run = call.asked.ruling.run
-    if run is not None and names and not run.is_answered_alike((model, call.asked.endpoint), names):
+    if run is not None and not run.is_answered_alike((model, call.asked.endpoint), names):
         state.say_once(
             f"model-changed:{run.run_id}:{model}:{names}",
             f"within one run, {model!r} was answered by {names!r} and by another before: its numbers are not of one "

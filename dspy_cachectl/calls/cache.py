@@ -40,6 +40,8 @@ _OF_MEMORY = 8
 _MOST_ON_A_LOOP = 256 * 1024
 """Bytes of an entry that is decoded on an event loop: it takes some milliseconds at most."""
 
+_SAMPLED = (Kind.LM, Kind.PLAIN_LM)
+
 Question = Callable[[], tuple[dict[str, Any], list[str] | None]]
 
 
@@ -171,12 +173,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
         raise ConfigurationError(f"not loading {filepath!r}: DSPy's format is a pickle, and nothing is unpickled here")
 
     def find_at_hand(self, call: Call, *, on_loop: bool = False) -> bool:
-        """Find what answers a call, without waiting for anything. Tell whether it is there.
-
-        Args:
-            call: The call.
-            on_loop: Whether an event loop waits for it, which decodes nothing large.
-        """
+        """Find what answers a call, without waiting; on a loop nothing large is decoded. Tell whether it is there."""
         asked, key = call.asked, call.asked.key.entry
         if key is None or not (asked.decision.reads and asked.cached):
             return False
@@ -184,17 +181,16 @@ class ManagedCache(Cache):  # type: ignore[misc]
             call.found_bytes = self._entry(call, key)
             return call.found_bytes is not None
         data = None if key in self._of_others else self.tiers.peek(key)
-        if data is not None and not (on_loop and len(data) > _MOST_ON_A_LOOP):
-            call.at_hand = self._at_hand(call, key, data)
-        return call.at_hand is not None
-
-    def _at_hand(self, call: Call, key: str, data: bytes) -> Decoded | None:
+        if data is None or (on_loop and len(data) > _MOST_ON_A_LOOP):
+            return False
         try:
             entry = self._opened(call, key, data)
         except (CorruptEntryError, FormatVersionError):
-            return None  # who looks it up will say so
-        is_another = answering.why_too_old(call, entry.origin) or answering.why_not_served(call, entry.origin)
-        return None if is_another else entry
+            return False  # who looks it up will say so
+        if answering.why_too_old(call, entry.origin) or answering.why_not_served(call, entry.origin):
+            return False
+        call.at_hand = entry
+        return True
 
     def note_fault(self, doing: Doing, error: StoreError, call: Call | None = None) -> None:
         """Count a fault of a store, of a call or else of the phase that rules here, and say it once."""
@@ -206,11 +202,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
 
     def _note_evicted(self, location: str, count: int) -> None:
         """Count what had to make room in a store, and say it once."""
-        call, tally = current_call(), Tally(evicted=count)
-        if call is None:
-            count_elsewhere(tally, phase_here())
-        else:
-            call.tally.add(tally)
+        _count(Tally(evicted=count), current_call())
         state.say_once(
             f"evicted:{location}",
             f"the store {location} is full: for new answers those stored first are removed, which may be this run's "
@@ -218,17 +210,10 @@ class ManagedCache(Cache):  # type: ignore[misc]
         )
 
     def _count_fault(self, doing: Doing, call: Call | None) -> None:
-        tally = Tally(failed_reads=1) if doing == "read" else Tally(failed_writes=1)
-        if call is None:
-            count_elsewhere(tally, phase_here())
-        else:
-            call.tally.add(tally)
+        _count(Tally(failed_reads=1) if doing == "read" else Tally(failed_writes=1), call)
 
     def look_up(self, call: Call, question: Question) -> Decoded | None:
         """Do the same as `find` without counting the call."""
-        if call.at_hand is not None:
-            call.serve(call.at_hand.origin, call.at_hand.data)
-            return call.at_hand
         decision, why_not, found = call.asked.decision, "", None
         if call.key is None:
             # What the program's own function answers is no call of a provider, and goes on in a replay.
@@ -269,8 +254,9 @@ class ManagedCache(Cache):  # type: ignore[misc]
 
     def _opened(self, call: Call, key: str, data: bytes) -> Decoded:
         # Vectors are made anew as quickly as they are copied, and a cassette is served once.
-        is_kept = call.asked.kind in {Kind.LM, Kind.PLAIN_LM} and call.asked.ruling.cassette is None
-        return self._decoded.decode(key, data) if self._decoded is not None and is_kept else Decoded(data)
+        if self._decoded is None or call.asked.kind not in _SAMPLED or call.asked.ruling.cassette is not None:
+            return Decoded(data)
+        return self._decoded.decode(key, data)
 
     def _entry(self, call: Call, key: str) -> bytes | None:
         cassette = call.asked.ruling.cassette
@@ -321,7 +307,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
     def _keep(self, call: Call, value: Any, into: Into) -> None:
         """Count an answer as bought, and store it where it may be."""
         asked, cassette = call.asked, call.asked.ruling.cassette
-        facts = answers.read(value, sampled=asked.kind in {Kind.LM, Kind.PLAIN_LM})
+        facts = answers.read(value, sampled=asked.kind in _SAMPLED)
         origin = call.buy(facts)
         # A cassette also keeps the answers that nobody would want to be served again: the program went on with them.
         if call.key is None or not (asked.decision.stores and (facts.storable or cassette is not None)):
@@ -373,10 +359,8 @@ class ManagedCache(Cache):  # type: ignore[misc]
         """Store an answer; or hand over what another process, or thread, has stored meanwhile, where that stays."""
         origin, key, turned_down = call.answered.origin, filed.key.entry or call.key, call.turned_down
         assert origin is not None and key is not None  # noqa: S101, PT018 - for the type checker
-        label, mark = (
-            Label(origin.kind, filed.model, origin.phase, origin.role or "", origin.run_id or ""),
-            known.mark(origin),
-        )
+        label = Label(origin.kind, filed.model, origin.phase, origin.role or "", origin.run_id or "")
+        mark = known.mark(origin)
         call.answered.entry = data
         if not only_first:
             return self.tiers.put(key, data, label, mark=mark, into=into)
@@ -400,6 +384,13 @@ class ManagedCache(Cache):  # type: ignore[misc]
     def _note_not_stored(self, call: Call, why: str) -> None:
         state.note_why_not_stored(call.asked.key.request, f"it was bought in this process, and not stored: {why}")
         known.note_unstored(call, self.tiers)
+
+
+def _count(tally: Tally, call: Call | None) -> None:
+    if call is None:
+        count_elsewhere(tally, phase_here())
+    else:
+        call.tally.add(tally)
 
 
 def _encoded(call: Call, value: Any, filed: Asked) -> bytes:

@@ -10,7 +10,7 @@ import contextvars
 import functools
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,15 +129,16 @@ class Answered:
     facts: AnswerFacts | None = None
 
 
-def _one_call() -> Tally:
-    tally = Tally()
-    tally.calls = 1
-    return tally
+_UNANSWERED = Answered()
 
 
-@dataclass(eq=False)
 class Call:
     """One call on its way.
+
+    Args:
+        asked: What is asked, of whom, and what was decided.
+        parent: The call within which this one is made, or None.
+        tally: What is counted for it so far; None for one call.
 
     Attributes:
         asked: What is asked, of whom, and what was decided.
@@ -145,6 +146,7 @@ class Call:
         answered: What became of it.
         tally: What is counted for it.
         awaited_from: The LM whose next question of the cache is this call's; None once it was asked.
+        messages: What its key was made of; None where that was no list of messages.
         at_hand: The entry that answers it, which was found in memory; None where none was.
         found_bytes: The entry that was found in a cassette, or handed over by a leader; None before.
         from_leader: Whether that comes from a leader that bought it.
@@ -154,18 +156,24 @@ class Call:
         within: The keys of the calls that were made within it: it may pass on the answer of one.
     """
 
-    asked: Asked
-    parent: Call | None = None
-    answered: Answered = field(default_factory=Answered)
-    tally: Tally = field(default_factory=_one_call)
+    # On the class, since most stays so of a hit; nobody changes these, but puts others in their place.
+    answered: Answered = _UNANSWERED
     awaited_from: Any = None
+    messages: Any = None
     at_hand: Decoded | None = None
     found_bytes: bytes | None = None
     from_leader: bool = False
     turned_down: bytes | None = None
     sent_at: float | None = None
     is_newer_stored: bool = False
-    within: set[str] = field(default_factory=set)
+    within: Set[str] = frozenset()
+
+    def __init__(self, asked: Asked, parent: Call | None = None, tally: Tally | None = None) -> None:
+        self.asked, self.parent = asked, parent
+        if tally is None:
+            tally = Tally()
+            tally.calls = 1
+        self.tally = tally
 
     def __deepcopy__(self, memo: Any) -> Call:
         # DSPy's `request_cache` copies the question that it asked, and puts the answer under the copy.
@@ -209,6 +217,12 @@ class Call:
             outcome = "reused"
         self.answered = Answered(outcome, origin, entry)
 
+    def serve_at_hand(self) -> Decoded:
+        """Note that what was found in memory is served, and return that."""
+        assert self.at_hand is not None  # noqa: S101 - for the type checker
+        self.serve(self.at_hand.origin, self.at_hand.data)
+        return self.at_hand
+
     def buy(self, facts: AnswerFacts) -> Origin:
         """Note that the provider answered. Return where the answer comes from."""
         asked = self.asked
@@ -217,7 +231,7 @@ class Call:
         self._handed_out_before()
         ancestor = self.parent
         while ancestor is not None and self.key is not None:
-            ancestor.within.add(self.key)
+            vars(ancestor).setdefault("within", set()).add(self.key)
             ancestor = ancestor.parent
         self.tally.unstored += not facts.storable
         origin = Origin(

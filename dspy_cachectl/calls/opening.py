@@ -15,6 +15,7 @@ import dspy
 
 from dspy_cachectl.calls import adapter, alike
 from dspy_cachectl.calls.call import NO_KEY, Asked, Call, current_call
+from dspy_cachectl.context import carried
 from dspy_cachectl.context.elsewhere import note_refusal
 from dspy_cachectl.context.open_cassette import EACH_A_DRAW, UNCACHED_RUN, OpenCassette
 from dspy_cachectl.context.process import state
@@ -95,7 +96,7 @@ def open_lm_call(
     call = Call(asked, parent=current_call())
     call.tally.temperatures_lent += lent is not None
     if messages is not None:
-        kwargs = {**kwargs, "messages": messages}
+        call.messages, kwargs = messages, {**kwargs, "messages": messages}
     if managed and asked.key.rollout_id is not None:
         # With the call and not in `lm.kwargs`, to whose rollout id BestOfN and SIMBA add numbers.
         kwargs = {**kwargs, "rollout_id": asked.key.rollout_id}
@@ -133,8 +134,9 @@ def _settle(
             return
         sending = alike.Sending(lm, options, by_litellm)
         asked.endpoint = _endpoint(lm, options, asked.ruling, named, sending)
-        identify(asked, asked.sent or {}, by_litellm=is_litellms(options) and sending())
-        if name is not None and not sending.was_asked:
+        matters = is_litellms(options)
+        identify(asked, asked.sent or {}, by_litellm=matters and sending())
+        if name is not None and not (matters or sending.was_asked):
             alike.know(name, asked.request or {}, asked.endpoint, asked.version)
     except draws.UncacheableError:
         # Without a canonical form there is no key: the call goes through, counted as uncacheable.
@@ -178,7 +180,7 @@ def _ruling_here() -> Ruling:
 
 def _say_what_settings_do_not_do() -> None:
     """Say of options that people set for all calls at once that DSPy hands its settings to no LM."""
-    found = {name: value for name in _NO_SETTINGS if (value := dspy.settings.get(name)) is not None}
+    found = {name: value for name in _NO_SETTINGS if (value := carried.found(name)) is not None}
     if found:
         said = ", ".join(f"{name}={value!r}" for name, value in found.items())
         state.say_once(

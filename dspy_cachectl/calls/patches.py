@@ -6,6 +6,7 @@
   own `forward`, never reaches `dspy.cache`; every such call of DSPy goes through one function that chooses the engine,
   after the cache and before any provider. Embedders with caching off have functions of their own.
 - What its cache holds is decoded once, and copied for each hit.
+- Messages that a key was made of are not searched for what cannot be sent.
 - Where an equal call's answer was stored first, the program is given that one.
 - Embeddings are asked for text by text (see `vectors`).
 - What goes wrong around a call without failing it is noted: an answer that an adapter cannot parse, a schema that
@@ -112,11 +113,26 @@ def _serving(original: Original) -> Original:
         cache = vars(dspy).get("cache")
         if not (prepared.cache and isinstance(cache, ManagedCache)):
             return original(lm, prepared, asynchronous)
+        call = current_call()
+        if call is not None and call.at_hand is not None and call.awaited_from is lm:
+            call.awaited_from = None
+            return call.serve_at_hand().result(lm, prepared.legacy)
         call = _call_of(prepared, lm, lambda: dspys_request(prepared, lm, asynchronous))
         found = cache.find(call, lambda: (prepared.key(lm, asynchronous), execution.IGNORED_CACHE_KEYS))
         return None if found is None else found.result(lm, prepared.legacy)
 
     return cached
+
+
+def _sparing_the_known(original: Original) -> Original:
+    """Around the search for texts that cannot be sent: what a key was made of can be, since it was written as JSON."""
+
+    def check(value: Any, where: str) -> None:
+        call = current_call()
+        if call is None or call.key is None or call.messages is not value:
+            original(value, where)
+
+    return check
 
 
 def _handing_over(original: Original) -> Original:
@@ -186,6 +202,7 @@ def _refuse(subject: Any) -> None:
 
 _REPLACEMENTS: Mapping[tuple[Any, str], Callable[[Original], Original]] = {
     (PreparedCall, "key"): _with_its_call,
+    (execution, "_check_encodable"): _sparing_the_known,
     (execution, "_cached"): _serving,
     (execution, "_store"): _handing_over,
     (execution, "_engine"): _refused_in_replay,

@@ -12,7 +12,14 @@ from collections.abc import Iterator
 from contextvars import Token
 from typing import Any, NamedTuple
 
-from dspy.dsp.utils.settings import thread_local_overrides
+from dspy.dsp.utils.settings import main_thread_config, thread_local_overrides
+
+
+def found(name: str) -> Any:
+    """Return what stands under a key of DSPy's settings here, or None."""
+    # What is not there, as most is, costs DSPy's own way an exception.
+    own = thread_local_overrides.get()
+    return own[name] if name in own else main_thread_config.get(name)
 
 
 class Put(NamedTuple):

@@ -83,7 +83,7 @@ def left(call_id: str) -> None:
 
 def current() -> EvaluationScope | None:
     """Return the scope within which this code runs, or None."""
-    return _within.get(dspy.settings.get(_SETTING) or "") if _within else None
+    return _within.get(carried.found(_SETTING) or "") if _within else None
 
 
 def directly() -> EvaluationScope | None:
@@ -93,7 +93,7 @@ def directly() -> EvaluationScope | None:
 
 
 def _depth() -> int:
-    return len(dspy.settings.get("caller_modules") or ())
+    return len(carried.found("caller_modules") or ())
 
 
 def is_metrics(instance: Any) -> bool:

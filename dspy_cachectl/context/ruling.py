@@ -23,6 +23,24 @@ from dspy_cachectl.context.phases import NO_PHASE, PhaseContext, PhaseRun
 from dspy_cachectl.context.process import SETTING, state
 from dspy_cachectl.policy import Decision, Kind, Policy, decide
 
+_DECIDED: dict[tuple[Any, ...], tuple[Policy, Decision]] = {}
+_MOST_DECIDED = 1000
+
+
+def _decided(
+    policy: Policy, kind: Kind, model: str, temperature: float | None, *, lends: bool, has_run: bool
+) -> Decision:
+    """Return what a policy says, with or without the temperature that it lends; mostly it has said so before."""
+    asked = id(policy), kind._value_, model, temperature, lends, has_run
+    known = _DECIDED.get(asked)
+    if known is None or known[0] is not policy:
+        if len(_DECIDED) >= _MOST_DECIDED:
+            _DECIDED.clear()
+        lending = policy if lends else replace(policy, temperature=None)
+        said = decide(lending, kind=kind, temperature=temperature, model=model, has_run=has_run)
+        known = _DECIDED[asked] = policy, said
+    return known[1]
+
 
 class Ruling(NamedTuple):
     """The phase that rules a call at this place.
@@ -51,10 +69,9 @@ class Ruling(NamedTuple):
 
     def decide(self, policy: Policy, kind: Kind, model: str, temperature: float | None = None) -> Decision:
         """Return what is done for a call: what the policy says, and what a cassette makes of it."""
+        lends = policy.temperature is not None and not (self.context.judging or is_metrics(None))
         has_run = self.context.run_id is not None
-        if policy.temperature is not None and (self.context.judging or is_metrics(None)):
-            policy = replace(policy, temperature=None)
-        decision = decide(policy, kind=kind, temperature=temperature, model=model, has_run=has_run)
+        decision = _decided(policy, kind, model, temperature, lends=lends, has_run=has_run)
         return decision if self.cassette is None else self.cassette.decide(decision)
 
     def next_ordinal(self, request: str, program_rollout_id: Any) -> int:
@@ -70,7 +87,7 @@ class Ruling(NamedTuple):
 
 def phase_around() -> PhaseContext | None:
     """Return the phase that was opened around this place, or for the whole process, or None."""
-    context: PhaseContext | None = dspy.settings.get(SETTING)
+    context: PhaseContext | None = carried.found(SETTING)
     if context is not None and context.entered is not None and context.entered.left:
         context = _not_left(context)
     if context is None:
@@ -192,7 +209,7 @@ def phase_here() -> Ruling:
 
 
 def _carried_in_none() -> bool:
-    return bool(dspy.settings.get(SETTING) == NO_PHASE)
+    return bool(carried.found(SETTING) == NO_PHASE)
 
 
 def _strays_from(run: PhaseRun) -> bool:

@@ -7,17 +7,18 @@ What follows in the list is of a later time, and passed over.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import struct
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import orjson
 import pydantic
 
 from dspy_cachectl.boundary.reading import parsed
+from dspy_cachectl.entries.token_counts import NAMES
 from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import CorruptEntryError
 
@@ -101,6 +102,12 @@ class Origin:
     known: bool | None = False
     answered_by: tuple[str, ...] = ()
     system_fingerprints: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def saves(self) -> dict[str, float]:
+        """What whoever is served it does not pay again, by the counters of a `Tally`: a hit only adds it up."""
+        took = {name: getattr(self, name) for name in (*NAMES, "cost", "seconds")}
+        return {f"{name}_saved": amount for name, amount in took.items() if amount}
 
 
 def written(origin: Origin) -> tuple[bytes, bytes]:
@@ -219,7 +226,7 @@ def from_json(origin: dict[str, Any]) -> Origin:
 _STR = frozenset({str})
 
 
-@lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=1)
 def _fitting() -> frozenset[tuple[type, ...]]:
     """Return which types the texts may have, all combinations of them."""
     none = type(None)
@@ -250,7 +257,7 @@ def _not_one(why: str) -> CorruptEntryError:
     return CorruptEntryError(f"the entry's origin cannot be decoded: {why}")
 
 
-@lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=1)
 def _origins() -> pydantic.TypeAdapter[Origin]:
     # Made when it is needed: commands that decode no entry start without it.
     return pydantic.TypeAdapter(Origin)
