@@ -14,19 +14,23 @@ from typing import Any
 
 import orjson
 import pydantic
+from dspy._vendor.lm15.serde import response_from_dict
 from dspy.clients.base_lm import BaseLM
 from dspy.clients.call_result import CACHE_FORMAT, CallResult
 from dspy.clients.legacy_outputs import value as field
 from dspy.lm15 import Response
 
 from dspy_cachectl.boundary.forks import free_after_fork
-from dspy_cachectl.entries import records
+from dspy_cachectl.entries import records, values
+from dspy_cachectl.entries.moulds import Moulds
 
 _SHARED = frozenset({str, int, float, bool, type(None)})
 """The types of what cannot be changed, and is nearly all that answers hold."""
 
 _OVERHEAD = 3000
 """Bytes that Python takes for an entry that is decoded, beside as many again as it has."""
+
+_MOULDS = Moulds()
 
 Copy = Callable[[], Any]
 
@@ -49,18 +53,19 @@ class Decoded:
     __slots__ = ("_first", "_is_first", "_make", "_texts", "data", "origin")
 
     def __init__(self, data: bytes) -> None:
-        entry = records.decode(data)
-        self.data, self.origin = data, entry.origin
-        self._first, self._is_first = [entry.answer], True
+        opened = records.open_answer(data)
+        self.data, self.origin = data, opened.origin
+        self._first, self._is_first = [opened], True
         self._make: Copy | None = None
         self._texts: list[Any] | None = None
 
     def answer(self) -> Any:
         """Return what DSPy finds in its cache."""
         try:
-            return _as_hit(self._first.pop())  # as one thread only can
+            opened = self._first.pop()  # as one thread only can
         except IndexError:
-            return _as_hit(records.decode(self.data).answer)
+            opened = records.open_answer(self.data)
+        return _hit_of(opened)
 
     def result(self, lm: BaseLM, options: dict[str, Any]) -> CallResult:
         """Return what DSPy makes of it for a call.
@@ -93,7 +98,7 @@ class Decoded:
         """Return what makes the answer of each further hit: a `CallResult`, or a response of LiteLLM."""
         answer = self.answer()
         if _is_native(answer):
-            return _of_native(CallResult.load(answer), answer)
+            return _of_native(_loaded_native(answer), answer)
         if not isinstance(answer, pydantic.BaseModel):
             return None
         copy = _copy_of(answer)
@@ -170,10 +175,37 @@ def _is_native(answer: Any) -> bool:
 def _loaded(answer: Any, lm: BaseLM, options: dict[str, Any]) -> CallResult:
     """Return what DSPy itself makes of what it finds in its cache."""
     if _is_native(answer):
-        return CallResult.load(answer)
+        return _loaded_native(answer)
     result = CallResult.legacy(lm, answer, kwargs=options)
     result.cache_hit, result.usage = True, {}
     return result
+
+
+def _loaded_native(record: dict[str, Any]) -> CallResult:
+    result = CallResult.load({**record, "responses": ()})
+    result.responses = tuple([_MOULDS.poured("native", one, response_from_dict) for one in record["responses"]])
+    if len(result.responses) == 1:
+        result.raw = result.responses[0]
+    return result
+
+
+def _hit_of(opened: records.Opened) -> Any:
+    """Return what DSPy finds in its cache: a response of LiteLLM's says what it used now, which is nothing."""
+    fields = opened.value.get("v") if opened.is_root_only and opened.most <= values.MOST_OBJECTS else None
+    if not isinstance(fields, dict):
+        return _as_hit(opened.answer())
+    used = fields.get("usage")
+
+    def make(plain: dict[str, Any]) -> Any:
+        answer = opened._replace(value={**opened.value, "v": {**plain, "usage": used} if used else plain}).answer()
+        answer._hidden_params = {}  # noqa: SLF001 - as below
+        return _as_hit(answer)
+
+    if used:
+        fields["usage"] = {}
+    response = _MOULDS.poured(opened.value.get("of"), fields, make)
+    response._hidden_params["response_cost"] = opened.value.get("cost")  # noqa: SLF001 - where LiteLLM keeps the cost
+    return response
 
 
 def _as_hit(answer: Any) -> Any:

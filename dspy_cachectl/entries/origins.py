@@ -41,6 +41,7 @@ _NO_NUMBER = math.nan
 
 _TEXTS = ("kind", "model", "endpoint", "phase", "role", "run_id", "content", "rollout_id")
 _LISTS = ("response_ids", "answered_by", "system_fingerprints")
+_SIZE = len(_TEXTS) + len(_LISTS)
 _OPTIONAL = frozenset({"endpoint", "role", "run_id"})
 
 
@@ -152,19 +153,19 @@ def read(data: bytes, at: int, texts: bytes) -> Origin:
     Raises:
         CorruptEntryError: If they are none.
     """
-    bits, created, seconds, cost, temperature, *counts = NUMBERS.unpack_from(data, at)
+    bits, created, seconds, cost, temperature, requests, prompt, completion, cached, creation, reasoning, ordinal = (
+        NUMBERS.unpack_from(data, at)
+    )
     if not math.isfinite(created + seconds) or math.isinf(cost) or math.isinf(temperature):
         raise _not_one("a number in it is none that can be added up")
     said = parsed(texts)
-    if type(said) is not list or tuple(map(type, said[:11])) not in _fitting():
+    if type(said) is not list or tuple(map(type, said[:_SIZE])) not in _fitting():
         raise _not_one(_what_is_wrong(said))
-    kind, model, endpoint, phase, role, run_id, content, rollout_id, *lists = said[:11]
-    if not all(_STR.issuperset(map(type, one)) for one in lists):
+    kind, model, endpoint, phase, role, run_id, content, rollout_id, ids, answered_by, fingerprints = said[:_SIZE]
+    if not _STR.issuperset(map(type, ids + answered_by + fingerprints)):
         raise _not_one(_what_is_wrong(said))
-    requests, prompt, completion, cached, creation, reasoning, ordinal = (
-        None if count == _NO_COUNT else count for count in counts
-    )
-    origin: Origin = object.__new__(Origin)  # a frozen one guards each of its fields, which takes longer than all else
+    origin: Origin = object.__new__(Origin)
+    # A frozen one guards each of its fields, which takes longer than all else.
     origin.__dict__.update(
         kind=kind,
         model=model,
@@ -173,24 +174,24 @@ def read(data: bytes, at: int, texts: bytes) -> Origin:
         role=role,
         run_id=run_id,
         rollout_id=rollout_id,
-        ordinal=ordinal,
+        ordinal=None if ordinal == _NO_COUNT else ordinal,
         temperature=None if math.isnan(temperature) else temperature,
         lent=bool(bits & _LENT),
         created=created,
         seconds=seconds,
-        requests=requests or 0,
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        cached_tokens=cached,
-        cache_creation_tokens=creation,
-        reasoning_tokens=reasoning,
+        requests=requests,
+        prompt_tokens=None if prompt == _NO_COUNT else prompt,
+        completion_tokens=None if completion == _NO_COUNT else completion,
+        cached_tokens=None if cached == _NO_COUNT else cached,
+        cache_creation_tokens=None if creation == _NO_COUNT else creation,
+        reasoning_tokens=None if reasoning == _NO_COUNT else reasoning,
         cost=None if math.isnan(cost) else cost,
-        response_ids=tuple(lists[0]),
+        response_ids=tuple(ids),
         truncated=bool(bits & _TRUNCATED),
         content=content,
         known=None if bits & _PERHAPS_KNOWN else bool(bits & _KNOWN),
-        answered_by=tuple(lists[1]),
-        system_fingerprints=tuple(lists[2]),
+        answered_by=tuple(answered_by),
+        system_fingerprints=tuple(fingerprints),
     )
     return origin
 

@@ -90,12 +90,18 @@ class Opened(NamedTuple):
         value: The answer in its stored form.
         tagged: Whether that holds tags.
         is_root_only: Whether its root alone is one.
+        most: How many objects it has at most.
     """
 
     origin: Origin
     value: Any
     tagged: bool
     is_root_only: bool
+    most: int
+
+    def answer(self) -> Any:
+        """Return the answer as it was put in; what is in here is used up. Raises as `decode` does."""
+        return values.untagged(self.value, most=self.most) if self.tagged else self.value
 
 
 def encode(origin: Origin, answer: Any, request: bytes = b"") -> bytes:
@@ -146,21 +152,16 @@ def decode(data: bytes) -> Entry:
         CorruptEntryError: If the bytes are damaged or are not an entry.
         FormatVersionError: If another version of this package wrote them.
     """
-    flags, texts, answer, _ = _open(data)
-    value = values.loads(_unpack(answer, flags & _PACKED_ANSWER), tagged=bool(flags & _TAGGED))
-    return Entry(origin=origins.read(data, _HEADER.size, texts), answer=value)
+    opened = open_answer(data)
+    return Entry(origin=opened.origin, answer=opened.answer())
 
 
 def open_answer(data: bytes) -> Opened:
     """Decode the origin of an entry, and parse its answer. Raises as `decode` does."""
     flags, texts, answer, _ = _open(data)
-    value = parsed(_unpack(answer, flags & _PACKED_ANSWER))
-    return Opened(
-        origins.read(data, _HEADER.size, texts),
-        value,
-        tagged=bool(flags & _TAGGED),
-        is_root_only=bool(flags & _ROOT_ONLY),
-    )
+    body = _unpack(answer, flags & _PACKED_ANSWER)
+    origin = origins.read(data, _HEADER.size, texts)
+    return Opened(origin, parsed(body), bool(flags & _TAGGED), bool(flags & _ROOT_ONLY), body.count(b"{"))
 
 
 def decode_origin(data: bytes) -> Origin:
@@ -225,13 +226,13 @@ def _open(data: bytes) -> tuple[int, bytes, bytes, bytes]:
     request_from = answer_from + answer
     if request_from + request != len(data):
         raise CorruptEntryError("the entry's blocks do not add up to its length")
-    blocks = data[_BLOCKS_FROM:answer_from], data[answer_from:request_from], data[request_from:]
+    packed_answer, packed_request = data[answer_from:request_from], data[request_from:]
     # All of them together: who shows an entry has all of it in memory.
-    packed = (False, flags & _PACKED_ANSWER, flags & _PACKED_REQUEST)
-    sizes = [unpacked_size(one) if is_packed else len(one) for one, is_packed in zip(blocks, packed, strict=True)]
-    if sum(sizes) > LARGEST_VALUE:
+    size = unpacked_size(packed_answer) if flags & _PACKED_ANSWER else answer
+    size += unpacked_size(packed_request) if flags & _PACKED_REQUEST else request
+    if texts + size > LARGEST_VALUE:
         raise CorruptEntryError(f"the entry claims more than {LARGEST_VALUE:,} bytes; none that is written has as many")
-    return flags, *blocks
+    return flags, data[_BLOCKS_FROM:answer_from], packed_answer, packed_request
 
 
 def _of_another_version(version: int) -> CorruptEntryError | FormatVersionError:

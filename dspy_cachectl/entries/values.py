@@ -27,7 +27,7 @@ _ARRAY_KINDS = "biufcmMSU"
 """NumPy's kinds of elements that are numbers, times or text of a fixed length."""
 _ELEMENT = re.compile(rf"[<>|]([{_ARRAY_KINDS}])(\d{{1,9}})(\[\w+\])?")
 
-_MOST_OBJECTS = 50_000
+MOST_OBJECTS = 50_000
 """How many objects a value may hold that has tags: each may become one of LiteLLM's, of some kilobytes."""
 
 RESPONSE_CLASSES = {
@@ -73,7 +73,7 @@ def dumps(value: Any) -> tuple[bytes, bool]:
     if holds_too_many(data):
         raise UnstorableError(f"the value holds more than {MOST_VALUES:,} values")
     if encoder.tagged and _has_too_many_objects(plain, data.count(b"{")):
-        raise UnstorableError(f"the response holds more than {_MOST_OBJECTS:,} objects")
+        raise UnstorableError(f"the response holds more than {MOST_OBJECTS:,} objects")
     return data, encoder.tagged
 
 
@@ -88,11 +88,23 @@ def loads(data: bytes, *, tagged: bool) -> Any:
     Raises:
         CorruptEntryError: If the data is not what `dumps` makes, or a package that it needs is not installed here.
     """
-    value = parsed(data)
-    if tagged and _has_too_many_objects(value, data.count(b"{")):
-        raise CorruptEntryError(f"the entry's value cannot be decoded: it holds more than {_MOST_OBJECTS:,} objects")
+    return untagged(parsed(data), most=data.count(b"{")) if tagged else parsed(data)
+
+
+def untagged(value: Any, *, most: int) -> Any:
+    """Return what a stored form stands for.
+
+    Args:
+        value: The value in its stored form.
+        most: How many objects it has at most.
+
+    Raises:
+        CorruptEntryError: If it is no stored form, or a package that it needs is not installed here.
+    """
+    if _has_too_many_objects(value, most):
+        raise CorruptEntryError(f"the entry's value cannot be decoded: it holds more than {MOST_OBJECTS:,} objects")
     try:
-        return _untag(value) if tagged else value
+        return _untag(value)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, ImportError) as error:
         raise CorruptEntryError(f"the entry's value cannot be decoded: {error}") from error
 
@@ -104,7 +116,7 @@ def _has_too_many_objects(value: Any, most: int) -> bool:
         value: The value in its stored form.
         most: How many objects it has at most.
     """
-    if most <= _MOST_OBJECTS:
+    if most <= MOST_OBJECTS:
         return False
     weight, waiting = 0.0, [(value, 1.0)]
     while waiting:
@@ -115,7 +127,7 @@ def _has_too_many_objects(value: Any, most: int) -> bool:
             weight += each
             # There are twenty for each token, and they are small.
             waiting.extend((one, 0.25 if name == "logprobs" else each) for name, one in item.items())
-    return weight > _MOST_OBJECTS
+    return weight > MOST_OBJECTS
 
 
 def readable(value: Any) -> Any:
