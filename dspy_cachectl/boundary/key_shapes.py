@@ -4,7 +4,8 @@ A well-known prefix is not enough: `sk-learn-datasets`, `hf_hub_download_with_re
 What follows it has to look drawn by lot: a run of letters and digits that is not made of words.
 
 Every pattern here either has a beginning that no character of its own run may stand before, or lengths that are
-bounded, so that no text takes more than a time in proportion to its length.
+bounded, so that no text takes more than a time in proportion to its length. Nearly all of a text is words, and no key
+is as short as a word: only what is longer is looked at with patterns.
 """
 
 from __future__ import annotations
@@ -54,8 +55,7 @@ _PEM = re.compile(r"-----BEGIN(?: [A-Z0-9]{1,12}){0,3} PRIVATE KEY(?: BLOCK)?---
 _PEM_BODY = re.compile(r"(?:(?!-----)[\s\S]){0,20000}-----END(?: [A-Z0-9]{1,12}){0,3} PRIVATE KEY(?: BLOCK)?-----")
 _PEM_LINES = re.compile(r"(?:(?:\s|\\+[nr]){0,8}[A-Za-z0-9+/=]{20,})*")
 
-_SCHEMES = ("bearer", "basic", "token", "apikey")
-_SCHEME = re.compile(_BEGINS + rf"(?i:(?P<scheme>{'|'.join(_SCHEMES)})(?:[ \t+]|%20){{1,4}})")
+_SCHEME = re.compile(_BEGINS + r"(?i:(?P<scheme>bearer|basic|token|apikey)(?:[ \t+]|%20){1,4})")
 _CREDENTIAL = re.compile(r"[A-Za-z0-9_\-.~+/%]{6,}={0,2}")
 _REST = re.compile(r"[A-Za-z0-9_\-]*(?:[.~+/=][A-Za-z0-9_\-+/=]{8,}|={1,2}(?![\w=]))*")
 _RUNS = re.compile(r"[A-Za-z0-9]{2,}")
@@ -76,19 +76,37 @@ _NAMES = ("learn", "sklearn", "image", "estimator", "container", "toggleable", "
 """What follows `sk-` in the names of packages and in style sheets."""
 
 
+_OF_KEYS = bytes(
+    ord("k") if chr(code).isalnum() or chr(code) in "_-.~+/=?" or code > 127 else ord(" ") for code in range(256)
+)
+"""Of what the keys below consist from their beginning to their end, for `bytes.translate`; `?` is what is not ASCII."""
+_SHORTEST_RUN, _BEFORE_RUN = 14, 11
+"""How many of these follow each other in each key, and how many other characters may stand before them in one."""
+_RUN = b"k" * _SHORTEST_RUN
+_SCHEMES = (b"bearer", b"basic", b"token", b"apikey")
+
+
 def keys_in(text: str) -> Iterator[Span]:
     """Yield where keys and tokens stand that are told by their shape; spans may overlap."""
-    # What is looked for first is quickly found, and most texts have none of it.
-    if any(len(word) >= _SHORTEST for word in text.split()):
-        yield from _prefixed(text)
-        yield from (found.span() for found in _EXACT.finditer(text))
-    if "eyJ" in text:
-        yield from (found.span() for found in _JWT.finditer(text))
+    flat = text.encode("ascii", "replace")  # of the same length
+    runs = list(_long_runs(flat.translate(_OF_KEYS)))
+    if runs:
+        yield from _prefixed(text, runs)
+        for start, end in runs:
+            yield from (found.span() for found in _EXACT.finditer(text, max(0, start - _BEFORE_RUN), end))
+        if "eyJ" in text:
+            yield from (found.span() for found in _JWT.finditer(text))
     if "PRIVATE KEY" in text:
         yield from _private_keys(text)
-    folded = text.casefold()
-    if any(scheme in folded for scheme in _SCHEMES):
-        yield from _schemes(text)
+    yield from _schemes(text, flat.lower())
+
+
+def _long_runs(of_keys: bytes) -> Iterator[Span]:
+    end = 0
+    while (start := of_keys.find(_RUN, end)) >= 0:
+        end = of_keys.find(b" ", start)
+        end = len(of_keys) if end < 0 else end
+        yield start, end
 
 
 def looks_drawn(text: str) -> bool:
@@ -107,9 +125,9 @@ def looks_drawn(text: str) -> bool:
     return usual < 0.44 * pairs
 
 
-def _prefixed(text: str) -> Iterator[Span]:
+def _prefixed(text: str, runs: list[Span]) -> Iterator[Span]:
     done = 0
-    for found in _LOT.finditer(text):
+    for found in (found for run in runs for found in _LOT.finditer(text, *run)):
         start = found.start()
         before = None if start < done else _PREFIX.search(text, max(done, start - _LOOK_BACK), start)
         if before is None or (before["sk"] or "").lower().startswith(_NAMES):
@@ -138,11 +156,19 @@ def _private_keys(text: str) -> Iterator[Span]:
             yield found.start(), end
 
 
-def _schemes(text: str) -> Iterator[Span]:
-    for found in _SCHEME.finditer(text):
-        value = _CREDENTIAL.match(text, found.end())
-        if value is None:
-            continue
+def _schemes(text: str, lowered: bytes) -> Iterator[Span]:
+    """Yield where credentials stand that a word for them stands before, in a text and in the same in small letters."""
+    for word in _SCHEMES:
+        at = lowered.find(word)
+        while at >= 0:
+            yield from _after_scheme(text, at)
+            at = lowered.find(word, at + 1)
+
+
+def _after_scheme(text: str, at: int) -> Iterator[Span]:
+    found = _SCHEME.match(text, at)
+    value = None if found is None else _CREDENTIAL.match(text, found.end())
+    if found is not None and value is not None:
         scheme, given = found["scheme"].lower(), value[0]
         if _is_pair(given) if scheme == "basic" else len(given) >= 16 and looks_drawn(given):
             yield value.span()
