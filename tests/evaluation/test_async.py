@@ -156,7 +156,9 @@ def test_failures_have_their_reasons(endpoint: Endpoint, lm: MakeLM) -> None:
     async def failing(question: str) -> Any:
         raise KeyError("no idea")
 
-    assert {"the metric raised ValueError: no taste"} == {draw.failed for draw in evaluated(qa(), raising).draws}
+    assert {"the metric raised ValueError: no taste"} == {
+        draw.failed for draw in evaluated(qa(), raising, repeats=1).draws
+    }
     assert {"the program raised KeyError: 'no idea'"} == {
         draw.failed for draw in evaluated(failing, max_errors=99).draws
     }
