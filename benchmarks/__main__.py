@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     figures = [pooled([one for one in found if one.name == name]) for name in dict.fromkeys(one.name for one in found)]
     _write(options.output, figures, rows, {**facts, "runs": options.runs, "rounds": options.rounds})
     _print(figures)
+    if results.is_busy(facts):
+        print(f"rough: the machine had a load of {facts['load']} before; measure where it is idle", file=sys.stderr)
     for failure in failed:
         print(f"failed: {failure}", file=sys.stderr)
     return int(bool(failed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import subprocess
 import sys
@@ -228,7 +229,7 @@ async def _in_a_gather(lm: Any, questions: Sequence[Any]) -> None:
 
 
 def _acall(scene: Scene, name: str, ask: Callable[..., Any], *, from_disk: bool = False) -> Iterator[Figure]:
-    loop, questions = asyncio.new_event_loop(), prompts(COUNT)
+    loop, questions = _loop(), prompts(COUNT)
 
     def asking_all(lm: Any, questions: Sequence[Any]) -> Block:
         return lambda: loop.run_until_complete(ask(lm, questions))
@@ -243,7 +244,12 @@ def _acall(scene: Scene, name: str, ask: Callable[..., Any], *, from_disk: bool 
             within=compiling,
         )
         yield from figures_of(scene, name, sides, engine, COUNT, from_disk=from_disk)
-    loop.close()
+
+
+@functools.cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """Return the one loop of the process: LiteLLM leaves a task in it."""
+    return asyncio.new_event_loop()
 
 
 @row("predict-compile")

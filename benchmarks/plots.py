@@ -26,7 +26,7 @@ def _drawn(path: Path, figures: Sequence[Figure]) -> Path:
     from matplotlib.figure import Figure as Drawing
 
     # The same figures make the same file.
-    with mpl.rc_context({"svg.hashsalt": "bench", "font.size": 8}):
+    with mpl.rc_context({"svg.hashsalt": "bench", "svg.fonttype": "none", "font.size": 8}):
         drawing = Drawing(figsize=(8, 1.2 + 0.17 * len(figures)), layout="constrained")
         axes: Any = drawing.subplots()
         for at, figure in enumerate(figures):

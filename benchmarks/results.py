@@ -18,6 +18,9 @@ from benchmarks.figures import Figure, as_json, from_json
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("dspy", "litellm", "orjson", "pydantic", "zstandard", "diskcache", "redis", "langchain-core", "inspect-ai")
 
+BUSY = 0.7
+"""From which load on, before anything is measured, a machine is not idle."""
+
 COLUMNS = ("row", "ratio", "middle half", "minima", "bar (stretch)", "met")
 
 
@@ -26,13 +29,18 @@ def machine() -> dict[str, Any]:
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "load": [round(load, 2) for load in os.getloadavg()],
+        "load": round(os.getloadavg()[0], 2),
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
         "commit": _commit(),
         "when": time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()),
     }
+
+
+def is_busy(facts: Mapping[str, Any]) -> bool:
+    """Tell whether others had so much to do that the figures are rough."""
+    return bool(facts["load"] > BUSY)
 
 
 def _processor() -> str:
@@ -100,7 +108,7 @@ def described(facts: Mapping[str, Any]) -> str:
     """Return in a sentence on what and with what was measured."""
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     return (
-        f"{facts['processor']}, {facts['cores']} cores, load {facts['load'][0]} at the start, "
+        f"{facts['processor']}, {facts['cores']} cores, load {facts['load']} before, "
         f"Python {facts['python']}, {versions}; commit {facts['commit']}, {facts['when']}."
     )
 

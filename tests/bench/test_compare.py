@@ -9,6 +9,9 @@ import pytest
 from benchmarks import __main__ as running, compare, results
 from benchmarks.figures import Figure
 
+FACTS = ("processor", "cores", "python", "commit", "when")
+"""What is known of a machine beside its load and versions."""
+
 
 def figure(name: str, *ratios: float) -> Figure:
     """A figure of one run with these ratios."""
@@ -85,12 +88,16 @@ def test_without_a_release_it_is_said(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_a_row_that_fails_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A row that could not be measured is named, and the exit code is 1; the others are written."""
+    """A row that could not be measured is named, and fails; the others are written. A busy machine is told, too."""
     told = [{"row": "put", "failed": "RuntimeError('full')"}, results.as_json(figure("bytes-disk.native", 1.5))]
     monkeypatch.setattr(running, "_measured", lambda *_: iter(told))
 
+    monkeypatch.setattr(running.results, "machine", lambda: {"load": 3.0, "versions": {}} | dict.fromkeys(FACTS, ""))
+
     assert 1 == running.main(["--only", "put", "bytes-disk", "--output", str(tmp_path)])
-    assert "failed: put: RuntimeError('full')" in capsys.readouterr().err
+    told_of = capsys.readouterr().err
+    assert "failed: put: RuntimeError('full')" in told_of
+    assert "rough: the machine had a load of 3.0" in told_of
     assert ["bytes-disk.native"] == list(results.read(tmp_path / "bench.json"))
 
 

@@ -20,7 +20,7 @@ def test_the_page_says_what_the_release_was_measured_at() -> None:
 
 def test_every_bar_and_every_figure_is_on_the_page() -> None:
     """What is held to something is named with it, measured or not, and what was measured with its verdict."""
-    facts = {"processor": "a processor", "cores": 2, "load": [0.1], "python": "3.11", "versions": {"dspy": "3.4.1"}}
+    facts = {"processor": "a processor", "cores": 2, "load": 0.1, "python": "3.11", "versions": {"dspy": "3.4.1"}}
     measured = counted("bytes-disk", 3.0, 2.0, case="native")
 
     made = page.text({measured.name: measured}, {**facts, "commit": "abc", "when": "2026"})
