@@ -198,6 +198,9 @@ def carry(function: Callable[P, T]) -> Callable[P, T]:
     there is counted here. DSPy's settings do not go: the function, or what it is given, brings its LM.
     What its call returns and has not run yet (a coroutine, a generator) runs in the phase as well. Where no phase rules
     here, it runs in none.
+
+    Args:
+        function: Anything that can be called; for a pool of processes, what can be pickled.
     """
     around = phase_around()
     return _Carried(function, None if around is None else replace(around, carried=True))

@@ -72,7 +72,7 @@ def script_of(text: str) -> str:
             lines[block.line : block.line + len(code)] = code
         else:
             raise AssertionError(f"line {block.line}: nothing is known of {block.language!r}; say how it is run")
-    if "local_model" in text:
+    if re.search(r"local_model\(", text):
         # What starts processes of its own imports the script in them: all of it is the program's.
         lines[1:] = ["if __name__ == '__main__':", *(textwrap.indent(line, "    ") for line in lines[2:])]
     return "\n".join(lines) + "\n" if to_run else ""

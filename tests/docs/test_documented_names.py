@@ -1,4 +1,4 @@
-"""`docs/reference/api.md` has every public name and every argument of `evaluate()`, each with an example that runs."""
+"""`docs/reference/api.md` has every public name and every argument, each with an example that runs."""
 
 from __future__ import annotations
 
@@ -20,25 +20,39 @@ LONG = {"Evaluating", "MLflow", "A model on this machine", "Errors"}
 """The sections whose examples take long, and those that go on from them."""
 
 
+CALLED = [
+    *("LM", "wrap", "Embedder", "phase", "Policy", "carry", "configure", "install", "evaluate", "compare", "Ranking"),
+    *("cassette", "log_to_mlflow", "find_mlflow_run", "mlflow_callbacks", "protect_mlflow"),
+]
+"""What users give arguments to."""
+
+
 def _examples_of(name: str) -> str:
-    found = [text for heading, text in sections(PAGE, 3).items() if f"`{name}`" in heading]
-    assert len(found) == 1, f"docs/reference/api.md has {len(found)} sections of {name}: write one, headed ### `{name}`"
-    return "\n".join(blocks(re.split(r"^## ", found[0], flags=re.MULTILINE)[0]))
+    """The blocks below a name, before the next one that has any."""
+    _, *rest = re.split(r"^### (?:::: dspy_cachectl\.|`)(\w+)`?$", PAGE, flags=re.MULTILINE)
+    for text in rest[rest.index(name) + 1 :: 2]:
+        found = blocks(re.split(r"^## ", text, flags=re.MULTILINE)[0])
+        if found:
+            return "\n".join(found)
+    raise AssertionError(f"nothing follows {name} in docs/reference/api.md")
 
 
 @pytest.mark.parametrize("name", cachectl.__all__)
 def test_every_public_name_has_an_example(name: str) -> None:
-    """In a section of its own, or of those that belong together."""
+    """Below what its docstring says, or below the last of those that belong together."""
     assert re.search(rf"\bcachectl\.{name}\b", _examples_of(name)), f"no example of {name} in docs/reference/api.md"
 
 
-def test_every_argument_of_evaluate_has_an_example() -> None:
-    """And a line that says what it is for, in the order of the function."""
-    names = list(inspect.signature(cachectl.evaluate).parameters)
-    rows = re.findall(r"^\| `(\w+)` \| .+ \|$", sections(PAGE, 3)["`evaluate`"], flags=re.MULTILINE)
-    assert names == rows
-    examples = _examples_of("evaluate")
-    assert [] == [name for name in names if not re.search(rf"\b{name}=", examples)]
+@pytest.mark.parametrize("name", CALLED)
+def test_every_argument_is_told_and_has_an_example(name: str) -> None:
+    """By its name, in the docstring and in a block."""
+    function = getattr(cachectl, name)
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    arguments = [each.name for each in inspect.signature(function).parameters.values() if each.kind in kinds]
+    told = inspect.getdoc(function) or ""
+    assert [] == [each for each in arguments if not re.search(rf"^ *{each}: ", told, flags=re.MULTILINE)]
+    examples = _examples_of(name)
+    assert [] == [each for each in arguments if not re.search(rf"\b{each}=", examples)]
 
 
 def test_every_setting_has_a_line() -> None:

@@ -1,0 +1,130 @@
+"""Make the pictures of the documentation anew, from real runs: `python scripts/screenshots.py`.
+
+The tutorial runs on the local model, and what it found is shown in a terminal, in a browser and in MLflow, whose server
+runs on a database of its own. The plot of the simulation is what its page draws. Needs Chromium on the path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from playwright.sync_api import Page, sync_playwright
+from rich import _export_format
+from rich.console import Console
+from rich.text import Text
+
+import dspy_cachectl as cachectl
+from tests.docs.running import blocks_of
+from tests.page.browser import ARGUMENTS, CHROMIUM
+
+ROOT = Path(__file__).resolve().parents[1]
+PICTURES = ROOT / "docs" / "pictures"
+SECONDS = 120
+"""The longest that a server or a page may take."""
+SIZE = {"width": 1180, "height": 720}
+
+
+def ran(page: str, names: dict[str, Any], until: str = "") -> dict[str, Any]:
+    """Run the blocks of a page up to one that holds a text, and return what they have named."""
+    for block in blocks_of((ROOT / "docs" / page).read_text(encoding="utf-8")):
+        if block.language == "python":
+            if until and until in block.code:
+                break
+            exec(compile(block.code, page, "exec", dont_inherit=True), names)
+    return names
+
+
+def shown_in_a_terminal(text: str, name: str, title: str) -> None:
+    """Draw a terminal of 80 columns that shows a text."""
+    console = Console(record=True, width=80, file=io.StringIO(), force_terminal=True)
+    console.print(Text(text.rstrip("\n")))
+    # Rich's own picture would load its font from the network.
+    form = re.sub(r"@font-face \{\{.*?\}\}", "", _export_format.CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+    console.save_svg(str(PICTURES / name), title=title, code_format=form.replace("Fira Code", "DejaVu Sans Mono"))
+
+
+@contextlib.contextmanager
+def mlflow_server(folder: Path) -> Iterator[str]:
+    """Run an MLflow server on a database in the folder; yields its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    places = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "files")]
+    where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "server", *places, *where]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT) as server:
+        try:
+            address = f"http://127.0.0.1:{port}"
+            for _ in range(SECONDS * 5):
+                with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health"):
+                    break
+                time.sleep(0.2)
+            yield address
+        finally:
+            server.terminate()
+
+
+def taken(page: Page, address: str, name: str, wait_for: str) -> None:
+    """Open an address, and keep what is seen of it once a text is."""
+    page.goto(address)
+    page.get_by_text(wait_for).first.wait_for()
+    page.wait_for_timeout(2000)
+    page.screenshot(path=PICTURES / name)
+
+
+def main() -> None:
+    """Make all of them."""
+    with tempfile.TemporaryDirectory() as name, contextlib.chdir(name), sync_playwright() as playwright:
+        folder = Path(name)
+        mpl.rcParams["svg.hashsalt"] = "docs"
+        ran("explanation/replayed-repeats.md", {})
+        (PICTURES / "replayed-repeats.svg").write_bytes((folder / "replayed-repeats.svg").read_bytes())
+        cachectl.configure(store=f"{name}/store", state=f"{name}/state", predictions=f"{name}/predictions")
+        found = ran("tutorial.md", {}, until="once_more")
+        before, after = found["before"], found["after"]
+        shown_in_a_terminal(str(after), "report-terminal.svg", "print(after)")
+        shown_in_a_terminal(str(before.compare(after)), "comparison-terminal.svg", "print(before.compare(after))")
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        page = browser.new_page(viewport=SIZE)
+        page.set_default_timeout(SECONDS * 1000)
+        taken(page, (folder / "comparison.html").as_uri(), "comparison-page.png", "zero-shot")
+        with mlflow_server(folder) as address:
+            os.environ["MLFLOW_TRACKING_URI"] = address
+            in_mlflow(page, address, found)
+        found["model"].close()
+        browser.close()
+
+
+def in_mlflow(page: Page, address: str, found: dict[str, Any]) -> None:
+    """Log the tutorial's reports and an evaluation with traces, and look at them."""
+    import mlflow
+
+    mlflow.set_experiment("reviews")
+    print(cachectl.log_to_mlflow(found["before"].compare(found["after"]), timeout=60))
+    mlflow.dspy.autolog(log_evals=True)
+    options = {"name": "traced", "mlflow": True, "max_errors": 1000}
+    cachectl.evaluate(found["compiled"], found["dev"], found["right"], force_recompute=True, **options)
+    mlflow.flush_trace_async_logging()
+    experiment = mlflow.get_experiment_by_name("reviews").experiment_id
+    runs = mlflow.search_runs([experiment], output_format="list")
+    run = next(one for one in runs if "dspy_cachectl/score/mean" in one.data.metrics)
+    where = f"{address}/#/experiments/{experiment}"
+    taken(page, f"{where}/runs/{run.info.run_id}", "mlflow-run.png", "dspy_cachectl/score/mean")
+    taken(page, f"{where}/traces", "mlflow-traces.png", "Predict")
+
+
+if __name__ == "__main__":
+    main()
