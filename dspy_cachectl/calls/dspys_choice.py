@@ -13,7 +13,8 @@ import dspy
 from dspy.clients.cache import Cache
 from dspy.utils.caching import default_cache_dir
 
-from dspy_cachectl.config import MEMORY, Settings, written_settings
+from dspy_cachectl.boundary.secrets import scrub
+from dspy_cachectl.config import MEMORY, Settings, each_of, written_settings
 from dspy_cachectl.context.process import Place, state
 from dspy_cachectl.stores import Store, open_stores
 
@@ -34,15 +35,16 @@ def place_of(configured: Settings) -> Place:
     has_memory = said.enable_memory_cache or "memory_bytes" in written
     if "store" in written:
         if not said.enable_disk_cache and location != MEMORY:
+            named = scrub(", ".join(each_of(location)))
             state.say_once(
                 "overruled",
-                f"dspy.configure_cache() keeps nothing on disk, but a store is configured, and holds: {location}. To "
+                f"dspy.configure_cache() keeps nothing on disk, but a store is configured, and holds: {named}. To "
                 'keep nothing on disk, set store = "memory://"; to say that it is meant, call cachectl.install()',
             )
     elif not said.enable_disk_cache:
         location = MEMORY if has_memory and memory_bytes else NOWHERE
     else:
-        location = _beside(said, location)
+        location = _beside(said, each_of(location)[0])
         disk_bytes = disk_bytes if "disk_bytes" in written else _limit(said, disk_bytes)
     return location, memory_bytes if has_memory or location == MEMORY else 0, disk_bytes
 

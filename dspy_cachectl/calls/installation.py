@@ -19,14 +19,16 @@ from dspy_cachectl.stores import Store, open_stores
 from dspy_cachectl.stores.reader import FolderReader
 
 
-def install(store: str | os.PathLike[str] | Sequence[Store] | None = None) -> ManagedCache:
+def install(
+    store: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Sequence[Store] | None = None,
+) -> ManagedCache:
     """Make a `ManagedCache` the cache of DSPy, from now on and in every thread.
 
     `LM`, `wrap` and `phase` do this by themselves with the configured store, where DSPy's own cache is in place.
 
     Args:
-        store: A folder's path, `memory://`, or stores, nearest first. None: the configured one, whatever DSPy's own
-            cache was told with `dspy.configure_cache()`.
+        store: A folder's path, `memory://`, or a shared store's address; several of these, or stores, nearest first.
+            None: the configured one, whatever DSPy's own cache was told with `dspy.configure_cache()`.
 
     Returns:
         The cache that is now `dspy.cache`.
@@ -39,10 +41,13 @@ def install(store: str | os.PathLike[str] | Sequence[Store] | None = None) -> Ma
         with state.installing:
             state.overrules_dspy = True
             return _install_configured()
-    if isinstance(store, (str, os.PathLike)):
-        stores = open_stores(os.fspath(store), memory_bytes=chosen.memory_bytes, disk_bytes=chosen.disk_bytes)
-    else:
-        stores = list(store)
+    named = (store,) if isinstance(store, (str, os.PathLike)) else tuple(store)
+    locations = tuple(os.fspath(one) for one in named if isinstance(one, (str, os.PathLike)))
+    stores = [one for one in named if not isinstance(one, (str, os.PathLike))]
+    if locations and stores:
+        raise ConfigurationError("name locations, or give stores; not both at once")
+    if locations:
+        stores = open_stores(locations, memory_bytes=chosen.memory_bytes, disk_bytes=chosen.disk_bytes)
     with state.installing:
         # A store of the user's own stays, whatever is configured later.
         state.opened_with = None

@@ -17,7 +17,7 @@ import typer
 from dspy_cachectl.boundary.meant import question
 from dspy_cachectl.boundary.shown import harmless, is_harmless_for_shells
 from dspy_cachectl.cli.output import print_line
-from dspy_cachectl.config import folder_of, is_shared, settings
+from dspy_cachectl.config import each_of, folder_of, is_shared, settings
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.manage.selection import Selection, parse_age
 from dspy_cachectl.stores.listing import Reader
@@ -101,7 +101,8 @@ class StoreOption:
 
     @property
     def _location(self) -> str:
-        return settings().store if self.named is None else self.named
+        # Of several the nearest that can be seen from here; another is named.
+        return each_of(settings().store)[0] if self.named is None else self.named
 
     def reader(self, **options: Any) -> Reader:
         """Return what reads the store: a folder, or a shared store. Nothing is opened yet.

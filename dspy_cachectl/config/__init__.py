@@ -16,7 +16,7 @@ from dspy_cachectl.config.current import (
     settings,
     written_settings,
 )
-from dspy_cachectl.config.location import MEMORY, folder_of, normal_location
+from dspy_cachectl.config.location import MEMORY, Stores, each_of, folder_of, normal_location
 from dspy_cachectl.config.shared import Shared, is_shared, shared_of
 
 __all__ = [
@@ -25,7 +25,9 @@ __all__ = [
     "OFF",
     "Settings",
     "Shared",
+    "Stores",
     "configure",
+    "each_of",
     "folder_of",
     "is_shared",
     "normal_location",

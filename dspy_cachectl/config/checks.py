@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from typing import Any, Literal
 from dspy_cachectl.boundary.meant import question
 from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.boundary.shown import harmless
-from dspy_cachectl.config.location import MEMORY, normal_location, shortened
+from dspy_cachectl.config.location import MEMORY, Stores, normal_location, shortened
+from dspy_cachectl.config.shared import is_shared
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.policy import PRESETS, Policy
 
@@ -25,6 +27,7 @@ ON, OFF = "on", "off"
 LEAST_DISK = 100_000
 """In less than this a store has room for its own tables, and for no answer."""
 _MOST_BYTES = 2**60
+_SEVERAL = '["~/.cache/mine", "redis://host"]'
 _WHOLE = re.compile(r"[0-9](?:_?[0-9]){0,30}")
 _NUMBER = re.compile(r"[0-9](?:_?[0-9]){0,30}(?:\.[0-9]{0,30})?(?:[eE][+-]?[0-9]{1,3})?")
 _SWITCH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
@@ -81,13 +84,34 @@ def _text(written: Written) -> str:
     return written.value.strip()
 
 
-def _location(written: Written, *, looks: bool = True) -> str:
+def _store(written: Written) -> Stores:
+    value: Any = written.value
+    if isinstance(value, str) and value.strip().startswith("["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise ConfigurationError(f"several are written as a list, such as {_SEVERAL}") from None
+    if not isinstance(value, (list, tuple)):
+        return _location(written, shared=True)
+    found = tuple(_location(Written(one, written.origin), shared=True) for one in value)
+    behind = found[found[:1] == (MEMORY,) :]
+    if not found or MEMORY in behind or len(set(behind)) < len(behind):
+        raise ConfigurationError(f"write each once and the nearest first, such as {_SEVERAL}")
+    if any(not is_shared(one) for one in behind[1:]):
+        raise ConfigurationError("of several one may be a folder, and stands before those that others share")
+    return behind if len(behind) > 1 else (*behind, MEMORY)[0]
+
+
+def _location(written: Written, *, looks: bool = True, shared: bool = False) -> str:
     value = written.value
     if not isinstance(value, (str, Path)):
         other = ', or "memory://"' if looks else ""
         raise ConfigurationError(f"write a folder's path between quotes{other}")
     return normal_location(
-        str(value).strip() if isinstance(value, str) else str(value), base=written.origin.base, looks=looks
+        str(value).strip() if isinstance(value, str) else str(value),
+        base=written.origin.base,
+        looks=looks,
+        shared=shared,
     )
 
 
@@ -195,7 +219,7 @@ def _names_alike(written: Written) -> str:
 Check = Callable[[Written], Any]
 
 TOP: dict[str, Check] = {
-    "store": _location,
+    "store": _store,
     "memory_bytes": _whole,
     "disk_bytes": _disk_bytes,
     "policy": _preset,

@@ -18,7 +18,7 @@ from dspy_cachectl.boundary.meant import question
 from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.config import sources
 from dspy_cachectl.config.checks import OFF, ON, Origin, Written, checked, named, pairs_of
-from dspy_cachectl.config.location import MEMORY, folder_of, normal_location
+from dspy_cachectl.config.location import MEMORY, Stores, folder_of, normal_location
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.policy import Policy
 
@@ -89,8 +89,8 @@ class Settings:
     """What can be set: `[tool.dspy_cachectl]` in pyproject.toml, `DSPY_CACHECTL_*`, and `configure()`.
 
     Attributes:
-        store: Where entries live: a folder's path, `memory://`, or the address of a shared store. A folder in DSPy's,
-            where DSPY_CACHEDIR names that, and else the user's for caches.
+        store: Where entries live: a folder's path, `memory://`, or the address of a shared store; or several of these,
+            the nearest first. A folder in DSPy's, where DSPY_CACHEDIR names that, and else the user's for caches.
         memory_bytes: The budget of the memory in front of the folder, in bytes; 0 for none.
         disk_bytes: The size at which the folder's oldest entries are removed, in bytes; that of DSPY_CACHE_LIMIT, or 30
             GB.
@@ -110,7 +110,7 @@ class Settings:
             `"openai/local=llama-3*, openai/auto=*"`, patterns on both sides.
     """
 
-    store: str = field(default_factory=_store_folder)
+    store: Stores = field(default_factory=_store_folder)
     memory_bytes: int = 256 * 1024 * 1024
     disk_bytes: int = field(default_factory=_disk_bytes)
     policy: str = "REUSE"

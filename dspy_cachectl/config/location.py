@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import TypeAlias
 
 from dspy_cachectl.boundary.reading import no_path
 from dspy_cachectl.boundary.secrets import scrub
@@ -89,13 +90,28 @@ def _check(folder: Path, said: str) -> None:
         return
 
 
-def normal_location(location: str, *, base: Path | None = None, looks: bool = True) -> str:
+Stores: TypeAlias = str | tuple[str, ...]
+"""Where entries live: a folder's path, `memory://` or an address; or several of these, the nearest first."""
+
+
+def each_of(stores: Stores) -> tuple[str, ...]:
+    """Return the locations of one store or of several."""
+    return (stores,) if isinstance(stores, str) else stores
+
+
+def normal_location(location: str, *, base: Path | None = None, looks: bool = True, shared: bool = True) -> str:
     """Return a location as it is to be kept: a folder's whole path, `memory://`, or a shared store's address.
+
+    Args:
+        location: What somebody wrote.
+        base: See `folder_of`.
+        looks: See there.
+        shared: Whether it may be a shared store.
 
     Raises:
         ConfigurationError: As for `folder_of` and `shared_of`.
     """
-    if is_shared(location):
+    if shared and is_shared(location):
         shared_of(location)
         return location
     folder = folder_of(location, base=base, looks=looks)

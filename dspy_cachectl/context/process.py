@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dspy_cachectl.accounting.ledger import Ledger, Stats
 from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.boundary.shown import logger_for
+from dspy_cachectl.config import Stores
 from dspy_cachectl.context.elsewhere import announce, refusals_of
 from dspy_cachectl.stores.base import name_of
 from dspy_cachectl.stores.marks import Marks
@@ -38,7 +39,7 @@ _MOST_UNSTORED = 10_000
 _MOST_SAID = 10_000
 _MOST_CLOSED = 100
 
-Place = tuple[str, int, int]
+Place = tuple[Stores, int, int]
 """How a configured store is opened: where it is, and how much memory and disk it may take."""
 
 

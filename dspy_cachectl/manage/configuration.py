@@ -78,4 +78,6 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _shown(name: str, value: Any) -> Any:
     if is_secret_name(name.rpartition(".")[2]):
         return HIDDEN
+    if isinstance(value, tuple):
+        return [_shown(name, one) for one in value]
     return scrub(value) if isinstance(value, str) else value

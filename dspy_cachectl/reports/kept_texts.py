@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dspy_cachectl.boundary.shown import logger_for
-from dspy_cachectl.config import folder_of, is_shared, settings
+from dspy_cachectl.config import each_of, folder_of, is_shared, settings
 from dspy_cachectl.context.process import state
 from dspy_cachectl.entries import records
 from dspy_cachectl.entries.draw_tokens import content_in, hash_of_key, key_in
@@ -97,7 +97,7 @@ def _call(store: Readable, key: str, token: str) -> Call | None:
 def stores_in_use() -> list[Readable]:
     """Return the stores that this process uses, or would; folders are only read, so that looking is no use of them."""
     if state.cache is None:
-        return list(_folder(settings().store))
+        return [reader for location in each_of(settings().store) for reader in _folder(location)]
     return [reader for store in state.cache.tiers.stores for reader in (*_folder(store.location), store)[:1]]
 
 

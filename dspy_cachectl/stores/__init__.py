@@ -8,7 +8,7 @@ process that holds something lives. `redis` is a store in a server, which proces
 
 from __future__ import annotations
 
-from dspy_cachectl.config import folder_of, is_shared
+from dspy_cachectl.config import Stores, each_of, folder_of, is_shared
 from dspy_cachectl.stores.base import DSPY_KIND, RUN_KIND, KnowingStore, Label, Store, dspy_key
 from dspy_cachectl.stores.memory import MemoryStore
 
@@ -24,11 +24,12 @@ __all__ = [
 ]
 
 
-def open_stores(location: str, *, memory_bytes: int, disk_bytes: int) -> list[Store]:
+def open_stores(location: Stores, *, memory_bytes: int, disk_bytes: int) -> list[Store]:
     """Return the stores that a location names, nearest first. Nothing is opened before its first use.
 
     Args:
-        location: A folder's path, `memory://`, or the address of a shared store (see `config.shared_of`).
+        location: A folder's path, `memory://`, or the address of a shared store (see `config.shared_of`); or several,
+            the nearest first.
         memory_bytes: The budget of the memory in front, in bytes; 0 for none.
         disk_bytes: The size at which the folder's oldest entries are removed, in bytes.
 
@@ -36,7 +37,7 @@ def open_stores(location: str, *, memory_bytes: int, disk_bytes: int) -> list[St
         ConfigurationError: If the location is of a kind that is not known.
         MissingExtraError: If it needs a package that is not installed.
     """
-    behind = _behind_memory(location, disk_bytes)
+    behind = [store for one in each_of(location) for store in _behind_memory(one, disk_bytes)]
     return [*([MemoryStore(memory_bytes)] if memory_bytes or not behind else []), *behind]
 
 
