@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dspy_cachectl.boundary.shown import logger_for
-from dspy_cachectl.config import each_of, folder_of, is_shared, settings
+from dspy_cachectl.config import MEMORY, each_of, folder_of, is_shared, settings
 from dspy_cachectl.context.process import state
 from dspy_cachectl.entries import records
 from dspy_cachectl.entries.draw_tokens import content_in, hash_of_key, key_in
@@ -98,7 +98,9 @@ def stores_in_use() -> list[Readable]:
     """Return the stores that this process uses, or would; folders are only read, so that looking is no use of them."""
     if state.cache is None:
         return [reader for location in each_of(settings().store) for reader in _folder(location)]
-    return [reader for store in state.cache.tiers.stores for reader in (*_folder(store.location), store)[:1]]
+    # Memory last: before a folder it keeps answers without what was asked.
+    stores = sorted(state.cache.tiers.stores, key=lambda store: store.location == MEMORY)
+    return [reader for store in stores for reader in (*_folder(store.location), store)[:1]]
 
 
 def _folder(location: str) -> Iterator[Readable]:
