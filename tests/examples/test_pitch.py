@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import json
 import os
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -38,12 +39,16 @@ def names_used(source: str) -> set[str]:
     return found
 
 
+MAGIC = re.compile(r"^%|= !")
+"""A line of a notebook that is for the shell, or for the notebook."""
+
+
 def sources() -> list[str]:
     """The examples, and the cells of the notebooks."""
     found = [path.read_text(encoding="utf-8") for path in EXAMPLES.rglob("*.py")]
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
-        found += ["".join(line for line in cell["source"] if not line.startswith("%")) for cell in cells]
+        found += ["".join(line for line in cell["source"] if not MAGIC.search(line)) for cell in cells]
     return found
 
 
