@@ -56,7 +56,7 @@ def account(call: Call) -> None:
     for ledger in _ledgers(ruling) + evaluations.ledgers():
         ledger.record(row, tally)
     if state.usage is not None and ruling.cassette is None:
-        used = (asked.kind.value, asked.model, ruling.context.name, asked.role or "", asked.run_id or "")
+        used = (asked.kind._value_, asked.model, ruling.context.name, asked.role or "", asked.run_id or "")
         state.usage.record(used, tally, call.key if call.answered.outcome in SERVED else None)
     # A governed LM's call is found around the code that it runs; a plain one's only here, by the id of DSPy's call.
     if WATCHED and asked.kind is Kind.PLAIN_LM and (call_id := ACTIVE_CALL_ID.get()) in WATCHED:
@@ -71,7 +71,7 @@ def note_served(call: Call) -> None:
     """Note beside an entry that it was served, where the call that it answered a part of is counted as a whole."""
     asked = call.asked
     if state.usage is not None and asked.ruling.cassette is None:
-        used = (asked.kind.value, asked.model, asked.ruling.context.name, asked.role or "", asked.run_id or "")
+        used = (asked.kind._value_, asked.model, asked.ruling.context.name, asked.role or "", asked.run_id or "")
         state.usage.record(used, Tally(), call.key)
 
 

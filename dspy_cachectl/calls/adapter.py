@@ -37,7 +37,6 @@ def request_of(
     prompt: Any,
     messages: Any,
     kwargs: Mapping[str, Any],
-    options: Mapping[str, Any],
     *,
     asynchronous: bool,
 ) -> dict[str, Any]:
@@ -48,7 +47,6 @@ def request_of(
         prompt: As in `dspy.LM.__call__`; likewise the next two.
         messages: See there.
         kwargs: See there.
-        options: The LM's options with those.
         asynchronous: Whether it is `acall`.
     """
     if typed_request(prompt, kwargs) is not None:
@@ -60,7 +58,8 @@ def request_of(
         "_fn_identifier": f"dspy.clients.lm.litellm_{_COMPLETIONS.get(lm.model_type, lm.model_type)}",
         "model": lm.model,
         "messages": messages or [{"role": "user", "content": prompt}],
-        **options,
+        **lm.kwargs,
+        **kwargs,
     }
     if getattr(lm, "use_developer_role", False):
         request["use_developer_role"] = True

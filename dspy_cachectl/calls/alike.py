@@ -10,9 +10,11 @@ import marshal
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from dspy_cachectl.calls.call import Asked
 from dspy_cachectl.entries import draws
 from dspy_cachectl.fingerprints.endpoints import surroundings
 from dspy_cachectl.fingerprints.engines import is_litellms_own
+from dspy_cachectl.policy import Kind
 
 _MOST, _LONGEST = 512, 32_768
 _STABLE = 2
@@ -48,31 +50,36 @@ class Name(NamedTuple):
 _KNOWN: dict[bytes, Alike] = {}
 
 
-def name_of(lm: Any, options: dict[str, Any], endpoint: str | None, version: str | None) -> Name | None:
+def name_of(lm: Any, kwargs: Mapping[str, Any], asked: Asked, endpoint: str | None) -> Name | None:
     """Return what names how a call of an LM is made; None where there are objects in it, which may change.
 
     Args:
         lm: The LM.
-        options: Its options with those of the call. The rollout id, which is no part of what is asked, is taken out.
+        kwargs: The options of the call.
+        asked: What is asked.
         endpoint: The user's name for where it is served, or None.
-        version: The user's name for a version of the model, or None.
     """
-    engine = getattr(lm, "_engine_spec", None)
-    is_ordinary = isinstance(engine, str) and "messages" not in options and not getattr(lm, "_providers", ())
-    if not is_ordinary or getattr(lm, "use_developer_role", False):
+    own = lm.kwargs
+    if "messages" in own:
         return None
-    options.pop("rollout_id", None)
-    form = options.get("response_format")
-    held: tuple[Any, ...] = ()
-    if isinstance(form, type):
-        held = form, vars(form).get("__pydantic_core_schema__")  # another one after `model_rebuild()`
-        options = {**options, "response_format": None}
-    said = options, *map(id, held), lm.model, lm.model_type, engine, endpoint, version
     try:
-        text = marshal.dumps((said, surroundings(lm.model, options)), _STABLE)
+        kind = asked.kind is Kind.LM, lm.model_type, lm._engine_spec, lm._providers, lm.use_developer_role  # noqa: SLF001
+    except AttributeError:
+        return None  # it is none of DSPy's
+    provider = kwargs.get("custom_llm_provider", own.get("custom_llm_provider"))
+    how: Any = (*kind, lm.model, endpoint, asked.version, *surroundings(lm.model, provider))
+    try:
+        return Name(marshal.dumps((how, own, kwargs), _STABLE), ())
+    except ValueError:
+        form = kwargs.get("response_format", own.get("response_format"))
+    if not isinstance(form, type):
+        return None
+    held = form, vars(form).get("__pydantic_core_schema__")  # another one after `model_rebuild()`
+    nothing = {"response_format": None}
+    try:
+        return Name(marshal.dumps((how, {**own, **nothing}, {**kwargs, **nothing}, *map(id, held)), _STABLE), held)
     except ValueError:
         return None
-    return Name(text, held) if len(text) <= _LONGEST else None
 
 
 def known(name: Name) -> Alike | None:
@@ -89,6 +96,8 @@ def know(name: Name, request: Mapping[str, Any], endpoint: str | None, version: 
         endpoint: Where it went.
         version: The user's name for a version of the model, or None.
     """
+    if len(name.text) > _LONGEST:
+        return
     if len(_KNOWN) >= _MOST:
         _KNOWN.clear()
     around = draws.Around.option("messages", request, endpoint=endpoint, version=version)

@@ -181,10 +181,10 @@ class ManagedCache(Cache):  # type: ignore[misc]
             call.found_bytes = self._entry(call, key)
             return call.found_bytes is not None
         data = None if key in self._of_others else self.tiers.peek(key)
-        if data is None or (on_loop and len(data) > _MOST_ON_A_LOOP):
+        if data is None or self._decoded is None or (on_loop and len(data) > _MOST_ON_A_LOOP):
             return False
         try:
-            entry = self._opened(call, key, data)
+            entry = self._decoded.decode(key, data)
         except (CorruptEntryError, FormatVersionError):
             return False  # who looks it up will say so
         if answering.why_too_old(call, entry.origin) or answering.why_not_served(call, entry.origin):

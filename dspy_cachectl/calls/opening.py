@@ -70,7 +70,6 @@ def open_lm_call(
     lent = decision.lent_temperature
     if lent is not None:
         prompt, kwargs = _with_temperature(prompt, kwargs, lent)
-    options = {**lm.kwargs, **kwargs}
     asked = Asked(
         kind=Kind.LM,
         model=lm.model,
@@ -80,21 +79,22 @@ def open_lm_call(
         role=lm.role,
         version=lm.version,
         temperature=given if lent is None else lent,
-        program_rollout_id=options.get("rollout_id"),
+        program_rollout_id=kwargs.get("rollout_id", lm.kwargs.get("rollout_id")),
         cached=adapter.asks_cache(lm, kwargs, managed=managed),
         # The lent temperature is in it already, the rollout id not yet: that is made from what is asked.
-        making=functools.partial(adapter.request_of, lm, prompt, messages, kwargs, options, asynchronous=asynchronous),
+        making=functools.partial(adapter.request_of, lm, prompt, messages, kwargs, asynchronous=asynchronous),
     )
     _settle(
         asked,
         lm,
-        options,
+        kwargs,
         named=lm.endpoint,
         messages=(messages or [{"role": "user", "content": prompt}]) if typed is None else None,
         by_litellm=lambda: sent_by_litellm(lm, prompt, messages, kwargs),
     )
     call = Call(asked, parent=current_call())
-    call.tally.temperatures_lent += lent is not None
+    if lent is not None:
+        call.tally.temperatures_lent += 1
     if messages is not None:
         call.messages, kwargs = messages, {**kwargs, "messages": messages}
     if managed and asked.key.rollout_id is not None:
@@ -108,7 +108,7 @@ def open_lm_call(
 def _settle(
     asked: Asked,
     lm: Any,
-    options: dict[str, Any],
+    kwargs: Mapping[str, Any],
     *,
     named: str | None,
     messages: Any,
@@ -119,19 +119,20 @@ def _settle(
     Args:
         asked: What is asked.
         lm: The LM.
-        options: Its options with those of the call.
+        kwargs: The options of the call.
         named: The user's name for where it is served, or None.
         messages: What is asked in the end, or None where that is no list of messages.
         by_litellm: Tells whether LiteLLM sends it, which takes a while.
     """
     is_alone = messages is None or asked.ruling.cassette is not None
-    name = None if is_alone else alike.name_of(lm, options, named, asked.version)
+    name = None if is_alone else alike.name_of(lm, kwargs, asked, named)
     known = None if name is None else alike.known(name)
     try:
         if known is not None:
             asked.endpoint = known.endpoint
             asked.key = _key(asked, known.around.fingerprint(messages))
             return
+        options = {**lm.kwargs, **kwargs}
         sending = alike.Sending(lm, options, by_litellm)
         asked.endpoint = _endpoint(lm, options, asked.ruling, named, sending)
         matters = is_litellms(options)
@@ -231,7 +232,7 @@ def open_plain_lm_call(lm: Any, prepared: Any, request: Callable[[], Mapping[str
     _settle(
         asked,
         lm,
-        options,
+        prepared.kwargs,
         named=None,
         messages=None if is_typed else prepared.legacy["messages"],
         by_litellm=lambda: sent_by_litellm(lm, prepared=prepared),

@@ -149,12 +149,15 @@ def _around(model: str, options: Mapping[str, Any], given: str | None) -> tuple[
     return _resolved(model, provider, given, str(everywhere) if everywhere else None, named), whose
 
 
-def surroundings(model: str, options: Mapping[str, Any]) -> tuple[Any, ...]:
+def surroundings(model: str, provider: Any) -> tuple[Any, ...]:
     """Return all that decides where a call goes, and on whose behalf, beside its options and who sends it.
 
     Where that is as it was, the call goes where it went.
+
+    Args:
+        model: The model's name.
+        provider: The provider that the call names, if it does.
     """
-    provider = options.get("custom_llm_provider")
     names = _all_variables(model, provider if isinstance(provider, str) else None)
     said = vars(sys.modules.get("litellm", _NOTHING))
     return (*values_of(names), *map(said.get, _ALL_SETTINGS))
