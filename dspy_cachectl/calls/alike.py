@@ -50,7 +50,7 @@ class Name(NamedTuple):
 _KNOWN: dict[bytes, Alike] = {}
 
 
-def name_of(lm: Any, kwargs: Mapping[str, Any], asked: Asked, endpoint: str | None) -> Name | None:
+def name_of(lm: Any, kwargs: Any, asked: Asked, endpoint: str | None) -> Name | None:
     """Return what names how a call of an LM is made; None where there are objects in it, which may change.
 
     Args:
@@ -59,7 +59,7 @@ def name_of(lm: Any, kwargs: Mapping[str, Any], asked: Asked, endpoint: str | No
         asked: What is asked.
         endpoint: The user's name for where it is served, or None.
     """
-    own = lm.kwargs
+    own: Any = lm.kwargs
     if "messages" in own:
         return None
     try:

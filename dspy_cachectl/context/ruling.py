@@ -71,7 +71,8 @@ class Ruling(NamedTuple):
         """Return what is done for a call: what the policy says, and what a cassette makes of it."""
         lends = policy.temperature is not None and not (self.context.judging or is_metrics(None))
         has_run = self.context.run_id is not None
-        decision = _decided(policy, kind, model, temperature, lends=lends, has_run=has_run)
+        # Where none is lent it says nothing, and may be anything.
+        decision = _decided(policy, kind, model, temperature if lends else None, lends=lends, has_run=has_run)
         return decision if self.cassette is None else self.cassette.decide(decision)
 
     def next_ordinal(self, request: str, program_rollout_id: Any) -> int:

@@ -1,0 +1,239 @@
+"""A hit that is found at hand, and one that is looked up where DSPy asks its cache: nobody can tell them apart.
+
+What goes the quick way is found before DSPy is asked, under a key that is made of what was seen before, and is neither
+searched for texts nor looked up again. The long way is taken where any of that is out of the ordinary.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import dspy
+import pytest
+from dspy.utils.callback import BaseCallback
+from hypothesis import given, strategies as st
+
+import dspy_cachectl as cachectl
+from dspy_cachectl.calls import alike
+from dspy_cachectl.calls.cache import ManagedCache
+from dspy_cachectl.calls.opening import open_lm_call
+from tests.calls.support import MakeLM
+from tests.endpoint import Endpoint
+from tests.entries.test_decoded import KINDS, _seen, _spoil
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+MESSAGES = [{"role": "user", "content": "Where?"}]
+WAYS = ("quick", "long")
+
+
+class Heard(BaseCallback):  # type: ignore[misc]
+    """What a callback is told of LM calls."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        self.told.append(("start", copy.deepcopy(inputs)))
+
+    def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
+        self.told.append(("end", copy.deepcopy(outputs), exception))
+
+
+def _only(way: str, patch: pytest.MonkeyPatch) -> None:
+    """Let each hit go one way."""
+    if way == "long":
+        patch.setattr(ManagedCache, "find_at_hand", lambda *_, **__: False)
+        patch.setattr(alike, "name_of", lambda *_: None)
+        # DSPy searches what it is given for texts that cannot be sent.
+        patch.setattr(alike, "_KNOWN", {})
+
+
+def _told_of(ask: Callable[[], Any], lm: Any, hits: int) -> list[Any]:
+    told = []
+    for _ in range(hits):
+        outputs = ask()
+        told.append(_seen(lm, copy.deepcopy(outputs)))
+        _spoil(outputs)
+        _spoil(lm.history[-1]["response"])
+    return told
+
+
+FULL = pytest.mark.exhaustive
+APIS = {"text API": "text", "API of responses": "responses"}
+
+
+@pytest.mark.parametrize("phase", ["compile", pytest.param("eval", marks=FULL)])
+@pytest.mark.parametrize("asynchronous", [False, pytest.param(True, marks=FULL)])
+@pytest.mark.parametrize("engine", ["auto", "litellm"])
+@pytest.mark.parametrize("kind", ["text", "tools", *(pytest.param(one, marks=FULL) for one in [*KINDS, *APIS])])
+def test_both_ways_are_one(
+    endpoint: Endpoint, lm: MakeLM, kind: str, engine: str, asynchronous: bool, phase: str
+) -> None:
+    """Outputs, history, usage and what callbacks are told are equal, and a spoilt answer spoils no other."""
+    endpoint.configure(call_tools=kind == "tools")
+    asked = lm(engine=engine, model_type=APIS.get(kind, "chat"), **KINDS.get(kind, {}))
+
+    def ask() -> Any:
+        return asyncio.run(asked.acall(messages=MESSAGES)) if asynchronous else asked(messages=MESSAGES)
+
+    run_id = None if phase == "compile" else "one"
+    with cachectl.phase(phase, run_id=run_id):
+        ask()
+    bought = endpoint.requests
+    found = {}
+    for way in WAYS:
+        with pytest.MonkeyPatch.context() as patch:
+            _only(way, patch)
+            heard = Heard()
+            asked.callbacks = [heard]
+            told = []
+            for _ in range(3):
+                with (
+                    cachectl.phase(phase, run_id=run_id) as run,
+                    dspy.track_usage() as use,
+                ):
+                    told += _told_of(ask, asked, 1)
+                told += [run.stats.as_dict(), use.get_total_tokens()]
+            found[way] = told, heard.told
+    assert found["quick"] == found["long"]
+    assert bought == endpoint.requests
+
+
+_OPTIONS = st.dictionaries(
+    st.sampled_from(["temperature", "max_tokens", "n", "stop", "tools", "rollout_id", "timeout", "cache", "user"]),
+    st.sampled_from([None, 0, 1, 1.0, True, "1", [], ["1"], [1], {}, {"a": 1}, {"a": 1.0}, 2**70, b"1", float("nan")]),
+    max_size=3,
+)
+
+
+@given(first=_OPTIONS, own=_OPTIONS, options=_OPTIONS)
+def test_what_was_seen_before_makes_the_same_key(
+    first: dict[str, Any], own: dict[str, Any], options: dict[str, Any]
+) -> None:
+    """Whatever was asked before, a call has the key, the endpoint and the description that it has by itself."""
+    asked = cachectl.LM("openai/test-model", api_base="http://there/v1", api_key="sk-x", **own)
+
+    def opened(kwargs: dict[str, Any], text: str) -> Any:
+        call, _, _ = open_lm_call(asked, None, [{"role": "user", "content": text}], kwargs, asynchronous=False)
+        return call.asked.key, call.asked.endpoint, call.asked.request, call.asked.temperature
+
+    opened(first, "Who?")
+    opened(options, "Who?")
+    after = opened(options, "Where?")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(alike, "name_of", lambda *_: None)
+        assert repr(opened(options, "Where?")) == repr(after)
+
+
+def test_what_leads_elsewhere_is_seen(endpoint: Endpoint, lm: MakeLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the environment or the LM says after a hit counts for the next call."""
+    asked = lm(engine="litellm")
+    for _ in range(3):
+        asked(messages=MESSAGES)
+    assert endpoint.requests == 1
+    monkeypatch.setenv("OPENAI_ORGANIZATION", "another")
+    asked(messages=MESSAGES)
+    asked.kwargs["stop"] = ["x"]
+    asked(messages=MESSAGES)
+    asked.kwargs["stop"].append("y")
+    asked(messages=MESSAGES)
+    asked(messages=MESSAGES)
+    assert endpoint.requests == 4
+
+
+def test_threads_while_it_is_replaced(endpoint: Endpoint, lm: MakeLM) -> None:
+    """Each hit is one whole answer that was bought, however often it is replaced meanwhile."""
+    bought = [f"answer {at}" for at in range(12)]
+    endpoint.configure(answers={"": bought})
+    asked = lm(temperature=1.0)
+    told, done = [asked(messages=MESSAGES)], threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            told.append(asked(messages=MESSAGES))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    with cachectl.phase("again", cachectl.Policy.REFRESH):
+        told += [asked(messages=MESSAGES) for _ in range(11)]
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert {text for one in told for text in one} == set(bought)
+    assert [asked(messages=MESSAGES) for _ in range(3)] == [bought[-1:]] * 3
+    assert endpoint.requests == 12
+
+
+def test_what_had_to_make_room(endpoint: Endpoint, lm: MakeLM) -> None:
+    """An entry that is no longer in memory is read from disk, and at hand from then on."""
+    cachectl.configure(memory_bytes=8_000)
+    asked = lm()
+    first = [asked(f"Where is {at}?") for at in range(12)]
+    assert [asked(f"Where is {at}?") for at in range(12)] == first
+    assert [asked("Where is 3?") for _ in range(3)] == [first[3]] * 3
+    assert endpoint.requests == 12
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_in_a_fork(endpoint: Endpoint, lm: MakeLM) -> None:
+    """A child is served what its parent had at hand."""
+    asked = lm()
+    told = [asked(messages=MESSAGES) for _ in range(3)]
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if [asked(messages=MESSAGES) for _ in range(3)] == told else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert endpoint.requests == 1
+
+
+def test_a_callback_that_is_added_in_between(lm: MakeLM) -> None:
+    """Whoever listens from the third hit on hears of the third."""
+    asked, heard = lm(), Heard()
+    with cachectl.phase("compile"):
+        for at in range(4):
+            asked.callbacks = [heard] if at > 2 else []
+            asked(messages=MESSAGES)
+    assert [one[0] for one in heard.told] == ["start", "end"]
+
+
+def test_an_lm_that_is_given_its_own_forward(lm: MakeLM) -> None:
+    """It answers itself from then on."""
+    asked = lm()
+    before = [asked(messages=MESSAGES) for _ in range(3)]
+    asked.forward = lambda **_: dspy.clients.call_result.attributes(
+        {"choices": [{"message": {"content": "mine"}}], "usage": {}, "model": "mine"}
+    )
+    assert asked(messages=MESSAGES) == ["mine"]
+    del asked.forward
+    assert [asked(messages=MESSAGES)] == before[:1]
+
+
+class Counting(dspy.LM):  # type: ignore[misc]
+    """Somebody's LM that counts its own calls."""
+
+    asked = 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.asked += 1
+        return super().__call__(*args, **kwargs)
+
+    async def acall(self, *args: Any, **kwargs: Any) -> Any:
+        self.asked += 1
+        return await super().acall(*args, **kwargs)
+
+
+def test_an_lm_with_calls_of_its_own(endpoint: Endpoint) -> None:
+    """Its own code runs for each call, whether its answer is at hand or not."""
+    asked: Any = cachectl.wrap(Counting("openai/test-model", api_base=endpoint.url, api_key="sk-x"))
+    for _ in range(3):
+        asked(messages=MESSAGES)
+        asyncio.run(asked.acall(messages=MESSAGES))
+    assert asked.asked == 6
+    assert endpoint.requests == 1
