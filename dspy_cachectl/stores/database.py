@@ -74,6 +74,7 @@ class Database:
         prepare: Callable[[sqlite3.Connection], None] | None = None,
     ) -> None:
         self.path = Path(path).absolute()
+        self._name = str(self.path)
         self.patience = patience
         self._mark = None if kind is None else mark_of(kind)
         self._version = version
@@ -218,7 +219,7 @@ class Database:
 
     def _look_up(self) -> tuple[int, int] | None:
         try:
-            found = self.path.stat()
+            found = os.stat(self._name)  # noqa: PTH116 - at each change, and a Path takes longer than the system
         except OSError:
             return None
         return found.st_dev, found.st_ino

@@ -71,34 +71,36 @@ class DiskStore(FolderReader):
 
     def put_first(self, key: str, value: bytes, label: Label, mark: str, *, instead_of: bytes | None = None) -> Put:
         """Keep bytes under a key with their mark, unless others are there."""
-        return self._put(key, value, label, mark, stays=lambda there: there not in {None, instead_of})
+        return self._put(key, value, label, mark, lambda there: there not in {None, instead_of})
 
     def _put(
-        self, key: str, value: bytes, label: Label, mark: str, *, stays: Callable[[bytes | None], bool] | None = None
+        self, key: str, value: bytes, label: Label, mark: str, stays: Callable[[bytes | None], bool] = lambda _: False
     ) -> Put:
         evicted = 0
         with self._writing() as folder:
             before = folder.marked(name_of(mark)) if mark else {}
-            there = None if stays is None else folder.there(key)
-            if stays is not None and stays(there):
+            fits = len(value) <= folder.size_limit
+            folder.evicted.clear()
+            there = folder.keep(key, value, label.encode(), mark, stays) if fits else folder.there(key)
+            if stays(there):
                 return Put(there, before)
-            if len(value) > folder.size_limit:
+            if not fits:
                 raise StoreUnavailableError(
                     f"an entry of {len(value):,} bytes is larger than the store {self.path} may be: raise disk_bytes, "
                     f"which is {self.max_bytes:,}"
                 )
-            folder.evicted.clear()
-            folder.set(key, value, tag=label.encode())
-            folder.mark(key, mark)
-            # Descriptions of runs are no answers, and are written anew.
-            lost = {label: count for tag, count in folder.evicted.items() if (label := Label.decode(tag)).is_answer}
-            evicted = sum(lost.values())
-            if evicted:
-                gone = {label.encode(): {"evicted": count} for label, count in lost.items()}
-                folder.add_usage(gone, {})
+            if folder.evicted:
+                evicted = self._count_evicted(folder)
         if evicted and self.on_evicted is not None:
             self.on_evicted(evicted)
         return Put(None, before)
+
+    def _count_evicted(self, folder: Folder) -> int:
+        # Descriptions of runs are no answers, and are written anew.
+        lost = {label: count for tag, count in folder.evicted.items() if (label := Label.decode(tag)).is_answer}
+        if lost:
+            folder.add_usage({label.encode(): {"evicted": count} for label, count in lost.items()}, {})
+        return sum(lost.values())
 
     def delete(self, key: str) -> bool:
         """Remove a key. Tell whether it was there."""

@@ -31,6 +31,21 @@ _MOST_REMOVED = 500
 _SQLITE_PAGE = 4096
 _LOCK_FILE = 32 * 1024
 
+_LOOKED_AFTER = 64
+_LOOKED_AFTER_BYTES = 1024 * 1024
+_AROUND = 4 * _SQLITE_PAGE
+"""After how many writes, and bytes, it is looked how large the files are; and what a write takes beside its value."""
+
+_INSERT = (
+    "INSERT OR IGNORE INTO Cache (key, raw, store_time, access_time, access_count, tag, size, mode, value)"
+    " VALUES (?, 1, ?, ?, 0, ?, 0, 1, ?)"
+)
+_UPDATE = (
+    "UPDATE Cache SET store_time = ?, expire_time = NULL, access_time = ?, access_count = 0, tag = ?, size = 0,"
+    " mode = 1, filename = NULL, value = ? WHERE rowid = ?"
+)
+"""What diskcache writes for an entry that is bytes in the table, in one statement where its key is new."""
+
 _MOST_LABELS = 2000
 _EVERY = 200
 """Of how many labels the use is told apart, and after how many writes it is looked whether there are more."""
@@ -76,6 +91,7 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
         self._connection = connection
         self._patience = patience
         self._flushes = 0
+        self._writes = self._room = 0
         self.evicted: Counter[str | None] = Counter()
         wal = min(_LARGEST_WAL, max_bytes // 4)
         super().__init__(
@@ -97,21 +113,44 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
 
     def there(self, key: str) -> bytes | None:
         """Return the bytes under a key; None where there are none, or what is of a kind that is never written."""
-        row = self._connection.execute("SELECT mode, value FROM Cache WHERE key = ? AND raw = 1", (key,)).fetchone()
+        return self._row(key)[1]
+
+    def _row(self, key: str) -> tuple[int | None, bytes | None]:
+        row = self._connection.execute(
+            "SELECT rowid, mode, value FROM Cache WHERE key = ? AND raw = 1", (key,)
+        ).fetchone()
+        if row is None:
+            return None, None
         with contextlib.suppress(CorruptEntryError):
-            return None if row is None else as_bytes(*row)
-        return None
+            return row[0], as_bytes(*row[1:])
+        return row[0], None
 
     def marked(self, name: str) -> dict[str, str]:
         """Return the marks that have a name, each with its first key."""
         return first_marked(lambda query, values: self._connection.execute(query, values).fetchall(), name)
 
-    def mark(self, key: str, mark: str) -> None:
-        """Let an entry have a mark, in place of what it had; none where it is empty."""
-        row = "SELECT rowid{} FROM Cache WHERE key = ? AND raw = 1"
-        self._connection.execute(f"DELETE FROM marks WHERE row = ({row.format('')})", (key,))  # noqa: S608
+    def keep(self, key: str, value: bytes, tag: str, mark: str, stays: Callable[[bytes | None], bool]) -> bytes | None:
+        """Keep bytes under a key with their tag and mark, unless what is there stays.
+
+        Returns:
+            The bytes that were there; None where there were none.
+        """
+        now = time.time()
+        written = self._connection.execute(_INSERT, (key, now, now, tag, value))
+        number, there = written.lastrowid, None
+        if not written.rowcount:
+            number, there = self._row(key)
+            if stays(there):
+                return there
+            self._connection.execute(_UPDATE, (now, now, tag, value, number))
+            self._connection.execute("DELETE FROM marks WHERE row = ?", (number,))
         if mark:
-            self._connection.execute(f"INSERT INTO marks {row.format(', ?')}", (mark, key))
+            self._connection.execute("INSERT INTO marks VALUES (?, ?)", (number, mark))
+        self._writes += 1
+        self._room -= len(value) + _AROUND
+        if self._room <= 0 or self._writes >= _LOOKED_AFTER:
+            self._cull(now, self._sql, _leave)
+        return there
 
     def add_usage(self, used: Mapping[str, Mapping[str, float]], served: Mapping[str, int]) -> None:
         """Add to what is counted, and to how often entries were served, in the columns that diskcache has for it."""
@@ -191,7 +230,9 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
         """Remove what was stored first until the rest fits. diskcache removes ten at once, however large they are."""
         for _ in range(_MOST_REMOVED):
             pages, free = (sql(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
-            if (pages - free) * self._page_size <= self.size_limit:
+            left = self.size_limit - (pages - free) * self._page_size
+            self._writes, self._room = 0, min(left, _LOOKED_AFTER_BYTES)
+            if left >= 0:
                 return
             # What lies ahead was stored by a wrong clock, and would outlast all that is stored from now on.
             ahead = sql(
