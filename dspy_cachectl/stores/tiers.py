@@ -39,7 +39,16 @@ class _Tier:
 
     def __post_init__(self) -> None:
         self.is_memory = isinstance(self.store, MemoryStore)
+        # Once: to ask a store whether it has all the methods of another takes as long as a look into it.
+        self.knowing = self.store if isinstance(self.store, KnowingStore) else None
         self._files = self.store if isinstance(self.store, FilingStore) and not self.is_memory else None
+
+    def put(self, key: str, value: bytes, label: Label, mark: str) -> Put:
+        """Keep bytes under a key with their mark, where there is one and the store takes it."""
+        if mark and self.knowing is not None:
+            return self.knowing.put_marked(key, value, label, mark)
+        self.store.put(key, value, label)
+        return Put(None, None)
 
     def filed(self, key: str) -> Filed | None:
         """Return what is kept under a key, with what it is filed under as far as the store tells that."""
@@ -110,7 +119,7 @@ class Tiers:
         for tier in reversed(nearer):
             kept = self._for_memory(found.value) if tier.is_memory else found.value
             mark = "" if tier.is_memory else found.mark
-            self._try(tier, "write", partial(_put, tier.store, key, kept, found.label, mark))
+            self._try(tier, "write", partial(tier.put, key, kept, found.label, mark))
         return kept
 
     def put(self, key: str, value: bytes, label: Label, *, mark: str = "", into: Into = "all") -> Put | None:
@@ -155,8 +164,8 @@ class Tiers:
             if found is not None:
                 kept = value if found.there is None else found.there
                 self._put(tier, key, kept, label, mark, behind=found)
-            elif isinstance(tier.store, KnowingStore):
-                first = partial(tier.store.put_first, key, value, label, mark, instead_of=instead_of)
+            elif tier.knowing is not None:
+                first = partial(tier.knowing.put_first, key, value, label, mark, instead_of=instead_of)
                 found = self._try(tier, "write", first, key=key)
             else:
                 put = partial(_put_unless_there, tier.store, key, value, label, instead_of)
@@ -168,9 +177,7 @@ class Tiers:
         if behind is not None and tier.is_memory:
             value = self._for_memory(value)
             mark = mark if behind.marks is None else ""
-        return self._try(
-            tier, "write", partial(_put, tier.store, key, value, label, mark), key=key, replaces=behind is None
-        )
+        return self._try(tier, "write", partial(tier.put, key, value, label, mark), key=key, replaces=behind is None)
 
     def _tiers_of(self, into: Into) -> list[_Tier]:
         return [tier for tier in self._tiers if into == "all" or tier.is_memory == (into == "memory")]
@@ -179,8 +186,8 @@ class Tiers:
         """Return the marks that have a name, each with a key, in any of the stores."""
         known: dict[str, str] = {}
         for tier in reversed(self._tiers):
-            if isinstance(tier.store, KnowingStore):
-                known = {**(self._try(tier, "read", partial(tier.store.marked, name)) or {}), **known}
+            if tier.knowing is not None:
+                known = {**(self._try(tier, "read", partial(tier.knowing.marked, name)) or {}), **known}
         return known
 
     def keys(self, kind: str | None = None) -> Iterator[str]:
@@ -285,13 +292,6 @@ def _source(stores: Sequence[Store], key: str) -> Filed | None:
         if found is not None:
             return found
     return None
-
-
-def _put(store: Store, key: str, value: bytes, label: Label, mark: str) -> Put:
-    if mark and isinstance(store, KnowingStore):
-        return store.put_marked(key, value, label, mark)
-    store.put(key, value, label)
-    return Put(None, None)
 
 
 def _put_unless_there(store: Store, key: str, value: bytes, label: Label, instead_of: bytes | None) -> Put:
