@@ -1,15 +1,16 @@
 """What is known of a run beside its draws: an entry of its own that says when it began and whether it came to its end.
 
 A run may be passed through several times: it is resumed, or several processes share it. The passage that was opened
-last owns the description, and only it can say that the run is complete.
+last owns the description, and only it can say that the run is complete. Where a run is made in parts, each part has a
+description of its own, which nobody else writes, and the run is complete when all parts of so many are.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 import orjson
 import pydantic
@@ -33,6 +34,8 @@ class Passage:
         calls: The calls in it, once it has ended; likewise the next two.
         draws: The distinct draws in it, bought and resumed.
         failed: The calls that ended in an error, whether or not the program went on.
+        part: Which part of the run it makes, from 0.
+        parts: Of how many.
     """
 
     policy: str | None = None
@@ -42,6 +45,8 @@ class Passage:
     calls: int = 0
     draws: int = 0
     failed: int = 0
+    part: int = 0
+    parts: int = 1
 
     @property
     def is_complete(self) -> bool:
@@ -49,9 +54,24 @@ class Passage:
         return self.ended is not None and not self.failed
 
 
-def run_key(run_id: str) -> str:
-    """Return the key under which a run is described."""
-    return f"{RUN_KIND}:{run_id}"
+def run_key(run_id: str, part: int = 0, parts: int = 1) -> str:
+    """Return the key under which a run is described, or one of its parts."""
+    return f"{RUN_KIND}:{run_id}" if parts == 1 else f"{RUN_KIND}-part:{part}/{parts}:{run_id}"
+
+
+def together(passages: Sequence[Passage]) -> Passage:
+    """Return the passages through a run as one: the one opened last, or all parts of as many as that one is of."""
+    last = max(passages, key=lambda passage: passage.opened)
+    parts = [passage for passage in passages if passage.parts == last.parts]
+    ends = [passage.ended for passage in parts if passage.ended is not None]
+    return replace(
+        last,
+        part=0,
+        ended=max(ends) if len(ends) == last.parts else None,
+        calls=sum(passage.calls for passage in parts),
+        draws=sum(passage.draws for passage in parts),
+        failed=sum(passage.failed for passage in parts),
+    )
 
 
 def decode(data: bytes) -> tuple[records.Origin, Passage]:
@@ -74,9 +94,28 @@ def _passages() -> pydantic.TypeAdapter[Passage]:
 
 
 def note_opening(
-    tiers: Tiers, run_id: str, *, phase: str, policy: str | None, temperature: float | None, token: str
+    tiers: Tiers,
+    run_id: str,
+    *,
+    phase: str,
+    policy: str | None,
+    temperature: float | None,
+    token: str,
+    part: int = 0,
+    parts: int = 1,
 ) -> None:
-    """Describe a run whose draws are about to be made; one that is described already is open again."""
+    """Describe a run whose draws are about to be made; one that is described already is open again.
+
+    Args:
+        tiers: Where it is described.
+        run_id: The run.
+        phase: The phase that makes it.
+        policy: The name of its policy, or None.
+        temperature: The temperature that is lent, or None.
+        token: What tells this passage from others.
+        part: Which part of it this passage makes, from 0.
+        parts: Of how many.
+    """
     now = time.time()
     origin = records.Origin(kind=RUN_KIND, model="", phase=phase, run_id=run_id, temperature=temperature, created=now)
     data = tiers.get(run_key(run_id), behind=True)
@@ -87,12 +126,17 @@ def note_opening(
             return  # what a newer version wrote is left as it is
         except StoreError:
             pass  # it is damaged, and written anew
-    _put(tiers, origin, Passage(policy=policy, token=token, opened=now))
+    passage = Passage(policy=policy, token=token, opened=now, part=part, parts=parts)
+    if parts > 1 and data is None:
+        # Of the run as a whole nothing is known but this. Who comes later leaves it, and has its temperature of it.
+        whole = replace(passage, opened=0.0, part=0, parts=1)
+        tiers.put_first(run_key(run_id), _encoded(origin, whole), _label(origin), mark="")
+    _put(tiers, origin, passage)
 
 
-def note_end(tiers: Tiers, run_id: str, *, token: str, tally: Tally) -> None:
-    """Note that a passage ended without an error, unless another was opened since."""
-    data = tiers.get(run_key(run_id), behind=True)
+def note_end(tiers: Tiers, run_id: str, *, token: str, tally: Tally, part: int = 0, parts: int = 1) -> None:
+    """Note that a passage ended without an error, unless another was opened since; see `note_opening`."""
+    data = tiers.get(run_key(run_id, part, parts), behind=True)
     if data is None:
         return
     try:
@@ -105,6 +149,12 @@ def note_end(tiers: Tiers, run_id: str, *, token: str, tally: Tally) -> None:
 
 
 def _put(tiers: Tiers, origin: records.Origin, passage: Passage) -> None:
-    description: dict[str, Any] = asdict(passage)
-    label = Label(kind=RUN_KIND, phase=origin.phase, run=origin.run_id or "")
-    tiers.put(run_key(origin.run_id or ""), records.encode(origin, description), label)
+    tiers.put(run_key(origin.run_id or "", passage.part, passage.parts), _encoded(origin, passage), _label(origin))
+
+
+def _encoded(origin: records.Origin, passage: Passage) -> bytes:
+    return records.encode(origin, asdict(passage))
+
+
+def _label(origin: records.Origin) -> Label:
+    return Label(kind=RUN_KIND, phase=origin.phase, run=origin.run_id or "")

@@ -15,6 +15,8 @@ from dspy_cachectl.stores import RUN_KIND, Label
 from dspy_cachectl.stores.listing import Reader, read_entries, row_numbers
 from dspy_cachectl.stores.rows import Rows
 
+_UNREAD = frozenset({"damaged", "newer"})
+
 
 @dataclass(frozen=True)
 class ListedRun:
@@ -55,26 +57,7 @@ def list_runs(reader: Reader) -> list[ListedRun]:
     """Return the runs of a store, the one begun last first; those that nothing describes come last."""
     draws = {label: count for label, count in reader.labels().items() if label.is_answer and label.run}
     found = {label.run: ListedRun(label.run, label.phase) for label in draws}
-    numbers = row_numbers(reader, Rows(lambda label: label.kind == RUN_KIND))
-    for entry, value in read_entries(reader, numbers):
-        run_id = entry.label.run
-        try:
-            origin, passage = runs.decode(value())
-        except StoreError as error:
-            state = "newer" if isinstance(error, FormatVersionError) else "damaged"
-            found[run_id] = ListedRun(run_id, entry.label.phase, state=state)
-            continue
-        found[run_id] = ListedRun(
-            run_id,
-            phase=origin.phase,
-            began=origin.created,
-            temperature=origin.temperature,
-            state="complete" if passage.is_complete else "resumable",
-            ended=passage.ended,
-            calls=passage.calls,
-            failed=passage.failed,
-            policy=passage.policy,
-        )
+    found.update(_described(reader))
     for label, count in draws.items():
         run = found[label.run]
         found[label.run] = replace(run, draws=run.draws + count, models=tuple(sorted({*run.models, label.model})))
@@ -85,6 +68,38 @@ def list_runs(reader: Reader) -> list[ListedRun]:
             state = "resumable" if run.state == "complete" else run.state
             found[label.run] = replace(run, gone=run.gone + gone, state=state)
     return sorted(found.values(), key=lambda run: (-(run.began or 0.0), run.run))
+
+
+def _described(reader: Reader) -> dict[str, ListedRun]:
+    """Return what is said of runs, each of all its parts together."""
+    found: dict[str, ListedRun] = {}
+    passages: dict[str, list[runs.Passage]] = {}
+    numbers = row_numbers(reader, Rows(lambda label: label.kind == RUN_KIND))
+    for entry, value in read_entries(reader, numbers):
+        run_id = entry.label.run
+        unread = found.get(run_id, ListedRun(run_id, entry.label.phase)).state in _UNREAD
+        try:
+            origin, passage = runs.decode(value())
+        except StoreError as error:
+            state = "newer" if isinstance(error, FormatVersionError) else "damaged"
+            found[run_id] = ListedRun(run_id, entry.label.phase, state=state)
+            continue
+        if unread:
+            continue
+        passages.setdefault(run_id, []).append(passage)
+        whole = runs.together(passages[run_id])
+        found[run_id] = ListedRun(
+            run_id,
+            phase=origin.phase,
+            began=origin.created,
+            temperature=origin.temperature,
+            state="complete" if whole.is_complete else "resumable",
+            ended=whole.ended,
+            calls=whole.calls,
+            failed=whole.failed,
+            policy=whole.policy,
+        )
+    return found
 
 
 def selection_of(listed: Iterable[ListedRun], wanted: Iterable[str]) -> Selection:

@@ -12,6 +12,7 @@ import pytest
 
 import dspy_cachectl as cachectl
 from dspy_cachectl.accounting import runs
+from dspy_cachectl.accounting.ledger import Tally
 from dspy_cachectl.entries import records
 from dspy_cachectl.stores import Label, Store
 from dspy_cachectl.stores.disk import DiskStore
@@ -132,6 +133,26 @@ def test_an_earlier_passage_does_not_close_a_later_one(store: Path) -> None:
     assert "resumable" == the_run(store)["state"]
     runs.note_end(cache.tiers, "run-1", token="second", tally=cachectl.stats())
     assert "complete" == the_run(store)["state"]
+
+
+def test_a_run_in_parts_is_complete_when_all_of_them_are(store: Path) -> None:
+    """Each part has a description that nobody else writes; whoever resumes the whole of it owns that again."""
+    cache = cachectl.install([DiskStore(store)])
+    options: dict[str, Any] = {"phase": "eval", "policy": "FRESH", "temperature": 1.0}
+    tally = Tally(fresh=3, calls=4)
+    for part in (1, 0, 2):
+        runs.note_opening(cache.tiers, "run-1", token=f"of {part}", part=part, parts=3, **options)
+    for part in (2, 0):
+        runs.note_end(cache.tiers, "run-1", token=f"of {part}", tally=tally, part=part, parts=3)
+        assert ("resumable", None) == (the_run(store)["state"], the_run(store)["ended"])
+    runs.note_end(cache.tiers, "run-1", token="of another", tally=tally, part=1, parts=3)
+    assert "resumable" == the_run(store)["state"]
+    runs.note_end(cache.tiers, "run-1", token="of 1", tally=tally, part=1, parts=3)
+    assert ("complete", 12) == (the_run(store)["state"], the_run(store)["calls"])
+    runs.note_opening(cache.tiers, "run-1", token="whole", **options)
+    assert "resumable" == the_run(store)["state"]
+    runs.note_end(cache.tiers, "run-1", token="whole", tally=tally)
+    assert ("complete", 4) == (the_run(store)["state"], the_run(store)["calls"])
 
 
 def test_memory_in_front_does_not_hide_another_process(lm: MakeLM, child: Callable[..., Finished], store: Path) -> None:
