@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from dspy_cachectl.errors import StoreError, StoreUnavailableError
@@ -43,7 +44,7 @@ class DiskStore(FolderReader):
         rows = (
             self.query("SELECT mode, value, tag FROM Cache WHERE key = ? AND raw = 1", (key,)) if self._opens() else []
         )
-        return Filed(as_bytes(*rows[0][:2]), Label.decode(rows[0][2])) if rows else None
+        return Filed(as_bytes(*rows[0][:2]), _label(rows[0][2])) if rows else None
 
     def get_marked(self, key: str) -> Filed | None:
         """Return what `get_filed` does, with the mark."""
@@ -159,3 +160,9 @@ class DiskStore(FolderReader):
             raise
         except Exception as error:  # what a damaged database makes diskcache raise has no bounds
             raise StoreUnavailableError(f"could not {doing} the store {self.path}: {reason(error)}") from error
+
+
+@lru_cache(maxsize=1024)
+def _label(tag: object) -> Label:
+    """Return the label of a tag; most entries have one of a few."""
+    return Label.decode(tag)

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +53,12 @@ class Server:
     Args:
         folder: Where its files go.
         kind: Whose program it is.
+        first: What stands first after the program.
         options: Its configuration.
     """
 
-    def __init__(self, folder: Path, kind: str = "redis", **options: Any) -> None:
-        self.folder, self.kind, self.options = folder, kind, options
+    def __init__(self, folder: Path, kind: str = "redis", *, first: Sequence[str | Path] = (), **options: Any) -> None:
+        self.folder, self.kind, self.first, self.options = folder, kind, first, options
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,7 @@ class Server:
         given = {"port": self.port, "bind": "127.0.0.1", "dir": self.folder, "save": "", **self.options}
         arguments = [text for name, value in given.items() for text in (f"--{name.replace('_', '-')}", str(value))]
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen([program(self.kind), *arguments], stdout=log, stderr=log)
+            self.process = subprocess.Popen([program(self.kind), *self.first, *arguments], stdout=log, stderr=log)
         for _ in until(f"the server on port {self.port} to reply"):
             with contextlib.suppress(OSError):
                 self.say("PING")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import subprocess
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,13 +11,15 @@ from pathlib import Path
 import pytest
 
 from dspy_cachectl.errors import ConfigurationError, StoreUnavailableError
+from dspy_cachectl.manage.shared_store import verify
+from dspy_cachectl.stores.base import Put
 from dspy_cachectl.stores.redis.layout import tag_of
 from dspy_cachectl.stores.redis.store import RedisStore
 from dspy_cachectl.stores.rows import Rows
 from tests.endpoint import Endpoint
 from tests.processes import Finished
 from tests.stores.contract import COMPILED, DRAWN, KnowingContract
-from tests.stores.servers import Server
+from tests.stores.servers import Server, free_port, program
 
 
 class InServer(KnowingContract):
@@ -117,3 +120,78 @@ def test_lists_mend_themselves(shared_url: Callable[..., str]) -> None:
     assert [at for at in reversed(range(60)) if at % 3][:30] == [int(place.key, 16) for place in newest]
     assert 40 == len(list(store.lists.rows(store.lists.places(Rows(lambda _: True)))))
     assert {COMPILED: 20, DRAWN: 20} == store.labels()
+
+
+def over_a_socket(folder: Path) -> tuple[list[Server], str]:
+    """A server with a socket, and its address."""
+    server = Server(folder, unixsocket=folder / "s")
+    return [server], f"unix://{folder}/s?patience=30"
+
+
+def with_tls(folder: Path) -> tuple[list[Server], str]:
+    """A server that speaks TLS on another port, and its address."""
+    files = {name: folder / f"{name}.pem" for name in ("key", "cert")}
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", files["key"], "-out", files["cert"]),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    port = free_port()
+    options = {"tls_port": port, "tls_cert_file": files["cert"], "tls_key_file": files["key"]}
+    server = Server(folder, **options, tls_ca_cert_file=files["cert"], tls_auth_clients="no")
+    return [server], f"rediss://127.0.0.1:{port}?patience=30&ssl_ca_certs={files['cert']}"
+
+
+def with_few_rights(folder: Path) -> tuple[list[Server], str]:
+    """A server with a user who has what the guide says, and its address."""
+    server = Server(folder)
+    rights = [
+        "on",
+        ">pass%40word",
+        "~cachectl:*",
+        "+@read",
+        "+@write",
+        "+@scripting",
+        "+@connection",
+        "-@dangerous",
+        "+info",
+    ]
+    assert server.say("ACL", "SETUSER", "cache", *rights).startswith(b"+OK")
+    return [server], f"redis://cache:pass%2540word@127.0.0.1:{server.port}?patience=30"
+
+
+def behind_a_sentinel(folder: Path) -> tuple[list[Server], str]:
+    """A server that a sentinel names, and the address by it."""
+    server = Server(folder / "server")
+    written = folder / "sentinel.conf"
+    written.write_text(f"sentinel monitor mine 127.0.0.1 {server.port} 1\n")
+    sentinel = Server(folder, first=(written, "--sentinel"))
+    return [sentinel, server], f"redis+sentinel://127.0.0.1:{sentinel.port}/mine?patience=30"
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        over_a_socket,
+        *(pytest.param(way, marks=pytest.mark.exhaustive) for way in (with_tls, with_few_rights, behind_a_sentinel)),
+    ],
+)
+def test_every_way_to_a_server(way: Callable[[Path], tuple[list[Server], str]], tmp_path: Path) -> None:
+    """Entries are kept, listed, counted and removed, whatever leads to the server."""
+    program("redis")
+    started, address = way(tmp_path)
+    try:
+        store = RedisStore(address)
+        assert Put(None, {}) == store.put_first("key", b"value", DRAWN, "name.rest")
+        store.add_usage({DRAWN: {"calls": 2}}, {"key": 1})
+        assert (b"value", {DRAWN: 1}, {"name.rest": "key"}) == (store.get("key"), store.labels(), store.marked("name"))
+        assert {DRAWN: {"calls": 2}} == store.usage()
+        assert ["key"] == list(store.keys())
+        verify(store)
+        assert (True, 0, 0) == (store.delete("key"), store.clear(), len(list(store.keys())))
+    finally:
+        for server in started:
+            server.kill()
