@@ -124,7 +124,7 @@ def check_surroundings(
     as_json: AsJson = False,
 ) -> None:
     """Check versions, configuration, store, disk, outbox and tracking server. Exits with 1 if there is an error."""
-    around = manage.diagnosis.Surroundings(context.obj.folder_if_any, timeout, lambda: context.obj.shared)
+    around = manage.diagnosis.Surroundings(context.obj.folder_if_any, timeout, context.obj.every_shared)
     found = manage.diagnosis.diagnose(around)
     if as_json:
         print_json(found)

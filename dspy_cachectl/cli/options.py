@@ -99,6 +99,14 @@ class StoreOption:
         location = self._location
         return location if is_shared(location) else None
 
+    def every_shared(self) -> list[str]:
+        """Return the addresses of the shared stores; all of the configuration, where none is named.
+
+        Raises:
+            ConfigurationError: As for `shared`.
+        """
+        return [one for one in (each_of(settings().store) if self.named is None else [self.named]) if is_shared(one)]
+
     @property
     def _location(self) -> str:
         # Of several the nearest that can be seen from here; another is named.

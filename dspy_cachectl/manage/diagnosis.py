@@ -12,7 +12,7 @@ import shutil
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -74,12 +74,12 @@ class Surroundings:
     Attributes:
         folder: Returns the store's folder, None for a store in memory, or raises what keeps it from being told.
         timeout: How long a tracking server may take to answer, in seconds.
-        shared: Returns the address of the store where it is a shared one, or None; likewise.
+        shared: Returns the addresses of the shared stores; likewise.
     """
 
     folder: Callable[[], Path | None]
     timeout: float = 3.0
-    shared: Callable[[], str | None] = lambda: None
+    shared: Callable[[], Sequence[str]] = tuple
 
 
 Check = Callable[[Surroundings], Iterator[Finding]]
@@ -157,8 +157,8 @@ def check_caches(around: Surroundings) -> Iterator[Finding]:
 def check_store(around: Surroundings) -> Iterator[Finding]:
     """Look at the store's folder and database, or at its server."""
     folder = around.folder()
+    yield from _shared(around.shared(), is_all=folder is None)
     if folder is None:
-        yield from _no_folder(around.shared())
         return
     reader = FolderReader(folder)
     if not reader.exists():
@@ -311,14 +311,14 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def _no_folder(address: str | None) -> Iterator[Finding]:
-    if address is None:
+def _shared(addresses: Sequence[str], *, is_all: bool) -> Iterator[Finding]:
+    if is_all and not addresses:
         yield Finding("store", "ok", "in the memory of each program, and gone when that ends")
-        return
-    from dspy_cachectl.manage import shared_store
+    for address in addresses:
+        from dspy_cachectl.manage import shared_store
 
-    for level, message, remedy in shared_store.findings(shared_of(address)):
-        yield Finding("store", level, message, remedy)
+        for level, message, remedy in shared_store.findings(shared_of(address)):
+            yield Finding("store", level, message, remedy)
 
 
 def _database(reader: FolderReader) -> Iterator[Finding]:

@@ -185,3 +185,11 @@ def test_no_command_shows_the_password(address: str) -> None:
     named = address.replace("://", f"://somebody:{secret}@", 1)
     for arguments in (["stats"], ["ls"], ["config", "show"], ["doctor"], ["verify"], ["clear", "--all", "--yes"]):
         assert secret not in command("--store", named, *arguments).output
+
+
+def test_doctor_looks_at_each_of_several(address: str, folder: Path) -> None:
+    """Of a list of stores it says of each how it is."""
+    done = command("doctor", "--timeout", "1", DSPY_CACHECTL_STORE=json.dumps([str(folder), address]))
+
+    said = " ".join(done.stdout.split())
+    assert (2, True) == (said.count("15 entries"), str(folder) in said)

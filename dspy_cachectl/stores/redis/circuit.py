@@ -13,11 +13,13 @@ from typing import Literal
 
 Doing = Literal["read", "write"]
 
-_FREE = 0.005
-"""What a command may take without any loss, in seconds."""
+_FREE = 1 / 50
+"""Which part of the time that a command may take is no loss at all: 5 ms of a quarter of a second."""
 _BUDGET = 1.2
 """How much time a node may cost beyond that: so many times what one command may take. It comes back in a minute."""
 _MINUTE = 60.0
+_LEAST = 0.1
+"""Which part of that it has to have again before the node is used again."""
 _FIRST = 0.25
 _EVERY = 1.0
 _SELDOM = 30.0
@@ -38,7 +40,7 @@ class Circuit:
 
     def __init__(self, patience: float) -> None:
         self.why = ""
-        self._whole = _BUDGET * patience
+        self._free, self._whole = _FREE * patience, _BUDGET * patience
         self._lock = threading.Lock()
         self._rests: set[Doing] = set()
         self._budget, self._filled = self._whole, time.monotonic()
@@ -64,11 +66,11 @@ class Circuit:
             gained: Whether it gave something that was worth waiting for.
         """
         now = time.monotonic()
-        if now - started <= _FREE:
+        if now - started <= self._free:
             return False
         with self._lock:
             # The time of threads that wait at once is lost once.
-            lost = now - max(started + _FREE, self._counted_until)
+            lost = now - max(started + self._free, self._counted_until)
             self._counted_until = now
             if gained or lost <= 0:
                 return False
@@ -94,7 +96,7 @@ class Circuit:
         now = time.monotonic()
         with self._lock:
             self._fill(now)
-            return max(self._due - now, -self._budget / self._whole * _MINUTE)
+            return max(self._due - now, (_LEAST - self._budget / self._whole) * _MINUTE)
 
     def tried(self, works: Callable[[Doing], bool]) -> None:
         """Note how a trial went.
