@@ -13,13 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import dspy
-from dspy.clients.cache import Cache
 
 from benchmarks.bars import ENGINES
 from benchmarks.figures import Figure, compared, counted
 from benchmarks.rounds import Block, Round, interleaved, timed
 from benchmarks.rows import row
-from benchmarks.scene import DISK_BYTES, MEMORY_BYTES, Scene, dspys_cache, dspys_in_place, ours_in_place, prompts, text
+from benchmarks.scene import (
+    DISK_BYTES,
+    MEMORY_BYTES,
+    Scene,
+    asking,
+    dspys_cache,
+    dspys_in_place,
+    forget,
+    ours_in_place,
+    prompts,
+    text,
+)
 from dspy_cachectl.entries import records
 from dspy_cachectl.stores import open_stores
 
@@ -153,28 +163,27 @@ def bytes_memory(scene: Scene) -> Iterator[Figure]:
 
 
 def _in_memory(scene: Scene, engine: str) -> tuple[float, float, float, float]:
-    new = New(scene, engine, 1000)
-    found: list[tuple[float, float]] = []
-    for place in (
-        ours_in_place(open_stores("memory://", memory_bytes=MEMORY_BYTES, disk_bytes=DISK_BYTES)),
-        dspys_in_place(Cache(False, True, None)),
-    ):
-        with place:
-            dspy.cache.put(*new(1)[0])
-            found.append(_held(new))
-    return found[0][0], found[1][0], found[0][1], found[1][1]
+    with ours_in_place(_stores(scene)):
+        ours, tracked = _held(scene.governed(engine))
+    with dspys_in_place(dspys_cache(scene.new_folder())):
+        theirs, tracked_of_theirs = _held(scene.plain(engine))
+    return ours, theirs, tracked, tracked_of_theirs
 
 
-def _held(new: New) -> tuple[float, float]:
+def _held(lm: Any) -> tuple[float, float]:
+    """Return what an entry that is bought leaves in memory, beside the history: bytes, and tracked objects."""
+    questions = prompts(ENTRIES // 2, 1000)
+    asking(lm, prompts(20, 1000, seed=1))()  # loads what is not loaded
+    forget()
     gc.collect()
     tracked = len(gc.get_objects())
     tracemalloc.start()
-    for _ in range(ENTRIES):
-        dspy.cache.put(*new(1)[0])
+    asking(lm, questions)()
+    forget()
     gc.collect()
-    size = tracemalloc.get_traced_memory()[0]
+    size, tracked = tracemalloc.get_traced_memory()[0], len(gc.get_objects()) - tracked
     tracemalloc.stop()
-    return size / ENTRIES, (len(gc.get_objects()) - tracked) / ENTRIES
+    return size / len(questions), tracked / len(questions)
 
 
 def _stores(scene: Scene) -> Any:

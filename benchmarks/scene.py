@@ -203,7 +203,7 @@ def dspys_cache(folder: Path | str) -> Cache:
 def dspys_in_place(cache: Cache) -> Iterator[Cache]:
     """Let DSPy ask a cache of its own, and nothing of ours be in the way."""
     cachectl.uninstall()
-    _forget()
+    forget()
     dspy.cache = cache
     try:
         yield cache
@@ -214,7 +214,7 @@ def dspys_in_place(cache: Cache) -> Iterator[Cache]:
 @contextmanager
 def ours_in_place(stores: Any) -> Iterator[cachectl.ManagedCache]:
     """Let DSPy ask the managed cache over some stores, in which nothing was decoded yet."""
-    _forget()
+    forget()
     try:
         yield cachectl.install(stores)
     finally:
@@ -249,8 +249,8 @@ def _remembered(lm: Any) -> Any:
     return lm
 
 
-def _forget() -> None:
-    """Let no round pay for the history of those before."""
+def forget() -> None:
+    """Empty the histories: no round pays for those before."""
     base_lm.GLOBAL_HISTORY.clear()
     for lm in _ASKED:
         lm.history.clear()

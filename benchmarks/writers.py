@@ -17,7 +17,7 @@ from benchmarks.rounds import Block, Round, interleaved
 from benchmarks.rows import row
 from benchmarks.scene import SPARE, Scene, dspys_cache, dspys_in_place, ours_in_place
 
-PROCESSES, COUNT, HERD, DELAY = 8, 200, 32, 0.2
+PROCESSES, COUNT, HERD, DELAY = 8, 200, 32, 1.0
 
 
 @row("writers")
