@@ -195,8 +195,9 @@ def read_file(path: Path, *, what: str, most: int = LARGEST_VALUE) -> bytes:
         CorruptEntryError: If it is larger.
         StoreUnavailableError: If it cannot be read.
     """
-    file = sys.stdin.buffer if str(path) == "-" else open_file(path, what=what)
-    with contextlib.nullcontext(file) if file is sys.stdin.buffer else file:
+    # A process without a terminal may have no standard input, and one may be replaced: only who asks for it needs it.
+    given = getattr(sys.stdin, "buffer", None) if str(path) == "-" else None
+    with open_file(path, what=what) if given is None else contextlib.nullcontext(given) as file:
         try:
             data = file.read(most + 1)
         except OSError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from pathlib import Path
 
 import orjson
@@ -61,6 +63,18 @@ class TestFiles:
         assert bytes(11) == reading.read_file(tmp_path / "file", what="the file", most=11)
         with pytest.raises(CorruptEntryError, match=r"the file .*file is longer than 10 bytes"):
             reading.read_file(tmp_path / "file", what="the file", most=10)
+
+    @pytest.mark.parametrize("given", [None, io.StringIO("typed")], ids=["closed", "replaced"])
+    def test_no_file_needs_standard_input(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: io.StringIO | None
+    ) -> None:
+        """A service may have been started without one; only who asks for it is told."""
+        (tmp_path / "file").write_bytes(b"read")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "stdin", given)
+        assert b"read" == reading.read_file(tmp_path / "file", what="the file")
+        with pytest.raises(StoreUnavailableError, match="the request - cannot be read"):
+            reading.read_file(Path("-"), what="the request")
 
 
 def lines_of(path: Path, **options: object) -> list[bytes]:
