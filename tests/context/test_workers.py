@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 
 from tests.endpoint import Endpoint
 from tests.limits import PATIENCE
-from tests.processes import ROOT
+from tests.processes import DSPY_MODULES, ROOT, python
 
 QUICK = {
     ("fork", "program-carried-new"),
@@ -39,17 +38,10 @@ HAND_OVER = some(
 
 def run(endpoint: Endpoint, *arguments: str) -> tuple[dict[str, Any], str]:
     """What the script of `workers` prints, and what it says."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.context.workers", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "ENDPOINT_URL": endpoint.url},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    environment = {**os.environ, "ENDPOINT_URL": endpoint.url}
+    done = python("-m", "tests.context.workers", *arguments, warm=DSPY_MODULES, cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+    return done.data, done.stderr
 
 
 @pytest.mark.parametrize(("kind", "how"), HAND_OVER)

@@ -45,6 +45,7 @@ def main() -> Callable[[], None] | None:
     while received := _receive(control):
         asked, descriptors = received
         if os.fork() == 0 and (program := _fork_program(asked, descriptors)):
+            control.detach()  # its descriptor is the program's standard input now
             return program
         for descriptor in descriptors:
             os.close(descriptor)
