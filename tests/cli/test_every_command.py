@@ -152,6 +152,8 @@ STATES: dict[str, Callable[[Path], contextlib.AbstractContextManager[Path]]] = {
     "being written": being_written,
 }
 BROKEN = {"damaged", "no database"}
+QUICK = {"stats", "verify", "damaged", "planted"}
+"""The commands that are tried on every state, and the states on which every command is, in the quick suite."""
 
 
 def codes(name: str, state: str) -> set[int]:
@@ -166,8 +168,14 @@ def codes(name: str, state: str) -> set[int]:
     return {0}
 
 
-@pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("name", READING)
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [
+        pytest.param(name, state, marks=[] if name in QUICK or state in QUICK else pytest.mark.exhaustive)
+        for name in READING
+        for state in STATES
+    ],
+)
 def test_one_answer_or_one_message(name: str, state: str, tmp_path: Path) -> None:
     """The exit code is the right one, what is printed is whole and harmless, and the store is as it was."""
     with STATES[state](tmp_path / "store") as folder:

@@ -14,8 +14,14 @@ from tests.processes import ROOT
 COMMANDS = ["--help", "path", "config show --json", "ls --json", "run script.py"]
 
 
-@pytest.mark.parametrize("arguments", COMMANDS)
-@pytest.mark.parametrize("where", [">/dev/full", ">&-", "| true"])
+@pytest.mark.parametrize(
+    ("arguments", "where"),
+    [
+        pytest.param(arguments, where, marks=[] if 0 in (one, other) else pytest.mark.exhaustive)
+        for one, arguments in enumerate(COMMANDS)
+        for other, where in enumerate([">/dev/full", ">&-", "| true"])
+    ],
+)
 def test_one_line_and_no_trace(arguments: str, where: str, tmp_path: Path) -> None:
     """A full one and a closed one are said; who reads no further is not told."""
     (tmp_path / "script.py").write_text("print('x' * 200_000)")

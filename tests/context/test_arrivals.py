@@ -47,7 +47,10 @@ def made(lm: MakeLM, endpoint: Endpoint, how: str) -> Any:
     return OwnLM("openai/test-model", **options) if how == "subclass" else lm(temperature=0.0)
 
 
-@pytest.mark.parametrize("how", ["LM", "wrapped", "subclass", "program"])
+@pytest.mark.parametrize(
+    "how",
+    ["wrapped", "program", *(pytest.param(how, marks=pytest.mark.exhaustive) for how in ("LM", "subclass"))],
+)
 def test_our_cache_rules_where_it_arrives(
     endpoint: Endpoint, lm: MakeLM, child: Callable[..., Finished], tmp_path: Path, how: str
 ) -> None:

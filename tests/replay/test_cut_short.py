@@ -200,7 +200,12 @@ def test_it_is_said(path: Path, caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are another thing there")
 @pytest.mark.parametrize(
-    "signals", [[signal.SIGINT], [signal.SIGKILL, signal.SIGINT], [signal.SIGKILL, signal.SIGKILL]]
+    "signals",
+    [
+        [signal.SIGKILL, signal.SIGINT],
+        pytest.param([signal.SIGINT], marks=pytest.mark.exhaustive),
+        pytest.param([signal.SIGKILL, signal.SIGKILL], marks=pytest.mark.exhaustive),
+    ],
 )
 def test_signals(endpoint: Endpoint, path: Path, signals: list[signal.Signals]) -> None:
     """A real Ctrl-C, a killed process, and one that is killed again before it has bought anything more."""

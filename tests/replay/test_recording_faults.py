@@ -81,7 +81,7 @@ def left_behind(path: Path, of: Path) -> Path:
 
 class TestKilled:
     @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-    @pytest.mark.parametrize("mode", ["record", "new", "all"])
+    @pytest.mark.parametrize("mode", ["record", "new", pytest.param("all", marks=pytest.mark.exhaustive)])
     def test_what_was_bought_is_kept(
         self, endpoint: Endpoint, path: Path, mode: Any, caplog: pytest.LogCaptureFixture
     ) -> None:

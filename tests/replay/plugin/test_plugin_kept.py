@@ -24,7 +24,16 @@ TESTS = """
 """
 
 
-@pytest.mark.parametrize("broken", ["AssertionError", "KeyboardInterrupt", "pytest.skip.Exception('later')"])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "KeyboardInterrupt",
+        *(
+            pytest.param(error, marks=pytest.mark.exhaustive)
+            for error in ("AssertionError", "pytest.skip.Exception('later')")
+        ),
+    ],
+)
 def test_a_test_that_failed_in_the_middle(suite: Suite, broken: str) -> None:
     """Its recording is unfinished, which the summary says, and the next recording goes on with it."""
     suite.write("test_qa.py", TESTS)
