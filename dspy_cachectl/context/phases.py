@@ -90,6 +90,18 @@ class PhaseContext:
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "entered": None}
 
+    def within(self, unit: str | None, *, judging: bool) -> PhaseContext:
+        """Return the same within a unit."""
+        # Made for each call of a program, and so not field by field.
+        made = object.__new__(type(self))
+        vars(made).update(vars(self), unit=unit, judging=judging)
+        return made
+
+    @property
+    def numbers_draws(self) -> bool:
+        """Whether calls in it can be draws, which are numbered within their unit."""
+        return self.run_id is not None or bool(self.cassette_token)
+
     def policy_for(self, role: str | None) -> Policy:
         """Return the policy for a role."""
         return next((policy for name, policy in self.roles if name == role), self.policy) if self.roles else self.policy

@@ -7,11 +7,9 @@ import functools
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, NamedTuple
-
-import dspy
 
 from dspy_cachectl.config import settings
 from dspy_cachectl.context import carried
@@ -257,17 +255,15 @@ def _beside_others(ruling: Ruling) -> Ruling:
     return Ruling(PhaseContext(name=replay.name, policy=Policy.REPLAY), None, beside=replay)
 
 
-@contextlib.contextmanager
-def draw_unit(name: str, *, judging: bool = False) -> Iterator[None]:
-    """Make the draws in this block those of one unit (an example and a repeat): their ordinals begin at 0.
+def draw_unit(name: str, *, judging: bool = False) -> AbstractContextManager[None]:
+    """Return a block whose draws are those of one unit (an example and a repeat): their ordinals begin at 0.
 
     Args:
         name: The unit's name.
         judging: Whether a metric makes them.
     """
     context = phase_around()
-    with dspy.context(**({} if context is None else {SETTING: replace(context, unit=name, judging=judging)})):
-        yield
+    return contextlib.nullcontext() if context is None else carried.held(SETTING, context.within(name, judging=judging))
 
 
 def current_phase() -> PhaseRun | None:

@@ -14,7 +14,6 @@ import functools
 import hashlib
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from types import CodeType, FrameType
 from typing import Any
 
@@ -30,6 +29,9 @@ from dspy_cachectl.entries import draws
 def _code(method: Any) -> CodeType | None:
     return getattr(getattr(method, "__wrapped__", method), "__code__", None)
 
+
+_ANY = "any"
+"""A unit in which nothing is numbered, and whose inputs are not looked at."""
 
 _CALLS = frozenset({_code(dspy.Module.__call__), _code(dspy.Module.acall)})
 
@@ -57,15 +59,17 @@ def _unit(context: PhaseContext, caller: FrameType) -> PhaseContext | None:
     if run is None or caller.f_code not in _CALLS:
         return None
     judging = context.judging or is_metrics(caller.f_locals["self"])
+    if not context.numbers_draws:
+        return context.within(_ANY, judging=judging)  # that it is within one says that a call is not from outside
     args, kwargs = caller.f_locals["args"], caller.f_locals["kwargs"]
     inputs = {"args": list(map(_plain, args)), "kwargs": {name: _plain(value) for name, value in kwargs.items()}}
     try:
         name = hashlib.sha256(draws.canonical(inputs)).hexdigest()[:32]
     except draws.UncacheableError:
         # Inputs that cannot be told apart make no unit: the draws are then numbered within the run.
-        return replace(context, judging=True) if judging else None
+        return context.within(None, judging=True) if judging else None
     occurrence = run.ordinals.next(name, unit="units")
-    return replace(context, unit=f"{name}:{occurrence}", judging=judging)
+    return context.within(f"{name}:{occurrence}", judging=judging)
 
 
 def _plain(value: Any) -> Any:
