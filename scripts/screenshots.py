@@ -113,17 +113,18 @@ def in_mlflow(page: Page, address: str, found: dict[str, Any]) -> None:
     import mlflow
 
     mlflow.set_experiment("reviews")
-    print(cachectl.log_to_mlflow(found["before"].compare(found["after"]), timeout=60))
+    logged = [cachectl.log_to_mlflow(found[name], timeout=SECONDS) for name in ("before", "after")]
+    cachectl.log_to_mlflow(found["before"].compare(found["after"]), timeout=SECONDS)
     mlflow.dspy.autolog(log_evals=True)
-    options = {"name": "traced", "mlflow": True, "max_errors": 1000}
-    cachectl.evaluate(found["compiled"], found["dev"], found["right"], force_recompute=True, **options)
+    options = {"name": "traced", "max_errors": 1000, "force_recompute": True}
+    traced = cachectl.evaluate(found["compiled"], found["dev"], found["right"], **options)
+    cachectl.log_to_mlflow(traced, timeout=SECONDS)
     mlflow.flush_trace_async_logging()
     experiment = mlflow.get_experiment_by_name("reviews").experiment_id
-    runs = mlflow.search_runs([experiment], output_format="list")
-    run = next(one for one in runs if "dspy_cachectl/score/mean" in one.data.metrics)
     where = f"{address}/#/experiments/{experiment}"
-    taken(page, f"{where}/runs/{run.info.run_id}", "mlflow-run.png", "dspy_cachectl/score/mean")
+    taken(page, f"{where}/runs/{logged[1].run_id}", "mlflow-run.png", "dspy_cachectl/score/mean")
     taken(page, f"{where}/traces", "mlflow-traces.png", "Predict")
+    taken(page, f"{where}/runs", "mlflow-runs.png", "compiled")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +13,8 @@ from tests.endpoint import Endpoint
 from tests.processes import Finished
 
 DOCS = ROOT / "docs"
-PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
-QUICK: set[str] = set()
+PAGES = ["../README.md", *sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))]
+QUICK = {"index.md"}
 """The pages that run in each suite; the others take their time."""
 ANSWERS = {f"What is {at} + {at}": [str(2 * at)] for at in range(10)} | {"capital of France": ["Paris"]}
 
@@ -60,11 +59,10 @@ def test_what_pages_install_is_there() -> None:
     from importlib import metadata
 
     known = set(metadata.metadata("dspy-cachectl").get_all("Provides-Extra") or [])
-    files = [Path("README.md"), *(Path("docs") / page for page in PAGES)]
     named = {
         extra
-        for path in files
-        for extras in re.findall(r"dspy-cachectl\[([\w,]+)\]", (ROOT / path).read_text(encoding="utf-8"))
+        for page in PAGES
+        for extras in re.findall(r"dspy-cachectl\[([\w,]+)\]", text_of(page))
         for extra in extras.split(",")
     }
     assert set() == named - known
