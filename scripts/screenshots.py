@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 from rich import _export_format
 from rich.console import Console
@@ -77,12 +78,13 @@ def mlflow_server(folder: Path) -> Iterator[str]:
             server.terminate()
 
 
-def taken(page: Page, address: str, name: str, wait_for: str) -> None:
+def taken(page: Page, address: str, name: str, wait_for: str, width: int = SIZE["width"]) -> None:
     """Open an address, and keep what is seen of it once a text is."""
     page.goto(address)
     page.get_by_text(wait_for).first.wait_for()
     page.wait_for_timeout(2000)
-    page.screenshot(path=PICTURES / name)
+    seen = page.screenshot(clip={"x": 0, "y": 0, "width": width, "height": SIZE["height"]})
+    Image.open(io.BytesIO(seen)).quantize(64).save(PICTURES / name, optimize=True)
 
 
 def main() -> None:
@@ -109,22 +111,16 @@ def main() -> None:
 
 
 def in_mlflow(page: Page, address: str, found: dict[str, Any]) -> None:
-    """Log the tutorial's reports and an evaluation with traces, and look at them."""
+    """Log the tutorial's reports and their comparison, and look at them."""
     import mlflow
 
     mlflow.set_experiment("reviews")
-    logged = [cachectl.log_to_mlflow(found[name], timeout=SECONDS) for name in ("before", "after")]
+    run = [cachectl.log_to_mlflow(found[name], timeout=SECONDS).run_id for name in ("before", "after")][1]
     cachectl.log_to_mlflow(found["before"].compare(found["after"]), timeout=SECONDS)
-    mlflow.dspy.autolog(log_evals=True)
-    options = {"name": "traced", "max_errors": 1000, "force_recompute": True}
-    traced = cachectl.evaluate(found["compiled"], found["dev"], found["right"], **options)
-    cachectl.log_to_mlflow(traced, timeout=SECONDS)
-    mlflow.flush_trace_async_logging()
-    experiment = mlflow.get_experiment_by_name("reviews").experiment_id
-    where = f"{address}/#/experiments/{experiment}"
-    taken(page, f"{where}/runs/{logged[1].run_id}", "mlflow-run.png", "dspy_cachectl/score/mean")
-    taken(page, f"{where}/traces", "mlflow-traces.png", "Predict")
-    taken(page, f"{where}/runs", "mlflow-runs.png", "compiled")
+    where = f"{address}/#/experiments/{mlflow.get_experiment_by_name('reviews').experiment_id}/runs/{run}"
+    # Its assistant, at the right, is left out.
+    taken(page, where, "mlflow-run.png", "dspy_cachectl/score/mean", width=872)
+    taken(page, f"{where}/model-metrics", "mlflow-metrics.png", "score", width=872)
 
 
 if __name__ == "__main__":
