@@ -7,6 +7,7 @@ import itertools
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _list()
         return 0
     rows = picked(options.only, long_ones=options.all)
-    facts, found, failed = results.machine(), [], []
+    facts, found, failed, began = results.machine(), [], [], time.perf_counter()
     for run in range(options.runs):
         for theme, of_theme in itertools.groupby(rows, key=lambda row: row.theme):
             print(f"run {run + 1} of {options.runs}: {theme}", file=sys.stderr, flush=True)
@@ -39,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 else:
                     found.append(from_json(line))
     figures = [pooled([one for one in found if one.name == name]) for name in dict.fromkeys(one.name for one in found)]
-    _write(options.output, figures, rows, {**facts, "runs": options.runs, "rounds": options.rounds})
+    took = {"runs": options.runs, "rounds": options.rounds, "minutes": round((time.perf_counter() - began) / 60, 1)}
+    _write(options.output, figures, rows, {**facts, **took})
     _print(figures)
     if results.is_busy(facts):
         print(f"rough: the machine had a load of {facts['load']} before; measure where it is idle", file=sys.stderr)

@@ -31,13 +31,13 @@ COUNT, DELAY = 10, 0.05
 @row("bought")
 def bought(scene: Scene) -> Iterator[Figure]:
     """A call that is bought in `eval`, of the client's processor, by DSPy's."""
-    yield from _bought(scene, "bought", resumed, 5 * COUNT)
+    yield from _bought(scene, "bought", resumed, 2 * COUNT)
 
 
-@row("bought-compile")
+@row("bought-compile", is_long=True)
 def bought_compile(scene: Scene) -> Iterator[Figure]:
     """A call that is bought in `compile`, of the client's processor, by DSPy's."""
-    yield from _bought(scene, "bought-compile", compiling, 5 * COUNT)
+    yield from _bought(scene, "bought-compile", compiling, 2 * COUNT)
 
 
 @row("bought-50ms")

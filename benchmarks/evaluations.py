@@ -93,7 +93,7 @@ def evaluate_again(scene: Scene) -> Iterator[Figure]:
         yield compared("evaluate-again", taken[case], taken["theirs"], case=case, calls=QUESTIONS)
 
 
-@row("evaluate-bought")
+@row("evaluate-bought", is_long=True)
 def evaluate_bought(scene: Scene) -> Iterator[Figure]:
     """`evaluate()` of 1,000 questions that are bought, predictions kept, by `dspy.Evaluate`, bought."""
     plain, governed, kept = scene.plain("native"), scene.governed("native"), scene.new_folder()
@@ -116,7 +116,7 @@ def evaluate_bought(scene: Scene) -> Iterator[Figure]:
     yield compared("evaluate-bought", taken["ours"], taken["theirs"], calls=QUESTIONS)
 
 
-@row("evaluate-compile")
+@row("evaluate-compile", is_long=True)
 def evaluate_compile(scene: Scene) -> Iterator[Figure]:
     """`dspy.Evaluate` of 1,000 questions in `compile`, hits, by the same on DSPy's hits."""
     yield from _evaluated_in(scene, "evaluate-compile", compiling)
@@ -143,7 +143,7 @@ def _evaluated_in(scene: Scene, name: str, within: Callable[[], Any]) -> Iterato
     yield compared(name, taken["ours"], taken["theirs"], calls=QUESTIONS)
 
 
-@row("evaluate-process")
+@row("evaluate-process", is_long=True)
 def evaluate_process(scene: Scene) -> Iterator[Figure]:
     """`evaluate()` of 1,000 questions of 50 ms again in a new process, by the clock, by the first time."""
     scene.endpoint.configure(delay=DELAY)

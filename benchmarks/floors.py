@@ -19,7 +19,7 @@ from benchmarks.rounds import Block
 from benchmarks.rows import row
 from benchmarks.scene import Scene, Sides, asking, dspys_in_place, prompts
 
-COUNT = 100
+COUNT = 50
 
 
 class _Free(Cache):

@@ -21,7 +21,7 @@ from benchmarks.rounds import Block
 from benchmarks.rows import row
 from benchmarks.scene import SPARE, Scene, Sides, Within, asking, prompts, text
 
-COUNT = 100
+COUNT = 50
 """Questions of a row, all different."""
 
 TOOLS = [
@@ -125,7 +125,7 @@ def lm_long(scene: Scene) -> Iterator[Figure]:
     yield from _lm(scene, "lm-long", compiling, questions=prompts(30, 25_000))
 
 
-@row("lm-rounds")
+@row("lm-rounds", is_long=True)
 def lm_rounds(scene: Scene) -> Iterator[Figure]:
     """`lm()` of 5,000 prompts that go round, from memory in `compile`, by DSPy's."""
     yield from _lm(scene, "lm-rounds", compiling, questions=prompts(5000, 500), engines=("native",), states=("hot",))

@@ -172,7 +172,7 @@ def _in_memory(scene: Scene, engine: str) -> tuple[float, float, float, float]:
 
 def _held(lm: Any) -> tuple[float, float]:
     """Return what an entry that is bought leaves in memory, beside the history: bytes, and tracked objects."""
-    questions = prompts(ENTRIES // 2, 1000)
+    questions = prompts(ENTRIES // 4, 1000)
     asking(lm, prompts(20, 1000, seed=1))()  # loads what is not loaded
     forget()
     gc.collect()

@@ -75,7 +75,7 @@ class Scene:
     @property
     def few(self) -> int:
         """How many rounds a row has of which one takes a second or more."""
-        return max(3, self.rounds // 3)
+        return max(3, self.rounds // 5)
 
     def hits(self, sides: Mapping[str, Side], rounds: int | None = None) -> dict[str, list[Round]]:
         """Time sides in turn, of which each is served everything.

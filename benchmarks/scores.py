@@ -19,7 +19,7 @@ def reports(scene: Scene) -> Iterator[Figure]:
     yield from _grown(scene, "report", clustered=False)
 
 
-@row("report-clustered")
+@row("report-clustered", is_long=True)
 def reports_clustered(scene: Scene) -> Iterator[Figure]:
     """The same where ten questions each are one cluster."""
     yield from _grown(scene, "report-clustered", clustered=True)

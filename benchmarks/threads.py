@@ -18,7 +18,7 @@ from benchmarks.rounds import Block, Round, Side
 from benchmarks.rows import row
 from benchmarks.scene import Scene, Sides, asking, prompts
 
-THREADS, COUNT, TURNS = 8, 100, 5
+THREADS, COUNT, TURNS = 8, 50, 5
 
 
 @row("threads")
