@@ -24,7 +24,8 @@ class _Gate:
     """Lets any number of threads in, and none while the process forks. Who is in may go further in."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._inside = 0
         self._forking = 0
         self._own = threading.local()
@@ -32,7 +33,7 @@ class _Gate:
     def __enter__(self) -> None:
         depth = getattr(self._own, "depth", 0)
         if not depth:
-            with self._changed:
+            with self._lock:
                 while self._forking:
                     self._changed.wait()
                 self._inside += 1
@@ -42,7 +43,7 @@ class _Gate:
         self._own.depth -= 1
         if self._own.depth:
             return
-        with self._changed:
+        with self._lock:
             self._inside -= 1
             if self._forking:
                 self._changed.notify_all()

@@ -18,6 +18,9 @@ from collections.abc import Iterator
 Span = tuple[int, int]
 
 _ESCAPE = r"(?<=\\[nrt])|(?<=%[0-9A-Fa-f]{2})|(?<=\\u[0-9A-Fa-f]{4})"
+_SHORTEST_WORD = 20
+"""How long a run of small letters is that is no word."""
+
 _BEGINS = rf"(?:(?<![A-Za-z0-9])|{_ESCAPE})"
 """Where a key may begin: not within a word, but right after an escaped character."""
 
@@ -60,6 +63,8 @@ _CREDENTIAL = re.compile(r"[A-Za-z0-9_\-.~+/%]{6,}={0,2}")
 _REST = re.compile(r"[A-Za-z0-9_\-]*(?:[.~+/=][A-Za-z0-9_\-+/=]{8,}|={1,2}(?![\w=]))*")
 _RUNS = re.compile(r"[A-Za-z0-9]{2,}")
 _MIXED = re.compile(r"[A-Z0-9]")
+_MAY_BE_DRAWN = re.compile(rf"[A-Z0-9]|[a-z]{{{_SHORTEST_WORD}}}")
+"""Without one of these nothing looks drawn by lot."""
 _LETTERS = re.compile(r"[A-Za-z]+")
 _USUAL = re.compile(
     r"a(?=[bcgilmnprstu])|b(?=[el])|c(?=[aehlot])|d(?=[aei])|e(?=[acdefilmnrstx])|f(?=[eiou])|g(?=[eu])|h(?=[aeiot])"
@@ -71,7 +76,7 @@ _USUAL = re.compile(
 _BLOB = re.compile(r"[\w\-]{64}\Z", re.ASCII)
 """What stands before a prefix that is none: bytes written in Base64, such as what a model thought, encrypted."""
 
-_LOOK_BACK, _SHORTEST, _SHORTEST_WORD = 64, 12, 20
+_LOOK_BACK, _SHORTEST = 64, 12
 _NAMES = ("learn", "sklearn", "image", "estimator", "container", "toggleable", "text", "label", "parallel", "serial")
 """What follows `sk-` in the names of packages and in style sheets."""
 
@@ -127,7 +132,8 @@ def looks_drawn(text: str) -> bool:
 
 def _prefixed(text: str, runs: list[Span]) -> Iterator[Span]:
     done = 0
-    for found in (found for run in runs for found in _LOT.finditer(text, *run)):
+    mixed = [run for run in runs if _MAY_BE_DRAWN.search(text, *run)]
+    for found in (found for run in mixed for found in _LOT.finditer(text, *run)):
         start = found.start()
         before = None if start < done else _PREFIX.search(text, max(done, start - _LOOK_BACK), start)
         if before is None or (before["sk"] or "").lower().startswith(_NAMES):

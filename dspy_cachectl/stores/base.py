@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, Protocol, runtime_checkable
 
 _SEPARATOR = "\x1f"
@@ -54,11 +55,17 @@ class Label:
     @classmethod
     def decode(cls, text: object) -> Label:
         """Return the label that `encode` made; an empty one for anything else that stands in a table."""
-        parts = text.split(_SEPARATOR) if isinstance(text, str) else []
-        if len(parts) != 5:
-            return cls()
-        kind, run, model, phase, role = parts
-        return cls(kind=kind, model=model, phase=phase, role=role, run=run)
+        return _decoded(text) if isinstance(text, str) else cls()
+
+
+@lru_cache(maxsize=1024)
+def _decoded(text: str) -> Label:
+    # One for all entries that are filed alike: a store has few labels, and memory keeps one with each entry.
+    parts = text.split(_SEPARATOR)
+    if len(parts) != 5:
+        return Label()
+    kind, run, model, phase, role = parts
+    return Label(kind=kind, model=model, phase=phase, role=role, run=run)
 
 
 @runtime_checkable

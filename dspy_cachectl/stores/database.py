@@ -102,6 +102,11 @@ class Database:
             FormatVersionError: If another version of this package wrote it.
             StoreUnavailableError: If it cannot be read, or is not ours.
         """
+        if self._kept is not None:
+            try:
+                return self._read_kept(query, values)
+            except (sqlite3.Error, OSError):
+                pass  # once more, patiently
         with self._translated():
             if self._kept is not None:
                 return patiently(lambda: self._read_kept(query, values), self.patience)
