@@ -109,6 +109,8 @@ class ManagedCache(Cache):  # type: ignore[misc]
             return self.look_up(call, question)  # its LM counts it
         say_what_is_shared(call)
         try:
+            if call.asked.kind is Kind.PLAIN_LM and self.find_at_hand(call) and call.at_hand is not None:
+                return call.serve_at_hand()
             return self.look_up(call, question)
         finally:
             account(call)
