@@ -21,6 +21,7 @@ Nothing of this is on the stack while a program runs: a program may read its sta
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import Any
 
 import dspy
@@ -127,11 +128,14 @@ def _serving(original: Original) -> Original:
 
 def _sparing_the_known(original: Original) -> Original:
     """Around the search for texts that cannot be sent: what a key was made of can be, since it was written as JSON."""
+    # It calls itself for each part, by a name under which this stands from now on.
+    itself = dict(original.__globals__)
+    search = itself[original.__name__] = FunctionType(original.__code__, itself, original.__name__)
 
     def check(value: Any, where: str) -> None:
         call = current_call()
         if call is None or call.key is None or call.messages is not value:
-            original(value, where)
+            search(value, where)
 
     return check
 

@@ -11,6 +11,7 @@ import copy
 import os
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import dspy
@@ -213,6 +214,16 @@ def test_an_lm_that_is_given_its_own_forward(lm: MakeLM) -> None:
     assert asked(messages=MESSAGES) == ["mine"]
     del asked.forward
     assert [asked(messages=MESSAGES)] == before[:1]
+
+
+@pytest.mark.parametrize("name", ["role", "content"])
+def test_text_that_cannot_be_sent(endpoint: Endpoint, lm: MakeLM, plain_lm: MakeLM, name: str) -> None:
+    """DSPy refuses it wherever it stands, of a governed LM and of a plain one."""
+    for asked in (lm(), plain_lm()):
+        for messages in (MESSAGES, [{**MESSAGES[0], name: "\ud800"}], [{**MESSAGES[0], name: ["a", {"b": "\ud800"}]}]):
+            with pytest.raises(ValueError, match="not valid Unicode") if messages is not MESSAGES else nullcontext():
+                asked(messages=messages)
+    assert endpoint.requests == 1
 
 
 class Counting(dspy.LM):  # type: ignore[misc]
