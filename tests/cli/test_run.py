@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.endpoint import Endpoint
+from tests.processes import DSPY_MODULES, Finished, python
 
 SCRIPT = """\
 import json, os, sys
@@ -30,31 +31,28 @@ if "say" in sys.argv:
     sys.exit("the script gave up")
 """
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+Run = Callable[..., Finished]
 
 
 @pytest.fixture
 def run(tmp_path: Path, endpoint: Endpoint) -> Run:
-    """Run `dspy-cachectl run` in a folder that holds the script and a module of the same content."""
+    """Run `dspy-cachectl run` in a folder that holds the script and a module of the same content.
+
+    It is a fork of what has imported DSPy; with `fresh=True` it is a new interpreter, which begins when it is started.
+    """
     (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "tool.py").write_text(SCRIPT, encoding="utf-8")
 
-    def run_it(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run_it(*arguments: str, fresh: bool = False, **variables: str) -> Finished:
         environment = {**os.environ, "ENDPOINT_URL": endpoint.url, "PYTHONPATH": os.pathsep.join(sys.path), **variables}
-        return subprocess.run(
-            [sys.executable, "-m", "dspy_cachectl", "run", *arguments],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        warm = () if fresh else DSPY_MODULES
+        return python("-m", "dspy_cachectl", "run", *arguments, warm=warm, cwd=tmp_path, env=environment)
 
     return run_it
 
 
-def said(done: subprocess.CompletedProcess[str]) -> dict[str, object]:
+def said(done: Finished) -> dict[str, object]:
     """Return what the script printed."""
     data: dict[str, object] = json.loads(done.stdout.splitlines()[0])
     return data
@@ -107,7 +105,7 @@ def test_a_policy(run: Run, endpoint: Endpoint) -> None:
 def test_force_recompute(run: Run, endpoint: Endpoint) -> None:
     """What is stored is not served, and what is bought takes its place; within the script it is bought once."""
     first = run("script.py")
-    forced = run("--force-recompute", "--phase", "compile", "script.py")
+    forced = run("--force-recompute", "--phase", "compile", "script.py", fresh=True)
     assert endpoint.requests == 4
     after = run("script.py")
     assert said(first)["answers"] != said(forced)["answers"] == said(after)["answers"]
