@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,19 +13,17 @@ import pytest
 import dspy_cachectl as cachectl
 from dspy_cachectl import Policy
 from tests.calls.support import MakeLM
+from tests.processes import COMMAND_MODULES, Finished, python
 
 
-def explain(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def explain(*arguments: str, stdin: str = "") -> Finished:
     """Run the command on the store of the test."""
+    return command("explain", *arguments, stdin=stdin)
+
+
+def command(*arguments: str, stdin: str = "") -> Finished:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.run(
-        [sys.executable, "-m", "dspy_cachectl", "explain", *arguments],
-        input=stdin,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return python("-m", "dspy_cachectl", *arguments, warm=COMMAND_MODULES, env=environment, stdin=stdin)
 
 
 def explained(*arguments: str, stdin: str = "") -> dict[str, Any]:
@@ -111,9 +108,7 @@ def test_what_show_prints(lm: MakeLM, tmp_path: Path) -> None:
     asked = lm()
     with cachectl.phase("compile"):
         asked("hello")
-    command = [sys.executable, "-m", "dspy_cachectl", "show", "--json", key_of(asked)]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
-    request = json.loads(shown.stdout)["request"]
+    request = json.loads(command("show", "--json", key_of(asked)).stdout)["request"]
     path = tmp_path / "request.json"
     path.write_text(json.dumps(request), encoding="utf-8")
     assert key_of(asked) == explained("--request", str(path))["key"]
