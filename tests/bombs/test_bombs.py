@@ -8,6 +8,7 @@ import json
 import sqlite3
 import struct
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import diskcache
 import pytest
 import zstandard
 
+from dspy_cachectl.entries import records
 from dspy_cachectl.predictions.journal import Journal
 from dspy_cachectl.predictions.library import Library
 from dspy_cachectl.predictions.rows import LONGEST
@@ -31,6 +33,11 @@ KEY = "a" * 64
 UNPACKED = 13_500_000
 """How large a value is once it is unpacked: just within what is believed of one."""
 PLAIN = 900_000
+TEXTS: dict[str, Any] = dict.fromkeys(("kind", "model", "endpoint", "phase", "role", "run_id", "content", "rollout_id"))
+TEXTS |= {"kind": "lm", "model": "m", "phase": "", "content": ""}
+TEXTS |= {name: [] for name in ("response_ids", "answered_by", "system_fingerprints")}
+NUMBERS = struct.pack(">B3x4d7q", 0, 1.0, 0.1, 0.0, 0.0, 1, *[0] * 6)
+TAGGED, PACKED_ANSWER, PACKED_REQUEST = 1, 2, 4
 
 
 def some(names: Any, *quick: str) -> list[Any]:
@@ -43,9 +50,14 @@ def packed(value: bytes) -> bytes:
     return made if len(made) <= PLAIN else zstandard.compress(b"[" + value[:1000] + b"]")
 
 
+def texts(origin: Mapping[str, Any]) -> bytes:
+    """Return the texts of an origin in an entry, whatever they are."""
+    return json.dumps([origin.get(name, said) for name, said in TEXTS.items()]).encode()
+
+
 def entry(origin: bytes, answer: bytes, request: bytes, flags: int) -> bytes:
     blocks = [origin, answer, request]
-    rest = struct.pack(">BBHIII", 1, flags, 0, *map(len, blocks)) + b"".join(blocks)
+    rest = struct.pack(">BBHIII", 2, flags, 0, *map(len, blocks)) + NUMBERS + b"".join(blocks)
     return b"CCTL" + struct.pack(">I", zlib.crc32(rest)) + rest
 
 
@@ -56,16 +68,22 @@ def stored(folder: Path, data: bytes, *, kind: str = "lm", key: str = KEY) -> No
 
 
 class TestEntries:
+    def test_what_is_planted_is_read(self) -> None:
+        """These are entries of today's format: a bomb in one is not refused for its version."""
+        data = entry(texts({"run_id": "run-1"}), packed(b'"a"'), packed(b'{"x":1}'), PACKED_ANSWER | PACKED_REQUEST)
+        assert "a" == records.decode(data).answer
+        assert "run-1" == records.decode_origin(data).run_id
+
     @pytest.mark.parametrize("place", ["store", "answers"])
     @pytest.mark.parametrize("name", some(VALUES, *FEW))
     @pytest.mark.parametrize("block", ["answer", pytest.param("request", marks=pytest.mark.exhaustive)])
     def test_a_packed_block(self, tmp_path: Path, opened: Opened, block: str, name: str, place: str) -> None:
         """An entry of some kilobytes that unpacks to 13 MB of whatever is refused, or served in bounded memory."""
-        bad, origin = packed(VALUES[name](UNPACKED)), b'{"kind":"lm","model":"m","run_id":"run-1"}'
+        bad, origin = packed(VALUES[name](UNPACKED)), texts({"run_id": "run-1"})
         if block == "answer":
-            data = entry(origin, bad, b'{"request":{"model":"m","prompt":"word"}}', 1 | 4)
+            data = entry(origin, bad, b'{"request":{"model":"m","prompt":"word"}}', TAGGED | PACKED_ANSWER)
         else:
-            data = entry(origin, b'"a"', bad, 8)
+            data = entry(origin, b'"a"', bad, PACKED_REQUEST)
         stored(tmp_path, data)
         assert [] == opened(place, tmp_path)
 
@@ -75,15 +93,17 @@ class TestEntries:
         """What stands where a message, an option or an output is expected is shown, whatever it is."""
         bad = VALUES[name](PLAIN // 3)
         request = packed(b'{"request":{"model":"m","messages":[{"role":%s,"content":%s}],"x":%s}}' % (bad, bad, bad))
-        stored(tmp_path, entry(b'{"kind":"lm","model":"m"}', packed(b'{"outputs":[%s]}' % bad), request, 1 | 4 | 8))
+        flags = TAGGED | PACKED_ANSWER | PACKED_REQUEST
+        stored(tmp_path, entry(texts({}), packed(b'{"outputs":[%s]}' % bad), request, flags))
         assert [] == opened("store", tmp_path)
 
     @pytest.mark.parametrize("name", some(VALUES, *FEW))
     def test_an_origin(self, tmp_path: Path, opened: Opened, name: str) -> None:
         """What an answer came from may be anything, and in any of its fields."""
         bad = VALUES[name](PLAIN)
-        stored(tmp_path, entry(packed(b'{"kind":"lm","model":"m","rollout_id":%s}' % bad), b'"a"', b"", 2))
-        stored(tmp_path, entry(b'{"kind":"run","model":""}', packed(bad), b"", 4), kind="run", key="run:run-1")
+        stored(tmp_path, entry(texts({"rollout_id": "bad"}).replace(b'"bad"', bad), b'"a"', b"", 0))
+        described = entry(texts({"kind": "run", "model": ""}), packed(bad), b"", PACKED_ANSWER)
+        stored(tmp_path, described, kind="run", key="run:run-1")
         assert [] == opened("store", tmp_path)
 
     @pytest.mark.parametrize("size", [2**30, 400 * MB])
@@ -91,7 +111,7 @@ class TestEntries:
         """What a block says it holds is believed up to a limit, whether or not it is true."""
         true = zstandard.ZstdCompressor(level=3).compress(bytes(400 * MB))
         block = true if size == 400 * MB else b"\x28\xb5\x2f\xfd\xa0" + struct.pack("<I", size) + true[9:]
-        stored(tmp_path, entry(b'{"kind":"lm","model":"m"}', block, b"", 4))
+        stored(tmp_path, entry(texts({}), block, b"", PACKED_ANSWER))
         assert [] == opened("store", tmp_path)
 
     @pytest.mark.exhaustive

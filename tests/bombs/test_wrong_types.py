@@ -22,7 +22,7 @@ from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
 from dspy_cachectl.stores.memory import MemoryStore
 from tests.bombs.opening import _commands
-from tests.bombs.test_bombs import entry, sealed
+from tests.bombs.test_bombs import entry, sealed, texts
 from tests.predictions.support import evaluate, examples
 
 VALUES: tuple[Any, ...] = (5, "x", None, [], {}, True, 1e300, -1e300, 2**63, 10**30, ["a", None], -1, "\0\x1b[2J")
@@ -48,12 +48,12 @@ def test_entries_and_runs(tmp_path: Path, values: tuple[Any, ...]) -> None:
     store = DiskStore(tmp_path / "store")
     request = b'{"request":{"model":"m","prompt":"word"}}'
     for number, origin in enumerate(origins(values)):
-        store.put(f"{number:064x}", entry(json.dumps(origin).encode(), b'"a"', request, 0), Label("lm", "m"))
-        described = json.dumps({**origin, "kind": "run"}).encode()
-        store.put(f"run:r{number}", entry(described, b"{}", b"", 0), Label("run", run=f"r{number}"))
+        store.put(f"{number:064x}", entry(texts(origin), b'"a"', request, 0), Label("lm", "m"))
+        described = entry(texts({**origin, "kind": "run"}), b"{}", b"", 0)
+        store.put(f"run:r{number}", described, Label("run", run=f"r{number}"))
     for number, (name, value) in enumerate((name, value) for name in asdict(Passage()) for value in values):
         described = json.dumps({**asdict(Passage()), name: value}).encode()
-        data = entry(b'{"kind":"run","model":""}', described, b"", 0)
+        data = entry(texts({"kind": "run", "model": ""}), described, b"", 0)
         store.put(f"run:p{number}", data, Label("run", run=f"p{number}"))
     store.close()
     planted_keys = []
