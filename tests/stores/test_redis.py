@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dspy_cachectl.errors import ConfigurationError, StoreUnavailableError
+from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, StoreUnavailableError
 from dspy_cachectl.manage.shared_store import verify
 from dspy_cachectl.stores.base import Put
 from dspy_cachectl.stores.redis.layout import tag_of
@@ -120,6 +120,18 @@ def test_lists_mend_themselves(shared_url: Callable[..., str]) -> None:
     assert [at for at in reversed(range(60)) if at % 3][:30] == [int(place.key, 16) for place in newest]
     assert 40 == len(list(store.lists.rows(store.lists.places(Rows(lambda _: True)))))
     assert {COMPILED: 20, DRAWN: 20} == store.labels()
+
+
+def test_what_is_damaged_makes_room(shared_url: Callable[..., str]) -> None:
+    """Bytes that were changed in the server are an error to read, and gone when the answer is bought anew."""
+    store = RedisStore(shared_url("redis"))
+    store.put("key", random.Random(1).randbytes(1000), DRAWN)
+    store.client.run("write", tag_of("key"), ("SETRANGE", store.names.entry("key"), 500, b"damage"))
+    with pytest.raises(CorruptEntryError):
+        store.get("key")
+
+    assert Put(None, {}) == store.put_first("key", b"bought anew", COMPILED, "")
+    assert (b"bought anew", {COMPILED: 1}) == (store.get("key"), store.labels())
 
 
 def over_a_socket(folder: Path) -> tuple[list[Server], str]:

@@ -10,6 +10,7 @@ from itertools import chain
 
 from dspy_cachectl.boundary.forks import tell_after_fork
 from dspy_cachectl.config.shared import Shared, shared_of
+from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.stores.base import Filed, Label, Put, name_of
 from dspy_cachectl.stores.redis import layout, scripts
 from dspy_cachectl.stores.redis.client import Client, Command
@@ -97,7 +98,11 @@ class RedisStore(Listed):
         longer = len(value) / 2**20 * _PER_MEGABYTE
         there, *before = self.client.run("write", layout.tag_of(key), command, longer=longer)
         if there is not None:
-            return Put(layout.unpack(there).value, self.marked(name_of(mark)) if mark else {})
+            try:
+                kept = layout.unpack(there).value
+            except CorruptEntryError:  # it is nobody's answer
+                return self._put(key, value, label, mark)
+            return Put(kept, self.marked(name_of(mark)) if mark else {})
         old = before[0].decode("utf-8", "replace")
         if old and old != mark:
             self._unmark({key: old})
