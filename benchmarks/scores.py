@@ -26,6 +26,7 @@ def reports_clustered(scene: Scene) -> Iterator[Figure]:
 
 
 def _grown(scene: Scene, name: str, *, clustered: bool) -> Iterator[Figure]:
+    str(report([0.0, 1.0]))  # loads what is not loaded
     for case, many, rounds in (("10,000", 10_000, scene.rounds), ("100,000", 100_000, scene.few)):
         sides = {"theirs": _reported(many // 10, clustered=clustered), "ours": _reported(many, clustered=clustered)}
         taken = interleaved(sides, rounds)
