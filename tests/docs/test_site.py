@@ -36,7 +36,7 @@ LOADED = re.compile(
 MOST_BYTES = 150_000
 SEARCHED = {
     "evaluate without the cache": "What people ask for",
-    "rollout_id has no effect": "What people ask for",
+    "bust the cache": "What people ask for",
     "read-only file system": "What people ask for",
     "search_runs": "MLflow with a flaky server",
     "unparsed": "Evaluating",
