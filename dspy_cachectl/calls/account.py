@@ -11,7 +11,7 @@ from dspy_cachectl.calls.answering import say_who_answered
 from dspy_cachectl.calls.call import Answered, Call
 from dspy_cachectl.context import evaluations
 from dspy_cachectl.context.process import state
-from dspy_cachectl.context.ruling import Ruling
+from dspy_cachectl.context.ruling import Ruling, phase_here
 from dspy_cachectl.entries.token_counts import NAMES
 from dspy_cachectl.errors import CacheMissError
 from dspy_cachectl.policy import Kind
@@ -79,6 +79,14 @@ def count_elsewhere(tally: Tally, ruling: Ruling) -> None:
     """Count something that happened to no call in particular."""
     for ledger in _ledgers(ruling):
         ledger.record(Row(ruling.context.name, None, ""), tally)
+
+
+def count_for(call: Call | None, tally: Tally) -> None:
+    """Count something for a call; for none in particular where there is none."""
+    if call is None:
+        count_elsewhere(tally, phase_here())
+    else:
+        call.tally.add(tally)
 
 
 def _ledgers(ruling: Ruling) -> list[Ledger]:

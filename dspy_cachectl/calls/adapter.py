@@ -154,3 +154,14 @@ def _is_as_in(base: type, name: str, lm: dspy.BaseLM) -> bool:
 def asks_cache(lm: dspy.BaseLM, kwargs: Mapping[str, Any], *, managed: bool) -> bool:
     """Tell whether DSPy will ask its cache for a call of an LM that is, or is not, `is_managed`."""
     return bool(managed and kwargs.get("cache", lm.cache) and getattr(lm, "_cache_responses", True))
+
+
+def answers_at_once(lm: Any, parent: Any, prompt: Any, kwargs: Mapping[str, Any]) -> bool:
+    """Tell whether a call of a coroutine whose answer is at hand is DSPy's own code, which reads no file for it."""
+    is_dspys = (
+        getattr(parent.acall, "__func__", None) is dspy.BaseLM.acall
+        and getattr(parent.__call__, "__func__", None) is dspy.BaseLM.__call__
+        and is_managed(lm, asynchronous=False)
+    )
+    # A typed request may name files, of which DSPy makes a copy first.
+    return is_dspys and not typed_request(prompt, kwargs)

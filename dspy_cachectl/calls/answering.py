@@ -21,7 +21,7 @@ from dspy_cachectl.context.process import STARTED, state
 from dspy_cachectl.entries.answers import AnswerFacts
 from dspy_cachectl.entries.draws import UncacheableError
 from dspy_cachectl.entries.model_names import is_asked_model
-from dspy_cachectl.entries.records import Origin
+from dspy_cachectl.entries.records import Origin, encode
 from dspy_cachectl.fingerprints.endpoints import endpoint_of
 from dspy_cachectl.fingerprints.engines import is_own_engine
 
@@ -137,6 +137,12 @@ def filed(origin: Origin, asked: Asked, value: Any) -> tuple[Origin, Any, bytes]
         lent=origin.lent and asked.temperature == origin.temperature,
     )
     return origin, value, asked.description()
+
+
+def encoded(call: Call, value: Any, asked: Asked) -> bytes:
+    """Return the entry that holds a call's answer, for what was asked in the end."""
+    assert call.answered.origin is not None  # noqa: S101 - for the type checker
+    return encode(*filed(call.answered.origin, asked, value))
 
 
 def adopted(imported: Origin, asked: Asked) -> Origin:

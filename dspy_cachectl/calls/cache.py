@@ -17,12 +17,11 @@ from dspy.clients.cache import Cache
 
 from dspy_cachectl.accounting.ledger import Tally
 from dspy_cachectl.calls import answering, known
-from dspy_cachectl.calls.account import account, count_elsewhere
+from dspy_cachectl.calls.account import account, count_for
 from dspy_cachectl.calls.call import CALL, Asked, Call, current_call
 from dspy_cachectl.calls.miss import explained
 from dspy_cachectl.calls.opening import open_plain_call, say_what_is_shared
 from dspy_cachectl.context.process import state
-from dspy_cachectl.context.ruling import phase_here
 from dspy_cachectl.entries import answers, draws, records
 from dspy_cachectl.entries.cleaning import cleaned
 from dspy_cachectl.entries.decoded import Decoded, DecodedEntries
@@ -146,7 +145,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
     def file(self, call: Call, answer: Any) -> None:
         """Store an answer, of which it is known where it comes from, as that of a call, unless there is one."""
         if call.key is not None:
-            self._put(call, call.asked, _encoded(call, answer, call.asked), "all", only_first=True)
+            self._put(call, call.asked, answering.encoded(call, answer, call.asked), "all", only_first=True)
 
     def _note_unkept(self, call: Call | None, error: Exception) -> None:
         self._count_fault("write", call)
@@ -185,14 +184,17 @@ class ManagedCache(Cache):  # type: ignore[misc]
         data = None if key in self._of_others else self.tiers.peek(key)
         if data is None or self._decoded is None or (on_loop and len(data) > _MOST_ON_A_LOOP):
             return False
+        call.at_hand = self.serving(call, key, data)
+        return call.at_hand is not None
+
+    def serving(self, call: Call, key: str, data: bytes) -> Decoded | None:
+        """Return what stored bytes hold, where that is an answer to a call."""
         try:
             entry = self._decoded.decode(key, data)
         except (CorruptEntryError, FormatVersionError):
-            return False  # who looks it up will say so
-        if answering.why_too_old(call, entry.origin) or answering.why_not_served(call, entry.origin):
-            return False
-        call.at_hand = entry
-        return True
+            return None  # who looks it up will say so
+        too_old_or_others = answering.why_too_old(call, entry.origin) or answering.why_not_served(call, entry.origin)
+        return None if too_old_or_others else entry
 
     def note_fault(self, doing: Doing, error: StoreError, call: Call | None = None) -> None:
         """Count a fault of a store, of a call or else of the phase that rules here, and say it once."""
@@ -204,7 +206,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
 
     def _note_evicted(self, location: str, count: int) -> None:
         """Count what had to make room in a store, and say it once."""
-        _count(Tally(evicted=count), current_call())
+        count_for(current_call(), Tally(evicted=count))
         state.say_once(
             f"evicted:{location}",
             f"the store {location} is full: for new answers those stored first are removed, which may be this run's "
@@ -212,7 +214,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
         )
 
     def _count_fault(self, doing: Doing, call: Call | None) -> None:
-        _count(Tally(failed_reads=1) if doing == "read" else Tally(failed_writes=1), call)
+        count_for(call, Tally(failed_reads=1) if doing == "read" else Tally(failed_writes=1))
 
     def look_up(self, call: Call, question: Question) -> Decoded | None:
         """Do the same as `find` without counting the call."""
@@ -262,8 +264,8 @@ class ManagedCache(Cache):  # type: ignore[misc]
 
     def _entry(self, call: Call, key: str) -> bytes | None:
         cassette = call.asked.ruling.cassette
-        if cassette is None:
-            return self.tiers.get(key)
+        if cassette is None:  # a store that has just failed would be counted to fail twice
+            return None if call.tally.failed_reads else self.tiers.get(key)
         return cassette.find(key, call.asked.key.request or key, draw=call.asked.decision.from_run)
 
     @functools.cached_property
@@ -321,7 +323,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
         try:
             filed = answering.asked_in_the_end(asked, facts)
             stored = records.Stored(*dumps(value))
-            data = _encoded(call, stored, filed)
+            data = answering.encoded(call, stored, filed)
         except UnstorableError as error:
             self._count_fault("write", call)
             state.say_once(f"unstorable:{error}", f"an answer of {asked.model!r} is not stored: {error}")
@@ -342,7 +344,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
         self._store(call, filed, data, into)
         if call.answered.paid is None and call.answered.origin != origin:
             # Whoever is served it later is told as well.
-            self._put(call, filed, _encoded(call, stored, filed), into, only_first=False)
+            self._put(call, filed, answering.encoded(call, stored, filed), into, only_first=False)
 
     def _store(self, call: Call, filed: Asked, data: bytes, into: Into) -> None:
         # What a fallback gave is no answer to an equal call of its model; and who does not read replaces.
@@ -386,15 +388,3 @@ class ManagedCache(Cache):  # type: ignore[misc]
     def _note_not_stored(self, call: Call, why: str) -> None:
         state.note_why_not_stored(call.asked.key.request, f"it was bought in this process, and not stored: {why}")
         known.note_unstored(call, self.tiers)
-
-
-def _count(tally: Tally, call: Call | None) -> None:
-    if call is None:
-        count_elsewhere(tally, phase_here())
-    else:
-        call.tally.add(tally)
-
-
-def _encoded(call: Call, value: Any, filed: Asked) -> bytes:
-    assert call.answered.origin is not None  # noqa: S101 - for the type checker
-    return records.encode(*answering.filed(call.answered.origin, filed, value))

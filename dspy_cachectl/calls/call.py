@@ -131,6 +131,9 @@ class Answered:
 
 _UNANSWERED = Answered()
 
+_NEW = {"fresh", "repeated", "bought_twice", "coalesced"}
+"""The outcomes of a leader that did not find its answer at once."""
+
 
 class Call:
     """One call on its way.
@@ -153,6 +156,7 @@ class Call:
         turned_down: The stored bytes that were no answer to it: too old, damaged, another model's; or None.
         sent_at: When the provider was asked, on the monotonic clock; None before.
         is_newer_stored: Whether a newer version of this package wrote the stored entry, which stays as it is.
+        waited: Whether it was waited for another process that asks the same.
         within: The keys of the calls that were made within it: it may pass on the answer of one.
     """
 
@@ -166,6 +170,7 @@ class Call:
     turned_down: bytes | None = None
     sent_at: float | None = None
     is_newer_stored: bool = False
+    waited: bool = False
     within: Set[str] = frozenset()
 
     def __init__(self, asked: Asked, parent: Call | None = None, tally: Tally | None = None) -> None:
@@ -197,6 +202,12 @@ class Call:
         return True
 
     @property
+    def shared(self) -> Answered | None:
+        """What is handed to those who wait for its answer; None where that is in no store."""
+        # Each answer is made anew from the entry's bytes.
+        return None if self.answered.entry is None else self.answered
+
+    @property
     def draw_id(self) -> str:
         """What identifies the answer, whether the store, a proxy or the provider repeated it (see `draw_tokens`)."""
         origin, key = self.answered.origin, self.key or f"uncached:{uuid.uuid4().hex}"
@@ -207,7 +218,7 @@ class Call:
     def serve(self, origin: Origin, entry: bytes) -> None:
         """Note that a stored answer is served."""
         decision = self.asked.decision
-        if self.from_leader:
+        if self.from_leader or self.waited:
             outcome = "coalesced"
         elif decision.raises:
             outcome = "replayed"
@@ -306,7 +317,7 @@ class Asking:
 
     def __init__(self, call: Call, lm: Any, handed: Answered | None = None) -> None:
         if handed is not None:
-            call.found_bytes, call.from_leader = handed.entry, handed.outcome in {"fresh", "repeated", "bought_twice"}
+            call.found_bytes, call.from_leader = handed.entry, handed.outcome in _NEW
         self._call, self._lm = call, lm
 
     def __enter__(self) -> None:

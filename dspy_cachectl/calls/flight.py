@@ -6,24 +6,33 @@ A leader asks, the others wait. Three rules keep it from deadlock:
 - A thread waits only for a leader that is a thread. A leader that is a coroutine may need the very thread that
   would wait for it.
 - A call on an event loop's own thread, and a call made from within its own leader, never wait.
+
+A leader then waits for its turn among processes, where the store lets them know of one another (see `stores.leases`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, TypeVar
 
 from dspy_cachectl.boundary.forks import tell_after_fork
+from dspy_cachectl.calls.cache import ManagedCache
+from dspy_cachectl.calls.call import Asking, Call
 from dspy_cachectl.errors import CachectlError
+from dspy_cachectl.stores.leases import Turn
 
 _HERE = str(Path(__file__).parent)
+_THREADS = 4
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -65,14 +74,19 @@ class Flights(Generic[A]):
         """Begin with none: nobody leads, in a child, what a thread of its parent leads."""
         self._lock = threading.Lock()
         self._flights: dict[tuple[str, bool], _Flight[A]] = {}
+        # Not the loop's own, which leaders need, and which those who wait for a store would fill.
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="dspy-cachectl-flight")
 
-    def run(self, key: str, ask: Callable[[A | None], T], handed: Callable[[], A | None]) -> T:
+    def run(
+        self, key: str, ask: Callable[[A | None], T], handed: Callable[[], A | None], turn: Turn | None = None
+    ) -> T:
         """Ask, or wait for whoever is asking the same.
 
         Args:
             key: What makes two calls the same.
             ask: Asks the provider. It is given what a leader handed over, or None.
             handed: After `ask` returned: what to hand to those who wait; None if there is nothing to hand.
+            turn: What a leader waits for before it asks; None for nothing.
 
         Returns:
             What `ask` returned.
@@ -85,10 +99,20 @@ class Flights(Generic[A]):
             if not flight.failed:
                 return ask(answer)
             flight, leads = self._join(key, threaded=True, heir_of=flight)
-        with self._leading(flight, handed):
+        with self._leading(flight, handed, turn):
+            for pause in () if turn is None else turn.pauses():
+                if _on_event_loop():
+                    break
+                time.sleep(pause)
             return ask(None)
 
-    async def run_async(self, key: str, ask: Callable[[A | None], Awaitable[T]], handed: Callable[[], A | None]) -> T:
+    async def run_async(
+        self,
+        key: str,
+        ask: Callable[[A | None], Awaitable[T]],
+        handed: Callable[[], A | None],
+        turn: Turn | None = None,
+    ) -> T:
         """Do the same as `run` without holding a thread."""
         flight, leads = self._join(key, threaded=False)
         while not leads:
@@ -98,8 +122,18 @@ class Flights(Generic[A]):
             if not flight.failed:
                 return await ask(answer)
             flight, leads = self._join(key, threaded=False, heir_of=flight)
-        with self._leading(flight, handed):
+        with self._leading(flight, handed, turn):
+            if turn is not None:
+                await self._wait_for(turn)
             return await ask(None)
+
+    async def _wait_for(self, turn: Turn) -> None:
+        """Wait for a turn: for the store in threads of one's own, and for others in none."""
+        pauses, loop, context = turn.pauses(), asyncio.get_running_loop(), contextvars.copy_context()
+        look = partial(next, pauses, None)
+        with contextlib.suppress(RuntimeError):  # the interpreter is about to end
+            while (pause := await loop.run_in_executor(self._threads, context.run, look)) is not None:
+                await asyncio.sleep(pause)
 
     def _join(self, key: str, *, threaded: bool, heir_of: _Flight[A] | None = None) -> tuple[_Flight[A] | None, bool]:
         """Return a flight, and whether to lead it rather than wait for it; no flight to go alone.
@@ -121,7 +155,7 @@ class Flights(Generic[A]):
             return flight, True
 
     @contextlib.contextmanager
-    def _leading(self, flight: _Flight[A] | None, handed: Callable[[], A | None]) -> Iterator[None]:
+    def _leading(self, flight: _Flight[A] | None, handed: Callable[[], A | None], turn: Turn | None) -> Iterator[None]:
         assert flight is not None  # noqa: S101 - for the type checker
         answer = None
         try:
@@ -133,10 +167,38 @@ class Flights(Generic[A]):
             flight.failed = True
             raise
         finally:
+            if turn is not None:
+                turn.end()
             with self._lock:
                 # Whoever was forked while it led leads no flight of this process.
                 self._flights.pop((flight.key, flight.threaded), None)
             flight.ended.set_result(answer)
+
+
+def turn_of(call: Call, cache: ManagedCache | None, *, by_thread: bool = True) -> Turn | None:
+    """Return the turn of a call among the processes that ask the same; None where they cannot know of one another.
+
+    Args:
+        call: The call.
+        cache: The cache in place, or None.
+        by_thread: Whether a thread leads it, which must not wait for a coroutine in another process either.
+    """
+    # Calls that are made within others are left out: two of them might wait for each other.
+    asked, key = call.asked, call.key
+    if cache is None or key is None or asked.ruling.cassette is not None or call.parent is not None:
+        return None
+    lease = cache.tiers.lease(key if by_thread else f"coroutine:{key}") if asked.decision.stores else None
+    return None if lease is None else Turn(lease, partial(_is_settled, call, cache, key))
+
+
+def _is_settled(call: Call, cache: ManagedCache, key: str, waited: bool) -> bool:
+    """Look for what answers a call. Tell whether there is nothing to wait for: it is there, or cannot be read."""
+    call.waited = waited
+    with Asking(call, None):  # whose faults these are
+        data = cache.tiers.get(key)
+    found = data is not None and cache.serving(call, key, data) is not None
+    call.found_bytes = data if found else None
+    return found or call.tally.failed_reads > 0
 
 
 def _on_event_loop() -> bool:

@@ -23,7 +23,7 @@ from dspy_cachectl.boundary.meant import meant
 from dspy_cachectl.calls import adapter
 from dspy_cachectl.calls.account import Counted
 from dspy_cachectl.calls.call import Answered, Asking, Call, current_call
-from dspy_cachectl.calls.flight import Flights, frames_of_others
+from dspy_cachectl.calls.flight import Flights, frames_of_others, turn_of
 from dspy_cachectl.calls.installation import ensure_installed, installed
 from dspy_cachectl.calls.known import note_unstored
 from dspy_cachectl.calls.opening import open_lm_call
@@ -79,7 +79,7 @@ class Governed:
                         return _answered(call, parent())
 
                 # Who waits for another's answer waits out here: in DSPy's call callbacks are open, and retries run.
-                return _FLIGHTS.run(call.key or "", ask, lambda: _handed(call))
+                return _FLIGHTS.run(call.key or "", ask, lambda: call.shared, turn_of(call, installed()))
         except Exception as error:  # noqa: BLE001 - it goes on
             raise error.with_traceback(frames_of_others(error))  # noqa: B904 - it is the same one
 
@@ -91,7 +91,7 @@ class Governed:
             with Counted(call):
                 if _goes_alone(call, on_loop=True):
                     with Asking(call, self):
-                        if call.at_hand is not None and _answers_at_once(self, parent, prompt, kwargs):
+                        if call.at_hand is not None and adapter.answers_at_once(self, parent, prompt, kwargs):
                             # DSPy's way to an answer that waits for nothing, instead of two turns in other threads.
                             return _answered(call, parent.__call__(prompt, **kwargs))
                         return _answered(call, await parent.acall(prompt, **kwargs))
@@ -100,7 +100,8 @@ class Governed:
                     with Asking(call, self, handed):
                         return _answered(call, await parent.acall(prompt, **kwargs))
 
-                return await _FLIGHTS.run_async(call.key or "", ask, lambda: _handed(call))
+                turn = turn_of(call, installed(), by_thread=False)
+                return await _FLIGHTS.run_async(call.key or "", ask, lambda: call.shared, turn)
         except Exception as error:  # noqa: BLE001 - it goes on
             raise error.with_traceback(frames_of_others(error))  # noqa: B904 - it is the same one
 
@@ -370,22 +371,6 @@ def _goes_alone(call: Call, *, on_loop: bool = False) -> bool:
     if cache is None or cache.find_at_hand(call, on_loop=on_loop) or not call.coalesces:
         return True
     return call.asked.ruling.cassette is None and not cache.tiers.stores  # who keeps nothing shares nothing
-
-
-def _answers_at_once(lm: Any, parent: Any, prompt: Any, kwargs: Mapping[str, Any]) -> bool:
-    """Tell whether a call of a coroutine whose answer is at hand is DSPy's own code, which reads no file for it."""
-    is_dspys = (
-        getattr(parent.acall, "__func__", None) is dspy.BaseLM.acall
-        and getattr(parent.__call__, "__func__", None) is dspy.BaseLM.__call__
-        and adapter.is_managed(lm, asynchronous=False)
-    )
-    # A typed request may name files, of which DSPy makes a copy first.
-    return is_dspys and not adapter.typed_request(prompt, kwargs)
-
-
-def _handed(call: Call) -> Answered | None:
-    # An answer that is in no store cannot be shared: each answer is made anew from the entry's bytes.
-    return None if call.answered.entry is None else call.answered
 
 
 def _answered(call: Call, result: Any) -> Any:

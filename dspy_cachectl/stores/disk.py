@@ -12,7 +12,9 @@ from pathlib import Path
 from dspy_cachectl.errors import StoreError, StoreUnavailableError
 from dspy_cachectl.stores.base import Filed, Label, Put, name_of
 from dspy_cachectl.stores.database import reason
+from dspy_cachectl.stores.file_leases import file_lease
 from dspy_cachectl.stores.folder import Folder
+from dspy_cachectl.stores.leases import Lease
 from dspy_cachectl.stores.reader import FolderReader, as_bytes
 
 
@@ -117,6 +119,10 @@ class DiskStore(FolderReader):
         """
         with self._writing() as folder:
             return folder.delete_many(keys)
+
+    def lease(self, name: str) -> Lease | None:
+        """Return the lease of a name among the processes of this machine that use the folder."""
+        return file_lease(self.path, name)
 
     def shrink(self) -> None:
         """Give the disk back what deleted entries took up, as far as other processes let it. It never waits long."""

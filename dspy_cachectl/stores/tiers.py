@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 from dspy_cachectl.errors import StoreError, StoreUnavailableError
 from dspy_cachectl.stores.base import CountingStore, Filed, FilingStore, KnowingStore, Label, Put, Store
 from dspy_cachectl.stores.catching_up import CatchingUp, catching_up
+from dspy_cachectl.stores.leases import Lease, LeasingStore
 from dspy_cachectl.stores.memory import MemoryStore
 
 _SLOW = 0.2
@@ -84,6 +85,7 @@ class Tiers:
         for tier in self._tiers:
             if tier.catching_up is not None:
                 tier.catching_up.begin()
+        self._leasing = next((store for store in reversed(self.stores) if isinstance(store, LeasingStore)), None)
         first = self.stores[0] if self.stores else None
         self.memory = first if isinstance(first, MemoryStore) else None
 
@@ -189,6 +191,10 @@ class Tiers:
             if tier.knowing is not None:
                 known = {**(self._try(tier, "read", partial(tier.knowing.marked, name)) or {}), **known}
         return known
+
+    def lease(self, name: str) -> Lease | None:
+        """Return the lease of a name in the farthest store that gives any, since others ask that one too; or None."""
+        return None if self._leasing is None else self._leasing.lease(name)
 
     def keys(self, kind: str | None = None) -> Iterator[str]:
         """Yield the keys of all stores, each once, newest first within a store."""

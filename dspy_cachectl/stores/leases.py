@@ -1,0 +1,155 @@
+"""Leases: which of several processes asks for what all of them want. The others wait, and find it in the store.
+
+A holder lives as long as its lease is renewed. Nobody waits longer for one that does not, and nobody waits for a third
+holder: an answer that cannot be stored would be asked for by one after the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from dspy_cachectl.boundary.forks import free_after_fork, tell_after_fork
+from dspy_cachectl.stores.base import Store
+
+LASTS = 10.0
+"""After how many seconds without renewal a holder is taken for dead, or stopped."""
+_UTMOST = 600.0
+"""For how many seconds one waits at most, whatever the holders do: as long as a provider takes at most."""
+_MOST_HOLDERS = 2
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
+
+
+class Holder(NamedTuple):
+    """What is seen of a lease that another has.
+
+    Attributes:
+        name: Another holder has another one.
+        beat: Changes when the lease is renewed.
+    """
+
+    name: bytes
+    beat: bytes
+
+
+class Lease(Protocol):
+    """The right to ask for something, as far as others can know of it. Every method may raise any error."""
+
+    def take(self) -> Holder | None:
+        """Take it, if nobody has it. Return who has it, or None where it is taken."""
+        ...
+
+    def renew(self) -> None:
+        """Say that whoever took it lives."""
+        ...
+
+    def give_back(self) -> None:
+        """Let others have it, where it was taken, and let go of what it needed."""
+        ...
+
+
+@runtime_checkable
+class LeasingStore(Store, Protocol):
+    """A store whose users can tell one another what they ask for. Others do without."""
+
+    def lease(self, name: str) -> Lease | None:
+        """Return the lease of a name, which is not taken yet; None where this machine has none."""
+        ...
+
+
+class Turn:
+    """One call among those of several processes that want the same.
+
+    Args:
+        lease: The lease of what they want.
+        is_settled: Told whether it was waited for; tells whether there is nothing to wait for.
+    """
+
+    def __init__(self, lease: Lease, is_settled: Callable[[bool], bool]) -> None:
+        self._lease = lease
+        self._is_settled = is_settled
+        self._lock = threading.Lock()
+        self._has_ended = False
+
+    def pauses(self) -> Iterator[float]:
+        """Yield how many seconds to wait before one goes on, again and again; ends where one is to ask oneself."""
+        begun = seen = time.monotonic()
+        pause, holders, last = _FIRST_PAUSE, set(), None
+        while not self._is_settled(pause > _FIRST_PAUSE):
+            try:
+                holder = self._take()
+            except Exception:  # noqa: BLE001 - without a lease everybody asks
+                return
+            if holder is None:
+                return
+            now = time.monotonic()
+            if holder != last:
+                last, seen = holder, now
+                holders.add(holder.name)
+            if now - seen > LASTS or now - begun > _UTMOST or len(holders) > _MOST_HOLDERS:
+                return
+            yield pause
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _take(self) -> Holder | None:
+        # Whoever was cancelled meanwhile has ended already.
+        with self._lock:
+            if self._has_ended:
+                return None
+            holder = self._lease.take()
+            if holder is None:
+                _RENEWING.add(self._lease)
+            return holder
+
+    def end(self) -> None:
+        """Let others have their turn. Never raises."""
+        with self._lock:
+            self._has_ended = True
+            _RENEWING.remove(self._lease)
+            with contextlib.suppress(Exception):  # it expires
+                self._lease.give_back()
+
+
+class _Renewing:
+    """Renews what this process holds, in one thread, which ends when nothing is held."""
+
+    def __init__(self) -> None:
+        self._lock = free_after_fork(threading.Lock())
+        self.after_fork()
+        tell_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Hold nothing in the child."""
+        self._held: dict[Lease, None] = {}
+        self._is_running = False
+
+    def add(self, lease: Lease) -> None:
+        with self._lock:
+            self._held[lease] = None
+            if self._is_running:
+                return
+            with contextlib.suppress(RuntimeError):  # the interpreter is about to end
+                threading.Thread(target=self._run, name="dspy-cachectl-leases", daemon=True).start()
+                self._is_running = True
+
+    def remove(self, lease: Lease) -> None:
+        with self._lock:
+            self._held.pop(lease, None)
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(LASTS / 3)
+            with self._lock:
+                held = list(self._held)
+                self._is_running = bool(held)
+            if not held:
+                return
+            for lease in held:
+                with contextlib.suppress(Exception):  # it expires, and another asks too
+                    lease.renew()
+
+
+_RENEWING = _Renewing()

@@ -1,0 +1,120 @@
+"""Processes that ask the same at once: one request for all, whatever becomes of the one that makes it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.context.turns import Nursery
+from tests.endpoint import Endpoint
+
+QUESTION = "What is asked by all?"
+
+
+@pytest.fixture
+def nursery(endpoint: Endpoint, tmp_path: Path) -> Iterator[Nursery]:
+    """What forks processes over one folder."""
+    made = Nursery(endpoint.url, str(tmp_path / "shared"))
+    yield made
+    made.end()
+
+
+def lead(nursery: Nursery, endpoint: Endpoint, *others: str, **options: object) -> None:
+    """Let one process ask, and the others wait for its answer."""
+    endpoint.hold()
+    nursery.ask("leader", QUESTION, **options)
+    assert endpoint.wait_for(1)
+    for other in others:
+        nursery.ask(other, QUESTION, **options)
+    for other in others:
+        nursery.hear("waits", other)
+
+
+@pytest.mark.parametrize(
+    ("processes", "threads", "prompts"), [(8, 4, 10), pytest.param(8, 16, 50, marks=pytest.mark.exhaustive)]
+)
+@pytest.mark.parametrize("how", ["threads", "async"])
+def test_one_request_a_prompt(
+    nursery: Nursery, endpoint: Endpoint, processes: int, threads: int, prompts: int, how: str
+) -> None:
+    """Many processes of many threads, or coroutines, ask the same that nobody has asked before: once each."""
+    endpoint.configure(delay=0.3)
+    names = [f"process {at}" for at in range(processes)]
+    asked = [f"question {at:03}" for at in range(prompts)]
+    for name in names:
+        nursery.ask(name, *asked, threads=threads, how=how)
+    done = [nursery.hear("done", name) for name in names]
+
+    assert prompts == endpoint.requests == sum(one["stats"].get("fresh", 0) for one in done)
+    assert 1 == len({tuple(one["answers"]) for one in done})
+    assert prompts == len(set(done[0]["answers"]))
+    assert processes * threads * prompts == sum(
+        one["stats"].get(outcome, 0) for one in done for outcome in ("fresh", "coalesced", "reused")
+    )
+
+
+@pytest.mark.parametrize("how", ["threads", pytest.param("async", marks=pytest.mark.exhaustive)])
+def test_who_waits_is_given_the_answer(nursery: Nursery, endpoint: Endpoint, how: str) -> None:
+    """One asks and two wait: they are answered from the store, and counted as joined."""
+    lead(nursery, endpoint, "second", "third", how=how)
+    endpoint.release()
+
+    done = [nursery.hear("done", name) for name in ("leader", "second", "third")]
+    assert 1 == endpoint.requests == len({tuple(one["answers"]) for one in done})
+    assert [{"fresh": 1}, {"coalesced": 1}, {"coalesced": 1}] == [
+        {name: one["stats"][name] for name in ("fresh", "coalesced") if name in one["stats"]} for one in done
+    ]
+
+
+def test_a_killed_leader_is_followed(nursery: Nursery, endpoint: Endpoint) -> None:
+    """Killed while it waits for its answer: one of those who wait asks, and the others are given its answer."""
+    lead(nursery, endpoint, "second", "third", lasts=600)
+    os.kill(nursery.hear("asks", "leader")["pid"], signal.SIGKILL)
+
+    assert endpoint.wait_for(2)
+    endpoint.release()
+    second, third = (nursery.hear("done", name) for name in ("second", "third"))
+    assert second["answers"] == third["answers"]
+    assert 2 == endpoint.requests
+
+
+def test_a_stopped_leader_is_not_waited_for(nursery: Nursery, endpoint: Endpoint) -> None:
+    """Stopped: who waits asks for itself, and the leader, when it goes on, is given the answer that was stored."""
+    lead(nursery, endpoint, "second", lasts=0.5)
+    leader = nursery.hear("asks", "leader")["pid"]
+    os.kill(leader, signal.SIGSTOP)
+    try:
+        assert endpoint.wait_for(2)
+        endpoint.release()
+        second = nursery.hear("done", "second")
+    finally:
+        os.kill(leader, signal.SIGCONT)
+    assert second["answers"] == nursery.hear("done", "leader")["answers"]
+    assert 2 == endpoint.requests
+
+
+def test_when_the_leader_fails_a_waiter_leads(nursery: Nursery, endpoint: Endpoint) -> None:
+    """The provider refuses the leader: it has that error, and the others one answer, for one more request."""
+    endpoint.fail(status=500, times=1)
+    lead(nursery, endpoint, "second", "third", lasts=600)
+    endpoint.release()
+
+    done = [nursery.hear("done", name) for name in ("leader", "second", "third")]
+    assert 2 == endpoint.requests
+    assert ["LMServerError"] == done[0]["answers"]
+    assert done[1]["answers"] == done[2]["answers"] != done[0]["answers"]
+
+
+def test_when_the_provider_is_down_nobody_waits_for_a_third(nursery: Nursery, endpoint: Endpoint) -> None:
+    """Each of six is told the provider's error."""
+    endpoint.fail(status=500)
+    others = [f"process {at}" for at in range(5)]
+    lead(nursery, endpoint, *others, lasts=600)
+    endpoint.release()
+
+    assert [["LMServerError"]] * 6 == [nursery.hear("done", name)["answers"] for name in ("leader", *others)]
+    assert 6 == endpoint.requests
