@@ -1,9 +1,10 @@
 """Where entries live: bytes and labels, and no meaning.
 
 The names here are for everybody; `disk`, `reader` and `listing` are imported from their modules, since they take longer
-to load. `database` is one small SQLite file for an outbox, a journal and the like, and `liveness` tells whether the
-process that holds something lives. `redis` is a store in a server, which processes and machines share. It knows only
-`errors` and `boundary`, and of `config` which folder or server is meant.
+to load. `database` is one small SQLite file for an outbox, a journal and the like, `liveness` tells whether the process
+that holds something lives, and `leases` which of several processes asks for something. `redis` is a store in a server,
+which processes and machines share. It knows only `errors` and `boundary`, and of `config` which folder or server is
+meant.
 """
 
 from __future__ import annotations

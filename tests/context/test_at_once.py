@@ -1,4 +1,7 @@
-"""Two that draw the same at once: what is first stored is what both are given, and what both report."""
+"""Two that draw the same at once, and cannot know of one another: what is first stored is what both are given.
+
+Where they can, one of them asks (see `test_turns`).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,14 @@ from tests.processes import Finished
 
 Child = Callable[..., Finished]
 
-ASKS = """
+ALONE = """
+    from dspy_cachectl.stores.disk import DiskStore
+    DiskStore.lease = lambda self, name: None  # as where there are no locks
+"""
+
+ASKS = (
+    ALONE
+    + """
     import json, os, sys, time, dspy, dspy_cachectl as cachectl
     options = json.loads(sys.argv[1])
     now, behind = time.time, options.pop("behind", 0)
@@ -33,6 +43,7 @@ ASKS = """
     row = {name: count for name, count in run.stats.as_dict().items() if count and name != "by"}
     print(json.dumps({"answer": answer, "row": row, "history": lm.history[-1]["outputs"]}))
 """
+)
 
 
 def at_once(child: Child, endpoint: Endpoint, *arguments: str) -> list[dict[str, Any]]:
@@ -86,7 +97,9 @@ def test_what_both_turned_down_goes(child: Child, endpoint: Endpoint) -> None:
     assert endpoint.requests == 3
 
 
-EVALUATES = """
+EVALUATES = (
+    ALONE
+    + """
     import json, os, dspy, dspy_cachectl as cachectl
     from tests.calls.support import exact, examples, qa
     dspy.configure(lm=cachectl.LM("openai/test-model", api_base=os.environ["ENDPOINT_URL"], api_key="sk-x"))
@@ -97,6 +110,7 @@ EVALUATES = """
     kept = {"score": report.score, "rows": sorted(map(str, kept)), "models": str(report.provenance.models)}
     print(json.dumps({"kept": kept, "requests": stats.requests, "twice": stats.bought_twice}))
 """
+)
 
 
 def test_two_evaluations_of_one_run_report_what_is_stored(child: Child, endpoint: Endpoint) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -11,16 +12,34 @@ import pytest
 
 from tests.context.turns import Nursery
 from tests.endpoint import Endpoint
+from tests.stores.servers import KINDS, running
 
 QUESTION = "What is asked by all?"
 
 
 @pytest.fixture
-def nursery(endpoint: Endpoint, tmp_path: Path) -> Iterator[Nursery]:
-    """What forks processes over one folder."""
-    made = Nursery(endpoint.url, str(tmp_path / "shared"))
-    yield made
-    made.end()
+def kind() -> str:
+    """The kind of store that they share."""
+    return "folder"
+
+
+@pytest.fixture
+def nursery(endpoint: Endpoint, tmp_path: Path, kind: str) -> Iterator[Nursery]:
+    """What forks processes over one store."""
+    with contextlib.ExitStack() as held:
+        store = str(tmp_path / "shared")
+        if kind != "folder":
+            store = f"{held.enter_context(running(tmp_path / 'server', kind)).url}?patience=60"
+        made = Nursery(endpoint.url, store)
+        held.callback(made.end)
+        held.callback(endpoint.release)
+        yield made
+
+
+def stores(*quick: str) -> pytest.MarkDecorator:
+    """Each kind of store, those that are not named only in the whole suite."""
+    marks = {kind: [] if kind in quick else [pytest.mark.exhaustive] for kind in ("folder", *KINDS)}
+    return pytest.mark.parametrize("kind", [pytest.param(kind, marks=marks[kind]) for kind in marks])
 
 
 def lead(nursery: Nursery, endpoint: Endpoint, *others: str, **options: object) -> None:
@@ -37,7 +56,8 @@ def lead(nursery: Nursery, endpoint: Endpoint, *others: str, **options: object) 
 @pytest.mark.parametrize(
     ("processes", "threads", "prompts"), [(8, 4, 10), pytest.param(8, 16, 50, marks=pytest.mark.exhaustive)]
 )
-@pytest.mark.parametrize("how", ["threads", "async"])
+@pytest.mark.parametrize("how", ["threads", pytest.param("async", marks=pytest.mark.exhaustive)])
+@stores("folder", "redis")
 def test_one_request_a_prompt(
     nursery: Nursery, endpoint: Endpoint, processes: int, threads: int, prompts: int, how: str
 ) -> None:
@@ -70,9 +90,10 @@ def test_who_waits_is_given_the_answer(nursery: Nursery, endpoint: Endpoint, how
     ]
 
 
-def test_a_killed_leader_is_followed(nursery: Nursery, endpoint: Endpoint) -> None:
+@stores("folder")
+def test_a_killed_leader_is_followed(nursery: Nursery, endpoint: Endpoint, kind: str) -> None:
     """Killed while it waits for its answer: one of those who wait asks, and the others are given its answer."""
-    lead(nursery, endpoint, "second", "third", lasts=600)
+    lead(nursery, endpoint, "second", "third", lasts=600 if kind == "folder" else 5)
     os.kill(nursery.hear("asks", "leader")["pid"], signal.SIGKILL)
 
     assert endpoint.wait_for(2)
@@ -82,6 +103,7 @@ def test_a_killed_leader_is_followed(nursery: Nursery, endpoint: Endpoint) -> No
     assert 2 == endpoint.requests
 
 
+@stores("folder")
 def test_a_stopped_leader_is_not_waited_for(nursery: Nursery, endpoint: Endpoint) -> None:
     """Stopped: who waits asks for itself, and the leader, when it goes on, is given the answer that was stored."""
     lead(nursery, endpoint, "second", lasts=0.5)
@@ -97,6 +119,7 @@ def test_a_stopped_leader_is_not_waited_for(nursery: Nursery, endpoint: Endpoint
     assert 2 == endpoint.requests
 
 
+@stores("folder", "redis")
 def test_when_the_leader_fails_a_waiter_leads(nursery: Nursery, endpoint: Endpoint) -> None:
     """The provider refuses the leader: it has that error, and the others one answer, for one more request."""
     endpoint.fail(status=500, times=1)

@@ -180,6 +180,8 @@ def test_a_cassette_records_in_its_own_process_only(child: Any, endpoint: Endpoi
 HELD = (
     FORKS
     + """
+    from dspy_cachectl.stores.disk import DiskStore
+    DiskStore.lease = lambda self, name: None  # it would wait for its parent as for any other process
     with cachectl.phase("compile"):
         leader = threading.Thread(target=cachectl.carry(ask), args=(make_lm(),))
         leader.start()

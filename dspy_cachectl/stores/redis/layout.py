@@ -5,6 +5,7 @@
     NS:{S}:labels     the labels, by when something was put under them last: so the newest entries are found soon
     NS:{S}:served     how often entries were served, and when last; of those only that ever were
     NS:{S}:i:NAME     the marks of a name, with the entries that have them; it expires (NAME: the hash of it)
+    NS:{S}:l:KEY      who asks for an entry at the moment; it expires in seconds
     NS:{S}:usage      what is counted of the use of the store, in one slot
 
 S is one of 16 tags, by the key: each has its own slot in a cluster, and all that one script uses has one tag.
@@ -74,6 +75,10 @@ class Names:
     def entry(self, key: str) -> bytes:
         """Return the name of an entry."""
         return self.base(tag_of(key)) + b"e:" + key.encode("utf-8", "surrogatepass")
+
+    def lease(self, name: str) -> bytes:
+        """Return the name of a lease."""
+        return self.base(tag_of(name)) + b"l:" + name.encode("utf-8", "surrogatepass")
 
     def marks(self, name: str) -> tuple[str, bytes]:
         """Return under which tag and name the marks of a name are."""

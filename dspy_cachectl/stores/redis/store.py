@@ -12,9 +12,11 @@ from dspy_cachectl.boundary.forks import tell_after_fork
 from dspy_cachectl.config.shared import Shared, shared_of
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.stores.base import Filed, Label, Put, name_of
+from dspy_cachectl.stores.leases import Lease
 from dspy_cachectl.stores.redis import layout, scripts
 from dspy_cachectl.stores.redis.client import Client, Command
 from dspy_cachectl.stores.redis.layout import TAGS, USAGE, Names
+from dspy_cachectl.stores.redis.leases import RedisLease
 from dspy_cachectl.stores.redis.listing import Lists, Place, batches
 from dspy_cachectl.stores.rows import Listed, Order, Rows, StoredEntry
 
@@ -148,6 +150,10 @@ class RedisStore(Listed):
                 for key, mark in marks.items()
             ],
         )
+
+    def lease(self, name: str) -> Lease:
+        """Return the lease of a name among all who use the store."""
+        return RedisLease(self.client, self.names, name)
 
     def marked(self, name: str) -> dict[str, str]:
         """Return the marks that have a name, each with the key that it was first kept under; two of them at most."""

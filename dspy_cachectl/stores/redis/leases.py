@@ -1,0 +1,86 @@
+"""Leases among all who use a server: a key that expires where it is not renewed.
+
+Of two that have one, since the server lost it or a holder was stopped, both store with `put_first`: so the answer that
+came first stays, and a lease needs no number by which the store would know the older.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from dspy_cachectl.stores import leases
+from dspy_cachectl.stores.leases import Holder
+from dspy_cachectl.stores.redis import layout
+from dspy_cachectl.stores.redis.client import Client, Script
+from dspy_cachectl.stores.redis.layout import Names
+
+_NAME = 32
+
+TAKE = Script(
+    """
+local held = redis.call('GET', KEYS[1])
+if held then return held end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return ''
+"""
+)
+"""Take a lease. Holder, milliseconds. Returns who has it, or nothing where it is taken."""
+
+RENEW = Script(
+    """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if ARGV[3] == '0' then return redis.call('DEL', KEYS[1]) end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1
+"""
+)
+"""Renew a lease, or give it back, where it is one's own. Holder, how it is called from now on, milliseconds or 0.
+Returns whether it was."""
+
+
+class RedisLease:
+    """A lease of a name. See `Lease`.
+
+    Args:
+        client: The way to the server.
+        names: The names of the store's keys.
+        name: The name.
+    """
+
+    def __init__(self, client: Client, names: Names, name: str) -> None:
+        self._client = client
+        self._tag = layout.tag_of(name)
+        self._key = names.lease(name)
+        self._holder = uuid.uuid4().hex.encode()
+        self._beat = 0
+        self._is_held = False
+
+    def take(self) -> Holder | None:
+        """Take it, if nobody has it."""
+        self._is_held = True  # as it may be, where there is no reply
+        said = self._client.run("write", self._tag, (TAKE, self._key, self._said, _milliseconds()))
+        self._is_held = not said
+        return Holder(said[:_NAME], said[_NAME:]) if said else None
+
+    def renew(self) -> None:
+        """Say that this process lives."""
+        before = self._said
+        self._beat += 1
+        self._end_or_renew(before, _milliseconds())
+
+    def give_back(self) -> None:
+        """Let others have it."""
+        if self._is_held:
+            self._is_held = False
+            self._end_or_renew(self._said, 0)
+
+    def _end_or_renew(self, holder: bytes, milliseconds: int) -> None:
+        self._client.run("write", self._tag, (RENEW, self._key, holder, self._said, milliseconds))
+
+    @property
+    def _said(self) -> bytes:
+        return self._holder + b"%d" % self._beat
+
+
+def _milliseconds() -> int:
+    return int(leases.LASTS * 1000)
