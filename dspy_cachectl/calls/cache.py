@@ -190,7 +190,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
     def serving(self, call: Call, key: str, data: bytes) -> Decoded | None:
         """Return what stored bytes hold, where that is an answer to a call."""
         try:
-            entry = self._decoded.decode(key, data)
+            entry = self._opened(call, key, data)
         except (CorruptEntryError, FormatVersionError):
             return None  # who looks it up will say so
         too_old_or_others = answering.why_too_old(call, entry.origin) or answering.why_not_served(call, entry.origin)
