@@ -14,7 +14,7 @@ from dspy_cachectl.stores.catching_up import CatchingUp, catching_up
 from dspy_cachectl.stores.leases import Lease, LeasingStore
 from dspy_cachectl.stores.memory import MemoryStore
 
-_SLOW = 0.2
+_SLOW = 1.0
 """Faults that took this many seconds together hold up every call; the store is set aside."""
 
 _REST = 30.0
