@@ -28,6 +28,7 @@ from typing import Generic, TypeVar
 from dspy_cachectl.boundary.forks import tell_after_fork
 from dspy_cachectl.calls.cache import ManagedCache
 from dspy_cachectl.calls.call import Asking, Call
+from dspy_cachectl.context.process import state
 from dspy_cachectl.errors import CachectlError
 from dspy_cachectl.stores.leases import Turn
 
@@ -188,7 +189,14 @@ def turn_of(call: Call, cache: ManagedCache | None, *, by_thread: bool = True) -
     if cache is None or key is None or asked.ruling.cassette is not None or call.parent is not None:
         return None
     lease = cache.tiers.lease(key if by_thread else f"coroutine:{key}") if asked.decision.stores else None
-    return None if lease is None else Turn(lease, partial(_is_settled, call, cache, key))
+    return None if lease is None else Turn(lease, partial(_is_settled, call, cache, key), _say_alone)
+
+
+def _say_alone(error: Exception) -> None:
+    state.say_once(
+        f"lease:{type(error).__name__}",
+        f"processes that want the same answer cannot know of one another, and each may ask for it: {error}",
+    )
 
 
 def _is_settled(call: Call, cache: ManagedCache, key: str, waited: bool) -> bool:

@@ -66,11 +66,13 @@ class Turn:
     Args:
         lease: The lease of what they want.
         is_settled: Told whether it was waited for; tells whether there is nothing to wait for.
+        on_fault: Told why the lease cannot be had.
     """
 
-    def __init__(self, lease: Lease, is_settled: Callable[[bool], bool]) -> None:
+    def __init__(self, lease: Lease, is_settled: Callable[[bool], bool], on_fault: Callable[[Exception], None]) -> None:
         self._lease = lease
         self._is_settled = is_settled
+        self._on_fault = on_fault
         self._lock = threading.Lock()
         self._has_ended = False
 
@@ -81,7 +83,8 @@ class Turn:
         while not self._is_settled(pause > _FIRST_PAUSE):
             try:
                 holder = self._take()
-            except Exception:  # noqa: BLE001 - without a lease everybody asks
+            except Exception as error:  # noqa: BLE001 - without a lease everybody asks
+                self._on_fault(error)
                 return
             if holder is None:
                 return

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import dspy_cachectl as cachectl
+from dspy_cachectl.stores.file_leases import NAME
 from tests.context.turns import Nursery
 from tests.endpoint import Endpoint
 from tests.stores.servers import KINDS, running
@@ -141,3 +144,18 @@ def test_when_the_provider_is_down_nobody_waits_for_a_third(nursery: Nursery, en
 
     assert [["LMServerError"]] * 6 == [nursery.hear("done", name)["answers"] for name in ("leader", *others)]
     assert 6 == endpoint.requests
+
+
+def test_who_cannot_know_of_others_asks_and_says_so(
+    endpoint: Endpoint, lm: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the file of the locks is somebody else's: it stays as it is, and the answer comes all the same."""
+    cachectl.install(str(tmp_path))
+    lm("openai/m")(QUESTION)
+    file = tmp_path / NAME
+    file.write_text("a shopping list")
+    assert lm("openai/m")("Another one?")
+    assert 2 == endpoint.requests
+    assert "a shopping list" == file.read_text()
+    assert "cannot know of one another, and each may ask" in caplog.text
+    assert str(file) in caplog.text
