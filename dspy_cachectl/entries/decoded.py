@@ -55,17 +55,17 @@ class Decoded:
     def __init__(self, data: bytes) -> None:
         opened = records.open_answer(data)
         self.data, self.origin = data, opened.origin
-        self._first, self._is_first = [opened], True
+        # Made at once: whoever serves an entry has to know that its answer can be.
+        self._first, self._is_first = [_hit_of(opened)], True
         self._make: Copy | None = None
         self._texts: list[Any] | None = None
 
     def answer(self) -> Any:
         """Return what DSPy finds in its cache."""
         try:
-            opened = self._first.pop()  # as one thread only can
+            return self._first.pop()  # as one thread only can
         except IndexError:
-            opened = records.open_answer(self.data)
-        return _hit_of(opened)
+            return _hit_of(records.open_answer(self.data))
 
     def result(self, lm: BaseLM, options: dict[str, Any]) -> CallResult:
         """Return what DSPy makes of it for a call.
@@ -192,7 +192,7 @@ def _loaded_native(record: dict[str, Any]) -> CallResult:
 def _hit_of(opened: records.Opened) -> Any:
     """Return what DSPy finds in its cache: a response of LiteLLM's says what it used now, which is nothing."""
     fields = opened.value.get("v") if opened.is_root_only and opened.most <= values.MOST_OBJECTS else None
-    if not isinstance(fields, dict):
+    if not (isinstance(fields, dict) and isinstance(opened.value.get("of"), str)):
         return _as_hit(opened.answer())
     used = fields.get("usage")
 

@@ -199,7 +199,7 @@ class _Saved:
     name: str
     level: float
     provenance: Provenance
-    questions: Annotated[tuple[QuestionResult, ...], pydantic.Field(min_length=1)]
+    questions: Annotated[tuple[QuestionResult, ...], pydantic.FailFast(), pydantic.Field(min_length=1)]
 
 
 @functools.cache
