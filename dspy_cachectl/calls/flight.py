@@ -193,6 +193,8 @@ def turn_of(call: Call, cache: ManagedCache | None, *, by_thread: bool = True) -
 
 
 def _say_alone(error: Exception) -> None:
+    if isinstance(error, OSError):
+        return  # of a full disk, or one that cannot be written, the store says so when the answer is to be kept
     state.say_once(
         f"lease:{type(error).__name__}",
         f"processes that want the same answer cannot know of one another, and each may ask for it: {error}",
