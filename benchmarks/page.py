@@ -45,19 +45,20 @@ def _measured_on(figures: Mapping[str, Figure], facts: Mapping[str, Any]) -> Ite
         return
     yield f"Measured: {results.described(facts)}\n"
     for picture in sorted(PICTURES.glob("*.svg")):
-        yield f"![The {picture.stem} of the release](../assets/speed/{picture.name})\n"
+        yield f"![Ours by theirs, each figure with its bar: {picture.stem}](../assets/speed/{picture.name})\n"
 
 
 def _tables(figures: Mapping[str, Figure]) -> Iterator[str]:
-    for theme, rows in itertools.groupby(all_rows().values(), key=lambda row: row.theme):
+    known = dict.fromkeys([*figures, *BARS])
+    names_of = {name: [one for one in known if one.partition(".")[0] == name] for name in all_rows()}
+    shown = [row for row in all_rows().values() if names_of[row.name]]
+    for theme, rows in itertools.groupby(shown, key=lambda row: row.theme):
         yield f"## {theme.capitalize()}\n"
         for row in rows:
-            names = [name for name in dict.fromkeys([*figures, *BARS]) if name.partition(".")[0] == row.name]
-            if names:
-                yield f"{row.says}\n"
-                yield "| figure | ratio | middle half | bar (stretch) | met |\n| --- | --- | --- | --- | --- |"
-                yield from (_line(name, figures.get(name)) for name in names)
-                yield ""
+            yield f"{row.says}\n"
+            yield "| figure | ratio | middle half | bar (stretch) | met |\n| --- | --- | --- | --- | --- |"
+            yield from (_line(name, figures.get(name)) for name in names_of[row.name])
+            yield ""
 
 
 def _line(name: str, figure: Figure | None) -> str:

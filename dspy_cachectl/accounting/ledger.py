@@ -54,7 +54,7 @@ class Tally:
         failed: Calls that ended in an error.
         expired: Stored answers that were passed over because they were too old.
         truncated: Bought answers that were cut at the token limit (stored all the same).
-        unstored: Bought answers not worth keeping: empty, or stopped by a content filter.
+        unstored: Bought answers that are not kept: empty, stopped by a content filter, or with a secret in them.
         failed_reads: Reads of a store that failed.
         failed_writes: Writes to a store that failed, and answers that have no stored form.
         temperatures_lent: Calls that were sent with a temperature lent by the phase.

@@ -117,6 +117,7 @@ def test_kept_predictions_that_lie_ahead_are_asked_again_and_stay(
     endpoint: Endpoint, lm: MakeLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They may be of any age: the report says so, the file is there, and what is bought in their place is served."""
+    pytest.importorskip("scipy")
     dspy.configure(lm=lm())
     reports = []
     for ahead in (30 * 365 * DAY, 0, 0):

@@ -62,6 +62,13 @@ def test_every_setting_has_a_line() -> None:
     assert [] == [name for name in (*TOP, "phases") if name not in rows]
 
 
+def test_every_error_has_a_line() -> None:
+    """In the table of docs/reference/errors.md."""
+    page = (ROOT / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
+    rows = set(re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE))
+    assert {name for name in cachectl.__all__ if name.endswith("Error")} == rows | {"CachectlError"}
+
+
 @pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
 def test_the_examples_run(child: Callable[..., Finished], endpoint: Endpoint, whole: bool) -> None:
     """From the first to the last, as one script; against a provider that is the counting endpoint."""

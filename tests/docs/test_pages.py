@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.docs.documented import ROOT
+from tests.docs.documented import ROOT, blocks, sections
 from tests.docs.running import blocks_of, script_of
 from tests.endpoint import Endpoint
 from tests.processes import Finished
@@ -66,3 +66,17 @@ def test_what_pages_install_is_there() -> None:
         for extra in extras.split(",")
     }
     assert set() == named - known
+
+
+def test_no_task_takes_more_than_elsewhere() -> None:
+    """The table counts what its page shows, and in no row of it is a number of ours the largest."""
+    page = text_of("explanation/steps.md")
+    shown = {heading.lower(): text for heading, text in sections(page).items()}
+    rows = re.findall(r"^\| ([a-z ]+) \| (\d.+) \| (.*) \| (.+) \|$", page, flags=re.MULTILINE)
+    assert list(shown) == [task for task, *_ in rows]
+    for task, *cells in rows:
+        ours, *others = filter(None, ([int(number) for number in re.findall(r"\d+", cell)] for cell in cells))
+        assert all(one <= max(most) for one, most in zip(ours, zip(*others, strict=True), strict=True)), task
+        python, bash = ("".join(blocks(shown[task], language)).split("\n") for language in ("python", "bash"))
+        assert ours[0] == sum(map(bool, python)), task
+        assert not any(bash) or ours[1] == sum(map(bool, bash)), task

@@ -51,9 +51,15 @@ def shown(notebook: Any, kind: str = "text/plain") -> list[str]:
     return [data[kind] for data in found if kind in data]
 
 
+def shown_alone(notebook: Any) -> list[str]:
+    """What the cells show as text, and as nothing else."""
+    found = (output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", ()))
+    return [data["text/plain"] for data in found if list(data) == ["text/plain"]]
+
+
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
 def test_what_is_kept_ran_in_order_and_holds_nothing_stray(path: Path) -> None:
-    """Every cell ran once, from the top; no path, time, warning, error or stream, and a size that can be loaded."""
+    """Every cell ran once, from the top; no path, time, warning, error, stream or wide text, and it can be loaded."""
     notebook = nbformat.read(path, as_version=4)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert list(range(1, len(cells) + 1)) == [cell.execution_count for cell in cells]
@@ -61,6 +67,7 @@ def test_what_is_kept_ran_in_order_and_holds_nothing_stray(path: Path) -> None:
     texts = [text for kind in ("text/plain", "text/html") for text in shown(notebook, kind)]
     found = [(what, text) for what, pattern in STRAY.items() for text in texts if pattern.search(text)]
     assert [] == found
+    assert [] == [line for text in shown_alone(notebook) for line in text.splitlines() if len(line) > 80]
     assert path.stat().st_size < MOST_BYTES
 
 
