@@ -68,6 +68,14 @@ def counted(models: Counter[AskedModel]) -> tuple[AskedModel, ...]:
     return tuple(replace(how, calls=calls) for how, calls in models.most_common())
 
 
+def counted_together(several: Iterable[Iterable[AskedModel]]) -> tuple[AskedModel, ...]:
+    """Return the models of several counts as one, the busiest first."""
+    calls: Counter[AskedModel] = Counter()
+    for one in itertools.chain(*several):
+        calls[replace(one, calls=0)] += one.calls
+    return counted(calls)
+
+
 def asked_in(stored: Any) -> tuple[AskedModel, ...]:
     """Return the models that `as_dict` made plain data of; none where it is none."""
     with contextlib.suppress(TypeError):

@@ -121,6 +121,7 @@ app.add_typer(checking.config_app)
 predictions.app.command("rank", short_help="Rank the models by what is kept.")(ranking.rank_snapshots)
 app.add_typer(predictions.app)
 app.command("report", short_help="Write a report as a page for the browser.")(report.write_page)
+app.command("merge", short_help="Make one report of those of all shards.")(report.merge_shards)
 app.command("explain", short_help="Say why a request was bought.")(looking.explain_miss)
 app.command("run", short_help="Run a script under a policy.", context_settings={"allow_interspersed_args": False})(
     run.run_script

@@ -1,4 +1,4 @@
-"""`dspy-cachectl report`: the page of a saved report, of kept predictions, or of two that are compared."""
+"""`dspy-cachectl report`, the page of a report or of two that are compared; and `merge`, one report of shards."""
 
 from __future__ import annotations
 
@@ -59,3 +59,29 @@ def write_page(
     write_output_of_command(output, document(page), what="the page")
     with aside_of(output):
         print_line(f"Wrote {page.title!r} to {output}.")
+
+
+def merge_shards(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE", help="The saved reports of all shards of one evaluation.")
+    ],
+    *,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="REPORT", help="The report to write. Standard output is -.")
+    ] = Path("report.json"),
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Make one report of those of an evaluation's shards, as if it were made at once. Nothing is asked.
+
+    A shard is what `evaluate(..., shard=(i, n), run_id=...)` makes, as a task of a job array; its report is written by
+    `report.save(...)`.
+    """
+    if find_spec("scipy") is None:
+        raise MissingExtraError("merge", extra="stats")
+    check_new(output, what="the report", force=force, inputs=files)
+    from dspy_cachectl.reports.report import EvalReport
+
+    merged = EvalReport.merge(map(EvalReport.load, files))
+    write_output_of_command(output, merged.as_json(), what="the report")
+    with aside_of(output):
+        print(merged)

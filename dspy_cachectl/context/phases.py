@@ -69,6 +69,7 @@ class PhaseContext:
         automatic: Whether `AutoPhase` entered it.
         carried: Whether `carry()` took it along, maybe for longer than its block.
         cassette_token: Finds the cassette that it is within, in this process; empty outside one.
+        part: Which part of its run it makes, from 0, and of how many.
         process: The process that opened it, by its number there.
         entered: Where its block was entered and how it was left; None in a process that it was handed over to.
     """
@@ -84,6 +85,7 @@ class PhaseContext:
     automatic: bool = False
     carried: bool = False
     cassette_token: str = ""
+    part: tuple[int, int] = (0, 1)
     process: int = field(default_factory=os.getpid)
     entered: Entered | None = field(default=None, compare=False, repr=False)
 

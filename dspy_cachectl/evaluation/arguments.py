@@ -68,6 +68,12 @@ def _is_whole(value: Any, least: int) -> bool:
     return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= least
 
 
+def _is_shard(value: Any) -> bool:
+    if not (isinstance(value, (tuple, list)) and len(value) == 2 and all(_is_whole(one, 0) for one in value)):
+        return False
+    return int(value[0]) < int(value[1])
+
+
 def _is_text(value: Any) -> bool:
     return value is None or isinstance(value, str)
 
@@ -106,6 +112,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value is None or isinstance(value, (bool, str)),
         "is True, False or the id of a run",
     ),
+    "shard": (
+        lambda value: value is None or _is_shard(value),
+        "is which of how many: (0, 4), (1, 4), (2, 4) and (3, 4) are four",
+    ),
 }
 """What an argument of `evaluate` has to be; of the others their own parts tell."""
 
@@ -120,6 +130,8 @@ def _check(given: Mapping[str, Any]) -> None:
         from dspy_cachectl.tracking.log import check_destination
 
         check_destination()
+        if given.get("shard") is not None:
+            raise ConfigurationError("a shard is no evaluation to be logged: log_to_mlflow(EvalReport.merge(reports))")
 
 
 def listed(devset: Iterable[T]) -> list[T]:

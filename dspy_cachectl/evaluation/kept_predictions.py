@@ -278,7 +278,8 @@ class KeptPredictions:
             "judges": {**self._session.judges, made.metric_hash: [one.as_dict() for one in made.judges]},
         }
         found = {**report.summary(), "metric_hash": made.metric_hash, "failure_score": made.failure_score}
-        path = self._session.finish(metadata, {made.metric: found})
+        # What all parts together come to, one of them does not know.
+        path = self._session.finish(metadata, {made.metric: found} if made.shard is None else {})
         if path is None:
             return report
         self._session.close()  # a journal that is not needed any more takes no room

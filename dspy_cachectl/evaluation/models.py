@@ -45,6 +45,7 @@ class Options(TypedDict, total=False):
     level: float
     name: str | None
     mlflow: bool | str | None
+    shard: tuple[int, int] | None
 
 
 _JUDGES = "cachectl_judges_lm"

@@ -13,16 +13,40 @@ from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.phases.phase import phase
 
 
-def phase_to_evaluate_in(run_id: str | None, *, force: bool, max_age: float | None) -> tuple[PhaseContext, str | None]:
+def phase_to_evaluate_in(
+    run_id: str | None, *, force: bool, max_age: float | None, in_parts: bool = False
+) -> tuple[PhaseContext, str | None]:
     """Return the phase to evaluate in, and the run to draw under: an open fresh or replay phase holds.
 
     A run's draws are served and never made anew. Where others are asked for than an open phase has, they are of a run
     of their own, which is None here.
 
+    Args:
+        run_id: The run that is named, or None.
+        force: Whether everything is to be drawn anew.
+        max_age: How old a kept answer may be, in seconds, or None.
+        in_parts: Whether other processes make parts of it.
+
     Raises:
-        ConfigurationError: If others than the named run's draws are asked for.
+        ConfigurationError: If others than the named run's draws are asked for, or parts would be of several runs.
     """
     anew = force or max_age is not None
+    if in_parts and anew:
+        raise ConfigurationError(
+            "shard does not go together with force_recompute or max_age: once the first shard is evaluated the run has "
+            "draws, and a run's draws are never made anew. Name a new run for all shards instead"
+        )
+    context, run_id = _context_and_run(run_id, force=force, max_age=max_age, anew=anew)
+    if in_parts and run_id is None and context.draws_afresh:
+        raise ConfigurationError(
+            f"shards are parts of one run: give all of them the same, for example run_id={new_run_id('eval')!r}"
+        )
+    return context, run_id
+
+
+def _context_and_run(
+    run_id: str | None, *, force: bool, max_age: float | None, anew: bool
+) -> tuple[PhaseContext, str | None]:
     oldest = None if force else max_age
     if run_id is not None and anew and _has_draws(run_id, older_than=oldest):
         asked = "force_recompute" if oldest is None else f"max_age={oldest:g}"

@@ -220,6 +220,8 @@ def _described(context: PhaseContext) -> PhaseContext:
             policy=policy.name,
             temperature=policy.temperature,
             token=context.token,
+            part=context.part[0],
+            parts=context.part[1],
         )
     return context
 
@@ -231,7 +233,8 @@ def _describe_end(run: PhaseRun, error: BaseException | None) -> None:
     if run.is_handed_over:
         return  # a forked child leaves the block of its parent, too
     if cache is not None and error is None and context.run_id is not None and _is_described(context):
-        runs.note_end(cache.tiers, context.run_id, token=context.token, tally=run.own_stats)
+        part, parts = context.part
+        runs.note_end(cache.tiers, context.run_id, token=context.token, tally=run.own_stats, part=part, parts=parts)
     if state.usage is not None:
         state.usage.flush()
 

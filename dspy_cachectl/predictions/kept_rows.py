@@ -94,9 +94,10 @@ class KeptRows:
         """Return how many rows there are."""
         return int(self._one("SELECT COUNT(*) FROM rows")[0])
 
-    def served(self, repeats: int) -> int:
-        """Return how many of the places up to a number of repeats have an answer."""
-        return int(self._one("SELECT COUNT(*) FROM rows WHERE repeat < ? AND NOT failed", repeats)[0])
+    def served(self, repeats: int, part: tuple[int, int] = (0, 1)) -> int:
+        """Return how many of the places up to a number of repeats, in a part of the questions, have an answer."""
+        found = "SELECT COUNT(*) FROM rows WHERE repeat < ? AND NOT failed AND position % ? = ?"
+        return int(self._one(found, repeats, part[1], part[0])[0])
 
     def failed(self, repeats: int) -> int:
         """Return how many of the places up to a number of repeats have an error in place of an answer."""

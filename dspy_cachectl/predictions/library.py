@@ -97,6 +97,7 @@ class Library:
         run_id: str | None = None,
         max_age: float | None = None,
         force_recompute: bool = False,
+        part: tuple[int, int] = (0, 1),
     ) -> Session:
         """Begin an evaluation: find what is there of it.
 
@@ -108,6 +109,7 @@ class Library:
             max_age: In place of the library's.
             force_recompute: Serve nothing and draw everything anew. A forced evaluation that was killed is
                 continued by the next forced one.
+            part: Which part of the questions is asked here, and of how many: every so many of them one.
 
         Raises:
             ConfigurationError: If there is no question.
@@ -120,9 +122,12 @@ class Library:
         limit = self.max_age if max_age is None else max_age
         wish = Wish(key, run_id=run_id, max_age=limit, forced=force_recompute, repeats=repeats)
         choice = choose(wish, found, rows, self._files.load)
-        kept = rows.served(repeats)
+        kept = rows.served(repeats, part)
         if kept:
-            wanted, sources = len(questions) * repeats, ", ".join(str(info.path) for info in choice.sources)
+            wanted, sources = (
+                len(range(part[0], len(questions), part[1])) * repeats,
+                ", ".join(str(info.path) for info in choice.sources),
+            )
             logger.info("loading %d of %d predictions from %s", kept, wanted, sources)
         path = self._path(key, choice.run_id)
         return Session(
@@ -132,7 +137,8 @@ class Library:
             repeats=repeats,
             path=path,
             using=tuple(info.path.name for info in choice.sources),
-            changes=changes(wish, found, choice, len(questions)),
+            # Of a part it is no news that the others' answers are none of its own.
+            changes=[] if choice.sources and not kept and part[1] > 1 else changes(wish, found, choice, len(questions)),
             forced=force_recompute,
             is_finished=any(info.path == path and info.is_complete for info in choice.sources),
             metrics=next((_table_in(info.metadata, "metrics") for info in choice.sources if info.path == path), {}),
@@ -141,6 +147,7 @@ class Library:
             journal=Journal(self.root, keep_open=True),
             write=self._write,
             kept_before=kept,
+            part=part,
         )
 
     def snapshots(self) -> list[SnapshotInfo]:
@@ -271,6 +278,8 @@ class Library:
         times = {"timestamp": when, "saved": now, "oldest": oldest, "newest": newest}
         hashes = {name: found["metric_hash"] for name, found in metrics.items() if _hash_of(found)}
         facts = {**metadata, **header, **times, "rows": rows.count(), "metrics": hashes}
+        if header.get("parts", 1) > 1 and rows.count() < header["questions"] * header["repeats"]:
+            facts["complete"] = False  # the other parts are still to come
         snapshot.write_snapshot(path, facts, rows.in_order(), metrics)
         logger.info("saved %d predictions to %s", facts["rows"], path)
 

@@ -51,6 +51,7 @@ class Session:
         metrics: The hashes of the metrics that the snapshot has scores of, by their names.
         judges: What answered the metrics' own calls, by their hashes, as plain data.
         kept_before: How many of the answers that are asked for were there.
+        part: Which part of the questions is asked, and of how many.
     """
 
     key: SnapshotKey
@@ -68,6 +69,7 @@ class Session:
     journal: Journal
     write: Callable[..., None]
     kept_before: int
+    part: tuple[int, int] = (0, 1)
     _id: str = field(default_factory=lambda: uuid.uuid4().hex)
     _changed: bool = False
     _is_closed: bool = False
@@ -87,12 +89,13 @@ class Session:
             "questions": len(self.questions),
             "file": self.path.name,
             "using": list(self.using),
+            **({"parts": self.part[1]} if self.part[1] > 1 else {}),
         }
 
     @property
     def status(self) -> Status:
         """See the class. It says what was there when the session began."""
-        wanted = len(self.questions) * self.repeats
+        wanted = len(range(self.part[0], len(self.questions), self.part[1])) * self.repeats
         return "computed" if not self.kept_before else "loaded" if self.kept_before >= wanted else "extended"
 
     def kept_row(self, question: Question, repeat: int = 0) -> PredictionRow | None:

@@ -66,6 +66,7 @@ class Provenance:
         unseen: What program or metric read, in words, that may have changed since the loaded answers were made.
         seeds: The seeds that the program's calls were made with.
         failure_score: What an answer counts for where the program or the metric failed.
+        shard: Which part of how many of an evaluation it is, from 0; None for the whole.
         program_text: What the program tells its LMs, and how it asks them, part by part, for people; empty where
             nothing can be told of it.
     """
@@ -101,6 +102,7 @@ class Provenance:
     seeds: tuple[Any, ...] = ()
     unseen: tuple[str, ...] = ()
     program_text: Mapping[str, str] = field(default_factory=dict)
+    shard: tuple[int, int] | None = None
 
     def __repr__(self) -> str:
         return f"<Provenance: {self.model}, run {self.run_id!r}, phase {self.phase!r}, policy {self.policy}>"

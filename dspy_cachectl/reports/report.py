@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from dspy_cachectl.reports.comparison import Comparison, compare_two
 from dspy_cachectl.reports.describe import report_brief, report_sheet
 from dspy_cachectl.reports.kept_texts import Readable
 from dspy_cachectl.reports.measurement import Measurement, Provenance
+from dspy_cachectl.reports.merging import merged
 from dspy_cachectl.reports.paged import MOST_TEXT, Paged, page_of
 from dspy_cachectl.reports.plots import plot_report
 from dspy_cachectl.reports.results import QuestionResult
@@ -30,7 +31,7 @@ from dspy_cachectl.reports.texts import ends_text, frame, level_text, number, pl
 from dspy_cachectl.showing.render import Shown
 from dspy_cachectl.showing.sheets import Sheet
 
-REPORT_VERSION = 6
+REPORT_VERSION = 7
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,18 @@ class EvalReport(Measurement, Shown, Paged):
     def comparison(self) -> Comparison | None:
         """This report against its baseline, or None where it has none."""
         return None if self.baseline is None else self.baseline.compare(self)
+
+    @staticmethod
+    def merge(reports: Iterable[EvalReport]) -> EvalReport:
+        """Return the report of an evaluation that was made in shards (see `evaluate`), as if it were made at once.
+
+        Args:
+            reports: The reports of all its shards, in any order.
+
+        Raises:
+            ConfigurationError: If they do not belong together, one is missing, or was cut short.
+        """
+        return merged(list(reports))
 
     def rows(self) -> Iterator[PredictionRow]:
         """Yield the kept predictions, row by row from the disk, without holding them in memory.
@@ -128,10 +141,13 @@ class EvalReport(Measurement, Shown, Paged):
             StoreUnavailableError: If the file cannot be written.
         """
         target = Path(path)
-        # Half of a surrogate pair has no UTF-8; what it is replaced with is its escape in JSON.
-        data = json.dumps(self.as_dict(), ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
-        write_output(target, data, what="the report")
+        write_output(target, self.as_json(), what="the report")
         return target
+
+    def as_json(self) -> bytes:
+        """Return what `save` writes."""
+        # Half of a surrogate pair has no UTF-8; what it is replaced with is its escape in JSON.
+        return json.dumps(self.as_dict(), ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> EvalReport:

@@ -24,6 +24,7 @@ COMMANDS = [
     "import",
     "doctor",
     "report",
+    "merge",
     "explain",
     "run",
     "demo",

@@ -1,0 +1,319 @@
+"""An evaluation at work: what is asked and how, as a value, and the answers as they come in."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import dspy
+
+from dspy_cachectl.calls.spans import forget_last_trace
+from dspy_cachectl.context.evaluations import metric_name
+from dspy_cachectl.context.phases import PhaseContext, PhaseRun
+from dspy_cachectl.context.process import state
+from dspy_cachectl.context.ruling import draw_unit
+from dspy_cachectl.errors import CachectlError, ConfigurationError
+from dspy_cachectl.evaluation.awaiting import Loops
+from dspy_cachectl.evaluation.kept_predictions import KeptPredictions, output_hash
+from dspy_cachectl.evaluation.last import ReportOf, cut_short
+from dspy_cachectl.evaluation.made_calls import MadeCalls
+from dspy_cachectl.evaluation.models import as_judged
+from dspy_cachectl.evaluation.observed_program import NumberedExample, evaluate_once, observed
+from dspy_cachectl.evaluation.patience import within
+from dspy_cachectl.evaluation.reporting import draw_of, provenance, question_results
+from dspy_cachectl.evaluation.scoring import FirstReturns, Scored, UnusableMetricError, check_metric, score_with
+from dspy_cachectl.fingerprints.data import Question
+from dspy_cachectl.phases.phase import phase
+from dspy_cachectl.reports.progress_bar import progress
+from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.reports.results import DrawResult, QuestionResult
+from dspy_cachectl.reports.texts import plural
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is evaluated, and how: all of an evaluation that is the same wherever it is made.
+
+    Attributes:
+        program: The program, with governed LMs.
+        devset: The questions' examples.
+        metric: The metric.
+        questions: The questions, counted over the whole data set.
+        groups: The cluster of each, or None.
+        made_of: What it is made of, by fields of a provenance.
+        context: The phase to ask in.
+        run_id: The run to draw under; None for a new one, or where the phase makes none.
+        repeats: How many answers each question has.
+        num_threads: See `evaluate`; likewise the next five.
+        max_errors: See there.
+        timeout: See there.
+        failure_score: See there.
+        level: See there.
+        name: See there.
+        shard: Which part of how many of it this is, from 0; None for the whole.
+    """
+
+    program: Any
+    devset: Sequence[dspy.Example]
+    metric: Callable[..., Any]
+    questions: Sequence[Question]
+    groups: Sequence[Any] | None
+    made_of: Mapping[str, Any]
+    context: PhaseContext
+    run_id: str | None
+    repeats: int
+    num_threads: int | None
+    max_errors: int | None
+    timeout: float | None
+    failure_score: float
+    level: float
+    name: str
+    shard: tuple[int, int] | None = None
+
+    def part(self, index: int, of: int) -> Task:
+        """Return a part of it: every so many questions one, beginning with that of the part's number.
+
+        Raises:
+            ConfigurationError: If there is no question in it.
+        """
+        if index >= len(self.questions):
+            raise ConfigurationError(
+                f"shard {index} of {of} has no question: there are {len(self.questions):,}, so make no more shards"
+            )
+        mine = slice(index, None, of)
+        return replace(
+            self,
+            devset=self.devset[mine],
+            questions=self.questions[mine],
+            groups=None if self.groups is None else self.groups[mine],
+            shard=(index, of),
+        )
+
+    def phase(self) -> phase:
+        """Return the phase to ask in, which describes no more of the run than this part."""
+        context = self.context
+        opened = phase(
+            context.name,
+            context.policy,
+            roles=dict(context.roles),
+            run_id=self.run_id,
+            everywhere=context in state.everywhere,
+            bypass_proxy=context.bypass_proxy,
+        )
+        opened.context = replace(opened.context, part=self.shard or opened.context.part)
+        return opened
+
+
+def asked(
+    task: Task,
+    kept: KeptPredictions,
+    *,
+    shown: bool = False,
+    metadata: Any = None,
+    baseline: EvalReport | None = None,
+) -> tuple[EvalReport, PhaseRun]:
+    """Ask all that is to be asked here. Return the report, and the passage through the phase.
+
+    Args:
+        task: What is evaluated.
+        kept: What is kept of it.
+        shown: Whether to show a progress bar.
+        metadata: What `dspy.Evaluate` tells its callbacks.
+        baseline: The report to compare with.
+    """
+    began = time.monotonic()
+    with Loops() as loops, task.phase() as run, progress(task.name, shown=shown) as show:
+        run.evaluated_in = state.runs.get(task.context.token)
+        asking = _Asking(task, kept, run, loops, show)
+
+        def report_of(questions: tuple[QuestionResult, ...], missing: int = 0) -> EvalReport:
+            made = provenance(
+                {**task.made_of, **asking.facts()}, run, seconds=time.monotonic() - began, missing=missing
+            )
+            return EvalReport(
+                name=task.name,
+                questions=questions,
+                provenance=replace(made, shard=task.shard),
+                level=task.level,
+                baseline=baseline,
+                path=kept.path if missing else None,
+            )
+
+        asking.run_all(report_of, metadata)
+    return report_of(asking.question_results()), run
+
+
+class _Asking:
+    """The answers of an evaluation as they come in, from the threads of `dspy.Evaluate`.
+
+    Args:
+        task: What is evaluated, and how.
+        kept: What is kept of it.
+        run: The phase that it runs in.
+        loops: Where coroutines are awaited.
+        show: Told how many answers there are, of how many, and what makes a sentence of them.
+    """
+
+    def __init__(
+        self, task: Task, kept: KeptPredictions, run: PhaseRun, loops: Loops, show: Callable[..., None]
+    ) -> None:
+        self.task, self.kept, self.run, self.loops, self.show = task, kept, run, loops, show
+        self.judge = check_metric(task.metric)
+        self.calls = MadeCalls(task.program, task.metric)
+        self.returns = FirstReturns(task.metric)
+        self.results: list[list[DrawResult | None]] = [[None] * task.repeats for _ in task.devset]
+        self.count = self.failed = 0
+        self.total = 0.0
+        self.lock = threading.Lock()
+        self.is_over = threading.Event()
+        run.on_call, run.on_mishap = self.calls.add, self.calls.note
+
+    def run_all(self, report_of: ReportOf, metadata: Any) -> None:
+        """Let `dspy.Evaluate` ask every question in each repeat. What ends that takes along what there is."""
+        try:
+            for repeat in range(len(self.results[0])):
+                self.run_repeat(repeat, metadata)
+        except UnusableMetricError as end:
+            cut_short(end.error, report_of, *self._cut())
+            raise end.error from None
+        except BaseException as error:
+            cut_short(error, report_of, *self._cut())
+            raise
+
+    def run_repeat(self, repeat: int, metadata: dict[str, Any] | None) -> None:
+        """Let `dspy.Evaluate` ask every question once."""
+        unscored: dict[int, DrawResult] = {}
+
+        def answer(number: int, run: Callable[[], Any]) -> Any:
+            if self.is_over.is_set():  # nobody waits for it, which DSPy may not know
+                return dspy.Prediction()
+            try:
+                prediction, result = self._answer(number, repeat, run)
+            except Exception:
+                if self.is_over.is_set():
+                    return dspy.Prediction()
+                raise
+            with self.lock:
+                unscored[number] = result
+            return prediction
+
+        def scorer(example: NumberedExample, prediction: Any, trace: Any = None) -> Any:  # noqa: ARG001 - DSPy's
+            if self.is_over.is_set():
+                return self.task.failure_score
+            scored = self._score(example.number, repeat, prediction)
+            with self.lock:
+                result = unscored[example.number]
+                if result.loaded and not scored.kept:
+                    self.kept.rescored()
+            self._note(example.number, repeat, result, scored)
+            with self.lock:
+                self.returns.check(scored)
+            return scored.for_dspy()
+
+        scorer.__name__ = metric_name(self.task.metric)
+        evaluate_once(
+            observed(self.task.program, answer),
+            [NumberedExample.of(example, number) for number, example in enumerate(self.task.devset)],
+            scorer,
+            metadata,
+            failure_score=self.task.failure_score,
+            num_threads=self.task.num_threads,
+            max_errors=self.task.max_errors,
+        )
+
+    def _answer(self, number: int, repeat: int, run: Callable[[], Any]) -> tuple[Any, DrawResult]:
+        question = self.task.questions[number]
+        kept = self.kept.prediction(question, repeat)
+        if kept is not None:
+            forget_last_trace()
+            return kept
+        unit = question.unit(repeat)
+        try:
+            with draw_unit(unit):
+                prediction = within(
+                    self.task.timeout, lambda: self.calls.making(unit, lambda: self.loops.result(run()))
+                )
+        except CachectlError:
+            raise  # a replay's missing answer is no failure of the program
+        except Exception as error:
+            reason = f"the program raised {type(error).__name__}: {error}"
+            made = self.calls.take(unit)
+            self.kept.keep(question, repeat, self.task.devset[number], error, made)
+            self._note(number, repeat, draw_of(made), Scored(self.task.failure_score, reason))
+            raise
+        made = self.calls.take(unit)
+        self.kept.keep(question, repeat, self.task.devset[number], prediction, made)
+        return prediction, draw_of(made, output_hash(prediction))
+
+    def _score(self, number: int, repeat: int, prediction: Any) -> Scored:
+        question, example = self.task.questions[number], self.task.devset[number]
+        kept = self.kept.score(question, repeat, self.task.made_of["metric_hash"])
+        if kept is not None:
+            return replace(kept, kept=True)
+        unit = f"{question.unit(repeat)}/metric"
+        with draw_unit(unit, judging=True), as_judged():
+            scored = score_with(
+                lambda *given: self.loops.result(self.judge(*given)),
+                example,
+                prediction,
+                failure_score=self.task.failure_score,
+            )
+        self.calls.take(unit)  # what a judge costs is in the run's ledger, not in the answer's
+        if scored.failed is None:
+            self.kept.keep_score(question, repeat, self.task.made_of["metric_hash"], scored, example)
+        return scored
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is known of its answers, of what answered and not of what is set, as fields of a provenance."""
+        return {
+            **self.calls.models(self.kept.asked, self.kept.judges(self.task.made_of["metric_hash"])),
+            **self.kept.provenance(),
+            "metric": metric_name(self.task.metric),
+            "unfinished": self.calls.unfinished,
+            "failure_score": self.task.failure_score,
+        }
+
+    def _note(self, number: int, repeat: int, result: DrawResult, scored: Scored) -> None:
+        with self.lock:
+            if self.is_over.is_set():
+                return
+            is_first = self.results[number][repeat] is None
+            self.results[number][repeat] = replace(
+                result, score=scored.score, failed=scored.failed, feedback=scored.feedback
+            )
+            if is_first:  # a straggler may be asked twice
+                self.count += 1
+                self.failed += scored.failed is not None
+                self.total += scored.score
+                self.show(self.count, len(self.results) * len(self.results[0]), self._facts)
+
+    def _facts(self) -> str:
+        """Return what the progress bar says: score so far, requests, what was spent and saved."""
+        stats = self.run.stats
+        parts = [f"score {self.total / self.count:.3f}"]
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        parts.append(f"{plural(stats.requests, 'request')}, {stats.served:,} served")
+        parts.append(f"{plural(stats.tokens_spent, 'token')} spent, {stats.tokens_saved:,} saved")
+        if stats.cost_spent or stats.cost_saved:
+            parts.append(f"${stats.cost_spent:.4f} spent, ${stats.cost_saved:.4f} saved")
+        return " · ".join(parts)
+
+    def question_results(self) -> tuple[QuestionResult, ...]:
+        """Return the results in the order of the data set."""
+        task = self.task
+        return question_results(
+            task.questions, task.devset, task.groups, self.results, failure_score=task.failure_score
+        )
+
+    def _cut(self) -> tuple[tuple[QuestionResult, ...], int]:
+        """Take no more answers. Return the results of those that there are, and how many there are not."""
+        with self.lock:
+            self.is_over.set()
+            there = [[draw for draw in draws if draw is not None] for draws in self.results]
+        found = zip(self.question_results(), there, strict=True)
+        missing = sum(map(len, self.results)) - sum(map(len, there))
+        return tuple(replace(question, draws=tuple(draws)) for question, draws in found if draws), missing

@@ -1,0 +1,1 @@
+"""Evaluations in parts: shards, pools of workers, other engines."""
