@@ -6,8 +6,8 @@ PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 python3.11 pyth
 	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 \
 	&& { command -v $$python; break; }; done)
 
-# The long tests are many and late in the alphabet: who has none left takes some of the other's.
-PYTEST_ARGS ?= -n 2 --dist worksteal
+# Three for two processors, since what logs waits; who has no test left takes some of another's.
+PYTEST_ARGS ?= -n 3 --dist worksteal
 DEMO_ARGS ?= --output outputs/demo
 RELEASE := outputs/release
 PITCH_ARGS ?= --optimization bootstrap --evaluate

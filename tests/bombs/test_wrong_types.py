@@ -99,7 +99,7 @@ def test_lines_of_an_import(tmp_path: Path) -> None:
     assert all(re.match(rf"{re.escape(str(path))}, line \d+: ", message) for message in done.damage)
 
 
-ROW = ("example_key", "inputs", "prediction", "repeat", "scores")
+ROW = ("inputs", "repeat")
 """The fields of a row in the quick suite."""
 
 

@@ -58,6 +58,7 @@ def cache(played: tuple[Path, list[Any]], endpoint: Endpoint, tmp_path: Path) ->
 
 
 class TestWholePrograms:
+    @pytest.mark.exhaustive
     def test_all_of_it(self, endpoint: Endpoint, cache: tuple[Path, list[Any]], tmp_path: Path) -> None:
         """Every answer imports, and the same program makes no request; later it lives on its own entries."""
         folder, expected = cache

@@ -36,7 +36,7 @@ def test_every_figure_of_a_report_is_the_oracles(scale: str, seed: int) -> None:
     """Of `summary()`, to 1e-9; a figure that the oracle does not know fails."""
     rng = np.random.default_rng([seed, len(scale)])
     size = max(map(abs, SCALES[scale]))
-    for _ in range(20 if seed else 6):
+    for _ in range(20 if seed else 4):
         tables, level = drawn(rng, SCALES[scale])
         for one in tables:
             found = one.report("one", level).summary()
@@ -104,7 +104,7 @@ def test_every_figure_of_a_comparison_is_the_oracles(scale: str, seed: int) -> N
 def test_what_repeats_say_is_what_counting_finds(scale: str, seed: int) -> None:
     """pass@k, pass^k, flip rate and consistency, by going through every choice of draws."""
     rng = np.random.default_rng([seed, len(scale), 1])
-    for _ in range(20 if seed else 6):
+    for _ in range(20 if seed else 4):
         tables, level = drawn(rng, SCALES[scale])
         for one in tables:
             found, rows = one.report("one", level), list(one.distinct.values())

@@ -85,7 +85,7 @@ def _ok(reply: bytes) -> None:
 FAULTS = {"killed": killed, "stopped": stopped, "full": full, "read-only": read_only} | {
     fault: on_the_way(fault) for fault in ("silent", "slow", "cut", "drip", "garbage", "refused")
 }
-QUICK = {"stopped", "slow", "drip"}
+QUICK = {"stopped", "slow"}
 WRITES_ONLY = {"full", "read-only"}
 
 

@@ -43,8 +43,15 @@ ANSWER_LOST = [
 HALF_SENT = ["runs/create", "runs/log-batch", "upload:3"]
 
 
+@pytest.mark.parametrize(
+    ("lost", "half"),
+    [
+        pytest.param(["runs/create", "runs/log-batch", "upload:2", "runs/update"], ["upload:3"], id="some"),
+        pytest.param(ANSWER_LOST, HALF_SENT, id="all", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_kill_at_any_point_loses_no_report_and_makes_no_second_run(
-    server: Rest, forks: Forks, outbox: Outbox
+    lost: list[str], half: list[str], server: Rest, forks: Forks, outbox: Outbox
 ) -> None:
     """Killed between two steps, or with a request in the air; a sync is killed, too; the next ones deliver once."""
     experiment, other = (server.create_experiment(f"{outbox.path.parents[2].name} {number}") for number in (1, 2))
@@ -56,8 +63,8 @@ def test_a_kill_at_any_point_loses_no_report_and_makes_no_second_run(
                 setattr(proxy, name, call)
             return proxy, {"env": {"MLFLOW_TRACKING_URI": proxy.url, "MLFLOW_EXPERIMENT_ID": experiment}}
 
-        by_us = {f"{call} answered": struck(holds=call) for call in ANSWER_LOST}
-        by_us |= {f"half of {call}": struck(cuts=call) for call in HALF_SENT}
+        by_us = {f"{call} answered": struck(holds=call) for call in lost}
+        by_us |= {f"half of {call}": struck(cuts=call) for call in half}
         by_us["half of upload:3"][1]["report"] = "large"
         by_us["between two batches"] = struck(holds="runs/log-batch:2")
         by_us["between two batches"][1]["report"] = "wide"

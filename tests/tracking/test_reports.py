@@ -266,11 +266,20 @@ def test_delivering_twice_changes_nothing(server: Rest, experiment: str, outbox:
     assert len(server.run(after.id)["inputs"]["model_inputs"]) == len(server.models(experiment)) == 1
 
 
+_CALLS = ["runs/search", "runs/create", "runs/log-batch", "runs/log-inputs", "upload", "runs/set-tag", "runs/update"]
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        pytest.param(["runs/create", "upload", "runs/update"], id="some"),
+        pytest.param(_CALLS, id="all", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_pushes_that_were_given_up_do_not_come_back(
-    server: Rest, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+    calls: list[str], server: Rest, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their threads hang, a sync delivers, the threads wake up: one run each, the sync's, with everything once."""
-    calls = ["runs/search", "runs/create", "runs/log-batch", "runs/log-inputs", "upload", "runs/set-tag", "runs/update"]
     monkeypatch.setattr(attachments, "_NAMING_WAIT", 0.01)  # one that hangs while it names its tables is waited for
     given_up: dict[str | None, tuple[str, str]] = {}
     threads: list[futures.Future[Any]] = []
