@@ -262,6 +262,14 @@ class KeptPredictions:
                 reference=readable(dict(example.labels().items())),
             )
 
+    def log_beginning(self, wanted: int) -> None:
+        """Log how many predictions of those that are wanted are made now, and why."""
+        session = self._session
+        missing = wanted if session is None else wanted - session.kept_before
+        if missing > 0:
+            why = "none are kept" if session is None else "; ".join(session.changes)
+            logger.info("generating %d of %s%s", missing, plural(wanted, "prediction"), f" ({why})" if why else "")
+
     def finish(self, report: EvalReport) -> EvalReport:
         """Write the snapshot, and return the report with where it is and how much room it and the others take."""
         if self._library is None or self._session is None:
@@ -342,16 +350,3 @@ def key_of(program: Any, temperature: float | None, dataset: str, depends_on: De
         generation=generation_config(lm, temperature, program=program) | declared(depends_on),
         dataset=dataset,
     )
-
-
-def log_beginning(session: Session | None, wanted: int) -> None:
-    """Log how many predictions are made now, and why.
-
-    Args:
-        session: What is kept of them; None where nothing is.
-        wanted: How many there are to be.
-    """
-    missing = wanted if session is None else wanted - session.kept_before
-    if missing > 0:
-        why = "none are kept" if session is None else "; ".join(session.changes)
-        logger.info("generating %d of %s%s", missing, plural(wanted, "prediction"), f" ({why})" if why else "")

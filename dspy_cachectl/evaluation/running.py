@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, overload
 
 import dspy
 
-from dspy_cachectl.boundary.secrets import scrub
-from dspy_cachectl.config import settings as configured
 from dspy_cachectl.context.evaluations import REPORTED
 from dspy_cachectl.context.process import state
-from dspy_cachectl.errors import MissingExtraError
 from dspy_cachectl.evaluation.arguments import DependsOn, known_names, listed
-from dspy_cachectl.evaluation.asking import Task, asked
-from dspy_cachectl.evaluation.clusters import clusters_of
-from dspy_cachectl.evaluation.kept_predictions import (
-    KeptPredictions,
-    Predictions,
-    key_of,
-    library_of,
-    log_beginning,
-)
+from dspy_cachectl.evaluation.asking import asked
+from dspy_cachectl.evaluation.kept_predictions import Predictions
 from dspy_cachectl.evaluation.last import log_finished
-from dspy_cachectl.evaluation.models import Models, Options, evaluate_each, hash_as_judged
-from dspy_cachectl.evaluation.observed_program import governed
-from dspy_cachectl.evaluation.scoring import check_metric
-from dspy_cachectl.evaluation.which_run import phase_to_evaluate_in
-from dspy_cachectl.fingerprints.data import questions_of
-from dspy_cachectl.fingerprints.provenance import provenance_of
+from dspy_cachectl.evaluation.models import Models, Options, evaluate_each
+from dspy_cachectl.evaluation.opening import check_before_paying, opened
 from dspy_cachectl.reports.ranking import Ranking
 from dspy_cachectl.reports.report import EvalReport
 
@@ -139,47 +123,12 @@ def evaluate(
             and its report is the exception's `report`, and that of `last_report()`.
     """
     options = dict(locals())
-    if find_spec("scipy") is None:
-        raise MissingExtraError("evaluate()", extra="stats")  # before anything is paid for
-    check_metric(metric)
-    library = library_of(predictions)
-    devset = listed(devset)
+    check_before_paying(metric)
+    devset = options["devset"] = listed(devset)
     if lms is not None:
-        return evaluate_each(evaluate, options | {"devset": devset})
-    questions = questions_of(devset)
-    groups = clusters_of(clusters, devset, questions)
-    program, settings = governed(program)
-    name = scrub(name or type(program).__name__)
-    with settings, ExitStack() as stack:
-        force = configured().force_recompute if force_recompute is None else bool(force_recompute)
-        context, run_id = phase_to_evaluate_in(run_id, force=force, max_age=max_age, in_parts=shard is not None)
-        made_of = provenance_of(program, questions, metric, context.policy_for) | hash_as_judged(metric)
-        session = None
-        if library is not None:
-            wish: dict[str, Any] = {"repeats": repeats, "run_id": run_id, "max_age": max_age, "force_recompute": force}
-            key = key_of(program, context.policy.temperature, made_of["data"], depends_on)
-            session = stack.enter_context(library.open(key, questions, part=shard or (0, 1), **wish))
-            run_id = session.run_id
-        task = Task(
-            program=program,
-            devset=devset,
-            metric=metric,
-            questions=questions,
-            groups=groups,
-            made_of=made_of,
-            context=context,
-            run_id=run_id,
-            repeats=repeats,
-            num_threads=num_threads,
-            max_errors=max_errors,
-            timeout=timeout,
-            failure_score=failure_score,
-            level=level,
-            name=name,
-        )
-        task = task if shard is None else task.part(*shard)
-        log_beginning(session, len(task.questions) * repeats)
-        kept = KeptPredictions(library, session, program, metric, declared=bool(depends_on))
+        return evaluate_each(evaluate, options)
+    with opened(options) as (task, kept):
+        kept.log_beginning(len(task.questions) * repeats)
         # What is logged as a part of a report is not logged by itself as well.
         metadata = {REPORTED: True} if mlflow else None
         found, run = asked(task, kept, shown=display_progress, metadata=metadata, baseline=baseline)

@@ -1,0 +1,86 @@
+"""What comes before the first question of an evaluation: what is asked, in which phase, and what is kept of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+from dspy_cachectl.boundary.secrets import scrub
+from dspy_cachectl.config import settings as configured
+from dspy_cachectl.errors import MissingExtraError
+from dspy_cachectl.evaluation.arguments import listed
+from dspy_cachectl.evaluation.asking import Task
+from dspy_cachectl.evaluation.clusters import clusters_of
+from dspy_cachectl.evaluation.kept_predictions import KeptPredictions, key_of, library_of
+from dspy_cachectl.evaluation.models import hash_as_judged
+from dspy_cachectl.evaluation.observed_program import governed
+from dspy_cachectl.evaluation.scoring import check_metric
+from dspy_cachectl.evaluation.which_run import phase_to_evaluate_in
+from dspy_cachectl.fingerprints.data import questions_of
+from dspy_cachectl.fingerprints.provenance import provenance_of
+
+_OF_THE_TASK = ("repeats", "num_threads", "max_errors", "timeout", "failure_score", "level")
+
+
+def check_before_paying(metric: Any) -> None:
+    """Refuse what could not be reported, or not be scored.
+
+    Raises:
+        MissingExtraError: If scipy is not installed.
+        ConfigurationError: If the metric is none.
+    """
+    if find_spec("scipy") is None:
+        raise MissingExtraError("evaluate()", extra="stats")
+    check_metric(metric)
+
+
+@contextmanager
+def opened(options: Mapping[str, Any]) -> Iterator[tuple[Task, KeptPredictions]]:
+    """Open an evaluation of one program: give what is to be asked, and what is kept of it while it is asked.
+
+    Args:
+        options: The arguments of `evaluate`, each of them.
+
+    Raises:
+        ConfigurationError: If one of them cannot be used.
+    """
+    metric, depends_on, shard = options["metric"], options["depends_on"], options["shard"]
+    repeats, max_age, force = options["repeats"], options["max_age"], options["force_recompute"]
+    library = library_of(options["predictions"])
+    devset = listed(options["devset"])
+    questions = questions_of(devset)
+    groups = clusters_of(options["clusters"], devset, questions)
+    program, settings = governed(options["program"])
+    with settings:
+        force = configured().force_recompute if force is None else bool(force)
+        context, run_id = phase_to_evaluate_in(
+            options["run_id"], force=force, max_age=max_age, in_parts=shard is not None
+        )
+        made_of = provenance_of(program, questions, metric, context.policy_for) | hash_as_judged(metric)
+        session = None
+        if library is not None:
+            wish: dict[str, Any] = {"repeats": repeats, "run_id": run_id, "max_age": max_age, "force_recompute": force}
+            key = key_of(program, context.policy.temperature, made_of["data"], depends_on)
+            session = library.open(key, questions, part=shard or (0, 1), **wish)
+            run_id = session.run_id
+        task = Task(
+            program=program,
+            devset=devset,
+            metric=metric,
+            questions=questions,
+            groups=groups,
+            made_of=made_of,
+            context=context,
+            run_id=run_id,
+            name=scrub(options["name"] or type(options["program"]).__name__),
+            **{name: options[name] for name in _OF_THE_TASK},
+        )
+        task = task if shard is None else task.part(*shard)
+        kept = KeptPredictions(library, session, program, metric, declared=bool(depends_on))
+        if session is None:
+            yield task, kept
+            return
+        with session:
+            yield task, kept
