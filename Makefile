@@ -54,6 +54,7 @@ TESTS_OF_plots := tests/reports
 TESTS_OF_pandas := tests/reports
 TESTS_OF_local := tests/demo
 TESTS_OF_redis := tests/stores
+TESTS_OF_encryption := tests/encryption
 TESTS_OF_all := tests/examples/test_pitch.py tests/tracking tests/reports tests/stores
 
 # LiteLLM's first call would otherwise wait for a list of prices from the internet, and threads that spin while
@@ -98,7 +99,7 @@ test-lowest: $(UV_INSTALLED) ## Run the tests with the lowest releases that pypr
 	$(call environment,$(VENV)-lowest,$(LOWEST_PYTHON),--resolution lowest-direct --all-extras -r pyproject.toml)
 	$(VENV)-lowest/bin/python -m pytest $(PYTEST_ARGS)
 
-test-extras: $(addprefix test-extra-,none mlflow stats plots pandas local redis) ## Run an extra's tests where it is the only one
+test-extras: $(addprefix test-extra-,none mlflow stats plots pandas local redis encryption) ## Run an extra's tests where it is the only one
 
 test-extra-%: $(UV_INSTALLED)
 	$(call environment,$(VENV)-extra,$(BIN)/python,-c constraints.txt $(RUNNERS) $(RUNNERS_OF_$*) \

@@ -10,6 +10,7 @@ CachectlError
     ├── StoreUnavailableError     it could not be opened, read or written
     ├── CorruptEntryError         an entry is damaged, or not one of ours
     └── FormatVersionError        an entry was written by a newer version
+        └── EncryptedError            what is stored is encrypted, and its key is not given
 ```
 
 None of them derives from `ValueError`, from an adapter error or from an LM error that DSPy retries: DSPy
@@ -146,3 +147,7 @@ class CorruptEntryError(StoreError):
 
 class FormatVersionError(StoreError):
     """An entry was written by a newer version of this package. It is neither read nor overwritten."""
+
+
+class EncryptedError(FormatVersionError):
+    """What is stored is encrypted, and its key is not given. It is neither read nor overwritten, as what is newer."""

@@ -59,7 +59,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
         self._of_others: set[str] = set()  # keys under which another model's answer lies: not at hand
         self.enable_memory_cache = True  # what DSPy and others read as "caching is on"
         note_fault = lambda doing, error: self.note_fault(doing, error, current_call())  # noqa: E731
-        self.tiers = Tiers(stores, on_fault=note_fault, for_memory=records.for_memory)
+        self.tiers = Tiers(stores, on_fault=note_fault, for_memory=records.for_memory, for_store=records.for_store)
         memory = self.tiers.memory
         self._decoded = None if memory is None else DecodedEntries(memory.max_bytes // _OF_MEMORY)
         for store in stores:
@@ -259,7 +259,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
     def _opened(self, call: Call, key: str, data: bytes) -> Decoded:
         # Vectors are made anew as quickly as they are copied, and a cassette is served once.
         if self._decoded is None or call.asked.kind not in _SAMPLED or call.asked.ruling.cassette is not None:
-            return Decoded(data)
+            return Decoded(data, key)
         return self._decoded.decode(key, data)
 
     def _entry(self, call: Call, key: str) -> bytes | None:
@@ -370,16 +370,16 @@ class ManagedCache(Cache):  # type: ignore[misc]
             return self.tiers.put(key, data, label, mark=mark, into=into)
         while True:
             put = self.tiers.put_first(key, data, label, mark=mark, into=into, instead_of=turned_down)
-            if put is None or put.there is None or self._gives_way(call, put.there):
+            if put is None or put.there is None or self._gives_way(call, key, put.there):
                 return put
             turned_down = put.there
 
-    def _gives_way(self, call: Call, there: bytes) -> bool:
+    def _gives_way(self, call: Call, key: str, there: bytes) -> bool:
         try:
-            entry = records.decode(there)
+            entry = records.decode(there, key)
         except StoreError as error:
             self.note_fault("read", error, call)
-            return False
+            return isinstance(error, FormatVersionError)  # what may be read elsewhere is not written over
         if answering.why_too_old(call, entry.origin) or answering.why_not_served(call, entry.origin):
             return False
         call.give_way(entry.origin, there, entry.answer)

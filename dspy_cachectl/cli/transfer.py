@@ -37,18 +37,20 @@ def export_entries(
         typer.Option("--redact-with", metavar="MODULE:FUNCTION", help="Apply this function to every text."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Do not encrypt it, though keys for that are set.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write answers to a cassette: for another store, or for tests that replay it with cachectl.cassette().
 
-    Keys and other secrets are removed from its texts. Exits with 1 where nothing is there to be written.
+    Keys and other secrets are removed from its texts. Where a key is set it is encrypted. Exits with 1 where nothing is
+    there to be written.
     """
     check_not_both(path, as_json=as_json)
     redact = None if redact_with is None else _function(redact_with)
     reader: Reader = context.obj.reader()
     nothing = told_unknown(reader, selection)
     with progress("Exporting") as advance:
-        done = manage.exchange.export(reader, selection, path, redact=redact, force=force, advance=advance)
+        done = manage.exchange.export(reader, selection, path, redact=redact, force=force, plain=plain, advance=advance)
     if as_json:
         print_json({"store": reader.location, "file": path if done.entries else None, **vars(done)})
     else:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from dspy_cachectl.boundary.encryption import Encryption, keys_of
 from dspy_cachectl.boundary.meant import question
 from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.boundary.shown import harmless
@@ -216,6 +217,17 @@ def _names_alike(written: Written) -> str:
     return text
 
 
+def _encryption_key(written: Written) -> Encryption:
+    value: Any = written.value
+    if isinstance(value, Encryption):
+        return value
+    if written.origin.kind == "file":
+        raise ConfigurationError("a key does not stand in a file: set the variable DSPY_CACHECTL_ENCRYPTION_KEY")
+    if written.origin.kind == "call" and not callable(value):
+        raise ConfigurationError("in code, give a function that returns it")
+    return keys_of(value)
+
+
 Check = Callable[[Written], Any]
 
 TOP: dict[str, Check] = {
@@ -231,6 +243,7 @@ TOP: dict[str, Check] = {
     "state": _folder,
     "mlflow": _switch,
     "answers_as": _names_alike,
+    "encryption_key": _encryption_key,
 }
 """What is no table, each with what makes a value of it."""
 OF_PHASE: dict[str, Check] = {"policy": _preset_or_none, "temperature": _number, "max_age": _seconds}
@@ -271,5 +284,5 @@ def checked(where: Where, written: Written) -> Any:
     try:
         return check(written)
     except ConfigurationError as error:
-        value = "" if where[2:3] == ("scope",) else f" cannot be {shown(written.value)}"
+        value = "" if where[2:3] == ("scope",) or where == ("encryption_key",) else f" cannot be {shown(written.value)}"
         raise ConfigurationError(f"setting {named(where)} {written.origin}{value}: {error}") from error

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from dspy_cachectl.boundary.encryption import Encryption
 from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.boundary.meant import question
 from dspy_cachectl.boundary.shown import logger_for
@@ -108,6 +109,9 @@ class Settings:
         mlflow: Whether anything is logged to MLflow.
         answers_as: Under which other names a model's answers are its own, such as those of a deployment or an alias:
             `"openai/local=llama-3*, openai/auto=*"`, patterns on both sides.
+        encryption_key: With which keys entries, predictions and new cassettes are encrypted; None: they are not. Set
+            by the environment variable, where several are divided by commas, or by a function in code. The first
+            encrypts, and each of them decrypts.
     """
 
     store: Stores = field(default_factory=_store_folder)
@@ -123,6 +127,7 @@ class Settings:
     state: str = field(default_factory=lambda: _user_folder("state"))
     mlflow: bool = True
     answers_as: str = ""
+    encryption_key: Encryption | None = None
 
     @property
     def predictions_folder(self) -> Path:
@@ -260,8 +265,8 @@ def configure(**changes: Any) -> AbstractContextManager[Settings]:
 
     Args:
         **changes: Fields of `Settings`: `store`, `memory_bytes`, `disk_bytes`, `policy`, `phases`, `predictions`,
-            `predictions_max_age`, `predictions_compress`, `force_recompute`, `guard`, `state`, `mlflow`, `answers_as`.
-            An empty text, or None, leaves a setting as it is.
+            `predictions_max_age`, `predictions_compress`, `force_recompute`, `guard`, `state`, `mlflow`, `answers_as`,
+            `encryption_key`. An empty text, or None, leaves a setting as it is.
 
     Returns:
         A context manager that undoes the change; it may be ignored.

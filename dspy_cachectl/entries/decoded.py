@@ -40,6 +40,7 @@ class Decoded:
 
     Args:
         data: The bytes of the entry.
+        key: The key that it is filed under (see `records.decode`).
 
     Attributes:
         data: Those.
@@ -52,8 +53,8 @@ class Decoded:
 
     __slots__ = ("_first", "_is_first", "_make", "_texts", "data", "origin")
 
-    def __init__(self, data: bytes) -> None:
-        opened = records.open_answer(data)
+    def __init__(self, data: bytes, key: str | None = None) -> None:
+        opened = records.open_answer(data, key)
         self.data, self.origin = data, opened.origin
         # Made at once: whoever serves an entry has to know that its answer can be.
         self._first, self._is_first = [_hit_of(opened)], True
@@ -139,7 +140,7 @@ class DecodedEntries:
         kept = self._kept.get(key)
         if kept is not None and kept.data is data:
             return kept
-        decoded = Decoded(data)
+        decoded = Decoded(data, key)
         with self._lock:
             self._put(key, decoded)
         return decoded

@@ -12,6 +12,9 @@ offset  size
 116     ...   the blocks: JSON, the last two each perhaps zstd-compressed
 ```
 
+Where the answer and the request are encrypted, the second block holds both, after the hash of the key that the entry is
+filed under, and the third is empty. The rest can be read by everybody, and cannot be changed.
+
 The first nine bytes mean the same in every version, so a flipped bit is told from a newer version. A hit decodes the
 origin and the answer; the request is there for people, and to explain a miss. Nothing beside an entry is needed to read
 it, and no version of it is changed by reading.
@@ -19,6 +22,7 @@ it, and no version of it is changed by reading.
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import threading
 import zlib
@@ -28,10 +32,12 @@ from typing import Any, NamedTuple
 import orjson
 import zstandard
 
+from dspy_cachectl.boundary import encryption
 from dspy_cachectl.boundary.reading import LARGEST_VALUE, parsed, unpacked, unpacked_size
+from dspy_cachectl.config import settings
 from dspy_cachectl.entries import origins, values
 from dspy_cachectl.entries.origins import Origin
-from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreError
+from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, FormatVersionError, StoreError
 
 __all__ = [
     "FORMAT_VERSION",
@@ -43,8 +49,12 @@ __all__ = [
     "decode",
     "decode_origin",
     "decode_request",
+    "decrypted",
     "encode",
+    "encrypted",
     "for_memory",
+    "for_store",
+    "is_encrypted",
     "open_answer",
     "put_together",
     "take_apart",
@@ -55,12 +65,14 @@ MAGIC = b"CCTL"
 """How each entry begins. Four bytes of a checksum follow, and the version of its format."""
 _HEADER = struct.Struct(">9xB2xIII")
 _CHECKED = struct.Struct(">BBHIII")
-_CHECKED_FROM = 8
+_CHECKED_FROM, _FLAGS_AT = 8, 9
 _BLOCKS_FROM = _HEADER.size + origins.NUMBERS.size
 
 _TAGGED, _PACKED_ANSWER, _PACKED_REQUEST, _ROOT_ONLY, _ENCRYPTED = 1, 2, 4, 8, 16
 """Flags: the answer holds tags; it, or the request, is compressed; the answer's root alone is tagged (see `values`);
-both are encrypted, which is for a later version to do, and for this one to leave alone."""
+both are encrypted."""
+
+_FILED_BYTES, _LENGTH_BYTES = 16, 4
 
 _PACK_ANSWER_ABOVE = 2048
 _PACK_REQUEST_ABOVE = 512
@@ -145,20 +157,72 @@ def _sealed(flags: int, parts: tuple[bytes, bytes, bytes, bytes]) -> bytes:
     return MAGIC + zlib.crc32(rest).to_bytes(4, "big") + rest
 
 
-def decode(data: bytes) -> Entry:
+def is_encrypted(data: bytes) -> bool:
+    """Tell whether the answer and the request of an entry are encrypted."""
+    return len(data) > _FLAGS_AT and bool(data[_FLAGS_AT] & _ENCRYPTED)
+
+
+def for_store(data: bytes, key: str) -> bytes:
+    """Return an entry as stores are to keep it: encrypted where keys for that are given.
+
+    Args:
+        data: The entry.
+        key: The key that it is filed under.
+    """
+    return data if settings().encryption_key is None or is_encrypted(data) else encrypted(data, key)
+
+
+def encrypted(data: bytes, key: str) -> bytes:
+    """Return an entry encrypted with the first of the keys that are given; as it is, where it is so already.
+
+    Args:
+        data: The entry, encrypted or not.
+        key: The key that it is filed under: under another one nobody is served it.
+
+    Raises:
+        ConfigurationError: If no key is given.
+        CorruptEntryError: If the bytes are damaged or are not an entry.
+        FormatVersionError: If another version of this package wrote them, or the key that encrypted them is not given.
+    """
+    keys = settings().encryption_key
+    if keys is None:
+        raise ConfigurationError("no key is given to encrypt with: set DSPY_CACHECTL_ENCRYPTION_KEY")
+    blocks = _blocks(data)
+    if blocks.flags & _ENCRYPTED and keys.is_newest(blocks.answer[_FILED_BYTES:]):
+        return data
+    flags, texts, answer, request = _open(data, key)
+    flags |= _ENCRYPTED
+    numbers, filed = data[_HEADER.size : _BLOCKS_FROM], _filed_under(key)
+    together = len(answer).to_bytes(_LENGTH_BYTES, "big") + answer + request
+    box = keys.seal(_compressor().compress(together), bytes([flags]), numbers, texts, filed)
+    return _sealed(flags, (numbers, texts, filed + box, b""))
+
+
+def decrypted(data: bytes) -> bytes:
+    """Return an entry that is not encrypted. Raises as `decode` does."""
+    return _sealed((opened := _open(data))[0], (data[_HEADER.size : _BLOCKS_FROM], *opened[1:]))
+
+
+def decode(data: bytes, key: str | None = None) -> Entry:
     """Decode the origin and the answer of an entry.
+
+    Args:
+        data: The entry.
+        key: The key that it is filed under, where that is known: an encrypted one that is filed where it does not
+            belong is turned down then.
 
     Raises:
         CorruptEntryError: If the bytes are damaged or are not an entry.
         FormatVersionError: If another version of this package wrote them.
+        EncryptedError: If they are encrypted, and the key for that is not given.
     """
-    opened = open_answer(data)
+    opened = open_answer(data, key)
     return Entry(origin=opened.origin, answer=opened.answer())
 
 
-def open_answer(data: bytes) -> Opened:
-    """Decode the origin of an entry, and parse its answer. Raises as `decode` does."""
-    flags, texts, answer, _ = _open(data)
+def open_answer(data: bytes, key: str | None = None) -> Opened:
+    """Decode the origin of an entry, and parse its answer. Takes and raises what `decode` does."""
+    flags, texts, answer, _ = _open(data, key)
     body = _unpack(answer, flags & _PACKED_ANSWER)
     origin = origins.read(data, _HEADER.size, texts)
     return Opened(origin, parsed(body), bool(flags & _TAGGED), bool(flags & _ROOT_ONLY), body.count(b"{"))
@@ -166,7 +230,7 @@ def open_answer(data: bytes) -> Opened:
 
 def decode_origin(data: bytes) -> Origin:
     """Decode only where an entry came from. Raises as `decode` does."""
-    return origins.read(data, _HEADER.size, _open(data)[1])
+    return origins.read(data, _HEADER.size, _blocks(data).texts)
 
 
 def decode_request(data: bytes) -> dict[str, Any]:
@@ -179,13 +243,13 @@ def decode_request(data: bytes) -> dict[str, Any]:
     return request
 
 
-def for_memory(data: bytes) -> bytes:
-    """Return an entry without its request, as a hit needs it; as it is, where it is damaged or of another version."""
+def for_memory(data: bytes, key: str) -> bytes:
+    """Return an entry as a hit needs it, in the clear and without its request; as it is, where it cannot be read."""
     try:
-        flags, texts, answer, request = _open(data)
+        flags, texts, answer, request = _open(data, key)
     except StoreError:
         return data
-    if not request:
+    if not request and not is_encrypted(data):
         return data
     return _sealed(flags & ~_PACKED_REQUEST, (data[_HEADER.size : _BLOCKS_FROM], texts, answer, b""))
 
@@ -209,8 +273,31 @@ def put_together(origin: dict[str, Any], answer: Any, *, tagged: bool, request: 
     return _pack(origins.from_json(origin), stored, orjson.dumps(request) if request else b"")
 
 
-def _open(data: bytes) -> tuple[int, bytes, bytes, bytes]:
-    """Return the flags and the blocks of an entry."""
+class _Blocks(NamedTuple):
+    """What an entry consists of, beside its numbers."""
+
+    flags: int
+    texts: bytes
+    answer: bytes
+    request: bytes
+
+
+def _open(data: bytes, key: str | None = None) -> _Blocks:
+    """Return the flags and the blocks of an entry, in the clear."""
+    blocks = _blocks(data)
+    if blocks.flags & _ENCRYPTED:
+        blocks = _decrypted(blocks, data[_HEADER.size : _BLOCKS_FROM], key)
+    flags, texts, answer, request = blocks
+    # All of them together: who shows an entry has all of it in memory.
+    size = unpacked_size(answer) if flags & _PACKED_ANSWER else len(answer)
+    size += unpacked_size(request) if flags & _PACKED_REQUEST else len(request)
+    if len(texts) + size > LARGEST_VALUE:
+        raise CorruptEntryError(f"the entry claims more than {LARGEST_VALUE:,} bytes; none that is written has as many")
+    return blocks
+
+
+def _blocks(data: bytes) -> _Blocks:
+    """Return the flags and the blocks of an entry as they are written."""
     if len(data) <= _CHECKED_FROM or data[:4] != MAGIC:
         raise CorruptEntryError("the bytes are not an entry of this package, or are cut short")
     if zlib.crc32(memoryview(data)[_CHECKED_FROM:]) != int.from_bytes(data[4:8], "big"):
@@ -220,19 +307,27 @@ def _open(data: bytes) -> tuple[int, bytes, bytes, bytes]:
     if len(data) < _BLOCKS_FROM:
         raise CorruptEntryError("the entry is cut short")
     flags, texts, answer, request = _HEADER.unpack_from(data)
-    if flags & _ENCRYPTED:
-        raise FormatVersionError("the entry is encrypted, which this dspy-cachectl does not read; it is left as it is")
     answer_from = _BLOCKS_FROM + texts
     request_from = answer_from + answer
     if request_from + request != len(data):
         raise CorruptEntryError("the entry's blocks do not add up to its length")
-    packed_answer, packed_request = data[answer_from:request_from], data[request_from:]
-    # All of them together: who shows an entry has all of it in memory.
-    size = unpacked_size(packed_answer) if flags & _PACKED_ANSWER else answer
-    size += unpacked_size(packed_request) if flags & _PACKED_REQUEST else request
-    if texts + size > LARGEST_VALUE:
-        raise CorruptEntryError(f"the entry claims more than {LARGEST_VALUE:,} bytes; none that is written has as many")
-    return flags, data[_BLOCKS_FROM:answer_from], packed_answer, packed_request
+    return _Blocks(flags, data[_BLOCKS_FROM:answer_from], data[answer_from:request_from], data[request_from:])
+
+
+def _decrypted(blocks: _Blocks, numbers: bytes, key: str | None) -> _Blocks:
+    flags, texts, box, _ = blocks
+    filed = box[:_FILED_BYTES]
+    if key is not None and filed != _filed_under(key):
+        raise CorruptEntryError("the entry is filed where it does not belong")
+    together = unpacked(
+        encryption.opened(settings().encryption_key, box[_FILED_BYTES:], bytes([flags]), numbers, texts, filed)
+    )
+    request_from = _LENGTH_BYTES + int.from_bytes(together[:_LENGTH_BYTES], "big")
+    return _Blocks(flags & ~_ENCRYPTED, texts, together[_LENGTH_BYTES:request_from], together[request_from:])
+
+
+def _filed_under(key: str) -> bytes:
+    return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=_FILED_BYTES).digest()
 
 
 def _of_another_version(version: int) -> CorruptEntryError | FormatVersionError:

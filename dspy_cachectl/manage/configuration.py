@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+from dspy_cachectl.boundary.encryption import Encryption
 from dspy_cachectl.boundary.secrets import HIDDEN, is_secret_name, scrub
 from dspy_cachectl.config import normal_location, settings, written_settings
 from dspy_cachectl.config.checks import Written
@@ -76,6 +77,8 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _shown(name: str, value: Any) -> Any:
+    if isinstance(value, Encryption):
+        return repr(value)
     if is_secret_name(name.rpartition(".")[2]):
         return HIDDEN
     if isinstance(value, tuple):

@@ -98,6 +98,7 @@ def export(
     *,
     redact: Redact | None = None,
     force: bool = False,
+    plain: bool = False,
     advance: Advance | None = None,
 ) -> Exported:
     """Write the answers of a selection to a cassette. Nothing is written where there are none.
@@ -111,6 +112,7 @@ def export(
         path: The file; compressed where its name ends in `.zst`. `-` is standard output.
         redact: Applied to each text of requests and answers.
         force: Whether a file that is there may be replaced.
+        plain: Whether it is not encrypted though keys are given.
         advance: Told how many entries have been written, and of how many.
 
     Raises:
@@ -134,7 +136,8 @@ def export(
             done.models[records.decode_origin(recording.data).model] += 1
     done.entries = len(recordings)
     if recordings:
-        content = files.content_of(path, recordings, before=files.CassetteFile("store")) or b""
+        before = files.CassetteFile("store", is_encrypted=False if plain else None)
+        content = files.content_of(path, recordings, before=before) or b""
         write_output_of_command(path, content, what="the cassette")
         done.bytes = len(content)
     return done
@@ -166,7 +169,7 @@ def import_file(
     """
     # Read twice: what cannot be read to its end is not imported by half.
     total = sum(1 for _ in files.read_header(path)[1])
-    keys, lines = files.read_header(path)
+    header, lines = files.read_header(path)
     where = draws.clean_endpoint(endpoint)
     done = Imported()
     seen: set[str] = set()
@@ -175,7 +178,7 @@ def import_file(
         try:
             if files.unfinished_scope(line) is not None:
                 continue
-            key, data = _entry(files.from_line(line), keys, endpoint=where)
+            key, data = _entry(files.from_line(line), header.keys, endpoint=where)
             origin = records.decode_origin(data)
         except LeftOutError as error:
             done.left_out[str(error)] += 1
@@ -273,7 +276,8 @@ def _put(
 
 
 def put_known(store: Store, key: str, data: bytes, label: Label, origin: records.Origin) -> None:
-    """Put an answer into a store, to be known again where the store can do that."""
+    """Put an answer into a store, to be known again where the store can do that; encrypted where that is asked for."""
+    data = records.for_store(data, key)
     if isinstance(store, KnowingStore):
         store.put_marked(key, data, label, mark_of(origin.response_ids, origin.content))
     else:

@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dspy_cachectl.boundary import encryption
 from dspy_cachectl.boundary.ages import age_of
 from dspy_cachectl.boundary.ownership import JOURNAL, database_head, is_journal_name
+from dspy_cachectl.config import settings
 from dspy_cachectl.entries import values
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.predictions.kept_rows import RowKey
 from dspy_cachectl.predictions.rows import LONGEST, loads
-from dspy_cachectl.predictions.snapshot import FOLDER, SnapshotInfo, check_metadata
+from dspy_cachectl.predictions.snapshot import FOLDER, SnapshotInfo, about, check_metadata
 from dspy_cachectl.stores.database import Database
 from dspy_cachectl.stores.liveness import is_alive, leave, me
 
@@ -54,7 +56,8 @@ class Journal:
             row_key: Which question and repeat the row answers.
             encoded: The row.
         """
-        owner, plain = me(self.folder, user=self), values.dumps(header)[0]
+        owner, plain, keys = me(self.folder, user=self), values.dumps(header)[0], settings().encryption_key
+        encoded = encoded if keys is None else encryption.seal_line(keys, encoded, about(header))
         with self._database.change() as sql:
             sql("INSERT OR IGNORE INTO sessions VALUES (?, ?, ?, ?)", session, owner, time.time(), plain)
             sql("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?)", session, *row_key, encoded)
@@ -70,18 +73,20 @@ class Journal:
         return found
 
     def rows(self, session: str) -> Iterator[bytes]:
-        """Yield the rows of a session. Raises the `StoreError` family."""
+        """Yield the rows of a session; what is damaged as nothing. Raises the `StoreError` family."""
+        heads = self._database.read("SELECT header FROM sessions WHERE id = ?", session)
+        belonging = about(_header(heads[0][0])) if heads else b""
         last: tuple[str, int, int] = ("", -1, -1)
         while True:
             page = self._database.read(
                 "SELECT example, occurrence, repeat, row FROM rows WHERE session = ? AND length(row) <= ?"
                 " AND (example, occurrence, repeat) > (?, ?, ?) ORDER BY example, occurrence, repeat LIMIT ?",
                 session,
-                LONGEST,
+                encryption.sealed_length(LONGEST),
                 *last,
                 _PAGE,
             )
-            yield from (row if isinstance(row, bytes) else b"" for *_, row in page)  # which is damaged
+            yield from (_opened(row, belonging) for *_, row in page)
             if not page:
                 return
             last = page[-1][:3]
@@ -106,6 +111,13 @@ class Journal:
             for path, head in heads.items()
             if head is not None and head.kind == JOURNAL and head.version > FORMAT_VERSION
         ]
+
+
+def _opened(row: object, belonging: bytes) -> bytes:
+    try:
+        return encryption.open_line(settings().encryption_key, row, belonging) if isinstance(row, bytes) else b""
+    except CorruptEntryError:
+        return b""
 
 
 def _header(head: object) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import IO, Any
 
+from dspy_cachectl.boundary import encryption
+from dspy_cachectl.config import settings
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.predictions import rows
@@ -39,6 +41,7 @@ class KeptRows:
     def __init__(self, questions: Sequence[Question] | None = None) -> None:
         self._lock = threading.RLock()
         self._takes_all = questions is None
+        self._keys = settings().encryption_key
         self._index = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
         self._index.executescript(_TABLES)
         with self.all_or_nothing():
@@ -162,15 +165,17 @@ class KeptRows:
 
     def _write(self, encoded: bytes) -> tuple[int, int, bytes | None]:
         """Return where in the file a line is, and the line itself where the file cannot take it."""
+        line = encoded if self._keys is None else self._keys.seal(encoded)
         try:
             start = self._lines.seek(0, os.SEEK_END)
-            is_whole = self._lines.write(encoded) == len(encoded)
+            is_whole = self._lines.write(line) == len(line)
         except OSError:
             return 0, 0, encoded
-        return start, len(encoded), None if is_whole else encoded
+        return start, len(line), None if is_whole else encoded
 
     def _read(self, start: int, length: int, line: bytes | None) -> bytes:
         if line is not None:
             return line
         self._lines.seek(start)
-        return self._lines.read(length)
+        read = self._lines.read(length)
+        return read if self._keys is None else encryption.opened(self._keys, read)

@@ -19,7 +19,7 @@ from dspy_cachectl.boundary.ages import age_of
 from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.boundary.writing import lock_at, make_private
 from dspy_cachectl.config import DEFAULT_PREDICTIONS, folder_of, settings
-from dspy_cachectl.errors import ConfigurationError, StoreError, StoreUnavailableError
+from dspy_cachectl.errors import ConfigurationError, EncryptedError, StoreError, StoreUnavailableError
 from dspy_cachectl.fingerprints.canonical import digest
 from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.predictions import snapshot
@@ -218,7 +218,8 @@ class Library:
             return
         with suppress(StoreError), self._locked():
             for session in self._unfinished():
-                self._adopt(session)
+                with suppress(EncryptedError):  # who has its key will
+                    self._adopt(session)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

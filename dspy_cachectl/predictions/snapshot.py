@@ -12,7 +12,8 @@
 ```
 
 The hash covers every byte before it, so a file that was cut, or in which a bit flipped, is told from a whole one.
-A compressed snapshot is the same in a zstd frame. A frame before it, which zstd skips, says whose it is.
+A compressed snapshot is the same in a zstd frame. A frame before it, which zstd skips, says whose it is. Where keys are
+given each row is encrypted, and the metadata name the key.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import IO, Any
 import orjson
 import zstandard
 
+from dspy_cachectl.boundary import encryption
 from dspy_cachectl.boundary.ages import age_of
 from dspy_cachectl.boundary.ownership import (
     PACKED_SNAPSHOT,
@@ -36,10 +38,11 @@ from dspy_cachectl.boundary.ownership import (
     SNAPSHOT_HEAD,
     UNFINISHED_SNAPSHOT,
 )
-from dspy_cachectl.boundary.reading import LineReader, padding
+from dspy_cachectl.boundary.reading import LineReader, holds_too_many, padding
 from dspy_cachectl.boundary.writing import writing_whole
+from dspy_cachectl.config import settings
 from dspy_cachectl.entries import values
-from dspy_cachectl.errors import CorruptEntryError, FormatVersionError
+from dspy_cachectl.errors import CorruptEntryError, EncryptedError, FormatVersionError
 from dspy_cachectl.predictions.keys import SnapshotKey
 from dspy_cachectl.predictions.rows import COUNTS, LONGEST, is_too_large, loads
 
@@ -51,6 +54,8 @@ FOLDER = ".dspy_cachectl"
 
 _ROWS, _TAIL = b'"predictions": [', b'"metrics": '
 _END = b"}}\n}\n"
+_ENCRYPTED = "encrypted"
+_LONGEST_LINE = encryption.sealed_length(LONGEST) + 1
 _OTHER_LINES = 8
 """How many lines there are beside the rows, and one or two more."""
 
@@ -131,6 +136,10 @@ class SnapshotReader:
                 f"the snapshot {path} has format version {version}; this dspy-cachectl reads up to {FORMAT_VERSION}. "
                 "Upgrade dspy-cachectl to read it"
             )
+        self._keys = settings().encryption_key
+        name = self.metadata.get(_ENCRYPTED)
+        if name is not None and not encryption.has_key(self._keys, name):
+            raise EncryptedError(f"the snapshot {path} cannot be read: {encryption.not_given(self._keys, name)}")
 
     def rows(self) -> Iterator[bytes]:
         """Yield the rows, each a line of JSON. Believe none of them before the last has come.
@@ -146,8 +155,14 @@ class SnapshotReader:
             if not line.endswith(b"\n"):
                 raise self._damaged("it is cut short")
             count += 1
-            yield line.rstrip(b",\n")
+            yield self._opened(line.rstrip(b",\n"))
         self._finish(count)
+
+    def _opened(self, row: bytes) -> bytes:
+        try:
+            return encryption.open_line(self._keys, row, about(self.metadata))
+        except CorruptEntryError as error:
+            raise self._damaged(str(error)) from error
 
     def _finish(self, count: int) -> None:
         checked = self._hash.copy()
@@ -165,7 +180,7 @@ class SnapshotReader:
 
     def _line(self) -> bytes:
         line = self._lines.line()
-        if is_too_large(line):
+        if len(line) > _LONGEST_LINE or (holds_too_many(line) and not line.startswith(encryption.SEALED)):
             raise self._damaged("it holds more than is ever written")
         self._hash.update(line)
         return line
@@ -192,7 +207,7 @@ def open_snapshot(path: Path) -> Iterator[SnapshotReader]:
         FormatVersionError: If a newer version wrote it.
         StoreUnavailableError: If it cannot be read.
     """
-    with LineReader(path, what="the snapshot", packed=is_packed(path), longest=LONGEST + 1) as lines:
+    with LineReader(path, what="the snapshot", packed=is_packed(path), longest=_LONGEST_LINE) as lines:
         yield SnapshotReader(path, lines)
 
 
@@ -222,6 +237,17 @@ def read_info(path: Path) -> SnapshotInfo:
         raise CorruptEntryError(f"the metadata of {path} are not those of a snapshot: {error!r}") from error
 
 
+def about(metadata: Mapping[str, Any]) -> bytes:
+    """Return what encrypted rows belong to: those of another run, or of something else, are no use there."""
+    return f"{metadata.get('hash')} {metadata.get('run_id')}".encode()
+
+
+def sealed_rows(keys: encryption.Encryption, rows: Iterable[bytes], metadata: Mapping[str, Any]) -> Iterator[bytes]:
+    """Yield rows encrypted."""
+    belonging = about(metadata)
+    return (encryption.seal_line(keys, row, belonging) for row in rows)
+
+
 def check_metadata(metadata: Mapping[str, Any]) -> None:
     """Look whether it is told what rows are predictions of. Raises KeyError, TypeError or ValueError otherwise."""
     SnapshotKey.from_dict(metadata["key"])
@@ -243,7 +269,11 @@ def write_snapshot(path: Path, metadata: Mapping[str, Any], rows: Iterable[bytes
         StoreUnavailableError: If it could not be written. The file that was there is as it was.
         values.UnstorableError: If the metadata or metrics hold something that is not plain.
     """
-    head = _line({**metadata, "format": FORMAT_VERSION})
+    keys, its = settings().encryption_key, {name: value for name, value in metadata.items() if name != _ENCRYPTED}
+    if keys is not None:
+        its[_ENCRYPTED] = keys.name
+        rows = sealed_rows(keys, rows, metadata)
+    head = _line({**its, "format": FORMAT_VERSION})
     members = [_member(name, value) for name, value in metrics.items() if name != "file"]
     unfinished = path.parent / FOLDER / f"{uuid.uuid4().hex}{UNFINISHED_SNAPSHOT}"
     with writing_whole(path, what="the snapshot", private=True, unfinished=unfinished) as file:

@@ -18,6 +18,7 @@ from dspy_cachectl.boundary.meant import question
 from dspy_cachectl.boundary.ownership import check_output, in_use
 from dspy_cachectl.boundary.reading import no_path
 from dspy_cachectl.boundary.writing import check_writable, lock_at
+from dspy_cachectl.config import settings
 from dspy_cachectl.context.open_cassette import CASSETTE_RUN, EACH_A_DRAW, Mode, OpenCassette, Recording
 from dspy_cachectl.context.process import logger, state
 from dspy_cachectl.entries.cleaning import Cleaner, Redact
@@ -345,11 +346,12 @@ def _there(path: Path, *, both_sides: bool = False) -> files.CassetteFile | None
         return None
     except OSError as error:
         raise StoreUnavailableError(f"the cassette {path} cannot be read: {error}") from error
-    return _read(path, (found.st_mtime_ns, found.st_size, found.st_ino), both_sides)
+    version = (found.st_mtime_ns, found.st_size, found.st_ino, settings().encryption_key)
+    return _read(path, version, both_sides)
 
 
 @functools.lru_cache(maxsize=2)
-def _read(path: Path, version: tuple[int, int, int], both_sides: bool) -> files.CassetteFile:  # noqa: ARG001 - to tell one from another
+def _read(path: Path, version: tuple[object, ...], both_sides: bool) -> files.CassetteFile:  # noqa: ARG001 - to tell one from another
     return files.read(path, both_sides=both_sides)
 
 

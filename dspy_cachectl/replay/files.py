@@ -4,6 +4,9 @@ A scope whose recording is unfinished has one line more, before its recordings, 
 the time at which it was written: what two branches add is merged by version control, and where that leaves a conflict
 its marks are known.
 
+Where keys are given a new file is encrypted, line by line but for the header, which says so; one that is there stays as
+it is, plain or encrypted.
+
 Whoever has the file may change it, so nothing in it is trusted: lines and files have limits, a key is checked, and
 what a line says is data and never the name of a file or of code.
 """
@@ -14,27 +17,30 @@ import contextlib
 import glob
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import zstandard
 
+from dspy_cachectl.boundary import encryption
 from dspy_cachectl.boundary.ownership import UNFINISHED, is_unfinished_cassette
 from dspy_cachectl.boundary.reading import LARGEST_VALUE, MB, LineReader, open_file, padding, parsed
 from dspy_cachectl.boundary.writing import write_whole
+from dspy_cachectl.config import settings
 from dspy_cachectl.context.open_cassette import Recording
 from dspy_cachectl.entries import records
 from dspy_cachectl.entries.values import UnstorableError
-from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreUnavailableError
+from dspy_cachectl.errors import CorruptEntryError, EncryptedError, FormatVersionError, StoreUnavailableError
 
 FORMAT = 3
 LARGEST_LINE = LARGEST_VALUE + MB
 LARGEST_FILE = 512 * MB
 """Limits of what is read, in bytes, after decompression."""
 
+_ABOUT = b"recording"
 _SHORTEST_RECORDING = 150
 _MOST_SHORT_LINES = 1000
 """A header, blank lines and damaged ones are short; more of them is a bomb that costs time."""
@@ -61,6 +67,7 @@ class CassetteFile:
         lines: Its lines as they are written, by key.
         unfinished: The scopes whose recording was cut short.
         conflict: The first line that has a mark of a conflict; 0 where none has. Both sides are read then.
+        is_encrypted: Whether its lines are encrypted. None: there is no file, and the settings say it.
     """
 
     keys: str = "cassette"
@@ -68,6 +75,7 @@ class CassetteFile:
     lines: Mapping[str, bytes] = field(default_factory=dict)
     unfinished: frozenset[str] = frozenset()
     conflict: int = 0
+    is_encrypted: bool | None = None
 
 
 def read(path: Path, *, both_sides: bool = False) -> CassetteFile:
@@ -86,7 +94,7 @@ def read(path: Path, *, both_sides: bool = False) -> CassetteFile:
     lines: dict[str, bytes] = {}
     unfinished = set()
     marks: list[int] | None = [] if both_sides else None
-    keys, numbered = read_header(path, marks)
+    header, numbered = read_header(path, marks)
     for number, line in numbered:
         try:
             scope = unfinished_scope(line)
@@ -97,7 +105,8 @@ def read(path: Path, *, both_sides: bool = False) -> CassetteFile:
         except CorruptEntryError as error:
             raise CorruptEntryError(f"{path}, line {number}: {error}. Restore the file, or record it anew") from error
         recordings[recording.key], lines[recording.key] = recording, line
-    return CassetteFile(keys, recordings, lines, frozenset(unfinished), marks[0] if marks else 0)
+    conflict = marks[0] if marks else 0
+    return CassetteFile(header.keys, recordings, lines, frozenset(unfinished), conflict, header.is_encrypted)
 
 
 def write(
@@ -133,9 +142,8 @@ def content_of(
         lines[recording.key] = old if old is not None and _is_same(old, line) else line
     if lines and lines == before.lines and not before.conflict and before.unfinished == {*unfinished}:
         return None
-    header = orjson.dumps({"cassette": FORMAT, "keys": before.keys})
     marks = [orjson.dumps({"unfinished": True, **({"scope": scope} if scope else {})}) for scope in unfinished]
-    content = b"".join(line + b"\n" for line in [header, *sorted([*lines.values(), *marks], key=_place_in_file)])
+    content = _as_written(before, sorted([*lines.values(), *marks], key=_place_in_file))
     if len(content) > LARGEST_FILE:
         raise StoreUnavailableError(
             f"the cassette {path} would be {len(content)} bytes long, and no more than {LARGEST_FILE} are read; "
@@ -146,6 +154,14 @@ def content_of(
         content = zstandard.ZstdCompressor(level=9).compress(content)
         content += padding(unpacked_bytes=size, lines=len(lines) + 1, packed_bytes=len(content))
     return content
+
+
+def _as_written(before: CassetteFile, lines: Sequence[bytes]) -> bytes:
+    header, keys = {"cassette": FORMAT, "keys": before.keys}, settings().encryption_key
+    if before.is_encrypted is not False and keys is not None:
+        header["encrypted"] = True
+        lines = [encryption.seal_line(keys, line, _ABOUT) for line in lines]
+    return b"".join(line + b"\n" for line in [orjson.dumps(header), *lines])
 
 
 def to_line(recording: Recording) -> bytes:
@@ -177,6 +193,8 @@ def from_line(line: bytes) -> Recording:
     Raises:
         CorruptEntryError: If it holds none.
     """
+    if line.startswith(encryption.SEALED):
+        raise CorruptEntryError("the line was changed after it was encrypted")
     parts = parsed(line)
     if not isinstance(parts, dict) or not {"key", "asked", "origin", "answer"} <= parts.keys():
         raise CorruptEntryError("the line is no recording: it needs key, asked, origin and answer")
@@ -264,8 +282,15 @@ def check_not_newer(path: Path) -> None:
         read_header(path, [])
 
 
-def read_header(path: Path, marks: list[int] | None = None) -> tuple[str, Iterator[tuple[int, bytes]]]:
-    """Return what the keys of a cassette are, as its first line says (see `CassetteFile`), and its other lines.
+class Header(NamedTuple):
+    """What the first line of a cassette says: see `CassetteFile`."""
+
+    keys: str
+    is_encrypted: bool
+
+
+def read_header(path: Path, marks: list[int] | None = None) -> tuple[Header, Iterator[tuple[int, bytes]]]:
+    """Return what the first line of a cassette says, and its other lines, in the clear.
 
     Args:
         path: The file.
@@ -276,15 +301,29 @@ def read_header(path: Path, marks: list[int] | None = None) -> tuple[str, Iterat
         StoreUnavailableError: If the file cannot be read.
         CorruptEntryError: If it is empty, or its first line is no header, or it holds a conflict.
         FormatVersionError: If another version of this package wrote it.
+        EncryptedError: If it is encrypted, and its key is not given; of a line that is when it is read.
     """
     lines = _without_conflicts(path, marks)
     _, line = next(lines, (0, b""))
     if not line:
         raise CorruptEntryError(f"{path} is empty; a cassette begins with a header. Delete it to record it anew")
-    return _keys_of(path, line), lines
+    header = _header_of(path, line)
+    if header.is_encrypted and settings().encryption_key is None:
+        raise EncryptedError(f"the cassette {path} cannot be read: {encryption.not_given(None, None)}")
+    return header, _opened(path, lines) if header.is_encrypted else lines
 
 
-def _keys_of(path: Path, header: bytes) -> str:
+def _opened(path: Path, lines: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    for number, line in lines:
+        try:
+            yield number, encryption.open_line(settings().encryption_key, line, _ABOUT)
+        except EncryptedError as error:
+            raise EncryptedError(f"{path}, line {number}: {error}") from error
+        except CorruptEntryError:
+            yield number, line  # who reads it says so
+
+
+def _header_of(path: Path, header: bytes) -> Header:
     try:
         facts = parsed(header)
         version = facts["cassette"]
@@ -303,9 +342,9 @@ def _keys_of(path: Path, header: bytes) -> str:
             "are made in another way now. It is left as it is: delete it to record it anew"
         )
     keys = facts.get("keys", "cassette")
-    if keys not in ("cassette", "store"):
-        raise CorruptEntryError(f"{path} is not a cassette: its keys are those of {keys!r}")
-    return str(keys)
+    if keys in ("cassette", "store"):
+        return Header(keys, facts.get("encrypted") is True)
+    raise CorruptEntryError(f"{path} is not a cassette: its keys are those of {keys!r}")
 
 
 def _without_conflicts(path: Path, marks: list[int] | None) -> Iterator[tuple[int, bytes]]:
@@ -341,7 +380,9 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
             f"the cassette {path} cannot be decompressed: version control tried to merge it, as it cannot what is "
             "compressed. Take one side, and record what the other had"
         )
-    with LineReader(path, what="the cassette", packed=packed, longest=LARGEST_LINE, most=LARGEST_FILE) as reader:
+    with LineReader(
+        path, what="the cassette", packed=packed, longest=encryption.sealed_length(LARGEST_LINE), most=LARGEST_FILE
+    ) as reader:
         while line := reader.line():
             short += len(line) < _SHORTEST_RECORDING
             if short > _MOST_SHORT_LINES:

@@ -14,8 +14,10 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from dspy_cachectl.boundary.encryption import open_line, seal_line
 from dspy_cachectl.boundary.ownership import UNSAVED
 from dspy_cachectl.boundary.writing import make_private
+from dspy_cachectl.config import settings
 from dspy_cachectl.context.open_cassette import Recording
 from dspy_cachectl.errors import CorruptEntryError, StoreUnavailableError
 from dspy_cachectl.replay import files
@@ -48,7 +50,8 @@ class Unsaved:
         Raises:
             StoreError: If it cannot be written.
         """
-        line, process = files.to_line(recording), me(locks_folder())
+        keys, line, process = settings().encryption_key, files.to_line(recording), me(locks_folder())
+        line = line if keys is None else seal_line(keys, line)
         # Not left to the database, which would keep the folder to this user: cassettes are made to be committed.
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +72,7 @@ def left_behind(path: Path) -> Iterator[tuple[Path, list[Recording]]]:
 
     Raises:
         CorruptEntryError: If one is damaged.
-        FormatVersionError: If a newer version of this package wrote one; it is left as it is.
+        FormatVersionError: If a newer version of this package wrote one, or its key is not given; it is left as it is.
         StoreUnavailableError: If one cannot be read, or is not ours.
     """
     for file in sorted(path.parent.absolute().glob(f".{glob.escape(path.name)}.????????.unsaved")):
@@ -77,7 +80,7 @@ def left_behind(path: Path) -> Iterator[tuple[Path, list[Recording]]]:
         # One without rows may be somebody's who has just begun.
         if rows and not any(_is_in_use(process) for process in {process for process, _ in rows}):
             try:
-                yield file, [files.from_line(line) for _, line in rows]
+                yield file, [files.from_line(open_line(settings().encryption_key, line)) for _, line in rows]
             except CorruptEntryError as error:
                 raise CorruptEntryError(f"{file}: {error}. Move it away to record anew what is in it") from error
 

@@ -24,6 +24,8 @@ Into = Literal["all", "memory", "disk"]
 
 Doing = Literal["read", "write"]
 
+Form = Callable[[bytes, str], bytes]
+
 OnFault = Callable[[Doing, StoreError], None]
 
 _T = TypeVar("_T")
@@ -65,7 +67,9 @@ class Tiers:
     Args:
         stores: The stores, nearest first.
         on_fault: Called with `"read"` or `"write"` and the error whenever a store fails.
-        for_memory: Returns what of an entry's bytes is kept in memory, where a store behind it has them whole.
+        for_memory: Returns what of an entry's bytes is kept in memory, where a store behind it has them whole; given
+            the bytes and the key.
+        for_store: Returns an answer's bytes as stores behind the memory are to keep them; given the same.
 
     Attributes:
         stores: The stores.
@@ -73,14 +77,20 @@ class Tiers:
     """
 
     def __init__(
-        self, stores: Sequence[Store], *, on_fault: OnFault, for_memory: Callable[[bytes], bytes] = bytes
+        self,
+        stores: Sequence[Store],
+        *,
+        on_fault: OnFault,
+        for_memory: Form = lambda value, _: value,
+        for_store: Form = lambda value, _: value,
     ) -> None:
         self.stores = tuple(stores)
         self._tiers = [_Tier(store) for store in stores]
         self._on_fault = on_fault
         self._for_memory = for_memory
+        self._for_store = for_store
         for index, tier in enumerate(self._tiers):
-            source = partial(_source, self.stores[:index])
+            source = partial(_source, self.stores[:index], for_store)
             tier.catching_up = catching_up(tier.store, self.stores[:index], source, partial(on_fault, "write"))
         for tier in self._tiers:
             if tier.catching_up is not None:
@@ -119,7 +129,7 @@ class Tiers:
         """Keep in nearer stores what a farther one has. Return it as the nearest keeps it."""
         kept = found.value
         for tier in reversed(nearer):
-            kept = self._for_memory(found.value) if tier.is_memory else found.value
+            kept = self._for_memory(found.value, key) if tier.is_memory else self._stored(key, found.value, found.label)
             mark = "" if tier.is_memory else found.mark
             self._try(tier, "write", partial(tier.put, key, kept, found.label, mark))
         return kept
@@ -139,8 +149,9 @@ class Tiers:
             none took them.
         """
         found: Put | None = None
+        stored = value if into == "memory" else self._stored(key, value, label)
         for tier in reversed(self._tiers_of(into)):
-            put = self._put(tier, key, value, label, mark, behind=found)
+            put = self._put(tier, key, value if tier.is_memory else stored, label, mark, behind=found)
             if found is None or found.marks is None:
                 found = put or found
         return found
@@ -162,24 +173,30 @@ class Tiers:
             instead_of: What may be there, and goes (see `KnowingStore.put_first`).
         """
         found: Put | None = None
+        stored = value if into == "memory" else self._stored(key, value, label)
         for tier in reversed(self._tiers_of(into)):
+            given = value if tier.is_memory else stored
             if found is not None:
-                kept = value if found.there is None else found.there
+                kept = given if found.there is None else found.there
                 self._put(tier, key, kept, label, mark, behind=found)
             elif tier.knowing is not None:
-                first = partial(tier.knowing.put_first, key, value, label, mark, instead_of=instead_of)
+                first = partial(tier.knowing.put_first, key, given, label, mark, instead_of=instead_of)
                 found = self._try(tier, "write", first, key=key)
             else:
-                put = partial(_put_unless_there, tier.store, key, value, label, instead_of)
+                put = partial(_put_unless_there, tier.store, key, given, label, instead_of)
                 found = self._try(tier, "write", put, key=key)
         return found
 
     def _put(self, tier: _Tier, key: str, value: bytes, label: Label, mark: str, *, behind: Put | None) -> Put | None:
         """Keep bytes in one store. What one behind it has whole, and knows by its mark, memory need not."""
         if behind is not None and tier.is_memory:
-            value = self._for_memory(value)
+            value = self._for_memory(value, key)
             mark = mark if behind.marks is None else ""
         return self._try(tier, "write", partial(tier.put, key, value, label, mark), key=key, replaces=behind is None)
+
+    def _stored(self, key: str, value: bytes, label: Label) -> bytes:
+        """Return bytes as stores behind the memory keep them: what is told of a run anybody may read."""
+        return self._for_store(value, key) if label.is_answer else value
 
     def _tiers_of(self, into: Into) -> list[_Tier]:
         return [tier for tier in self._tiers if into == "all" or tier.is_memory == (into == "memory")]
@@ -286,8 +303,8 @@ def _name(tier: _Tier) -> str:
     return f"the store {tier.store.location}"
 
 
-def _source(stores: Sequence[Store], key: str) -> Filed | None:
-    """Return what the farthest of some stores keeps under a key that has it whole, with its mark."""
+def _source(stores: Sequence[Store], for_store: Form, key: str) -> Filed | None:
+    """Return what the farthest of some stores keeps under a key that has it whole, with its mark, for another store."""
     from dspy_cachectl.stores.disk import DiskStore
 
     for store in reversed(stores):
@@ -296,7 +313,7 @@ def _source(stores: Sequence[Store], key: str) -> Filed | None:
         else:
             found = store.get_filed(key) if isinstance(store, FilingStore) else None
         if found is not None:
-            return found
+            return found._replace(value=for_store(found.value, key)) if found.label.is_answer else found
     return None
 
 

@@ -79,7 +79,7 @@ def test_memory_may_keep_less_than_the_stores_behind_it(away: Away) -> None:
     """What memory leaves out the folder has all the same, wherever it came from."""
     away.shared().put("key", b"value and request", DRAWN)
     stores = [MemoryStore(), DiskStore(away.folder), away.shared()]
-    tiers = Tiers(stores, on_fault=lambda *_: None, for_memory=lambda value: value[:5])
+    tiers = Tiers(stores, on_fault=lambda *_: None, for_memory=lambda value, _: value[:5])
 
     assert b"value" == tiers.get("key") == tiers.peek("key")
     assert b"value and request" == stores[1].get("key") == tiers.get("key", behind=True)
