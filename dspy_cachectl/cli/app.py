@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from dspy_cachectl.boundary.shown import harmless, harmless_lines
-from dspy_cachectl.cli import checking, looking, mlflow, predictions, ranking, removing, report, run, transfer
+from dspy_cachectl.cli import checking, looking, mlflow, predictions, ranking, rekey, removing, report, run, transfer
 from dspy_cachectl.cli.options import StoreOption
 from dspy_cachectl.cli.output import OutputError, print_line
 from dspy_cachectl.config import settings
@@ -116,6 +116,7 @@ app.command("prune", short_help="Remove what is expired or too much.")(removing.
 app.command("verify", short_help="Check the database and every entry.")(checking.verify_store)
 app.command("export", short_help="Write answers to a portable file.")(transfer.export_entries)
 app.command("import", short_help="Put answers of a file into the store.")(transfer.import_entries)
+app.command("rekey", short_help="Encrypt what is kept with another key.")(rekey.rekey_all)
 app.command("doctor", short_help="Check what is around, and say what to do.")(checking.check_surroundings)
 app.add_typer(checking.config_app)
 predictions.app.command("rank", short_help="Rank the models by what is kept.")(ranking.rank_snapshots)

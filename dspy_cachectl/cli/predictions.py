@@ -149,10 +149,10 @@ def clear_snapshots(
     consent, library = Consent(yes, dry_run, as_json), Library(predictions)
     chosen = None
     if names:
-        chosen = manage.snapshot_removal.named({manage.snapshots.find(predictions, name).path.name for name in names})
+        chosen = manage.snapshots.named({manage.snapshots.find(predictions, name).path.name for name in names})
     elif older_than is not None:
-        chosen = manage.snapshot_removal.older_than(older_than)
-    decided = manage.snapshot_removal.plan(library, chosen)
+        chosen = manage.snapshots.older_than(older_than)
+    decided = manage.snapshots.plan(library, chosen)
     consent.check(decided)
     consent.say(str(library.root) if library.root.is_dir() else manage.snapshots.nothing_in(library.root))
     for line in decided.lines():

@@ -116,7 +116,7 @@ def prune_entries(
     reader: Reader = context.obj.reader()
     limits = manage.removal.Limits.configured(older_than=older_than, max_bytes=max_size)
     decided = manage.removal.plan_pruning(reader, limits)
-    kept = None if predictions is None else manage.snapshot_removal.plan_pruning(Library.configured(predictions))
+    kept = None if predictions is None else manage.snapshots.plan_pruning(Library.configured(predictions))
     _carry_out(
         reader.location, decided, consent, functools.partial(manage.removal.prune, reader, decided, limits), kept
     )
@@ -127,7 +127,7 @@ def clear_everything(context: typer.Context, *, yes: bool) -> None:
     from dspy_cachectl.predictions.library import Library
 
     reader, consent = context.obj.reader(), Consent(yes, dry_run=False, as_json=False)
-    kept = manage.snapshot_removal.plan(Library.configured())
+    kept = manage.snapshots.plan(Library.configured())
     with progress("Looking") as advance:
         decided = manage.removal.plan(reader, Selection(kinds=("*",)), advance=advance)
     _carry_out(reader.location, decided, consent, functools.partial(manage.removal.remove, reader, decided), kept)
@@ -138,7 +138,7 @@ def _carry_out(
     decided: manage.removal.Removal,
     consent: Consent,
     remove: Callable[..., int],
-    kept: manage.snapshot_removal.SnapshotRemoval | None = None,
+    kept: manage.snapshots.SnapshotRemoval | None = None,
     *,
     nothing: str = "",
 ) -> None:

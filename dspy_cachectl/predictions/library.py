@@ -176,6 +176,33 @@ class Library:
         files = SnapshotFiles(self.root, sets_aside=False)
         return self._over_limits(files, files.in_use(), max_age=self.max_age)
 
+    def rewrite(self, *, plain: bool = False) -> Iterator[bool | None]:
+        """Write the snapshots anew whose rows are not encrypted as the settings say. Yield of each whether it was.
+
+        Args:
+            plain: Whether they are to be in the clear, whatever the settings say.
+
+        Raises:
+            StoreUnavailableError: If the folder cannot be written.
+        """
+        if not self.root.exists():
+            return
+        self._recover()
+        keys, files = None if plain else settings().encryption_key, SnapshotFiles(self.root, sets_aside=False)
+        with self._locked():
+            for path in list(files.files()):
+                with closing(KeptRows()) as rows:
+                    try:
+                        info = snapshot.read_info(path)
+                        is_right = info.encrypted_by == (None if keys is None else keys.name)
+                        metrics = None if is_right else files.load_snapshot(path, rows)
+                    except StoreError:
+                        yield None  # nor can anybody else who has this key
+                        continue
+                    if metrics is not None:
+                        snapshot.write_snapshot(path, info.metadata, rows.in_order(), metrics, plain=plain)
+                    yield False if is_right else metrics is not None or None
+
     def clear(self, chosen: Chosen | None = None) -> list[Path]:
         """Remove snapshots. Return what went. A file that a living session uses stays.
 

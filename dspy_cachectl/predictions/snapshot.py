@@ -106,6 +106,11 @@ class SnapshotInfo:
         return self.saved if math.isfinite(age_of(self.saved)) else -math.inf
 
     @property
+    def encrypted_by(self) -> str | None:
+        """The name of the key that its rows are encrypted with; None where they are not."""
+        return self.metadata.get(_ENCRYPTED)
+
+    @property
     def is_complete(self) -> bool:
         """Whether the evaluation that wrote it came to its end."""
         return bool(self.metadata.get("complete"))
@@ -254,7 +259,9 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
     "".join(metadata[name] for name in ("run_id", "base", "hash"))  # they are texts
 
 
-def write_snapshot(path: Path, metadata: Mapping[str, Any], rows: Iterable[bytes], metrics: Mapping[str, Any]) -> None:
+def write_snapshot(
+    path: Path, metadata: Mapping[str, Any], rows: Iterable[bytes], metrics: Mapping[str, Any], *, plain: bool = False
+) -> None:
     """Write a snapshot, wholly or not at all; compressed where its name says so.
 
     It is made for its owner alone; one that is there keeps its mode.
@@ -264,12 +271,14 @@ def write_snapshot(path: Path, metadata: Mapping[str, Any], rows: Iterable[bytes
         metadata: What the rows are predictions of.
         rows: The rows, each a line of JSON.
         metrics: What was found about them.
+        plain: Whether they are not encrypted though keys are given.
 
     Raises:
         StoreUnavailableError: If it could not be written. The file that was there is as it was.
         values.UnstorableError: If the metadata or metrics hold something that is not plain.
     """
-    keys, its = settings().encryption_key, {name: value for name, value in metadata.items() if name != _ENCRYPTED}
+    keys = None if plain else settings().encryption_key
+    its = {name: value for name, value in metadata.items() if name != _ENCRYPTED}
     if keys is not None:
         its[_ENCRYPTED] = keys.name
         rows = sealed_rows(keys, rows, metadata)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import os
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +16,7 @@ from dspy_cachectl.accounting.ledger import Stats
 from dspy_cachectl.boundary.meant import question
 from dspy_cachectl.boundary.ownership import check_output, in_use
 from dspy_cachectl.boundary.reading import no_path
-from dspy_cachectl.boundary.writing import check_writable, lock_at
+from dspy_cachectl.boundary.writing import check_writable
 from dspy_cachectl.config import settings
 from dspy_cachectl.context.open_cassette import CASSETTE_RUN, EACH_A_DRAW, Mode, OpenCassette, Recording
 from dspy_cachectl.context.process import logger, state
@@ -34,8 +33,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _SHOWN_MISSES = 5
-_PATIENCE = 60.0
-"""How long to wait for another process that writes the same cassette, in seconds."""
 
 
 class Cassette:
@@ -311,7 +308,7 @@ def save(
     """
     if not recorded and not forget and not _has_to_be_written(path, finished, both_sides=both_sides):
         return
-    with _locked(path):
+    with unsaved.locked(path):
         before = files.read(path, both_sides=both_sides) if path.exists() else files.CassetteFile()
         there = {key: one for key, one in before.recordings.items() if key not in forget}
         cut_short = (before.unfinished - {*finished}) | {*unfinished}
@@ -362,20 +359,3 @@ def _take_over(path: Path, *, both_sides: bool) -> None:
         scopes = {recording.scope for recording in recordings}
         save(path, {one.key: one for one in recordings}, unfinished=scopes, both_sides=both_sides)
         unsaved.remove(database)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Let one process and thread at a time write a cassette.
-
-    Raises:
-        StoreUnavailableError: If its turn does not come, or there can be no lock.
-    """
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
-    lock = unsaved.locks_folder() / f"{name}.lock"
-    try:
-        held = lock_at(lock, timeout=_PATIENCE).acquire()
-    except OSError as error:  # which a timeout is as well
-        raise StoreUnavailableError(f"the cassette {path} cannot be locked: {error}") from error
-    with held:
-        yield

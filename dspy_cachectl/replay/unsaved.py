@@ -6,7 +6,9 @@ process that is dead, or a cassette that was closed and could not be saved, leav
 
 from __future__ import annotations
 
+import contextlib
 import glob
+import hashlib
 import os
 import stat
 import tempfile
@@ -16,7 +18,7 @@ from pathlib import Path
 
 from dspy_cachectl.boundary.encryption import open_line, seal_line
 from dspy_cachectl.boundary.ownership import UNSAVED
-from dspy_cachectl.boundary.writing import make_private
+from dspy_cachectl.boundary.writing import lock_at, make_private
 from dspy_cachectl.config import settings
 from dspy_cachectl.context.open_cassette import Recording
 from dspy_cachectl.errors import CorruptEntryError, StoreUnavailableError
@@ -25,6 +27,8 @@ from dspy_cachectl.stores.database import Database
 from dspy_cachectl.stores.liveness import is_alive, me
 
 VERSION = 1
+_PATIENCE = 60.0
+"""How long to wait for another process that writes a cassette, in seconds."""
 
 _SCHEMA = ("CREATE TABLE recordings (key TEXT PRIMARY KEY, process TEXT, line BLOB) WITHOUT ROWID",)
 
@@ -109,6 +113,23 @@ def locks_folder() -> Path:
     if not stat.S_ISDIR(found.st_mode) or user not in {"user", found.st_uid}:
         raise StoreUnavailableError(f"{folder} is another's; name a folder of your own in TMPDIR")
     return folder
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process and thread at a time write a cassette.
+
+    Raises:
+        StoreUnavailableError: If its turn does not come, or there can be no lock.
+    """
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
+    lock = locks_folder() / f"{name}.lock"
+    try:
+        held = lock_at(lock, timeout=_PATIENCE).acquire()
+    except OSError as error:  # which a timeout is as well
+        raise StoreUnavailableError(f"the cassette {path} cannot be locked: {error}") from error
+    with held:
+        yield
 
 
 def _database(file: Path) -> Database:

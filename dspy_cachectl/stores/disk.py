@@ -120,6 +120,27 @@ class DiskStore(FolderReader):
         with self._writing() as folder:
             return folder.delete_many(keys)
 
+    def rewrite(self, entries: Mapping[str, tuple[bytes, bytes]]) -> int:
+        """Put bytes in the place of others, of each key, where those are there; all else of the entry stays.
+
+        Args:
+            entries: Of each key what may be there and goes, and what comes.
+
+        Returns:
+            How many were there.
+        """
+        with self._translated("write"), self._database.change() as sql:
+            written = 0
+            for key, (before, after) in entries.items():
+                sql("UPDATE Cache SET value = ? WHERE key = ? AND raw = 1 AND value = ?", after, key, before)
+                written += sql("SELECT changes()")[0][0]
+            return written
+
+    def rebuild(self) -> None:
+        """Write the database anew, so that nothing is left in its file of what was replaced or deleted."""
+        self._database.read("VACUUM")
+        self.shrink()
+
     def lease(self, name: str) -> Lease | None:
         """Return the lease of a name among the processes of this machine that use the folder."""
         return file_lease(self.path, name)

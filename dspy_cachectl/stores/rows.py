@@ -93,6 +93,10 @@ class Listed(ABC):
         """Remove keys, each only where what is there was stored at that time. Return how many were there."""
 
     @abstractmethod
+    def rewrite(self, entries: Mapping[str, tuple[bytes, bytes]]) -> int:
+        """Put bytes in the place of others, of each key, where those are there; all else stays. Return how many."""
+
+    @abstractmethod
     def row_numbers(self, rows: Rows, *, order: Order, reverse: bool, limit: int | None) -> Sequence[Any]:
         """Return by what the rows that are meant are found, in order."""
 

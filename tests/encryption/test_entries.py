@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import sqlite3
-import subprocess
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 import dspy_cachectl as cachectl
 from dspy_cachectl.errors import ConfigurationError
 from tests.cli.commands import command
-from tests.encryption.support import KEY, OTHER, PROMPT, VARIABLE, bytes_below, readable_in
+from tests.encryption.support import KEY, OTHER, PROMPT, VARIABLE, bytes_below, bytes_in, readable_in
 from tests.endpoint import Endpoint
 from tests.processes import Finished
 
@@ -131,14 +130,12 @@ def test_plain_entries_are_read_on(ask: Callable[..., Finished], endpoint: Endpo
 def test_in_a_server_is_nothing_to_read(
     ask: Callable[..., Finished], endpoint: Endpoint, tmp_path: Path, shared_servers: Callable[[str], Any]
 ) -> None:
-    """A dump of Redis holds no prompt and no answer; a second machine that has the key is served."""
+    """What Redis keeps holds no prompt and no answer; a second machine that has the key is served."""
     server = shared_servers("redis")
-    where = {"DSPY_CACHECTL_STORE": f"redis://127.0.0.1:{server.port}?namespace=encrypted&patience=60"}
+    where = {"DSPY_CACHECTL_STORE": f"redis://127.0.0.1:{server.port}?namespace={tmp_path.name}&patience=60"}
     first = ask(KEY, **where).data
-    dump = tmp_path / "dump.rdb"
-    subprocess.run(["redis-cli", "-p", str(server.port), "--rdb", str(dump)], check=True, capture_output=True)
-    saved = dump.read_bytes()
-    assert b"encrypted" in saved
+    saved = bytes_in(server.port, tmp_path.name)
+    assert tmp_path.name.encode() in saved
     assert [] == readable_in(saved, [PROMPT, *first["answers"], KEY])
     assert first == ask(KEY, **where).data
     assert 3 == endpoint.requests

@@ -46,6 +46,16 @@ return {false, mark or ''}
 """Keep an entry, unless another is there. Base, member, label, time, milliseconds, entry, whether only the first stays,
 the hash of what may go. Returns what stays; or false, and the mark of what was replaced."""
 
+REWRITE = Script(
+    _HEAD
+    + """
+if parts(KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
+return 1
+"""
+)
+"""Put an entry in the place of one with a hash; all else of it stays. The hash, the entry. Returns whether it was."""
+
 DELETE = Script(
     _HEAD
     + """

@@ -180,6 +180,18 @@ class RedisStore(Listed):
             self._unmark({key: mark for key, mark in marks.items() if mark})
         return removed
 
+    def rewrite(self, entries: Mapping[str, tuple[bytes, bytes]]) -> int:
+        """Put bytes in the place of others, of each key, where those are there; all else stays. Return how many."""
+        names = {self.names.entry(key): before_and_after for key, before_and_after in entries.items()}
+        there = self.client.many("read", [("GET", name) for name in names], seconds=self.patience)
+        commands: list[Command] = []
+        for (name, (before, after)), data in zip(names.items(), there, strict=True):
+            if data is not None:
+                kept = layout.unpack(data)
+                entry = layout.pack(after, kept.label, kept.mark, kept.stored)
+                commands.append((scripts.REWRITE, name, layout.hash_of(before), entry))
+        return sum(self.client.many("write", commands, seconds=self.patience))
+
     def _deletion(self, key: str, when: float | None) -> Command:
         base = self.names.base(layout.tag_of(key))
         return scripts.DELETE, self.names.entry(key), base, layout.member_of(key), "" if when is None else repr(when)
