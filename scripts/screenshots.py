@@ -78,11 +78,17 @@ def mlflow_server(folder: Path) -> Iterator[str]:
             server.terminate()
 
 
-def taken(page: Page, address: str, name: str, wait_for: str, width: int = SIZE["width"]) -> None:
-    """Open an address, and keep what is seen of it once a text is."""
+def taken(page: Page, address: str, name: str, *texts: str, width: int = SIZE["width"]) -> None:
+    """Open an address, click on each text but the last, and keep what is seen once that is."""
     page.goto(address)
-    page.get_by_text(wait_for).first.wait_for()
+    for text in texts[:-1]:
+        # What MLflow lays over a page the first time takes a click with the mouse.
+        for event in ("mousedown", "click"):
+            page.get_by_text(text).first.dispatch_event(event)
+    page.get_by_text(texts[-1]).first.wait_for()
     page.wait_for_timeout(2000)
+    if len(texts) > 1:
+        page.get_by_text(texts[-1]).first.scroll_into_view_if_needed()
     seen = page.screenshot(clip={"x": 0, "y": 0, "width": width, "height": SIZE["height"]})
     Image.open(io.BytesIO(seen)).quantize(64).save(PICTURES / name, optimize=True)
 
@@ -111,16 +117,24 @@ def main() -> None:
 
 
 def in_mlflow(page: Page, address: str, found: dict[str, Any]) -> None:
-    """Log the tutorial's reports and their comparison, and look at them."""
+    """Log the tutorial's reports, their comparison and a trace, and look at them."""
     import mlflow
 
     mlflow.set_experiment("reviews")
     run = [cachectl.log_to_mlflow(found[name], timeout=SECONDS).run_id for name in ("before", "after")][1]
     cachectl.log_to_mlflow(found["before"].compare(found["after"]), timeout=SECONDS)
-    where = f"{address}/#/experiments/{mlflow.get_experiment_by_name('reviews').experiment_id}/runs/{run}"
+    experiment = f"{address}/#/experiments/{mlflow.get_experiment_by_name('reviews').experiment_id}"
+    where = f"{experiment}/runs/{run}"
     # Its assistant, at the right, is left out.
     taken(page, where, "mlflow-run.png", "dspy_cachectl/score/mean", width=872)
     taken(page, f"{where}/model-metrics", "mlflow-metrics.png", "score", width=872)
+    mlflow.dspy.autolog()
+    with cachectl.phase("eval"):
+        found["compiled"](review=found["dev"][0].review)
+    mlflow.flush_trace_async_logging()
+    (trace,) = mlflow.search_traces(return_type="list", max_results=1)
+    where = f"{experiment}/traces?selectedEvaluationId={trace.info.trace_id}"
+    taken(page, where, "mlflow-trace.png", "LM.__call__", "Attributes", "dspy_cachectl.cache_hit", width=826)
 
 
 if __name__ == "__main__":

@@ -263,7 +263,7 @@ def _print_head(found: manage.store_usage.StoreUsage) -> bool:
         print_line("Nothing is stored yet.")
         return False
     about = "about " if found.gone > _MUCH_GONE else ""
-    print_line(f"{about}{plural(total.entries, 'entry', 'entries')}, {size(found.bytes)}")
+    print_line(f"{about}{plural(total.entries, 'entry', 'entries')}; the store takes up {size(found.bytes)}")
     if about:
         print_line(f"About {found.gone:.0%} of these were removed to make room: `dspy-cachectl verify` counts anew.")
     if tally.calls:

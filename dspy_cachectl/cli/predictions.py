@@ -58,7 +58,7 @@ def list_snapshots(*, predictions: PredictionsFolder, as_json: AsJson = False) -
                     info.path.name,
                     info.program,
                     info.key.model.model,
-                    info.key.dataset[:12],
+                    info.key.dataset[:8],
                     f"{info.rows:,}" + ("" if info.is_complete else " (unfinished)"),
                     age(info.age),
                     size(info.bytes),
@@ -69,7 +69,7 @@ def list_snapshots(*, predictions: PredictionsFolder, as_json: AsJson = False) -
             right=("age", "size"),
             whole=("id", "snapshot", "score"),
             names=("program", "model"),
-            spare=("snapshot", "size", "data", "program"),
+            spare=("snapshot", "size", "program", "data"),
             nothing=manage.snapshots.nothing_in(predictions),
         )
 

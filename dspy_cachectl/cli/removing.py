@@ -235,7 +235,7 @@ def _show(where: str, decided: manage.removal.Removal, consent: Consent, nothing
         return
     others = len(decided.keys) - decided.draws.total()  # which `stats` does not count
     of_runs = f" ({others:,} about runs)" if others else ""
-    print_line(f"To be removed: {_entries(len(decided.keys))}{of_runs}, {size(decided.bytes)},")
+    print_line(f"To be removed: {_entries(len(decided.keys))}{of_runs}, which hold {size(decided.bytes)},")
     print_line(f"stored between {when(decided.oldest)} and {when(decided.newest)}.")
     for reason, count in decided.reasons.most_common():
         print_line(f"  {count:,} {reason}")

@@ -82,6 +82,7 @@ def run(
         for done, (title, play) in enumerate(acts.items()):
             relay.on_request = say = partial(_say, show, done, len(acts), title)
             say(relay.requests)
+            telling.say_beginning(title, done + 1, len(acts))
             try:
                 rows.extend(play(stage))
             except Exception as error:

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 _UNWATCHED_WIDTH = 110
 
 
+def say_beginning(title: str, at: int, acts: int) -> None:
+    """Say which act begins, where nobody sees a bar: in a pipe, or a log."""
+    if not sys.stderr.isatty():
+        Console(file=sys.stderr, highlight=False).print(f"{at} of {acts}: {title}", markup=False, soft_wrap=True)
+
+
 def show(result: DemoResult) -> None:
     """Print the table and its reading."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _UNWATCHED_WIDTH)

@@ -110,7 +110,7 @@ def test_agrees_with_sqlite(full: Path) -> None:
 def test_a_table_for_people(full: Path) -> None:
     """One line for each kind, phase, role and model, the most entries first; or by one of them."""
     lines = printed("stats", store=full)
-    assert [str(full), "10 entries,"] == [lines[0], lines[1][:11]]
+    assert [str(full), "10 entries;"] == [lines[0], lines[1][:11]]
     assert "19 calls, 63% of them served; 30 tokens and $0.25 saved, 55 tokens and $0.5 spent" == lines[2]
     assert [
         ["lm", "eval", "judge", "openai/mini", "1", "5", "9", "33%", "55", "30", "$0.5", "$0.25"],

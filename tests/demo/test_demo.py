@@ -192,7 +192,9 @@ class TestOwnEndpoint:
         sent = [request["headers"]["authorization"] for request in endpoint.log()[1:]]
         assert {f"Bearer {KEY}"} == set(sent)
         assert [] == [text for text in written(output) if KEY.encode() in text]
-        assert "evaluate, compiled" in capsys.readouterr().out
+        said = capsys.readouterr()
+        assert "evaluate, compiled" in said.out
+        assert f"1 of {len(ACTS) - 1}: {next(iter(ACTS))}" in said.err
         assert dspy.settings.lm is None
         again = installed()
         assert again is not None

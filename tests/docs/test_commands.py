@@ -71,3 +71,34 @@ def test_the_reference_page_says_what_there_is() -> None:
         for (spelt, says), (head, text) in zip(wanted, items, strict=True):
             assert head.startswith(spelt), name
             assert text.startswith(says), name
+
+
+SHOWN = [
+    *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/**/*.md", "examples/**/*.md"),
+    *("notebooks/*.ipynb", "dspy_cachectl/**/*.py"),
+]
+
+
+def _shown() -> Iterator[tuple[str, list[str]]]:
+    """Each command line that something written shows, with the options that it has: `dspy-cachectl`, and what follows."""
+    for path in sorted({path for pattern in SHOWN for path in ROOT.glob(pattern)} - {PAGE}):
+        text = path.read_text(encoding="utf-8")
+        for line in re.findall(r"(?:`|^|\$ |- run: )dspy-cachectl( [^`#\n|\"]+)", text, flags=re.MULTILINE):
+            yield path.relative_to(ROOT).as_posix(), line.split()
+
+
+def test_what_is_shown_of_a_command_is_there() -> None:
+    """Wherever it is shown: in a block, within a sentence, in a message or a docstring."""
+    top = typer.main.get_command(app)
+    wrong = []
+    for path, words in _shown():
+        command, known = top, {option for param in top.params for option in param.opts}
+        for word in words:
+            if word in getattr(command, "commands", {}):
+                command = command.commands[word]
+                known |= {option for param in command.params for option in param.opts} | {"--help"}
+            elif word.endswith(".py"):
+                break
+            elif word.startswith("--") and word.partition("=")[0] not in known:
+                wrong.append(f"{path}: dspy-cachectl {' '.join(words)}")
+    assert [] == wrong
