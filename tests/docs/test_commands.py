@@ -80,7 +80,7 @@ SHOWN = [
 
 
 def _shown() -> Iterator[tuple[str, list[str]]]:
-    """Each command line that something written shows, with the options that it has: `dspy-cachectl`, and what follows."""
+    """What follows `dspy-cachectl` wherever a command is shown, and in which file."""
     for path in sorted({path for pattern in SHOWN for path in ROOT.glob(pattern)} - {PAGE}):
         text = path.read_text(encoding="utf-8")
         for line in re.findall(r"(?:`|^|\$ |- run: )dspy-cachectl( [^`#\n|\"]+)", text, flags=re.MULTILINE):
