@@ -63,7 +63,7 @@ export LITELLM_LOCAL_MODEL_COST_MAP := True
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-all test-newest test-lowest test-extras demo pitch notebooks bench bench-all bench-release bench-compare check docs docs-test lines install constraints clean release-check demo-of-wheel
+.PHONY: help test test-all test-newest test-lowest test-extras test-engines demo pitch notebooks bench bench-all bench-release bench-compare check docs docs-test lines install constraints clean release-check demo-of-wheel
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r name what; do \
@@ -74,7 +74,7 @@ test: $(INSTALLED) $(WEIGHTS_INSTALLED) ## Run the tests (PYTEST_ARGS="-k draws"
 
 test-all: $(INSTALLED) $(WEIGHTS_INSTALLED) ## Run them with every matrix in full, and in each environment that is allowed
 	$(BIN)/python -m pytest -m '' $(PYTEST_ARGS)
-	$(MAKE) test-newest test-lowest test-extras
+	$(MAKE) test-newest test-lowest test-extras test-engines
 
 # $(1): the environment, made anew each time; $(2): its Python; $(3): what to install.
 define environment
@@ -105,6 +105,11 @@ test-extra-%: $(UV_INSTALLED)
 	$(call environment,$(VENV)-extra,$(BIN)/python,-c constraints.txt $(RUNNERS) $(RUNNERS_OF_$*) \
 		'$(PACKAGE)$(if $(filter none,$*),,[$(or $(EXTRAS_OF_$*),$*)])')
 	CI= $(VENV)-extra/bin/python -m pytest $(PYTEST_ARGS) $(TESTS_OF_$*)
+
+test-engines: $(UV_INSTALLED) ## Run the tests of evaluations on Ray and Dask, which nothing else needs
+	$(call environment,$(VENV)-engines,$(BIN)/python,-c constraints.txt $(RUNNERS) -r tests/shards/engines.txt \
+		'$(PACKAGE)[stats]')
+	CI= $(VENV)-engines/bin/python -m pytest -m '' tests/shards -k 'dask or ray'
 
 demo: $(INSTALLED) $(WEIGHTS_INSTALLED) ## Run the whole story on a real model, offline (DEMO_ARGS="--help" lists its options)
 	$(BIN)/dspy-cachectl demo $(DEMO_ARGS)
@@ -159,7 +164,7 @@ constraints: $(UV_INSTALLED) ## Write constraints.txt anew from pyproject.toml (
 		echo '# Written by `make constraints`.'; cat $(VENV)/constraints.txt; } > constraints.txt
 
 clean: ## Remove the environments and every file that the tools leave behind
-	rm -rf $(VENV) $(VENV)-newest $(VENV)-lowest $(VENV)-extra $(VENV)-bench build dist site
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-lowest $(VENV)-extra $(VENV)-engines $(VENV)-bench build dist site
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find dspy_cachectl tests -name __pycache__ -type d -prune -exec rm -rf {} +
 

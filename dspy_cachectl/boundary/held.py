@@ -6,7 +6,7 @@ import base64
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -63,6 +63,11 @@ class Held:
                     text = text.replace(form, hidden)
         return text
 
+    def is_in(self, text: str, *, besides: Container[str] = ()) -> bool:
+        """Tell whether a value that is held is in a text, however it is escaped, besides some."""
+        held = (secret for secret in (*_of_environment(), *self._learned) if secret not in besides)
+        return any(form in text for secret in held for form in _forms(secret))
+
 
 HELD = Held()
 """Those of this process."""
@@ -83,6 +88,11 @@ def _of_environment() -> tuple[str, ...]:
         secrets = tuple({value for value in values if _is_long_enough(value) and not os.path.exists(value)})  # noqa: PTH110
         _looked_at = known, secrets
     return secrets
+
+
+def secrets_in(options: Mapping[str, Any]) -> list[str]:
+    """Return the secrets among the options of a call; a word that stands where a key is wanted is none."""
+    return list(_secrets_of(options, is_secret_name))
 
 
 def _secrets_of(value: Any, is_secret: Any) -> Iterator[str]:

@@ -12,7 +12,17 @@ from dspy_cachectl.accounting.usage import Usage
 from dspy_cachectl.calls import patches
 from dspy_cachectl.calls.cache import ManagedCache
 from dspy_cachectl.calls.dspys_choice import open_place, place_of
-from dspy_cachectl.config import MEMORY, configure, on_change, reload, settings
+from dspy_cachectl.config import (
+    MEMORY,
+    configure,
+    each_of,
+    is_shared,
+    on_change,
+    reload,
+    settings,
+    shared_of,
+    written_settings,
+)
 from dspy_cachectl.context.process import Place, state
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.stores import Store, open_stores
@@ -124,6 +134,59 @@ def _install_configured() -> ManagedCache:
         return cache
 
 
+class Withheld(str):
+    """The address of a shared store without the credentials in it: whoever uses it has them from its own settings."""
+
+    __slots__ = ()
+
+
+def place_to_hand_over() -> Place | None:
+    """Return how the store in use is opened, for another process, without a credential.
+
+    Raises:
+        ConfigurationError: If its address has a password, which only this process knows.
+    """
+    if state.opened_with is None:
+        return None
+    locations, memory_bytes, disk_bytes = state.opened_with
+    named = tuple(map(_withheld, each_of(locations)))
+    if any(isinstance(one, Withheld) for one in named):
+        said = written_settings().get(("store",))
+        if said is None or said.origin.kind == "call":
+            raise ConfigurationError(
+                "the store's address has a password, which is not sent to other processes: set DSPY_CACHECTL_STORE to "
+                "it, here and where the workers run, in place of configure(store=...)"
+            )
+    return named[0] if isinstance(locations, str) else named, memory_bytes, disk_bytes
+
+
+def _withheld(location: str) -> str:
+    if not is_shared(location):
+        return location
+    found = shared_of(location)
+    is_secret = any("password" in options for options in (found.options, found.sentinel_options))
+    return Withheld(found.shown) if is_secret else location
+
+
+def _as_here(place: Place) -> Place:
+    """Return a place with its passwords, as this process's own settings have them."""
+    own = {shared_of(one).shown: one for one in each_of(settings().store) if is_shared(one)}
+
+    def known(location: str) -> str:
+        if not isinstance(location, Withheld):
+            return location
+        if location not in own:
+            raise ConfigurationError(
+                f"the settings here name no store {str(location)!r}, whose password is not sent: set "
+                "DSPY_CACHECTL_STORE where the workers run"
+            )
+        return own[location]
+
+    locations, memory_bytes, disk_bytes = place
+    named = known(locations) if isinstance(locations, str) else tuple(map(known, locations))
+    return named, memory_bytes, disk_bytes
+
+
 def open_like_parent(place: Place | None) -> str:
     """Put the cache in place in a worker, with the store that the process that started it uses. Say why not, or "".
 
@@ -137,6 +200,7 @@ def open_like_parent(place: Place | None) -> str:
             return ""
         if place is None:
             return "its store was given to cachectl.install(), and is not known here; call that in each worker, too"
+        place = _as_here(place)
         if state.opened_with != place:
             configure(store=place[0], memory_bytes=place[1], disk_bytes=place[2])
             ensure_installed()

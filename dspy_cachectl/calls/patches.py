@@ -12,7 +12,8 @@
 - What goes wrong around a call without failing it is noted: an answer that an adapter cannot parse, a schema that
   cannot be made, a request that is sent once more (see `troubles`).
 - Its executor starts slow questions a second time, which is no draw of its own, and looks at all of them after each
-  answer, which takes a time in proportion to the square of their number (see `stragglers`).
+  answer, which takes a time in proportion to the square of their number; and evaluations in several threads take one
+  another's progress bars away (see `stragglers`).
 - A module's call is a unit (see `units`), and evaluations and compiles are heard of (see `watching`).
 
 Nothing of this is on the stack while a program runs: a program may read its stack, and ask with what it reads.
@@ -43,7 +44,7 @@ from dspy_cachectl.calls.troubles import NotingJsonMode, noting_retries, noting_
 from dspy_cachectl.calls.vectors import by_text, by_text_async
 from dspy_cachectl.context.process import logger, state
 from dspy_cachectl.context.ruling import phase_here
-from dspy_cachectl.context.stragglers import if_seen, in_parts, starting_once
+from dspy_cachectl.context.stragglers import if_seen, in_parts, starting_once, with_bars_apart
 from dspy_cachectl.context.units import naming_units
 from dspy_cachectl.context.watching import Watched
 from dspy_cachectl.policy import Kind
@@ -217,6 +218,7 @@ _REPLACEMENTS: Mapping[tuple[Any, str], Callable[[Original], Original]] = {
     (embedding, "_acompute_embeddings"): _refused_in_replay,
     (parallelizer, "ThreadPoolExecutor"): starting_once,
     (parallelizer, "wait"): in_parts,
+    (parallelizer, "tqdm"): with_bars_apart,
     (parallelizer.ParallelExecutor, "_report_progress"): if_seen,
     (type(dspy.settings), "context"): naming_units,
     (execution, "_retryable"): noting_retries,

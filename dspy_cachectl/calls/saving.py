@@ -77,6 +77,13 @@ def held_in_environment(model: str, options: Mapping[str, Any]) -> dict[str, str
     return {option: variables[value] for option, value in given.items() if value in variables}
 
 
+def variable_of(model: str, options: Mapping[str, Any], option: str) -> str:
+    """Return the environment variable that LiteLLM reads for the provider in the place of an option."""
+    if option not in {"api_key", "api_base"}:
+        return option.upper().replace("-", "_")
+    return f"{_beginnings(model, options.get('custom_llm_provider'))[0].rstrip('_')}_{option.upper()}"
+
+
 def _beginnings(model: str, provider: Any) -> tuple[str, ...]:
     name = str(provider or (model.partition("/")[0] if "/" in model else "openai")).removeprefix("text-completion-")
     return _CALLED.get(name, (name.upper().replace("-", "_").removesuffix("_AI").removesuffix("_CHAT"),))

@@ -6,7 +6,9 @@ which draw is whose, so whoever cannot use it makes no draws.
 
 from __future__ import annotations
 
+import functools
 import os
+import platform
 import shutil
 import tempfile
 import weakref
@@ -110,6 +112,13 @@ class SharedPassage:
                 "the process that opened this phase has ended, or runs on another machine: what was asked in it cannot "
                 "be known here. Open the phase here, with its run_id"
             )
+
+
+@functools.cache
+def machine() -> str:
+    """Return what tells this machine, since it was started, from others."""
+    started = Path("/proc/sys/kernel/random/boot_id")
+    return f"{platform.node()} {started.read_text().strip() if started.exists() else ''}".strip()
 
 
 def _remove(folder: str, process: int) -> None:

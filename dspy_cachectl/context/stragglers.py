@@ -14,8 +14,10 @@ from __future__ import annotations
 import functools
 import queue
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 from dspy_cachectl.context.homes import as_here
@@ -90,6 +92,31 @@ def in_parts(original: Callable[..., Any]) -> Callable[..., Any]:
         return done, futures - done
 
     return wait
+
+
+class _Bars(weakref.WeakSet[Any]):
+    """The progress bars that there are. What one thread takes away, or adds, is no error of another."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([bar for found in vars(self)["data"].copy() if (bar := found()) is not None])
+
+    def remove(self, item: Any) -> None:
+        self.discard(item)
+
+    def clear(self) -> None:
+        """Leave those of others alone; one that is closed is taken away by itself."""
+
+
+def with_bars_apart(original: Any) -> Any:
+    """In the place of the module that the executor has its progress bars from.
+
+    It forgets all bars before it makes its own, also the one that another thread is just making, which fails with that.
+    """
+
+    class Bar(original.tqdm):  # type: ignore[misc]
+        _instances = _Bars()
+
+    return SimpleNamespace(tqdm=Bar)
 
 
 def if_seen(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -116,6 +116,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value is None or _is_shard(value),
         "is which of how many: (0, 4), (1, 4), (2, 4) and (3, 4) are four",
     ),
+    "shards": (lambda value: value is None or _is_whole(value, 1), "is how many parts there are to be, or None"),
 }
 """What an argument of `evaluate` has to be; of the others their own parts tell."""
 
@@ -126,6 +127,8 @@ def _check(given: Mapping[str, Any]) -> None:
             raise ConfigurationError(f"{name} {what}, not {shown(given[name])}")
     if "level" in given:
         check_level(given["level"])
+    if given.get("shard") is not None and given.get("executor") is not None:
+        raise ConfigurationError("shard is evaluated here, and executor makes shards of its own: give one of them")
     if given.get("mlflow"):
         from dspy_cachectl.tracking.log import check_destination
 

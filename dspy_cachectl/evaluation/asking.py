@@ -53,6 +53,7 @@ class Task:
         failure_score: See there.
         level: See there.
         name: See there.
+        declared: Whether the user said what it depends on that cannot be seen.
         shard: Which part of how many of it this is, from 0; None for the whole.
     """
 
@@ -71,6 +72,7 @@ class Task:
     failure_score: float
     level: float
     name: str
+    declared: bool = False
     shard: tuple[int, int] | None = None
 
     def part(self, index: int, of: int) -> Task:
@@ -91,6 +93,18 @@ class Task:
             groups=None if self.groups is None else self.groups[mine],
             shard=(index, of),
         )
+
+    def its_questions(self) -> dict[str, Any]:
+        """Return what of it is its questions, by fields."""
+        return {"devset": self.devset, "questions": self.questions, "groups": self.groups}
+
+    def without_questions(self) -> Task:
+        """Return what all of its parts have in common. Where it comes from is told by none of them."""
+        return replace(self, devset=(), questions=(), groups=None, context=replace(self.context, token=""))
+
+    def with_questions(self, shard: tuple[int, int], **questions: Any) -> Task:
+        """Return one of its parts, given its questions."""
+        return replace(self, shard=shard, **questions)
 
     def phase(self) -> phase:
         """Return the phase to ask in, which describes no more of the run than this part."""
@@ -114,6 +128,7 @@ def asked(
     shown: bool = False,
     metadata: Any = None,
     baseline: EvalReport | None = None,
+    is_part: bool = False,
 ) -> tuple[EvalReport, PhaseRun]:
     """Ask all that is to be asked here. Return the report, and the passage through the phase.
 
@@ -123,6 +138,7 @@ def asked(
         shown: Whether to show a progress bar.
         metadata: What `dspy.Evaluate` tells its callbacks.
         baseline: The report to compare with.
+        is_part: Whether somebody puts the report together with others.
     """
     began = time.monotonic()
     with Loops() as loops, task.phase() as run, progress(task.name, shown=shown) as show:
@@ -142,7 +158,7 @@ def asked(
                 path=kept.path if missing else None,
             )
 
-        asking.run_all(report_of, metadata)
+        asking.run_all(report_of, metadata, is_part=is_part)
     return report_of(asking.question_results()), run
 
 
@@ -171,16 +187,16 @@ class _Asking:
         self.is_over = threading.Event()
         run.on_call, run.on_mishap = self.calls.add, self.calls.note
 
-    def run_all(self, report_of: ReportOf, metadata: Any) -> None:
+    def run_all(self, report_of: ReportOf, metadata: Any, *, is_part: bool) -> None:
         """Let `dspy.Evaluate` ask every question in each repeat. What ends that takes along what there is."""
         try:
             for repeat in range(len(self.results[0])):
                 self.run_repeat(repeat, metadata)
         except UnusableMetricError as end:
-            cut_short(end.error, report_of, *self._cut())
+            cut_short(end.error, report_of, *self._cut(), is_part=is_part)
             raise end.error from None
         except BaseException as error:
-            cut_short(error, report_of, *self._cut())
+            cut_short(error, report_of, *self._cut(), is_part=is_part)
             raise
 
     def run_repeat(self, repeat: int, metadata: dict[str, Any] | None) -> None:

@@ -138,6 +138,11 @@ class KeptPredictions:
         self._lock = threading.Lock()
 
     @property
+    def session(self) -> Session | None:
+        """The session of the library; None where nothing is kept."""
+        return self._session
+
+    @property
     def path(self) -> str | None:
         """Where they are, or will be."""
         return None if self._session is None else str(self._session.path)

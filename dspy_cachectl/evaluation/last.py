@@ -23,7 +23,14 @@ def last_report() -> EvalReport | None:
     return report
 
 
-def cut_short(error: BaseException, report_of: ReportOf, answered: tuple[QuestionResult, ...], missing: int) -> None:
+def cut_short(
+    error: BaseException,
+    report_of: ReportOf,
+    answered: tuple[QuestionResult, ...],
+    missing: int,
+    *,
+    is_part: bool = False,
+) -> None:
     """Hand out what there is of an evaluation that was cut short, and say it.
 
     Args:
@@ -31,11 +38,15 @@ def cut_short(error: BaseException, report_of: ReportOf, answered: tuple[Questio
         report_of: Makes the report.
         answered: The results that there are.
         missing: How many answers are missing.
+        is_part: Whether it is a part of an evaluation, which is told as a whole.
     """
-    report = state.last_report = report_of(answered, missing) if answered else None
-    if report is None:
+    report = report_of(answered, missing) if answered else None
+    if not is_part:
+        state.last_report = report
+    if report is not None:
+        error.report = report  # type: ignore[attr-defined]  # for who catches it
+    if report is None or is_part:
         return
-    error.report = report  # type: ignore[attr-defined]  # for who catches it
     made = report.provenance
     again = f"evaluate(..., run_id={made.run_id!r})" if made.snapshot is None else "the same evaluation"
     logger.warning(

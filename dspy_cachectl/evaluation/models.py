@@ -46,6 +46,8 @@ class Options(TypedDict, total=False):
     name: str | None
     mlflow: bool | str | None
     shard: tuple[int, int] | None
+    executor: Any
+    shards: int | None
 
 
 _JUDGES = "cachectl_judges_lm"

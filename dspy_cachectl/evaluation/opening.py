@@ -74,11 +74,12 @@ def opened(options: Mapping[str, Any]) -> Iterator[tuple[Task, KeptPredictions]]
             made_of=made_of,
             context=context,
             run_id=run_id,
+            declared=bool(depends_on),
             name=scrub(options["name"] or type(options["program"]).__name__),
             **{name: options[name] for name in _OF_THE_TASK},
         )
         task = task if shard is None else task.part(*shard)
-        kept = KeptPredictions(library, session, program, metric, declared=bool(depends_on))
+        kept = KeptPredictions(library, session, program, metric, declared=task.declared)
         if session is None:
             yield task, kept
             return

@@ -38,7 +38,7 @@ def question_results(
     missing = DrawResult(score=failure_score, failed="dspy.Evaluate returned no answer")
     return tuple(
         QuestionResult(
-            question=question.example_key[:16] + (f"#{question.occurrence}" if question.occurrence else ""),
+            question=question_id(question),
             preview=preview_of(example),
             draws=tuple(draw or missing for draw in draws),
             cluster=None if groups is None else str(groups[number]),
@@ -46,6 +46,11 @@ def question_results(
         )
         for number, (question, example, draws) in enumerate(zip(questions, devset, results, strict=True))
     )
+
+
+def question_id(question: Question) -> str:
+    """Return what identifies a question in a report."""
+    return question.example_key[:16] + (f"#{question.occurrence}" if question.occurrence else "")
 
 
 def draw_of(made: AnswerCost, output: str = "") -> DrawResult:

@@ -15,6 +15,7 @@ from dspy_cachectl.evaluation.kept_predictions import Predictions
 from dspy_cachectl.evaluation.last import log_finished
 from dspy_cachectl.evaluation.models import Models, Options, evaluate_each
 from dspy_cachectl.evaluation.opening import check_before_paying, opened
+from dspy_cachectl.evaluation.pools.spreading import spread
 from dspy_cachectl.reports.ranking import Ranking
 from dspy_cachectl.reports.report import EvalReport
 
@@ -68,6 +69,8 @@ def evaluate(
     name: str | None = None,
     mlflow: bool | str | None = None,
     shard: tuple[int, int] | None = None,
+    executor: Any = None,
+    shards: int | None = None,
 ) -> EvalReport | Ranking:
     """Evaluate a program with `dspy.Evaluate`, in `phase("eval")`, each repeat with draws of its own.
 
@@ -112,6 +115,11 @@ def evaluate(
         shard: Evaluate a part, `(0, 4)` to `(3, 4)` of four, each in a process of its own, on any machine, under one
             `run_id`: every fourth question, as the evaluation of all of them would. `EvalReport.merge` makes one
             report of the parts. Draws are shared where the store is.
+        executor: Evaluate on the workers of a pool, in processes, on other machines, or threads of this one: what has
+            `submit(function, *arguments)` and returns futures, or a function that makes it, so that a pool that breaks
+            is replaced. Workers take the keys of LMs, and the store's password, from their environment. Each asks with
+            `num_threads` threads.
+        shards: Into how many parts that is made. None: 32 at most, with a question for each thread.
 
     Returns:
         The report; with `lms` the reports of all, ranked.
@@ -131,7 +139,11 @@ def evaluate(
         kept.log_beginning(len(task.questions) * repeats)
         # What is logged as a part of a report is not logged by itself as well.
         metadata = {REPORTED: True} if mlflow else None
-        found, run = asked(task, kept, shown=display_progress, metadata=metadata, baseline=baseline)
+        if executor is None:
+            found, run = asked(task, kept, shown=display_progress, metadata=metadata, baseline=baseline)
+        else:
+            how: dict[str, Any] = {"shards": shards, "shown": display_progress, "baseline": baseline}
+            found, run = spread(task, kept.session, executor, **how)
         report = state.last_report = kept.finish(found)
     if mlflow:
         log_finished(report, run, None if mlflow is True else mlflow)

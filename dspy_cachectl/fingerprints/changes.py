@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from dspy_cachectl.fingerprints.source_text import globals_in, names_in, source_of, stored_names
+from dspy_cachectl.fingerprints.source_text import PARSING, globals_in, names_in, source_of, stored_names
 
 Step = tuple[str, Any]
 Path = tuple[str, tuple[Step, ...]]
@@ -65,7 +65,8 @@ class Changes:
 def changes_in(code: types.CodeType) -> Changes:
     """Return what code changes; where it has no source, the names that it sets."""
     try:
-        tree = ast.parse(source_of(code) or "")
+        with PARSING:
+            tree = ast.parse(source_of(code) or "")
     except SyntaxError:
         tree = ast.Module([], [])
     if not tree.body:

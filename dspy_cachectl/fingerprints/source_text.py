@@ -12,14 +12,19 @@ import site
 import sys
 import sysconfig
 import textwrap
+import threading
 import types
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dspy_cachectl.boundary.forks import free_after_fork
+
 MAKING = frozenset({"__init__", "__new__", "__post_init__", "__init_subclass__", "__set_name__", "model_post_init"})
 """The methods that make an object or a class."""
+PARSING = free_after_fork(threading.RLock())
+"""Python 3.11 loses count where two threads make syntax trees: "AST constructor recursion depth mismatch"."""
 _sources: weakref.WeakKeyDictionary[type, str | None] = weakref.WeakKeyDictionary()
 """The sources of classes: to find one, Python reads its whole file."""
 _GLOBALS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS", "STORE_GLOBAL", "DELETE_GLOBAL"})
@@ -82,6 +87,11 @@ def source_of(code: Any) -> str | None:
 
 
 def _source_of(code: Any) -> str | None:
+    with PARSING:
+        return _parsed(code)
+
+
+def _parsed(code: Any) -> str | None:
     try:
         source = textwrap.dedent(inspect.getsource(code))
     except (OSError, TypeError, IndentationError, SyntaxError):

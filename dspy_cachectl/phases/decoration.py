@@ -11,12 +11,12 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from dspy_cachectl.calls.installation import open_like_parent
+from dspy_cachectl.calls.installation import open_like_parent, place_to_hand_over
 from dspy_cachectl.context import carried
 from dspy_cachectl.context.phases import NO_PHASE, PhaseContext, PhaseRun
 from dspy_cachectl.context.process import SETTING, Place, state
 from dspy_cachectl.context.ruling import phase_around
-from dspy_cachectl.context.shared import SharedPassage
+from dspy_cachectl.context.shared import SharedPassage, machine
 from dspy_cachectl.errors import ConfigurationError
 
 P = ParamSpec("P")
@@ -168,24 +168,31 @@ class _Carried(Generic[P, T]):
         return _arrived, (self._function, *_taken_along(self._context))
 
 
-def _taken_along(context: PhaseContext | None) -> tuple[PhaseContext | None, str | None, Place | None]:
-    """Return what of a phase goes to another process: itself, the file that its processes share, and the store."""
+def _taken_along(context: PhaseContext | None) -> tuple[PhaseContext | None, str | None, Place | None, str]:
+    """Return what of a phase goes to another process: itself, the file that its processes share, store and machine."""
     run = None if context is None else state.runs.get(context.token)
+    place = place_to_hand_over()
     if run is None:
-        return context, None, state.opened_with
+        return context, None, place, machine()
     if not run.is_handed_over:
         run.share()
-    return context, None if run.shared is None else run.shared.path, state.opened_with
+    return context, None if run.shared is None else run.shared.path, place, machine()
 
 
 def _arrived(
-    function: Callable[P, T], context: PhaseContext | None, shared: str | None, place: Place | None
+    function: Callable[P, T], context: PhaseContext | None, shared: str | None, place: Place | None, home: str
 ) -> _Carried[P, T]:
     """Return a function that came from another process, with the run of its phase and the store that this uses."""
     if context is not None and context.token not in state.runs:
         run = PhaseRun(context)
-        run.shared = None if shared is None else SharedPassage(shared)
+        is_here = home == machine()
+        run.shared = None if shared is None or not is_here else SharedPassage(shared)
         run = state.take_over(run)
+        if not is_here:
+            run.refused = (
+                "it was opened on another machine, which cannot be asked which draw is whose. Evaluate with "
+                "evaluate(..., executor=...), or open the phase here, with its run_id"
+            )
         run.refused = run.refused or open_like_parent(place)
     return _Carried(function, context)
 
