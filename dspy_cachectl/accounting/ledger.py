@@ -134,7 +134,7 @@ class Tally:
         mine = self.__dict__
         for name, amount in other.__dict__.items():
             if name != "by":  # whose tallies are in the totals already
-                mine[name] = mine.get(name, 0) + amount
+                mine[name] = mine[name] + amount if name in mine else amount
 
     def add_all(self, amounts: Mapping[str, Any]) -> None:
         """Add amounts to counters; what is no counter is left out."""

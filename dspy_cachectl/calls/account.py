@@ -104,13 +104,13 @@ def _ledgers(ruling: Ruling) -> list[Ledger]:
 def _add_answer(call: Call) -> None:
     outcome, origin, tally = call.answered.outcome, call.answered.origin, call.tally
     if outcome is not None:
-        setattr(tally, outcome, 1)
+        vars(tally)[outcome] = 1
     if origin is None:
         return
     say_who_answered(call, origin)
     origin = call.answered.paid or origin
     if outcome in SERVED:
-        tally.add_all(origin.saves)
+        vars(tally).update(origin.saves)  # which was not counted before
     else:
         bought = 0 if call.asked.local else origin.requests
         tally.requests += bought

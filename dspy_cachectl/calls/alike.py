@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import marshal
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from dspy_cachectl.calls.call import Asked
 from dspy_cachectl.entries import draws
 from dspy_cachectl.fingerprints.endpoints import surroundings
 from dspy_cachectl.fingerprints.engines import is_litellms_own
@@ -21,18 +21,21 @@ _STABLE = 2
 """The version of marshal's format in which equal values are equal bytes; in later ones they may share parts or not."""
 
 
-class Alike(NamedTuple):
+@dataclass(eq=False)
+class Alike:
     """What such calls have in common.
 
     Attributes:
         endpoint: Where they go.
         around: What is hashed for them, around their messages.
         held: What their name has by its place in memory.
+        made_by: The class of the LM for which DSPy has made such a call, and raised nothing; None where it has not.
     """
 
     endpoint: str | None
     around: draws.Around
     held: tuple[Any, ...]
+    made_by: type | None = None
 
 
 class Name(NamedTuple):
@@ -50,24 +53,25 @@ class Name(NamedTuple):
 _KNOWN: dict[bytes, Alike] = {}
 
 
-def name_of(lm: Any, kwargs: Any, asked: Asked, endpoint: str | None) -> Name | None:
+def name_of(lm: Any, kwargs: Any, kind: Kind, version: str | None, endpoint: str | None) -> Name | None:
     """Return what names how a call of an LM is made; None where there are objects in it, which may change.
 
     Args:
         lm: The LM.
         kwargs: The options of the call.
-        asked: What is asked.
+        kind: What it asks for.
+        version: The user's name for a version of the model, or None.
         endpoint: The user's name for where it is served, or None.
     """
     own: Any = lm.kwargs
     if "messages" in own:
         return None
     try:
-        kind = asked.kind is Kind.LM, lm.model_type, lm._engine_spec, lm._providers, lm.use_developer_role  # noqa: SLF001
+        of_lm = kind is Kind.LM, lm.model_type, lm._engine_spec, lm._providers, lm.use_developer_role  # noqa: SLF001
     except AttributeError:
         return None  # it is none of DSPy's
     provider = kwargs.get("custom_llm_provider", own.get("custom_llm_provider"))
-    how: Any = (*kind, lm.model, endpoint, asked.version, *surroundings(lm.model, provider))
+    how: Any = (*of_lm, lm.model, endpoint, version, *surroundings(lm.model, provider))
     try:
         return Name(marshal.dumps((how, own, kwargs), _STABLE), ())
     except ValueError:

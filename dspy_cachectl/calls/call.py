@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dspy_cachectl.accounting.ledger import Tally
+from dspy_cachectl.calls.alike import Alike
 from dspy_cachectl.context.ruling import Ruling
 from dspy_cachectl.entries import token_counts
 from dspy_cachectl.entries.answers import AnswerFacts
@@ -52,6 +53,7 @@ class Asked:
         program_rollout_id: The rollout id that the program chose, which that of a draw encloses; or None.
         making: Makes what DSPy is asked; None where that has no canonical form, or is known already.
         key: Which answer it stands for.
+        alike: What it has in common with calls that were made before; None where it has nothing.
         cached: Whether DSPy will ask the cache.
         local: Whether a function of the program answers it, and no provider.
     """
@@ -68,6 +70,7 @@ class Asked:
     program_rollout_id: Any = None
     making: Callable[[], Mapping[str, Any]] | None = field(default=None, repr=False)
     key: Key = NO_KEY
+    alike: Alike | None = None
     cached: bool = True
     local: bool = False
 

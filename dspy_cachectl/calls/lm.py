@@ -20,7 +20,7 @@ from dspy.clients.base_lm import LM_CLASS_STATE_KEY
 from dspy.utils.dummies import DummyLM
 
 from dspy_cachectl.boundary.meant import meant
-from dspy_cachectl.calls import adapter
+from dspy_cachectl.calls import adapter, at_hand
 from dspy_cachectl.calls.account import Counted
 from dspy_cachectl.calls.call import Answered, Asking, Call, current_call
 from dspy_cachectl.calls.flight import Flights, frames_of_others, turn_of
@@ -67,16 +67,21 @@ class Governed:
         """Answer as `dspy.LM` does, under the policy of the phase."""
         # Before DSPy's own `__call__`: its callbacks, its history and its cache then see the draw that is asked for.
         call, prompt, kwargs = open_lm_call(self, prompt, messages, kwargs, asynchronous=False)
+        parent: Any = super()
         try:
             with Counted(call):
-                if _goes_alone(call):
+                goes_alone = _goes_alone(call)
+                if call.at_hand is not None and at_hand.goes_by_itself(self, parent, call):
+                    return at_hand.served(self, call, prompt, kwargs)
+                if messages is not None:
+                    kwargs = {**kwargs, "messages": messages}
+                if goes_alone:
                     with Asking(call, self):
-                        return _answered(call, super().__call__(prompt, **kwargs))  # type: ignore[misc]
-                parent = functools.partial(super().__call__, prompt, **kwargs)  # type: ignore[misc]
+                        return _answered(call, self, parent.__call__(prompt, **kwargs))
 
                 def ask(handed: Answered | None) -> Any:
                     with Asking(call, self, handed):
-                        return _answered(call, parent())
+                        return _answered(call, self, parent.__call__(prompt, **kwargs))
 
                 # Who waits for another's answer waits out here: in DSPy's call callbacks are open, and retries run.
                 return _FLIGHTS.run(call.key or "", ask, lambda: call.shared, turn_of(call, installed()))
@@ -89,16 +94,21 @@ class Governed:
         parent: Any = super()
         try:
             with Counted(call):
-                if _goes_alone(call, on_loop=True):
+                goes_alone = _goes_alone(call, on_loop=True)
+                if call.at_hand is not None and at_hand.goes_by_itself(self, parent, call):
+                    return at_hand.served(self, call, prompt, kwargs)
+                if messages is not None:
+                    kwargs = {**kwargs, "messages": messages}
+                if goes_alone:
                     with Asking(call, self):
                         if call.at_hand is not None and adapter.answers_at_once(self, parent, prompt, kwargs):
                             # DSPy's way to an answer that waits for nothing, instead of two turns in other threads.
-                            return _answered(call, parent.__call__(prompt, **kwargs))
-                        return _answered(call, await parent.acall(prompt, **kwargs))
+                            return _answered(call, self, parent.__call__(prompt, **kwargs))
+                        return _answered(call, self, await parent.acall(prompt, **kwargs))
 
                 async def ask(handed: Answered | None) -> Any:
                     with Asking(call, self, handed):
-                        return _answered(call, await parent.acall(prompt, **kwargs))
+                        return _answered(call, self, await parent.acall(prompt, **kwargs))
 
                 turn = turn_of(call, installed(), by_thread=False)
                 return await _FLIGHTS.run_async(call.key or "", ask, lambda: call.shared, turn)
@@ -373,7 +383,9 @@ def _goes_alone(call: Call, *, on_loop: bool = False) -> bool:
     return call.asked.ruling.cassette is None and not cache.tiers.stores  # who keeps nothing shares nothing
 
 
-def _answered(call: Call, result: Any) -> Any:
+def _answered(call: Call, lm: Any, result: Any) -> Any:
+    if call.asked.alike is not None:
+        call.asked.alike.made_by = type(lm)
     if call.answered.outcome is None:
         call.buy(AnswerFacts())
     cassette = call.asked.ruling.cassette

@@ -53,7 +53,8 @@ def open_lm_call(
         asynchronous: Whether it is `acall`.
 
     Returns:
-        The call, and the prompt and options to go on with: with the rollout id and the temperature of its draw.
+        The call with its messages, and the prompt and options to go on with: those have the rollout id and the
+        temperature of its draw.
     """
     _say_what_settings_do_not_do()
     ruling = _ruling_here()
@@ -95,8 +96,7 @@ def open_lm_call(
     call = Call(asked, parent=current_call())
     if lent is not None:
         call.tally.temperatures_lent += 1
-    if messages is not None:
-        call.messages, kwargs = messages, {**kwargs, "messages": messages}
+    call.messages = messages
     if managed and asked.key.rollout_id is not None:
         # With the call and not in `lm.kwargs`, to whose rollout id BestOfN and SIMBA add numbers.
         kwargs = {**kwargs, "rollout_id": asked.key.rollout_id}
@@ -125,11 +125,11 @@ def _settle(
         by_litellm: Tells whether LiteLLM sends it, which takes a while.
     """
     is_alone = messages is None or asked.ruling.cassette is not None
-    name = None if is_alone else alike.name_of(lm, kwargs, asked, named)
+    name = None if is_alone else alike.name_of(lm, kwargs, asked.kind, asked.version, named)
     known = None if name is None else alike.known(name)
     try:
         if known is not None:
-            asked.endpoint = known.endpoint
+            asked.alike, asked.endpoint = known, known.endpoint
             asked.key = _key(asked, known.around.fingerprint(messages))
             return
         options = {**lm.kwargs, **kwargs}

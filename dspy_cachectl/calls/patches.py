@@ -10,7 +10,7 @@
 - Where an equal call's answer was stored first, the program is given that one.
 - Embeddings are asked for text by text (see `vectors`).
 - What goes wrong around a call without failing it is noted: an answer that an adapter cannot parse, a schema that
-  cannot be made, a request that is sent once more (see `troubles`).
+  cannot be made, a request that is sent once more.
 - Its executor starts slow questions a second time, which is no draw of its own, and looks at all of them after each
   answer, which takes a time in proportion to the square of their number; and evaluations in several threads take one
   another's progress bars away (see `stragglers`).
@@ -21,6 +21,7 @@ Nothing of this is on the stack while a program runs: a program may read its sta
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any
@@ -34,13 +35,13 @@ from dspy.teleprompt.teleprompt import Teleprompter
 from dspy.utils import parallelizer
 from dspy.utils.exceptions import AdapterParseError
 
+from dspy_cachectl.accounting.troubles import Mishap
 from dspy_cachectl.boundary.held import HELD
 from dspy_cachectl.calls.account import Counted
 from dspy_cachectl.calls.adapter import dspys_request
 from dspy_cachectl.calls.cache import ManagedCache
 from dspy_cachectl.calls.call import CALL, Call, current_call
 from dspy_cachectl.calls.opening import open_plain_lm_call, open_uncached_call
-from dspy_cachectl.calls.troubles import NotingJsonMode, noting_retries, noting_unparsed
 from dspy_cachectl.calls.vectors import by_text, by_text_async
 from dspy_cachectl.context.process import logger, state
 from dspy_cachectl.context.ruling import phase_here
@@ -206,6 +207,52 @@ def _refuse(subject: Any) -> None:
         raise refused.miss(reason)
 
 
+def _note(what: Mishap) -> None:
+    """Tell the phase that rules here that something went wrong, in the thread in which it did."""
+    run = phase_here().run
+    if run is not None and run.on_mishap is not None:
+        run.on_mishap(what)
+
+
+def _noting_unparsed(original: Callable[..., None]) -> Callable[..., None]:
+    """Around the making of an `AdapterParseError`: an adapter makes one for an answer that it cannot parse."""
+
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        original(self, *args, **kwargs)
+        _note(Mishap.UNPARSED)
+
+    return __init__
+
+
+def _noting_retries(original: Callable[..., bool]) -> Callable[..., bool]:
+    """Around DSPy's question whether a failed request is sent once more."""
+
+    @functools.wraps(original)
+    def retryable(*args: Any, **kwargs: Any) -> bool:
+        again = original(*args, **kwargs)
+        if again:
+            _note(Mishap.RETRY)
+        return again
+
+    return retryable
+
+
+class _NotingJsonMode:
+    """The logger of the module of DSPy's `JSONAdapter`, which warns of nothing but that it could not make a schema."""
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._logger, name)
+
+    def warning(self, *args: Any, stacklevel: int = 1, **kwargs: Any) -> None:
+        """Note it, and warn as before."""
+        _note(Mishap.JSON_MODE)
+        self._logger.warning(*args, stacklevel=stacklevel + 1, **kwargs)
+
+
 _REPLACEMENTS: Mapping[tuple[Any, str], Callable[[Original], Original]] = {
     (PreparedCall, "key"): _with_its_call,
     (execution, "_check_encodable"): _sparing_the_known,
@@ -221,7 +268,7 @@ _REPLACEMENTS: Mapping[tuple[Any, str], Callable[[Original], Original]] = {
     (parallelizer, "tqdm"): with_bars_apart,
     (parallelizer.ParallelExecutor, "_report_progress"): if_seen,
     (type(dspy.settings), "context"): naming_units,
-    (execution, "_retryable"): noting_retries,
-    (AdapterParseError, "__init__"): noting_unparsed,
-    (json_adapter, "logger"): NotingJsonMode,
+    (execution, "_retryable"): _noting_retries,
+    (AdapterParseError, "__init__"): _noting_unparsed,
+    (json_adapter, "logger"): _NotingJsonMode,
 }

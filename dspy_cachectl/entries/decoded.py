@@ -59,7 +59,7 @@ class Decoded:
         # Made at once: whoever serves an entry has to know that its answer can be.
         self._first, self._is_first = [_hit_of(opened)], True
         self._make: Copy | None = None
-        self._texts: list[Any] | None = None
+        self._texts: tuple[list[Any], float | None, str] | None = None  # with what else is the same for each hit
 
     def answer(self) -> Any:
         """Return what DSPy finds in its cache."""
@@ -83,17 +83,10 @@ class Decoded:
         if self._make is None:
             return _loaded(self.answer(), lm, options)
         made = self._make()
-        if isinstance(made, CallResult):
-            return made
-        if self._texts is None or not _makes_texts(lm, options):
-            return _loaded(made, lm, options)
-        return CallResult(
-            outputs=self._texts[:],
-            cost=getattr(made, "_hidden_params", {}).get("response_cost"),
-            raw=made,
-            response_model=field(made, "model", lm.model),
-            cache_hit=True,
-        )
+        if self._texts is None or not _makes_texts(lm):
+            return made if isinstance(made, CallResult) else _loaded(made, lm, options)
+        texts, cost, model = self._texts
+        return CallResult(outputs=texts[:], cost=cost, raw=made, response_model=model, cache_hit=True)
 
     def _maker(self, lm: BaseLM, options: dict[str, Any]) -> Copy | None:
         """Return what makes the answer of each further hit: a `CallResult`, or a response of LiteLLM."""
@@ -103,9 +96,11 @@ class Decoded:
         if not isinstance(answer, pydantic.BaseModel):
             return None
         copy = _copy_of(answer)
-        if copy is not None and _makes_texts(lm, options):
-            outputs = CallResult.legacy(lm, answer, kwargs=options).outputs
-            self._texts = outputs if all(type(one) in _SHARED for one in outputs) else None
+        # Whether probabilities are asked for is in the key, and so the same for each hit.
+        if copy is not None and _makes_texts(lm) and not (options.get("logprobs") or lm.kwargs.get("logprobs")):
+            first = CallResult.legacy(lm, answer, kwargs=options)
+            if all(type(one) in _SHARED for one in first.outputs) and field(answer, "model") is not None:
+                self._texts = first.outputs, first.cost, first.response_model
         return copy
 
 
@@ -217,13 +212,10 @@ def _as_hit(answer: Any) -> Any:
     return answer
 
 
-def _makes_texts(lm: BaseLM, options: dict[str, Any]) -> bool:
-    """Tell whether an LM's outputs rest on the answer alone."""
-    return (
-        type(lm)._process_completion is BaseLM._process_completion  # noqa: SLF001 - DSPy's own way, or somebody else's
-        and lm.model_type != "responses"
-        and not (options.get("logprobs") or lm.kwargs.get("logprobs"))
-    )
+def _makes_texts(lm: BaseLM) -> bool:
+    """Tell whether an LM's outputs rest on the answer alone, as far as the LM decides it."""
+    # DSPy's own way, or somebody else's.
+    return type(lm)._process_completion is BaseLM._process_completion and lm.model_type != "responses"  # noqa: SLF001
 
 
 def _of_native(result: CallResult, record: dict[str, Any]) -> Copy | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -18,12 +18,13 @@ GARBAGE = "@@ ~~ %% no field, no object, nothing that parses %% ~~ @@"
 
 @dataclass(slots=True)
 class Answer:
-    """One choice of a completion: a text, or a call of a tool with its arguments as JSON."""
+    """One choice of a completion: a text, or a call of a tool with its arguments as JSON; and what is said beside."""
 
     text: str
     finish_reason: str = "stop"
     tool: str | None = None
     arguments: str = ""
+    beside: dict[str, Any] = field(default_factory=dict)
 
     def words(self) -> int:
         """Words of the answer: the completion tokens of this endpoint."""
@@ -57,7 +58,7 @@ def draw(question: Question, index: int, config: Config) -> Answer:
     if question.schema is not None or question.json_mode:
         return Answer(orjson.dumps(_json(question, rng, token, given)).decode())
     text = values.text(rng, token) if given is None else given
-    return Answer(f"```\n{text}\n```" if layout.meta else text)
+    return Answer(f"```\n{text}\n```" if layout.meta else text, beside=config.beside)
 
 
 def _given(question: Question, index: int, config: Config) -> str | None:

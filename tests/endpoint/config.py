@@ -22,6 +22,7 @@ class Config:
         gold: Question substring -> right answer, for `accuracy`. The longest match counts.
         accuracy: Probability of the right answer where `gold` knows one; None switches it off.
         gold_field: The output field that `gold` and `answers` fill; None is the prompt's last one.
+        beside: What a message of the chat API says beside its text, such as its reasoning.
         call_tools: Answer a request that offers tools with a tool call, until a tool has replied.
         react_steps: Tools that a ReAct program calls before it finishes.
         dimensions: Length of an embedding, where the request names none.
@@ -39,6 +40,7 @@ class Config:
     gold: dict[str, str] = field(default_factory=dict)
     accuracy: float | None = None
     gold_field: str | None = None
+    beside: dict[str, Any] = field(default_factory=dict)
     call_tools: bool = False
     react_steps: int = 1
     dimensions: int = 16

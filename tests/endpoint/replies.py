@@ -113,7 +113,7 @@ def embeddings(question: Question, dimensions: int) -> dict[str, Any]:
 def _choice(answer: Answer, at: int, *, chat: bool) -> dict[str, Any]:
     if not chat:
         return {"index": at, "text": answer.text, "logprobs": None, "finish_reason": answer.finish_reason}
-    message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None, **answer.beside}
     if answer.tool is not None:
         message |= {"content": None, "tool_calls": [_call(answer)]}
     return {"index": at, "message": message, "logprobs": None, "finish_reason": answer.finish_reason}

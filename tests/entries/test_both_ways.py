@@ -10,12 +10,14 @@ import asyncio
 import copy
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
 import dspy
 import pytest
+from dspy.clients import execution
 from dspy.utils.callback import BaseCallback
 from hypothesis import given, strategies as st
 
@@ -55,6 +57,17 @@ def _only(way: str, patch: pytest.MonkeyPatch) -> None:
         patch.setattr(alike, "_KNOWN", {})
 
 
+def _counting(made: Counter[str], way: str, patch: pytest.MonkeyPatch) -> None:
+    """Count how often DSPy makes a call ready."""
+    prepare = execution.prepare
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        made[way] += 1
+        return prepare(*args, **kwargs)
+
+    patch.setattr(execution, "prepare", counted)
+
+
 def _told_of(ask: Callable[[], Any], lm: Any, hits: int) -> list[Any]:
     told = []
     for _ in range(hits):
@@ -69,15 +82,25 @@ FULL = pytest.mark.exhaustive
 APIS = {"text API": "text", "API of responses": "responses"}
 
 
+BESIDE: dict[str, dict[str, Any]] = {
+    "reasoning": {"reasoning_content": "Because."},
+    "citations": {"citations": [{"title": "A book", "url": "https://example.com"}]},
+    "annotations": {"annotations": [{"type": "url_citation", "url_citation": {"url": "https://example.com"}}]},
+}
+"""What an answer says beside its text."""
+
+MORE = [*KINDS, *APIS, "citations", "annotations"]
+
+
 @pytest.mark.parametrize("phase", ["compile", pytest.param("eval", marks=FULL)])
 @pytest.mark.parametrize("asynchronous", [False, pytest.param(True, marks=FULL)])
 @pytest.mark.parametrize("engine", ["auto", "litellm"])
-@pytest.mark.parametrize("kind", ["text", "tools", *(pytest.param(one, marks=FULL) for one in [*KINDS, *APIS])])
+@pytest.mark.parametrize("kind", ["text", "tools", "reasoning", *(pytest.param(one, marks=FULL) for one in MORE)])
 def test_both_ways_are_one(
     endpoint: Endpoint, lm: MakeLM, kind: str, engine: str, asynchronous: bool, phase: str
 ) -> None:
     """Outputs, history, usage and what callbacks are told are equal, and a spoilt answer spoils no other."""
-    endpoint.configure(call_tools=kind == "tools")
+    endpoint.configure(call_tools=kind == "tools", beside=BESIDE.get(kind, {}))
     asked = lm(engine=engine, model_type=APIS.get(kind, "chat"), **KINDS.get(kind, {}))
 
     def ask() -> Any:
@@ -87,14 +110,15 @@ def test_both_ways_are_one(
     with cachectl.phase(phase, run_id=run_id):
         ask()
     bought = endpoint.requests
-    found = {}
+    found, made = {}, Counter[str]()
     for way in WAYS:
         with pytest.MonkeyPatch.context() as patch:
             _only(way, patch)
-            heard = Heard()
-            asked.callbacks = [heard]
-            told = []
-            for _ in range(3):
+            _counting(made, way, patch)
+            heard, told = Heard(), []
+            # Where nobody listens, DSPy has made such a call once before it is left out.
+            for at in range(6):
+                asked.callbacks = [heard] if at % 2 else []
                 with (
                     cachectl.phase(phase, run_id=run_id) as run,
                     dspy.track_usage() as use,
@@ -103,6 +127,8 @@ def test_both_ways_are_one(
                 told += [run.stats.as_dict(), use.get_total_tokens()]
             found[way] = told, heard.told
     assert found["quick"] == found["long"]
+    assert len(found["quick"][1]) == 6
+    assert made["quick"] < made["long"] == 6
     assert bought == endpoint.requests
 
 
@@ -194,13 +220,19 @@ def test_in_a_fork(endpoint: Endpoint, lm: MakeLM) -> None:
     assert endpoint.requests == 1
 
 
-def test_a_callback_that_is_added_in_between(lm: MakeLM) -> None:
+@pytest.mark.parametrize("where", ["at the LM", "in DSPy's settings"])
+def test_a_callback_that_is_added_in_between(lm: MakeLM, where: str) -> None:
     """Whoever listens from the third hit on hears of the third."""
     asked, heard = lm(), Heard()
     with cachectl.phase("compile"):
-        for at in range(4):
-            asked.callbacks = [heard] if at > 2 else []
+        for _ in range(3):
             asked(messages=MESSAGES)
+        if where == "at the LM":
+            asked.callbacks = [heard]
+        with dspy.context(callbacks=[] if asked.callbacks else [heard]):
+            asked(messages=MESSAGES)
+        asked.callbacks = []
+        asked(messages=MESSAGES)
     assert [one[0] for one in heard.told] == ["start", "end"]
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import datetime as dt
 import threading
+import uuid
 from typing import Any
 
 import dspy
@@ -43,8 +45,11 @@ def _seen(lm: Any, outputs: Any) -> tuple[Any, ...]:
     entry = lm.history[-1]
     response = entry["response"]
     dumped = response.model_dump() if isinstance(response, pydantic.BaseModel) else repr(response)
-    noted = {name: entry[name] for name in ("outputs", "usage", "cost", "response_model", "kwargs", "cachectl")}
-    return plain(outputs), dumped, plain({**noted, "cachectl": noted["cachectl"]["outcome"]}), type(response)
+    noted = {name: value for name, value in entry.items() if name not in {"response", "uuid", "timestamp"}}
+    said = [plain({**noted, "cachectl": noted["cachectl"]["outcome"]}), list(entry)]
+    assert uuid.UUID(entry["uuid"]).version == 4
+    assert abs(dt.datetime.now() - dt.datetime.fromisoformat(entry["timestamp"])) < dt.timedelta(hours=1)
+    return plain(outputs), dumped, *said, type(response)
 
 
 def _spoil(value: Any) -> None:

@@ -1,0 +1,106 @@
+"""A hit that is at hand, without DSPy's way to its cache: only what can be seen of that way is done.
+
+DSPy calls callbacks, makes a call ready, asks its cache, and notes the answer in its histories. Where nobody listens,
+where it has made such a call ready before, and where nothing but its own code would run on the way, what is seen of all
+that is its warning, the outputs and the entry in the histories. Otherwise, and in a DSPy that is not the one known
+here, DSPy goes its way. A test holds one to the other.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import random
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import dspy
+from dspy.clients._deprecation import warn_openai_messages
+from dspy.clients.base_lm import BaseLM
+from dspy.clients.call_result import CallResult
+
+from dspy_cachectl.calls.call import Asking, Call
+from dspy_cachectl.context import carried
+
+KNOWN_DSPY = "3.4.1"
+"""The version of DSPy whose way is known here."""
+
+_IS_KNOWN = dspy.__version__ == KNOWN_DSPY
+_CALL, _CALL_ASYNC = BaseLM.__call__, BaseLM.acall
+"""DSPy's own methods; others may stand in their place later."""
+
+_IDS = random.Random()  # noqa: S311 - they tell entries of histories apart, and a system call takes longer than the rest
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_IDS.seed)
+
+
+def goes_by_itself(lm: Any, parent: Any, call: Call) -> bool:
+    """Tell whether a call whose answer is at hand needs nothing more of DSPy.
+
+    Args:
+        lm: Its LM.
+        parent: The LM's methods without ours.
+        call: The call.
+    """
+    alike, kind = call.asked.alike, type(lm)
+    if alike is None or alike.made_by is not kind or not _IS_KNOWN:
+        return False
+    if lm.callbacks or carried.found("callbacks") or _would_warn(lm, call):
+        return False
+    return (
+        getattr(parent.__call__, "__func__", None) is _CALL and getattr(parent.acall, "__func__", None) is _CALL_ASYNC
+    )
+
+
+def _would_warn(lm: Any, call: Call) -> bool:
+    """Tell whether DSPy would warn of a rollout id that changes nothing, which it does once for each LM."""
+    asked = call.asked
+    is_draw = asked.key.rollout_id is not None
+    return is_draw and asked.temperature == 0 and not getattr(lm, "_warned_zero_temp_rollout", True)
+
+
+def served(lm: Any, call: Call, prompt: Any, kwargs: Mapping[str, Any]) -> Any:
+    """Return what the program is given for a call whose answer is at hand.
+
+    Args:
+        lm: Its LM.
+        call: The call.
+        prompt: What it is asked, or None.
+        kwargs: The options of the call, without its messages.
+    """
+    warn_openai_messages(lm, call.messages)
+    merged = {**lm.kwargs, **kwargs}
+    merged.pop("cache", None)
+    if merged.get("rollout_id") is None:
+        merged.pop("rollout_id", None)
+    messages = call.messages or [{"role": "user", "content": prompt}]
+    result = call.serve_at_hand().result(lm, {"model": lm.model, "messages": messages, **merged})
+    if not carried.found("disable_history"):
+        with Asking(call, None):
+            lm.update_history(_entry(lm, call, prompt, kwargs, result))
+    return result.outputs
+
+
+def _entry(lm: Any, call: Call, prompt: Any, kwargs: Mapping[str, Any], result: CallResult) -> dict[str, Any]:
+    """Return what DSPy notes of a call in its histories."""
+    entry = {
+        "prompt": prompt,
+        "messages": call.messages,
+        "kwargs": {name: value for name, value in kwargs.items() if not name.startswith("api_")},
+        "response": result.responses if result.raw is None else result.raw,
+        "outputs": result.outputs,
+        "usage": result.usage,
+        "cost": result.cost,
+        "timestamp": dt.datetime.now().isoformat(),
+        "uuid": str(uuid.UUID(int=_IDS.getrandbits(128), version=4)),
+        "model": lm.model,
+        "response_model": result.response_model,
+        "model_type": lm.model_type,
+    }
+    if result.cost_details:
+        entry["cost_details"] = result.cost_details
+    adaptations = tuple([one for response in result.responses for one in getattr(response, "adaptations", ())])
+    if adaptations:
+        entry["adaptations"] = adaptations
+    return entry
