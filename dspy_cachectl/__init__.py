@@ -55,6 +55,8 @@ if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is compute
     from dspy_cachectl.reports.comparison import Comparison as Comparison, compare as compare
     from dspy_cachectl.reports.ranking import Ranking as Ranking
     from dspy_cachectl.reports.report import EvalReport as EvalReport
+    from dspy_cachectl.settling.result import Settled as Settled
+    from dspy_cachectl.settling.two import settle as settle
     from dspy_cachectl.tracking import find_mlflow_run as find_mlflow_run, protect_mlflow as protect_mlflow
     from dspy_cachectl.tracking.callbacks import mlflow_callbacks as mlflow_callbacks
     from dspy_cachectl.tracking.log import log_to_mlflow as log_to_mlflow
@@ -79,6 +81,7 @@ _HOMES = {
     "Policy": "policy",
     "Ranking": "reports.ranking",
     "ReplayIncompleteError": "errors",
+    "Settled": "settling.result",
     "Stats": "accounting.ledger",
     "StoreError": "errors",
     "StoreUnavailableError": "errors",
@@ -97,6 +100,7 @@ _HOMES = {
     "mlflow_callbacks": "tracking.callbacks",
     "phase": "phases.phase",
     "protect_mlflow": "tracking",
+    "settle": "settling.two",
     "stats": "context.process",
     "uninstall": "calls.installation",
     "wrap": "calls.lm",

@@ -22,8 +22,19 @@ from dspy_cachectl.statistics.quantiles import check_level
 
 DependsOn = Iterable[str | os.PathLike[str]] | Mapping[str, Any]
 
+ORDERS = ("given", "random")
+"""In which order questions are asked."""
+
 _READ_OFTEN = frozenset({"devset", "clusters", "depends_on", "lms"})
 """What may be given as something that can be read once, such as a generator."""
+
+Rule = tuple[Callable[[Any], bool], str]
+"""Whether an argument is right, and what it has to be."""
+
+PROGRAM: Rule = (
+    lambda value: callable(value) and not isinstance(value, type),
+    "is a dspy.Module, or something else that is called with an example's inputs, and no class",
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,24 +43,33 @@ T = TypeVar("T")
 
 def known_names(function: Callable[P, R]) -> Callable[P, R]:
     """Let `evaluate` answer an argument that it has not, or that cannot be used, before anything is paid for."""
-    signature = inspect.signature(function)
+    return known_names_and({})(function)
 
-    @functools.wraps(function)
-    def takes(*args: P.args, **kwargs: P.kwargs) -> R:
-        for name in kwargs:
-            if name not in signature.parameters:
-                raise _unknown(f"{function.__name__}() has no argument {name!r}", name, list(signature.parameters))
-        try:
-            bound = signature.bind(*args, **kwargs)
-        except TypeError:  # which Python says better
-            return function(*args, **kwargs)
-        _check(bound.arguments)
-        for name in _READ_OFTEN & bound.arguments.keys():
-            if isinstance(bound.arguments[name], Iterator):
-                bound.arguments[name] = list(bound.arguments[name])
-        return function(*bound.args, **bound.kwargs)
 
-    return takes
+def known_names_and(rules: Mapping[str, Rule]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a function that takes what `evaluate` takes do the same, with rules for arguments of its own."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def takes(*args: P.args, **kwargs: P.kwargs) -> R:
+            for name in kwargs:
+                if name not in signature.parameters:
+                    raise _unknown(f"{function.__name__}() has no argument {name!r}", name, list(signature.parameters))
+            try:
+                bound = signature.bind(*args, **kwargs)
+            except TypeError:  # which Python says better
+                return function(*args, **kwargs)
+            _check(bound.arguments, {**_RULES, **rules})
+            for name in _READ_OFTEN & bound.arguments.keys():
+                if isinstance(bound.arguments[name], Iterator):
+                    bound.arguments[name] = list(bound.arguments[name])
+            return function(*bound.args, **bound.kwargs)
+
+        return takes
+
+    return decorate
 
 
 def _unknown(what: str, name: str, known: list[str]) -> ConfigurationError:
@@ -60,16 +80,18 @@ def _unknown(what: str, name: str, known: list[str]) -> ConfigurationError:
     return ConfigurationError(f"{what}: {guess}{' ' if guess else ''}its arguments are: {', '.join(known)}")
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Tell whether something is a number, and no yes or no."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def _is_whole(value: Any, least: int) -> bool:
+def is_whole(value: Any, least: int) -> bool:
+    """Tell whether something is a whole number, and not below another."""
     return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= least
 
 
 def _is_shard(value: Any) -> bool:
-    if not (isinstance(value, (tuple, list)) and len(value) == 2 and all(_is_whole(one, 0) for one in value)):
+    if not (isinstance(value, (tuple, list)) and len(value) == 2 and all(is_whole(one, 0) for one in value)):
         return False
     return int(value[0]) < int(value[1])
 
@@ -78,14 +100,11 @@ def _is_text(value: Any) -> bool:
     return value is None or isinstance(value, str)
 
 
-_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "program": (
-        lambda value: callable(value) and not isinstance(value, type),
-        "is a dspy.Module, or something else that is called with an example's inputs, and no class",
-    ),
-    "repeats": (lambda value: _is_whole(value, 1), "must be 1 or more, and whole"),
+_RULES: dict[str, Rule] = {
+    "program": PROGRAM,
+    "repeats": (lambda value: is_whole(value, 1), "must be 1 or more, and whole"),
     "run_id": (_is_text, "is the id of a run, or None"),
-    "num_threads": (lambda value: value is None or _is_whole(value, 0), "is a whole number, or None"),
+    "num_threads": (lambda value: value is None or is_whole(value, 0), "is a whole number, or None"),
     "clusters": (
         lambda value: value is None or callable(value) or isinstance(value, Iterable),
         "is the name of a field, a function of an example, or an id for each question",
@@ -97,20 +116,26 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "force_recompute": (lambda value: value is None or isinstance(value, bool), "is True, False or None"),
     "max_age": (
-        lambda value: value is None or (_is_number(value) and value >= 0),
+        lambda value: value is None or (is_number(value) and value >= 0),
         "is a number of seconds that is not negative, or None",
     ),
-    "max_errors": (lambda value: value is None or _is_whole(value, 0), "is a whole number, or None"),
+    "max_errors": (lambda value: value is None or is_whole(value, 0), "is a whole number, or None"),
     "timeout": (
-        lambda value: value is None or (_is_number(value) and 0 < value < math.inf),
+        lambda value: value is None or (is_number(value) and 0 < value < math.inf),
         "is a number of seconds above 0, or None",
     ),
     "failure_score": (lambda value: isinstance(value, Real) and math.isfinite(value), "is a finite number"),
-    "level": (_is_number, "is a number between 0 and 1, such as 0.95"),
+    "level": (is_number, "is a number between 0 and 1, such as 0.95"),
     "name": (_is_text, "is a text, or None"),
     "mlflow": (
         lambda value: value is None or isinstance(value, (bool, str)),
         "is True, False or the id of a run",
+    ),
+    "order": (lambda value: value in ORDERS, 'is "given" or "random"'),
+    "seed": (lambda value: is_whole(value, 0), "is a whole number that is not negative"),
+    "until": (
+        lambda value: value is None or (is_number(value) and 0 < value < math.inf),
+        "is how wide the interval may be, in units of the score (say 0.1), or None",
     ),
     "shard": (
         lambda value: value is None or _is_shard(value),
@@ -121,12 +146,15 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 """What an argument of `evaluate` has to be; of the others their own parts tell."""
 
 
-def _check(given: Mapping[str, Any]) -> None:
-    for name, (is_right, what) in _RULES.items():
+def _check(given: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
+    for name, (is_right, what) in rules.items():
         if name in given and not is_right(given[name]):
             raise ConfigurationError(f"{name} {what}, not {shown(given[name])}")
     if "level" in given:
         check_level(given["level"])
+    in_parts = [name for name in ("shard", "executor") if given.get(name) is not None]
+    if in_parts and (given.get("until") is not None or given.get("order", "given") != "given"):
+        raise ConfigurationError(f"{in_parts[0]} asks in the given order, and all: leave order and until out")
     if given.get("shard") is not None and given.get("executor") is not None:
         raise ConfigurationError("shard is evaluated here, and executor makes shards of its own: give one of them")
     if given.get("mlflow"):

@@ -55,6 +55,7 @@ class Task:
         name: See there.
         declared: Whether the user said what it depends on that cannot be seen.
         shard: Which part of how many of it this is, from 0; None for the whole.
+        first: The first repeat that is made here.
     """
 
     program: Any
@@ -74,6 +75,18 @@ class Task:
     name: str
     declared: bool = False
     shard: tuple[int, int] | None = None
+    first: int = 0
+
+    def only(self, numbers: Sequence[int], repeats: range) -> Task:
+        """Return what of it is of these questions, by their places, and of these repeats."""
+        return replace(
+            self,
+            devset=[self.devset[number] for number in numbers],
+            questions=[self.questions[number] for number in numbers],
+            groups=None if self.groups is None else [self.groups[number] for number in numbers],
+            first=repeats.start,
+            repeats=repeats.stop,
+        )
 
     def part(self, index: int, of: int) -> Task:
         """Return a part of it: every so many questions one, beginning with that of the part's number.
@@ -180,7 +193,7 @@ class _Asking:
         self.judge = check_metric(task.metric)
         self.calls = MadeCalls(task.program, task.metric)
         self.returns = FirstReturns(task.metric)
-        self.results: list[list[DrawResult | None]] = [[None] * task.repeats for _ in task.devset]
+        self.results: list[list[DrawResult | None]] = [[None] * (task.repeats - task.first) for _ in task.devset]
         self.count = self.failed = 0
         self.total = 0.0
         self.lock = threading.Lock()
@@ -190,7 +203,7 @@ class _Asking:
     def run_all(self, report_of: ReportOf, metadata: Any, *, is_part: bool) -> None:
         """Let `dspy.Evaluate` ask every question in each repeat. What ends that takes along what there is."""
         try:
-            for repeat in range(len(self.results[0])):
+            for repeat in range(self.task.first, self.task.repeats):
                 self.run_repeat(repeat, metadata)
         except UnusableMetricError as end:
             cut_short(end.error, report_of, *self._cut(), is_part=is_part)
@@ -296,10 +309,9 @@ class _Asking:
         with self.lock:
             if self.is_over.is_set():
                 return
-            is_first = self.results[number][repeat] is None
-            self.results[number][repeat] = replace(
-                result, score=scored.score, failed=scored.failed, feedback=scored.feedback
-            )
+            draws, place = self.results[number], repeat - self.task.first
+            is_first = draws[place] is None
+            draws[place] = replace(result, score=scored.score, failed=scored.failed, feedback=scored.feedback)
             if is_first:  # a straggler may be asked twice
                 self.count += 1
                 self.failed += scored.failed is not None

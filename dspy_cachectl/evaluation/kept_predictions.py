@@ -137,6 +137,10 @@ class KeptPredictions:
         self._scores: dict[tuple[Question, int], Mapping[str, Score]] = {}
         self._lock = threading.Lock()
 
+    def beside(self) -> KeptPredictions:
+        """Return the same predictions for another piece of the evaluation, which counts what it loads by itself."""
+        return KeptPredictions(self._library, self._session, self._program, self._metric, declared=self._declared)
+
     @property
     def session(self) -> Session | None:
         """The session of the library; None where nothing is kept."""

@@ -48,6 +48,9 @@ class Options(TypedDict, total=False):
     shard: tuple[int, int] | None
     executor: Any
     shards: int | None
+    order: str
+    seed: int
+    until: float | None
 
 
 _JUDGES = "cachectl_judges_lm"

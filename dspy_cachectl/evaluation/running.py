@@ -11,6 +11,7 @@ from dspy_cachectl.context.evaluations import REPORTED
 from dspy_cachectl.context.process import state
 from dspy_cachectl.evaluation.arguments import DependsOn, known_names, listed
 from dspy_cachectl.evaluation.asking import asked
+from dspy_cachectl.evaluation.growing import grown
 from dspy_cachectl.evaluation.kept_predictions import Predictions
 from dspy_cachectl.evaluation.last import log_finished
 from dspy_cachectl.evaluation.models import Models, Options, evaluate_each
@@ -71,6 +72,9 @@ def evaluate(
     shard: tuple[int, int] | None = None,
     executor: Any = None,
     shards: int | None = None,
+    order: str = "given",
+    seed: int = 0,
+    until: float | None = None,
 ) -> EvalReport | Ranking:
     """Evaluate a program with `dspy.Evaluate`, in `phase("eval")`, each repeat with draws of its own.
 
@@ -120,6 +124,11 @@ def evaluate(
             is replaced. Workers take the keys of LMs, and the store's password, from their environment. Each asks with
             `num_threads` threads.
         shards: Into how many parts that is made. None: 32 at most, with a question for each thread.
+        order: "random" asks the questions in a random order, so that what there is of an evaluation that is cut short
+            is a sample of all. The report has them in the order of the data set, and their draws are the same.
+        seed: What that order is told by.
+        until: Stop when the interval of the score is this wide or narrower, in units of the score (0.1 for ± 0.05): the
+            questions are asked in random order, and no more than that takes.
 
     Returns:
         The report; with `lms` the reports of all, ranked.
@@ -139,11 +148,13 @@ def evaluate(
         kept.log_beginning(len(task.questions) * repeats)
         # What is logged as a part of a report is not logged by itself as well.
         metadata = {REPORTED: True} if mlflow else None
-        if executor is None:
-            found, run = asked(task, kept, shown=display_progress, metadata=metadata, baseline=baseline)
+        how: dict[str, Any] = {"shown": display_progress, "baseline": baseline}
+        if executor is not None:
+            found, run = spread(task, kept.session, executor, shards=shards, **how)
+        elif until is not None or order != "given":
+            found, run = grown(task, kept, until=until, seed=seed, metadata=metadata, **how)
         else:
-            how: dict[str, Any] = {"shards": shards, "shown": display_progress, "baseline": baseline}
-            found, run = spread(task, kept.session, executor, **how)
+            found, run = asked(task, kept, metadata=metadata, **how)
         report = state.last_report = kept.finish(found)
     if mlflow:
         log_finished(report, run, None if mlflow is True else mlflow)

@@ -31,6 +31,12 @@ def warnings_of(baseline: Measurement, candidate: Measurement, result: PairedCom
             found += [f"{report.name}: {sentence}" for sentence in report.distinct.said]
         if report.failures:
             found.append(f"{report.name}: {plural(report.failures, 'answer')} failed, counted with the failure score")
+    looked = [one.name for one in (baseline, candidate) if (how := one.provenance.stopping) and how.by == "comparison"]
+    if looked:
+        found.append(
+            f"{' and '.join(looked)} grew until a comparison was settled: what is said here takes it for one of a size "
+            "that was fixed before, and is too sure. The comparison of cachectl.settle() is the one that holds"
+        )
     for name, missing in ((baseline.name, result.only_baseline), (candidate.name, result.only_candidate)):
         if missing:
             found.append(f"left out, since only {name!r} has them: {plural(len(missing), 'question')}")

@@ -34,12 +34,13 @@ from dspy_cachectl.statistics.paired import compare_paired, is_even_among
 from dspy_cachectl.statistics.power import holm, selection_bias
 from dspy_cachectl.statistics.verdicts import PairedComparison, Verdict
 
-_TONES = {
+TONES = {
     Verdict.BETTER: Tone.GOOD,
     Verdict.WORSE: Tone.BAD,
     Verdict.NO_DIFFERENCE: Tone.EVEN,
     Verdict.INCONCLUSIVE: Tone.UNSURE,
 }
+"""How each verdict is meant."""
 _PAIR_COLUMNS = ("candidate against baseline", "difference", "interval", "p", "p (Holm)", "won/tied/lost", "verdict")
 _BRIEF_PAIRS = ("candidate", "baseline", "difference", "interval", "p (Holm)", "verdict")
 _GIVE = Giving(
@@ -153,7 +154,7 @@ class Comparison(Shown, Paged):
 
     def verdict_cell(self) -> Cell:
         """Return the verdict, and how it is meant."""
-        return Cell(self.verdict_text, _TONES[self.verdict])
+        return Cell(self.verdict_text, TONES[self.verdict])
 
     def __repr__(self) -> str:
         return f"<Comparison {self.candidate!r} against {self.baseline!r}: {self.verdict_text}; {self.result!r}>"
@@ -195,7 +196,7 @@ class Comparison(Shown, Paged):
                 ),
                 header=("only in", "question", "begins with"),
             ),
-            picture=difference_picture(self.result, names=(self.candidate, self.baseline), tone=_TONES[self.verdict]),
+            picture=difference_picture(self.result, names=(self.candidate, self.baseline), tone=TONES[self.verdict]),
         )
 
     def _brief(self) -> Sheet:

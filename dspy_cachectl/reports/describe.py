@@ -176,9 +176,7 @@ def _caveats(report: Measurement) -> Iterator[str]:
             f"the evaluation was cut short: {plural(missing, 'answer')} more were asked for, and those that are slow "
             "to answer may be others than those that are quick"
         )
-    shard = report.provenance.shard
-    if shard is not None:
-        yield f"this is shard {shard[0]} of {shard[1]} of an evaluation: EvalReport.merge() makes one report of all"
+    yield from report.provenance.extent()
     yield from _uncounted(report.provenance)
     yield from _who_answered(report.provenance)
     yield from report.distinct.said

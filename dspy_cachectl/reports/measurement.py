@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,7 @@ from dspy_cachectl.accounting.asked import AskedModel
 from dspy_cachectl.entries.draw_tokens import Draws
 from dspy_cachectl.reports.independence import Doubts
 from dspy_cachectl.reports.results import DrawResult, QuestionResult
-from dspy_cachectl.reports.texts import finite
+from dspy_cachectl.reports.texts import finite, plural
 from dspy_cachectl.reports.troubles import PredictorTrouble, by_predictor
 from dspy_cachectl.statistics.intervals import Interval, mean_interval
 from dspy_cachectl.statistics.repeats import (
@@ -26,6 +26,29 @@ from dspy_cachectl.statistics.scores import Implied, QuestionScores, ScoreTable
 from dspy_cachectl.statistics.variance import StandardError, VarianceSplit, standard_error, variance_split
 
 _UNTOLD = "Which repeats are draws of their own is not known, nor what more would add: add questions."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopping:
+    """How an evaluation stopped by itself.
+
+    Attributes:
+        by: What it was looked at for: `"width"`, that of its interval, or `"comparison"`, with another one.
+        looks: How often it was looked at.
+        asked: How many questions were asked until then.
+        offered: How many there were to ask.
+        seed: What the random order of the questions is told by.
+    """
+
+    by: str
+    looks: int
+    asked: int
+    offered: int
+    seed: int
+
+    def __str__(self) -> str:
+        much = f"{self.asked:,} of {plural(self.offered, 'question')}, in random order (seed {self.seed})"
+        return f"it grew until it was enough: {much}, {plural(self.looks, 'look')}"
 
 
 @dataclass(frozen=True)
@@ -67,6 +90,7 @@ class Provenance:
         seeds: The seeds that the program's calls were made with.
         failure_score: What an answer counts for where the program or the metric failed.
         shard: Which part of how many of an evaluation it is, from 0; None for the whole.
+        stopping: How it stopped by itself; None where its size was fixed before.
         program_text: What the program tells its LMs, and how it asks them, part by part, for people; empty where
             nothing can be told of it.
     """
@@ -103,6 +127,17 @@ class Provenance:
     unseen: tuple[str, ...] = ()
     program_text: Mapping[str, str] = field(default_factory=dict)
     shard: tuple[int, int] | None = None
+    stopping: Stopping | None = None
+
+    def extent(self) -> Iterator[str]:
+        """Yield in words where it is not an evaluation of all questions, of a size that was fixed before."""
+        if self.shard is not None:
+            which, of = self.shard
+            yield f"this is shard {which} of {of} of an evaluation: EvalReport.merge() makes one report of all"
+        if self.stopping is not None:
+            is_looked_at = self.stopping.by == "comparison"
+            more = "; the interval that holds at all looks is that of the comparison" if is_looked_at else ""
+            yield f"{self.stopping}{more}"
 
     def __repr__(self) -> str:
         return f"<Provenance: {self.model}, run {self.run_id!r}, phase {self.phase!r}, policy {self.policy}>"

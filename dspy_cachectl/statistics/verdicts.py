@@ -225,7 +225,7 @@ def needed_to_settle(comparison: PairedComparison) -> Needed:
         sentence=(
             f"{between} questions instead of {n:,} {what}; {or_repeats}. Looking again after each addition "
             f"finds a difference where there is none in more than {1.0 - comparison.interval.level:.0%}: settle on a "
-            "number, and look once."
+            "number and look once, or let cachectl.settle() look, which keeps to it."
         ),
     )
 
