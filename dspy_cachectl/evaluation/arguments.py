@@ -141,7 +141,7 @@ _RULES: dict[str, Rule] = {
         lambda value: value is None or _is_shard(value),
         "is which of how many: (0, 4), (1, 4), (2, 4) and (3, 4) are four",
     ),
-    "shards": (lambda value: value is None or _is_whole(value, 1), "is how many parts there are to be, or None"),
+    "shards": (lambda value: value is None or is_whole(value, 1), "is how many parts there are to be, or None"),
 }
 """What an argument of `evaluate` has to be; of the others their own parts tell."""
 

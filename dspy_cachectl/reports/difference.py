@@ -117,6 +117,6 @@ def settling_briefly(result: PairedComparison, verdict: Verdict, *, adjusted: tu
         yield f"its p-value of {p_value(result.p_value)} becomes {p_value(p_holm)} (Holm, among {among:,})"
     elif result.needed is not None and result.needed.questions_range is not None:
         least, most = result.needed.questions_range
-        yield f"{least:,} to {most:,} questions instead of {result.n:,}, chosen now and looked at once; or cachectl.settle()"
+        yield f"{least:,} to {most:,} questions instead of {result.n:,}, looked at once; or cachectl.settle()"
     elif result.needed is not None:
         yield result.needed.sentence

@@ -208,4 +208,4 @@ class Settled(Shown):
         if self.bound is Bound.ANY_TIME:
             yield "Add questions and settle again: with this bound one may go on as often as one likes."
         else:
-            yield 'Settle again on other questions, or on more with bound="any-time": all of the error is spent.'
+            yield "Settle again on other questions: for these all of the error is spent."
