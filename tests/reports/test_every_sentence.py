@@ -31,8 +31,8 @@ UNSPLIT = re.compile(
 NEEDED = re.compile(
     r"([\d,]+)(?: to ([\d,]+))? questions instead of ([\d,]+) would (?:find a difference of (\S+) with a probability "
     r"of 80%|settle it with a probability of 80% if the difference is the one seen \((\S+)\)); (.*?)\. Looking again "
-    r"after each addition finds a difference where there is none in more than (\d+)%: settle on a number, and look "
-    r"once\."
+    r"after each addition finds a difference where there is none in more than (\d+)%: settle on a number and look "
+    r"once, or let cachectl\.settle\(\) look, which keeps to it\."
 )
 REPEATS = {
     r"so would (\d+) repeats of each of these questions, of both programs",
