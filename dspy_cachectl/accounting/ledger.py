@@ -56,7 +56,7 @@ class Tally:
         truncated: Bought answers that were cut at the token limit (stored all the same).
         unstored: Bought answers that are not kept: empty, stopped by a content filter, or with a secret in them.
         failed_reads: Reads of a store that failed.
-        failed_writes: Writes to a store that failed, and answers that have no stored form.
+        failed_writes: Writes to a store that failed, answers that have no stored form, and leases that were lost.
         temperatures_lent: Calls that were sent with a temperature lent by the phase.
         by_other_models: Calls that another model answered than was asked, as the provider says.
         not_distinct: Draws, bought or resumed, whose answer was another draw's already.

@@ -25,12 +25,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Generic, TypeVar
 
+from dspy_cachectl.accounting.ledger import Tally
 from dspy_cachectl.boundary.forks import tell_after_fork
 from dspy_cachectl.calls.cache import ManagedCache
 from dspy_cachectl.calls.call import Asking, Call
 from dspy_cachectl.context.process import state
 from dspy_cachectl.errors import CachectlError
-from dspy_cachectl.stores.leases import Turn
+from dspy_cachectl.stores.leases import LostLeaseError, Turn
 
 _HERE = str(Path(__file__).parent)
 _THREADS = 4
@@ -189,10 +190,14 @@ def turn_of(call: Call, cache: ManagedCache | None, *, by_thread: bool = True) -
     if cache is None or key is None or asked.ruling.cassette is not None or call.parent is not None:
         return None
     lease = cache.tiers.lease(key if by_thread else f"coroutine:{key}") if asked.decision.stores else None
-    return None if lease is None else Turn(lease, partial(_is_settled, call, cache, key), _say_alone)
+    return None if lease is None else Turn(lease, partial(_is_settled, call, cache, key), partial(_note_fault, call))
 
 
-def _say_alone(error: Exception) -> None:
+def _note_fault(call: Call, error: Exception) -> None:
+    if isinstance(error, LostLeaseError):
+        call.tally.add(Tally(failed_writes=1))
+        state.say_once("lease:lost", str(error))
+        return
     if isinstance(error, OSError):
         return  # of a full disk, or one that cannot be written, the store says so when the answer is to be kept
     state.say_once(

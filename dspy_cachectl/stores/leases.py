@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from dspy_cachectl.boundary.forks import free_after_fork, tell_after_fork
+from dspy_cachectl.errors import StoreUnavailableError
 from dspy_cachectl.stores.base import Store
 
 LASTS = 10.0
@@ -33,6 +34,10 @@ class Holder(NamedTuple):
 
     name: bytes
     beat: bytes
+
+
+class LostLeaseError(StoreUnavailableError):
+    """Another has a lease that was taken, or may have it: it was not renewed in time, or its store has forgotten it."""
 
 
 class Lease(Protocol):
@@ -66,7 +71,7 @@ class Turn:
     Args:
         lease: The lease of what they want.
         is_settled: Told whether it was waited for; tells whether there is nothing to wait for.
-        on_fault: Told why the lease cannot be had.
+        on_fault: Told why the lease cannot be had, renewed or given back, or that it was lost.
     """
 
     def __init__(self, lease: Lease, is_settled: Callable[[bool], bool], on_fault: Callable[[Exception], None]) -> None:
@@ -104,7 +109,7 @@ class Turn:
                 return None
             holder = self._lease.take()
             if holder is None:
-                _RENEWING.add(self._lease)
+                _RENEWING.add(self._lease, self._on_fault)
             return holder
 
     def end(self) -> None:
@@ -112,8 +117,10 @@ class Turn:
         with self._lock:
             self._has_ended = True
             _RENEWING.remove(self._lease)
-            with contextlib.suppress(Exception):  # it expires
+            try:
                 self._lease.give_back()
+            except Exception as error:  # noqa: BLE001 - it expires
+                self._on_fault(error)
 
 
 class _Renewing:
@@ -126,12 +133,12 @@ class _Renewing:
 
     def after_fork(self) -> None:
         """Hold nothing in the child."""
-        self._held: dict[Lease, None] = {}
+        self._held: dict[Lease, Callable[[Exception], None]] = {}
         self._is_running = False
 
-    def add(self, lease: Lease) -> None:
+    def add(self, lease: Lease, on_fault: Callable[[Exception], None]) -> None:
         with self._lock:
-            self._held[lease] = None
+            self._held[lease] = on_fault
             if self._is_running:
                 return
             with contextlib.suppress(RuntimeError):  # the interpreter is about to end
@@ -146,13 +153,17 @@ class _Renewing:
         while True:
             time.sleep(LASTS / 3)
             with self._lock:
-                held = list(self._held)
+                held = list(self._held.items())
                 self._is_running = bool(held)
             if not held:
                 return
-            for lease in held:
-                with contextlib.suppress(Exception):  # it expires, and another asks too
+            for lease, on_fault in held:
+                try:
                     lease.renew()
+                except LostLeaseError:
+                    pass  # who ends it is told, in its own thread
+                except Exception as error:  # noqa: BLE001 - it expires, and another asks too
+                    on_fault(error)
 
 
 _RENEWING = _Renewing()

@@ -1,7 +1,7 @@
 """Leases among all who use a server: a key that expires where it is not renewed.
 
 Of two that have one, since the server lost it or a holder was stopped, both store with `put_first`: so the answer that
-came first stays, and a lease needs no number by which the store would know the older.
+came first stays, and a lease needs no number by which the store would know the older. Who has lost one is told so.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 
 from dspy_cachectl.stores import leases
-from dspy_cachectl.stores.leases import Holder
+from dspy_cachectl.stores.leases import Holder, LostLeaseError
 from dspy_cachectl.stores.redis import layout
 from dspy_cachectl.stores.redis.client import Client, Script
 from dspy_cachectl.stores.redis.layout import Names
@@ -28,14 +28,15 @@ return ''
 
 RENEW = Script(
     """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+local held = redis.call('GET', KEYS[1])
+if not held or string.sub(held, 1, #ARGV[1]) ~= ARGV[1] then return 0 end
 if ARGV[3] == '0' then return redis.call('DEL', KEYS[1]) end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2], 'PX', ARGV[3])
 return 1
 """
 )
-"""Renew a lease, or give it back, where it is one's own. Holder, how it is called from now on, milliseconds or 0.
-Returns whether it was."""
+"""Renew a lease, or give it back, where it is one's own. Holder, beat, milliseconds or 0. Returns whether it was: what
+was given back is not renewed by a command that comes late, and one that failed leaves no lease that nobody can end."""
 
 
 class RedisLease:
@@ -64,18 +65,22 @@ class RedisLease:
 
     def renew(self) -> None:
         """Say that this process lives."""
-        before = self._said
         self._beat += 1
-        self._end_or_renew(before, _milliseconds())
+        self._end_or_renew(_milliseconds())
 
     def give_back(self) -> None:
         """Let others have it."""
         if self._is_held:
             self._is_held = False
-            self._end_or_renew(self._said, 0)
+            self._end_or_renew(0)
 
-    def _end_or_renew(self, holder: bytes, milliseconds: int) -> None:
-        self._client.run("write", self._tag, (RENEW, self._key, holder, self._said, milliseconds))
+    def _end_or_renew(self, milliseconds: int) -> None:
+        command = (RENEW, self._key, self._holder, b"%d" % self._beat, milliseconds)
+        if not self._client.run("write", self._tag, command):
+            raise LostLeaseError(
+                f"a lease in {self._client.address.shown} was lost before its answer came: another process may have "
+                "asked as well, and what was stored first stays"
+            )
 
     @property
     def _said(self) -> bytes:
