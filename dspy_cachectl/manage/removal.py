@@ -6,10 +6,11 @@ draw, and stays: so nobody loses an answer that was bought after the removal was
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from dspy_cachectl.boundary.ages import age_of
@@ -22,7 +23,7 @@ from dspy_cachectl.stores import RUN_KIND
 from dspy_cachectl.stores.disk import DiskStore
 from dspy_cachectl.stores.listing import Reader, bytes_of_values, keys_above
 from dspy_cachectl.stores.reader import FolderReader
-from dspy_cachectl.stores.rows import StoredEntry
+from dspy_cachectl.stores.rows import Listed, StoredEntry
 
 _BATCH = 250
 """How many entries one transaction removes: it takes some hundredths of a second."""
@@ -101,9 +102,8 @@ def plan(reader: Reader, selection: Selection, *, advance: Advance | None = None
         StoreUnavailableError: If the store cannot be read.
     """
     decided = Removal()
-    newer = _of_newer_versions(reader)
-    for entry in entries_of(reader, selection, now=decided.moment, advance=advance):
-        if entry.key in newer:
+    for entry, is_newer in _told(reader, entries_of(reader, selection, now=decided.moment, advance=advance)):
+        if is_newer:
             decided.newer += 1
         else:
             decided.add(entry)
@@ -111,9 +111,14 @@ def plan(reader: Reader, selection: Selection, *, advance: Advance | None = None
     return decided
 
 
-def _of_newer_versions(reader: Reader) -> set[str]:
-    """Return the keys of what this version cannot read, and therefore does not remove."""
-    return keys_above(reader, records.MAGIC, records.FORMAT_VERSION)
+def _told(reader: Reader, entries: Iterable[StoredEntry]) -> Iterator[tuple[StoredEntry, bool]]:
+    """Yield entries, each with whether a newer version wrote it: this one cannot read it, and leaves it."""
+    above = records.FORMAT_VERSION
+    known = set() if isinstance(reader, Listed) else keys_above(reader, records.MAGIC, above)
+    left = iter(entries)
+    while some := list(itertools.islice(left, _BATCH)):
+        newer = reader.keys_above([one.key for one in some], above) if isinstance(reader, Listed) else known
+        yield from ((entry, entry.key in newer) for entry in some)
 
 
 def add_descriptions(decided: Removal, reader: Reader, selection: Selection) -> None:
@@ -127,12 +132,11 @@ def add_descriptions(decided: Removal, reader: Reader, selection: Selection) -> 
     there: Counter[str] = Counter()
     for label, count in reader.labels().items():
         there[label.run] += count * label.is_answer
-    known = {*decided.keys, *_of_newer_versions(reader)}
     named = replace(selection, models=(), phases=(), roles=(), kinds=("*",)) if selection.runs else None
-    for entry in entries_of(reader, Selection(kinds=(RUN_KIND,)), now=decided.moment):
+    for entry, is_newer in _told(reader, entries_of(reader, Selection(kinds=(RUN_KIND,)), now=decided.moment)):
         gone = decided.draws[entry.label.run]
         is_meant = gone > 0 or (named is not None and named.matches(entry.label))
-        if is_meant and gone == there[entry.label.run] and entry.key not in known:
+        if is_meant and gone == there[entry.label.run] and not is_newer and entry.key not in decided.keys:
             decided.add(entry, "describe a run of which no draw is left")
 
 
@@ -193,10 +197,9 @@ def plan_pruning(reader: Reader, limits: Limits) -> Removal:
     left = float(reader.bytes_used())
     # What pages hold beside values is shared out among the entries.
     factor = max(1.0, left / max(bytes_of_values(reader), 1))
-    newer = _of_newer_versions(reader)
-    for entry in _oldest_first(reader, decided.moment):
+    for entry, is_newer in _told(reader, _oldest_first(reader, decided.moment)):
         reason = _expired(entry, limits, decided.moment) or ("over the size limit" if left > limits.max_bytes else "")
-        if reason and entry.key in newer:
+        if reason and is_newer:
             decided.newer += 1
         elif reason:
             decided.add(entry, reason)

@@ -99,13 +99,8 @@ def bytes_of_values(reader: Reader) -> int:
     return sum(size or 0 for (size,) in reader.query(f"SELECT SUM({_SIZE}) FROM Cache"))  # noqa: S608 - no values
 
 
-def keys_above(reader: Reader, head: bytes, above: int) -> set[str]:
-    """Return the keys of entries that begin with some bytes, then four of any kind, and then one above a number.
-
-    Of a folder: what a server keeps is packed, and is of another version under another name.
-    """
-    if isinstance(reader, Listed):
-        return set()
+def keys_above(reader: FolderReader, head: bytes, above: int) -> set[str]:
+    """Return the keys of entries that begin with some bytes, then four of any kind, and then one above a number."""
     rows = reader.query(
         "SELECT key FROM Cache WHERE typeof(key) = 'text' AND typeof(value) = 'blob'"
         " AND substr(value, 1, ?) = ? AND substr(value, ?, 1) > ?",

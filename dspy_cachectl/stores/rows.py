@@ -97,6 +97,10 @@ class Listed(ABC):
         """Put bytes in the place of others, of each key, where those are there; all else stays. Return how many."""
 
     @abstractmethod
+    def keys_above(self, keys: Sequence[str], above: int) -> set[str]:
+        """Return those of some keys whose entries say a version above a number."""
+
+    @abstractmethod
     def row_numbers(self, rows: Rows, *, order: Order, reverse: bool, limit: int | None) -> Sequence[Any]:
         """Return by what the rows that are meant are found, in order."""
 

@@ -6,12 +6,14 @@ import itertools
 import json
 import math
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dspy_cachectl.entries.records import FORMAT_VERSION, MAGIC
 from dspy_cachectl.manage.verification import _expected_key
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
@@ -41,6 +43,12 @@ ENTRIES = {keyed(label, value): (label, value) for label, value in MADE}
 KEYS = list(ENTRIES)
 OF_PLACE = {"store", "stored", "served_at", "moment", "oldest", "newest", "size", "bytes", "by", "file"}
 """What depends on where and when an entry is kept."""
+
+
+def newer_entry(value: bytes) -> bytes:
+    """The entry as a newer version would have written it."""
+    rest = bytes([FORMAT_VERSION + 1, *value[9:]])
+    return MAGIC + zlib.crc32(rest).to_bytes(4, "big") + rest
 
 
 @pytest.fixture(params=["redis", pytest.param("cluster", marks=pytest.mark.exhaustive)])
@@ -169,6 +177,21 @@ def test_verify_mends(address: str) -> None:
     assert 0 == command("--store", address, "verify").returncode
     assert 13 == sum(store.labels().values()) == len(list(store.keys()))
     assert 0 == list_anew(store, list(ENTRIES))
+
+
+def test_entries_of_a_newer_version_stay(address: str) -> None:
+    """What this version cannot read it does not remove, and says how many there are."""
+    store, newer = RedisStore(address), KEYS[:2]
+    for key in newer:
+        label, value = ENTRIES[key]
+        store.put(key, newer_entry(value), label)
+    store.close()
+
+    done = command("--store", address, "clear", "--all", "--yes")
+    assert (0, True) == (done.returncode, "newer version" in done.stdout)
+    assert sorted(newer) == sorted(store.keys())
+    assert 0 == command("--store", address, "prune", "--older-than", "0s", "--yes").returncode
+    assert sorted(newer) == sorted(store.keys())
 
 
 def test_doctor_looks_at_the_server(address: str) -> None:

@@ -32,7 +32,9 @@ USAGE = TAGS[0]
 
 HEAD = struct.Struct("<BBd8sII")
 """Version, flags, when it was stored in Unix seconds, the hash of the bytes, and how long label and mark are."""
-_PACKED = 1
+FLAGS = (1, 1)
+"""Where the flags are: whether the bytes are packed, and in the upper half the version that they say in their ninth."""
+_PACKED, _VERSION_IN, _VERSION_FROM = 1, 8, 4
 _WORTH_PACKING = 256
 _LEVEL = 3
 _HASHED = re.compile(r"[0-9a-f]{64}")
@@ -141,11 +143,11 @@ def hash_of(value: bytes | None) -> bytes:
 
 def pack(value: bytes, label: Label, mark: str, stored: float) -> bytes:
     """Return an entry as the server is to have it."""
-    flags, body = 0, value
+    flags, body = (min(value[_VERSION_IN], 15) << _VERSION_FROM if len(value) > _VERSION_IN else 0), value
     if _WORTH_PACKING < len(value) <= LARGEST_VALUE:
         packed = _compressed(value)
         if len(packed) < len(value):
-            flags, body = _PACKED, packed
+            flags, body = flags | _PACKED, packed
     filed, marked = text_of(label), mark.encode("utf-8", "surrogatepass")
     return HEAD.pack(VERSION, flags, stored, hash_of(value), len(filed), len(marked)) + filed + marked + body
 
@@ -170,6 +172,11 @@ def unpack(data: bytes) -> Kept:
         raise CorruptEntryError("the store holds an entry that was changed after it was written")
     mark = data[at : at + marked].decode("utf-8", "replace")
     return Kept(label_of(data[HEAD.size : at]), mark, stored, value)
+
+
+def version_in(flags: bytes) -> int:
+    """Return the version that flags tell; 0 where there are none."""
+    return flags[0] >> _VERSION_FROM if flags else 0
 
 
 def mark_member(key: str, mark: str) -> bytes:

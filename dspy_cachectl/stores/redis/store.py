@@ -279,6 +279,12 @@ class RedisStore(Listed):
         """Return how large a part of what `labels` counts is gone, by some of it; from 0 to 1."""
         return self.lists.share_gone()
 
+    def keys_above(self, keys: Sequence[str], above: int) -> set[str]:
+        """Return those of some keys whose entries say a version above a number."""
+        commands: list[Command] = [("GETRANGE", self.names.entry(key), *layout.FLAGS) for key in keys]
+        told = self.client.many("read", commands, seconds=self.patience)
+        return {key for key, flags in zip(keys, told, strict=True) if layout.version_in(flags) > above}
+
     def row_numbers(
         self, rows: Rows, *, order: Order = "age", reverse: bool = False, limit: int | None = None
     ) -> Sequence[Place]:
