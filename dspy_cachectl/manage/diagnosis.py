@@ -125,11 +125,12 @@ def check_versions(_: Surroundings) -> Iterator[Finding]:
 def check_configuration(_: Surroundings) -> Iterator[Finding]:
     """Read the configuration."""
     try:
-        settings()
+        keys = settings().encryption_key
     except CachectlError as error:
         yield Finding("configuration", "error", str(error), "`dspy-cachectl config show` names where it comes from")
     else:
         yield Finding("configuration", "ok", "readable")
+        yield Finding("encryption", "ok", "nothing is encrypted" if keys is None else repr(keys))
 
 
 def check_caches(around: Surroundings) -> Iterator[Finding]:

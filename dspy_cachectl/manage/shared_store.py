@@ -103,6 +103,7 @@ def findings(address: Shared) -> Iterator[tuple[Level, str, str]]:
         servers, memory = store.client.info("server"), store.client.info("memory")
         counts = store.labels()
         gone = store.lists.share_gone()
+        yield from _of_leases(store)
     except StoreError as error:
         yield "error", str(error), "programs go on without it, and buy what only it has; start it, or name another"
         return
@@ -113,6 +114,17 @@ def findings(address: Shared) -> Iterator[tuple[Level, str, str]]:
     if gone > 0.02:
         yield "warning", f"about {gone:.0%} of what its lists tell is gone", "`dspy-cachectl verify` mends them"
     yield from _of_memory(memory)
+
+
+def _of_leases(store: RedisStore) -> Iterator[tuple[Level, str, str]]:
+    lease = store.lease("doctor")
+    try:
+        lease.take()
+        lease.give_back()
+    except StoreError as error:
+        yield "warning", f"it gives no leases: {error}", "who asks the same at once pays twice; let its user write"
+    else:
+        yield "ok", "processes that ask it the same at once know of one another", ""
 
 
 def _version(servers: Sequence[dict[str, Any]]) -> str:

@@ -19,6 +19,8 @@ import pytest
 from tests.limits import SOON
 
 KINDS = ("redis", "valkey", "cluster")
+_PORTS = 5
+"""How many ports are tried: somebody else may take one between its choice and its use."""
 
 
 def program(kind: str) -> str:
@@ -74,17 +76,25 @@ class Server:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        """Start it, empty or with what it has kept, and wait until it replies."""
+        """Start it, empty or with what it has kept, and wait until it replies, and no other that has its port."""
+        for _ in range(_PORTS):
+            if self._starts():
+                return
+            self.port = free_port()
+        raise AssertionError(f"the server ended: {(self.folder / 'log').read_text()[-2000:]}")
+
+    def _starts(self) -> bool:
         given = {"port": self.port, "bind": "127.0.0.1", "dir": self.folder, "save": "", **self.options}
         arguments = [text for name, value in given.items() for text in (f"--{name.replace('_', '-')}", str(value))]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen([program(self.kind), *self.first, *arguments], stdout=log, stderr=log)
         for _ in until(f"the server on port {self.port} to reply"):
-            with contextlib.suppress(OSError):
-                self.say("PING")
-                return
             if self.process.poll() is not None:
-                raise AssertionError(f"the server ended: {(self.folder / 'log').read_text()[-2000:]}")
+                return False
+            with contextlib.suppress(OSError):
+                if b"process_id:%d\r" % self.process.pid in self.say("INFO", "server"):
+                    return True
+        return False
 
     def say(self, *words: object) -> bytes:
         """Return the raw reply to a command, by a connection of its own; its first 64 kB."""

@@ -5,19 +5,25 @@ from __future__ import annotations
 import hashlib
 import random
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import dspy_cachectl as cachectl
 from dspy_cachectl.errors import StoreError, StoreUnavailableError
 from dspy_cachectl.manage.shared_store import verify
+from dspy_cachectl.stores import MemoryStore
+from dspy_cachectl.stores.leases import LostLeaseError, Turn
 from dspy_cachectl.stores.redis.store import RedisStore
 from dspy_cachectl.stores.rows import Rows
+from tests.endpoint import Endpoint
 from tests.stores.contract import COMPILED, DRAWN
 from tests.stores.faulty import Faulty
 from tests.stores.servers import Cluster, Server, program, until
@@ -201,3 +207,94 @@ def test_lists_are_true_of_a_full_server(tmp_path: Path, policy: str) -> None:
         assert there == sum(store.labels().values()) == len(list(store.keys()))
     finally:
         server.kill()
+
+
+LEASED = "ab" * 32
+
+
+@pytest.fixture
+def leasing(shared_url: Callable[..., str]) -> RedisStore:
+    """A store of one's own."""
+    return RedisStore(shared_url("redis"))
+
+
+def forget(leasing: RedisStore, name: str = LEASED) -> None:
+    """Let the server lose a lease, as a restart does."""
+    leasing.client.run("write", "a", ("DEL", leasing.names.lease(name)))
+
+
+class TestLostLeases:
+    """The server has forgotten it, or it was not renewed in time."""
+
+    def test_is_told_and_left_to_the_other(self, leasing: RedisStore) -> None:
+        """Who has lost one is told so when it is given back; the other's stays."""
+        first, second = leasing.lease(LEASED), leasing.lease(LEASED)
+        assert first.take() is None
+        forget(leasing)
+        assert second.take() is None
+        with pytest.raises(LostLeaseError, match="was lost"):
+            first.renew()
+        with pytest.raises(LostLeaseError):
+            first.give_back()
+        second.renew()
+        second.give_back()
+        assert first.take() is None
+
+    def test_is_counted(
+        self, leasing: RedisStore, endpoint: Endpoint, lm: Callable[..., Any], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The answer comes all the same; it is counted as a failed write, and said."""
+        cachectl.install([MemoryStore(), leasing])
+        endpoint.hold()
+        with cachectl.phase("compile") as run:
+            asking = threading.Thread(target=cachectl.carry(lambda: lm()("Who am I?")))
+            asking.start()
+            assert endpoint.wait_for(1)
+            (name,) = next(leasing.client.scan(leasing.names.pattern("l:")))
+            leasing.client.run("write", "0", ("DEL", name))
+            endpoint.release()
+            asking.join()
+        assert (1, 1) == (run.stats.fresh, run.stats.failed_writes)
+        assert 1 == caplog.text.count("was lost before its answer came")
+
+
+class TestLateLeases:
+    """Commands that come late, or whose reply is lost, leave no lease behind."""
+
+    def test_a_renewal(self, leasing: RedisStore) -> None:
+        """One that arrives after the lease was given back does not take it again."""
+        lease = leasing.lease(LEASED)
+        lease.take()
+        lease.give_back()
+        with pytest.raises(LostLeaseError):
+            lease.renew()
+        assert leasing.lease(LEASED).take() is None
+
+    def test_a_renewal_that_failed(self, leasing: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It does not keep its holder from giving the lease back."""
+        lease, run = leasing.lease(LEASED), leasing.client.run
+        lease.take()
+
+        def fail(*_: Any, **__: Any) -> Any:
+            raise StoreError("no reply")
+
+        monkeypatch.setattr(leasing.client, "run", fail)
+        with pytest.raises(StoreError):
+            lease.renew()
+        monkeypatch.setattr(leasing.client, "run", run)
+        lease.give_back()
+        assert leasing.lease(LEASED).take() is None
+
+
+def test_what_cannot_be_given_back_is_said(leasing: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is away when a call ends: the fault is told to whoever asked for the lease."""
+    told: list[Exception] = []
+    turn = Turn(leasing.lease(LEASED), lambda _: False, told.append)
+    assert [] == list(turn.pauses())
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise StoreError("away")
+
+    monkeypatch.setattr(leasing.client, "run", fail)
+    turn.end()
+    assert ["away"] == [str(error) for error in told]

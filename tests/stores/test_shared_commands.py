@@ -200,6 +200,18 @@ def test_doctor_looks_at_the_server(address: str) -> None:
 
     assert "15 entries" in " ".join(done.stdout.split())
     assert "volatile-lru" in done.stdout
+    assert "know of one another" in " ".join(done.stdout.split())
+
+
+def test_doctor_tells_what_a_user_may_not(address: str) -> None:
+    """A user of the server who may not write has no lease, which is said with what to do."""
+    store = RedisStore(address)
+    rights = (f"~{store.names.space}*", "+@read", "+@connection", "+@scripting", "+info")
+    store.client.run("read", "0", ("ACL", "SETUSER", "reader", "on", ">secret", *rights))
+    named = address.replace("://", "://reader:secret@", 1)
+    said = " ".join(command("--store", named, "doctor", "--timeout", "1").stdout.split())
+    assert "it gives no leases" in said, said
+    assert "secret" not in said
 
 
 def test_no_command_shows_the_password(address: str) -> None:
