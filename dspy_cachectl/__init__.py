@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is compute
         StoreUnavailableError as StoreUnavailableError,
     )
     from dspy_cachectl.evaluation.last import last_report as last_report
+    from dspy_cachectl.evaluation.pools.candidates import workers as workers
     from dspy_cachectl.evaluation.running import evaluate as evaluate
     from dspy_cachectl.phases.auto import AutoPhase as AutoPhase
     from dspy_cachectl.phases.decoration import carry as carry
@@ -103,6 +104,7 @@ _HOMES = {
     "settle": "settling.two",
     "stats": "context.process",
     "uninstall": "calls.installation",
+    "workers": "evaluation.pools.candidates",
     "wrap": "calls.lm",
 }
 

@@ -96,7 +96,7 @@ def test_a_killed_worker_buys_nothing_twice_but_what_was_in_the_air(endpoint: En
 @pytest.mark.exhaustive
 def test_a_pool_that_is_lost_leaves_what_was_answered(endpoint: Endpoint, tmp_path: Path) -> None:
     """The error says what to do; the same evaluation with another pool goes on from there."""
-    with processes() as executor, pytest.raises(CachectlError, match="with another pool goes on from here"):
+    with processes() as executor, pytest.raises(CachectlError, match="again with another pool goes on from here"):
         killed(tmp_path, executor)
     before = endpoint.requests
     with processes() as executor:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import queue
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
-
-import dspy
 
 from dspy_cachectl.accounting.asked import asked_in, counted_together
 from dspy_cachectl.accounting.ledger import Row, Tally
@@ -19,10 +15,11 @@ from dspy_cachectl.context.phases import PhaseRun
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import phase_here
 from dspy_cachectl.context.shared import machine
-from dspy_cachectl.errors import CachectlError, ConfigurationError
+from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.evaluation.asking import Task
 from dspy_cachectl.evaluation.last import cut_short
 from dspy_cachectl.evaluation.pools.sending import packed, settings_to_send, unpacked
+from dspy_cachectl.evaluation.pools.workers import Workers, outcomes, parts_for
 from dspy_cachectl.evaluation.pools.working import Common, Outcome, Part, work
 from dspy_cachectl.evaluation.reporting import question_id
 from dspy_cachectl.predictions.rows import decode
@@ -32,60 +29,6 @@ from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.results import QuestionResult
 from dspy_cachectl.reports.texts import plural
-
-_MOST_SHARDS = 32
-_ATTEMPTS = 3
-"""How often a part is sent whose worker is lost."""
-
-
-class Workers:
-    """The workers of somebody's pool.
-
-    Args:
-        executor: What has `submit(function, *arguments)` and returns futures; or a function that makes one.
-
-    Raises:
-        ConfigurationError: If it is neither.
-    """
-
-    def __init__(self, executor: Any) -> None:
-        self._make: Callable[[], Any] | None = None
-        if not hasattr(executor, "submit"):
-            if not callable(executor):
-                raise ConfigurationError(
-                    "executor is something with submit(function, *arguments), such as a ProcessPoolExecutor, or a "
-                    f"function that makes one; not {executor!r}"
-                )
-            self._make = executor
-            executor = executor()
-        self._pool = self._usable(executor)
-
-    @property
-    def are_threads(self) -> bool:
-        """Whether they are threads of this process, to which nothing is sent."""
-        return isinstance(self._pool, ThreadPoolExecutor)
-
-    def submit(self, *call: Any) -> Any:
-        """Have a function called; return its future."""
-        return self._pool.submit(*call)
-
-    def renew(self) -> bool:
-        """Take another pool in the place of one that is broken. Tell whether there is one."""
-        if self._make is None:
-            return False
-        self.close()
-        self._pool = self._usable(self._make())
-        return True
-
-    def close(self) -> None:
-        """Let go of a pool that was made here."""
-        if self._make is not None and hasattr(self._pool, "shutdown"):
-            self._pool.shutdown(wait=True)
-
-    @staticmethod
-    def _usable(pool: Any) -> Any:
-        # A client of Dask takes equal calls for one; its executor does not.
-        return pool.get_executor() if hasattr(pool, "get_executor") else pool
 
 
 def spread(
@@ -114,8 +57,7 @@ def spread(
     """
     if phase_here().cassette is not None:
         raise ConfigurationError("a cassette records in its own process only: evaluate within it without executor")
-    threads = task.num_threads or dspy.settings.num_threads
-    of = shards or max(1, min(_MOST_SHARDS, len(task.questions) // threads))
+    of = shards or parts_for(len(task.questions), task.num_threads)
     task.part(of - 1, of)  # there is a question in each
     with task.phase() as run, progress(task.name, shown=shown) as show:
         workers = Workers(executor)
@@ -142,9 +84,6 @@ class _Spreading:
         self._task, self._session, self._workers, self._run = task, session, workers, run
         self._of, self._show = of, show
         self._began = time.monotonic()
-        self._done: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
-        self._in_air: dict[int, Any] = {}
-        self._tried: dict[int, int] = dict.fromkeys(range(of), 0)
         self._reports: dict[int, EvalReport] = {}
         self._common, self._parts = self._packed()
         run.evaluated_in = state.runs.get(task.context.token)
@@ -152,16 +91,9 @@ class _Spreading:
     def all(self) -> EvalReport:
         """Have all parts done. What ends that takes along what there is."""
         try:
-            for index in range(self._of):
-                self._send(index)
-            while self._in_air:
-                index, future = self._done.get()
-                if self._in_air.get(index) is future:
-                    del self._in_air[index]
-                    self._take(index, future)
+            for index, outcome in outcomes(self._workers, work, self._common, self._parts):
+                self._take(index, outcome)
         except BaseException as error:
-            for future in self._in_air.values():
-                future.cancel()
             self._cut(error)
             raise
         return self._report(self._questions())
@@ -189,22 +121,7 @@ class _Spreading:
             rows = [row for place in places if (row := self._session.kept.get(place)) is not None]
         return Part((index, self._of), part.its_questions(), rows)
 
-    def _send(self, index: int) -> None:
-        self._tried[index] += 1
-        try:
-            future = self._workers.submit(work, self._common, self._parts[index])
-        except BrokenExecutor as error:
-            self._renew(error)
-            future = self._workers.submit(work, self._common, self._parts[index])
-        self._in_air[index] = future
-        future.add_done_callback(lambda done: self._done.put((index, done)))
-
-    def _take(self, index: int, future: Any) -> None:
-        try:
-            outcome: Outcome = future.result()
-        except Exception as error:  # noqa: BLE001 - of whichever engine
-            self._repeat(index, error)
-            return
+    def _take(self, index: int, outcome: Outcome) -> None:
         for row in outcome.rows if self._session is not None else ():
             self._session.keep(decode(row))  # type: ignore[union-attr] # it is there
         if outcome.report is not None:
@@ -216,27 +133,6 @@ class _Spreading:
         if outcome.error is not None:
             raise unpacked(outcome.error)
         self._say()
-
-    def _repeat(self, index: int, error: Exception) -> None:
-        """Send a part again whose worker was lost: what it had bought is in the store."""
-        if self._tried[index] >= _ATTEMPTS:
-            raise CachectlError(
-                f"shard {index} of {self._of} was sent {_ATTEMPTS} times, and each time its worker was lost: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        state.say_once(
-            f"lost:{self._run.context.token}",
-            f"a worker was lost ({type(error).__name__}: {error}), and what it did is sent again",
-        )
-        self._send(index)
-
-    def _renew(self, error: Exception) -> None:
-        if not self._workers.renew():
-            raise CachectlError(
-                f"the pool is broken, since one of its workers was lost ({error}), and takes no more work. The same "
-                "evaluation with another pool goes on from here; give executor= a function that makes the pool, and "
-                "another one is made"
-            ) from error
 
     def _say(self) -> None:
         draws = [draw for report in self._reports.values() for draw in report.draws]

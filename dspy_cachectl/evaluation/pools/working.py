@@ -103,15 +103,12 @@ def work(common: bytes | Common, part: bytes | Part) -> Outcome:
         report = _evaluated(shared, mine, collected)
     except Exception as error:  # noqa: BLE001 - it is raised where the evaluation was asked for
         found = getattr(error, "report", None)
-        return Outcome(found, tuple(collected.rows.values()), _as_bytes(error))
+        return Outcome(found, tuple(collected.rows.values()), as_bytes(error))
     return Outcome(report, tuple(collected.rows.values()))
 
 
 def _evaluated(shared: Common, part: Part, collected: _Collected) -> EvalReport:
-    if shared.home != (machine(), os.getpid()):
-        refused = open_like_parent(shared.place)
-        if refused:
-            raise ConfigurationError(f"nothing is evaluated in this worker: {refused}")
+    check_store(shared.home, shared.place)
     task = shared.task.with_questions(part.shard, **part.questions)
     callbacks = [one for one in dspy.settings.callbacks if not type(one).__module__.startswith("mlflow.")]
     with dspy.context(**shared.settings, callbacks=callbacks):
@@ -119,6 +116,21 @@ def _evaluated(shared: Common, part: Part, collected: _Collected) -> EvalReport:
         kept = KeptPredictions(None, session, task.program, task.metric, declared=task.declared)
         report, _ = asked(task, kept, is_part=True)
     return report
+
+
+def check_store(home: tuple[str, int], place: Place | None) -> None:
+    """Put the store in place that whoever sent something uses.
+
+    Args:
+        home: The machine and the process that sent it.
+        place: How the store is opened there.
+
+    Raises:
+        ConfigurationError: If it cannot be.
+    """
+    refused = "" if home == (machine(), os.getpid()) else open_like_parent(place)
+    if refused:
+        raise ConfigurationError(f"nothing is evaluated in this worker: {refused}")
 
 
 def _session(shared: Common, part: Part, task: Task, collected: _Collected) -> Session:
@@ -145,7 +157,7 @@ def _session(shared: Common, part: Part, task: Task, collected: _Collected) -> S
     )
 
 
-def _as_bytes(error: Exception) -> bytes:
+def as_bytes(error: Exception) -> bytes:
     """Return an error as bytes that another process can read."""
     error.__dict__.pop("report", None)
     try:
