@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.endpoint import Endpoint
+from tests.stores.servers import program
 
 pytest.importorskip("nbclient")
 pytest.importorskip("ipykernel")
@@ -126,6 +127,14 @@ def test_the_notebook_of_replays_runs() -> None:
     assert "asked 'fresh.', stored 'stale.'" in said[2]
     assert "1 call of this test had no recording" in said[3]
     assert "pytest --cachectl=record test_answers.py::test_capital" in said[3]
+
+
+@needs_the_model
+@pytest.mark.exhaustive
+def test_the_notebook_of_sharing_runs() -> None:
+    """Four questions are asked once, can be read where no key is given, and are there for another machine."""
+    program("redis")
+    assert ["4", "(True, False, True)", "(True, 0)", "(True, 0)"] == shown(ran("sharing"))
 
 
 @needs_the_model
