@@ -10,7 +10,19 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from dspy_cachectl.boundary.shown import harmless, harmless_lines
-from dspy_cachectl.cli import checking, looking, mlflow, predictions, ranking, rekey, removing, report, run, transfer
+from dspy_cachectl.cli import (
+    checking,
+    gate,
+    looking,
+    mlflow,
+    predictions,
+    ranking,
+    rekey,
+    removing,
+    report,
+    run,
+    transfer,
+)
 from dspy_cachectl.cli.options import StoreOption
 from dspy_cachectl.cli.output import OutputError, print_line
 from dspy_cachectl.config import settings
@@ -123,6 +135,7 @@ predictions.app.command("rank", short_help="Rank the models by what is kept.")(r
 app.add_typer(predictions.app)
 app.command("report", short_help="Write a report as a page for the browser.")(report.write_page)
 app.command("merge", short_help="Make one report of those of all shards.")(report.merge_shards)
+app.command("gate", short_help="Tell whether a change passes, by two reports.")(gate.pass_or_fail)
 app.command("explain", short_help="Say why a request was bought.")(looking.explain_miss)
 app.command("run", short_help="Run a script under a policy.", context_settings={"allow_interspersed_args": False})(
     run.run_script

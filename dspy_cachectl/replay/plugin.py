@@ -7,7 +7,7 @@ fixture that outlives the test has a cassette of its own, which does not depend 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from dspy_cachectl.replay.summary import Note
 
 if TYPE_CHECKING:
     from dspy_cachectl.context.open_cassette import Recording
+    from dspy_cachectl.gating.gate import Gate
     from dspy_cachectl.replay.cassettes import Cassette
     from dspy_cachectl.replay.open_test_cassette import OpenTestCassette
 
@@ -63,6 +64,31 @@ def cachectl_cassette(request: pytest.FixtureRequest) -> Cassette | None:
     """The cassette that is open in this test, a `dspy_cachectl.Cassette`; None with `--cachectl=off`."""
     opened = request.node.stash.get(_OPEN, None)
     return None if opened is None else opened.cassette
+
+
+@pytest.fixture
+def cachectl_gate() -> Callable[..., Gate]:
+    """A function that fails the test unless a candidate is surely not worse than a baseline by more than a margin.
+
+    It takes two reports, or the files of saved ones, `not_worse_by=`, `level=`, and `undecided="skip"` for a test that
+    is skipped where it cannot be told, and returns what it found. Nothing is asked.
+    """
+
+    def check(
+        baseline: Any, candidate: Any, *, not_worse_by: float, level: float = 0.95, undecided: str = "fail"
+    ) -> Gate:
+        from dspy_cachectl.gating.gate import Outcome, gate
+        from dspy_cachectl.reports.report import EvalReport
+
+        reports = [one if isinstance(one, EvalReport) else EvalReport.load(one) for one in (baseline, candidate)]
+        found = gate(*reports, not_worse_by=not_worse_by, level=level)
+        if found.outcome is Outcome.CANNOT_TELL and undecided == "skip":
+            pytest.skip(f"it cannot be told: {found.sentence}")
+        if found.outcome is not Outcome.PASSED:
+            pytest.fail(found.details(), pytrace=False)
+        return found
+
+    return check
 
 
 class _Plugin:
