@@ -9,6 +9,7 @@ here, DSPy goes its way. A test holds one to the other.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import os
 import random
 import uuid
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import dspy
+from dspy.clients import base_lm
 from dspy.clients._deprecation import warn_openai_messages
 from dspy.clients.base_lm import BaseLM
 from dspy.clients.call_result import CallResult
@@ -27,7 +29,7 @@ KNOWN_DSPY = "3.4.1"
 """The version of DSPy whose way is known here."""
 
 _IS_KNOWN = dspy.__version__ == KNOWN_DSPY
-_CALL, _CALL_ASYNC = BaseLM.__call__, BaseLM.acall
+_CALL, _CALL_ASYNC, _NOTE = BaseLM.__call__, BaseLM.acall, BaseLM.update_history
 """DSPy's own methods; others may stand in their place later."""
 
 _IDS = random.Random()  # noqa: S311 - they tell entries of histories apart, and a system call takes longer than the rest
@@ -60,26 +62,52 @@ def _would_warn(lm: Any, call: Call) -> bool:
     return is_draw and asked.temperature == 0 and not getattr(lm, "_warned_zero_temp_rollout", True)
 
 
-def served(lm: Any, call: Call, prompt: Any, kwargs: Mapping[str, Any]) -> Any:
+def served(lm: Any, parent: Any, call: Call, prompt: Any, kwargs: Mapping[str, Any], *, notes_itself: bool) -> Any:
     """Return what the program is given for a call whose answer is at hand.
 
     Args:
         lm: Its LM.
+        parent: The LM's methods without ours.
         call: The call.
         prompt: What it is asked, or None.
         kwargs: The options of the call, without its messages.
+        notes_itself: Whether the LM's class has a way of its own to note calls in histories.
     """
     warn_openai_messages(lm, call.messages)
+    result = call.serve_at_hand().result(lm, functools.partial(_sent, lm, call, prompt, kwargs))
+    if not carried.found("disable_history"):
+        entry = _entry(lm, call, prompt, kwargs, result)
+        if notes_itself or parent.update_history.__func__ is not _NOTE:
+            with Asking(call, None):
+                lm.update_history(entry)
+        else:
+            entry["cachectl"] = call.noted()
+            _note(lm, entry)
+    return result.outputs
+
+
+def _sent(lm: Any, call: Call, prompt: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what DSPy would send."""
     merged = {**lm.kwargs, **kwargs}
     merged.pop("cache", None)
     if merged.get("rollout_id") is None:
         merged.pop("rollout_id", None)
-    messages = call.messages or [{"role": "user", "content": prompt}]
-    result = call.serve_at_hand().result(lm, {"model": lm.model, "messages": messages, **merged})
-    if not carried.found("disable_history"):
-        with Asking(call, None):
-            lm.update_history(_entry(lm, call, prompt, kwargs, result))
-    return result.outputs
+    return {"model": lm.model, "messages": call.messages or [{"role": "user", "content": prompt}], **merged}
+
+
+def _note(lm: Any, entry: dict[str, Any]) -> None:
+    """Note an entry in the histories of the process, the LM and the modules that call, as DSPy does."""
+    _put(base_lm.GLOBAL_HISTORY, entry, base_lm.MAX_HISTORY_SIZE)
+    most = carried.found("max_history_size")
+    if most:
+        for owner in (lm, *(carried.found("caller_modules") or ())):
+            _put(owner.history, entry, most)
+
+
+def _put(history: list[Any], entry: dict[str, Any], most: int) -> None:
+    if len(history) >= most:
+        history.pop(0)
+    history.append(entry)
 
 
 def _entry(lm: Any, call: Call, prompt: Any, kwargs: Mapping[str, Any], result: CallResult) -> dict[str, Any]:

@@ -218,6 +218,17 @@ class Call:
             return token_of((), "", key)
         return token_of(origin.response_ids, origin.content, key, origin.known)
 
+    def noted(self) -> dict[str, Any]:
+        """Return what is noted of it in the history."""
+        asked = self.asked
+        return {
+            "outcome": self.answered.outcome,
+            "phase": asked.ruling.context.name or None,
+            "role": asked.role,
+            "run_id": asked.run_id,
+            "key": asked.key.entry,
+        }
+
     def serve(self, origin: Origin, entry: bytes) -> None:
         """Note that a stored answer is served."""
         decision = self.asked.decision

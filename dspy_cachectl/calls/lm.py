@@ -72,7 +72,8 @@ class Governed:
             with Counted(call):
                 goes_alone = _goes_alone(call)
                 if call.at_hand is not None and at_hand.goes_by_itself(self, parent, call):
-                    return at_hand.served(self, call, prompt, kwargs)
+                    notes_itself = type(self).update_history is not Governed.update_history
+                    return at_hand.served(self, parent, call, prompt, kwargs, notes_itself=notes_itself)
                 if messages is not None:
                     kwargs = {**kwargs, "messages": messages}
                 if goes_alone:
@@ -96,7 +97,8 @@ class Governed:
             with Counted(call):
                 goes_alone = _goes_alone(call, on_loop=True)
                 if call.at_hand is not None and at_hand.goes_by_itself(self, parent, call):
-                    return at_hand.served(self, call, prompt, kwargs)
+                    notes_itself = type(self).update_history is not Governed.update_history
+                    return at_hand.served(self, parent, call, prompt, kwargs, notes_itself=notes_itself)
                 if messages is not None:
                     kwargs = {**kwargs, "messages": messages}
                 if goes_alone:
@@ -131,13 +133,7 @@ class Governed:
             if call.answered.outcome is None:
                 call.buy(noted(entry))
                 note_unstored(call, None if (cache := installed()) is None else cache.tiers)
-            entry["cachectl"] = {
-                "outcome": call.answered.outcome,
-                "phase": call.asked.ruling.context.name or None,
-                "role": call.asked.role,
-                "run_id": call.asked.run_id,
-                "key": call.key,
-            }
+            entry["cachectl"] = call.noted()
         super().update_history(entry)  # type: ignore[misc]
 
     def dump_state(self) -> dict[str, Any]:

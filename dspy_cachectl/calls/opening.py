@@ -36,9 +36,6 @@ from dspy_cachectl.fingerprints.engines import (
 from dspy_cachectl.fingerprints.versioned import VersionedFunction
 from dspy_cachectl.policy import Kind
 
-_NO_SETTINGS = ("rollout_id", "temperature")
-"""Options of a call that are no settings of DSPy's, which takes any."""
-
 
 def open_lm_call(
     lm: Any, prompt: Any, messages: Any, kwargs: dict[str, Any], *, asynchronous: bool
@@ -181,9 +178,10 @@ def _ruling_here() -> Ruling:
 
 def _say_what_settings_do_not_do() -> None:
     """Say of options that people set for all calls at once that DSPy hands its settings to no LM."""
-    found = {name: value for name in _NO_SETTINGS if (value := carried.found(name)) is not None}
-    if found:
-        said = ", ".join(f"{name}={value!r}" for name, value in found.items())
+    rollout_id, temperature = carried.found("rollout_id"), carried.found("temperature")
+    if rollout_id is not None or temperature is not None:
+        found = {"rollout_id": rollout_id, "temperature": temperature}
+        said = ", ".join(f"{name}={value!r}" for name, value in found.items() if value is not None)
         state.say_once(
             "no-setting",
             f"{said}, set with dspy.context() or dspy.configure(), reaches no LM: DSPy hands none a rollout_id or a "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -68,23 +68,23 @@ class Decoded:
         except IndexError:
             return _hit_of(records.open_answer(self.data))
 
-    def result(self, lm: BaseLM, options: dict[str, Any]) -> CallResult:
+    def result(self, lm: BaseLM, sent: Callable[[], dict[str, Any]]) -> CallResult:
         """Return what DSPy makes of it for a call.
 
         Args:
             lm: Its LM.
-            options: What DSPy sends: the LM's options and the call's.
+            sent: Returns what DSPy sends: the LM's options and the call's, which most hits do not need.
         """
         # At the first hit it is not known whether there will be another: what is made for those costs more than it
         # saves. Two threads may both make it.
         if self._make is None and not self._is_first:
-            self._make = self._maker(lm, options)
+            self._make = self._maker(lm, sent())
         self._is_first = False
         if self._make is None:
-            return _loaded(self.answer(), lm, options)
+            return _loaded(self.answer(), lm, sent())
         made = self._make()
         if self._texts is None or not _makes_texts(lm):
-            return made if isinstance(made, CallResult) else _loaded(made, lm, options)
+            return made if isinstance(made, CallResult) else _loaded(made, lm, sent())
         texts, cost, model = self._texts
         return CallResult(outputs=texts[:], cost=cost, raw=made, response_model=model, cache_hit=True)
 
@@ -278,25 +278,23 @@ def _copying(value: Any) -> Copy | None:
     if kind in _SHARED:
         return None
     if kind is list:
-        items = [_copying(item) for item in value]
-        if not any(items):
-            return value.copy  # type: ignore[no-any-return]
-        return lambda: [one if copy is None else copy() for one, copy in zip(value, items, strict=True)]
+        return _copying_items(value, enumerate(value))
     if kind is dict:
-        return _copying_dict(value)
+        return _copying_items(value, value.items())
     if isinstance(value, pydantic.BaseModel):
         return _copying_model(value)
     raise TypeError(kind)
 
 
-def _copying_dict(value: dict[Any, Any]) -> Copy:
-    inner = [(name, copy) for name, item in value.items() if (copy := _copying(item)) is not None]
+def _copying_items(value: Any, items: Iterable[tuple[Any, Any]]) -> Copy:
+    """Return what makes a copy of a list, or of a mapping, and of what is in it under these places or names."""
+    inner = [(name, copy) for name, item in items if (copy := _copying(item)) is not None]
     if not inner:
-        return value.copy
-    if any(type(name) not in _SHARED for name in value):
+        return value.copy  # type: ignore[no-any-return]
+    if any(type(name) not in _SHARED for name, _ in inner):
         raise TypeError
 
-    def make() -> dict[Any, Any]:
+    def make() -> Any:
         made = value.copy()
         for name, copy in inner:
             made[name] = copy()
@@ -307,7 +305,7 @@ def _copying_dict(value: dict[Any, Any]) -> Copy:
 
 def _copying_model(value: pydantic.BaseModel) -> Copy:
     kind, put, new = type(value), object.__setattr__, object.__new__
-    fields, names = _copying_dict(value.__dict__), value.__pydantic_fields_set__
+    fields, names = _copying_items(value.__dict__, value.__dict__.items()), value.__pydantic_fields_set__
     extra, private = (_copying(part) for part in (value.__pydantic_extra__, value.__pydantic_private__))
 
     def make() -> Any:

@@ -165,7 +165,8 @@ def surroundings(model: str, provider: Any) -> tuple[Any, ...]:
 
 @lru_cache(maxsize=1024)
 def _all_variables(model: str, provider: str | None) -> tuple[str, ...]:
-    return (*(name for names in _variables(model, provider) for name in names), *engines.variables_of(model), *_PROXIES)
+    named = (name for names in _variables(model, provider) for name in names)
+    return tuple(dict.fromkeys((*named, *engines.variables_of(model), *_PROXIES)))
 
 
 def _settings(litellm: Any, options: Mapping[str, Any], provider: str, *, is_proxied: bool) -> Values:

@@ -17,7 +17,7 @@ from typing import Any
 
 import dspy
 import pytest
-from dspy.clients import execution
+from dspy.clients import base_lm, execution
 from dspy.utils.callback import BaseCallback
 from hypothesis import given, strategies as st
 
@@ -130,6 +130,27 @@ def test_both_ways_are_one(
     assert len(found["quick"][1]) == 6
     assert made["quick"] < made["long"] == 6
     assert bought == endpoint.requests
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"max_history_size": 3}, {"max_history_size": 0}, {"disable_history": True}], ids=str
+)
+def test_histories(lm: MakeLM, settings: dict[str, Any]) -> None:
+    """Each hit is noted in all histories in which DSPy notes it, and in no other."""
+    predict, noted = dspy.Predict("question -> answer"), {}
+    for way in WAYS:
+        with pytest.MonkeyPatch.context() as patch:
+            _only(way, patch)
+            patch.setattr(base_lm, "GLOBAL_HISTORY", [])
+            patch.setattr(base_lm, "MAX_HISTORY_SIZE", 4)
+            asked = lm()
+            with dspy.context(lm=asked, **settings), cachectl.phase("compile"):
+                for question in ("Who?", "Where?", "Who?", "Who?", "Where?", "When?", "Who?"):
+                    predict(question=question)
+            histories = base_lm.GLOBAL_HISTORY, asked.history, predict.history
+            noted[way] = [[one["messages"] for one in history] for history in histories]
+            predict.history.clear()
+    assert noted["quick"] == noted["long"]
 
 
 _OPTIONS = st.dictionaries(
