@@ -14,6 +14,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 Span = tuple[int, int]
 
@@ -88,19 +89,23 @@ _OF_KEYS = bytes(
 _SHORTEST_RUN, _BEFORE_RUN = 14, 11
 """How many of these follow each other in each key, and how many other characters may stand before them in one."""
 _RUN = b"k" * _SHORTEST_RUN
+_SEEN_BEFORE, _LONGEST_SEEN = _BEFORE_RUN + 8, 100
+"""How much of what stands before a run is looked at; and how long it may be together to be remembered: most are names
+that stand in each answer."""
 _SCHEMES = (b"bearer", b"basic", b"token", b"apikey")
+_BEHIND_SCHEMES = frozenset({b" ", b"\t", b"+", b"%"})
+"""What may stand right behind one of these words: nearly all that hold one, such as names of counts, are told by it."""
 
 
 def keys_in(text: str) -> Iterator[Span]:
     """Yield where keys and tokens stand that are told by their shape; spans may overlap."""
     flat = text.encode("ascii", "replace")  # of the same length
-    runs = list(_long_runs(flat.translate(_OF_KEYS)))
-    if runs:
-        yield from _prefixed(text, runs)
-        for start, end in runs:
-            yield from (found.span() for found in _EXACT.finditer(text, max(0, start - _BEFORE_RUN), end))
-        if "eyJ" in text:
-            yield from (found.span() for found in _JWT.finditer(text))
+    for start, end in _long_runs(flat.translate(_OF_KEYS)):
+        since = max(0, start - _SEEN_BEFORE)
+        look = _seen_in_run if end - since <= _LONGEST_SEEN else _in_run
+        yield from ((since + begins, since + ends) for begins, ends in look(text[since:end], start - since))
+    if "eyJ" in text:
+        yield from (found.span() for found in _JWT.finditer(text))
     if "PRIVATE KEY" in text:
         yield from _private_keys(text)
     yield from _schemes(text, flat.lower())
@@ -130,10 +135,18 @@ def looks_drawn(text: str) -> bool:
     return usual < 0.44 * pairs
 
 
-def _prefixed(text: str, runs: list[Span]) -> Iterator[Span]:
+def _in_run(text: str, run: int) -> tuple[Span, ...]:
+    """Return where keys stand in a text that ends with the run that begins at a place."""
+    exact = (found.span() for found in _EXACT.finditer(text, max(0, run - _BEFORE_RUN)))
+    return (*_prefixed(text, run), *exact)
+
+
+_seen_in_run = lru_cache(maxsize=2048)(_in_run)
+
+
+def _prefixed(text: str, run: int) -> Iterator[Span]:
     done = 0
-    mixed = [run for run in runs if _MAY_BE_DRAWN.search(text, *run)]
-    for found in (found for run in mixed for found in _LOT.finditer(text, *run)):
+    for found in _LOT.finditer(text, run) if _MAY_BE_DRAWN.search(text, run) else ():
         start = found.start()
         before = None if start < done else _PREFIX.search(text, max(done, start - _LOOK_BACK), start)
         if before is None or (before["sk"] or "").lower().startswith(_NAMES):
@@ -167,7 +180,8 @@ def _schemes(text: str, lowered: bytes) -> Iterator[Span]:
     for word in _SCHEMES:
         at = lowered.find(word)
         while at >= 0:
-            yield from _after_scheme(text, at)
+            if lowered[at + len(word) : at + len(word) + 1] in _BEHIND_SCHEMES:
+                yield from _after_scheme(text, at)
             at = lowered.find(word, at + 1)
 
 

@@ -127,15 +127,16 @@ def asked_in_the_end(asked: Asked, facts: AnswerFacts) -> Asked:
 
 def filed(origin: Origin, asked: Asked, value: Any) -> tuple[Origin, Any, bytes]:
     """Return an entry's origin, answer and description, for what was asked in the end."""
-    origin = replace(
-        origin,
-        model=asked.model,
-        endpoint=asked.endpoint,
-        rollout_id=asked.key.rollout_id,
-        ordinal=asked.key.ordinal,
-        temperature=asked.temperature,
-        lent=origin.lent and asked.temperature == origin.temperature,
-    )
+    of_asked = {
+        "model": asked.model,
+        "endpoint": asked.endpoint,
+        "rollout_id": asked.key.rollout_id,
+        "ordinal": asked.key.ordinal,
+        "temperature": asked.temperature,
+    }
+    if not of_asked.items() <= vars(origin).items():
+        lent = origin.lent and asked.temperature == origin.temperature
+        origin = replace(origin, **of_asked, lent=lent)
     return origin, value, asked.description()
 
 

@@ -23,7 +23,7 @@ from dspy_cachectl.entries.cleaning import cleaned
 from dspy_cachectl.entries.decoded import Decoded
 from dspy_cachectl.entries.draw_tokens import token_of
 from dspy_cachectl.entries.draws import Key, canonical, clean_request
-from dspy_cachectl.entries.records import Origin
+from dspy_cachectl.entries.origins import Origin, made_at_once
 from dspy_cachectl.errors import CacheMissError
 from dspy_cachectl.policy import Decision, Kind, Policy
 
@@ -104,9 +104,9 @@ class Asked:
             "version": self.version,
             "rollout_id": self.key.rollout_id,
             "scope": dict(self.policy.scope) or None,
-            **({"own_rollout_id": self.program_rollout_id} if is_draw else {}),
+            "own_rollout_id": self.program_rollout_id if is_draw else None,
         }
-        text = canonical(said)
+        text = canonical({name: value for name, value in said.items() if value is not None})
         clean = cleaned(text)
         return text if clean is None else canonical({**clean, "cleaned": True})
 
@@ -259,7 +259,7 @@ class Call:
             vars(ancestor).setdefault("within", set()).add(self.key)
             ancestor = ancestor.parent
         self.tally.unstored += not facts.storable
-        origin = Origin(
+        origin = made_at_once(
             kind=asked.kind.value,
             model=asked.model,
             endpoint=asked.endpoint,
@@ -279,6 +279,7 @@ class Call:
             truncated=facts.truncated,
             content=facts.content,
             answered_by=facts.answered_by,
+            known=False,
             system_fingerprints=facts.system_fingerprints,
         )
         self.answered = Answered(outcome, origin, facts=facts)

@@ -10,18 +10,16 @@ import contextlib
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
-from dspy_cachectl.entries.token_counts import read_counts
+from dspy_cachectl.entries.token_counts import field, read_counts
 
 _NATIVE = "dspy-lm15-result-v1"
 
 
-@dataclass(frozen=True)
-class AnswerFacts:
+class AnswerFacts(NamedTuple):
     """What is known of one answer.
 
     Attributes:
@@ -84,7 +82,7 @@ def read(answer: Any, *, sampled: bool = True) -> AnswerFacts:
 def is_truncated(response: Any) -> bool:
     """Tell whether an answer was cut at the token limit: a response of the provider, or several, as DSPy's history."""
     parts = response if isinstance(response, (list, tuple)) else [response]
-    return any(_field(part, "finish_reason") == "length" or _provider(part).truncated for part in parts)
+    return any(field(part, "finish_reason") == "length" or _provider(part).truncated for part in parts)
 
 
 def noted(entry: Mapping[str, Any]) -> AnswerFacts:
@@ -95,7 +93,7 @@ def noted(entry: Mapping[str, Any]) -> AnswerFacts:
         requests=max(len(responses), 1),
         **used(entry.get("usage"), entry.get("cost")),
         truncated=is_truncated(response),
-        response_ids=_ids(_field(one, "id") for one in responses),
+        response_ids=_ids(field(one, "id") for one in responses),
         content=_hash(list(map(_said, entry.get("outputs") or []))),
         answered_by=_ids([entry.get("response_model")]),
         fallback=next((_provider(one).fallback for one in responses), None),
@@ -110,7 +108,7 @@ def used(usage: Any, cost: Any) -> dict[str, Any]:
     counts, is_sound = read_counts(usage)
     price = _number(cost)
     known = is_sound and price is not None and 0 <= price < math.inf
-    return {**vars(counts), "cost": price if known else None}
+    return {**counts._asdict(), "cost": price if known else None}
 
 
 def _native(record: Mapping[str, Any]) -> AnswerFacts:
@@ -134,20 +132,20 @@ def _native(record: Mapping[str, Any]) -> AnswerFacts:
 
 def _provider(response: Any, cost: Any = None) -> AnswerFacts:
     hidden = getattr(response, "_hidden_params", None) or {}
-    choices = _field(response, "choices") or []
-    output = _field(response, "output") or []
-    reasons = {_field(choice, "finish_reason") for choice in choices}
-    incomplete = _field(_field(response, "incomplete_details"), "reason")
+    choices = field(response, "choices") or []
+    output = field(response, "output") or []
+    reasons = {field(choice, "finish_reason") for choice in choices}
+    incomplete = field(field(response, "incomplete_details"), "reason")
     return AnswerFacts(
-        **used(_field(response, "usage"), hidden.get("response_cost") if cost is None else cost),
-        response_ids=_ids([_field(response, "id")]),
+        **used(field(response, "usage"), hidden.get("response_cost") if cost is None else cost),
+        response_ids=_ids([field(response, "id")]),
         empty=not (any(map(_choice_has_content, choices)) or any(map(_item_has_content, output))),
         refused="content_filter" in reasons or incomplete == "content_filter",
         truncated="length" in reasons or incomplete == "max_output_tokens",
         content=_hash([_said(choice) for choice in choices] or output),
         seconds=_seconds(hidden),
-        answered_by=_ids([hidden.get("provider_response_model") or _field(response, "model")]),
-        system_fingerprints=_ids([_field(response, "system_fingerprint")]),
+        answered_by=_ids([hidden.get("provider_response_model") or field(response, "model")]),
+        system_fingerprints=_ids([field(response, "system_fingerprint")]),
         fallback=_count(hidden.get("additional_headers") or {}, "x-litellm-attempted-fallbacks"),
     )
 
@@ -159,7 +157,7 @@ def _model(response: Mapping[str, Any]) -> Any:
 
 
 def _fingerprint(response: Mapping[str, Any]) -> Any:
-    return _field(response.get("provider_data"), "system_fingerprint")
+    return field(response.get("provider_data"), "system_fingerprint")
 
 
 def _seconds(hidden: Mapping[str, Any]) -> float | None:
@@ -170,19 +168,19 @@ def _seconds(hidden: Mapping[str, Any]) -> float | None:
 
 def _said(output: Any) -> list[Any]:
     """Return what a choice of the provider's says, or DSPy's output of it: the same, whichever engine asked."""
-    message = output if isinstance(output, str) else _field(output, "message") or output
-    text = message if isinstance(message, str) else _field(message, "content") or _field(message, "text")
-    calls = None if isinstance(message, str) else _field(message, "tool_calls")
-    reasoning = None if isinstance(message, str) else _field(message, "reasoning_content")
+    message = output if isinstance(output, str) else field(output, "message") or output
+    text = message if isinstance(message, str) else field(message, "content") or field(message, "text")
+    calls = None if isinstance(message, str) else field(message, "tool_calls")
+    reasoning = None if isinstance(message, str) else field(message, "reasoning_content")
     return [text or None, reasoning or None, [_called(call) for call in calls or []]]
 
 
 def _called(call: Any) -> list[str]:
-    function = _field(call, "function") or call
-    arguments = _field(function, "arguments") or _field(function, "input")
+    function = field(call, "function") or call
+    arguments = field(function, "arguments") or field(function, "input")
     with contextlib.suppress(orjson.JSONDecodeError):
         arguments = orjson.loads(arguments) if isinstance(arguments, str) else arguments
-    return [str(_field(function, "name")), repr(arguments)]
+    return [str(field(function, "name")), repr(arguments)]
 
 
 def _hash(said: Any) -> str:
@@ -197,30 +195,24 @@ def _has_content(output: Any) -> bool:
 
 
 def _choice_has_content(choice: Any) -> bool:
-    message = _field(choice, "message")
+    message = field(choice, "message")
     if message is None:
-        return _is_text(_field(choice, "text"))
-    return bool(_field(message, "tool_calls")) or _is_text(_field(message, "content"))
+        return _is_text(field(choice, "text"))
+    return bool(field(message, "tool_calls")) or _is_text(field(message, "content"))
 
 
 def _item_has_content(item: Any) -> bool:
-    if _field(item, "type") == "message":
-        return any(_is_text(_field(part, "text")) for part in _field(item, "content") or [])
-    return _field(item, "type") not in {"reasoning", None}
+    if field(item, "type") == "message":
+        return any(_is_text(field(part, "text")) for part in field(item, "content") or [])
+    return field(item, "type") not in {"reasoning", None}
 
 
 def _is_text(value: Any) -> bool:
     return (isinstance(value, str) and bool(value.strip())) or (value is not None and not isinstance(value, str))
 
 
-def _field(value: Any, name: str) -> Any:
-    if value is None:
-        return None
-    return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
-
-
 def _count(counts: Any, name: str) -> int | None:
-    value = _field(counts, name)
+    value = field(counts, name)
     return value if type(value) is int else None
 
 

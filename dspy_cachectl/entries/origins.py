@@ -111,6 +111,13 @@ class Origin:
         return {f"{name}_saved": amount for name, amount in took.items() if amount}
 
 
+def made_at_once(**fields: Any) -> Origin:
+    """Return an origin of all of its fields: a frozen class guards each of them, which takes longer than all else."""
+    origin: Origin = object.__new__(Origin)
+    origin.__dict__.update(fields)
+    return origin
+
+
 def written(origin: Origin) -> tuple[bytes, bytes]:
     """Return the numbers and the texts of an origin as bytes.
 
@@ -142,19 +149,18 @@ def written(origin: Origin) -> tuple[bytes, bytes]:
         raise UnstorableError(f"where the answer came from cannot be written: {error}") from error
 
 
-def read(data: bytes, at: int, texts: bytes) -> Origin:
+def read(numbers: bytes, texts: bytes) -> Origin:
     """Return the origin that was written.
 
     Args:
-        data: Bytes in which its numbers are.
-        at: Where they begin.
+        numbers: Bytes that begin with its numbers.
         texts: Its texts.
 
     Raises:
         CorruptEntryError: If they are none.
     """
     bits, created, seconds, cost, temperature, requests, prompt, completion, cached, creation, reasoning, ordinal = (
-        NUMBERS.unpack_from(data, at)
+        NUMBERS.unpack_from(numbers)
     )
     if not math.isfinite(created + seconds) or math.isinf(cost) or math.isinf(temperature):
         raise _not_one("a number in it is none that can be added up")
@@ -164,9 +170,7 @@ def read(data: bytes, at: int, texts: bytes) -> Origin:
     kind, model, endpoint, phase, role, run_id, content, rollout_id, ids, answered_by, fingerprints = said[:_SIZE]
     if not _STR.issuperset(map(type, ids + answered_by + fingerprints)):
         raise _not_one(_what_is_wrong(said))
-    origin: Origin = object.__new__(Origin)
-    # A frozen one guards each of its fields, which takes longer than all else.
-    origin.__dict__.update(
+    return made_at_once(
         kind=kind,
         model=model,
         endpoint=endpoint,
@@ -193,7 +197,6 @@ def read(data: bytes, at: int, texts: bytes) -> Origin:
         answered_by=tuple(answered_by),
         system_fingerprints=tuple(fingerprints),
     )
-    return origin
 
 
 def as_json(origin: Origin) -> dict[str, Any]:

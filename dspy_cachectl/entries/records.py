@@ -7,17 +7,19 @@ offset  size
 8       1     format version
 9       1     flags
 10      2     reserved, 0
-12      12    lengths of the three blocks: texts of the origin, answer, request
-24      92    numbers of the origin (see `origins`)
-116     ...   the blocks: JSON, the last two each perhaps zstd-compressed
+12      12    lengths: of the texts of the origin, and of the two blocks
+24      ...   what a hit needs: numbers of the origin (see `origins`), its texts, the answer
+...     ...   the request
 ```
 
-Where the answer and the request are encrypted, the second block holds both, after the hash of the key that the entry is
-filed under, and the third is empty. The rest can be read by everybody, and cannot be changed.
+Texts, answer and request are JSON; each of the two blocks is perhaps zstd-compressed, the first as a whole: an answer
+says its id and its model as well. Where the answer and the request are encrypted, the first block ends with the texts,
+which everybody can read and nobody can change, and the second holds both, after the hash of the key that the entry is
+filed under.
 
 The first nine bytes mean the same in every version, so a flipped bit is told from a newer version. A hit decodes the
-origin and the answer; the request is there for people, and to explain a miss. Nothing beside an entry is needed to read
-it, and no version of it is changed by reading.
+first block; the request is there for people, and to explain a miss. Nothing beside an entry is needed to read it, and
+no version of it is changed by reading.
 """
 
 from __future__ import annotations
@@ -66,15 +68,15 @@ MAGIC = b"CCTL"
 _HEADER = struct.Struct(">9xB2xIII")
 _CHECKED = struct.Struct(">BBHIII")
 _CHECKED_FROM, _FLAGS_AT = 8, 9
-_BLOCKS_FROM = _HEADER.size + origins.NUMBERS.size
+_TEXTS_FROM = origins.NUMBERS.size
 
-_TAGGED, _PACKED_ANSWER, _PACKED_REQUEST, _ROOT_ONLY, _ENCRYPTED = 1, 2, 4, 8, 16
-"""Flags: the answer holds tags; it, or the request, is compressed; the answer's root alone is tagged (see `values`);
-both are encrypted."""
+_TAGGED, _PACKED, _PACKED_REQUEST, _ROOT_ONLY, _ENCRYPTED = 1, 2, 4, 8, 16
+"""Flags: the answer holds tags; the first block, or the request, is compressed; the answer's root alone is tagged (see
+`values`); the answer and the request are encrypted."""
 
 _FILED_BYTES, _LENGTH_BYTES = 16, 4
 
-_PACK_ANSWER_ABOVE = 2048
+_PACK_ABOVE = 1024
 _PACK_REQUEST_ABOVE = 512
 _LOCAL = threading.local()
 
@@ -136,25 +138,25 @@ def encode(origin: Origin, answer: Any, request: bytes = b"") -> bytes:
 
 def _pack(origin: Origin, stored: Stored, request: bytes) -> bytes:
     numbers, texts = origins.written(origin)
-    body, tagged = stored
+    answer, tagged = stored
     flags = 0
     if tagged:
-        flags = _TAGGED | (_ROOT_ONLY if values.is_root_only(body) else 0)
-    if len(texts) + len(body) + len(request) > LARGEST_VALUE:
+        flags = _TAGGED | (_ROOT_ONLY if values.is_root_only(answer) else 0)
+    body = b"".join((numbers, texts, answer))
+    if len(body) + len(request) > LARGEST_VALUE:
         request = b""  # it is there for people: rather without it than not at all
-        if len(texts) + len(body) > LARGEST_VALUE:
+        if len(body) > LARGEST_VALUE:
             raise values.UnstorableError(f"it is too large: {len(body):,} bytes, and {LARGEST_VALUE:,} are read")
-    if len(body) > _PACK_ANSWER_ABOVE:
-        body, flags = _compressor().compress(body), flags | _PACKED_ANSWER
+    if len(body) > _PACK_ABOVE:
+        body, flags = _compressor().compress(body), flags | _PACKED
     if len(request) > _PACK_REQUEST_ABOVE:
         request, flags = _compressor().compress(request), flags | _PACKED_REQUEST
-    return _sealed(flags, (numbers, texts, body, request))
+    return _sealed(flags, len(texts), body, request)
 
 
-def _sealed(flags: int, parts: tuple[bytes, bytes, bytes, bytes]) -> bytes:
-    _, texts, body, request = parts
-    rest = b"".join((_CHECKED.pack(FORMAT_VERSION, flags, 0, len(texts), len(body), len(request)), *parts))
-    return MAGIC + zlib.crc32(rest).to_bytes(4, "big") + rest
+def _sealed(flags: int, texts: int, body: bytes, request: bytes) -> bytes:
+    rest = b"".join((_CHECKED.pack(FORMAT_VERSION, flags, 0, texts, len(body), len(request)), body, request))
+    return b"".join((MAGIC, zlib.crc32(rest).to_bytes(4, "big"), rest))
 
 
 def is_encrypted(data: bytes) -> bool:
@@ -188,19 +190,20 @@ def encrypted(data: bytes, key: str) -> bytes:
     if keys is None:
         raise ConfigurationError("no key is given to encrypt with: set DSPY_CACHECTL_ENCRYPTION_KEY")
     blocks = _blocks(data)
-    if blocks.flags & _ENCRYPTED and keys.is_newest(blocks.answer[_FILED_BYTES:]):
+    if blocks.flags & _ENCRYPTED and keys.is_newest(blocks.request[_FILED_BYTES:]):
         return data
-    flags, texts, answer, request = _open(data, key)
-    flags |= _ENCRYPTED
-    numbers, filed = data[_HEADER.size : _BLOCKS_FROM], _filed_under(key)
+    flags, texts, packed, request = _open(data, key)
+    body, filed = _unpack(packed, flags & _PACKED), _filed_under(key)
+    flags = (flags | _ENCRYPTED) & ~_PACKED
+    head, answer = body[: _TEXTS_FROM + texts], body[_TEXTS_FROM + texts :]
     together = len(answer).to_bytes(_LENGTH_BYTES, "big") + answer + request
-    box = keys.seal(_compressor().compress(together), bytes([flags]), numbers, texts, filed)
-    return _sealed(flags, (numbers, texts, filed + box, b""))
+    box = keys.seal(_compressor().compress(together), bytes([flags]), head, filed)
+    return _sealed(flags, texts, head, filed + box)
 
 
 def decrypted(data: bytes) -> bytes:
     """Return an entry that is not encrypted. Raises as `decode` does."""
-    return _sealed((opened := _open(data))[0], (data[_HEADER.size : _BLOCKS_FROM], *opened[1:]))
+    return _sealed(*_open(data))
 
 
 def decode(data: bytes, key: str | None = None) -> Entry:
@@ -222,15 +225,19 @@ def decode(data: bytes, key: str | None = None) -> Entry:
 
 def open_answer(data: bytes, key: str | None = None) -> Opened:
     """Decode the origin of an entry, and parse its answer. Takes and raises what `decode` does."""
-    flags, texts, answer, _ = _open(data, key)
-    body = _unpack(answer, flags & _PACKED_ANSWER)
-    origin = origins.read(data, _HEADER.size, texts)
-    return Opened(origin, parsed(body), bool(flags & _TAGGED), bool(flags & _ROOT_ONLY), body.count(b"{"))
+    flags, texts, packed, _ = _open(data, key)
+    body = _unpack(packed, flags & _PACKED)
+    answer_from = _TEXTS_FROM + texts
+    answer = body[answer_from:]
+    origin = origins.read(body, body[_TEXTS_FROM:answer_from])
+    return Opened(origin, parsed(answer), bool(flags & _TAGGED), bool(flags & _ROOT_ONLY), answer.count(b"{"))
 
 
 def decode_origin(data: bytes) -> Origin:
     """Decode only where an entry came from. Raises as `decode` does."""
-    return origins.read(data, _HEADER.size, _blocks(data).texts)
+    flags, texts, packed, _ = _blocks(data)
+    body = _unpack(packed, flags & _PACKED)
+    return origins.read(body, body[_TEXTS_FROM : _TEXTS_FROM + texts])
 
 
 def decode_request(data: bytes) -> dict[str, Any]:
@@ -246,12 +253,14 @@ def decode_request(data: bytes) -> dict[str, Any]:
 def for_memory(data: bytes, key: str) -> bytes:
     """Return an entry as a hit needs it, in the clear and without its request; as it is, where it cannot be read."""
     try:
-        flags, texts, answer, request = _open(data, key)
+        flags, texts, body, request = _open(data, key)
     except StoreError:
         return data
     if not request and not is_encrypted(data):
         return data
-    return _sealed(flags & ~_PACKED_REQUEST, (data[_HEADER.size : _BLOCKS_FROM], texts, answer, b""))
+    if len(body) > _PACK_ABOVE and not flags & _PACKED:  # it was encrypted
+        body, flags = _compressor().compress(body), flags | _PACKED
+    return _sealed(flags & ~_PACKED_REQUEST, texts, body, b"")
 
 
 def take_apart(data: bytes) -> tuple[dict[str, Any], Any, bool, dict[str, Any]]:
@@ -274,56 +283,58 @@ def put_together(origin: dict[str, Any], answer: Any, *, tagged: bool, request: 
 
 
 class _Blocks(NamedTuple):
-    """What an entry consists of, beside its numbers."""
+    """What an entry consists of: its flags, how long the texts of its origin are, and its blocks."""
 
     flags: int
-    texts: bytes
-    answer: bytes
+    texts: int
+    body: bytes
     request: bytes
 
 
 def _open(data: bytes, key: str | None = None) -> _Blocks:
-    """Return the flags and the blocks of an entry, in the clear."""
+    """Return what an entry consists of, in the clear."""
     blocks = _blocks(data)
     if blocks.flags & _ENCRYPTED:
-        blocks = _decrypted(blocks, data[_HEADER.size : _BLOCKS_FROM], key)
-    flags, texts, answer, request = blocks
-    # All of them together: who shows an entry has all of it in memory.
-    size = unpacked_size(answer) if flags & _PACKED_ANSWER else len(answer)
+        blocks = _decrypted(blocks, key)
+    flags, texts, body, request = blocks
+    # Both of them together: who shows an entry has all of it in memory.
+    size = unpacked_size(body) if flags & _PACKED else len(body)
+    if size < _TEXTS_FROM + texts:
+        raise CorruptEntryError("the entry's origin is cut short")
     size += unpacked_size(request) if flags & _PACKED_REQUEST else len(request)
-    if len(texts) + size > LARGEST_VALUE:
+    if size > LARGEST_VALUE:
         raise CorruptEntryError(f"the entry claims more than {LARGEST_VALUE:,} bytes; none that is written has as many")
     return blocks
 
 
 def _blocks(data: bytes) -> _Blocks:
-    """Return the flags and the blocks of an entry as they are written."""
+    """Return what an entry consists of, as it is written."""
     if len(data) <= _CHECKED_FROM or data[:4] != MAGIC:
         raise CorruptEntryError("the bytes are not an entry of this package, or are cut short")
     if zlib.crc32(memoryview(data)[_CHECKED_FROM:]) != int.from_bytes(data[4:8], "big"):
         raise CorruptEntryError("the entry's checksum does not match; it is damaged")
     if data[_CHECKED_FROM] != FORMAT_VERSION:
         raise _of_another_version(data[_CHECKED_FROM])
-    if len(data) < _BLOCKS_FROM:
+    if len(data) < _HEADER.size:
         raise CorruptEntryError("the entry is cut short")
-    flags, texts, answer, request = _HEADER.unpack_from(data)
-    answer_from = _BLOCKS_FROM + texts
-    request_from = answer_from + answer
+    flags, texts, body, request = _HEADER.unpack_from(data)
+    request_from = _HEADER.size + body
     if request_from + request != len(data):
         raise CorruptEntryError("the entry's blocks do not add up to its length")
-    return _Blocks(flags, data[_BLOCKS_FROM:answer_from], data[answer_from:request_from], data[request_from:])
+    return _Blocks(flags, texts, data[_HEADER.size : request_from], data[request_from:])
 
 
-def _decrypted(blocks: _Blocks, numbers: bytes, key: str | None) -> _Blocks:
-    flags, texts, box, _ = blocks
+def _decrypted(blocks: _Blocks, key: str | None) -> _Blocks:
+    flags, texts, head, box = blocks
     filed = box[:_FILED_BYTES]
     if key is not None and filed != _filed_under(key):
         raise CorruptEntryError("the entry is filed where it does not belong")
     together = unpacked(
-        encryption.opened(settings().encryption_key, box[_FILED_BYTES:], bytes([flags]), numbers, texts, filed)
+        encryption.opened(settings().encryption_key, box[_FILED_BYTES:], bytes([flags]), head, filed)
     )
     request_from = _LENGTH_BYTES + int.from_bytes(together[:_LENGTH_BYTES], "big")
-    return _Blocks(flags & ~_ENCRYPTED, texts, together[_LENGTH_BYTES:request_from], together[request_from:])
+    body = head + together[_LENGTH_BYTES:request_from]
+    return _Blocks(flags & ~_ENCRYPTED, texts, body, together[request_from:])
 
 
 def _filed_under(key: str) -> bytes:

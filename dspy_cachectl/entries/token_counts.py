@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 MOST = 10**9
 """How many tokens one answer may have; a number above it counts something else."""
@@ -20,8 +19,7 @@ _CACHED = ("cached_tokens", "cache_read_input_tokens")
 _CREATED = ("cache_creation_tokens", "cache_write_tokens", "cache_creation_input_tokens")
 
 
-@dataclass(frozen=True)
-class TokenCounts:
+class TokenCounts(NamedTuple):
     """The tokens of one answer; None where the provider did not say, or said what cannot be.
 
     Attributes:
@@ -52,7 +50,7 @@ def read_counts(usage: Any) -> tuple[TokenCounts, bool]:
     reasoning = reading.first(_details(usage, _COMPLETION), ("reasoning_tokens",))
     if cached is None and created is None:
         cached, created = reading.first(usage, _CACHED), reading.first(usage, _CREATED)
-        if read is not None and _field(usage, "prompt_tokens") is None:
+        if read is not None and field(usage, "prompt_tokens") is None:
             read += (cached or 0) + (created or 0)  # Anthropic counts them apart, everybody else within
     if (cached or 0) + (created or 0) > (read or 0):
         reading.is_sound, cached, created = False, None, None
@@ -99,7 +97,7 @@ class _Reading:
     def first(self, usage: Any, names: tuple[str, ...]) -> int | None:
         """Return the first count that is said."""
         for name in names:
-            value = _field(usage, name)
+            value = field(usage, name)
             if value is None:
                 continue
             if type(value) in (int, float) and 0 <= value <= MOST and value == int(value):
@@ -109,8 +107,20 @@ class _Reading:
 
 
 def _details(usage: Any, names: tuple[str, ...]) -> Any:
-    return next((found for name in names if (found := _field(usage, f"{name}_details")) is not None), None)
+    return next((found for name in names if (found := field(usage, f"{name}_details")) is not None), None)
 
 
-def _field(value: Any, name: str) -> Any:
+def field(value: Any, name: str) -> Any:
+    """Return a field of what a provider sent: a mapping's, or an object's; None where there is none of that name."""
+    if type(value) is dict:
+        return value.get(name)
+    held = getattr(value, "__dict__", None)
+    if held is not None and name in held:
+        return held[name]
+    if value is None:
+        return None
+    if hasattr(value, "__pydantic_extra__") and not hasattr(type(value), name):
+        # It looks for what is not there at length.
+        extra = value.__pydantic_extra__
+        return extra.get(name) if extra else None
     return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import importlib
+import marshal
 import math
 import re
 import sys
@@ -63,11 +64,12 @@ def dumps(value: Any) -> tuple[bytes, bool]:
     """
     encoder = Encoder()
     try:
-        plain = encoder.walk(value)
+        data = _plainly(value)
+        plain = value if data is not None else encoder.walk(value)
     except RecursionError as error:
         raise UnstorableError("the value is nested too deeply, or holds itself") from error
     try:
-        data = orjson.dumps(plain)
+        data = orjson.dumps(plain) if data is None else data
     except TypeError as error:  # it is all JSON, so only its depth can be wrong
         raise UnstorableError(f"the value cannot be written as JSON: {error}") from error
     if holds_too_many(data):
@@ -75,6 +77,16 @@ def dumps(value: Any) -> tuple[bytes, bool]:
     if encoder.tagged and _has_too_many_objects(plain, data.count(b"{")):
         raise UnstorableError(f"the response holds more than {MOST_OBJECTS:,} objects")
     return data, encoder.tagged
+
+
+def _plainly(value: Any) -> bytes | None:
+    """Return the JSON of a value that JSON holds exactly; None where it has to be walked over."""
+    try:
+        marshal.dumps(value)  # takes Python's own types alone, and no class derived from one
+        data = orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
+        return data if b'"$"' not in data and orjson.loads(data) == value else None
+    except (TypeError, ValueError):
+        return None
 
 
 def is_root_only(data: bytes) -> bool:
@@ -238,7 +250,9 @@ class Encoder:
             raise UnstorableError(f"{kind.__module__}.{kind.__qualname__} has no stored form")
         cost = (getattr(value, "_hidden_params", None) or {}).get("response_cost")
         # Of the hidden parameters only the cost is kept: the rest holds headers and addresses.
-        return self.tag("response", self.walk(value.model_dump()), of=kind.__name__, cost=self.walk(cost))
+        fields = value.model_dump()
+        plain = fields if _plainly(fields) is not None else self.walk(fields)
+        return self.tag("response", plain, of=kind.__name__, cost=self.walk(cost))
 
 
 def _untag(value: Any, *, build: bool = True) -> Any:

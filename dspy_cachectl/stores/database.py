@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple
 
 from dspy_cachectl.boundary.forks import inside_sqlite, tell_after_fork
 from dspy_cachectl.boundary.ownership import foreign_beside, mark_of
 from dspy_cachectl.boundary.writing import make_private
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreUnavailableError
+from dspy_cachectl.stores.patience import as_text, is_locked, patiently, reason
 from dspy_cachectl.stores.schema import strange_part
-
-_T = TypeVar("_T")
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 """Runs a statement with its values, and returns the rows: `sql("SELECT a FROM t WHERE b = ?", b)`."""
@@ -40,6 +39,13 @@ _REST_FACTOR = 10
 
 _INHERITED: list[sqlite3.Connection] = []
 """A forked child may neither use nor close its parent's connections, so they are kept as they are."""
+
+
+class Begun(NamedTuple):
+    """A change that has begun: its connection, and the lock that is held for it."""
+
+    connection: sqlite3.Connection
+    lock: contextlib.AbstractContextManager[Any]
 
 
 class Database:
@@ -59,6 +65,7 @@ class Database:
         keep_open: Keep one connection from the first change until `close`, instead of one for each use, and write ahead
             to a log: ten times as fast. After a failed opening the next is tried when ten times as long has passed.
         prepare: What is done with a connection before its first use, to be kept.
+        page: How many bytes a page of a new file has.
     """
 
     def __init__(
@@ -72,16 +79,16 @@ class Database:
         patience: float = 5.0,
         keep_open: bool = False,
         prepare: Callable[[sqlite3.Connection], None] | None = None,
+        page: int = 4096,
     ) -> None:
         self.path = Path(path).absolute()
         self._name = str(self.path)
         self.patience = patience
         self._mark = None if kind is None else mark_of(kind)
         self._version = version
-        self._schema = schema
+        self._schema, self._page = schema, page
         self._synchronous = synchronous
-        self._keep_open = keep_open
-        self._with_log = keep_open
+        self._keep_open = self._with_log = keep_open
         self._prepare = prepare
         self._kept: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
@@ -122,8 +129,7 @@ class Database:
                 killed = self.path.with_name(f"{self.path.name}-journal").exists()
                 return self._look("mode=rw" if killed else "mode=ro&immutable=1", query, values)
 
-    @contextlib.contextmanager
-    def change(self) -> Iterator[Sql]:
+    def change(self) -> contextlib.AbstractContextManager[Sql]:
         """Change it in one transaction: all that the block does is done when it ends, or nothing if it raises.
 
         The block gets a function that runs a statement; other processes wait for the block, so it should be short.
@@ -134,21 +140,17 @@ class Database:
             FormatVersionError: If another version of this package wrote it.
             StoreUnavailableError: If it cannot be written, or is not ours.
         """
-        with contextlib.ExitStack() as held:
-            with self._translated():
-                connection = patiently(lambda: self._begin(held), self.patience)
-            try:
-                yield lambda query, *values: self._run(connection, query, *values)
-                self._run(connection, "COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself
-                    connection.execute("ROLLBACK")
-                raise
+        return _Change(self)
 
     def make(self) -> None:
         """See to it that the file is there, and ours. Raises as `change` does."""
-        with self._connection():
-            pass
+        if self._keep_open:
+            with self._lock:
+                self._keep()
+        else:
+            connection = self._connect()
+            with inside_sqlite:
+                connection.close()
 
     def close(self) -> None:
         """Let go of the connection that is kept open. The next use makes another."""
@@ -171,27 +173,36 @@ class Database:
             with inside_sqlite:
                 return connection.execute(query, values).fetchall()
 
-    def _begin(self, held: contextlib.ExitStack) -> sqlite3.Connection:
-        """Begin a change, or let go at once: while another process is in the way, other threads can read."""
-        with contextlib.ExitStack() as tried:
-            connection = tried.enter_context(self._connection())
-            tried.enter_context(inside_sqlite)
-            connection.execute("BEGIN IMMEDIATE")
-            held.push(tried.pop_all())
-            return connection
-
-    @contextlib.contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        if self._keep_open:
-            with self._lock:
-                yield self._keep()
-            return
-        connection = self._connect()
+    def begin(self) -> Begun:
+        """Begin a change, for `change`, as soon as no other process is in the way. Raises as that does."""
         try:
-            yield connection
+            return self._begin()
+        except (sqlite3.Error, OSError):
+            with self._translated():
+                return patiently(self._begin, self.patience)
+
+    def _begin(self) -> Begun:
+        """Begin a change, or let go at once: while another process is in the way, other threads can read."""
+        lock = self._lock if self._keep_open else contextlib.nullcontext()
+        with lock:
+            begun = Begun(self._keep() if self._keep_open else self._connect(), lock)
+            lock.__enter__()
+        inside_sqlite.__enter__()
+        try:
+            begun.connection.execute("BEGIN IMMEDIATE")
+        except BaseException:
+            self.end(begun)
+            raise
+        return begun
+
+    def end(self, begun: Begun) -> None:
+        """Let go of what a change holds."""
+        try:
+            if not self._keep_open:
+                begun.connection.close()
         finally:
-            with inside_sqlite:
-                connection.close()
+            inside_sqlite.__exit__()
+            begun.lock.__exit__(None, None, None)
 
     def _keep(self) -> sqlite3.Connection:
         if self._kept is not None and self._identity != self._look_up():
@@ -310,6 +321,7 @@ class Database:
             )
 
     def _fill(self, connection: sqlite3.Connection) -> None:
+        connection.execute(f"PRAGMA page_size = {self._page}")
         connection.execute("PRAGMA auto_vacuum = FULL")  # what goes gives its room back to the disk
         connection.execute("BEGIN IMMEDIATE")
         # Before the log is switched on: whose file it is has to stand in its head.
@@ -331,7 +343,8 @@ class Database:
 
         return patiently(look, self.patience)
 
-    def _run(self, connection: sqlite3.Connection, query: str, *values: object) -> list[tuple[Any, ...]]:
+    def run(self, connection: sqlite3.Connection, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """Run a statement of a change, patiently. Raises as `change` does."""
         with self._translated():
             return patiently(lambda: connection.execute(query, values).fetchall(), self.patience)
 
@@ -352,38 +365,35 @@ class Database:
         return reason(error)
 
 
-def patiently(use: Callable[[], _T], patience: float) -> _T:
-    """Do something as soon as no other process is in the way.
+class _Change:
+    """A block in which a database is changed in one transaction."""
 
-    SQLite's own waiting sleeps longer the longer it has waited, so that whoever was unlucky stays so: with eight busy
-    processes a write took seconds.
+    # No generator, and none within it: they take as long as the statements.
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
-    Args:
-        use: What is done; without SQLite's own waiting.
-        patience: After how many seconds to give up with SQLite's own error.
-    """
-    give_up = time.monotonic() + patience
-    while True:
+    def __enter__(self) -> Sql:
+        """Begin."""
+        self._begun = self._database.begin()
+        return partial(self._database.run, self._begun.connection)
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        """End, or undo all of it."""
         try:
-            return use()
-        except sqlite3.OperationalError as error:
-            if not is_locked(error) or time.monotonic() >= give_up:
-                raise
-        time.sleep(random.uniform(0.0005, 0.002))  # noqa: S311 - no secret; only out of step with the others
+            if error is None:
+                self._commit()
+            else:
+                self._undo()
+        finally:
+            self._database.end(self._begun)
 
+    def _commit(self) -> None:
+        try:
+            self._database.run(self._begun.connection, "COMMIT")
+        except BaseException:
+            self._undo()
+            raise
 
-def as_text(data: bytes) -> str:
-    """Return a text of a table. What somebody planted need not be UTF-8, and must not hide all the rest."""
-    return data.decode("utf-8", "replace")
-
-
-def is_locked(error: BaseException) -> bool:
-    """Tell whether it is another process that is in the way."""
-    return "locked" in str(error)
-
-
-def reason(error: BaseException) -> str:
-    """Say in a message why SQLite failed, and what to do where a database is damaged."""
-    if type(error) is sqlite3.DatabaseError:
-        return f"{error}. It is damaged, or no database; move it away to begin anew"
-    return str(error) or type(error).__name__
+    def _undo(self) -> None:
+        with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself
+            self._begun.connection.execute("ROLLBACK")

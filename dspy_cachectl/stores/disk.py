@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dspy_cachectl.errors import StoreError, StoreUnavailableError
 from dspy_cachectl.stores.base import Filed, Label, Put, name_of
-from dspy_cachectl.stores.database import reason
+from dspy_cachectl.stores.patience import reason
 from dspy_cachectl.stores.file_leases import file_lease
 from dspy_cachectl.stores.folder import Folder
 from dspy_cachectl.stores.leases import Lease
@@ -79,24 +79,39 @@ class DiskStore(FolderReader):
     def _put(
         self, key: str, value: bytes, label: Label, mark: str, stays: Callable[[bytes | None], bool] = lambda _: False
     ) -> Put:
-        evicted = 0
-        with self._writing() as folder:
-            before = folder.marked(name_of(mark)) if mark else {}
-            fits = len(value) <= folder.size_limit
-            folder.evicted.clear()
-            there = folder.keep(key, value, label.encode(), mark, stays) if fits else folder.there(key)
-            if stays(there):
-                return Put(there, before)
-            if not fits:
-                raise StoreUnavailableError(
-                    f"an entry of {len(value):,} bytes is larger than the store {self.path} may be: raise disk_bytes, "
-                    f"which is {self.max_bytes:,}"
-                )
-            if folder.evicted:
-                evicted = self._count_evicted(folder)
+        try:
+            with self._database.change():
+                put, evicted = self._put_within(self._folder, key, value, label, mark, stays)
+        except StoreError:
+            raise
+        except Exception as error:  # as in `_translated`, which takes longer
+            raise self._unavailable("write", error) from error
         if evicted and self.on_evicted is not None:
             self.on_evicted(evicted)
-        return Put(None, before)
+        return put
+
+    def _put_within(
+        self,
+        folder: Folder,
+        key: str,
+        value: bytes,
+        label: Label,
+        mark: str,
+        stays: Callable[[bytes | None], bool],
+    ) -> tuple[Put, int]:
+        """Keep bytes in a transaction. Return what was found, and how many answers made room."""
+        before = folder.marked(name_of(mark)) if mark else {}
+        fits = len(value) <= folder.size_limit
+        folder.evicted.clear()
+        there = folder.keep(key, value, label.encode(), mark, stays) if fits else folder.there(key)
+        if stays(there):
+            return Put(there, before), 0
+        if not fits:
+            raise StoreUnavailableError(
+                f"an entry of {len(value):,} bytes is larger than the store {self.path} may be: raise disk_bytes, "
+                f"which is {self.max_bytes:,}"
+            )
+        return Put(None, before), self._count_evicted(folder) if folder.evicted else 0
 
     def _count_evicted(self, folder: Folder) -> int:
         # Descriptions of runs are no answers, and are written anew.
@@ -186,7 +201,10 @@ class DiskStore(FolderReader):
         except StoreError:
             raise
         except Exception as error:  # what a damaged database makes diskcache raise has no bounds
-            raise StoreUnavailableError(f"could not {doing} the store {self.path}: {reason(error)}") from error
+            raise self._unavailable(doing, error) from error
+
+    def _unavailable(self, doing: str, error: Exception) -> StoreUnavailableError:
+        return StoreUnavailableError(f"could not {doing} the store {self.path}: {reason(error)}")
 
 
 @lru_cache(maxsize=1024)

@@ -21,30 +21,31 @@ import diskcache
 from dspy_cachectl.boundary.ages import ASTRAY
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.stores.base import OTHERS, Label
-from dspy_cachectl.stores.database import is_locked, patiently
-from dspy_cachectl.stores.reader import as_bytes, first_marked
+from dspy_cachectl.stores.patience import is_locked, patiently
+from dspy_cachectl.stores.reader import PAGE, as_bytes, first_marked
 
 _NEVER_PICKLE = "pickle is never used here"
 _LARGEST_WAL = 8 * 1024 * 1024
 _MOST_REMOVED = 500
 """How many entries one write removes at most: a limit that was lowered must not hold it up for minutes."""
-_SQLITE_PAGE = 4096
 _LOCK_FILE = 32 * 1024
 
 _LOOKED_AFTER = 64
 _LOOKED_AFTER_BYTES = 1024 * 1024
-_AROUND = 4 * _SQLITE_PAGE
+_AROUND = 8 * PAGE
 """After how many writes, and bytes, it is looked how large the files are; and what a write takes beside its value."""
 
 _INSERT = (
-    "INSERT OR IGNORE INTO Cache (key, raw, store_time, access_time, access_count, tag, size, mode, value)"
-    " VALUES (?, 1, ?, ?, 0, ?, 0, 1, ?)"
+    "INSERT OR IGNORE INTO Cache (key, raw, store_time, access_count, tag, size, mode, value)"
+    " VALUES (?, 1, ?, 0, ?, 0, 1, ?)"
 )
 _UPDATE = (
     "UPDATE Cache SET store_time = ?, expire_time = NULL, access_time = ?, access_count = 0, tag = ?, size = 0,"
     " mode = 1, filename = NULL, value = ? WHERE rowid = ?"
 )
 """What diskcache writes for an entry that is bytes in the table, in one statement where its key is new."""
+
+_MARKED = "SELECT 1 FROM marks WHERE mark >= ? AND mark < ? LIMIT 1"
 
 _MOST_LABELS = 2000
 _EVERY = 200
@@ -102,7 +103,7 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
             statistics=0,
             tag_index=1,
             # It grows beyond this by the writes that are under way, so it gets half of its room.
-            sqlite_wal_autocheckpoint=max(wal // 2 // _SQLITE_PAGE, 1),
+            sqlite_wal_autocheckpoint=max(wal // 2 // PAGE, 1),
             sqlite_journal_size_limit=wal,
         )
         # Whatever removes an entry: its mark goes with it.
@@ -127,6 +128,9 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
 
     def marked(self, name: str) -> dict[str, str]:
         """Return the marks that have a name, each with its first key."""
+        # Of nearly all names there are none, which the index tells by itself.
+        if self._connection.execute(_MARKED, (f"{name}.", f"{name}/")).fetchone() is None:
+            return {}
         return first_marked(lambda query, values: self._connection.execute(query, values).fetchall(), name)
 
     def keep(self, key: str, value: bytes, tag: str, mark: str, stays: Callable[[bytes | None], bool]) -> bytes | None:
@@ -136,7 +140,7 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
             The bytes that were there; None where there were none.
         """
         now = time.time()
-        written = self._connection.execute(_INSERT, (key, now, now, tag, value))
+        written = self._connection.execute(_INSERT, (key, now, tag, value))
         number, there = written.lastrowid, None
         if not written.rowcount:
             number, there = self._row(key)

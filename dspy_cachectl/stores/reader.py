@@ -18,8 +18,10 @@ from dspy_cachectl.stores.database import Database
 from dspy_cachectl.stores.marks import MOST_MARKS
 
 DATABASE = "cache.db"
-VERSION = 4
+VERSION = 5
 """Raised with the version of the keys too: in a store of another version nothing would be found."""
+PAGE = 1024
+"""Bytes of a page: an entry has some kilobytes, and of larger pages much would stay empty."""
 _SCHEMA = (
     "CREATE TABLE usage (label TEXT, counter TEXT, amount, PRIMARY KEY (label, counter)) WITHOUT ROWID",
     "CREATE TABLE marks (row INTEGER PRIMARY KEY, mark TEXT)",
@@ -73,7 +75,7 @@ class FolderReader:
         # By its mark it is told from other programs' diskcaches.
         kind = STORE if is_ours else None
         self._database = Database(
-            self.path / DATABASE, kind=kind, version=VERSION, schema=_SCHEMA, patience=patience, **options
+            self.path / DATABASE, kind=kind, version=VERSION, schema=_SCHEMA, patience=patience, page=PAGE, **options
         )
 
     @property

@@ -37,7 +37,7 @@ TEXTS: dict[str, Any] = dict.fromkeys(("kind", "model", "endpoint", "phase", "ro
 TEXTS |= {"kind": "lm", "model": "m", "phase": "", "content": ""}
 TEXTS |= {name: [] for name in ("response_ids", "answered_by", "system_fingerprints")}
 NUMBERS = struct.pack(">B3x4d7q", 0, 1.0, 0.1, 0.0, 0.0, 1, *[0] * 6)
-TAGGED, PACKED_ANSWER, PACKED_REQUEST = 1, 2, 4
+TAGGED, PACKED, PACKED_REQUEST = 1, 2, 4
 
 
 def some(names: Any, *quick: str) -> list[Any]:
@@ -55,9 +55,10 @@ def texts(origin: Mapping[str, Any]) -> bytes:
     return json.dumps([origin.get(name, said) for name, said in TEXTS.items()]).encode()
 
 
-def entry(origin: bytes, answer: bytes, request: bytes, flags: int) -> bytes:
-    blocks = [origin, answer, request]
-    rest = struct.pack(">BBHIII", 2, flags, 0, *map(len, blocks)) + NUMBERS + b"".join(blocks)
+def entry(origin: bytes, answer: bytes, request: bytes, flags: int, *, block: bytes = b"") -> bytes:
+    said = NUMBERS + origin + answer
+    block = block or (packed(said) if flags & PACKED else said)
+    rest = struct.pack(">BBHIII", 2, flags, 0, len(origin), len(block), len(request)) + block + request
     return b"CCTL" + struct.pack(">I", zlib.crc32(rest)) + rest
 
 
@@ -70,7 +71,7 @@ def stored(folder: Path, data: bytes, *, kind: str = "lm", key: str = KEY) -> No
 class TestEntries:
     def test_what_is_planted_is_read(self) -> None:
         """These are entries of today's format: a bomb in one is not refused for its version."""
-        data = entry(texts({"run_id": "run-1"}), packed(b'"a"'), packed(b'{"x":1}'), PACKED_ANSWER | PACKED_REQUEST)
+        data = entry(texts({"run_id": "run-1"}), b'"a"', packed(b'{"x":1}'), PACKED | PACKED_REQUEST)
         assert "a" == records.decode(data).answer
         assert "run-1" == records.decode_origin(data).run_id
 
@@ -79,11 +80,11 @@ class TestEntries:
     @pytest.mark.parametrize("block", ["answer", pytest.param("request", marks=pytest.mark.exhaustive)])
     def test_a_packed_block(self, tmp_path: Path, opened: Opened, block: str, name: str, place: str) -> None:
         """An entry of some kilobytes that unpacks to 13 MB of whatever is refused, or served in bounded memory."""
-        bad, origin = packed(VALUES[name](UNPACKED)), texts({"run_id": "run-1"})
+        bad, origin = VALUES[name](UNPACKED), texts({"run_id": "run-1"})
         if block == "answer":
-            data = entry(origin, bad, b'{"request":{"model":"m","prompt":"word"}}', TAGGED | PACKED_ANSWER)
+            data = entry(origin, bad, b'{"request":{"model":"m","prompt":"word"}}', TAGGED | PACKED)
         else:
-            data = entry(origin, b'"a"', bad, PACKED_REQUEST)
+            data = entry(origin, b'"a"', packed(bad), PACKED_REQUEST)
         stored(tmp_path, data)
         assert [] == opened(place, tmp_path)
 
@@ -93,8 +94,8 @@ class TestEntries:
         """What stands where a message, an option or an output is expected is shown, whatever it is."""
         bad = VALUES[name](PLAIN // 3)
         request = packed(b'{"request":{"model":"m","messages":[{"role":%s,"content":%s}],"x":%s}}' % (bad, bad, bad))
-        flags = TAGGED | PACKED_ANSWER | PACKED_REQUEST
-        stored(tmp_path, entry(texts({}), packed(b'{"outputs":[%s]}' % bad), request, flags))
+        flags = TAGGED | PACKED | PACKED_REQUEST
+        stored(tmp_path, entry(texts({}), b'{"outputs":[%s]}' % bad, request, flags))
         assert [] == opened("store", tmp_path)
 
     @pytest.mark.parametrize("name", some(VALUES, *FEW))
@@ -102,7 +103,7 @@ class TestEntries:
         """What an answer came from may be anything, and in any of its fields."""
         bad = VALUES[name](PLAIN)
         stored(tmp_path, entry(texts({"rollout_id": "bad"}).replace(b'"bad"', bad), b'"a"', b"", 0))
-        described = entry(texts({"kind": "run", "model": ""}), packed(bad), b"", PACKED_ANSWER)
+        described = entry(texts({"kind": "run", "model": ""}), bad, b"", PACKED)
         stored(tmp_path, described, kind="run", key="run:run-1")
         assert [] == opened("store", tmp_path)
 
@@ -111,7 +112,7 @@ class TestEntries:
         """What a block says it holds is believed up to a limit, whether or not it is true."""
         true = zstandard.ZstdCompressor(level=3).compress(bytes(400 * MB))
         block = true if size == 400 * MB else b"\x28\xb5\x2f\xfd\xa0" + struct.pack("<I", size) + true[9:]
-        stored(tmp_path, entry(texts({}), block, b"", PACKED_ANSWER))
+        stored(tmp_path, entry(texts({}), b"", b"", PACKED, block=block))
         assert [] == opened("store", tmp_path)
 
     @pytest.mark.exhaustive

@@ -25,7 +25,7 @@ from dspy_cachectl.replay import choice, files, summary
 from dspy_cachectl.replay.open_test_cassette import OpenTestCassette
 from dspy_cachectl.replay.summary import Note
 from dspy_cachectl.stores.memory import MemoryStore
-from tests.bombs.test_bombs import PACKED_ANSWER, entry, texts
+from tests.bombs.test_bombs import PACKED, entry, texts
 from tests.calls.support import MakeLM
 from tests.endpoint import Endpoint
 from tests.replay.bare import bare
@@ -201,7 +201,7 @@ class TestSizes:
             assert zstandard.frame_content_size(block) == 100_000
             # The frame's own header: two bytes of flags and size, in front of 4 bytes of size.
             block = block.replace(struct.pack("<I", 100_000), struct.pack("<I", 1_000), 1)
-        data = entry(texts({}), block, b"", PACKED_ANSWER)
+        data = entry(texts({}), b"", b"", PACKED, block=block)
         with pytest.raises(cachectl.CorruptEntryError, match=r"claims|decompressed|does not say"):
             records.decode(data)
 
