@@ -329,9 +329,7 @@ def _decrypted(blocks: _Blocks, key: str | None) -> _Blocks:
     filed = box[:_FILED_BYTES]
     if key is not None and filed != _filed_under(key):
         raise CorruptEntryError("the entry is filed where it does not belong")
-    together = unpacked(
-        encryption.opened(settings().encryption_key, box[_FILED_BYTES:], bytes([flags]), head, filed)
-    )
+    together = unpacked(encryption.opened(settings().encryption_key, box[_FILED_BYTES:], bytes([flags]), head, filed))
     request_from = _LENGTH_BYTES + int.from_bytes(together[:_LENGTH_BYTES], "big")
     body = head + together[_LENGTH_BYTES:request_from]
     return _Blocks(flags & ~_ENCRYPTED, texts, body, together[request_from:])

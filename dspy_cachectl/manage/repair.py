@@ -30,8 +30,8 @@ from dspy_cachectl.manage.verification import Flaw, Kind, Report, RowState, veri
 from dspy_cachectl.predictions.files import SnapshotFiles
 from dspy_cachectl.reports.progress_bar import Advance
 from dspy_cachectl.reports.texts import as_json
-from dspy_cachectl.stores.patience import as_text, is_locked
 from dspy_cachectl.stores.disk import DiskStore
+from dspy_cachectl.stores.patience import as_text, is_locked
 from dspy_cachectl.stores.reader import DATABASE
 
 _COLUMNS = "rowid, key, raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, value"

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from dspy_cachectl.errors import StoreError, StoreUnavailableError
 from dspy_cachectl.stores.base import Filed, Label, Put, name_of
-from dspy_cachectl.stores.patience import reason
 from dspy_cachectl.stores.file_leases import file_lease
 from dspy_cachectl.stores.folder import Folder
 from dspy_cachectl.stores.leases import Lease
+from dspy_cachectl.stores.patience import reason
 from dspy_cachectl.stores.reader import FolderReader, as_bytes
 
 
@@ -81,7 +81,7 @@ class DiskStore(FolderReader):
     ) -> Put:
         try:
             with self._database.change():
-                put, evicted = self._put_within(self._folder, key, value, label, mark, stays)
+                put, evicted = self._put_within(key, value, label, mark, stays)
         except StoreError:
             raise
         except Exception as error:  # as in `_translated`, which takes longer
@@ -91,15 +91,10 @@ class DiskStore(FolderReader):
         return put
 
     def _put_within(
-        self,
-        folder: Folder,
-        key: str,
-        value: bytes,
-        label: Label,
-        mark: str,
-        stays: Callable[[bytes | None], bool],
+        self, key: str, value: bytes, label: Label, mark: str, stays: Callable[[bytes | None], bool]
     ) -> tuple[Put, int]:
         """Keep bytes in a transaction. Return what was found, and how many answers made room."""
+        folder = self._folder
         before = folder.marked(name_of(mark)) if mark else {}
         fits = len(value) <= folder.size_limit
         folder.evicted.clear()
