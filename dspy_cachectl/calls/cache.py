@@ -181,7 +181,8 @@ class ManagedCache(Cache):  # type: ignore[misc]
         if asked.ruling.cassette is not None:
             call.found_bytes = self._entry(call, key)
             return call.found_bytes is not None
-        data = None if key in self._of_others else self.tiers.peek(key)
+        look = self.tiers.peek if on_loop else self.tiers.glance
+        data = None if key in self._of_others else look(key)
         if data is None or self._decoded is None or (on_loop and len(data) > _MOST_ON_A_LOOP):
             return False
         call.at_hand = self.serving(call, key, data)

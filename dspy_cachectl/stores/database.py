@@ -14,9 +14,8 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from dspy_cachectl.boundary.forks import inside_sqlite, tell_after_fork
 from dspy_cachectl.boundary.ownership import foreign_beside, mark_of
@@ -24,6 +23,7 @@ from dspy_cachectl.boundary.writing import make_private
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreUnavailableError
 from dspy_cachectl.stores.patience import as_text, is_locked, patiently, reason
 from dspy_cachectl.stores.schema import strange_part
+from dspy_cachectl.stores.transactions import Begun, Transaction
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 """Runs a statement with its values, and returns the rows: `sql("SELECT a FROM t WHERE b = ?", b)`."""
@@ -39,13 +39,6 @@ _REST_FACTOR = 10
 
 _INHERITED: list[sqlite3.Connection] = []
 """A forked child may neither use nor close its parent's connections, so they are kept as they are."""
-
-
-class Begun(NamedTuple):
-    """A change that has begun: its connection, and the lock that is held for it."""
-
-    connection: sqlite3.Connection
-    lock: contextlib.AbstractContextManager[Any]
 
 
 class Database:
@@ -129,6 +122,17 @@ class Database:
                 killed = self.path.with_name(f"{self.path.name}-journal").exists()
                 return self._look("mode=rw" if killed else "mode=ro&immutable=1", query, values)
 
+    def glance(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        """Return what a query finds by a connection that is open; nothing where there is none, or `read` would fail."""
+        with self._lock:
+            if self._kept is None or self._identity != self._look_up():
+                return []
+            try:
+                with inside_sqlite:
+                    return self._kept.execute(query, values).fetchall()
+            except sqlite3.Error:
+                return []
+
     def change(self) -> contextlib.AbstractContextManager[Sql]:
         """Change it in one transaction: all that the block does is done when it ends, or nothing if it raises.
 
@@ -140,7 +144,7 @@ class Database:
             FormatVersionError: If another version of this package wrote it.
             StoreUnavailableError: If it cannot be written, or is not ours.
         """
-        return _Change(self)
+        return Transaction(self.begin, self.run, self.end)
 
     def make(self) -> None:
         """See to it that the file is there, and ours. Raises as `change` does."""
@@ -363,37 +367,3 @@ class Database:
                 # SQLite often says "disk I/O error"; and to remove something, too, it has to write first.
                 return f"{error}. The disk is full: make room for some 100 kB elsewhere on it, and try again"
         return reason(error)
-
-
-class _Change:
-    """A block in which a database is changed in one transaction."""
-
-    # No generator, and none within it: they take as long as the statements.
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def __enter__(self) -> Sql:
-        """Begin."""
-        self._begun = self._database.begin()
-        return partial(self._database.run, self._begun.connection)
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        """End, or undo all of it."""
-        try:
-            if error is None:
-                self._commit()
-            else:
-                self._undo()
-        finally:
-            self._database.end(self._begun)
-
-    def _commit(self) -> None:
-        try:
-            self._database.run(self._begun.connection, "COMMIT")
-        except BaseException:
-            self._undo()
-            raise
-
-    def _undo(self) -> None:
-        with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself
-            self._begun.connection.execute("ROLLBACK")

@@ -17,6 +17,8 @@ from dspy_cachectl.stores.leases import Lease
 from dspy_cachectl.stores.patience import reason
 from dspy_cachectl.stores.reader import FolderReader, as_bytes
 
+_FILED = "SELECT mode, value, tag FROM Cache WHERE key = ? AND raw = 1"
+
 
 class DiskStore(FolderReader):
     """Entries in one folder. Thread-safe, process-safe, survives a fork.
@@ -43,10 +45,16 @@ class DiskStore(FolderReader):
 
     def get_filed(self, key: str) -> Filed | None:
         """Return the bytes kept under a key, with what they are filed under; or None. Their mark is not looked up."""
-        rows = (
-            self.query("SELECT mode, value, tag FROM Cache WHERE key = ? AND raw = 1", (key,)) if self._opens() else []
-        )
+        rows = self.query(_FILED, (key,)) if self._opens() else []
         return Filed(as_bytes(*rows[0][:2]), _label(rows[0][2])) if rows else None
+
+    def glance(self, key: str) -> Filed | None:
+        """Return what `get_filed` does, where that takes one look at an open database; None where it does not."""
+        try:
+            rows = self._database.glance(_FILED, (key,))
+            return Filed(as_bytes(*rows[0][:2]), _label(rows[0][2])) if rows else None
+        except StoreError:
+            return None
 
     def get_marked(self, key: str) -> Filed | None:
         """Return what `get_filed` does, with the mark."""

@@ -98,10 +98,18 @@ class Tiers:
         self._leasing = next((store for store in reversed(self.stores) if isinstance(store, LeasingStore)), None)
         first = self.stores[0] if self.stores else None
         self.memory = first if isinstance(first, MemoryStore) else None
+        self._glancing = getattr(self.stores[1], "glance", None) if len(self.stores) > 1 else None
 
     def peek(self, key: str) -> bytes | None:
         """Return the bytes kept under a key by the memory in front, or None; never waits for a disk."""
         return None if self.memory is None else self.memory.get(key)
+
+    def glance(self, key: str) -> bytes | None:
+        """Return likewise what a folder behind that keeps, where it can be read at once; `get` says why it cannot."""
+        if self.memory is None or (kept := self.memory.get(key)) is not None or self._glancing is None:
+            return None if self.memory is None else kept
+        found = self._glancing(key)
+        return None if found is None else self._fill(self._tiers[:1], key, found)
 
     def get(self, key: str, *, behind: bool = False) -> bytes | None:
         """Return the bytes that the nearest store keeps under a key, or None; the ones before it are filled.

@@ -15,7 +15,7 @@ import pytest
 
 import dspy_cachectl as cachectl
 from dspy_cachectl.errors import StoreUnavailableError
-from dspy_cachectl.stores import Label, database, disk
+from dspy_cachectl.stores import Label, disk, patience
 from dspy_cachectl.stores.disk import DiskStore
 from tests.faults.support import NEW, OLD, Scene, first
 from tests.stores.contract import in_threads
@@ -110,7 +110,7 @@ def test_a_short_lock_is_waited_for(scene: Scene, monkeypatch: pytest.MonkeyPatc
             waits.append(seconds)
             holder.rollback()
 
-    monkeypatch.setattr(database, "time", Clock)
+    monkeypatch.setattr(patience, "time", Clock)
     scene.ask([NEW[0]])
     holder.close()
 
