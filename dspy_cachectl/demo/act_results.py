@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dspy_cachectl.accounting.ledger import Stats
     from dspy_cachectl.reports.comparison import Comparison
+    from dspy_cachectl.settling.result import Settled
     from dspy_cachectl.tracking import LogOutcome
 
 REPEATS = 3
@@ -73,6 +74,7 @@ class DemoResult:
         comparison: How the compiled program compares with the zero-shot one, or why that is not known.
         seconds: How long the whole took.
         output: The folder with what the demo left behind; None if it was a temporary one.
+        settled: What `settle()` needed of the same answers; None where it was not asked.
     """
 
     model: str
@@ -82,6 +84,7 @@ class DemoResult:
     comparison: Comparison | str
     seconds: float
     output: Path | None = None
+    settled: Settled | None = None
 
     def row(self, key: str) -> ActResult:
         """Return the row with this key, which is there."""
@@ -99,4 +102,5 @@ class DemoResult:
 
     def as_json(self) -> str:
         """Return it as JSON, with the comparison in words."""
-        return json.dumps(asdict(replace(self, comparison=str(self.comparison))), indent=2, default=str)
+        plain = asdict(replace(self, comparison=str(self.comparison), settled=None))
+        return json.dumps(plain | {"settled": self.settled and repr(self.settled)}, indent=2, default=str)

@@ -25,9 +25,11 @@ from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.policy import Policy
 from dspy_cachectl.reports.comparison import compare
 from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.settling.two import settle
 
 if TYPE_CHECKING:
     from dspy_cachectl.reports.comparison import Comparison
+    from dspy_cachectl.settling.result import Settled
     from dspy_cachectl.tracking import LogOutcome
 
 
@@ -46,6 +48,7 @@ class Stage:
         run_id: The run of the compiled program's evaluation, from its act on.
         mlflow: See `DemoResult`; from its act on.
         comparison: See `DemoResult`; from the last act on.
+        settled: Likewise.
     """
 
     relay: Relay
@@ -58,6 +61,7 @@ class Stage:
     run_id: str | None = None
     mlflow: LogOutcome | str = "skipped"
     comparison: Comparison | str = "skipped"
+    settled: Settled | None = None
 
     @property
     def compiled_file(self) -> Path:
@@ -197,6 +201,19 @@ def compare_programs(stage: Stage) -> Iterator[ActResult]:
         yield stage.row(f"{name}-repeated", f"evaluate(), {name}: {REPEATS} repeats", partial(measured, name, program))
     compared = compare(reports)
     stage.comparison = compared["zero-shot", "compiled"]
+    stage.settled = settle(
+        stage.zero_shot,
+        stage.compiled,
+        stage.dev,
+        task.right_label,
+        bound="pocock",
+        batch=len(stage.dev) // 2,
+        repeats=REPEATS,
+        names=("zero-shot", "compiled"),
+        num_threads=task.THREADS,
+        predictions=stage.folder / "predictions",
+        display_progress=False,
+    )
     if importlib.util.find_spec("matplotlib") is not None:
         compared.plot(stage.folder / PLOT)
 

@@ -96,6 +96,7 @@ def run(
             rows=tuple(rows),
             mlflow=stage.mlflow,
             comparison=stage.comparison,
+            settled=stage.settled,
             seconds=time.monotonic() - began,
             output=None if output is None else folder,
         )

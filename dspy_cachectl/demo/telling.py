@@ -142,7 +142,15 @@ def _comparison(result: DemoResult) -> str:
         f"95% interval {interval.low:+.3f} to {interval.high:+.3f}. Verdict: {compared.verdict_text}."
     )
     plot = None if result.output is None else result.output / PLOT
-    return f"{said} The picture is {plot}." if plot is not None and plot.exists() else said
+    said = f"{said} The picture is {plot}." if plot is not None and plot.exists() else said
+    settled = result.settled
+    if settled is None:
+        return said
+    return (
+        f"{said} Asked no further than until it is settled, settle() says {settled.verdict_text} after "
+        f"{settled.answers} of these {settled.answers + settled.saved} answers, at look {len(settled.looks)}, "
+        "with 5% error over all looks."
+    )
 
 
 def _counting(result: DemoResult) -> str:

@@ -132,6 +132,9 @@ def the_comparison_has_error_bars(played: DemoResult) -> None:
     assert isinstance(played.comparison, Comparison)
     assert "BETTER" == played.comparison.verdict_text
     assert 0.0 < played.comparison.interval.low < played.comparison.interval.high < 1.0
+    assert played.settled is not None
+    assert ("BETTER", True) == (played.settled.verdict_text, played.settled.answers < 144)
+    assert f"after {played.settled.answers} of these 144 answers" in " ".join(telling.reading(played))
     assert played.output is not None
     assert b"\x89PNG" == (played.output / "comparison.png").read_bytes()[:4]
 
