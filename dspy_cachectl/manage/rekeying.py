@@ -79,7 +79,7 @@ def rekey_store(reader: Reader, *, plain: bool = False, advance: Advance | None 
             changes.clear()
     done.changed += store.rewrite(changes)
     if done.changed and isinstance(store, DiskStore):
-        store.rebuild()
+        store.shrink()
     return done
 
 

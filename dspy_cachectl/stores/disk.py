@@ -149,15 +149,11 @@ class DiskStore(FolderReader):
         """
         with self._translated("write"), self._database.change() as sql:
             written = 0
+            sql("PRAGMA secure_delete = ON")  # nothing of them is left in the file
             for key, (before, after) in entries.items():
                 sql("UPDATE Cache SET value = ? WHERE key = ? AND raw = 1 AND value = ?", after, key, before)
                 written += sql("SELECT changes()")[0][0]
             return written
-
-    def rebuild(self) -> None:
-        """Write the database anew, so that nothing is left in its file of what was replaced or deleted."""
-        self._database.read("VACUUM")
-        self.shrink()
 
     def lease(self, name: str) -> Lease | None:
         """Return the lease of a name among the processes of this machine that use the folder."""

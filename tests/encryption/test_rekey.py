@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import dspy
 import pytest
 
 import dspy_cachectl as cachectl
-from tests.cli.commands import command
+from dspy_cachectl.stores.disk import DiskStore
+from tests.cli.commands import command, entry
 from tests.encryption.support import KEY, OTHER, PROMPT, VARIABLE, bytes_below, bytes_in, readable_in
 from tests.encryption.test_files import evaluated, keys, recorded
 from tests.endpoint import Endpoint
+from tests.stores.contract import COMPILED
 from tests.stores.servers import Server
 
 MakeLM = Callable[..., Any]
@@ -70,6 +73,24 @@ def test_a_store(place: tuple[str, Callable[[], bytes]], tmp_path: Path, lm: Mak
     assert answers == ask()
     assert 3 == endpoint.requests
     assert 1 == command("rekey", **options).returncode
+
+
+def test_nothing_of_before_is_left(tmp_path: Path) -> None:
+    """What was deleted, and lies in the database's file yet, goes with what is written anew in its place."""
+    folder = tmp_path / "kept"
+    store = DiskStore(folder)
+    for number in range(4):
+        store.put(f"{number:064x}", entry(COMPILED, prompt=f"{PROMPT} {number}?"), COMPILED)
+    store.close()
+    connection = sqlite3.connect(folder / "cache.db")
+    with connection:
+        connection.execute("PRAGMA secure_delete = OFF")
+        connection.execute("DELETE FROM Cache WHERE rowid = 2")
+    connection.close()
+    assert [f"{PROMPT} 1?"] == readable_in(bytes_below(folder), [f"{PROMPT} 1?"])
+    options = {"DSPY_CACHECTL_STORE": str(folder), "DSPY_CACHECTL_PREDICTIONS": str(tmp_path / "none"), VARIABLE: KEY}
+    assert "3 written anew" in command("rekey", **options).stdout
+    assert [] == readable_in(bytes_below(folder), [PROMPT])
 
 
 def test_predictions(tmp_path: Path, lm: MakeLM, endpoint: Endpoint) -> None:

@@ -203,8 +203,9 @@ def test_doctor_looks_at_the_server(address: str) -> None:
     assert "know of one another" in " ".join(done.stdout.split())
 
 
-def test_doctor_tells_what_a_user_may_not(address: str) -> None:
+def test_doctor_tells_what_a_user_may_not(shared_url: Callable[..., str]) -> None:
     """A user of the server who may not write has no lease, which is said with what to do."""
+    address = shared_url("redis")
     store = RedisStore(address)
     rights = (f"~{store.names.space}*", "+@read", "+@connection", "+@scripting", "+info")
     store.client.run("read", "0", ("ACL", "SETUSER", "reader", "on", ">secret", *rights))

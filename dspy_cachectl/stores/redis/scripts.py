@@ -185,10 +185,13 @@ LIST = Script(
     + """
 local base, member = ARGV[1], ARGV[2]
 local hash, label, mark, stored = parts(KEYS[1])
-if not hash or redis.call('ZSCORE', list(base, label), member) then return 0 end
-redis.call('ZADD', list(base, label), string.format('%.17g', stored), member)
-redis.call('ZADD', base .. 'labels', 'GT', string.format('%.17g', stored), label)
+if not hash then return 0 end
+local when = string.format('%.17g', stored)
+redis.call('ZADD', base .. 'labels', 'GT', when, label)
+if redis.call('ZSCORE', list(base, label), member) then return 0 end
+redis.call('ZADD', list(base, label), when, member)
 return 1
 """
 )
-"""Put an entry into the list of its label where it is not. Base, member. Returns whether it was not."""
+"""Put an entry into the list of its label where it is not, and the label among the labels: a full server may have let
+either go. Base, member. Returns whether the entry was not."""
