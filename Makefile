@@ -19,6 +19,7 @@ COMPARE_ARGS ?=
 python_of = $(firstword $(shell for version in $(1); do \
 	for python in python$$version "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version.*/bin/python; do \
 		"$$python" -c '' >/dev/null 2>&1 && echo "$$python"; done; done) $(1))
+PYTHONS := 3.10 3.11 3.12 3.13
 NEWEST_PYTHON ?= $(call python_of,3.14 3.13)
 LOWEST_PYTHON ?= $(call python_of,3.10)
 
@@ -55,6 +56,7 @@ TESTS_OF_pandas := tests/reports
 TESTS_OF_local := tests/demo
 TESTS_OF_redis := tests/stores
 TESTS_OF_encryption := tests/encryption
+TESTS_ON_PYTHONS := tests/test_policy.py tests/calls/test_lm.py tests/stores/test_disk.py
 TESTS_OF_all := tests/examples/test_pitch.py tests/tracking tests/reports tests/stores
 
 # LiteLLM's first call would otherwise wait for a list of prices from the internet, and threads that spin while
@@ -87,10 +89,19 @@ test-newest: $(UV_INSTALLED) ## Run the tests with the newest releases of everyt
 	$(call environment,$(VENV)-newest,$(NEWEST_PYTHON),--all-extras -r pyproject.toml)
 	$(VENV)-newest/bin/python -m pytest $(PYTEST_ARGS)
 
-release-check: $(UV_INSTALLED) ## Build wheel and sdist, look at them, and run the tests of each extra on the wheel
+release-check: $(UV_INSTALLED) ## Build wheel and sdist, look at them, and run on the wheel the tests of each Python and extra
 	$(BIN)/python scripts/release.py --output $(RELEASE)
 	$(MAKE) -C $(RELEASE)/unpacked VENV='$(abspath $(VENV))' PACKAGE="$$(echo $(abspath $(RELEASE))/*.whl)" \
-		test-extras test-extra-all demo-of-wheel
+		$(addprefix test-on-,$(PYTHONS)) test-extras test-extra-all demo-of-wheel
+
+# $(1): the Python.
+define tried_on
+	$(call environment,$(VENV)-extra,$(1),-c constraints.txt $(RUNNERS) '$(PACKAGE)')
+	CI= $(VENV)-extra/bin/python -m pytest $(PYTEST_ARGS) $(TESTS_ON_PYTHONS)
+endef
+
+test-on-%: $(UV_INSTALLED)
+	$(if $(filter $*,$(call python_of,$*)),@echo 'No Python $* is here: nothing is tried on it',$(call tried_on,$(call python_of,$*)))
 
 demo-of-wheel: $(UV_INSTALLED)
 	$(VENV)-extra/bin/dspy-cachectl demo $(DEMO_ARGS)

@@ -13,6 +13,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from email.message import Message
 from email.parser import BytesParser
 from pathlib import Path
 
@@ -60,8 +61,20 @@ def faults_of_wheel(wheel: Path) -> Iterator[str]:
         yield f"the changelog has no {version}"
     if f"version: {version}" not in (ROOT / "CITATION.cff").read_text(encoding="utf-8"):
         yield f"CITATION.cff does not name {version}"
+    yield from (f"the extra all does not bring {requirement}" for requirement in _not_in_all(metadata))
     for link in LINK.findall(str(metadata.get_payload())):
         yield f"the description links to {link}, which is nowhere without the checkout"
+
+
+def _not_in_all(metadata: Message) -> list[str]:
+    """Return what an extra of users brings, and `all` does not."""
+    brought: dict[str, set[str]] = {extra: set() for extra in metadata.get_all("Provides-Extra", [])}
+    for requirement in metadata.get_all("Requires-Dist", []):
+        name, _, extra = requirement.partition("; extra == ")
+        if extra:
+            brought[extra.strip("'\"")].add(name)
+    users = {extra: names for extra, names in brought.items() if extra not in {"all", "dev"}}
+    return sorted(set().union(*users.values()) - brought["all"])
 
 
 def faults_of_sdist(folder: Path) -> Iterator[str]:
