@@ -80,11 +80,13 @@ def mlflow_server(folder: Path) -> Iterator[str]:
 
 def taken(page: Page, address: str, name: str, *texts: str, width: int = SIZE["width"]) -> None:
     """Open an address, click on each text but the last, and keep what is seen once that is."""
+    page.goto("about:blank")  # from page to page of its own MLflow loads nothing anew
     page.goto(address)
     for text in texts[:-1]:
         # What MLflow lays over a page the first time takes a click with the mouse.
         for event in ("mousedown", "click"):
             page.get_by_text(text).first.dispatch_event(event)
+        page.wait_for_timeout(2000)
     page.get_by_text(texts[-1]).first.wait_for()
     page.wait_for_timeout(2000)
     if len(texts) > 1:

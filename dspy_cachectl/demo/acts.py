@@ -174,7 +174,7 @@ def log_to_mlflow(stage: Stage) -> Iterator[ActResult]:
 
 def compare_programs(stage: Stage) -> Iterator[ActResult]:
     """Evaluate both programs with three answers to each review, and ask whether one is better."""
-    if any(importlib.util.find_spec(name) is None for name in ("scipy", "statsmodels")):
+    if importlib.util.find_spec("scipy") is None:
         stage.comparison = "none: pip install 'dspy-cachectl[stats]'"
         return
     reports: dict[str, EvalReport] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +34,7 @@ def right(example: dspy.Example, prediction: dspy.Prediction, trace: Any = None)
 def main() -> None:
     """Do what the command line asks for."""
     options = parsed()
+    logging.getLogger("dspy").setLevel(logging.CRITICAL)  # of what it cannot parse the report tells, too
     cachectl.configure(store=options.output / "store", predictions=options.output / "predictions")
     with ExitStack() as stack:
         models, adapter = models_of(options, stack)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -66,7 +66,7 @@ def main() -> None:
             dspy.configure(lm=cachectl.LM(options.model))
         shown = [dspy.Example(review=review, sentiment=label).with_inputs("review") for review, label in SHOWN]
         app.state.program = dspy.LabeledFewShot(k=len(shown)).compile(dspy.Predict(Sentiment), trainset=shown)
-        with socket.create_server(("127.0.0.1", options.port)) as listening:
+        with suppress(KeyboardInterrupt), socket.create_server(("127.0.0.1", options.port)) as listening:
             print(f"answering at http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
             uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([listening])
 
