@@ -50,7 +50,7 @@ COMPILES = """
 
 
 @pytest.mark.parametrize("optimizer", ["random", pytest.param("mipro", marks=pytest.mark.exhaustive)])
-@pytest.mark.parametrize("kind", ["loky", *(pytest.param(one, marks=pytest.mark.exhaustive) for one in ("threads",))])
+@pytest.mark.parametrize("kind", ["threads", pytest.param("loky", marks=pytest.mark.exhaustive)])
 def test_candidates_on_workers_are_those_of_one_process(
     child: Callable[..., Finished], endpoint: Endpoint, tmp_path: Path, optimizer: str, kind: str
 ) -> None:

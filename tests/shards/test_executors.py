@@ -152,6 +152,7 @@ print([first.score == again.score, again.provenance.predictions, again.provenanc
 """
 
 
+@pytest.mark.exhaustive
 def test_programs_and_metrics_of_a_notebook(child: Any, endpoint: Endpoint, tmp_path: Path) -> None:
     """What is defined in `__main__` goes to workers by value, and its predictions are filed where they are found."""
     ran: Finished = child(f"import sys; del sys.modules['__main__'].__file__\nexec({NOTEBOOK!r})", fresh=True)

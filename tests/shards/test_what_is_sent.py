@@ -15,7 +15,7 @@ from dspy_cachectl.errors import ConfigurationError
 from tests.context.workers import ask
 from tests.endpoint import Endpoint
 from tests.shards.asking import devset
-from tests.shards.pools import Postman
+from tests.shards.pools import Postman, processes
 
 KEY = "sk-proj-4f8a1c6e9b2d7035"
 AWAY = "https://models.example/v1"
@@ -126,6 +126,18 @@ def test_what_cannot_be_sent_is_refused(endpoint: Endpoint, postman: Postman) ->
 
     with pytest.raises(ConfigurationError, match=r"cannot be sent to another process.*lock"):
         evaluated(program(api_base=endpoint.url, api_key="none"), metric, postman)
+    assert 0 == endpoint.requests
+
+
+@pytest.mark.exhaustive
+def test_a_worker_without_the_key_writes_nothing_readable(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where what is kept is encrypted, a worker whose environment has no key refuses: nothing is asked or kept."""
+    pytest.importorskip("cryptography")
+    cachectl.configure(encryption_key=lambda: "A" * 43)
+    with processes() as pool, pytest.raises(ConfigurationError, match="set DSPY_CACHECTL_ENCRYPTION_KEY to the same"):
+        evaluated(program(api_base=endpoint.url, api_key="none"), length, pool)
     assert 0 == endpoint.requests
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextvars
 import functools
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -22,15 +21,13 @@ import dspy
 from dspy.utils.parallelizer import ParallelExecutor
 
 from dspy_cachectl.accounting.ledger import Row, Tally
-from dspy_cachectl.calls.installation import place_to_hand_over
 from dspy_cachectl.context import evaluations
 from dspy_cachectl.context.phases import PhaseContext
-from dspy_cachectl.context.process import Place, state
+from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import phase_around, phase_here
-from dspy_cachectl.context.shared import machine
 from dspy_cachectl.evaluation.pools.sending import packed, settings_to_send, unpacked
 from dspy_cachectl.evaluation.pools.workers import Workers, outcomes, parts_for
-from dspy_cachectl.evaluation.pools.working import as_bytes, check_store
+from dspy_cachectl.evaluation.pools.working import Home, as_bytes
 from dspy_cachectl.phases.phase import phase
 
 _OPTIMIZERS = frozenset({"dspy.teleprompt.random_search", "dspy.teleprompt.mipro_optimizer_v2"})
@@ -52,8 +49,7 @@ class _Candidate:
         phase: The phase to ask in.
         options: How DSPy's executor goes about it.
         settings: What DSPy is set to.
-        home: The machine and the process that sent it.
-        place: How the store is opened there.
+        home: Where it comes from.
     """
 
     program: Any
@@ -61,8 +57,7 @@ class _Candidate:
     phase: PhaseContext
     options: dict[str, Any]
     settings: dict[str, Any]
-    home: tuple[str, int]
-    place: Place | None
+    home: Home
 
 
 @contextmanager
@@ -138,8 +133,7 @@ def _spread(executor: Any, cells: dict[str, Any], data: Sequence[Any], pool: Wor
         phase=phase_around() or phase("compile").context,
         options={name: getattr(executor, name) for name in names},
         settings=settings_to_send(),
-        home=(machine(), os.getpid()),
-        place=None if pool.are_threads else place_to_hand_over(),
+        home=Home.here(sends=not pool.are_threads),
     )
     of = parts_for(len(data), executor.num_threads)
     parts = [list(data[index::of]) for index in range(of)]
@@ -176,7 +170,7 @@ def judged(common: bytes | _Candidate, part: bytes | list[Any]) -> tuple[Any, li
     try:
         candidate: _Candidate = unpacked(common) if isinstance(common, bytes) else common
         examples = unpacked(part) if isinstance(part, bytes) else part
-        check_store(candidate.home, candidate.place)
+        candidate.home.follow()
         asks = candidate.phase
         opened = phase(asks.name, asks.policy, roles=dict(asks.roles), bypass_proxy=asks.bypass_proxy)
         with dspy.context(**candidate.settings), opened as run:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -10,17 +9,15 @@ from typing import Any
 
 from dspy_cachectl.accounting.asked import asked_in, counted_together
 from dspy_cachectl.accounting.ledger import Row, Tally
-from dspy_cachectl.calls.installation import place_to_hand_over
 from dspy_cachectl.context.phases import PhaseRun
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import phase_here
-from dspy_cachectl.context.shared import machine
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.evaluation.asking import Task
 from dspy_cachectl.evaluation.last import cut_short
 from dspy_cachectl.evaluation.pools.sending import packed, settings_to_send, unpacked
 from dspy_cachectl.evaluation.pools.workers import Workers, outcomes, parts_for
-from dspy_cachectl.evaluation.pools.working import Common, Outcome, Part, work
+from dspy_cachectl.evaluation.pools.working import Common, Home, Outcome, Part, work
 from dspy_cachectl.evaluation.reporting import question_id
 from dspy_cachectl.predictions.rows import decode
 from dspy_cachectl.predictions.session import Session
@@ -103,8 +100,7 @@ class _Spreading:
         common = Common(
             task=task.without_questions(),
             settings=settings_to_send(),
-            home=(machine(), os.getpid()),
-            place=None if self._workers.are_threads else place_to_hand_over(),
+            home=Home.here(sends=not self._workers.are_threads),
             key=None if session is None else session.key,
             run_id=task.run_id,
         )

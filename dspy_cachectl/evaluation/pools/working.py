@@ -7,12 +7,13 @@ import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cloudpickle
 import dspy
 
-from dspy_cachectl.calls.installation import open_like_parent
+from dspy_cachectl.calls.installation import open_like_parent, place_to_hand_over
+from dspy_cachectl.config import settings
 from dspy_cachectl.context.process import Place
 from dspy_cachectl.context.shared import machine
 from dspy_cachectl.errors import CachectlError, ConfigurationError
@@ -25,6 +26,56 @@ from dspy_cachectl.predictions.session import Session
 from dspy_cachectl.reports.report import EvalReport
 
 
+class Home(NamedTuple):
+    """Where something comes from.
+
+    Attributes:
+        machine: The machine.
+        process: The process, by its number there.
+        place: How the store is opened there, without a password; None for one of the user's own.
+        encrypted_by: The name of the key that encrypts what is kept there; None where none does.
+    """
+
+    machine: str
+    process: int
+    place: Place | None
+    encrypted_by: str | None
+
+    @classmethod
+    def here(cls, *, sends: bool) -> Home:
+        """Return this place.
+
+        Args:
+            sends: Whether anything goes to another process.
+
+        Raises:
+            ConfigurationError: If the store has a password that only code knows.
+        """
+        return cls(machine(), os.getpid(), place_to_hand_over() if sends else None, _encrypts())
+
+    def follow(self) -> None:
+        """Put the store in place, in a worker, that is used there.
+
+        Raises:
+            ConfigurationError: If it cannot be, or would be written with another key.
+        """
+        if (self.machine, self.process) == (machine(), os.getpid()):
+            return
+        refused = open_like_parent(self.place)
+        if not refused and self.encrypted_by != _encrypts():
+            refused = (
+                "what is kept is encrypted with another key where this was sent from, or with none: set "
+                "DSPY_CACHECTL_ENCRYPTION_KEY to the same"
+            )
+        if refused:
+            raise ConfigurationError(f"nothing is evaluated in this worker: {refused}")
+
+
+def _encrypts() -> str | None:
+    keys = settings().encryption_key
+    return None if keys is None else keys.name
+
+
 @dataclass(frozen=True)
 class Common:
     """What all parts of an evaluation have in common.
@@ -32,16 +83,14 @@ class Common:
     Attributes:
         task: All of the task but its questions.
         settings: What DSPy is set to.
-        home: The machine and the process that sent it.
-        place: How the store is opened there; None for one of the user's own.
+        home: Where it comes from.
         key: What the predictions depend on; None where none are kept.
         run_id: The run to draw under, or None.
     """
 
     task: Task
     settings: Mapping[str, Any]
-    home: tuple[str, int]
-    place: Place | None
+    home: Home
     key: SnapshotKey | None
     run_id: str | None
 
@@ -108,7 +157,7 @@ def work(common: bytes | Common, part: bytes | Part) -> Outcome:
 
 
 def _evaluated(shared: Common, part: Part, collected: _Collected) -> EvalReport:
-    check_store(shared.home, shared.place)
+    shared.home.follow()
     task = shared.task.with_questions(part.shard, **part.questions)
     callbacks = [one for one in dspy.settings.callbacks if not type(one).__module__.startswith("mlflow.")]
     with dspy.context(**shared.settings, callbacks=callbacks):
@@ -116,21 +165,6 @@ def _evaluated(shared: Common, part: Part, collected: _Collected) -> EvalReport:
         kept = KeptPredictions(None, session, task.program, task.metric, declared=task.declared)
         report, _ = asked(task, kept, is_part=True)
     return report
-
-
-def check_store(home: tuple[str, int], place: Place | None) -> None:
-    """Put the store in place that whoever sent something uses.
-
-    Args:
-        home: The machine and the process that sent it.
-        place: How the store is opened there.
-
-    Raises:
-        ConfigurationError: If it cannot be.
-    """
-    refused = "" if home == (machine(), os.getpid()) else open_like_parent(place)
-    if refused:
-        raise ConfigurationError(f"nothing is evaluated in this worker: {refused}")
 
 
 def _session(shared: Common, part: Part, task: Task, collected: _Collected) -> Session:
