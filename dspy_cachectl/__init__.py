@@ -56,6 +56,8 @@ if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is compute
     from dspy_cachectl.reports.comparison import Comparison as Comparison, compare as compare
     from dspy_cachectl.reports.ranking import Ranking as Ranking
     from dspy_cachectl.reports.report import EvalReport as EvalReport
+    from dspy_cachectl.settling.race import Race as Race
+    from dspy_cachectl.settling.racing import race as race
     from dspy_cachectl.settling.result import Settled as Settled
     from dspy_cachectl.settling.two import settle as settle
     from dspy_cachectl.tracking import find_mlflow_run as find_mlflow_run, protect_mlflow as protect_mlflow
@@ -80,6 +82,7 @@ _HOMES = {
     "MissingExtraError": "errors",
     "PhaseRun": "context.phases",
     "Policy": "policy",
+    "Race": "settling.race",
     "Ranking": "reports.ranking",
     "ReplayIncompleteError": "errors",
     "Settled": "settling.result",
@@ -101,6 +104,7 @@ _HOMES = {
     "mlflow_callbacks": "tracking.callbacks",
     "phase": "phases.phase",
     "protect_mlflow": "tracking",
+    "race": "settling.racing",
     "settle": "settling.two",
     "stats": "context.process",
     "uninstall": "calls.installation",
