@@ -205,3 +205,25 @@ def test_evaluations_at_once_take_no_bar_of_one_another(endpoint: Endpoint) -> N
     cachectl.install()
     with ThreadPoolExecutor(8) as executor:
         assert [200] * 8 == list(executor.map(many, range(8)))
+
+
+TRACKED = """
+    import concurrent.futures, mlflow
+    mlflow.set_tracking_uri("sqlite:///runs.db")
+    mlflow.dspy.autolog(log_evals=True)
+    from tests.shards.asking import evaluated
+
+    counts = []
+    for how in (None, True):
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            evaluated(6, 1, executor=pool, shards=3, mlflow=how)
+        counts.append(len(mlflow.search_runs(output_format="list")))
+    print(counts)
+"""
+
+
+@pytest.mark.exhaustive
+def test_a_pool_is_one_run_in_mlflow(child: Any, endpoint: Endpoint) -> None:
+    """Its parts are none of their own, though autolog is on in the process that they are evaluated in."""
+    pytest.importorskip("mlflow")
+    assert [0, 1] == child(TRACKED).data
