@@ -18,7 +18,6 @@ Names are loaded when they are used: importing this package loads neither DSPy n
 from __future__ import annotations
 
 import importlib
-import importlib.abc
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -132,7 +131,7 @@ def _load_as_saved() -> None:
         importlib.import_module(f"{__name__}.calls.loading")
 
 
-class _AtArrivalOfDSPy(importlib.abc.MetaPathFinder):
+class _AtArrivalOfDSPy:
     """Does so as soon as DSPy is imported, whoever imports it: a program may be loaded next, and nothing of ours named.
 
     It finds nothing by itself, and goes as soon as DSPy is there.

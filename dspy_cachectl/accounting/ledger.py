@@ -172,6 +172,12 @@ class Tally:
 FIELDS = tuple(item.name for item in fields(Tally))
 _COUNTERS = frozenset(FIELDS)
 
+
+def tally_of(counters: Mapping[str, Any]) -> Tally:
+    """Return what a store says of one label; counters of a newer version are left out."""
+    return Tally(**{name: counters[name] for name in FIELDS if name in counters})
+
+
 NOTABLE = (
     "fresh",
     "repeated",

@@ -11,7 +11,6 @@ import time
 import weakref
 from collections.abc import Mapping
 from multiprocessing import util as multiprocessing_util
-from typing import Any
 
 from dspy_cachectl.accounting.ledger import FIELDS, Tally
 from dspy_cachectl.boundary.forks import tell_after_fork
@@ -29,11 +28,6 @@ _MOST_ROWS = 10_000
 
 Used = tuple[str, str, str, str, str]
 """What a tally is kept for: the fields of a `Label`, in their order. Making a label takes longer than counting."""
-
-
-def tally_of(counters: Mapping[str, Any]) -> Tally:
-    """Return what a store says of one label; counters of a newer version are left out."""
-    return Tally(**{name: counters[name] for name in FIELDS if name in counters})
 
 
 class Usage:

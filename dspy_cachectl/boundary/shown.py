@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import logging
 import re
 import traceback
@@ -44,6 +43,8 @@ def harmless_cell(text: str) -> str:
 
 def harmless_html(text: str) -> str:
     """Return a text as HTML, also for an attribute in double quotes: nothing in it is a tag, an entity or a control."""
+    import html  # knows every character by its name, which takes long to load
+
     return html.escape(harmless(text))
 
 

@@ -11,7 +11,6 @@ from dspy_cachectl import manage
 from dspy_cachectl.boundary.shown import harmless
 from dspy_cachectl.cli.options import AsJson
 from dspy_cachectl.cli.output import print_json, print_line
-from dspy_cachectl.predictions.library import Library
 from dspy_cachectl.reports.progress_bar import progress
 
 
@@ -38,6 +37,8 @@ def rekey_all(
             reader = context.obj.reader()
             with progress("Encrypting" if not plain else "Decrypting") as advance:
                 found[reader.location] = manage.rekeying.rekey_store(reader, plain=plain, advance=advance)
+        from dspy_cachectl.predictions.library import Library  # which takes long to load
+
         library = Library.configured()
         found[str(library.root)] = manage.rekeying.rekey_predictions(library, plain=plain)
     if as_json:

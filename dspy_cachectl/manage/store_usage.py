@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TypeVar
 
-from dspy_cachectl.accounting.ledger import Tally
-from dspy_cachectl.accounting.usage import tally_of
+from dspy_cachectl.accounting.ledger import Tally, tally_of
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.listing import Reader
 from dspy_cachectl.stores.rows import Listed

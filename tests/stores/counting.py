@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from dspy_cachectl.accounting.ledger import Tally
-from dspy_cachectl.accounting.usage import Usage, tally_of
+from dspy_cachectl.accounting.ledger import Tally, tally_of
+from dspy_cachectl.accounting.usage import Usage
 from dspy_cachectl.errors import StoreError, StoreUnavailableError
 from dspy_cachectl.stores import Label, MemoryStore
 from dspy_cachectl.stores.disk import DiskStore
