@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from dspy.utils.callback_context import ACTIVE_CALL_ID
@@ -67,12 +68,13 @@ def account(call: Call) -> None:
         _note_stray(row, call)
 
 
-def note_served(call: Call) -> None:
-    """Note beside an entry that it was served, where the call that it answered a part of is counted as a whole."""
+def note_all_served(call: Call, keys: Iterable[str]) -> None:
+    """Note beside entries that they were served: each answers a part of a call, which is counted as a whole."""
     asked = call.asked
     if state.usage is not None and asked.ruling.cassette is None:
         used = (asked.kind._value_, asked.model, asked.ruling.context.name, asked.role or "", asked.run_id or "")
-        state.usage.record(used, Tally(), call.key)
+        for key in keys:
+            state.usage.record(used, Tally(), key)
 
 
 def count_elsewhere(tally: Tally, ruling: Ruling) -> None:

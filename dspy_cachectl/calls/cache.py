@@ -181,12 +181,17 @@ class ManagedCache(Cache):  # type: ignore[misc]
         if asked.ruling.cassette is not None:
             call.found_bytes = self._entry(call, key)
             return call.found_bytes is not None
-        look = self.tiers.peek if on_loop else self.tiers.glance
-        data = None if key in self._of_others else look(key)
-        if data is None or self._decoded is None or (on_loop and len(data) > _MOST_ON_A_LOOP):
-            return False
-        call.at_hand = self.serving(call, key, data)
+        call.at_hand = self.at_hand(call, key, on_loop=on_loop)
         return call.at_hand is not None
+
+    def at_hand(self, call: Call, key: str, *, on_loop: bool = False) -> Decoded | None:
+        """Return what is kept under a key, where it is found without waiting and answers a call, or a part of it."""
+        if key in self._of_others or not call.asked.decision.reads:
+            return None
+        data = self.tiers.peek(key) if on_loop else self.tiers.glance(key)
+        if data is None or self._decoded is None or (on_loop and len(data) > _MOST_ON_A_LOOP):
+            return None
+        return self.serving(call, key, data)
 
     def serving(self, call: Call, key: str, data: bytes) -> Decoded | None:
         """Return what stored bytes hold, where that is an answer to a call."""
@@ -258,8 +263,8 @@ class ManagedCache(Cache):  # type: ignore[misc]
         return entry, ""
 
     def _opened(self, call: Call, key: str, data: bytes) -> Decoded:
-        # Vectors are made anew as quickly as they are copied, and a cassette is served once.
-        if self._decoded is None or call.asked.kind not in _SAMPLED or call.asked.ruling.cassette is not None:
+        # A cassette is served once.
+        if self._decoded is None or call.asked.ruling.cassette is not None:
             return Decoded(data, key)
         return self._decoded.decode(key, data)
 

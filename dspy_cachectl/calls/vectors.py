@@ -15,11 +15,13 @@ import dspy
 from dspy.clients import embedding
 
 from dspy_cachectl.accounting.ledger import SERVED, Tally
-from dspy_cachectl.calls.account import Counted, note_served
+from dspy_cachectl.calls.account import Counted, note_all_served
 from dspy_cachectl.calls.cache import ManagedCache
 from dspy_cachectl.calls.call import Answered, Call
 from dspy_cachectl.calls.opening import identify, open_plain_call
+from dspy_cachectl.entries import draws, origins
 from dspy_cachectl.entries.asked import is_litellms
+from dspy_cachectl.entries.decoded import Decoded
 
 _IGNORED = ["api_key", "api_base", "base_url"]
 _IDENTIFIER = "dspy.clients.embedding._cached_{}compute_embeddings"
@@ -86,7 +88,10 @@ class _Batch:
         Raises:
             CacheMissError: In a replay, where there is one.
         """
-        if self._cache.has_imported:  # whose batches are whole
+        if not self._cache.has_imported:
+            if self._finds_at_hand():
+                return []
+        else:  # whose batches are whole
             whole = self._found_for(self.call, self._request)
             if whole is not None:
                 self._spread(whole)
@@ -101,6 +106,46 @@ class _Batch:
         if not missing:
             self._serve()
         return missing
+
+    def _finds_at_hand(self) -> bool:
+        """Find the vectors of all texts where each is at hand. Tell whether they were: otherwise nothing has changed.
+
+        Then no call is made for each of the texts, and they are counted together.
+        """
+        asked, cleaned = self.call.asked, self.call.asked.request
+        if cleaned is None or self.call.key is None or asked.ruling.cassette is not None:
+            return False
+        found: dict[str, Decoded] = {}
+        keys: list[str] = []
+        for text in dict.fromkeys(self._texts):
+            fingerprint = draws.fingerprint(
+                {**cleaned, "batch_inputs": [text]}, endpoint=asked.endpoint, version=asked.version
+            )
+            key = self._key(fingerprint)
+            entry = self._cache.at_hand(self.call, key) if key is not None else None
+            if key is None or entry is None:
+                return False
+            found[text] = entry
+            keys.append(key)
+        if not found:
+            return False
+        self._found = {text: entry.answer()[0] for text, entry in found.items()}
+        self._serve_together(list(found.values()))
+        note_all_served(self.call, keys)
+        return True
+
+    def _key(self, fingerprint: str) -> str | None:
+        asked = self.call.asked
+        return draws.key_within(
+            fingerprint, scope=asked.policy.scope, program_rollout_id=asked.program_rollout_id, run_id=asked.run_id
+        ).entry
+
+    def _serve_together(self, entries: list[Decoded]) -> None:
+        first, seconds = entries[0], sum(entry.origin.seconds for entry in entries)
+        self.call.serve(first.origin, first.data)
+        self.call.answered = Answered(
+            self.call.answered.outcome, origins.with_seconds(first.origin, seconds), first.data
+        )
 
     def buy(self, missing: list[str], vectors: Any) -> None:
         """Keep what was computed for the missing texts.
@@ -166,5 +211,5 @@ class _Batch:
     def _add_tallies(self) -> None:
         for one in self._each.values():
             self.call.tally.add(one.tally)
-            if one.answered.outcome in SERVED:
-                note_served(one)
+        served = (one.key for one in self._each.values() if one.answered.outcome in SERVED)
+        note_all_served(self.call, [key for key in served if key is not None])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
+from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -51,7 +52,7 @@ class Decoded:
         FormatVersionError: If a newer version of this package wrote them.
     """
 
-    __slots__ = ("_first", "_is_first", "_make", "_texts", "data", "origin")
+    __slots__ = ("_first", "_is_first", "_make", "_numbers", "_texts", "data", "origin")
 
     def __init__(self, data: bytes, key: str | None = None) -> None:
         opened = records.open_answer(data, key)
@@ -59,14 +60,19 @@ class Decoded:
         # Made at once: whoever serves an entry has to know that its answer can be.
         self._first, self._is_first = [_hit_of(opened)], True
         self._make: Copy | None = None
+        self._numbers: array[float] | None = None
         self._texts: tuple[list[Any], float | None, str] | None = None  # with what else is the same for each hit
 
     def answer(self) -> Any:
         """Return what DSPy finds in its cache."""
+        if self._numbers is not None:
+            return [self._numbers.tolist()]
         try:
             return self._first.pop()  # as one thread only can
         except IndexError:
-            return _hit_of(records.open_answer(self.data))
+            answer = _hit_of(records.open_answer(self.data))
+            self._numbers = _numbers_of(answer)
+            return answer
 
     def result(self, lm: BaseLM, sent: Callable[[], dict[str, Any]]) -> CallResult:
         """Return what DSPy makes of it for a call.
@@ -158,6 +164,13 @@ class DecodedEntries:
             place = random.randrange(len(self._keys))  # noqa: S311 - nothing rests on which one it is
             self._keys[place], self._keys[-1] = self._keys[-1], self._keys[place]
             self._bytes -= _size(self._kept.pop(self._keys.pop()))
+
+
+def _numbers_of(answer: Any) -> array[float] | None:
+    """Return the one vector that an answer is, which is copied from there; None where it is anything else."""
+    if type(answer) is not list or len(answer) != 1 or type(answer[0]) is not list:
+        return None
+    return array("d", answer[0]) if set(map(type, answer[0])) == {float} else None
 
 
 def _size(decoded: Decoded) -> int:

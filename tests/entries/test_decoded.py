@@ -17,7 +17,7 @@ from dspy.clients.legacy_outputs import plain
 import dspy_cachectl as cachectl
 from dspy_cachectl.calls.installation import installed
 from dspy_cachectl.entries import records
-from dspy_cachectl.entries.decoded import DecodedEntries
+from dspy_cachectl.entries.decoded import Decoded, DecodedEntries
 from tests.calls.support import MakeLM
 from tests.endpoint import Endpoint
 
@@ -149,6 +149,17 @@ def test_what_is_decoded_stays_within_its_budget() -> None:
     assert len(table._kept) == len(table._keys) in range(95, 101)
     table.clear()
     assert not table._kept
+
+
+@pytest.mark.parametrize("vectors", [[[0.1, -0.0, 1e300]], [[1, 2.5]], [[0.1], [0.2]], [["text"]], []])
+def test_vectors_are_each_given_anew(vectors: list[list[Any]]) -> None:
+    """Numbers come back as what they were, however often, and each time in a list of its own."""
+    entry = Decoded(records.encode(records.Origin("embedding", "m"), vectors))
+    for _ in range(4):
+        served = entry.answer()
+        assert repr(vectors) == repr(served)
+        for vector in served:
+            vector.append(None)
 
 
 def test_another_reader_of_dspys_cache_is_given_the_record(endpoint: Endpoint, lm: MakeLM) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,6 +108,28 @@ def test_get_fills_upward(memory: MemoryStore, disk: DiskStore, faults: Faults) 
     assert stores.peek("key") is None
     assert b"value" == stores.get("key")
     assert b"value" == stores.peek("key") == memory.get("key")
+
+
+def test_a_glance_takes_what_an_open_folder_has(memory: MemoryStore, disk: DiskStore, faults: Faults) -> None:
+    """Once a folder is open, one look is enough; where that fails, nothing is found, and `get` says why."""
+    disk.put("key", b"value", COMPILED)
+    disk.put("damaged", b"value", COMPILED)
+    stores = both(memory, disk, faults=faults)
+    assert stores.glance("none") is None
+    assert b"value" == stores.glance("key") == stores.peek("key")
+    with sqlite3.connect(disk.path / "cache.db") as planted:
+        planted.execute("UPDATE Cache SET mode = 4 WHERE key = 'damaged'")
+    assert stores.glance("damaged") is None
+    stores.clear_memory()
+    disk.close()
+    assert stores.glance("key") is None
+    assert b"value" == stores.get("key")
+    stores.clear_memory()
+    (disk.path / "cache.db").rename(disk.path / "moved.db")
+    assert stores.glance("key") is None
+    assert [] == faults
+    assert stores.get("key") is None
+    assert ["read"] == [doing for doing, _ in faults]
 
 
 def test_the_nearest_is_asked_first(memory: MemoryStore, broken: Broken, faults: Faults) -> None:
