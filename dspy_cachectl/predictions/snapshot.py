@@ -54,7 +54,8 @@ FOLDER = ".dspy_cachectl"
 
 _ROWS, _TAIL = b'"predictions": [', b'"metrics": '
 _END = b"}}\n}\n"
-_ENCRYPTED = "encrypted"
+_ENCRYPTED, _TEXT = "encrypted", "program_text"
+"""In the metadata: the name of the key, and what the program says, which is encrypted as the rows are."""
 _LONGEST_LINE = encryption.sealed_length(LONGEST) + 1
 _OTHER_LINES = 8
 """How many lines there are beside the rows, and one or two more."""
@@ -145,6 +146,8 @@ class SnapshotReader:
         name = self.metadata.get(_ENCRYPTED)
         if name is not None and not encryption.has_key(self._keys, name):
             raise EncryptedError(f"the snapshot {path} cannot be read: {encryption.not_given(self._keys, name)}")
+        if name is not None and _TEXT in self.metadata:
+            self.metadata[_TEXT] = self._loads(self._opened(orjson.dumps(self.metadata[_TEXT])))
 
     def rows(self) -> Iterator[bytes]:
         """Yield the rows, each a line of JSON. Believe none of them before the last has come.
@@ -281,6 +284,8 @@ def write_snapshot(
     its = {name: value for name, value in metadata.items() if name != _ENCRYPTED}
     if keys is not None:
         its[_ENCRYPTED] = keys.name
+        if _TEXT in its:
+            its[_TEXT] = orjson.loads(encryption.seal_line(keys, values.dumps(its[_TEXT])[0], about(metadata)))
         rows = sealed_rows(keys, rows, metadata)
     head = _line({**its, "format": FORMAT_VERSION})
     members = [_member(name, value) for name, value in metrics.items() if name != "file"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,10 @@ import dspy
 import pytest
 
 import dspy_cachectl as cachectl
-from dspy_cachectl.stores.disk import DiskStore
-from tests.cli.commands import command, entry
+from tests.cli.commands import command
 from tests.encryption.support import KEY, OTHER, PROMPT, VARIABLE, bytes_below, bytes_in, readable_in
-from tests.encryption.test_files import evaluated, keys, recorded
+from tests.encryption.test_files import INSTRUCTIONS, evaluated, keys, recorded
 from tests.endpoint import Endpoint
-from tests.stores.contract import COMPILED
 from tests.stores.servers import Server
 
 MakeLM = Callable[..., Any]
@@ -75,24 +72,6 @@ def test_a_store(place: tuple[str, Callable[[], bytes]], tmp_path: Path, lm: Mak
     assert 1 == command("rekey", **options).returncode
 
 
-def test_nothing_of_before_is_left(tmp_path: Path) -> None:
-    """What was deleted, and lies in the database's file yet, goes with what is written anew in its place."""
-    folder = tmp_path / "kept"
-    store = DiskStore(folder)
-    for number in range(4):
-        store.put(f"{number:064x}", entry(COMPILED, prompt=f"{PROMPT} {number}?"), COMPILED)
-    store.close()
-    connection = sqlite3.connect(folder / "cache.db")
-    with connection:
-        connection.execute("PRAGMA secure_delete = OFF")
-        connection.execute("DELETE FROM Cache WHERE rowid = 2")
-    connection.close()
-    assert [f"{PROMPT} 1?"] == readable_in(bytes_below(folder), [f"{PROMPT} 1?"])
-    options = {"DSPY_CACHECTL_STORE": str(folder), "DSPY_CACHECTL_PREDICTIONS": str(tmp_path / "none"), VARIABLE: KEY}
-    assert "3 written anew" in command("rekey", **options).stdout
-    assert [] == readable_in(bytes_below(folder), [PROMPT])
-
-
 def test_predictions(tmp_path: Path, lm: MakeLM, endpoint: Endpoint) -> None:
     """Files of kept predictions are written anew, and their rows served."""
     folder = tmp_path / "predictions"
@@ -102,14 +81,16 @@ def test_predictions(tmp_path: Path, lm: MakeLM, endpoint: Endpoint) -> None:
     before, asked = json.loads(path.read_text()), endpoint.requests
     options = {"DSPY_CACHECTL_STORE": "memory://", "DSPY_CACHECTL_PREDICTIONS": str(folder)}
     assert "1 written anew" in command("rekey", **options, **{VARIABLE: KEY}).stdout
-    assert [] == readable_in(bytes_below(folder), [PROMPT, "Labelled1"])
+    assert [] == readable_in(bytes_below(folder), [PROMPT, INSTRUCTIONS, "Labelled1"])
     assert "0 written anew, 1 left" in command("rekey", **options, **{VARIABLE: KEY}).stdout
     dspy.cache.reset_memory_cache()
     with keys(KEY):
         evaluated(lm)
     assert asked == endpoint.requests
     assert "1 written anew" in command("rekey", "--plain", **options, **{VARIABLE: KEY}).stdout
-    assert before["predictions"] == json.loads(path.read_text())["predictions"]
+    after = json.loads(path.read_text())
+    assert before["predictions"] == after["predictions"]
+    assert before["metadata"]["program_text"] == after["metadata"]["program_text"]
 
 
 def test_a_cassette(tmp_path: Path, lm: MakeLM, endpoint: Endpoint) -> None:
