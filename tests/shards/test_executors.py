@@ -17,7 +17,7 @@ from dspy_cachectl.errors import CachectlError, ConfigurationError
 from tests.cli.commands import data
 from tests.endpoint import Endpoint
 from tests.processes import Finished
-from tests.shards.asking import CALLS, asked, devset, evaluated, said
+from tests.shards.asking import CALLS, asked, devset, evaluated, make_lm, said
 from tests.shards.pools import ENGINES, HERE, Postman, pool, processes
 
 ANSWERS = 20 * 3
@@ -227,3 +227,18 @@ def test_a_pool_is_one_run_in_mlflow(child: Any, endpoint: Endpoint) -> None:
     """Its parts are none of their own, though autolog is on in the process that they are evaluated in."""
     pytest.importorskip("mlflow")
     assert [0, 1] == child(TRACKED).data
+
+
+def test_several_models_are_asked_on_a_pool(endpoint: Endpoint) -> None:
+    """Each by the same workers, and the judge is that of whoever evaluates: the ranking is that of one process."""
+    lms = {name: make_lm(f"openai/{name}") for name in ("small", "large")}
+    _, judge = asked()
+    options = {"lms": lms, "run_id": "models", "predictions": False, "display_progress": False}
+    program = dspy.Predict("question -> answer")
+    with dspy.context(lm=make_lm("openai/other")):
+        spread = cachectl.evaluate(program, devset(6), judge, executor=Postman(), shards=2, **options)
+        assert 6 * 2 * 2 == endpoint.requests
+        here = cachectl.evaluate(program, devset(6), judge, **options)
+    assert 6 * 2 * 2 == endpoint.requests
+    assert [(one.name, one.score) for one in here] == [(one.name, one.score) for one in spread]
+    assert ["openai/small", "openai/large"] == [one.provenance.model for one in spread]
