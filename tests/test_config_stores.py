@@ -53,6 +53,8 @@ def test_several_stores(project: Path, monkeypatch: pytest.MonkeyPatch, how: str
         ({"store": "redis://host?ssl_ca_certs=x"}, "'store'.*rediss"),
         ({"store": "unix://socket"}, "'store'.*unix:///path"),
         ({"store": "redis://host?ttl=soon"}, "'store'.*ttl is a number of seconds"),
+        ({"store": "redis:/me:hunter2@host"}, r"'store'[^@]*two slashes.*'redis://host'$"),
+        ({"store": ["folder", "valkeys+cluster:host"]}, "'store'.*two slashes"),
         ({"predictions": "redis://host"}, "'predictions'.*a folder is needed"),
     ],
 )

@@ -64,7 +64,7 @@ def _print_exported(path: Path, done: manage.exchange.Exported, nothing: str) ->
         if done.entries:
             print_line(f"Wrote {plural(done.entries, 'answer')}, {size(done.bytes)}: {path}")
         else:
-            print_line(nothing)
+            print_line("Nothing that is stored could be written." if done.left_out else nothing)
         _print_left_out(done.left_out)
 
 

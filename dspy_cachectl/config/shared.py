@@ -23,6 +23,7 @@ _PORTS = {"cluster": 6379, "sentinel": 26379}
 _TLS = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"})
 _OPTIONS = frozenset({"namespace", "ttl", "patience", "db", "sentinel_username", "sentinel_password", *_TLS})
 _SHARED = re.compile(rf"(?:{'|'.join(_SCHEMES)})(?:\+(?:{'|'.join(_KINDS)}))?://", re.IGNORECASE)
+_MEANT = re.compile(rf"(?:rediss?|valkeys?)(?:\+(?:{'|'.join(_KINDS)}))?:(?!//)", re.IGNORECASE)
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SECONDS = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhd]?)")
@@ -61,6 +62,11 @@ class Shared:
 def is_shared(location: str) -> bool:
     """Tell whether a store's location is the address of a shared store."""
     return _SHARED.match(location) is not None
+
+
+def means_shared(location: str) -> bool:
+    """Tell whether a store's location is such an address but for the slashes, of which one is missing or both."""
+    return _MEANT.match(location) is not None
 
 
 def shared_of(location: str) -> Shared:

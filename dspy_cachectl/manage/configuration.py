@@ -80,7 +80,7 @@ def _shown(name: str, value: Any) -> Any:
     if isinstance(value, Encryption):
         return repr(value)
     if is_secret_name(name.rpartition(".")[2]):
-        return HIDDEN
+        return value and HIDDEN
     if isinstance(value, tuple):
         return [_shown(name, one) for one in value]
     return scrub(value) if isinstance(value, str) else value

@@ -20,7 +20,7 @@ from dspy_cachectl.context.open_cassette import CASSETTE_RUN, UNCACHED_RUN, Reco
 from dspy_cachectl.entries import draws, records, values
 from dspy_cachectl.entries.cleaning import Cleaner, Redact
 from dspy_cachectl.entries.draw_tokens import mark_of
-from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, FormatVersionError, StoreError
+from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, EncryptedError, FormatVersionError, StoreError
 from dspy_cachectl.manage.entries import entries_of
 from dspy_cachectl.manage.selection import Selection
 from dspy_cachectl.replay import files
@@ -36,6 +36,7 @@ _PASSAGE = "imported"
 
 DAMAGED = "damaged"
 NEWER = "of a newer version of this package"
+SEALED = "encrypted, and the key for that is not given: set DSPY_CACHECTL_ENCRYPTION_KEY"
 REMOVED = "removed meanwhile"
 NOT_KEYED = "not filed under a key of a request"
 CHANGED = "recorded without their requests, or these were cleaned since: their keys cannot be made"
@@ -201,6 +202,8 @@ def import_file(
 def _reason(error: Exception) -> str:
     if isinstance(error, LeftOutError):
         return str(error)
+    if isinstance(error, EncryptedError):
+        return SEALED
     return NEWER if isinstance(error, FormatVersionError) else DAMAGED
 
 

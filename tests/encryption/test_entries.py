@@ -175,3 +175,7 @@ class TestGiven:
         assert "on, 2 keys" in done.stdout
         assert KEY not in done.output
         assert os.environ.get(VARIABLE) is None
+
+    def test_config_show_tells_that_there_is_none(self, tmp_path: Path) -> None:
+        """As of any other setting that is not set: nothing was removed."""
+        assert "[removed]" not in command("config", "show", store=tmp_path / "store").stdout

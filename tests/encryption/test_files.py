@@ -107,6 +107,9 @@ def test_an_archive(tmp_path: Path, lm: MakeLM, endpoint: Endpoint) -> None:
     assert PROMPT in (tmp_path / "plain.jsonl").read_text()
     refused = command("import", tmp_path / "sealed.jsonl", store=tmp_path / "third")
     assert (1, True) == (refused.returncode, VARIABLE in refused.stderr)
+    left = command("export", tmp_path / "none.jsonl", store=store)
+    assert (1, True) == (left.returncode, VARIABLE in left.stdout)
+    assert "Nothing is stored" not in left.stdout
 
     cachectl.configure(store=tmp_path / "sealed", encryption_key=lambda: KEY)
     with cachectl.phase("compile"):
