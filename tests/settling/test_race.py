@@ -36,6 +36,9 @@ def test_who_has_lost_is_asked_no_more(program: dspy.Module, endpoint: Endpoint)
     assert found["one"].report.n <= found["two"].report.n <= found["five"].report.n == found["nine"].report.n
     assert ["nine", "five"] == [one.name for one in found.runners][:2]
     assert found["one"].dropped is not None
+    first = min((one for one in found.runners if one.dropped), key=lambda one: (one.dropped, one.comparison.p_value))
+    expected = look_level(found.looks[: first.dropped], 120, level=1 - 0.05 / 6)
+    assert pytest.approx(expected) == first.comparison.interval.level
     assert max(map(len, f"{found}\n{found.details()}".splitlines())) <= 80
     bought = endpoint.requests
     assert found.looks == raced({"nine": Fixed(9), "five": Fixed(5), "two": Fixed(2), "one": Fixed(1)}).looks

@@ -9,6 +9,7 @@ import dspy
 import pytest
 
 import dspy_cachectl as cachectl
+from dspy_cachectl.statistics.looks import look_level
 from tests.endpoint import Endpoint
 from tests.evaluation.test_evaluate import exact, program, questions, run
 
@@ -41,6 +42,11 @@ def test_a_large_difference_takes_few_questions(program: dspy.Module, endpoint: 
     assert 2 * found.asked == found.answers == endpoint.requests
     assert [20 * place for place in range(1, len(found.looks) + 1)] == [look.questions for look in found.looks]
     assert 400 - found.answers == found.saved
+    asked = [look.questions for look in found.looks]
+    levels = [look_level(asked[: place + 1], 200) for place in range(len(asked))]
+    assert [1 - level for level in levels] == pytest.approx([look.limit for look in found.looks])
+    assert all(look.p_value >= look.limit for look in found.looks[:-1])
+    assert found.looks[-1].p_value < found.looks[-1].limit
 
 
 def test_the_other_way_round_it_is_worse(program: dspy.Module) -> None:
@@ -55,6 +61,8 @@ def test_again_nothing_is_bought_and_a_longer_one_buys_what_is_new(program: dspy
     again = settled(Fixed(3), Fixed(9), questions(100), smallest_difference=0.1)
     assert bought == endpoint.requests
     assert first.looks == again.looks
+    assert len(again.looks) > 1
+    assert again.asked == sum(model.calls for model in again.candidate.provenance.models)
     assert ("loaded", ()) == (again.candidate.provenance.predictions, again.candidate.provenance.changes)
     run(Fixed(9), questions(100))
     assert bought + 100 - first.asked == endpoint.requests
