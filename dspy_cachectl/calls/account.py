@@ -35,11 +35,10 @@ class Counted:
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         """Count it."""
-        if isinstance(error, CacheMissError):
-            self._call.answered = Answered("missed")
-        elif error is not None and self._call.answered.outcome is None:
-            self._call.answered = Answered("failed")
-        account(self._call)
+        call = self._call
+        if error is not None and (isinstance(error, CacheMissError) or call.answered.outcome is None):
+            call.answered = Answered("missed" if isinstance(error, CacheMissError) else "failed")
+        account(call)
 
 
 def account(call: Call) -> None:

@@ -231,13 +231,20 @@ def test_what_had_to_make_room(endpoint: Endpoint, lm: MakeLM) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_in_a_fork(endpoint: Endpoint, lm: MakeLM) -> None:
-    """A child is served what its parent had at hand."""
+    """A child is served what its parent had at hand, and notes it under ids of its own."""
     asked = lm()
     told = [asked(messages=MESSAGES) for _ in range(3)]
+    reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        os._exit(0 if [asked(messages=MESSAGES) for _ in range(3)] == told else 1)
+        same = [asked(messages=MESSAGES) for _ in range(3)] == told
+        os.write(writing, " ".join(one["uuid"] for one in asked.history[-3:]).encode())
+        os._exit(0 if same else 1)
+    told += [asked(messages=MESSAGES) for _ in range(3)]
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    os.close(writing)
+    with os.fdopen(reading) as ids:
+        assert len({*ids.read().split(), *(one["uuid"] for one in asked.history)}) == 9
     assert endpoint.requests == 1
 
 
