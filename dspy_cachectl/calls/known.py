@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 from dspy_cachectl.calls.call import Call
 from dspy_cachectl.context.process import state
@@ -15,7 +16,10 @@ from dspy_cachectl.stores.tiers import Tiers
 
 def mark(origin: Origin) -> str:
     """Return by what an answer is known again; "" where nothing tells it."""
-    return mark_of(origin.response_ids, origin.content)
+    return _mark_of(origin.response_ids, origin.content)
+
+
+_mark_of = lru_cache(maxsize=256)(mark_of)  # three ask for it where an answer is kept
 
 
 def note_unstored(call: Call, tiers: Tiers | None) -> None:
