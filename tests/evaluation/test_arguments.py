@@ -64,7 +64,7 @@ _ANSWERED = [
     ("predictions_max_age", 7, "write max_age= (in seconds: 86400 for a day)"),
     ("cache_compress", True, "write the setting predictions_compress (true or false)"),
     ("force_recomputation", True, "did you mean 'force_recompute'?"),
-    ("threads", 8, "did you mean 'num_threads'?"),
+    ("threads", 8, "did you mean 'num_threads' or 'shards'?"),
     ("nonsense", 1, "its arguments are: program, devset, metric, "),
 ]
 
