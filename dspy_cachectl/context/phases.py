@@ -12,7 +12,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from dspy_cachectl.accounting.ledger import Ledger, Row, Stats, Tally
@@ -89,15 +89,13 @@ class PhaseContext:
     process: int = field(default_factory=os.getpid)
     entered: Entered | None = field(default=None, compare=False, repr=False)
 
+    # No `vars()` of what threads share: Python 3.11 frees its values twice where a collection interrupts the first.
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "entered": None}
+        return {**{one.name: getattr(self, one.name) for one in fields(self)}, "entered": None}
 
     def within(self, unit: str | None, *, judging: bool) -> PhaseContext:
         """Return the same within a unit."""
-        # Made for each call of a program, and so not field by field.
-        made = object.__new__(type(self))
-        vars(made).update(vars(self), unit=unit, judging=judging)
-        return made
+        return replace(self, unit=unit, judging=judging)
 
     @property
     def numbers_draws(self) -> bool:

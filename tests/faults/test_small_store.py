@@ -37,8 +37,9 @@ def test_a_store_too_small_for_a_run(
     assert 2 * DRAWS == first.stats.calls + second.stats.calls
     assert endpoint.requests == DRAWS + again
     assert again > 0
-    lost = first.stats.evicted + second.stats.evicted
-    assert lost >= again
+    # The second's own description may have made room for itself before its ledger was there.
+    lost = cachectl.stats().evicted
+    assert lost >= max(again, first.stats.evicted + second.stats.evicted)
     assert 1 == len([message for message in caplog.messages if "is full" in message and "disk_bytes" in message])
     cachectl.uninstall()
 
