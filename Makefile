@@ -46,6 +46,7 @@ PEERS_INSTALLED := $(VENV)-bench/.installed
 # report cannot be made without stats, so what shows one is tried with it; embeddings are numpy's.
 RUNNERS := hypothesis pytest pytest-asyncio pytest-timeout pytest-xdist
 RUNNERS_OF_stats := statsmodels
+RUNNERS_OF_s3 := 'moto[s3]' flask flask-cors
 EXTRAS_OF_plots := stats,plots
 EXTRAS_OF_pandas := stats,pandas
 TESTS_OF_none := tests/calls tests/cli tests/stores --ignore tests/calls/test_embeddings.py
@@ -55,6 +56,7 @@ TESTS_OF_plots := tests/reports
 TESTS_OF_pandas := tests/reports
 TESTS_OF_local := tests/demo
 TESTS_OF_redis := tests/stores
+TESTS_OF_s3 := tests/objects
 TESTS_OF_encryption := tests/encryption
 TESTS_ON_PYTHONS := tests/test_policy.py tests/calls/test_lm.py tests/stores/test_disk.py
 TESTS_OF_all := tests/examples/test_pitch.py tests/tracking tests/reports tests/stores
@@ -112,7 +114,7 @@ test-lowest: $(UV_INSTALLED) ## Run the tests with the lowest releases that pypr
 	$(call environment,$(VENV)-lowest,$(LOWEST_PYTHON),--resolution lowest-direct --all-extras -r pyproject.toml)
 	$(VENV)-lowest/bin/python -m pytest $(PYTEST_ARGS)
 
-test-extras: $(addprefix test-extra-,none mlflow stats plots pandas local redis encryption) ## Run an extra's tests where it is the only one
+test-extras: $(addprefix test-extra-,none mlflow stats plots pandas local redis s3 encryption) ## Run an extra's tests where it is the only one
 
 test-extra-%: $(UV_INSTALLED)
 	$(call environment,$(VENV)-extra,$(BIN)/python,-c constraints.txt $(RUNNERS) $(RUNNERS_OF_$*) \

@@ -91,7 +91,7 @@ def options(
 
 
 def _list_everything(context: typer.Context) -> None:
-    kept = settings().predictions_folder
+    kept = settings().predictions_place
     if context.obj.is_in_memory():
         print(_IN_MEMORY)
     else:
@@ -107,7 +107,7 @@ def _clear_everything(context: typer.Context, *, yes: bool) -> None:
         removing.clear_everything(context, yes=yes)
     else:
         print(_IN_MEMORY)
-        predictions.clear_snapshots(everything=True, predictions=settings().predictions_folder, yes=yes)
+        predictions.clear_snapshots(everything=True, predictions=str(settings().predictions_folder), yes=yes)
 
 
 @app.command("path")

@@ -17,7 +17,7 @@ import typer
 from dspy_cachectl.boundary.meant import question
 from dspy_cachectl.boundary.shown import harmless, is_harmless_for_shells
 from dspy_cachectl.cli.output import print_line
-from dspy_cachectl.config import each_of, folder_of, is_shared, settings
+from dspy_cachectl.config import each_of, folder_of, is_objects, is_shared, objects_of, settings
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.manage.selection import Selection, parse_age
 from dspy_cachectl.stores.listing import Reader
@@ -144,6 +144,19 @@ def folder_in(text: object) -> Path | None:
         if folder is None:
             raise ConfigurationError(f"{str(text)!r} is no folder on disk; name one")
     return folder
+
+
+@wrong_usage()
+def library_in(text: object) -> str:
+    """Return the library of kept predictions that an option names; "" where its text is empty. For `parser=`.
+
+    Raises:
+        typer.BadParameter: If the text can be neither the name of a folder nor the address of an object store.
+    """
+    if is_objects(str(text)):
+        return objects_of(str(text))
+    folder: Path | None = folder_in(text)
+    return "" if folder is None else str(folder)
 
 
 def one_of(*names: str) -> dict[str, Any]:

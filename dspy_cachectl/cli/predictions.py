@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from dspy_cachectl import manage
-from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes, age_in, count_in, folder_in
+from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes, age_in, count_in, library_in
 from dspy_cachectl.cli.output import aside_of, print_fact, print_json, print_line, print_table
 from dspy_cachectl.config import settings
 from dspy_cachectl.reports.texts import MISSING, age, as_json, cut, plural, short, size, when
@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 _LONGEST = 200
 
 PredictionsFolder: TypeAlias = Annotated[
-    Path,
+    str,
     typer.Option(
         "--predictions",
+        "--library",
         metavar="FOLDER",
-        default_factory=lambda: settings().predictions_folder,
+        default_factory=lambda: settings().predictions_place,
         show_default=False,
-        parser=lambda text: folder_in(text) or settings().predictions_folder,
-        help="The folder of the kept predictions. Default: the one that the configuration names (see `config show`).",
+        parser=lambda text: library_in(text) or settings().predictions_place,
+        help="Where the kept predictions are: a folder, or s3://bucket/prefix. Default: as the configuration says (see "
+        "`config show`).",
     ),
 ]
 Snapshot: TypeAlias = Annotated[
@@ -154,7 +156,8 @@ def clear_snapshots(
         chosen = manage.snapshots.older_than(older_than)
     decided = manage.snapshots.plan(library, chosen)
     consent.check(decided)
-    consent.say(str(library.root) if library.root.is_dir() else manage.snapshots.nothing_in(library.root))
+    is_there = library.shown != str(library.root) or library.root.is_dir()
+    consent.say(library.shown if is_there else manage.snapshots.nothing_in(library.root))
     for line in decided.lines():
         consent.say(f"To be removed: {line}")
     removed: list[Path] = []
@@ -166,7 +169,7 @@ def clear_snapshots(
     if as_json:
         print_json(
             {
-                "folder": library.root,
+                "folder": library.shown,
                 "snapshots": [path.name for path in decided.files],
                 "unfinished": decided.unfinished,
                 "removed": [path.name for path in removed],

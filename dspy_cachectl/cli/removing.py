@@ -23,6 +23,7 @@ from dspy_cachectl.cli.options import (
     wrong_usage,
 )
 from dspy_cachectl.cli.output import print_json, print_line, print_table
+from dspy_cachectl.config import settings
 from dspy_cachectl.manage.selection import Selection, parse_size
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.texts import age, plural, size, when
@@ -127,7 +128,7 @@ def clear_everything(context: typer.Context, *, yes: bool) -> None:
     from dspy_cachectl.predictions.library import Library
 
     reader, consent = context.obj.reader(), Consent(yes, dry_run=False, as_json=False)
-    kept = manage.snapshots.plan(Library.configured())
+    kept = manage.snapshots.plan(Library.configured(settings().predictions_folder))
     with progress("Looking") as advance:
         decided = manage.removal.plan(reader, Selection(kinds=("*",)), advance=advance)
     _carry_out(reader.location, decided, consent, functools.partial(manage.removal.remove, reader, decided), kept)

@@ -17,6 +17,7 @@ from dspy_cachectl.config.current import (
     written_settings,
 )
 from dspy_cachectl.config.location import MEMORY, Stores, each_of, folder_of, normal_location
+from dspy_cachectl.config.objects import is_objects, mirror_of, objects_of
 from dspy_cachectl.config.shared import Shared, is_shared, shared_of
 
 __all__ = [
@@ -29,8 +30,11 @@ __all__ = [
     "configure",
     "each_of",
     "folder_of",
+    "is_objects",
     "is_shared",
+    "mirror_of",
     "normal_location",
+    "objects_of",
     "on_change",
     "reload",
     "setting_now",

@@ -16,6 +16,7 @@ from dspy_cachectl.boundary.meant import question
 from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.boundary.shown import harmless
 from dspy_cachectl.config.location import MEMORY, Stores, normal_location, shortened
+from dspy_cachectl.config.objects import is_objects, objects_of
 from dspy_cachectl.config.shared import is_shared
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.policy import PRESETS, Policy
@@ -187,6 +188,8 @@ def _predictions(written: Written) -> str:
         return ON if value else OFF
     if not isinstance(written.value, (str, Path)):
         raise ConfigurationError('write "on", "off", or a folder\'s path between quotes')
+    if is_objects(str(written.value)):
+        return objects_of(str(written.value))
     location = _location(written)
     if location == MEMORY:
         raise ConfigurationError('they are kept in files; write "on", "off", or a folder\'s path')

@@ -20,6 +20,7 @@ from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.config import sources
 from dspy_cachectl.config.checks import OFF, ON, Origin, Written, checked, named, pairs_of
 from dspy_cachectl.config.location import MEMORY, Stores, folder_of, normal_location
+from dspy_cachectl.config.objects import is_objects, mirror_of
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.policy import Policy
 
@@ -98,7 +99,7 @@ class Settings:
         policy: The preset that holds outside any phase.
         phases: What phases do, by name.
         predictions: Whether and where `evaluate()` keeps its predictions: "on" for `outputs/cache/predictions` of the
-            working directory, "off", or a folder's path.
+            working directory, "off", a folder's path, or `s3://bucket/prefix` (likewise `gs://` and `az://`).
         predictions_max_age: How old a kept prediction may be to be served, in seconds. Older ones stay, and are asked
             again.
         predictions_compress: Whether files of predictions are compressed.
@@ -131,9 +132,18 @@ class Settings:
 
     @property
     def predictions_folder(self) -> Path:
-        """Where predictions are kept, or were before they were switched off. It need not exist."""
+        """The folder where predictions are kept, or were before they were switched off. It need not exist.
+
+        Of an object store it is that from which they are sent.
+        """
+        place = self.predictions_place
+        return mirror_of(place, self.state) if is_objects(place) else Path(place)
+
+    @property
+    def predictions_place(self) -> str:
+        """The same: a folder, or the address of an object store."""
         where = DEFAULT_PREDICTIONS if self.predictions in (ON, OFF) else self.predictions
-        return Path(normal_location(where))
+        return where if is_objects(where) else normal_location(where)
 
     def names_alike(self, asked: str, answered: Iterable[str]) -> bool:
         """Tell whether it is said that a model answers under these names."""

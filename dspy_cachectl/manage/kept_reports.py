@@ -27,7 +27,7 @@ _PREVIEW = 80
 _HEADS = (ownership.SNAPSHOT_HEAD, ownership.PACKED_SNAPSHOT_HEAD)
 
 
-def reports_in(files: Sequence[str], predictions: Path, *, metric: str | None = None) -> list[EvalReport]:
+def reports_in(files: Sequence[str], predictions: str | Path, *, metric: str | None = None) -> list[EvalReport]:
     """Return the reports that files hold, each by a name of its own.
 
     Args:
@@ -47,7 +47,7 @@ def reports_in(files: Sequence[str], predictions: Path, *, metric: str | None = 
     ]
 
 
-def _report_in(file: str, predictions: Path, metric: str | None) -> EvalReport:
+def _report_in(file: str, predictions: str | Path, metric: str | None) -> EvalReport:
     path = Path(file)
     if not ownership.is_there(path):
         try:
@@ -58,7 +58,7 @@ def _report_in(file: str, predictions: Path, metric: str | None) -> EvalReport:
     if (ownership.beginning(path) or b"").startswith(_HEADS):
         return _of_snapshot(read_info(path), metric)
     report = EvalReport.load(path)
-    kept = predictions / (report.provenance.snapshot or "")
+    kept = Path(predictions) / (report.provenance.snapshot or "")
     return replace(report, path=str(kept)) if ownership.is_snapshot(kept, through_links=True) else report
 
 

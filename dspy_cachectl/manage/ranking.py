@@ -49,7 +49,7 @@ class KeptRanking:
 
 
 def rank(
-    root: Path,
+    root: str | Path,
     *,
     data: str | None = None,
     metric: str | None = None,
@@ -100,7 +100,9 @@ def rank(
     ]
 
 
-def _of_data(root: Path, found: Sequence[SnapshotInfo], data: str | None, against: str | None) -> list[SnapshotInfo]:
+def _of_data(
+    root: str | Path, found: Sequence[SnapshotInfo], data: str | None, against: str | None
+) -> list[SnapshotInfo]:
     if not found:
         raise ConfigurationError(nothing_in(root))
     hashes = list(dict.fromkeys(info.key.dataset for info in found))

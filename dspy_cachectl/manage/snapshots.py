@@ -16,12 +16,13 @@ from typing import Any
 from dspy_cachectl.boundary.meant import question
 from dspy_cachectl.boundary.reading import open_file
 from dspy_cachectl.boundary.shown import stands_for
+from dspy_cachectl.config import is_objects
 from dspy_cachectl.entries import values
 from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.predictions import snapshot
-from dspy_cachectl.predictions.files import SnapshotFiles
 from dspy_cachectl.predictions.keys import differences
 from dspy_cachectl.predictions.library import Chosen, Library
+from dspy_cachectl.predictions.places import files_at
 from dspy_cachectl.predictions.rows import PredictionRow, decode, loads
 from dspy_cachectl.predictions.snapshot import SnapshotInfo
 from dspy_cachectl.reports.texts import plural
@@ -68,9 +69,14 @@ class SnapshotDifference:
     only_after: int = 0
 
 
-def snapshots_in(root: Path) -> list[SnapshotInfo]:
-    """Return the snapshots in a folder, the newest first; none where there is no folder."""
-    return SnapshotFiles(root, sets_aside=False).snapshots()
+def snapshots_in(root: str | Path) -> list[SnapshotInfo]:
+    """Return the snapshots of a library, the newest first; none where there is no folder. All can be read then.
+
+    Args:
+        root: The folder, or the address of an object store.
+    """
+    files = files_at(root, sets_aside=False)
+    return [info for info in files.snapshots() if files.is_here(info)]
 
 
 def short_name(info: SnapshotInfo) -> str:
@@ -78,20 +84,20 @@ def short_name(info: SnapshotInfo) -> str:
     return info.path.name.rpartition("_")[2].partition(".")[0]
 
 
-def nothing_in(root: Path) -> str:
-    """Say that no predictions are kept in a folder, and which folder that is."""
-    if root.is_dir():
+def nothing_in(root: str | Path) -> str:
+    """Say that no predictions are kept in a library, and which that is."""
+    if is_objects(str(root)) or Path(root).is_dir():
         return f"No predictions are kept in {root}."
     return f"There is no folder {root}, so no predictions are kept there; --predictions names another."
 
 
-def find(root: Path, name: str, *, among: Sequence[SnapshotInfo] | None = None) -> SnapshotInfo:
+def find(root: str | Path, name: str, *, among: Sequence[SnapshotInfo] | None = None) -> SnapshotInfo:
     """Return the snapshot of a name: its file's, its run's, or the beginning of either or of the file's hash.
 
     A name may be written as a table shows it in a narrow terminal, with its middle left out.
 
     Args:
-        root: The folder.
+        root: The folder, or the address of an object store.
         name: The name.
         among: Which snapshots of the folder to look at; None for all.
 

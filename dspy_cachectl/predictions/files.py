@@ -7,11 +7,13 @@ and what is in our own hidden folder. No other file is ever counted, renamed, wr
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from dspy_cachectl.boundary import ownership
+from dspy_cachectl.boundary.ages import age_of
 from dspy_cachectl.context.process import state
 from dspy_cachectl.errors import CorruptEntryError, StoreError
 from dspy_cachectl.predictions import snapshot
@@ -26,12 +28,37 @@ class SnapshotFiles:
     Args:
         root: The folder.
         sets_aside: Whether damaged files are given another name; otherwise they are only left out.
+
+    Attributes:
+        root: The folder.
+        shown: Where the library is, for people.
+        journal: Its journal.
     """
 
     def __init__(self, root: Path, *, sets_aside: bool = True) -> None:
-        self.root = root
+        self.root, self.shown = root, str(root)
         self.journal = Journal(root)
         self._sets_aside = sets_aside
+
+    def is_there(self) -> bool:
+        """Tell whether there may be anything."""
+        return self.root.exists()
+
+    def is_here(self, info: SnapshotInfo) -> bool:  # noqa: ARG002 - all are
+        """Tell whether a snapshot can be read where it says that it is; see to it that it can."""
+        return True
+
+    def earlier(self, path: Path) -> Iterator[tuple[Path, list[str]]]:
+        """Yield what has to be merged into what is written to a path, each with the parts of which it has all rows."""
+        if path.exists():
+            yield path, []
+
+    def written(self) -> None:
+        """Note that a snapshot was written."""
+
+    def wait(self, limit: float) -> int:  # noqa: ARG002 - a folder has nothing to wait for
+        """Wait until what was written is where others find it. Return how many snapshots are not."""
+        return 0
 
     def snapshots(self) -> list[SnapshotInfo]:
         """Return the snapshots that can be read, the newest first."""
@@ -41,21 +68,23 @@ class SnapshotFiles:
     def sessions(self) -> list[SnapshotInfo]:
         """Return what the journal says; nothing where it cannot be read, which is said once."""
         for path in self.journal.of_newer_versions():
-            _say(path, f"the journal {path} is of a newer dspy-cachectl; it is left as it is, and not served")
+            say(path, f"the journal {path} is of a newer dspy-cachectl; it is left as it is, and not served")
         try:
             return self.journal.sessions()
         except StoreError as error:
-            _say(self.journal.path, f"{error}. What is in it is not served")
+            say(self.journal.path, f"{error}. What is in it is not served")
             return []
 
     def load(self, info: SnapshotInfo, index: KeptRows) -> bool:
         """Put the rows of a file into an index: all of them, or none where the file is damaged. Tell which."""
         try:
+            if not self.is_here(info):
+                return False
             if info.session is None:
                 return self.load_snapshot(info.path, index) is not None
             self.load_session(info.session, index)
         except StoreError as error:
-            _say(info.path, f"{error}; it is left out")
+            say(info.path, f"{error}; it is left out")
             return False
         return True
 
@@ -85,7 +114,7 @@ class SnapshotFiles:
             try:
                 index.put(row)
             except CorruptEntryError as error:
-                _say(self.journal.path, f"in the journal {self.journal.path} {error}; such rows are left out")
+                say(self.journal.path, f"in the journal {self.journal.path} {error}; such rows are left out")
 
     def set_aside(self, path: Path, error: CorruptEntryError) -> None:
         """Take a damaged snapshot out of use, and say so once. It is kept beside for people to look at."""
@@ -96,9 +125,9 @@ class SnapshotFiles:
                 raise PermissionError
             path.replace(aside)
         except OSError:  # or a folder that cannot be written
-            _say(path, f"{error}; it is left out")
+            say(path, f"{error}; it is left out")
         else:
-            _say(path, f"{error}. It is set aside as {aside.name}, and its predictions are computed again")
+            say(path, f"{error}. It is set aside as {aside.name}, and its predictions are computed again")
 
     def usage(self) -> int:
         """Return how many bytes the snapshots take up, the damaged ones too."""
@@ -113,6 +142,26 @@ class SnapshotFiles:
                     path.unlink()
                     gone.append(path)
         return gone
+
+    def over_limits(self, used: set[str], *, max_age: float, max_bytes: int) -> list[Path]:
+        """Return what is too old, and the oldest of what is more than the library may hold.
+
+        Args:
+            used: The names of files that stay.
+            max_age: In seconds.
+            max_bytes: How much it may hold.
+        """
+        ages = {info.path: info.age for info in self.snapshots() if ownership.is_plain_file(info.path)}
+        ages |= {path: age_of(path.stat().st_mtime) for path in self.files(damaged=True)}
+        # What a newer version keeps here is not removed, and makes no room scarce either.
+        total, over = sum(map(size_of, ages)), []
+        for path, age in sorted(ages.items(), key=lambda item: -item[1]):
+            # One of a wrong clock is not served, and may be of today all the same.
+            is_old = max_age < age < math.inf
+            if path.name not in used and (is_old or total > max_bytes):
+                over.append(path)
+                total -= size_of(path)
+        return over
 
     def in_use(self) -> set[str]:
         """Return the names of the files that living sessions read or will write."""
@@ -153,9 +202,10 @@ class SnapshotFiles:
             if isinstance(error, CorruptEntryError):
                 self.set_aside(path, error)
             else:
-                _say(path, f"{error}; it is left out")
+                say(path, f"{error}; it is left out")
         return None
 
 
-def _say(path: Path, message: str) -> None:
+def say(path: Path, message: str) -> None:
+    """Say something of a file, once."""
     state.say_once(f"predictions:{path}", message)

@@ -15,10 +15,9 @@ from typing import Any
 from filelock import Timeout
 
 from dspy_cachectl.boundary import ownership
-from dspy_cachectl.boundary.ages import age_of
 from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.boundary.writing import lock_at, make_private
-from dspy_cachectl.config import DEFAULT_PREDICTIONS, folder_of, settings
+from dspy_cachectl.config import DEFAULT_PREDICTIONS, is_objects, settings
 from dspy_cachectl.errors import ConfigurationError, EncryptedError, StoreError, StoreUnavailableError
 from dspy_cachectl.fingerprints.canonical import digest
 from dspy_cachectl.fingerprints.data import Question
@@ -28,8 +27,9 @@ from dspy_cachectl.predictions.files import SnapshotFiles
 from dspy_cachectl.predictions.journal import Journal
 from dspy_cachectl.predictions.kept_rows import KeptRows
 from dspy_cachectl.predictions.keys import SnapshotKey
+from dspy_cachectl.predictions.places import files_at
 from dspy_cachectl.predictions.session import Session
-from dspy_cachectl.predictions.snapshot import SnapshotInfo, size_of
+from dspy_cachectl.predictions.snapshot import SnapshotInfo
 
 logger = logger_for(__name__)
 
@@ -46,14 +46,18 @@ _PATIENCE = 60.0
 class Library:
     """Kept predictions, in a folder that threads and processes share. Nothing is opened before its first use.
 
+    In an object store the folder is one of this machine, from which snapshots are sent in the background.
+
     Args:
-        root: The folder; it is made at the first write.
+        root: The folder, made at the first write; or `s3://bucket/prefix`, and likewise `gs://` and `az://`.
         compress: Whether new snapshots are compressed (`.json.zst`); those that are there stay as they are.
         max_age: How old an answer may be to be served, in seconds. Older ones stay until somebody removes them.
-        max_bytes: When the folder grows beyond it, the oldest snapshots are removed. In bytes.
+        max_bytes: When the folder grows beyond it, the oldest snapshots are removed. In bytes. An object store has
+            rules of its own.
 
     Raises:
         ConfigurationError: If a limit cannot be one, or the folder cannot be one.
+        MissingExtraError: If the package for object stores is needed and not installed.
     """
 
     def __init__(
@@ -69,21 +73,20 @@ class Library:
                 f"max_age is not negative and max_bytes is positive, not {max_age!r} and {max_bytes!r}"
             )
         # An empty text says nothing, and is not the working directory.
-        folder = folder_of(os.fspath(root).strip() or DEFAULT_PREDICTIONS)
-        if folder is None:
-            raise ConfigurationError("predictions are kept in files; name a folder, or pass predictions=False")
-        self.root = folder
-        self.compress = compress
+        self._place = os.fspath(root).strip() or DEFAULT_PREDICTIONS
+        self._files = files_at(self._place)
+        self.root = self._files.root
+        # What is sent is compressed.
+        self.compress = compress or is_objects(self._place)
         self.max_age = max_age
         self.max_bytes = max_bytes
-        self._files = SnapshotFiles(self.root)
 
     @classmethod
     def configured(cls, root: str | os.PathLike[str] | None = None) -> Library:
         """Return the library that the settings describe, or one in another folder that is kept in the same way."""
         now = settings()
         return cls(
-            now.predictions_folder if root is None else root,
+            now.predictions_place if root is None else root,
             compress=now.predictions_compress,
             max_age=now.predictions_max_age,
         )
@@ -117,6 +120,7 @@ class Library:
         if not questions or repeats < 1:
             raise ConfigurationError("an evaluation has at least one question and one repeat")
         self._recover()
+        self._files.written()
         rows = KeptRows(questions)
         found = [*self._files.snapshots(), *self._files.sessions()]
         limit = self.max_age if max_age is None else max_age
@@ -140,12 +144,15 @@ class Library:
             # Of a part it is no news that the others' answers are none of its own.
             changes=[] if choice.sources and not kept and part[1] > 1 else changes(wish, found, choice, len(questions)),
             forced=force_recompute,
-            is_finished=any(info.path == path and info.is_complete for info in choice.sources),
-            metrics=next((_table_in(info.metadata, "metrics") for info in choice.sources if info.path == path), {}),
+            is_finished=any(info.path.name == path.name and info.is_complete for info in choice.sources),
+            metrics=next(
+                (_table_in(info.metadata, "metrics") for info in choice.sources if info.path.name == path.name), {}
+            ),
             judges={one: of for info in choice.sources[::-1] for one, of in _table_in(info.metadata, "judges").items()},
             kept=rows,
             journal=Journal(self.root, keep_open=True),
             write=self._write,
+            kept_at=lambda: next((there for there, _ in self._files.earlier(path)), None),
             kept_before=kept,
             part=part,
         )
@@ -153,6 +160,22 @@ class Library:
     def snapshots(self) -> list[SnapshotInfo]:
         """Return the snapshots, the newest first. Damaged ones are set aside, newer formats left out."""
         return self._files.snapshots()
+
+    @property
+    def shown(self) -> str:
+        """Where it is, for people."""
+        return self._files.shown
+
+    def wait(self, limit: float = 30.0) -> int:
+        """Wait until an object store has what was kept. A folder has it at once.
+
+        Args:
+            limit: How long, in seconds.
+
+        Returns:
+            How many snapshots it has not got by then. They go up with the next evaluation.
+        """
+        return self._files.wait(limit)
 
     def usage(self) -> int:
         """Return how many bytes the snapshots take up, the damaged ones too."""
@@ -166,15 +189,15 @@ class Library:
         Raises:
             StoreUnavailableError: If the folder cannot be written.
         """
-        if not self.root.exists():
+        if not self._files.is_there():
             return []
         with self._locked():
             return self._prune(max_age=self.max_age)
 
     def expired(self) -> list[Path]:
         """Return what `prune` would remove. Nothing is changed."""
-        files = SnapshotFiles(self.root, sets_aside=False)
-        return self._over_limits(files, files.in_use(), max_age=self.max_age)
+        files = files_at(self._place, sets_aside=False)
+        return files.over_limits(files.in_use(), max_age=self.max_age, max_bytes=self.max_bytes)
 
     def rewrite(self, *, plain: bool = False) -> Iterator[bool | None]:
         """Write the snapshots anew whose rows are not encrypted as the settings say. Yield of each whether it was.
@@ -212,7 +235,7 @@ class Library:
         Raises:
             StoreUnavailableError: If the folder cannot be written.
         """
-        if not self.root.exists():
+        if not self._files.is_there():
             return []
         with self._locked():
             paths = self.clearable(chosen)
@@ -223,7 +246,7 @@ class Library:
 
     def clearable(self, chosen: Chosen | None = None) -> list[Path]:
         """Return the files that `clear` would remove. Nothing is changed."""
-        files = SnapshotFiles(self.root, sets_aside=False)
+        files = files_at(self._place, sets_aside=False)
         used = files.in_use()
         paths = files.removable() if chosen is None else (info.path for info in files.snapshots() if chosen(info))
         return [path for path in paths if path.name not in used]
@@ -286,6 +309,7 @@ class Library:
         with self._locked():
             self._write_whole(header, metadata, metrics, rows)
             self._prune(header["file"])
+        self._files.written()
 
     def _write_whole(
         self, header: dict[str, Any], metadata: dict[str, Any], metrics: dict[str, Any], rows: KeptRows
@@ -297,9 +321,12 @@ class Library:
         path = self.root / name[0]
         if not self._is_mine(path):  # somebody took the name meanwhile
             path = self._free(name["stem"], compress=snapshot.is_packed(path))
-        if path.exists():
+        replaces: list[str] = []
+        for before, parts in self._files.earlier(path):
+            found = self._files.load_snapshot(before, rows, over=False)
             # Another metric's scores stay true of the same answers.
-            metrics = {**_told_apart(self._files.load_snapshot(path, rows, over=False) or {}, metrics), **metrics}
+            metrics = {**_told_apart(found or {}, metrics), **metrics}
+            replaces += [] if found is None else parts
         now = time.time()
         oldest, newest = rows.times(now)
         when = dt.datetime.fromtimestamp(now, dt.timezone.utc).isoformat(timespec="seconds")
@@ -308,6 +335,7 @@ class Library:
         facts = {**metadata, **header, **times, "rows": rows.count(), "metrics": hashes}
         if header.get("parts", 1) > 1 and rows.count() < header["questions"] * header["repeats"]:
             facts["complete"] = False  # the other parts are still to come
+        facts |= {"replaces": replaces} if replaces else {}
         snapshot.write_snapshot(path, facts, rows.in_order(), metrics)
         logger.info("saved %d predictions to %s", facts["rows"], path)
 
@@ -323,23 +351,8 @@ class Library:
     def _prune(self, *keep: str, max_age: float = math.inf) -> list[Path]:
         # Snapshots are only written by who has the library's lock: what is half written is left of the dead.
         gone = self._files.remove((self.root / snapshot.FOLDER).glob(f"*{ownership.UNFINISHED_SNAPSHOT}"))
-        return gone + self._files.remove(
-            self._over_limits(self._files, self._files.in_use() | {*keep}, max_age=max_age)
-        )
-
-    def _over_limits(self, files: SnapshotFiles, used: set[str], *, max_age: float) -> list[Path]:
-        """Return what is too old, and the oldest of what is more than the library may hold."""
-        ages = {info.path: info.age for info in files.snapshots() if ownership.is_plain_file(info.path)}
-        ages |= {path: age_of(path.stat().st_mtime) for path in files.files(damaged=True)}
-        # What a newer version keeps here is not removed, and makes no room scarce either.
-        total, over = sum(map(size_of, ages)), []
-        for path, age in sorted(ages.items(), key=lambda item: -item[1]):
-            # One of a wrong clock is not served, and may be of today all the same.
-            is_old = max_age < age < math.inf
-            if path.name not in used and (is_old or total > self.max_bytes):
-                over.append(path)
-                total -= size_of(path)
-        return over
+        used = self._files.in_use() | {*keep}
+        return gone + self._files.remove(self._files.over_limits(used, max_age=max_age, max_bytes=self.max_bytes))
 
 
 def _told_apart(before: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:

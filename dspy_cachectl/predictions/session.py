@@ -45,7 +45,8 @@ class Session:
         repeats: How many answers to each question are asked for.
         status: `"loaded"` if every answer was there, `"extended"` if some were, `"computed"` if none was.
         changes: In words, why answers are missing: what differs from the nearest predictions of the library.
-        path: Where the snapshot is, or will be.
+        path: Where the snapshot is written.
+        kept_at: Returns where it is, or None where it is nowhere any more.
         using: The names of the files that the kept answers came from.
         forced: Whether everything was to be drawn anew.
         metrics: The hashes of the metrics that the snapshot has scores of, by their names.
@@ -68,6 +69,7 @@ class Session:
     kept: KeptRows
     journal: Journal
     write: Callable[..., None]
+    kept_at: Callable[[], Path | None]
     kept_before: int
     part: tuple[int, int] = (0, 1)
     _id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -203,8 +205,9 @@ class Session:
 
     def _save(self, metadata: Mapping[str, Any], metrics: Mapping[str, Any]) -> Path | None:
         is_known = not metrics or self.metrics.get(str(metadata.get("metric"))) == metadata.get("metric_hash")
-        if self.is_finished and not self._changed and is_known and self.path.exists():
-            return self.path
+        kept_at = self.kept_at() if self.is_finished and not self._changed and is_known else None
+        if kept_at is not None:
+            return kept_at
         more, found = (without(dict(given), text=scrub) for given in (metadata, metrics))
         if not self._try(lambda: self.write(self.header, more, found, self.kept)):
             return None

@@ -74,6 +74,7 @@ class SnapshotInfo:
         saved: When it was written, or the session began, in Unix seconds.
         session: The session's name in the journal; None for a snapshot.
         is_alive: Whether the session's process lives.
+        part: The name of the object that it is in an object store; None for a file.
     """
 
     path: Path
@@ -84,6 +85,7 @@ class SnapshotInfo:
     saved: float
     session: str | None = None
     is_alive: bool = False
+    part: str | None = None
 
     @property
     def key(self) -> SnapshotKey:
@@ -235,12 +237,27 @@ def read_info(path: Path) -> SnapshotInfo:
     """Return what a snapshot says of itself, without reading its rows; unchecked. Raises as `open_snapshot`."""
     with open_snapshot(path) as reader:
         metadata = reader.metadata
+    return info_of(path, metadata, size_of(path))
+
+
+def info_of(path: Path, metadata: dict[str, Any], size: int, *, part: str | None = None) -> SnapshotInfo:
+    """Return what is known of a snapshot by its metadata.
+
+    Args:
+        path: Where it is, or will be.
+        metadata: What it says of itself.
+        size: Its size in bytes.
+        part: See `SnapshotInfo`.
+
+    Raises:
+        CorruptEntryError: If that is not what snapshots say.
+    """
     try:
         check_metadata(metadata)
         # Where one answer lies ahead, it may be older than all others.
         age = max(age_of(float(metadata[name])) for name in ("oldest", "newest"))
         rows = COUNTS.index(int(metadata["rows"]))  # they are a count
-        return SnapshotInfo(path, metadata, size_of(path), rows, age, float(metadata["saved"]))
+        return SnapshotInfo(path, metadata, size, rows, age, float(metadata["saved"]), part=part)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CorruptEntryError(f"the metadata of {path} are not those of a snapshot: {error!r}") from error
 

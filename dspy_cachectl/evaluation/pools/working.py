@@ -187,6 +187,7 @@ def _session(shared: Common, part: Part, task: Task, collected: _Collected) -> S
         kept=rows,
         journal=collected,  # type: ignore[arg-type] # what of a journal it uses
         write=lambda *_: None,
+        kept_at=lambda: None,
         kept_before=rows.served(task.repeats),
     )
 
