@@ -53,7 +53,8 @@ def _sections() -> dict[str, str]:
 
 
 def _spelt(param: Any) -> str:
-    return param.metavar if param.param_type_name == "argument" else ", ".join(sorted(param.opts, key=len))
+    spelt = sorted(param.opts, key=lambda one: one.startswith("--"))
+    return param.metavar if param.param_type_name == "argument" else ", ".join(spelt)
 
 
 def test_the_reference_page_says_what_there_is() -> None:
