@@ -189,8 +189,8 @@ def turn_of(call: Call, cache: ManagedCache | None, *, by_thread: bool = True) -
     asked, key = call.asked, call.key
     if cache is None or key is None or asked.ruling.cassette is not None or call.parent is not None:
         return None
-    lease = cache.tiers.lease(key if by_thread else f"coroutine:{key}") if asked.decision.stores else None
-    return None if lease is None else Turn(lease, partial(_is_settled, call, cache, key), partial(_note_fault, call))
+    leases = cache.tiers.leases(key if by_thread else f"coroutine:{key}") if asked.decision.stores else []
+    return Turn(leases, partial(_is_settled, call, cache, key), partial(_note_fault, call)) if leases else None
 
 
 def _note_fault(call: Call, error: Exception) -> None:
@@ -207,13 +207,13 @@ def _note_fault(call: Call, error: Exception) -> None:
 
 
 def _is_settled(call: Call, cache: ManagedCache, key: str, waited: bool) -> bool:
-    """Look for what answers a call. Tell whether there is nothing to wait for: it is there, or cannot be read."""
+    """Look for what answers a call. Tell whether it is there."""
     call.waited = waited
     with Asking(call, None):  # whose faults these are
         data = cache.tiers.get(key)
     found = data is not None and cache.serving(call, key, data) is not None
     call.found_bytes = data if found else None
-    return found or call.tally.failed_reads > 0
+    return found
 
 
 def _on_event_loop() -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from dspy_cachectl.boundary.forks import free_after_fork, tell_after_fork
@@ -69,13 +69,17 @@ class Turn:
     """One call among those of several processes that want the same.
 
     Args:
-        lease: The lease of what they want.
+        leases: The leases of what they want, those of fewer processes first, as everybody takes them. One that cannot be
+            had is passed over.
         is_settled: Told whether it was waited for; tells whether there is nothing to wait for.
         on_fault: Told why the lease cannot be had, renewed or given back, or that it was lost.
     """
 
-    def __init__(self, lease: Lease, is_settled: Callable[[bool], bool], on_fault: Callable[[Exception], None]) -> None:
-        self._lease = lease
+    def __init__(
+        self, leases: Sequence[Lease], is_settled: Callable[[bool], bool], on_fault: Callable[[Exception], None]
+    ) -> None:
+        self._leases = leases
+        self._tried = 0
         self._is_settled = is_settled
         self._on_fault = on_fault
         self._lock = threading.Lock()
@@ -85,19 +89,16 @@ class Turn:
         """Yield how many seconds to wait before one goes on, again and again; ends where one is to ask oneself."""
         begun = seen = time.monotonic()
         pause, holders, last = _FIRST_PAUSE, set(), None
+        most_holders = _MOST_HOLDERS * len(self._leases)
         while not self._is_settled(pause > _FIRST_PAUSE):
-            try:
-                holder = self._take()
-            except Exception as error:  # noqa: BLE001 - without a lease everybody asks
-                self._on_fault(error)
-                return
+            holder = self._take()
             if holder is None:
                 return
             now = time.monotonic()
             if holder != last:
                 last, seen = holder, now
                 holders.add(holder.name)
-            if now - seen > LASTS or now - begun > _UTMOST or len(holders) > _MOST_HOLDERS:
+            if now - seen > LASTS or now - begun > _UTMOST or len(holders) > most_holders:
                 return
             yield pause
             pause = min(2 * pause, _LONGEST_PAUSE)
@@ -105,22 +106,29 @@ class Turn:
     def _take(self) -> Holder | None:
         # Whoever was cancelled meanwhile has ended already.
         with self._lock:
-            if self._has_ended:
-                return None
-            holder = self._lease.take()
-            if holder is None:
-                _RENEWING.add(self._lease, self._on_fault)
-            return holder
+            while self._tried < len(self._leases) and not self._has_ended:
+                lease = self._leases[self._tried]
+                try:
+                    holder = lease.take()
+                except Exception as error:  # noqa: BLE001 - without it those ask that it would keep waiting
+                    self._on_fault(error)
+                else:
+                    if holder is not None:
+                        return holder
+                    _RENEWING.add(lease, self._on_fault)
+                self._tried += 1
+            return None
 
     def end(self) -> None:
         """Let others have their turn. Never raises."""
         with self._lock:
             self._has_ended = True
-            _RENEWING.remove(self._lease)
-            try:
-                self._lease.give_back()
-            except Exception as error:  # noqa: BLE001 - it expires
-                self._on_fault(error)
+            for lease in reversed(self._leases):
+                _RENEWING.remove(lease)
+                try:
+                    lease.give_back()
+                except Exception as error:  # noqa: BLE001 - it expires
+                    self._on_fault(error)
 
 
 class _Renewing:

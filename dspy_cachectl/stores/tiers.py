@@ -95,7 +95,7 @@ class Tiers:
         for tier in self._tiers:
             if tier.catching_up is not None:
                 tier.catching_up.begin()
-        self._leasing = next((store for store in reversed(self.stores) if isinstance(store, LeasingStore)), None)
+        self._leasing = [store for store in self.stores if isinstance(store, LeasingStore)]
         first = self.stores[0] if self.stores else None
         self.memory = first if isinstance(first, MemoryStore) else None
         self._glancing = getattr(self.stores[1], "glance", None) if len(self.stores) > 1 else None
@@ -217,9 +217,9 @@ class Tiers:
                 known = {**(self._try(tier, "read", partial(tier.knowing.marked, name)) or {}), **known}
         return known
 
-    def lease(self, name: str) -> Lease | None:
-        """Return the lease of a name in the farthest store that gives any, since others ask that one too; or None."""
-        return None if self._leasing is None else self._leasing.lease(name)
+    def leases(self, name: str) -> list[Lease]:
+        """Return the leases of a name, the nearest store's first: who waits here for another asks no farther one."""
+        return [lease for store in self._leasing if (lease := store.lease(name)) is not None]
 
     def keys(self, kind: str | None = None) -> Iterator[str]:
         """Yield the keys of all stores, each once, newest first within a store."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import dspy_cachectl as cachectl
 from dspy_cachectl.stores.file_leases import NAME
 from tests.context.turns import Nursery
 from tests.endpoint import Endpoint
-from tests.stores.servers import KINDS, running
+from tests.stores.servers import KINDS, free_port, running
 
 QUESTION = "What is asked by all?"
 
@@ -31,8 +32,12 @@ def nursery(endpoint: Endpoint, tmp_path: Path, kind: str) -> Iterator[Nursery]:
     """What forks processes over one store."""
     with contextlib.ExitStack() as held:
         store = str(tmp_path / "shared")
-        if kind != "folder":
+        if kind in KINDS:
             store = f"{held.enter_context(running(tmp_path / 'server', kind)).url}?patience=60"
+        elif kind == "folder and redis":
+            store = json.dumps([store, held.enter_context(running(tmp_path / "server", "redis")).url])
+        elif kind == "folder and nobody":
+            store = json.dumps([store, f"redis://127.0.0.1:{free_port()}"])
         made = Nursery(endpoint.url, store)
         held.callback(made.end)
         held.callback(endpoint.release)
@@ -41,7 +46,7 @@ def nursery(endpoint: Endpoint, tmp_path: Path, kind: str) -> Iterator[Nursery]:
 
 def stores(*quick: str) -> pytest.MarkDecorator:
     """Each kind of store, those that are not named only in the whole suite."""
-    marks = {kind: [] if kind in quick else [pytest.mark.exhaustive] for kind in ("folder", *KINDS)}
+    marks = {kind: [] if kind in quick else [pytest.mark.exhaustive] for kind in ("folder", "folder and redis", *KINDS)}
     return pytest.mark.parametrize("kind", [pytest.param(kind, marks=marks[kind]) for kind in marks])
 
 
@@ -60,7 +65,7 @@ def lead(nursery: Nursery, endpoint: Endpoint, *others: str, **options: object) 
     ("processes", "threads", "prompts"), [(8, 4, 10), pytest.param(8, 16, 50, marks=pytest.mark.exhaustive)]
 )
 @pytest.mark.parametrize("how", ["threads", pytest.param("async", marks=pytest.mark.exhaustive)])
-@stores("folder", "redis")
+@stores("folder", "folder and redis", "redis")
 def test_one_request_a_prompt(
     nursery: Nursery, endpoint: Endpoint, processes: int, threads: int, prompts: int, how: str
 ) -> None:
@@ -91,6 +96,16 @@ def test_who_waits_is_given_the_answer(nursery: Nursery, endpoint: Endpoint, how
     assert [{"fresh": 1}, {"coalesced": 1}, {"coalesced": 1}] == [
         {name: one["stats"][name] for name in ("fresh", "coalesced") if name in one["stats"]} for one in done
     ]
+
+
+@pytest.mark.parametrize("kind", ["folder and nobody"])
+def test_the_folder_tells_where_the_server_is_away(nursery: Nursery, endpoint: Endpoint) -> None:
+    """The processes of one machine make one request, whatever has become of the store behind."""
+    lead(nursery, endpoint, "second", "third")
+    endpoint.release()
+
+    done = [nursery.hear("done", name) for name in ("leader", "second", "third")]
+    assert 1 == endpoint.requests == len({tuple(one["answers"]) for one in done})
 
 
 @stores("folder")

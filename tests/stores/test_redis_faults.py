@@ -289,7 +289,7 @@ class TestLateLeases:
 def test_what_cannot_be_given_back_is_said(leasing: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that is away when a call ends: the fault is told to whoever asked for the lease."""
     told: list[Exception] = []
-    turn = Turn(leasing.lease(LEASED), lambda _: False, told.append)
+    turn = Turn([leasing.lease(LEASED)], lambda _: False, told.append)
     assert [] == list(turn.pauses())
 
     def fail(*_: Any, **__: Any) -> Any:
