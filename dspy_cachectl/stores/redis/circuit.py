@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
+from dspy_cachectl.stores.redis.workers import Times
+
 Doing = Literal["read", "write"]
 
 _FREE = 1 / 50
@@ -58,20 +60,22 @@ class Circuit:
         """Whether it is not used for something."""
         return bool(self._rests)
 
-    def spent(self, started: float, *, gained: bool) -> bool:
+    def spent(self, times: Times, *, late: float, gained: bool) -> bool:
         """Note that a command has ended. Tell whether it has cost so much that the node is used no more.
 
         Args:
-            started: When it began.
+            times: When it began and ended. What waited for other commands of this process has not begun.
+            late: For how many seconds this process itself kept it waiting, as far as that is known.
             gained: Whether it gave something that was worth waiting for.
         """
-        now = time.monotonic()
-        if now - started <= self._free:
+        now = times.ended or time.monotonic()
+        free = self._free + late
+        if not times.begun or now - times.begun <= free:
             return False
         with self._lock:
             # The time of threads that wait at once is lost once.
-            lost = now - max(started + self._free, self._counted_until)
-            self._counted_until = now
+            lost = now - max(times.begun + free, self._counted_until)
+            self._counted_until = max(now, self._counted_until)
             if gained or lost <= 0:
                 return False
             self._fill(now)

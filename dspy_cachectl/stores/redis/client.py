@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from dspy_cachectl.config.shared import Shared
 from dspy_cachectl.errors import MissingExtraError, StoreError, StoreUnavailableError
 from dspy_cachectl.stores.redis.circuit import Circuit, Doing
 from dspy_cachectl.stores.redis.connection import connect
-from dspy_cachectl.stores.redis.workers import TooLateError, Workers
+from dspy_cachectl.stores.redis.workers import Times, TooLateError, Workers
 
 _T = TypeVar("_T")
 
@@ -114,13 +113,12 @@ class Client:
         self._load()
         node = self._node_of(tag)
         circuit = self._circuit(node, doing)
-        started = time.monotonic()
-        reply, failed = None, None
+        reply, failed, times = None, None, Times()
         try:
-            reply = self._workers.run(partial(self._reply, command), self.address.patience + longer)
+            reply = self._workers.run(partial(self._reply, command), self.address.patience + longer, times)
         except Exception as error:  # noqa: BLE001 - whatever a server makes its client raise
             failed = self._failed(error, doing, circuit)
-        if circuit.spent(started, gained=gains and reply is not None) or circuit.is_open:
+        if circuit.spent(times, late=self._workers.late, gained=gains and reply is not None) or circuit.is_open:
             self._try_again()
         if failed is not None:
             raise failed
@@ -267,7 +265,7 @@ class Client:
         why, sides = self._meaning(error, doing)
         if sides:
             circuit.failed(why, *sides)
-        if isinstance(error, TooLateError):
+        if isinstance(error, TooLateError) and error.begun:
             self._drop_connections()
         failed = self._unavailable(f"failed: {why}")
         failed.__cause__ = error
@@ -277,7 +275,7 @@ class Client:
         import redis
 
         if isinstance(error, TooLateError):
-            return f"there was no reply within {self.address.patience:g} s", ("read", "write")
+            return f"there was no reply within {self.address.patience:g} s", ("read", "write") if error.begun else ()
         said = scrub_head(str(error).partition("\n")[0] or type(error).__name__, _LONGEST)
         if isinstance(error, redis.exceptions.ResponseError):
             word = str(error).partition(" ")[0]

@@ -6,8 +6,10 @@ A time-out of a socket is one for each piece of a reply: who is sent a byte now 
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, TypeVar, cast
 
@@ -19,17 +21,44 @@ _MOST_STUCK = 8
 """How many more threads there may be in the place of those that hang."""
 
 
+_FORGETS = 0.9
+"""Which part of the time that this process was late is remembered from one command to the next."""
+_LATE = 0.02
+"""From how many seconds on a process is late: threads of an idle machine are woken in a thousandth of it."""
+_LATER = 4.0
+"""So many times as long as it is late itself it waits longer: for each time that a command changes threads."""
+_UTMOST = 3.0
+"""So many times as long as a command may take it waits longer at most."""
+
+
 class TooLateError(Exception):
-    """There was no reply within the time."""
+    """There was no reply within the time.
+
+    Attributes:
+        begun: Whether it was asked for; else the commands of this process have waited for one another.
+    """
+
+    def __init__(self, *, begun: bool) -> None:
+        super().__init__()
+        self.begun = begun
+
+
+@dataclass
+class Times:
+    """When a command was begun and ended in a worker's thread, by the monotonic clock; 0 where it was not."""
+
+    begun: float = 0.0
+    ended: float = 0.0
 
 
 class _Job:
     """A command, and what became of it."""
 
-    __slots__ = ("action", "done", "error", "is_given_up", "is_over", "result")
+    __slots__ = ("action", "done", "error", "is_given_up", "is_over", "result", "times")
 
-    def __init__(self, action: Callable[[], Any]) -> None:
+    def __init__(self, action: Callable[[], Any], times: Times) -> None:
         self.action = action
+        self.times = times
         self.done = threading.Lock()  # cheaper than an event
         self.done.acquire()
         self.result: Any = None
@@ -39,10 +68,12 @@ class _Job:
     def do(self) -> None:
         if self.is_given_up:
             return
+        self.times.begun = time.monotonic()
         try:
             self.result = self.action()
         except BaseException as error:  # noqa: BLE001 - it is raised where the command was given
             self.error = error
+        self.times.ended = time.monotonic()
         self.done.release()
 
 
@@ -76,36 +107,57 @@ class _Crew:
 
 
 class Workers:
-    """Daemon threads that are made as they are needed."""
+    """Daemon threads that are made as they are needed.
+
+    Attributes:
+        late: For how many seconds this process lets threads wait that could go on, at worst and of late: for the
+            processor, or the interpreter's lock. No server is to blame for that.
+    """
 
     def __init__(self) -> None:
+        self.late = 0.0
         self._crew = _Crew()
         self._ending = weakref.finalize(self, self._crew.end)
         self._ending.atexit = False
 
-    def run(self, action: Callable[[], _T], seconds: float) -> _T:
+    def run(self, action: Callable[[], _T], seconds: float, times: Times | None = None) -> _T:
         """Return what an action returns in a thread of its own, or raise what it raises.
 
         Args:
             action: What is done.
-            seconds: How long it may take.
+            seconds: How long it may take, beyond what this process itself is late.
+            times: Told when it was begun and ended.
 
         Raises:
             TooLateError: If it takes longer. It is not begun then, or goes on without anybody.
         """
-        job, crew = _Job(action), self._crew
+        job, crew = _Job(action, times or Times()), self._crew
         if not self._has_room(crew):
             return action()
         crew.jobs.put(job)
-        if not job.done.acquire(timeout=seconds):
+        if self._waits(job, seconds):
+            self._note_late(time.monotonic() - job.times.ended)
+        else:
             with crew.lock:
                 if not job.is_over:
                     job.is_given_up = True
                     crew.stuck += 1
-                    raise TooLateError
+                    raise TooLateError(begun=bool(job.times.begun))
         if job.error is not None:
             raise job.error
         return cast(_T, job.result)
+
+    def _waits(self, job: _Job, seconds: float) -> bool:
+        """Tell whether a job ended in time."""
+        until = time.monotonic() + seconds
+        if job.done.acquire(timeout=seconds):
+            return True
+        self._note_late(time.monotonic() - until)
+        longer = min(_LATER * self.late, _UTMOST * seconds) if self.late > _LATE else 0.0
+        return longer > 0.0 and job.done.acquire(timeout=longer)
+
+    def _note_late(self, seconds: float) -> None:
+        self.late = max(seconds, _FORGETS * self.late)
 
     def _has_room(self, crew: _Crew) -> bool:
         """Make a thread where one is needed. Tell whether there is any."""
