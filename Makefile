@@ -47,7 +47,6 @@ PEERS_INSTALLED := $(VENV)-bench/.installed
 RUNNERS := hypothesis pytest pytest-asyncio pytest-timeout pytest-xdist
 RUNNERS_OF_stats := statsmodels
 RUNNERS_OF_s3 := 'moto[s3]' flask flask-cors
-RUNNERS_OF_s3 := 'moto[s3]' flask flask-cors
 EXTRAS_OF_plots := stats,plots
 EXTRAS_OF_pandas := stats,pandas
 TESTS_OF_none := tests/calls tests/cli tests/stores --ignore tests/calls/test_embeddings.py
@@ -59,7 +58,6 @@ TESTS_OF_local := tests/demo
 TESTS_OF_redis := tests/stores
 TESTS_OF_s3 := tests/objects
 TESTS_OF_encryption := tests/encryption
-TESTS_OF_s3 := tests/objects
 TESTS_ON_PYTHONS := tests/test_policy.py tests/calls/test_lm.py tests/stores/test_disk.py
 TESTS_OF_all := tests/examples/test_pitch.py tests/tracking tests/reports tests/stores
 
