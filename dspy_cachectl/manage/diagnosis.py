@@ -130,7 +130,7 @@ def check_configuration(_: Surroundings) -> Iterator[Finding]:
         yield Finding("configuration", "error", str(error), "`dspy-cachectl config show` names where it comes from")
     else:
         yield Finding("configuration", "ok", "readable")
-        yield Finding("encryption", "ok", "nothing is encrypted" if keys is None else repr(keys))
+        yield Finding("encryption", "ok", "no key: nothing is encrypted from now on" if keys is None else repr(keys))
 
 
 def check_caches(around: Surroundings) -> Iterator[Finding]:

@@ -69,8 +69,8 @@ class Turn:
     """One call among those of several processes that want the same.
 
     Args:
-        leases: The leases of what they want, those of fewer processes first, as everybody takes them. One that cannot be
-            had is passed over.
+        leases: The leases of what they want, those of fewer processes first, as everybody takes them. One that cannot
+            be had is passed over.
         is_settled: Told whether it was waited for; tells whether there is nothing to wait for.
         on_fault: Told why the lease cannot be had, renewed or given back, or that it was lost.
     """
