@@ -52,6 +52,10 @@ def run(tmp_path: Path, child: Callable[..., Any], monkeypatch: pytest.MonkeyPat
     return run_it
 
 
+WHEN = ["before", pytest.param("after", marks=pytest.mark.exhaustive)]
+"""When DSPy's choice is made: before this package is there, or after."""
+
+
 def on_disk(folder: Path) -> list[str]:
     """The files in which the prompt stands, or which may hold it."""
     return sorted(
@@ -62,7 +66,7 @@ def on_disk(folder: Path) -> list[str]:
     )
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", WHEN)
 def test_nothing_is_kept(endpoint: Endpoint, run: Run, tmp_path: Path, when: str) -> None:
     """Who keeps nothing with DSPy keeps nothing: each call is a request, and nothing is on the disk."""
     stores, _ = run(OFF, when)
@@ -70,7 +74,7 @@ def test_nothing_is_kept(endpoint: Endpoint, run: Run, tmp_path: Path, when: str
     assert [] == on_disk(tmp_path)
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", WHEN)
 def test_only_memory(endpoint: Endpoint, run: Run, tmp_path: Path, when: str) -> None:
     """Without a disk answers are served in the process, and not written."""
     stores, _ = run({"enable_disk_cache": False}, when)
@@ -99,7 +103,7 @@ def test_the_environment(endpoint: Endpoint, run: Run, tmp_path: Path) -> None:
     assert ["memory://", str(tmp_path / "moved" / "dspy_cachectl")] == stores
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", WHEN)
 @pytest.mark.parametrize("how", ["variable", "configure"])
 def test_a_setting_of_ours_overrules_it_aloud(
     endpoint: Endpoint, run: Run, tmp_path: Path, how: str, when: str

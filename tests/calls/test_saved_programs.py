@@ -56,7 +56,7 @@ def ours(make: MakeLM) -> Any:
     return cachectl.LM("openai/test-model", role="generator", endpoint="here", version="1", **kwargs)
 
 
-@pytest.mark.parametrize("make", [ours, plain])
+@pytest.mark.parametrize("make", [ours, pytest.param(plain, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("how", ["state", "program"])
 def test_loads_anywhere(
     endpoint: Endpoint, plain_lm: MakeLM, child: Callable[..., Any], tmp_path: Path, make: Any, how: str
@@ -172,7 +172,7 @@ FIRST = ("import dspy_cachectl", "import dspy; import dspy_cachectl", "import ds
         ),
     ],
 )
-@pytest.mark.parametrize("make", [ours, plain])
+@pytest.mark.parametrize("make", [ours, pytest.param(plain, marks=pytest.mark.exhaustive)])
 def test_comes_back_as_it_was(
     endpoint: Endpoint,
     plain_lm: MakeLM,

@@ -65,7 +65,7 @@ def lead(nursery: Nursery, endpoint: Endpoint, *others: str, **options: object) 
     ("processes", "threads", "prompts"), [(8, 4, 10), pytest.param(8, 16, 50, marks=pytest.mark.exhaustive)]
 )
 @pytest.mark.parametrize("how", ["threads", pytest.param("async", marks=pytest.mark.exhaustive)])
-@stores("folder", "folder and redis", "redis")
+@stores("folder", "folder and redis")
 def test_one_request_a_prompt(
     nursery: Nursery, endpoint: Endpoint, processes: int, threads: int, prompts: int, how: str
 ) -> None:

@@ -113,8 +113,11 @@ def _pairs(draw: st.DrawFn, engine: str) -> tuple[dict[str, Any], dict[str, Any]
     return one, other
 
 
+_IN_TURN = [pytest.param(one, marks=[pytest.mark.exhaustive] if "as DSPy chooses" in one else []) for one in ENGINES]
+
+
 @pytest.mark.parametrize("examples", [25, pytest.param(400, marks=pytest.mark.exhaustive)])
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", _IN_TURN)
 def test_what_is_sent_decides(endpoint: Endpoint, engine: str, examples: int) -> None:
     """Where what is sent differs the keys differ, where it is equal they are equal, credentials and order aside."""
     seen = Counter[bool]()
@@ -247,9 +250,14 @@ _EQUAL: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 ]
 
 
+def _slow(engine: str, number: int) -> Any:
+    """Half of what is slowest, a text's cases, is for the whole suite."""
+    return [pytest.mark.exhaustive] if engine == "text" and number % 2 else []
+
+
 def _cases(pairs: list[tuple[str, dict[str, Any], dict[str, Any]]]) -> list[Any]:
     return [
-        pytest.param(engine, one, other, id=f"{engine}-{number}")
+        pytest.param(engine, one, other, id=f"{engine}-{number}", marks=_slow(engine, number))
         for number, (kind, one, other) in enumerate(pairs)
         for engine in ENGINES
         if kind == engine or (kind == "any" and not engine.startswith("typed"))
