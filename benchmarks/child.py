@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import tempfile
+import time
 import traceback
 from pathlib import Path
 
@@ -36,13 +37,15 @@ def main(rounds: int, names: list[str]) -> None:
         logging.getLogger("dspy").setLevel(logging.WARNING)  # its evaluations say their score
         with Endpoint() as endpoint:
             for name in names:
-                print(f"  {name}", file=sys.stderr, flush=True)
+                print(f"  {name}", end="", file=sys.stderr, flush=True)
+                began = time.perf_counter()
                 try:
                     for figure in rows[name].measure(Scene(endpoint, Path(folder) / name, rounds)):
                         print(json.dumps(as_json(figure)), flush=True)
                 except Exception as error:  # noqa: BLE001 - the other rows have figures to give
                     traceback.print_exc()
                     print(json.dumps({"row": name, "failed": repr(error)}), flush=True)
+                print(f": {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
                 endpoint.reset()
 
 
