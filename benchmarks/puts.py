@@ -30,7 +30,7 @@ from benchmarks.scene import (
     prompts,
     text,
 )
-from dspy_cachectl.entries import records
+from dspy_cachectl.calls import answering
 from dspy_cachectl.stores import open_stores
 
 COUNT = 100
@@ -88,7 +88,7 @@ def put(scene: Scene) -> Iterator[Figure]:
 @row("put-encoding")
 def put_encoding(scene: Scene) -> Iterator[Figure]:
     """What of a put is encoding."""
-    encode, spent = records.encode, [0.0]
+    encode, spent = answering.encode, [0.0]
 
     def counting(*arguments: Any, **options: Any) -> bytes:
         began = time.process_time()
@@ -101,12 +101,12 @@ def put_encoding(scene: Scene) -> Iterator[Figure]:
         for _ in range(scene.rounds):
             with _putting(ours_in_place(stores), new) as block:
                 whole.append(timed(block))
-            records.encode, spent[0] = counting, 0.0
+            answering.encode, spent[0] = counting, 0.0
             try:
                 with _putting(ours_in_place(stores), new) as block:
                     block()
             finally:
-                records.encode = encode
+                answering.encode = encode
             encoding.append(Round(spent[0], 0.0))
         yield compared("put-encoding", encoding, whole, case=engine, calls=COUNT)
 
