@@ -88,17 +88,20 @@ class Turn:
     def pauses(self) -> Iterator[float]:
         """Yield how many seconds to wait before one goes on, again and again; ends where one is to ask oneself."""
         begun = seen = time.monotonic()
-        pause, holders, last = _FIRST_PAUSE, set(), None
-        most_holders = _MOST_HOLDERS * len(self._leases)
+        pause, tried, last = _FIRST_PAUSE, self._tried, None
+        holders: set[bytes] = set()
         while not self._is_settled(pause > _FIRST_PAUSE):
             holder = self._take()
             if holder is None:
                 return
             now = time.monotonic()
+            if self._tried != tried:
+                tried = self._tried
+                holders.clear()  # they were another lease's
             if holder != last:
                 last, seen = holder, now
                 holders.add(holder.name)
-            if now - seen > LASTS or now - begun > _UTMOST or len(holders) > most_holders:
+            if now - seen > LASTS or now - begun > _UTMOST or len(holders) > _MOST_HOLDERS:
                 return
             yield pause
             pause = min(2 * pause, _LONGEST_PAUSE)

@@ -150,6 +150,7 @@ def test_when_the_leader_fails_a_waiter_leads(nursery: Nursery, endpoint: Endpoi
     assert done[1]["answers"] == done[2]["answers"] != done[0]["answers"]
 
 
+@pytest.mark.parametrize("kind", ["folder", pytest.param("folder and redis", marks=pytest.mark.exhaustive)])
 def test_when_the_provider_is_down_nobody_waits_for_a_third(nursery: Nursery, endpoint: Endpoint) -> None:
     """Each of six is told the provider's error."""
     endpoint.fail(status=500)
