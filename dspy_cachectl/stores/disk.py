@@ -16,6 +16,7 @@ from dspy_cachectl.stores.folder import Folder
 from dspy_cachectl.stores.leases import Lease
 from dspy_cachectl.stores.patience import reason
 from dspy_cachectl.stores.reader import FolderReader, as_bytes
+from dspy_cachectl.stores.registers.file import NAME as REGISTERS, FileRegister
 
 _FILED = "SELECT mode, value, tag FROM Cache WHERE key = ? AND raw = 1"
 
@@ -158,6 +159,10 @@ class DiskStore(FolderReader):
     def lease(self, name: str) -> Lease | None:
         """Return the lease of a name among the processes of this machine that use the folder."""
         return file_lease(self.path, name)
+
+    def register(self) -> FileRegister:
+        """Return the register of the processes of this machine that use the folder."""
+        return FileRegister(self.path / REGISTERS)
 
     def shrink(self) -> None:
         """Give the disk back what deleted entries took up, as far as other processes let it. It never waits long."""

@@ -13,6 +13,7 @@ from dspy_cachectl.stores.base import CountingStore, Filed, FilingStore, Knowing
 from dspy_cachectl.stores.catching_up import CatchingUp, catching_up
 from dspy_cachectl.stores.leases import Lease, LeasingStore
 from dspy_cachectl.stores.memory import MemoryStore
+from dspy_cachectl.stores.registers.base import IN_MEMORY, Register, RegisteringStore
 
 _SLOW = 1.0
 """Faults that took this many seconds together hold up every call; the store is set aside."""
@@ -220,6 +221,11 @@ class Tiers:
     def leases(self, name: str) -> list[Lease]:
         """Return the leases of a name, the nearest store's first: who waits here for another asks no farther one."""
         return [lease for store in self._leasing if (lease := store.lease(name)) is not None]
+
+    def register(self) -> Register:
+        """Return the register that most share: the farthest store's that has one, or else this process's own."""
+        with_one = [store for store in self.stores if isinstance(store, RegisteringStore)]
+        return with_one[-1].register() if with_one else IN_MEMORY
 
     def keys(self, kind: str | None = None) -> Iterator[str]:
         """Yield the keys of all stores, each once, newest first within a store."""

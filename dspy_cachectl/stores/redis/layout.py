@@ -6,6 +6,7 @@
     NS:{S}:served     how often entries were served, and when last; of those only that ever were
     NS:{S}:i:NAME     the marks of a name, with the entries that have them; it expires (NAME: the hash of it)
     NS:{S}:l:KEY      who asks for an entry at the moment; it expires in seconds
+    NS:{S}:r:NAME     a record that all who use the store change together; it expires after months
     NS:{S}:usage      what is counted of the use of the store, in one slot
 
 S is one of 16 tags, by the key: each has its own slot in a cluster, and all that one script uses has one tag.
@@ -81,6 +82,10 @@ class Names:
     def lease(self, name: str) -> bytes:
         """Return the name of a lease."""
         return self.base(tag_of(name)) + b"l:" + name.encode("utf-8", "surrogatepass")
+
+    def record(self, name: str) -> bytes:
+        """Return the name of a record."""
+        return self.base(tag_of(name)) + b"r:" + name.encode("utf-8", "surrogatepass")
 
     def marks(self, name: str) -> tuple[str, bytes]:
         """Return under which tag and name the marks of a name are."""

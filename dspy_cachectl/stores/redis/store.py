@@ -18,6 +18,7 @@ from dspy_cachectl.stores.redis.client import Client, Command
 from dspy_cachectl.stores.redis.layout import TAGS, USAGE, Names
 from dspy_cachectl.stores.redis.leases import RedisLease
 from dspy_cachectl.stores.redis.listing import Lists, Place, batches
+from dspy_cachectl.stores.redis.register import RedisRegister
 from dspy_cachectl.stores.rows import Listed, Order, Rows, StoredEntry
 
 _AT_ONCE = 100
@@ -154,6 +155,10 @@ class RedisStore(Listed):
     def lease(self, name: str) -> Lease:
         """Return the lease of a name among all who use the store."""
         return RedisLease(self.client, self.names, name)
+
+    def register(self) -> RedisRegister:
+        """Return the register of all who use the store."""
+        return RedisRegister(self.client, self.names)
 
     def marked(self, name: str) -> dict[str, str]:
         """Return the marks that have a name, each with the key that it was first kept under; two of them at most."""
