@@ -44,7 +44,10 @@ def run_script(
         bool, typer.Option("--force-recompute", help="Serve nothing that was stored before; store what is bought.")
     ] = False,
     cassette: Annotated[
-        Path | None, typer.Option("--cassette", metavar="FILE", help="Replay this cassette, or record it (--mode).")
+        str | None,
+        typer.Option(
+            "--cassette", metavar="FILE", help="Replay this cassette, or record it (--mode); or s3://bucket/name."
+        ),
     ] = None,
     mode: Annotated[
         str, typer.Option("--mode", help="What the cassette does.", **one_of("replay", "record", "new", "all"))
@@ -147,7 +150,7 @@ def _run(target: str, arguments: Sequence[str], *, is_module: bool) -> None:
 
 def _run_under(
     play: Callable[[], None],
-    path: Path | None,
+    path: str | None,
     mode: str,
     *,
     phase_name: str | None,
@@ -187,7 +190,7 @@ def _print_summary(cassette: Cassette | None, run: PhaseRun | None) -> None:
     print(f"\ndspy-cachectl: {stats()}", file=sys.stderr)
     if cassette is not None:
         unused = f", {len(cassette.unused)} unused recordings" if cassette.unused else ""
-        print(harmless(f"cassette: {cassette.path}: {cassette.recorded} recorded{unused}"), file=sys.stderr)
+        print(harmless(f"cassette: {cassette.contents.name}: {cassette.recorded} recorded{unused}"), file=sys.stderr)
     elif run is not None and run.run_id is not None:
         print(harmless(f"run: {run.run_id} (go on with it, or repeat it, with --run-id)"), file=sys.stderr)
 

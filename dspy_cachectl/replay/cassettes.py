@@ -26,6 +26,7 @@ from dspy_cachectl.phases.decoration import Block
 from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.policy import Policy
 from dspy_cachectl.replay import files, unsaved
+from dspy_cachectl.replay.places import CassettePlace, place_of
 from dspy_cachectl.reports.texts import plural
 from dspy_cachectl.stores.liveness import me
 
@@ -39,7 +40,7 @@ class Cassette:
     """A cassette that is, or was, open.
 
     Attributes:
-        path: Its file.
+        path: Its file; of one in an object store the copy on this machine.
         mode: What was asked for.
         contents: What it serves and records.
     """
@@ -70,7 +71,7 @@ class Cassette:
         return self.contents.misses
 
     def __repr__(self) -> str:
-        return f"<Cassette {str(self.path)!r}, {self.mode}: {self.stats!r}>"
+        return f"<Cassette {self.contents.name!r}, {self.mode}: {self.stats!r}>"
 
 
 class cassette(Block[Cassette]):  # noqa: N801 - used as a word: with cassette("tests/answers.jsonl")
@@ -94,7 +95,8 @@ class cassette(Block[Cassette]):  # noqa: N801 - used as a word: with cassette("
     answer could not be recorded; what was bought is kept. So is what a killed process had bought.
 
     Args:
-        path: The file: JSON lines, compressed where it ends in `.zst`.
+        path: The file: JSON lines, compressed where it ends in `.zst`. Or the address of one in an object store,
+            `s3://bucket/name` (likewise `gs://` and `az://`); what others record there at the same time is kept.
         mode: See above.
         redact: Applied to each text of requests and answers before it is written. The program is given the redacted
             answer as well while it is recorded, so that a replay goes the same way; this needs `LM` or `wrap()`.
@@ -102,6 +104,7 @@ class cassette(Block[Cassette]):  # noqa: N801 - used as a word: with cassette("
     Raises:
         ConfigurationError: If the mode is not known, the path is none, or there is no file to replay.
         StoreError: If the file cannot be read or written, or is damaged.
+        MissingExtraError: If the package for object stores is needed and not installed.
     """
 
     def __init__(self, path: str | os.PathLike[str], mode: Mode = "replay", *, redact: Redact | None = None) -> None:
@@ -116,15 +119,15 @@ class cassette(Block[Cassette]):  # noqa: N801 - used as a word: with cassette("
         reason = no_path(path)
         if reason:
             raise ConfigurationError(f"a cassette cannot be called {os.fspath(path)!r}: {reason}; name a file")
-        self._path = Path(path)
+        self._place = place_of(path)
         self._mode: Mode = mode
         self._redact = redact
         self._opened: CassetteSession | None = None
 
     def __enter__(self) -> Cassette:
         if self._opened is not None:
-            raise ConfigurationError(f"this cassette({str(self._path)!r}) is open already; make a new one to nest")
-        self._opened = CassetteSession(self._path, self._mode, self._redact)
+            raise ConfigurationError(f"this cassette({self._place.shown!r}) is open already; make a new one to nest")
+        self._opened = CassetteSession(self._place, self._mode, self._redact)
         return self._opened.cassette
 
     def __exit__(
@@ -139,13 +142,13 @@ class cassette(Block[Cassette]):  # noqa: N801 - used as a word: with cassette("
                     logger.warning(
                         'the recording of %s is unfinished: the %s that were bought are kept, and the mode "record" '
                         "goes on with it",
-                        self._path,
+                        self._place.shown,
                         plural(opened.cassette.recorded, "answer"),
                     )
             opened.raise_misses(error)
 
     def _again(self) -> cassette:
-        return cassette(self._path, self._mode, redact=self._redact)
+        return cassette(self._place.shown, self._mode, redact=self._redact)
 
 
 class CassetteSession:
@@ -155,7 +158,7 @@ class CassetteSession:
     A scope's file may be missing, since the scope may make no call, and is not made before the first recording.
 
     Args:
-        path: The file.
+        place: Where it is.
         mode: See `cassette`. In a scope, `"record"` records where the scope has no recordings yet.
         redact: See `cassette`.
         scope: Whose recordings these are; empty for the whole file. A scope without recordings of its own replays
@@ -171,18 +174,22 @@ class CassetteSession:
         is_cut_short: Whether something was recorded when it was closed, and not all of it.
     """
 
-    def __init__(self, path: Path, mode: Mode, redact: Redact | None = None, *, scope: str = "") -> None:
+    def __init__(self, place: CassettePlace, mode: Mode, redact: Redact | None = None, *, scope: str = "") -> None:
+        path, self._place = place.path, place
+        place.fetch()
         if mode != "replay":
-            _take_over(path, both_sides=mode == "all")
+            _take_over(place, both_sides=mode == "all")
         before = _there(path, both_sides=mode == "all")
         if before is None and mode == "replay" and not scope:
-            raise ConfigurationError(f'there is no cassette {path} to replay; record it first, in the mode "record"')
+            raise ConfigurationError(
+                f'there is no cassette {place.shown} to replay; record it first, in the mode "record"'
+            )
         found = before or files.CassetteFile()
         if found.conflict:
             logger.warning(
                 "%s, line %d: version control left a conflict here; both sides are kept, and recorded anew as far as "
                 "they are asked for",
-                path,
+                place.shown,
                 found.conflict,
             )
         self.others = found.recordings
@@ -201,7 +208,7 @@ class CassetteSession:
         self._held.enter_context(in_use(path))
         try:
             contents = OpenCassette(
-                str(path),
+                place.shown,
                 self.others.values(),
                 mode="replay" if replays else "all" if mode == "all" else "new",
                 clean=Cleaner(redact),
@@ -251,7 +258,7 @@ class CassetteSession:
             if self._unsaved is not None and (whole or contents.recorded or forget):
                 self.is_cut_short = not whole and bool(contents.recorded)
                 save(
-                    self.cassette.path,
+                    self._place,
                     contents.recorded,
                     forget=forget,
                     finished={contents.scope} if whole else (),
@@ -285,7 +292,7 @@ class CassetteSession:
 
 
 def save(
-    path: Path,
+    place: CassettePlace,
     recorded: Mapping[str, Recording],
     *,
     forget: Collection[str] = (),
@@ -296,7 +303,7 @@ def save(
     """Add recordings to a cassette's file. Others may do so at the same time.
 
     Args:
-        path: The file.
+        place: Where it is.
         recorded: The recordings, by key.
         forget: The keys of recordings to remove.
         finished: The scopes whose recording is whole now.
@@ -306,13 +313,17 @@ def save(
     Raises:
         StoreError: If it cannot be read or written.
     """
+    path = place.path
     if not recorded and not forget and not _has_to_be_written(path, finished, both_sides=both_sides):
         return
-    with unsaved.locked(path):
+
+    def write() -> None:
         before = files.read(path, both_sides=both_sides) if path.exists() else files.CassetteFile()
         there = {key: one for key, one in before.recordings.items() if key not in forget}
         cut_short = (before.unfinished - {*finished}) | {*unfinished}
         files.write(path, {**there, **recorded}.values(), before=before, unfinished=cut_short)
+
+    place.change(write)
 
 
 def _recorder(path: Path) -> unsaved.Unsaved:
@@ -352,10 +363,10 @@ def _read(path: Path, version: tuple[object, ...], both_sides: bool) -> files.Ca
     return files.read(path, both_sides=both_sides)
 
 
-def _take_over(path: Path, *, both_sides: bool) -> None:
+def _take_over(place: CassettePlace, *, both_sides: bool) -> None:
     """Add to a cassette what killed processes had recorded for it, and say in it whose recording they cut short."""
-    for database, recordings in unsaved.left_behind(path):
-        logger.warning("%d answers of a recording of %s that was killed are added to it", len(recordings), path)
+    for database, recordings in unsaved.left_behind(place.path):
+        logger.warning("%d answers of a recording of %s that was killed are added to it", len(recordings), place.shown)
         scopes = {recording.scope for recording in recordings}
-        save(path, {one.key: one for one in recordings}, unfinished=scopes, both_sides=both_sides)
+        save(place, {one.key: one for one in recordings}, unfinished=scopes, both_sides=both_sides)
         unsaved.remove(database)

@@ -43,8 +43,15 @@ def check(config: pytest.Config) -> None:
     mode, folder = str(config.getini("cachectl_mode")), str(config.getini("cachectl_folder"))
     if mode not in MODES:
         raise pytest.UsageError(f"cachectl_mode is one of {', '.join(MODES)}, not {mode!r}")
-    if not folder or Path(folder).is_absolute() or ".." in Path(folder).parts:
-        raise pytest.UsageError(f"cachectl_folder names a folder beside each test file, not {folder!r}")
+    if "://" in folder:
+        try:
+            _objects(folder)
+        except ConfigurationError as error:
+            raise pytest.UsageError(f"cachectl_folder: {error}") from None
+    elif not folder or Path(folder).is_absolute() or ".." in Path(folder).parts:
+        raise pytest.UsageError(
+            f"cachectl_folder names a folder beside each test file, or s3://bucket/prefix, not {folder!r}"
+        )
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class TestCassette:
     """The cassette that a test or a fixture opens.
 
     Attributes:
-        path: Its file.
+        path: Its file, or its address.
         module: What the scopes of this test file begin with in there; empty in the file's own cassette.
         name: The test or the fixture within its file.
         mode: What is done with calls.
@@ -61,7 +68,7 @@ class TestCassette:
         command: What pytest is given to run it.
     """
 
-    path: Path
+    path: Path | str
     module: str
     name: str
     mode: Mode
@@ -206,9 +213,15 @@ def _mode(said: dict[str, Any], config: pytest.Config) -> Mode | None:
     return None if mode == "off" else mode
 
 
-def _place(item: pytest.Item, file: Path, cassette: Any) -> tuple[Path, str]:
-    """Return a cassette's file, and what the scopes of a test file begin with in there."""
-    own = file.parent / str(item.config.getini("cachectl_folder")) / f"{file.stem}.jsonl"
+def _place(item: pytest.Item, file: Path, cassette: Any) -> tuple[Path | str, str]:
+    """Return a cassette's file or address, and what the scopes of a test file begin with in there."""
+    folder = str(item.config.getini("cachectl_folder"))
+    if "://" in folder or "://" in str(cassette):
+        name = _relative(file, item.config.rootpath)
+        if cassette is None:
+            return f"{_objects(folder)}/{name.removesuffix('.py')}.jsonl", ""
+        return _objects(str(cassette) if "://" in str(cassette) else f"{_objects(folder)}/{cassette}"), f"./{name}::"
+    own = file.parent / folder / f"{file.stem}.jsonl"
     if cassette is None:
         return own, ""
     path = Path(os.path.normpath(own.parent / cassette))
@@ -216,6 +229,15 @@ def _place(item: pytest.Item, file: Path, cassette: Any) -> tuple[Path, str]:
         return own, ""
     relative = _relative(file, path.parent)
     return path, f"{relative if relative.startswith('../') else f'./{relative}'}::"
+
+
+def _objects(address: str) -> str:
+    """Return an address in an object store. Raises `ConfigurationError` if it is none."""
+    from dspy_cachectl.config import is_objects, objects_of
+
+    if not is_objects(address):
+        raise ConfigurationError(f"{address.partition('://')[0]!r} is no object store: s3://, gs:// and az:// are")
+    return objects_of(address)
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -14,6 +14,7 @@ from dspy_cachectl.entries import records
 from dspy_cachectl.errors import CacheMissError, ReplayIncompleteError
 from dspy_cachectl.replay.cassettes import Cassette, CassetteSession
 from dspy_cachectl.replay.choice import TestCassette
+from dspy_cachectl.replay.places import place_of
 from dspy_cachectl.replay.summary import COUNTED, Note, failure
 from dspy_cachectl.reports.texts import cut, plural
 
@@ -50,7 +51,7 @@ class OpenTestCassette:
         self._cache = None if installed() is not None else install("memory://")
         try:
             self.session: CassetteSession = self._run(
-                CassetteSession, chosen.path, chosen.mode, chosen.redact, scope=chosen.scope
+                CassetteSession, place_of(chosen.path), chosen.mode, chosen.redact, scope=chosen.scope
             )
         except BaseException:
             self._give_back()

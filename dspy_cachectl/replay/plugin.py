@@ -102,8 +102,8 @@ class _Plugin:
         self._item: pytest.Item | None = None
         self._asking: list[pytest.Item] = []
         self._collected: dict[Path, list[pytest.Item]] = defaultdict(list)
-        self._looked_through: set[Path] = set()
-        self._renewed: set[tuple[Path, str]] = set()
+        self._looked_through: set[Path | str] = set()
+        self._renewed: set[tuple[Path | str, str]] = set()
         self._failed_fixtures: dict[tuple[str, object], BaseException] = {}
         self._is_worker = hasattr(config, "workerinput")
 

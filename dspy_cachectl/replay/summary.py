@@ -23,7 +23,7 @@ class Note:
     """What one cassette did while it was open once.
 
     Attributes:
-        path: Its file.
+        path: Its file, or its address.
         counts: How many answers were `recorded`, and what is `COUNTED`.
         unused: Of each recording that is surely not used: its key, the test or fixture that recorded it, and what it
             answers in a few words.
@@ -71,17 +71,17 @@ def lines(notes: Collection[Note], folder: Path) -> list[str]:
         parts.append(f"{plural(total['recorded'], 'answer')} recorded, {spent} spent")
     found = ["; ".join(parts)] if parts else []
     for path, scopes in sorted(_unfinished(notes).items()):
-        found.append(
-            f"{os.path.relpath(path, folder)}: {plural(len(scopes), 'recording')} cut short; --cachectl=record goes on"
-        )
+        found.append(f"{_short(path, folder)}: {plural(len(scopes), 'recording')} cut short; --cachectl=record goes on")
         found += _shown(sorted(scopes))
     for path, recordings in sorted(unused(notes).items()):
         number = plural(len(recordings), "recording")
-        found.append(
-            f"{os.path.relpath(path, folder)}: {number} not used; --cachectl=all removes what no test asks for"
-        )
+        found.append(f"{_short(path, folder)}: {number} not used; --cachectl=all removes what no test asks for")
         found += _shown(sorted(f"{scope}: {text}" for _, scope, text in recordings))
     return [harmless(line) for line in found]
+
+
+def _short(path: str, folder: Path) -> str:
+    return path if "://" in path else os.path.relpath(path, folder)
 
 
 def _unfinished(notes: Iterable[Note]) -> dict[str, set[str]]:

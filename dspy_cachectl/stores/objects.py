@@ -84,6 +84,16 @@ class ObjectStore:
                 return bytes(found.bytes()), str(found.meta["e_tag"])
         raise StoreUnavailableError(f"{self.address}/{name} has {found.meta['size']:,} bytes, and is not read")
 
+    def tag(self, name: str) -> str | None:
+        """Return an object's ETag, or None where there is none. Raises `StoreUnavailableError`."""
+        import obstore
+
+        with self._translated("read"):
+            try:
+                return str(obstore.head(self._client, name)["e_tag"])
+            except FileNotFoundError:
+                return None
+
     def create(self, name: str, data: bytes) -> None:
         """Write an object whose name says what is in it; one that is there is the same.
 

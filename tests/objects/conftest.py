@@ -147,11 +147,12 @@ class Cutting:
                 for name, value in reply.headers.items():
                     if name.lower() not in left:
                         self.send_header(name, value)
-                self.send_header("Content-Length", str(len(reply.content)))
+                length = reply.headers.get("Content-Length") if self.command == "HEAD" else None
+                self.send_header("Content-Length", length or str(len(reply.content)))
                 self.end_headers()
                 self.wfile.write(reply.content)
 
-            do_GET = do_PUT = do_DELETE = _any  # noqa: N815 - as they are found
+            do_GET = do_HEAD = do_PUT = do_DELETE = _any  # noqa: N815 - as they are found
 
             def log_message(self, *_: object) -> None:
                 """Say nothing."""
