@@ -100,6 +100,11 @@ def _is_text(value: Any) -> bool:
     return value is None or isinstance(value, str)
 
 
+def _are_slices(value: Any) -> bool:
+    names = [value] if isinstance(value, str) else list(value) if isinstance(value, (list, tuple)) else []
+    return value is None or callable(value) or (bool(names) and all(isinstance(one, str) and one for one in names))
+
+
 _RULES: dict[str, Rule] = {
     "program": PROGRAM,
     "repeats": (lambda value: is_whole(value, 1), "must be 1 or more, and whole"),
@@ -109,6 +114,7 @@ _RULES: dict[str, Rule] = {
         lambda value: value is None or callable(value) or isinstance(value, Iterable),
         "is the name of a field, a function of an example, or an id for each question",
     ),
+    "slices": (_are_slices, "is the name of a field, several names, or a function of an example"),
     "baseline": (lambda value: value is None or isinstance(value, EvalReport), "is a report of evaluate(), or None"),
     "depends_on": (
         lambda value: isinstance(value, Iterable) and not isinstance(value, (str, bytes, os.PathLike)),

@@ -53,6 +53,7 @@ class Task:
         failure_score: See there.
         level: See there.
         name: See there.
+        slices: The names of the slices that each question is in, or None.
         declared: Whether the user said what it depends on that cannot be seen.
         shard: Which part of how many of it this is, from 0; None for the whole.
         first: The first repeat that is made here.
@@ -73,6 +74,7 @@ class Task:
     failure_score: float
     level: float
     name: str
+    slices: Sequence[tuple[str, ...]] | None = None
     declared: bool = False
     shard: tuple[int, int] | None = None
     first: int = 0
@@ -84,6 +86,7 @@ class Task:
             devset=[self.devset[number] for number in numbers],
             questions=[self.questions[number] for number in numbers],
             groups=None if self.groups is None else [self.groups[number] for number in numbers],
+            slices=None if self.slices is None else [self.slices[number] for number in numbers],
             first=repeats.start,
             repeats=repeats.stop,
         )
@@ -104,16 +107,17 @@ class Task:
             devset=self.devset[mine],
             questions=self.questions[mine],
             groups=None if self.groups is None else self.groups[mine],
+            slices=None if self.slices is None else self.slices[mine],
             shard=(index, of),
         )
 
     def its_questions(self) -> dict[str, Any]:
         """Return what of it is its questions, by fields."""
-        return {"devset": self.devset, "questions": self.questions, "groups": self.groups}
+        return {"devset": self.devset, "questions": self.questions, "groups": self.groups, "slices": self.slices}
 
     def without_questions(self) -> Task:
         """Return what all of its parts have in common. Where it comes from is told by none of them."""
-        return replace(self, devset=(), questions=(), groups=None, context=replace(self.context, token=""))
+        return replace(self, devset=(), questions=(), groups=None, slices=None, context=replace(self.context, token=""))
 
     def with_questions(self, shard: tuple[int, int], **questions: Any) -> Task:
         """Return one of its parts, given its questions."""
@@ -334,7 +338,7 @@ class _Asking:
         """Return the results in the order of the data set."""
         task = self.task
         return question_results(
-            task.questions, task.devset, task.groups, self.results, failure_score=task.failure_score
+            task.questions, task.devset, task.groups, task.slices, self.results, failure_score=task.failure_score
         )
 
     def _cut(self) -> tuple[tuple[QuestionResult, ...], int]:

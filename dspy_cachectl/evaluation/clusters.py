@@ -1,8 +1,8 @@
-"""Which questions belong together, as a user says it."""
+"""Which questions belong together, and which are looked at apart, as a user says it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import dspy
@@ -10,6 +10,44 @@ import dspy
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.statistics.scores import is_missing
+
+Slices = str | Sequence[str] | Callable[[dspy.Example], Any]
+"""What questions are sliced by: a field, several fields, or a function of an example."""
+
+
+def slices_of_questions(given: Slices | None, devset: Sequence[dspy.Example]) -> Sequence[tuple[str, ...]] | None:
+    """Return the slices that each question is in, by name; see `evaluate`.
+
+    Raises:
+        ConfigurationError: If an example lacks a field, or the function raises.
+    """
+    if given is None:
+        return None
+    return [tuple(dict.fromkeys(_slices_of(given, number, example))) for number, example in enumerate(devset)]
+
+
+def _slices_of(given: Slices, number: int, example: dspy.Example) -> list[str]:
+    if callable(given):
+        try:
+            return _names(given(example))
+        except Exception as error:
+            raise ConfigurationError(
+                f"slices raised {type(error).__name__} for example {number}: {error}. It is called with each example, "
+                "and returns the name of its slice, several in a list, or None"
+            ) from error
+    fields = [given] if isinstance(given, str) else list(given)
+    missing = [field for field in fields if field not in example]
+    if missing:
+        raise ConfigurationError(
+            f"example {number} has no field {missing[0]!r} to take its slice from; where some have none, give a "
+            "function: slices=lambda example: example.get(...)"
+        )
+    return [name if fields[1:] == [] else f"{field}={name}" for field in fields for name in _names(example[field])]
+
+
+def _names(said: Any) -> list[str]:
+    several = said if isinstance(said, (list, tuple, set, frozenset)) else [said]
+    return sorted(str(one) for one in several if not is_missing(one))
 
 
 def clusters_of(given: Any, devset: Sequence[dspy.Example], questions: Sequence[Question]) -> Sequence[Any] | None:

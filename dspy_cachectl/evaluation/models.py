@@ -15,6 +15,7 @@ from dspy_cachectl.config import settings
 from dspy_cachectl.context.process import logger
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.evaluation.arguments import DependsOn
+from dspy_cachectl.evaluation.clusters import Slices
 from dspy_cachectl.evaluation.kept_predictions import Predictions
 from dspy_cachectl.evaluation.observed_program import is_plain
 from dspy_cachectl.fingerprints.modules import sub_modules
@@ -33,6 +34,7 @@ class Options(TypedDict, total=False):
     run_id: str | None
     num_threads: int | None
     clusters: Sequence[Any] | str | Callable[[dspy.Example], Any] | None
+    slices: Slices | None
     baseline: EvalReport | None
     predictions: Predictions | None
     force_recompute: bool | None

@@ -12,7 +12,7 @@ from dspy_cachectl.config import settings as configured
 from dspy_cachectl.errors import MissingExtraError
 from dspy_cachectl.evaluation.arguments import listed
 from dspy_cachectl.evaluation.asking import Task
-from dspy_cachectl.evaluation.clusters import clusters_of
+from dspy_cachectl.evaluation.clusters import clusters_of, slices_of_questions
 from dspy_cachectl.evaluation.kept_predictions import KeptPredictions, key_of, library_of
 from dspy_cachectl.evaluation.models import hash_as_judged
 from dspy_cachectl.evaluation.observed_program import governed
@@ -71,6 +71,7 @@ def opened(options: Mapping[str, Any]) -> Iterator[tuple[Task, KeptPredictions]]
             metric=metric,
             questions=questions,
             groups=groups,
+            slices=slices_of_questions(options.get("slices"), devset),
             made_of=made_of,
             context=context,
             run_id=run_id,

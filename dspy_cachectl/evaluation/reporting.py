@@ -22,6 +22,7 @@ def question_results(
     questions: Sequence[Question],
     devset: Sequence[dspy.Example],
     groups: Sequence[Any] | None,
+    slices: Sequence[tuple[str, ...]] | None,
     results: Sequence[Sequence[DrawResult | None]],
     *,
     failure_score: float,
@@ -32,6 +33,7 @@ def question_results(
         questions: The questions.
         devset: Their examples.
         groups: The cluster of each, or None.
+        slices: The slices that each is in, or None.
         results: The answers to each; None where there is none.
         failure_score: What counts for an answer that there is not.
     """
@@ -43,6 +45,7 @@ def question_results(
             draws=tuple(draw or missing for draw in draws),
             cluster=None if groups is None else str(groups[number]),
             labels=question.label_key[:16],
+            slices=() if slices is None else slices[number],
         )
         for number, (question, example, draws) in enumerate(zip(questions, devset, results, strict=True))
     )

@@ -11,6 +11,7 @@ from dspy_cachectl.context.evaluations import REPORTED
 from dspy_cachectl.context.process import state
 from dspy_cachectl.evaluation.arguments import DependsOn, known_names, listed
 from dspy_cachectl.evaluation.asking import asked
+from dspy_cachectl.evaluation.clusters import Slices
 from dspy_cachectl.evaluation.growing import grown
 from dspy_cachectl.evaluation.kept_predictions import Predictions
 from dspy_cachectl.evaluation.last import log_finished
@@ -57,6 +58,7 @@ def evaluate(
     run_id: str | None = None,
     num_threads: int | None = None,
     clusters: Sequence[Any] | str | Callable[[dspy.Example], Any] | None = None,
+    slices: Slices | None = None,
     baseline: EvalReport | None = None,
     predictions: Predictions | None = None,
     force_recompute: bool | None = None,
@@ -96,6 +98,8 @@ def evaluate(
         num_threads: As for `dspy.Evaluate`.
         clusters: What each question belongs to, where questions are not independent: one id a question, the name
             of an example's field, or a function of the example.
+        slices: By what the questions are looked at apart: the name of a field, several names, or a function of the
+            example that returns a name, several, or None; see `EvalReport.slices` and `Comparison.slices`.
         baseline: A report to compare with; see `EvalReport.comparison`.
         predictions: Where predictions are kept: a folder, a `Library`, False for nowhere, or True for the folder of the
             setting `predictions`, which is `outputs/cache/predictions` by itself (and nowhere inside a cassette).

@@ -132,6 +132,7 @@ class Asking:
         answers: Its answers on each side, one a repeat; None where a side has not got the question.
         means: The score of each side, to which a draw counts once however often it was replayed; None likewise.
         change: The candidate's score less the baseline's; None where they are not compared.
+        slices: The names of the slices that it is in.
     """
 
     id: str
@@ -142,6 +143,7 @@ class Asking:
     answers: list[list[Answer] | None]
     means: list[float | None]
     change: float | None = None
+    slices: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,13 @@ from typing import Any
 from dspy_cachectl.entries.draw_tokens import Draws
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.page.content import Page
+from dspy_cachectl.reports.apart.slices import differences_part, paired_slices
 from dspy_cachectl.reports.changes import ChangedQuestion, changed_between
 from dspy_cachectl.reports.circumstances import warnings_of
 from dspy_cachectl.reports.describe import MORE, REPORT_COLUMNS, report_row, scores_picture, unpaired_rows
 from dspy_cachectl.reports.difference import (
+    best_of_several,
+    difference_cells,
     difference_picture,
     difference_rows,
     further_rows,
@@ -26,7 +29,7 @@ from dspy_cachectl.reports.kept_texts import Readable
 from dspy_cachectl.reports.measurement import Measurement
 from dspy_cachectl.reports.paged import MOST_TEXT, Paged, page_of, score_row
 from dspy_cachectl.reports.plots import plot_scores
-from dspy_cachectl.reports.texts import ends_text, number, p_value, places
+from dspy_cachectl.reports.texts import p_value
 from dspy_cachectl.showing.render import Shown
 from dspy_cachectl.showing.sheets import Cell, Giving, Part, Sheet, Tone, facts, notes, sheet
 from dspy_cachectl.statistics.intervals import Interval
@@ -141,6 +144,15 @@ class Comparison(Shown, Paged):
         previews = {question.question: question.preview for report in self.reports for question in report.questions}
         return changed_between(baseline.table, candidate.table, previews)
 
+    @cached_property
+    def slices(self) -> Mapping[str, Comparison]:
+        """The comparison of each slice of the questions, by name; their verdicts hold together."""
+        found = {
+            name: compare_two(*of, smallest_difference=self.result.smallest_difference, level=self.interval.level)
+            for name, *of in paired_slices(*self.reports)
+        }
+        return dict(zip(found, together(list(found.values())), strict=True))
+
     def page(self, stores: Sequence[Readable] | None = None, *, most: int = MOST_TEXT) -> Page:
         """Return what is on its page (see `to_html`)."""
         result, error = self.result, self.result.error.value
@@ -151,6 +163,10 @@ class Comparison(Shown, Paged):
     def settling_briefly(self) -> Iterator[str]:
         """Yield what would settle it in a few words, for where there are several; nothing where it is settled."""
         return settling_briefly(self.result, self.verdict, adjusted=(self.adjusted_p_value, self.compared_with))
+
+    def cells(self) -> tuple[Cell, ...]:
+        """Return the difference as cells of a table (see `difference_cells`)."""
+        return difference_cells(self.result, self.adjusted_p_value, self.verdict_cell())
 
     def verdict_cell(self) -> Cell:
         """Return the verdict, and how it is meant."""
@@ -174,11 +190,16 @@ class Comparison(Shown, Paged):
             "needed": None if result.needed is None else result.needed.sentence,
             "shared_draws": self.shared_draws,
             "warnings": self.warnings,
+            "slices": {name: one.as_dict() for name, one in self.slices.items()},
         }
 
     def _rows(self) -> Iterator[tuple[str, str]]:
         adjusted = (self.adjusted_p_value, self.compared_with)
         return difference_rows(self.result, self.reports, names=(self.candidate, self.baseline), adjusted=adjusted)
+
+    def _slices_part(self, *, briefly: bool = False) -> Part:
+        rows = [(one.difference, name, one.result.n, one.cells()) for name, one in self.slices.items()]
+        return differences_part(rows, briefly=briefly)
 
     def _sheet(self) -> Sheet:
         return sheet(
@@ -188,6 +209,7 @@ class Comparison(Shown, Paged):
             facts("Difference", (*self._rows(), *further_rows(self.result))),
             notes("Warnings", self.warnings),
             notes("Caveats", self.interval.caveats),
+            self._slices_part(),
             Part(
                 "Questions that do not pair",
                 unpaired_rows(
@@ -207,6 +229,7 @@ class Comparison(Shown, Paged):
             notes("What would settle it", self.settling()),
             notes("Warnings", self.warnings),
             notes("Caveats", self.interval.caveats),
+            self._slices_part(briefly=True),
             more=MORE,
         )
 
@@ -315,7 +338,7 @@ class Comparisons(Shown):
     def _shown(self, scores: Part, pairs: Part, settling: Sequence[str], **more: Any) -> Sheet:
         return sheet(
             f"{len(self.reports)} reports, each against each",
-            Cell(_best(self)),
+            Cell(best_of_several(self.best, self.selection_bias, self.reports)),
             scores,
             pairs,
             notes("What would settle them", settling),
@@ -371,25 +394,5 @@ def together(pairs: Sequence[Comparison]) -> tuple[Comparison, ...]:
     )
 
 
-def _best(comparisons: Comparisons) -> str:
-    bias = comparisons.selection_bias
-    error = max(report.standard_error for report in comparisons.reports)
-    much = f"up to about {number(bias, places(error))}" if math.isfinite(bias) else "any amount"
-    return (
-        f"{comparisons.best} has the highest score on the questions that all have. The best of "
-        f"{len(comparisons.reports)} may look too good by {much} on the questions that chose it: report its score on "
-        "others."
-    )
-
-
 def _pair_row(comparison: Comparison) -> tuple[Cell, ...]:
-    result = comparison.result
-    return (
-        Cell(comparison.title),
-        Cell(number(result.difference, places(result.error.value), sign=True)),
-        Cell(ends_text(result.interval, result.error.value, sign=True)),
-        Cell(p_value(comparison.p_value)),
-        Cell(p_value(comparison.adjusted_p_value)),
-        Cell(f"{result.wins:,}/{result.ties:,}/{result.losses:,}"),
-        comparison.verdict_cell(),
-    )
+    return Cell(comparison.title), *comparison.cells()

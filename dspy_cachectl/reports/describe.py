@@ -11,6 +11,7 @@ from dspy_cachectl.accounting.asked import AskedModel
 from dspy_cachectl.accounting.ledger import NOTABLE, in_words
 from dspy_cachectl.entries import token_counts
 from dspy_cachectl.entries.model_names import is_same_name
+from dspy_cachectl.reports.apart.slices import slices_part
 from dspy_cachectl.reports.independence import NONE_SEEN
 from dspy_cachectl.reports.measurement import Measurement, Provenance
 from dspy_cachectl.reports.results import DrawResult
@@ -53,6 +54,7 @@ def report_sheet(report: Measurement, *against: tuple[str, str]) -> Sheet:
         Cell(_headline(report)),
         notes("Caveats", _caveats(report)),
         facts("Score", (*_score_rows(report), *against)),
+        slices_part(report),
         facts(TROUBLE, trouble_rows(report.troubles)),
         facts("Provenance", _provenance_rows(report), is_aside=True),
         picture=scores_picture([report]),
@@ -99,6 +101,7 @@ def report_brief(report: Measurement, *against: tuple[str, str]) -> Sheet:
         Cell(_headline(report)),
         notes("Caveats", _caveats(report)),
         facts("", (*rows, *against)),
+        slices_part(report, briefly=True),
         facts(TROUBLE, trouble_rows(report.troubles)),
         notes("What would make it more certain", [report.variance.advice] if error else []),
         more=MORE,

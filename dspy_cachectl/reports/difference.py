@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from dspy_cachectl.reports.describe import circumstance_text
@@ -14,7 +15,7 @@ from dspy_cachectl.reports.texts import (
     places,
     plural,
 )
-from dspy_cachectl.showing.sheets import Intervals, Span, Tone
+from dspy_cachectl.showing.sheets import Cell, Intervals, Span, Tone
 from dspy_cachectl.statistics.power import POWER
 from dspy_cachectl.statistics.verdicts import PairedComparison, Verdict
 
@@ -45,6 +46,28 @@ def difference_rows(
         yield "clusters", f"{error.clusters:,}; design effect {number(error.design_effect)}"
     for report in reports:
         yield report.name, circumstance_text(report)
+
+
+def difference_cells(result: PairedComparison, adjusted_p_value: float, verdict: Cell) -> tuple[Cell, ...]:
+    """Return a difference as cells of a table: itself, its interval, p-values alone and adjusted, and the verdict."""
+    return (
+        Cell(number(result.difference, places(result.error.value), sign=True)),
+        Cell(ends_text(result.interval, result.error.value, sign=True)),
+        Cell(p_value(result.p_value)),
+        Cell(p_value(adjusted_p_value)),
+        Cell(f"{result.wins:,}/{result.ties:,}/{result.losses:,}"),
+        verdict,
+    )
+
+
+def best_of_several(best: str, bias: float, reports: Sequence[Measurement]) -> str:
+    """Write which of several reports is the best, and by how much it may look too good."""
+    error = max(report.standard_error for report in reports)
+    much = f"up to about {number(bias, places(error))}" if math.isfinite(bias) else "any amount"
+    return (
+        f"{best} has the highest score on the questions that all have. The best of {len(reports)} may look too good by "
+        f"{much} on the questions that chose it: report its score on others."
+    )
 
 
 def further_rows(result: PairedComparison) -> Iterator[tuple[str, str]]:

@@ -220,6 +220,7 @@ class _Askings:
                 for kept, of in zip(self._kept, self._of, strict=True)
             ],
             means=[means.get(name) for means in self._means],
+            slices=list(map(line, question.slices)),
             change=changes.get(name, 0.0) if changes is not None and is_paired else None,
         )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +19,7 @@ from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, FormatVe
 from dspy_cachectl.page.content import Page
 from dspy_cachectl.predictions.rows import PredictionRow, decode
 from dspy_cachectl.predictions.snapshot import open_snapshot
+from dspy_cachectl.reports.apart.slices import slices_of
 from dspy_cachectl.reports.comparison import Comparison, compare_two
 from dspy_cachectl.reports.describe import report_brief, report_sheet
 from dspy_cachectl.reports.kept_texts import Readable
@@ -31,7 +32,7 @@ from dspy_cachectl.reports.texts import ends_text, frame, level_text, number, pl
 from dspy_cachectl.showing.render import Shown
 from dspy_cachectl.showing.sheets import Sheet
 
-REPORT_VERSION = 7
+REPORT_VERSION = 8
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ class EvalReport(Measurement, Shown, Paged):
     def comparison(self) -> Comparison | None:
         """This report against its baseline, or None where it has none."""
         return None if self.baseline is None else self.baseline.compare(self)
+
+    @cached_property
+    def slices(self) -> Mapping[str, EvalReport]:
+        """The report of each slice of the questions, by name (see `evaluate`); of the same answers."""
+        return slices_of(replace(self, baseline=None))
 
     @staticmethod
     def merge(reports: Iterable[EvalReport]) -> EvalReport:
@@ -102,6 +108,7 @@ class EvalReport(Measurement, Shown, Paged):
                     "question": question.question,
                     "preview": question.preview,
                     "cluster": question.cluster,
+                    "slices": list(question.slices),
                     "repeat": repeat,
                     **asdict(draw),
                 }
@@ -128,6 +135,7 @@ class EvalReport(Measurement, Shown, Paged):
             "name": self.name,
             "level": self.level,
             "summary": self.summary(),
+            "slices": {name: one.summary() for name, one in self.slices.items()},
             "troubles": [trouble.as_dict() for trouble in self.troubles],
             "provenance": asdict(self.provenance),
             "questions": [asdict(question) for question in self.questions],
@@ -192,7 +200,7 @@ class EvalReport(Measurement, Shown, Paged):
     def page(self, stores: Sequence[Readable] | None = None, *, most: int = MOST_TEXT) -> Page:
         """Return what is on its page (see `to_html`)."""
         beside = () if self.baseline is None else (self.baseline,)
-        return page_of(self._sheet(), [self], stores, most=most, scores=(*beside, self))
+        return page_of(self._sheet(), [self], stores, most=most, scores=(*beside, self, *self.slices.values()))
 
     def _against_baseline(self) -> Iterator[tuple[str, str]]:
         if self.baseline is None:

@@ -72,6 +72,7 @@ class QuestionResult:
         draws: Its answers, one a repeat.
         cluster: The cluster that it belongs to, as text, or None.
         labels: A hash of what its example says beside its inputs; empty where that is not known.
+        slices: The names of the slices that it is in.
     """
 
     question: str
@@ -79,6 +80,7 @@ class QuestionResult:
     draws: tuple[DrawResult, ...]
     cluster: str | None = None
     labels: str = ""
+    slices: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         scores = ", ".join("failed" if draw.failed is not None else f"{draw.score:.4g}" for draw in self.draws[:_SHOWN])
@@ -94,3 +96,4 @@ class QuestionResult:
         object.__setattr__(self, "preview", scrub(self.preview))
         if self.cluster is not None:
             object.__setattr__(self, "cluster", told_apart(self.cluster))
+        object.__setattr__(self, "slices", tuple(map(told_apart, self.slices)))

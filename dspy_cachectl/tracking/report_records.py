@@ -241,7 +241,7 @@ def _trouble_table(uid: str, troubles: Sequence[PredictorTrouble]) -> dict[str, 
 
 def _pair_row(pair: Comparison) -> dict[str, Any]:
     plain = pair.as_dict()
-    interval, error = plain.pop("interval"), plain.pop("error")
+    interval, error, _ = plain.pop("interval"), plain.pop("error"), plain.pop("slices")
     plain |= {"ci_low": interval["low"], "ci_high": interval["high"], "interval": interval["method"]}
     plain |= {"standard_error": error["value"]}
     lists = {name: "; ".join(map(str, value)) for name, value in plain.items() if isinstance(value, tuple)}

@@ -36,6 +36,9 @@ function filters(page) {
       ["won", "Won", (row) => row.question.change > 0],
       ["single", "Only one has it", (row) => row.question.answers.some((side) => side === null)]);
   }
+  for (const name of new Set(page.questions.flatMap((question) => question.slices))) {
+    found.push([`slice ${name}`, `Slice ${name}`, (row) => row.question.slices.includes(name)]);
+  }
   for (const mishap of page.mishaps) {
     const name = mishapFilter(mishap);
     if (found.some(([other]) => other === name)) continue;
