@@ -7,6 +7,8 @@ is in `patches`.
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,6 +19,9 @@ from dspy.clients.execution import PreparedCall, prepare
 from dspy.clients.legacy_requests import _strict_json_schema
 from dspy.utils.dummies import DummyLM
 
+from dspy_cachectl.boundary.meant import meant
+from dspy_cachectl.context.process import state
+from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.fingerprints.engines import client_options, with_engine
 from dspy_cachectl.policy import Kind
 
@@ -165,3 +170,50 @@ def answers_at_once(lm: Any, parent: Any, prompt: Any, kwargs: Mapping[str, Any]
     )
     # A typed request may name files, of which DSPy makes a copy first.
     return is_dspys and not typed_request(prompt, kwargs)
+
+
+_OF_REQUESTS = """
+    api_base api_key api_version base_url extra_body extra_headers frequency_penalty headers logit_bias logprobs
+    max_completion_tokens max_new_tokens max_tokens min_new_tokens min_tokens n parallel_tool_calls presence_penalty
+    reasoning_effort response_format rollout_id seed stop temperature timeout tool_choice tools top_a top_k top_logprobs
+    top_p user
+"""
+"""What is often asked of a provider beside what DSPy names itself."""
+_OURS = {"role", "endpoint", "version"}
+_MISSPELT, _LIKE_ONE = 0.85, 0.75
+
+
+def check_options(kind: type, given: Mapping[str, Any]) -> None:
+    """Refuse an option that is nearly a known one, which would only be sent; say it once where it may be meant so.
+
+    Raises:
+        ConfigurationError: If there is one.
+    """
+    known = _known_options(kind)
+    for name, value in given.items():
+        near = [] if name in known else meant(name, known, cutoff=_LIKE_ONE)
+        if not near or (_is_of_litellm(name) and not (near[0] in _OURS and isinstance(value, str))):
+            continue  # LiteLLM's `roles` is a table
+        said = f"{kind.__name__} has no option {name!r}"
+        if sorted(name) != sorted(near[0]) and not meant(name, near, cutoff=_MISSPELT):
+            state.say_once(f"option:{name}", f"{said}, so it goes to the provider as it is: did you mean {near[0]!r}?")
+            continue
+        raise ConfigurationError(
+            f"{said}: did you mean {near[0]!r}? What a provider itself takes under such a name goes into "
+            f"extra_body={{{name!r}: ...}}"
+        )
+
+
+@functools.lru_cache(maxsize=64)
+def _known_options(kind: type) -> frozenset[str]:
+    makers = (vars(one)["__init__"] for one in kind.__mro__ if "__init__" in vars(one) and one is not object)
+    return frozenset(name for maker in makers for name in inspect.signature(maker).parameters) | set(
+        _OF_REQUESTS.split()
+    )
+
+
+def _is_of_litellm(name: str) -> bool:
+    from litellm.constants import OPENAI_CHAT_COMPLETION_PARAMS
+    from litellm.types.utils import all_litellm_params
+
+    return name in OPENAI_CHAT_COMPLETION_PARAMS or name in all_litellm_params

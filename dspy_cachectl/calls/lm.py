@@ -8,10 +8,8 @@ Locks, connections and counters never live on an LM: DSPy copies it.
 from __future__ import annotations
 
 import copyreg
-import functools
-import inspect
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pydoc import locate
 from typing import Any, TypeVar
 
@@ -19,9 +17,9 @@ import dspy
 from dspy.clients.base_lm import LM_CLASS_STATE_KEY
 from dspy.utils.dummies import DummyLM
 
-from dspy_cachectl.boundary.meant import meant
 from dspy_cachectl.calls import adapter, at_hand
 from dspy_cachectl.calls.account import Counted
+from dspy_cachectl.calls.adapter import check_options
 from dspy_cachectl.calls.call import Answered, Asking, Call, current_call
 from dspy_cachectl.calls.flight import Flights, frames_of_others, turn_of
 from dspy_cachectl.calls.installation import ensure_installed, installed
@@ -33,18 +31,9 @@ from dspy_cachectl.entries.answers import AnswerFacts, noted
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.fingerprints.endpoints import UNNAMED
 from dspy_cachectl.fingerprints.versioned import VersionedFunction, VersionedName
+from dspy_cachectl.limits.rates import checked
 
 M = TypeVar("M")
-
-_OF_REQUESTS = """
-    api_base api_key api_version base_url extra_body extra_headers frequency_penalty headers logit_bias logprobs
-    max_completion_tokens max_new_tokens max_tokens min_new_tokens min_tokens n parallel_tool_calls presence_penalty
-    reasoning_effort response_format rollout_id seed stop temperature timeout tool_choice tools top_a top_k top_logprobs
-    top_p user
-"""
-"""What is often asked of a provider beside what DSPy names itself."""
-_OURS = {"role", "endpoint", "version"}
-_MISSPELT, _LIKE_ONE = 0.85, 0.75
 
 _FLIGHTS: Flights[Answered] = Flights()
 """The calls in the air."""
@@ -57,11 +46,15 @@ class Governed:
         role: What the LM is for inside a program; phases may treat roles differently.
         endpoint: A stable name for where the model is served. It takes the place of the address in the key.
         version: A name for the model's version; part of the key.
+        requests_per_minute: How many requests it may send a minute; None for any number. No part of a key.
+        tokens_per_minute: How many tokens it may send and receive; likewise.
     """
 
     role: str | None = None
     endpoint: str | None = None
     version: str | None = None
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Answer as `dspy.LM` does, under the policy of the phase."""
@@ -123,7 +116,7 @@ class Governed:
         Raises:
             ConfigurationError: If an option is misspelt.
         """
-        _check_options(type(self), {name: value for name, value in kwargs.items() if not hasattr(self, name)})
+        check_options(type(self), {name: value for name, value in kwargs.items() if not hasattr(self, name)})
         return super().copy(**kwargs)  # type: ignore[misc]
 
     def update_history(self, entry: dict[str, Any]) -> None:
@@ -176,10 +169,13 @@ class LM(Governed, dspy.LM):  # type: ignore[misc]
         role: What the LM is for inside a program (`"generator"`, `"judge"`, ...).
         endpoint: A stable name for where the model is served, in place of its address.
         version: A name for the model's version: a changed one does not serve the other's answers.
+        requests_per_minute: How many requests may be sent to the model a minute, by all processes that share the
+            store, retries included. What is served from the store waits for nothing.
+        tokens_per_minute: How many tokens may be sent to it and received from it, likewise.
         **kwargs: Options of `dspy.LM`.
 
     Raises:
-        ConfigurationError: If an option is misspelt, or a name is empty.
+        ConfigurationError: If an option is misspelt, a name is empty, or a limit is no number above 0.
     """
 
     def __init__(
@@ -189,11 +185,14 @@ class LM(Governed, dspy.LM):  # type: ignore[misc]
         role: str | None = None,
         endpoint: str | None = None,
         version: str | None = None,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
         **kwargs: Any,
     ) -> None:
-        _check_options(LM, kwargs)
+        check_options(LM, kwargs)
         super().__init__(model, *args, **kwargs)
         _name(self, role=role, endpoint=endpoint, version=version)
+        _limit(self, requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute)
         ensure_installed()
 
 
@@ -230,48 +229,20 @@ class Embedder(dspy.Embedder):  # type: ignore[misc]
             raise ConfigurationError(f"version is a text that is not empty, not {version!r}")
         if version is not None:
             model = VersionedName(model, version) if isinstance(model, str) else VersionedFunction(model, version)
-        _check_options(Embedder, kwargs)
+        check_options(Embedder, kwargs)
         super().__init__(model, batch_size, caching, **kwargs)
         ensure_installed()
 
 
-def _check_options(kind: type, given: Mapping[str, Any]) -> None:
-    """Refuse an option that is nearly a known one, which would only be sent; say it once where it may be meant so.
-
-    Raises:
-        ConfigurationError: If there is one.
-    """
-    known = _known_options(kind)
-    for name, value in given.items():
-        near = [] if name in known else meant(name, known, cutoff=_LIKE_ONE)
-        if not near or (_is_of_litellm(name) and not (near[0] in _OURS and isinstance(value, str))):
-            continue  # LiteLLM's `roles` is a table
-        said = f"{kind.__name__} has no option {name!r}"
-        if sorted(name) != sorted(near[0]) and not meant(name, near, cutoff=_MISSPELT):
-            state.say_once(f"option:{name}", f"{said}, so it goes to the provider as it is: did you mean {near[0]!r}?")
-            continue
-        raise ConfigurationError(
-            f"{said}: did you mean {near[0]!r}? What a provider itself takes under such a name goes into "
-            f"extra_body={{{name!r}: ...}}"
-        )
-
-
-@functools.lru_cache(maxsize=64)
-def _known_options(kind: type) -> frozenset[str]:
-    makers = (vars(one)["__init__"] for one in kind.__mro__ if "__init__" in vars(one) and one is not object)
-    return frozenset(name for maker in makers for name in inspect.signature(maker).parameters) | set(
-        _OF_REQUESTS.split()
-    )
-
-
-def _is_of_litellm(name: str) -> bool:
-    from litellm.constants import OPENAI_CHAT_COMPLETION_PARAMS
-    from litellm.types.utils import all_litellm_params
-
-    return name in OPENAI_CHAT_COMPLETION_PARAMS or name in all_litellm_params
-
-
-def wrap(lm: M, *, role: str | None = None, endpoint: str | None = None, version: str | None = None) -> M:
+def wrap(
+    lm: M,
+    *,
+    role: str | None = None,
+    endpoint: str | None = None,
+    version: str | None = None,
+    requests_per_minute: float | None = None,
+    tokens_per_minute: float | None = None,
+) -> M:
     """Return a copy of an LM that obeys the phase. The LM itself is left as it is.
 
     The copy is an instance of the LM's own class. An LM with its own `forward` is not cached by DSPy: its calls
@@ -282,6 +253,8 @@ def wrap(lm: M, *, role: str | None = None, endpoint: str | None = None, version
         role: As for `LM`; likewise the next two. None keeps what a governed LM has.
         endpoint: See `LM`.
         version: See `LM`.
+        requests_per_minute: See `LM`; likewise the next one.
+        tokens_per_minute: See `LM`.
 
     Raises:
         ConfigurationError: If it is no `dspy.BaseLM`, or its class cannot be extended.
@@ -304,6 +277,7 @@ def wrap(lm: M, *, role: str | None = None, endpoint: str | None = None, version
         endpoint = endpoint or f"{UNNAMED}{uuid.uuid4().hex}"
     given = {"role": role, "endpoint": endpoint, "version": version}
     _name(wrapped, **{name: value for name, value in given.items() if value is not None})
+    _limit(wrapped, requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute)
     if not adapter.is_managed(wrapped, asynchronous=False):
         state.say_once(
             f"legacy:{type(lm).__module__}.{type(lm).__qualname__}",
@@ -369,6 +343,13 @@ def _name(lm: Any, **names: Any) -> None:
         if name is not None and not (isinstance(name, str) and name.strip()):
             raise ConfigurationError(f"{what} is a text that is not empty, not {name!r}")
         setattr(lm, what, name)
+
+
+def _limit(lm: Any, **limits: float | None) -> None:
+    for what, limit in limits.items():
+        if limit is not None:
+            checked(what, limit)
+            setattr(lm, what, limit)
 
 
 def _goes_alone(call: Call, *, on_loop: bool = False) -> bool:

@@ -43,7 +43,7 @@ def _governed(lm: Any, saved: dict[str, Any], names: dict[str, str]) -> Any:
             "told allow_unsafe_lm_state=True: it asks whatever server the environment names, so the name of the "
             "endpoint is left out too. Load it with that flag, or set the LM anew",
         )
-    return wrap(lm, **names)
+    return wrap(lm, role=names.get("role"), endpoint=names.get("endpoint"), version=names.get("version"))
 
 
 for _kind in (dspy.Predict, dspy.Flex):

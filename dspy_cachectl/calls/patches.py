@@ -11,6 +11,7 @@
 - Embeddings are asked for text by text (see `vectors`).
 - What goes wrong around a call without failing it is noted: an answer that an adapter cannot parse, a schema that
   cannot be made, a request that is sent once more.
+- A request waits until its rate limits let it go: each that is sent, retries too.
 - Its executor starts slow questions a second time, which is no draw of its own, and looks at all of them after each
   answer, which takes a time in proportion to the square of their number; and evaluations in several threads take one
   another's progress bars away (see `stragglers`).
@@ -21,7 +22,9 @@ Nothing of this is on the stack while a program runs: a program may read its sta
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import time
 from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any
@@ -48,6 +51,8 @@ from dspy_cachectl.context.ruling import phase_here
 from dspy_cachectl.context.stragglers import if_seen, in_parts, starting_once, with_bars_apart
 from dspy_cachectl.context.units import naming_units
 from dspy_cachectl.context.watching import Watched
+from dspy_cachectl.limits.pacing import Pacer, pacer_of
+from dspy_cachectl.limits.rates import Rate, joined, rates_of
 from dspy_cachectl.policy import Kind
 
 Original = Any
@@ -207,6 +212,86 @@ def _refuse(subject: Any) -> None:
         raise refused.miss(reason)
 
 
+def _paced(original: Original) -> Original:
+    """Around the sending of one request."""
+
+    def attempt(lm: Any, prepared: Any, *rest: Any) -> None:
+        rates = _rates(lm)
+        if not rates:
+            original(lm, prepared, *rest)
+            return
+        pacer, characters = _pacer(), _characters(prepared)
+        began = time.monotonic()
+        taken = pacer.enter(rates, characters, _max_tokens(prepared)).result()
+        _note_wait(time.monotonic() - began)
+        original(lm, prepared, *rest)
+        pacer.settle(rates, taken, characters, _tokens(rest))
+
+    return attempt
+
+
+def _paced_async(original: Original) -> Original:
+    """Do the same around a coroutine, which is only another one where there are limits."""
+
+    def attempt(lm: Any, prepared: Any, *rest: Any) -> Any:
+        rates = _rates(lm)
+        if not rates:
+            return original(lm, prepared, *rest)
+
+        async def later() -> None:
+            pacer, characters = _pacer(), _characters(prepared)
+            began = time.monotonic()
+            taken = await asyncio.wrap_future(pacer.enter(rates, characters, _max_tokens(prepared)))
+            _note_wait(time.monotonic() - began)
+            await original(lm, prepared, *rest)
+            await asyncio.to_thread(pacer.settle, rates, taken, characters, _tokens(rest))
+
+        return later()
+
+    return attempt
+
+
+def _rates(lm: Any) -> tuple[Rate, ...]:
+    """Return what limits the request that is about to be sent."""
+    of_phase = phase_here().context.rates
+    requests, tokens = getattr(lm, "requests_per_minute", None), getattr(lm, "tokens_per_minute", None)
+    if requests is None and tokens is None:
+        return of_phase
+    call = current_call()
+    endpoint = None if call is None else call.asked.endpoint
+    return joined(of_phase, rates_of(f"model {lm.model} {endpoint or ''}", requests, tokens))
+
+
+def _pacer() -> Pacer:
+    cache = vars(dspy).get("cache")
+    return pacer_of(cache.tiers if isinstance(cache, ManagedCache) else None, state.say_once)
+
+
+def _note_wait(seconds: float) -> None:
+    """Take what was waited here off the time that the provider takes."""
+    call = current_call()
+    if call is not None and call.sent_at is not None:
+        call.sent_at += seconds
+
+
+def _characters(prepared: Any) -> int:
+    asked = prepared.request if prepared.request is not None else prepared.legacy.get("messages")
+    return len(str(asked))
+
+
+def _max_tokens(prepared: Any) -> float | None:
+    said = prepared.request.config if prepared.request is not None else prepared.legacy
+    found = said.get("max_tokens") if isinstance(said, Mapping) else getattr(said, "max_tokens", None)
+    return found if isinstance(found, (int, float)) else None
+
+
+def _tokens(of_attempt: tuple[Any, ...]) -> int:
+    """Return how many tokens an answer was paid for, sent and received."""
+    state_of_it = of_attempt[-2]
+    usage = getattr(state_of_it.result, "usage", None) or {}
+    return sum(int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
+
+
 def _note(what: Mishap) -> None:
     """Tell the phase that rules here that something went wrong, in the thread in which it did."""
     run = phase_here().run
@@ -267,6 +352,8 @@ _REPLACEMENTS: Mapping[tuple[Any, str], Callable[[Original], Original]] = {
     (parallelizer, "wait"): in_parts,
     (parallelizer, "tqdm"): with_bars_apart,
     (parallelizer.ParallelExecutor, "_report_progress"): if_seen,
+    (execution, "_attempt"): _paced,
+    (execution, "_aattempt"): _paced_async,
     (type(dspy.settings), "context"): naming_units,
     (execution, "_retryable"): _noting_retries,
     (AdapterParseError, "__init__"): _noting_unparsed,

@@ -27,6 +27,7 @@ from dspy_cachectl.context.shared import SharedPassage
 from dspy_cachectl.entries.draws import Ordinals
 from dspy_cachectl.entries.model_names import is_same_name
 from dspy_cachectl.errors import CacheMissError, ReplayIncompleteError, StoreError
+from dspy_cachectl.limits.rates import Rate
 from dspy_cachectl.policy import Policy
 from dspy_cachectl.showing.sheets import Cell, Part
 
@@ -70,6 +71,7 @@ class PhaseContext:
         carried: Whether `carry()` took it along, maybe for longer than its block.
         cassette_token: Finds the cassette that it is within, in this process; empty outside one.
         part: Which part of its run it makes, from 0, and of how many.
+        rates: What may be asked in it a minute, and in the phases around it.
         process: The process that opened it, by its number there.
         entered: Where its block was entered and how it was left; None in a process that it was handed over to.
     """
@@ -86,6 +88,7 @@ class PhaseContext:
     carried: bool = False
     cassette_token: str = ""
     part: tuple[int, int] = (0, 1)
+    rates: tuple[Rate, ...] = ()
     process: int = field(default_factory=os.getpid)
     entered: Entered | None = field(default=None, compare=False, repr=False)
 

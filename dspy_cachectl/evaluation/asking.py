@@ -134,7 +134,7 @@ class Task:
             everywhere=context in state.everywhere,
             bypass_proxy=context.bypass_proxy,
         )
-        opened.context = replace(opened.context, part=self.shard or opened.context.part)
+        opened.context = replace(opened.context, part=self.shard or opened.context.part, rates=context.rates)
         return opened
 
 

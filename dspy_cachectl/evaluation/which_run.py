@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 from dspy_cachectl.accounting import runs
 from dspy_cachectl.boundary.ages import age_of
@@ -56,7 +57,7 @@ def _context_and_run(
         )
     ruling = phase_around()
     if ruling is None or not ruling.strays_matter or ruling.is_cassette:
-        return phase("eval").context, run_id
+        return replace(phase("eval").context, rates=() if ruling is None else ruling.rates), run_id
     if run_id is not None or ruling.run_id is None:
         return ruling, run_id
     is_other = anew and ruling.policy.fresh and _has_draws(ruling.run_id, older_than=oldest)

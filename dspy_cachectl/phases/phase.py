@@ -29,6 +29,7 @@ from dspy_cachectl.context.process import SETTING, state
 from dspy_cachectl.context.ruling import around, phase_around
 from dspy_cachectl.entries import records
 from dspy_cachectl.errors import CacheMissError, ConfigurationError, StoreError
+from dspy_cachectl.limits.rates import joined, rates_of
 from dspy_cachectl.phases.decoration import Block
 from dspy_cachectl.policy import PRESETS, Policy
 
@@ -56,6 +57,9 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
             its business. None: what is configured, and never in a thread that is not the main one.
         bypass_proxy: Ask a LiteLLM proxy not to answer from its own cache. It is sent with each call as
             `extra_body={"cache": {"no-cache": True}}`, for which DSPy's `auto` engine chooses LiteLLM.
+        requests_per_minute: How many requests its calls may send a minute, in all processes that share the store and
+            open a phase of this name. What is served from the store waits for nothing. It holds in the phases within.
+        tokens_per_minute: How many tokens they may send and receive, likewise.
         **overrides: Fields of `Policy` that differ: `temperature`, `max_age`, `scope`, ...
 
     Attributes:
@@ -76,6 +80,8 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
         everywhere: bool = False,
         guard: bool | None = None,
         bypass_proxy: bool = False,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
         **overrides: Any,
     ) -> None:
         _check_options(name, roles, overrides)
@@ -91,6 +97,7 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
             roles=tuple(sorted({**known_roles, **(roles or {})}.items(), key=lambda item: item[0])),
             run_id=_checked_run_id(run_id),
             bypass_proxy=bypass_proxy,
+            rates=rates_of(f"phase {name}", requests_per_minute, tokens_per_minute),
         )
         self.run: PhaseRun | None = None
         self._waiting: Waiting | None = None
@@ -174,7 +181,9 @@ def _leave(run: PhaseRun, taken: carried.Taken) -> None:
 def _at_opening(context: PhaseContext, outer: PhaseContext | None) -> PhaseContext:
     """Return a context with what is known when it opens: its token, its run and the cassette that it is within."""
     cassette_token = context.cassette_token or (outer.cassette_token if outer is not None else "")
-    context = replace(context, token=uuid.uuid4().hex, cassette_token=cassette_token, process=os.getpid())
+    rates = context.rates if outer is None else joined(outer.rates, context.rates)
+    made: dict[str, Any] = {"token": uuid.uuid4().hex, "process": os.getpid(), "rates": rates}
+    context = replace(context, cassette_token=cassette_token, **made)
     cassette = state.cassettes.get(cassette_token)
     if cassette is not None:
         return _in_cassette(context, cassette)
@@ -290,7 +299,8 @@ def _check_options(name: Any, roles: Any, overrides: Mapping[str, Any]) -> None:
 
 
 _OF_POLICIES = frozenset(field.name for field in fields(Policy))
-_OWN_OPTIONS = (*sorted(_OF_POLICIES), "policy", "run_id", "roles", "everywhere", "guard", "bypass_proxy")
+_OF_RATES = ("requests_per_minute", "tokens_per_minute")
+_OWN_OPTIONS = (*sorted(_OF_POLICIES), *_OF_RATES, "policy", "run_id", "roles", "everywhere", "guard", "bypass_proxy")
 
 
 def _checked_run_id(run_id: str | None) -> str | None:

@@ -104,7 +104,10 @@ class Endpoint:
         return self._control("counts")
 
     def log(self) -> list[dict[str, Any]]:
-        """The requests in order: `path`, `query`, `headers`, `body`, `prompt`, `fault`, `k` (their draw), `usage`."""
+        """The requests in order.
+
+        Each has `path`, `query`, `headers`, `body`, `prompt`, `fault`, `at` (Unix seconds), `k` (its draw), `usage`.
+        """
         return self._control("log")
 
     def reset(self) -> None:

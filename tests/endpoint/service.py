@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+import time
 from collections import Counter, deque
 from typing import Any
 
@@ -122,6 +123,7 @@ class Service:
                 "k": self.draws.get(question.key(), 0),
                 "prompt": question.prompt,
                 "fault": rule.kind if rule else None,
+                "at": time.time(),
             }
         )
         for waiter in [item for item in self.waiters if item[0] <= self.requests]:

@@ -1,0 +1,1 @@
+"""Rate limits, measured by what arrives at the provider and when."""
