@@ -16,10 +16,12 @@ from dspy_cachectl.evaluation.clusters import clusters_of, slices_of_questions
 from dspy_cachectl.evaluation.kept_predictions import KeptPredictions, key_of, library_of
 from dspy_cachectl.evaluation.models import hash_as_judged
 from dspy_cachectl.evaluation.observed_program import governed
+from dspy_cachectl.evaluation.reporting import question_id
 from dspy_cachectl.evaluation.scoring import check_metric
 from dspy_cachectl.evaluation.which_run import phase_to_evaluate_in
 from dspy_cachectl.fingerprints.data import questions_of
 from dspy_cachectl.fingerprints.provenance import provenance_of
+from dspy_cachectl.seen.leaks import leaks_of
 
 _OF_THE_TASK = ("repeats", "num_threads", "max_errors", "timeout", "failure_score", "level")
 
@@ -59,6 +61,8 @@ def opened(options: Mapping[str, Any]) -> Iterator[tuple[Task, KeptPredictions]]
             options["run_id"], force=force, max_age=max_age, in_parts=shard is not None
         )
         made_of = provenance_of(program, questions, metric, context.policy_for) | hash_as_judged(metric)
+        asked = {question_id(one): example.inputs() for one, example in zip(questions, devset, strict=True)}
+        made_of["leaks"] = leaks_of(program, asked)
         session = None
         if library is not None:
             wish: dict[str, Any] = {"repeats": repeats, "run_id": run_id, "max_age": max_age, "force_recompute": force}

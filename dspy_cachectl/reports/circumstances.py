@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from statistics import fmean
 
 from dspy_cachectl.reports.describe import model_text, temperature_text
 from dspy_cachectl.reports.measurement import Measurement
-from dspy_cachectl.reports.texts import plural
+from dspy_cachectl.reports.texts import number, plural
 from dspy_cachectl.statistics.verdicts import PairedComparison
 
 # In days: from here on, two reports are not of one time.
@@ -31,6 +32,7 @@ def warnings_of(baseline: Measurement, candidate: Measurement, result: PairedCom
             found += [f"{report.name}: {sentence}" for sentence in report.distinct.said]
         if report.failures:
             found.append(f"{report.name}: {plural(report.failures, 'answer')} failed, counted with the failure score")
+    found += _told(baseline, candidate)
     looked = [one.name for one in (baseline, candidate) if (how := one.provenance.stopping) and how.by == "comparison"]
     if looked:
         found.append(
@@ -41,6 +43,22 @@ def warnings_of(baseline: Measurement, candidate: Measurement, result: PairedCom
         if missing:
             found.append(f"left out, since only {name!r} has them: {plural(len(missing), 'question')}")
     return found
+
+
+def _told(baseline: Measurement, candidate: Measurement) -> Iterator[str]:
+    """Yield what two programs were told beforehand of the questions of both, and their difference without these."""
+    if not (baseline.leaked or candidate.leaked):
+        return
+    before = {row.question: row.mean for row in baseline.table.questions}
+    after = {row.question: row.mean for row in candidate.table.questions}
+    found = {question: mean - before[question] for question, mean in after.items() if question in before}
+    told = {one.name: {leak.question for leak in one.leaked} & found.keys() for one in (baseline, candidate)}
+    if not any(told.values()):
+        return
+    whose = " and ".join(f"{name!r} of {plural(len(some), 'question')}" for name, some in told.items() if some)
+    others = [difference for question, difference in found.items() if question not in set().union(*told.values())]
+    without = f"without these the difference is {number(fmean(others), sign=True)}" if others else "there are no others"
+    yield f"demonstrations or instructions tell the program {whose} that it is asked: {without}"
 
 
 def _circumstances(baseline: Measurement, candidate: Measurement) -> Iterator[str]:

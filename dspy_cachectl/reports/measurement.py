@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.accounting.asked import AskedModel
 from dspy_cachectl.entries.draw_tokens import Draws
@@ -14,6 +14,7 @@ from dspy_cachectl.reports.independence import Doubts
 from dspy_cachectl.reports.results import DrawResult, QuestionResult
 from dspy_cachectl.reports.texts import finite, plural
 from dspy_cachectl.reports.troubles import PredictorTrouble, by_predictor
+from dspy_cachectl.seen.leaks import Leak
 from dspy_cachectl.statistics.intervals import Interval, mean_interval
 from dspy_cachectl.statistics.repeats import (
     DistinctDraws,
@@ -24,6 +25,9 @@ from dspy_cachectl.statistics.repeats import (
 )
 from dspy_cachectl.statistics.scores import Implied, QuestionScores, ScoreTable
 from dspy_cachectl.statistics.variance import StandardError, VarianceSplit, standard_error, variance_split
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _UNTOLD = "Which repeats are draws of their own is not known, nor what more would add: add questions."
 
@@ -93,6 +97,7 @@ class Provenance:
         stopping: How it stopped by itself; None where its size was fixed before.
         program_text: What the program tells its LMs, and how it asks them, part by part, for people; empty where
             nothing can be told of it.
+        leaks: The questions of the data set that stand in the program's own demonstrations or instructions.
     """
 
     run_id: str | None
@@ -128,6 +133,7 @@ class Provenance:
     program_text: Mapping[str, str] = field(default_factory=dict)
     shard: tuple[int, int] | None = None
     stopping: Stopping | None = None
+    leaks: tuple[Leak, ...] = ()
 
     def extent(self) -> Iterator[str]:
         """Yield in words where it is not an evaluation of all questions, of a size that was fixed before."""
@@ -223,6 +229,19 @@ class Measurement:
     def score_without_failures(self) -> float | None:
         """The score over the draws that did not fail; None where all did."""
         return None if self.answered is None else self.answered.mean
+
+    @cached_property
+    def leaked(self) -> tuple[Leak, ...]:
+        """Its questions that stand in the program's own demonstrations or instructions: their answers are told."""
+        asked = {question.question for question in self.questions} if self.provenance.leaks else set()
+        return tuple(leak for leak in self.provenance.leaks if leak.question in asked)
+
+    @cached_property
+    def without_leaks(self) -> Self | None:
+        """The same without the questions that are `leaked`; None where there is no other."""
+        told = {leak.question for leak in self.leaked}
+        others = tuple(question for question in self.questions if question.question not in told)
+        return replace(self, questions=others) if others else None
 
     @cached_property
     def distinct(self) -> DistinctDraws:
@@ -358,6 +377,8 @@ class Measurement:
             "known_draws": self.distinct.known,
             "failures": self.failures,
             "score_without_failures": self.score_without_failures,
+            "leaked": len(self.leaked),
+            "score_without_leaks": None if self.without_leaks is None else self.without_leaks.score,
             "variance_within": self.variance.within,
             "variance_between": self.variance.between,
             "advice": self.variance.advice,

@@ -37,7 +37,7 @@ def progress(title: str, *, shown: bool | None = None) -> Iterator[Callable[...,
         return
     from rich.console import Console
 
-    from dspy_cachectl.reports.progress_line import ProgressLine
+    from dspy_cachectl.showing.progress_line import ProgressLine
 
     # The stream is named: what is silenced meanwhile by redirecting stderr is not this.
     with ProgressLine(console=Console(file=sys.stderr), transient=shown is None) as bar:

@@ -175,6 +175,8 @@ def _report_metrics(report: EvalReport) -> dict[str, float | None]:
         "score/known_draws": report.distinct.known,
         "score/failures": report.failures,
         "score/without_failures": report.score_without_failures,
+        "score/leaked": len(report.leaked),
+        "score/without_leaks": None if report.without_leaks is None else report.without_leaks.score,
         "score/clusters": report.error.clusters,
         "score/design_effect": report.error.design_effect,
         "score/flip_rate": report.flip_rate,

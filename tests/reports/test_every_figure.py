@@ -58,6 +58,8 @@ def test_every_figure_of_a_report_is_the_oracles(scale: str, seed: int) -> None:
                 "known_draws": 0,
                 "failures": scores.count(None),
                 "score_without_failures": float(np.mean(answered)) if answered else None,
+                "leaked": 0,
+                "score_without_leaks": found["score"],
             }
             found |= {"low": interval["low"], "high": interval["high"]}
             assert set(expected) | TEXTS == set(found), "a figure without an oracle"

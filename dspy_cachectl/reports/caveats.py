@@ -1,0 +1,122 @@
+"""What puts the score of a report in doubt, in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from dspy_cachectl.accounting.asked import AskedModel
+from dspy_cachectl.entries.model_names import is_same_name
+from dspy_cachectl.reports.measurement import Measurement, Provenance
+from dspy_cachectl.reports.texts import cut, ends_text, level_text, plural, score_text
+
+_FAILURES_SHOWN = 3
+_CHARACTERS_SHOWN = 80
+
+
+def caveats_of(report: Measurement) -> Iterator[str]:
+    """Yield what puts the score of a report in doubt, in words: first what makes it one of something else."""
+    yield from _leaked(report)
+    missing = report.provenance.missing
+    if missing:
+        yield (
+            f"the evaluation was cut short: {plural(missing, 'answer')} more were asked for, and those that are slow "
+            "to answer may be others than those that are quick"
+        )
+    yield from report.provenance.extent()
+    yield from _uncounted(report.provenance)
+    yield from _who_answered(report.provenance)
+    yield from report.distinct.said
+    yield from report.interval.caveats
+    # By how they begin: what is told apart by what is not shown would stand there twice.
+    reasons = Counter(cut(draw.failed, _CHARACTERS_SHOWN) for draw in report.draws if draw.failed is not None)
+    where = {cut(draw.failed or "", _CHARACTERS_SHOWN): one.preview for one in report.questions for draw in one.draws}
+    for why, count in reasons.most_common(_FAILURES_SHOWN):
+        yield f"{plural(count, 'answer')} failed: {why} (for example: {cut(where[why], _CHARACTERS_SHOWN)})"
+    if len(reasons) > _FAILURES_SHOWN:
+        yield f"answers failed for {plural(len(reasons) - _FAILURES_SHOWN, 'more reason')}; see to_pandas()"
+    unseen = report.provenance.unseen
+    if unseen:
+        said = "; ".join(cut(one, _CHARACTERS_SHOWN) for one in unseen[:_FAILURES_SHOWN])
+        more = f"; and {len(unseen) - _FAILURES_SHOWN:,} more" if len(unseen) > _FAILURES_SHOWN else ""
+        yield (
+            f"kept predictions were loaded, and what else these rest on may have changed: {said}{more}. Say what "
+            "it is: evaluate(..., depends_on=[...]) takes files, or a dictionary of values"
+        )
+    unkept = report.provenance.counters.get("failed_writes", 0)
+    if unkept:
+        yield (
+            f"{plural(unkept, 'draw')} could not be stored: resumed, this run buys {'it' if unkept == 1 else 'them'} "
+            "again, and gets other answers"
+        )
+    unsaved = report.provenance.unsaved
+    if unsaved:
+        yield f"{plural(unsaved, 'prediction')} could not be kept and will be computed again"
+
+
+def _leaked(report: Measurement) -> Iterator[str]:
+    """Yield how many questions the program was told beforehand, and the score without them."""
+    if not report.leaked:
+        return
+    places = Counter(leak.where for leak in report.leaked)
+    where = "; ".join(f"{count:,} in the {place}" for place, count in places.most_common(_FAILURES_SHOWN))
+    near = sum(not leak.is_exact for leak in report.leaked)
+    nearly = f", {near:,} of them with other blanks, capitals or punctuation" if near else ""
+    others = report.without_leaks
+    if others is None:
+        without = "There are no others"
+    else:
+        ends = ends_text(others.interval, others.standard_error)
+        without = (
+            f"Score of the other {others.n:,}: {score_text(others.score, others.standard_error)}, "
+            f"{level_text(others.interval)} interval {ends}"
+        )
+    is_one = len(report.leaked) == 1
+    yield (
+        f"{len(report.leaked):,} of {plural(report.n, 'question')} {'stands' if is_one else 'stand'} in the program's "
+        f"own demonstrations or instructions ({where}{nearly}): it was told what it is asked. {without}"
+    )
+
+
+def _uncounted(made: Provenance) -> Iterator[str]:
+    """Yield what was paid for, or will be, without being in what was spent."""
+    unfinished = made.unfinished
+    if unfinished:
+        yield (
+            f"{plural(unfinished, 'answer')} {'is' if unfinished == 1 else 'are'} still being made, though nobody "
+            "waits any more: what LM calls in the air cost is not counted here"
+        )
+    strayed = made.counters.get("stray", 0)
+    if strayed:
+        yield (
+            f"{plural(strayed, 'call')} of the program, the metric or others came from a bare thread pool: what "
+            f"{'it' if strayed == 1 else 'they'} cost is not in what was spent. Hand the pool cachectl.carry(function)"
+        )
+
+
+def _who_answered(made: Provenance) -> Iterator[str]:
+    """Yield what is to be said of models that answered in place of others, or that changed."""
+    where = {one.model: one.endpoint for one in made.models if one.instead_of is None}
+    asked: dict[tuple[str, str | None], list[AskedModel]] = {}
+    for one in made.models:
+        key = (one.model, one.endpoint) if one.instead_of is None else (one.instead_of, where.get(one.instead_of))
+        if one.answered_by is not None:
+            asked.setdefault(key, []).append(one)
+    for (model, _), answered in asked.items():
+        others = [one for one in answered if one.is_other]
+        first, *more = dict.fromkeys(str(one.answered_by) for one in answered)
+        is_one = all(is_same_name(first, name) for name in more)
+        if others:
+            calls, of_others = (sum(one.calls for one in some) for some in (answered, others))
+            share = "" if calls == of_others else f" in {of_others:,} of {plural(calls, 'call')}"
+            whose = "All these answers are that model's" if is_one else "The score is not of one model"
+            yield f"{model} was answered by another model than was asked{share}: {_names(others)}. {whose}"
+        elif not is_one:
+            yield f"{model} was answered by more than one model: {_names(answered)}. The score is not of one model"
+
+
+def _names(answered: Iterable[AskedModel]) -> str:
+    found: Counter[str] = Counter()
+    for one in answered:
+        found[str(one.answered_by)] += one.calls
+    return ", ".join(f"{name} ({plural(count, 'call')})" for name, count in found.items())

@@ -1,0 +1,1 @@
+"""What a program has seen of the questions that it is asked."""
