@@ -141,7 +141,7 @@ def _in_run(text: str, run: int) -> tuple[Span, ...]:
     return (*_prefixed(text, run), *exact)
 
 
-_seen_in_run = lru_cache(maxsize=2048)(_in_run)
+_seen_in_run = lru_cache(maxsize=256)(_in_run)
 
 
 def _prefixed(text: str, run: int) -> Iterator[Span]:
