@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from dspy_cachectl.boundary.ages import age_of
 from dspy_cachectl.context.process import state
 from dspy_cachectl.errors import CorruptEntryError, StoreError
 from dspy_cachectl.predictions import snapshot
+from dspy_cachectl.predictions.growing import Growth
 from dspy_cachectl.predictions.journal import Journal
 from dspy_cachectl.predictions.kept_rows import KeptRows
 from dspy_cachectl.predictions.snapshot import SnapshotInfo, size_of
@@ -55,6 +56,10 @@ class SnapshotFiles:
 
     def written(self) -> None:
         """Note that a snapshot was written."""
+
+    def growth_of(self, header: Callable[[], dict[str, Any]], rows: KeptRows) -> Growth | None:  # noqa: ARG002
+        """Return what sends the rows of a session while it lasts; None where nothing is sent."""
+        return None
 
     def wait(self, limit: float) -> int:  # noqa: ARG002 - a folder has nothing to wait for
         """Wait until what was written is where others find it. Return how many snapshots are not."""

@@ -6,10 +6,12 @@ The system takes the file away with the process. Where its disk is full, lines s
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import os
 import sqlite3
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import IO, Any
@@ -115,16 +117,26 @@ class KeptRows:
         oldest, newest = self._one("SELECT MIN(created), MAX(created) FROM rows")
         return (now, now) if oldest is None else (oldest, newest)
 
-    def in_order(self) -> Iterator[bytes]:
-        """Yield the rows in the order of the data set, then of the repeats. Other threads may go on writing."""
+    def size(self) -> int:
+        """Return a number that says of what is kept from now on that it is new: see `in_order`."""
+        with self._lock, contextlib.suppress(OSError):
+            return self._lines.seek(0, os.SEEK_END)
+        return 0
+
+    def in_order(self, since: int = 0) -> Iterator[bytes]:
+        """Yield the rows in the order of the data set, then of the repeats. Other threads may go on writing.
+
+        Args:
+            since: Only what was kept since `size` returned this number.
+        """
         last = (-1, -1)
         while True:
             # By pages, so that nobody has to wait for the reader.
             with self._lock:
                 page = self._index.execute(
                     "SELECT position, repeat, start, length, line FROM rows WHERE (position, repeat) > (?, ?)"
-                    " ORDER BY position, repeat LIMIT 100",
-                    last,
+                    " AND (start >= ? OR line IS NOT NULL) ORDER BY position, repeat LIMIT 100",
+                    (*last, since),
                 ).fetchall()
                 lines = [self._read(*found) for _, _, *found in page]
             if not page:
@@ -179,3 +191,11 @@ class KeptRows:
         self._lines.seek(start)
         read = self._lines.read(length)
         return read if self._keys is None else encryption.opened(self._keys, read)
+
+
+def facts_of(rows: KeptRows) -> dict[str, Any]:
+    """Return what is said of rows that are written now: how many there are, and of which times."""
+    now = time.time()
+    oldest, newest = rows.times(now)
+    when = dt.datetime.fromtimestamp(now, dt.timezone.utc).isoformat(timespec="seconds")
+    return {"timestamp": when, "saved": now, "oldest": oldest, "newest": newest, "rows": rows.count()}

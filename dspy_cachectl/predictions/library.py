@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import itertools
 import math
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -25,7 +23,7 @@ from dspy_cachectl.predictions import snapshot
 from dspy_cachectl.predictions.choice import Wish, changes, choose
 from dspy_cachectl.predictions.files import SnapshotFiles
 from dspy_cachectl.predictions.journal import Journal
-from dspy_cachectl.predictions.kept_rows import KeptRows
+from dspy_cachectl.predictions.kept_rows import KeptRows, facts_of
 from dspy_cachectl.predictions.keys import SnapshotKey
 from dspy_cachectl.predictions.places import files_at
 from dspy_cachectl.predictions.session import Session
@@ -134,7 +132,7 @@ class Library:
             )
             logger.info("loading %d of %d predictions from %s", kept, wanted, sources)
         path = self._path(key, choice.run_id)
-        return Session(
+        session = Session(
             key=key,
             questions=questions,
             run_id=choice.run_id,
@@ -156,6 +154,10 @@ class Library:
             kept_before=kept,
             part=part,
         )
+        session.growth = self._files.growth_of(lambda: session.header, rows)
+        if session.growth is not None:
+            session.growth.start()
+        return session
 
     def snapshots(self) -> list[SnapshotInfo]:
         """Return the snapshots, the newest first. Damaged ones are set aside, newer formats left out."""
@@ -327,12 +329,8 @@ class Library:
             # Another metric's scores stay true of the same answers.
             metrics = {**_told_apart(found or {}, metrics), **metrics}
             replaces += [] if found is None else parts
-        now = time.time()
-        oldest, newest = rows.times(now)
-        when = dt.datetime.fromtimestamp(now, dt.timezone.utc).isoformat(timespec="seconds")
-        times = {"timestamp": when, "saved": now, "oldest": oldest, "newest": newest}
         hashes = {name: found["metric_hash"] for name, found in metrics.items() if _hash_of(found)}
-        facts = {**metadata, **header, **times, "rows": rows.count(), "metrics": hashes}
+        facts = {**metadata, **header, **facts_of(rows), "metrics": hashes}
         if header.get("parts", 1) > 1 and rows.count() < header["questions"] * header["repeats"]:
             facts["complete"] = False  # the other parts are still to come
         facts |= {"replaces": replaces} if replaces else {}

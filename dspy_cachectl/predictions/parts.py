@@ -16,7 +16,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from dspy_cachectl.config import mirror_of, settings
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreError
 from dspy_cachectl.predictions import snapshot
 from dspy_cachectl.predictions.files import SnapshotFiles, say
+from dspy_cachectl.predictions.growing import Growth
+from dspy_cachectl.predictions.kept_rows import KeptRows
 from dspy_cachectl.predictions.sending import Sender
 from dspy_cachectl.predictions.snapshot import FOLDER, SnapshotInfo
 from dspy_cachectl.stores.objects import ObjectStore
@@ -133,6 +135,15 @@ class PartFiles(SnapshotFiles):
         if self.waiting():
             Sender.of(self.shown).start(self.send)
 
+    def growth_of(self, header: Callable[[], dict[str, Any]], rows: KeptRows) -> Growth:
+        """See `SnapshotFiles`."""
+        apart = PartFiles(self.shown)  # what this one knows is another thread's
+
+        def failed(error: Exception) -> None:
+            say(self.root, f"{error}. What is found stays on this machine until the evaluation ends")
+
+        return Growth(header, rows, lambda path: apart._add(*_read(path)), failed)
+
     def wait(self, limit: float) -> int:
         """Wait until everything is sent, so many seconds at most. Return how many snapshots still wait."""
         Sender.of(self.shown).wait(limit)
@@ -164,18 +175,21 @@ class PartFiles(SnapshotFiles):
 
     def _send(self, path: Path) -> None:
         before = _stamp(path)
-        data = read_file(path, what="the snapshot", most=_LARGEST_PART)
-        info = snapshot.read_info(path)
-        if _stamp(path) != before:
-            return  # written anew meanwhile: the next sending has it
+        data, info = _read(path)
+        if _stamp(path) == before:  # otherwise written anew meanwhile: the next sending has it
+            self._add(data, info)
+            write_whole(self._mark(path), orjson.dumps(before), what="the mark", private=True)
+
+    def _add(self, data: bytes, info: SnapshotInfo) -> None:
         run = re.sub(r"[^\w.-]", "-", info.run_id, flags=re.ASCII)[:80]
-        part = f"{path.name.partition('.')[0]}/{run}/{hashlib.sha256(data).hexdigest()}{ownership.PACKED_SNAPSHOT}"
+        part = f"{info.path.name.partition('.')[0]}/{run}/{hashlib.sha256(data).hexdigest()}{ownership.PACKED_SNAPSHOT}"
         self.objects.create(part, data)
         here = self._place(part)
         if not here.exists():
             write_whole(here, data, what="the snapshot", private=True)
         self._change(lambda index: _with(index, part, _about(info)))
-        write_whole(self._mark(path), orjson.dumps(before), what="the mark", private=True)
+        if part not in self._index["parts"]:
+            self.objects.remove([part])
 
     def _change(self, change: Any) -> None:
         """Change the index. Raises the `StoreError` family."""
@@ -264,6 +278,10 @@ class PartFiles(SnapshotFiles):
             return False
 
 
+def _read(path: Path) -> tuple[bytes, SnapshotInfo]:
+    return read_file(path, what="the snapshot", most=_LARGEST_PART), snapshot.read_info(path)
+
+
 def _stamp(path: Path) -> list[int]:
     found = os.stat(path)  # noqa: PTH116 - a number of each
     return [found.st_mtime_ns, found.st_size, found.st_ino]
@@ -274,8 +292,12 @@ def _about(info: SnapshotInfo) -> dict[str, Any]:
 
 
 def _with(index: Index, part: str, about: dict[str, Any]) -> Index:
-    """Return an index with a part more, and without those that it has all rows of."""
-    replaced = {str(name) for name in about["metadata"].get("replaces", [])} & index["parts"].keys() - {part}
+    """Return an index with a part more, and without those whose rows it has; as it is where one there has its."""
+    its, there = about["metadata"], index["parts"]
+    if "grows" in its and any(one["metadata"].get("session") == its["grows"] for one in there.values()):
+        return index
+    grown = {name for name, one in there.items() if one["metadata"].get("grows", "") == its.get("session")}
+    replaced = (grown | {str(name) for name in its.get("replaces", [])}) & there.keys() - {part}
     kept = _without(index["parts"], replaced)
     return {"parts": {**kept, part: about}, "replaced": {**index["replaced"], **dict.fromkeys(replaced, time.time())}}
 

@@ -18,6 +18,7 @@ from dspy_cachectl.context.process import state
 from dspy_cachectl.entries import values
 from dspy_cachectl.errors import ConfigurationError, FormatVersionError, StoreError
 from dspy_cachectl.fingerprints.data import Question
+from dspy_cachectl.predictions.growing import Growth
 from dspy_cachectl.predictions.journal import Journal
 from dspy_cachectl.predictions.kept_rows import KeptRows
 from dspy_cachectl.predictions.keys import SnapshotKey
@@ -53,6 +54,7 @@ class Session:
         judges: What answered the metrics' own calls, by their hashes, as plain data.
         kept_before: How many of the answers that are asked for were there.
         part: Which part of the questions is asked, and of how many.
+        growth: Sends what it has kept so far; None where nothing is sent.
     """
 
     key: SnapshotKey
@@ -72,6 +74,7 @@ class Session:
     kept_at: Callable[[], Path | None]
     kept_before: int
     part: tuple[int, int] = (0, 1)
+    growth: Growth | None = None
     _id: str = field(default_factory=lambda: uuid.uuid4().hex)
     _changed: bool = False
     _is_closed: bool = False
@@ -92,6 +95,7 @@ class Session:
             "file": self.path.name,
             "using": list(self.using),
             **({"parts": self.part[1]} if self.part[1] > 1 else {}),
+            **({"session": self._id} if self.growth is not None else {}),
         }
 
     @property
@@ -187,6 +191,8 @@ class Session:
 
     def close(self) -> None:
         """Let go of the library. Answers of an evaluation that was not finished are kept as a part of a snapshot."""
+        if self.growth is not None:
+            self.growth.stop()
         with self._lock:
             if self._changed:
                 self._save({"complete": False}, {})

@@ -152,7 +152,7 @@ class Cutting:
                 self.end_headers()
                 self.wfile.write(reply.content)
 
-            do_GET = do_HEAD = do_PUT = do_DELETE = _any  # noqa: N815 - as they are found
+            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _any  # noqa: N815 - as they are found
 
             def log_message(self, *_: object) -> None:
                 """Say nothing."""
