@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is compute
     from dspy_cachectl.accounting.ledger import Stats as Stats
     from dspy_cachectl.calls.cache import ManagedCache as ManagedCache
     from dspy_cachectl.calls.installation import install as install, uninstall as uninstall
-    from dspy_cachectl.calls.lm import LM as LM, Embedder as Embedder, wrap as wrap
+    from dspy_cachectl.calls.lm import LM as LM, Embedder as Embedder
     from dspy_cachectl.config import configure as configure
     from dspy_cachectl.context.phases import PhaseRun as PhaseRun
     from dspy_cachectl.context.process import stats as stats
@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is compute
         ReplayIncompleteError as ReplayIncompleteError,
         StoreError as StoreError,
         StoreUnavailableError as StoreUnavailableError,
+        ToolMissError as ToolMissError,
     )
     from dspy_cachectl.evaluation.last import last_report as last_report
     from dspy_cachectl.evaluation.pools.candidates import workers as workers
@@ -59,6 +60,7 @@ if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is compute
     from dspy_cachectl.settling.racing import race as race
     from dspy_cachectl.settling.result import Settled as Settled
     from dspy_cachectl.settling.two import settle as settle
+    from dspy_cachectl.tools.wrapping import wrap as wrap
     from dspy_cachectl.tracking import find_mlflow_run as find_mlflow_run, protect_mlflow as protect_mlflow
     from dspy_cachectl.tracking.callbacks import mlflow_callbacks as mlflow_callbacks
     from dspy_cachectl.tracking.log import log_to_mlflow as log_to_mlflow
@@ -88,6 +90,7 @@ _HOMES = {
     "Stats": "accounting.ledger",
     "StoreError": "errors",
     "StoreUnavailableError": "errors",
+    "ToolMissError": "errors",
     "carry": "phases.decoration",
     "cassette": "replay.cassettes",
     "compare": "reports.comparison",
@@ -108,7 +111,7 @@ _HOMES = {
     "stats": "context.process",
     "uninstall": "calls.installation",
     "workers": "evaluation.pools.candidates",
-    "wrap": "calls.lm",
+    "wrap": "tools.wrapping",
 }
 
 __all__ = list(_HOMES)

@@ -5,6 +5,7 @@ CachectlError
 ├── ConfigurationError        a setting, a phase or an argument that cannot be used
 ├── MissingExtraError         an optional package is not installed
 ├── CacheMissError            a replay had no stored answer for a call
+│   └── ToolMissError             it had no stored result of a tool
 ├── ReplayIncompleteError     a replay phase ended, and calls in it had missed
 └── StoreError                a store failed
     ├── StoreUnavailableError     it could not be opened, read or written
@@ -66,6 +67,8 @@ class CacheMissError(CachectlError):
         explanation: All of that as text, without advice.
     """
 
+    _missing = "answer for a call to"
+
     def __init__(
         self,
         reason: str,
@@ -85,7 +88,7 @@ class CacheMissError(CachectlError):
         self.nearest = nearest
         self.differences = tuple(differences)
         where = f"the replay phase {phase!r}" if cassette is None else f"the cassette {cassette} (phase {phase!r})"
-        lines = [f"no stored answer for a call to {model!r} in {where}: {reason}"]
+        lines = [f"no stored {self._missing} {model!r} in {where}: {reason}"]
         if key is not None:
             lines.append(f"  key: {key}")
         if nearest is not None:
@@ -102,7 +105,17 @@ class CacheMissError(CachectlError):
     def __reduce__(self) -> tuple[object, ...]:
         """Survive a trip between processes: the message is rebuilt from the facts."""
         names = ("key", "model", "phase", "cassette", "nearest", "differences")
-        return functools.partial(CacheMissError, self.reason, **{name: getattr(self, name) for name in names}), ()
+        return functools.partial(type(self), self.reason, **{name: getattr(self, name) for name in names}), ()
+
+
+class ToolMissError(CacheMissError):
+    """A replay had no stored result of a tool, and replays call no tool that was wrapped.
+
+    Attributes:
+        model: The tool's name.
+    """
+
+    _missing = "result of the tool"
 
 
 class ReplayIncompleteError(CachectlError):

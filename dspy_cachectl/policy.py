@@ -25,12 +25,14 @@ class Kind(str, Enum):
         PLAIN_LM: The same, asked through a plain `dspy.LM`: only the cache sees it, so its calls have no ordinal.
         EMBEDDING: A vector. It does not vary, so there is nothing to draw afresh.
         FUNCTION: Any other function under DSPy's `request_cache`.
+        TOOL: What a tool of an agent returns.
     """
 
     LM = "lm"
     PLAIN_LM = "plain-lm"
     EMBEDDING = "embedding"
     FUNCTION = "function"
+    TOOL = "tool"
 
 
 def _check_number(name: str, value: object) -> None:

@@ -50,7 +50,7 @@ class Tally:
         replayed: Calls served in a replay phase.
         loaded: Calls that were not made, since `evaluate()` had kept what the program made of their answers.
         uncacheable: Calls that no cache could serve or store: caching off, or a request without a key.
-        missed: Calls in a replay phase that had no stored answer.
+        missed: Calls in a replay phase that had no stored answer, or no stored result of a tool.
         failed: Calls that ended in an error.
         expired: Stored answers that were passed over because they were too old.
         truncated: Bought answers that were cut at the token limit (stored all the same).
@@ -64,6 +64,9 @@ class Tally:
         stray: Calls from outside, while this fresh or replay phase was open elsewhere.
         late: Calls that arrived after the phase had ended.
         evicted: Stored answers that were removed to make room for others.
+        tool_calls_made: Calls of wrapped tools that the tool answered. No call of a tool is among the calls above.
+        tool_calls_served: Calls of wrapped tools that were given what was kept.
+        tool_calls_failed: Those of the ones made that raised an error.
         unpriced: Those of the requests whose price is not known; an embedding has none.
         prompt_tokens_spent: Tokens read by the provider, paid for.
         completion_tokens_spent: Tokens written by the provider, paid for.
@@ -107,6 +110,9 @@ class Tally:
     stray: int = 0
     late: int = 0
     evicted: int = 0
+    tool_calls_made: int = 0
+    tool_calls_served: int = 0
+    tool_calls_failed: int = 0
     unpriced: int = 0
     prompt_tokens_spent: int = 0
     completion_tokens_spent: int = 0
@@ -203,6 +209,9 @@ NOTABLE = (
     "stray",
     "late",
     "evicted",
+    "tool_calls_made",
+    "tool_calls_served",
+    "tool_calls_failed",
     "unpriced",
 )
 """What is said of calls to people, where there were any, in this order."""
@@ -217,6 +226,9 @@ _ONE = {
     "failed_reads": "failed read",
     "failed_writes": "failed write",
     "temperatures_lent": "temperature lent",
+    "tool_calls_made": "tool call made",
+    "tool_calls_served": "tool call served",
+    "tool_calls_failed": "tool call failed",
 }
 """The counters that are called otherwise where there was one."""
 

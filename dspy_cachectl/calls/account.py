@@ -67,6 +67,22 @@ def account(call: Call) -> None:
         _note_stray(row, call)
 
 
+def account_tool(call: Call) -> None:
+    """Count a call of a tool likewise: it is no call of an LM, and only its own counters say what became of it."""
+    asked, tally = call.asked, call.tally
+    ruling = asked.ruling
+    tally.late += ruling.late
+    tally.stray += bool(ruling.stray_of)
+    row = Row(ruling.context.name, asked.role, asked.model)
+    for ledger in _ledgers(ruling) + evaluations.ledgers():
+        ledger.record(row, tally)
+    if state.usage is not None and ruling.cassette is None:
+        used = (asked.kind._value_, asked.model, ruling.context.name, asked.role or "", asked.run_id or "")
+        state.usage.record(used, tally, call.key if tally.tool_calls_served else None)
+    if tally.stray:
+        _note_stray(row, call)
+
+
 def note_all_served(call: Call, keys: Iterable[str]) -> None:
     """Note beside entries that they were served: each answers a part of a call, which is counted as a whole."""
     asked = call.asked

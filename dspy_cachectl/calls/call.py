@@ -24,7 +24,7 @@ from dspy_cachectl.entries.decoded import Decoded
 from dspy_cachectl.entries.draw_tokens import token_of
 from dspy_cachectl.entries.draws import Key, canonical, clean_request
 from dspy_cachectl.entries.origins import Origin, made_at_once
-from dspy_cachectl.errors import CacheMissError
+from dspy_cachectl.errors import CacheMissError, ToolMissError
 from dspy_cachectl.policy import Decision, Kind, Policy
 
 CALL = "_cachectl_call"
@@ -300,7 +300,7 @@ class Call:
         ruling = self.asked.ruling
         if ruling.cassette is not None and ruling.cassette.is_unfinished:
             reason = f'{reason}. The recording was cut short; the mode "record" goes on with it'
-        error = CacheMissError(
+        error = (ToolMissError if self.asked.kind is Kind.TOOL else CacheMissError)(
             reason,
             key=self.key,
             model=self.asked.model,

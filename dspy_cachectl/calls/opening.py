@@ -54,7 +54,7 @@ def open_lm_call(
         temperature of its draw.
     """
     _say_what_settings_do_not_do()
-    ruling = _ruling_here()
+    ruling = ruling_here()
     managed = adapter.is_managed(lm, asynchronous=asynchronous)
     if ruling.cassette is not None and managed:
         ruling, kwargs = _in_cassette(ruling, ruling.cassette, lm, kwargs)
@@ -168,7 +168,12 @@ def _say_of_engine(endpoint: str | None) -> None:
         )
 
 
-def _ruling_here() -> Ruling:
+def ruling_here() -> Ruling:
+    """Return what rules a call that is made here.
+
+    Raises:
+        ConfigurationError: If none is made here.
+    """
     ruling = phase_here()
     if ruling.refused:
         note_refusal(ruling.context.process, ruling.context.token)
@@ -211,7 +216,7 @@ def open_plain_lm_call(lm: Any, prepared: Any, request: Callable[[], Mapping[str
         request: Makes what DSPy asks its cache.
     """
     _say_what_settings_do_not_do()
-    ruling = _ruling_here()
+    ruling = ruling_here()
     policy, options = ruling.context.policy, {**lm.kwargs, **prepared.kwargs}
     # A typed request says itself what else is asked.
     is_typed, own = prepared.request is not None, prepared.kwargs if prepared.request is not None else options
@@ -245,7 +250,7 @@ def open_plain_call(request: Mapping[str, Any]) -> Call:
         request: What DSPy asks its cache.
     """
     kind, shared = adapter.cache_request(request)
-    ruling = _ruling_here()
+    ruling = ruling_here()
     policy = ruling.context.policy
     if kind is Kind.EMBEDDING and not policy.replays:
         # DSPy's retriever embeds in a thread of its own; what does not vary puts no result in doubt.
@@ -296,7 +301,7 @@ def _identity_of(function: Any, name: str) -> str:
 
 def open_uncached_call(kind: Kind, model: str, role: str | None) -> Call:
     """Decide what is done for a call that never reaches the cache, and of which no more is known."""
-    ruling = _ruling_here()
+    ruling = ruling_here()
     policy = ruling.context.policy_for(role)
     return Call(Asked(kind, model, ruling, policy, ruling.decide(policy, kind, model), role=role, cached=False))
 
@@ -310,15 +315,15 @@ def identify(asked: Asked, request: Mapping[str, Any], *, by_litellm: bool) -> N
 
 def _key(asked: Asked, fingerprint: str) -> draws.Key:
     own, ruling = asked.program_rollout_id, asked.ruling
-    is_lms = asked.kind is Kind.LM
+    is_numbered = asked.kind is Kind.LM or asked.kind is Kind.TOOL
     return draws.key_within(
         fingerprint,
         scope=asked.policy.scope,
         program_rollout_id=own,
         run_id=asked.run_id,
         # Two askings of a plain LM or an embedder cannot be told from DSPy asking twice: they share a draw.
-        unit=ruling.context.unit if is_lms else None,
-        ordinal=(lambda request: ruling.next_ordinal(request, own)) if is_lms else None,
+        unit=ruling.context.unit if is_numbered else None,
+        ordinal=(lambda request: ruling.next_ordinal(request, own)) if is_numbered else None,
     )
 
 

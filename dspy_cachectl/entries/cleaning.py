@@ -29,8 +29,8 @@ _NOT_TEXT = frozenset(
 _ENCODED = frozenset({"array", "scalar", "bytes", "bytearray", "int", "float"})
 """The tags of numbers and bytes (see `values`)."""
 
-_CONTENT = frozenset({"args", "arguments", "input"})
-"""What a tool is called with. Whatever the names of its parameters are, it is text."""
+_CONTENT = frozenset({"args", "arguments", "input", "result"})
+"""What a tool is called with, and what it returns. Whatever the names in there are, it is text."""
 
 
 class Cleaner:

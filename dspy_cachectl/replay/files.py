@@ -53,8 +53,8 @@ _VOLATILE = frozenset(
 )
 """What differs between two recordings of the same answer."""
 
-_WHOLE = frozenset({"args", "arguments", "input"})
-"""What a tool is called with: an answer with another `id` in there is another answer."""
+_WHOLE = frozenset({"args", "arguments", "input", "result"})
+"""What a tool is called with, and what it returns: an answer with another `id` in there is another answer."""
 
 
 @dataclass(frozen=True)

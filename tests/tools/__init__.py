@@ -1,0 +1,1 @@
+"""Tools of agents under the phase."""
