@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is computed
     from dspy_cachectl._version import __version__ as __version__
     from dspy_cachectl.accounting.ledger import Stats as Stats
+    from dspy_cachectl.batches.batch import Batch as Batch
     from dspy_cachectl.calls.cache import ManagedCache as ManagedCache
     from dspy_cachectl.calls.installation import install as install, uninstall as uninstall
     from dspy_cachectl.calls.lm import LM as LM, Embedder as Embedder
@@ -33,6 +34,8 @@ if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is compute
     from dspy_cachectl.context.ruling import current_phase as current_phase, last_phase as last_phase
     from dspy_cachectl.demo.local_model import local_model as local_model
     from dspy_cachectl.errors import (
+        BatchError as BatchError,
+        BatchPendingError as BatchPendingError,
         CachectlError as CachectlError,
         CacheMissError as CacheMissError,
         ConfigurationError as ConfigurationError,
@@ -68,6 +71,9 @@ if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is compute
 _HOMES = {
     "__version__": "_version",
     "AutoPhase": "phases.auto",
+    "Batch": "batches.batch",
+    "BatchError": "errors",
+    "BatchPendingError": "errors",
     "CacheMissError": "errors",
     "CachectlError": "errors",
     "Cassette": "replay.cassettes",

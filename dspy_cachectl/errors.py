@@ -6,6 +6,8 @@ CachectlError
 ├── MissingExtraError         an optional package is not installed
 ├── CacheMissError            a replay had no stored answer for a call
 │   └── ToolMissError             it had no stored result of a tool
+├── BatchError                a batch was refused or cancelled, or the provider does not say how far it is
+│   └── BatchPendingError         a batch is on its way, and is not waited for
 ├── ReplayIncompleteError     a replay phase ended, and calls in it had missed
 └── StoreError                a store failed
     ├── StoreUnavailableError     it could not be opened, read or written
@@ -144,6 +146,36 @@ class ReplayIncompleteError(CachectlError):
     def __reduce__(self) -> tuple[object, ...]:
         """Survive a trip between processes."""
         return (ReplayIncompleteError, (self.phase, self.count, self.misses))
+
+
+class BatchError(CachectlError):
+    """A batch was refused or cancelled, or the provider does not say how far it is. What was answered is not lost."""
+
+
+class BatchPendingError(BatchError):
+    """A batch is on its way, and the evaluation does not wait: run again later, it goes on with what was answered.
+
+    Attributes:
+        batches: The provider's ids of the batches.
+        lines: How many answers are awaited.
+        run_id: The run whose draws these are, or None.
+    """
+
+    def __init__(self, batches: Sequence[str], lines: int, run_id: str | None) -> None:
+        self.batches = tuple(batches)
+        self.lines = lines
+        self.run_id = run_id
+        one = len(self.batches) == 1
+        super().__init__(
+            f"{lines:,} answers are awaited in {'a batch' if one else f'{len(self.batches)} batches'} "
+            f"({', '.join(self.batches)}), which {'takes' if one else 'take'} up to a day, and this evaluation does "
+            "not wait. Run the same evaluation again later: it goes on with them"
+            + ("" if run_id is None else f". Elsewhere, or with predictions=False, name its run: run_id={run_id!r}")
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive a trip between processes."""
+        return (BatchPendingError, (self.batches, self.lines, self.run_id))
 
 
 class StoreError(CachectlError):

@@ -48,6 +48,8 @@ def account(call: Call) -> None:
     """
     asked, tally = call.asked, call.tally
     ruling = asked.ruling
+    if ruling.run is not None and ruling.run.waves is not None and ruling.run.waves.hides(call):
+        return
     _add_answer(call)
     if tally.calls and (ruling.late or ruling.stray_of):
         tally.late += ruling.late

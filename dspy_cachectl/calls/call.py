@@ -231,8 +231,11 @@ class Call:
 
     def serve(self, origin: Origin, entry: bytes) -> None:
         """Note that a stored answer is served."""
-        decision = self.asked.decision
-        if self.from_leader or self.waited:
+        decision, run = self.asked.decision, self.asked.ruling.run
+        if run is not None and run.waves is not None and run.waves.is_bought_now(self.key):
+            self._handed_out_before()
+            outcome = "repeated" if origin.known else "fresh"
+        elif self.from_leader or self.waited:
             outcome = "coalesced"
         elif decision.raises:
             outcome = "replayed"

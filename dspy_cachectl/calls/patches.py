@@ -179,6 +179,10 @@ def _refused_in_replay(original: Original) -> Original:
                 "be refused in its replay: it does not use DSPy's cache (cache=False, or an LM with its own forward). "
                 "Use cachectl.LM or wrap(lm), which are recorded either way",
             )
+        if ruling.run is not None and ruling.run.waves is not None and args and isinstance(args[0], PreparedCall):
+            engine = ruling.run.waves.engine(subject, *args, lambda: original(subject, *args, **kwargs))
+            if engine is not None:
+                return engine
         return original(subject, *args, **kwargs)
 
     return refused

@@ -155,6 +155,7 @@ class PhaseRun:
         is_told: Whether workers that it does not reach are told of it.
         on_call: Called with each `Call` of it that has ended, in the thread that made it; None for nobody.
         on_mishap: Called likewise with what goes wrong around a call without failing it.
+        waves: What answers its calls in place of a provider, where they go by batches (`batches.waves`); or None.
         logged: The uids that it was first logged as, by where it was logged to.
         shared: What other processes share of it; None where none has a part in it.
         refused: Why calls in it are refused in this process, to which it was handed over; "" where they are not.
@@ -175,6 +176,7 @@ class PhaseRun:
         self.observer = EvaluationObserver() if context.strays_matter else None
         self.on_call: Callable[[Any], None] | None = None
         self.on_mishap: Callable[[Mishap], None] | None = None
+        self.waves: Any = None
         self.logged: dict[tuple[str | None, ...], str] = {}
         self.shared: SharedPassage | None = None
         self.refused = self._why_unshared = ""

@@ -11,6 +11,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from dspy_cachectl.batches.batch import Batch
 from dspy_cachectl.boundary.meant import question
 from dspy_cachectl.config.checks import shown
 from dspy_cachectl.config.other_names import ARGUMENTS
@@ -137,6 +138,7 @@ _RULES: dict[str, Rule] = {
         lambda value: value is None or isinstance(value, (bool, str)),
         "is True, False or the id of a run",
     ),
+    "batch": (lambda value: isinstance(value, (bool, Batch)), "is True, False or a cachectl.Batch"),
     "order": (lambda value: value in ORDERS, 'is "given" or "random"'),
     "seed": (lambda value: is_whole(value, 0), "is a whole number that is not negative"),
     "until": (
@@ -158,17 +160,23 @@ def _check(given: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
             raise ConfigurationError(f"{name} {what}, not {shown(given[name])}")
     if "level" in given:
         check_level(given["level"])
-    in_parts = [name for name in ("shard", "executor") if given.get(name) is not None]
-    if in_parts and (given.get("until") is not None or given.get("order", "given") != "given"):
-        raise ConfigurationError(f"{in_parts[0]} asks in the given order, and all: leave order and until out")
-    if given.get("shard") is not None and given.get("executor") is not None:
-        raise ConfigurationError("shard is evaluated here, and executor makes shards of its own: give one of them")
+    _check_together(given)
     if given.get("mlflow"):
         from dspy_cachectl.tracking.log import check_destination
 
         check_destination()
         if given.get("shard") is not None:
             raise ConfigurationError("a shard is no evaluation to be logged: log_to_mlflow(EvalReport.merge(reports))")
+
+
+def _check_together(given: Mapping[str, Any]) -> None:
+    in_parts = [name for name in ("shard", "executor") if given.get(name) is not None]
+    if in_parts and (given.get("until") is not None or given.get("order", "given") != "given"):
+        raise ConfigurationError(f"{in_parts[0]} asks in the given order, and all: leave order and until out")
+    if given.get("shard") is not None and given.get("executor") is not None:
+        raise ConfigurationError("shard is evaluated here, and executor makes shards of its own: give one of them")
+    if given.get("batch") and (given.get("until") is not None or given.get("executor") is not None):
+        raise ConfigurationError("batch asks all questions at once, and from here: leave until and executor out")
 
 
 def listed(devset: Iterable[T]) -> list[T]:

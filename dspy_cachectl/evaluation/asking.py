@@ -57,6 +57,7 @@ class Task:
         declared: Whether the user said what it depends on that cannot be seen.
         shard: Which part of how many of it this is, from 0; None for the whole.
         first: The first repeat that is made here.
+        waves: What answers its calls, where they go by batches; or None.
     """
 
     program: Any
@@ -78,6 +79,7 @@ class Task:
     declared: bool = False
     shard: tuple[int, int] | None = None
     first: int = 0
+    waves: Any = None
 
     def only(self, numbers: Sequence[int], repeats: range) -> Task:
         """Return what of it is of these questions, by their places, and of these repeats."""
@@ -159,7 +161,7 @@ def asked(
     """
     began = time.monotonic()
     with Loops() as loops, task.phase() as run, progress(task.name, shown=shown) as show:
-        run.evaluated_in = state.runs.get(task.context.token)
+        run.evaluated_in, run.waves = state.runs.get(task.context.token), task.waves
         asking = _Asking(task, kept, run, loops, show)
 
         def report_of(questions: tuple[QuestionResult, ...], missing: int = 0) -> EvalReport:

@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 
 import dspy
 
+from dspy_cachectl.batches.batch import Batch
 from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.calls.lm import wrap
 from dspy_cachectl.config import settings
@@ -53,6 +54,7 @@ class Options(TypedDict, total=False):
     order: str
     seed: int
     until: float | None
+    batch: bool | Batch
 
 
 _JUDGES = "cachectl_judges_lm"

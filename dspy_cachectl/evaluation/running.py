@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import dspy
 
+from dspy_cachectl.batches.batch import Batch, batch_of
 from dspy_cachectl.context.evaluations import REPORTED
 from dspy_cachectl.context.process import state
 from dspy_cachectl.evaluation.arguments import DependsOn, known_names, listed
@@ -18,6 +19,7 @@ from dspy_cachectl.evaluation.last import log_finished
 from dspy_cachectl.evaluation.models import Models, Options, evaluate_each
 from dspy_cachectl.evaluation.opening import check_before_paying, opened
 from dspy_cachectl.evaluation.pools.spreading import spread
+from dspy_cachectl.evaluation.waves.rehearsing import opened_in_waves
 from dspy_cachectl.reports.ranking import Ranking
 from dspy_cachectl.reports.report import EvalReport
 
@@ -77,6 +79,7 @@ def evaluate(
     order: str = "given",
     seed: int = 0,
     until: float | None = None,
+    batch: bool | Batch = False,
 ) -> EvalReport | Ranking:
     """Evaluate a program with `dspy.Evaluate`, in `phase("eval")`, each repeat with draws of its own.
 
@@ -133,6 +136,9 @@ def evaluate(
         seed: What that order is told by.
         until: Stop when the interval of the score is this wide or narrower, in units of the score (0.1 for ± 0.05): the
             questions are asked in random order, and no more than that takes.
+        batch: Send the calls as batches, which cost less and take up to a day; a `Batch` says how to wait. The program
+            runs in waves: each sends what it lacks as one batch for each model, and then runs again. Another process
+            goes on where one ended.
 
     Returns:
         The report; with `lms` the reports of all, ranked.
@@ -140,6 +146,8 @@ def evaluate(
     Raises:
         ConfigurationError: If an argument cannot be used; the message says which and what to do.
         MissingExtraError: If scipy is not installed.
+        BatchPendingError: If a batch is on its way, and is not to be waited for.
+        BatchError: If a provider refuses a batch, or somebody has cancelled it.
         Exception: What `dspy.Evaluate` raises when it gives up. What was computed until then is kept, after Ctrl-C too,
             and its report is the exception's `report`, and that of `last_report()`.
     """
@@ -148,7 +156,8 @@ def evaluate(
     devset = options["devset"] = listed(devset)
     if lms is not None:
         return evaluate_each(evaluate, options)
-    with opened(options) as (task, kept):
+    how_sent = batch_of(batch)
+    with opened(options) if how_sent is None else opened_in_waves(options, how_sent) as (task, kept):
         kept.log_beginning(len(task.questions) * repeats)
         # What is logged as a part of a report is not logged by itself as well.
         metadata = {REPORTED: True} if mlflow else None

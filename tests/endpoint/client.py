@@ -147,6 +147,14 @@ class Endpoint:
         """Block until so many requests have arrived since the last reset; False when the time is up."""
         return bool(self._control("wait", {"requests": requests, "timeout": timeout}, timeout + PATIENCE)["arrived"])
 
+    def batches(self) -> list[dict[str, Any]]:
+        """The batches in order, each with its `lines`."""
+        return list(self._control("batches"))
+
+    def finish_batches(self, ending: str = "completed") -> None:
+        """Let the batches that are not done come to an end."""
+        self._control("batches", {"ending": ending})
+
     def _control(self, name: str, options: dict[str, Any] | None = None, timeout: float = PATIENCE) -> Any:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=timeout)
         try:

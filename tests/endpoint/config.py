@@ -26,6 +26,9 @@ class Config:
         call_tools: Answer a request that offers tools with a tool call, until a tool has replied.
         react_steps: Tools that a ReAct program calls before it finishes.
         dimensions: Length of an embedding, where the request names none.
+        batch_looks: How often a batch is looked at before it ends; None: until `Endpoint.finish_batches`.
+        batch_ending: The state that batches end in: "completed", "expired", "failed" or "cancelled".
+        batch_answered: So many lines are answered of a batch that ends otherwise than completed.
         usage: Prompt substring -> what the usage of a matching prompt says over what is counted; null is none at all.
     """
 
@@ -44,6 +47,9 @@ class Config:
     call_tools: bool = False
     react_steps: int = 1
     dimensions: int = 16
+    batch_looks: int | None = 1
+    batch_ending: str = "completed"
+    batch_answered: int = 0
     usage: dict[str, Any] = field(default_factory=dict)
 
     def changed(self, options: dict[str, Any]) -> Config:

@@ -30,6 +30,7 @@ class Control:
             "hold": self._hold,
             "release": lambda _: json_reply({"released": service.release()}),
             "wait": self._wait,
+            "batches": self._batches,
         }
 
     def __call__(self, request: Request) -> Reply:
@@ -80,6 +81,14 @@ class Control:
     def _hold(self, options: dict[str, Any]) -> Reply:
         self._service.hold(options.get("match", ""))
         return json_reply({})
+
+    def _batches(self, options: dict[str, Any]) -> Reply:
+        """Let the batches that are not done come to an end, where one is named. Tell of all batches."""
+        batches = self._service.batches
+        for batch in batches.made.values():
+            if "ending" in options and batch.status == "in_progress":
+                batches.finish(batch, options["ending"])
+        return json_reply([{**one.shown(), "lines": one.lines} for one in batches.made.values()])
 
     def _wait(self, options: dict[str, Any]) -> Reply:
         """Answer when so many requests have arrived, or after `timeout` seconds; `arrived` says which."""

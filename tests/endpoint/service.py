@@ -13,6 +13,7 @@ import orjson
 
 from . import replies
 from .answers import GARBAGE, Answer, draw
+from .batches import Batches, reply_with
 from .config import Config
 from .faults import Rule
 from .protocol import Reply, Request
@@ -49,6 +50,7 @@ class Service:
         self.rules: list[Rule] = []
         self.draws: Counter[bytes] = Counter()
         self._proxy: dict[bytes, Any] = {}
+        self.batches = Batches(self._line, lambda name: getattr(self.config, name))
         self.release()
         self.reset_counts()
 
@@ -92,6 +94,9 @@ class Service:
         if request.method == "GET" and request.path == "/v1/models":
             model = {"id": self.config.model, "object": "model", "created": 0, "owned_by": "tests"}
             return json_reply({"object": "list", "data": [model]})
+        batched = self.batches.routed(request)
+        if batched is not None:
+            return reply_with(batched) if isinstance(batched, bytes) else json_reply(*batched)
         if api is None or request.method != "POST":
             return json_reply({"error": {"message": f"no route {request.method} {request.path}"}}, 404)
         try:
@@ -108,17 +113,33 @@ class Service:
             self.held.append((question.prompt, reply.ready))
         return reply
 
+    def _line(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Answer a line of a batch, or fail it by a rule of the path of batches; it is logged, and no request."""
+        question = read("chat", body)
+        rule = next((rule for rule in self.rules if rule.strikes("/v1/batches", question.searched)), None)
+        self._log("/v1/batches", question, rule, query="", headers={})
+        if rule is not None and rule.kind == "status":
+            return rule.status, rule.error()
+        answer = self._ordinary(question, None if rule is None else rule.kind)
+        return 200, orjson.loads(answer.chunks[0])
+
     def _record(self, request: Request, question: Question, rule: Rule | None) -> None:
         self.requests += 1
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
         self.counts[question.prompt] += 1
         self.paths[request.path] += 1
+        self._log(request.path, question, rule, query=request.query, headers=request.headers)
+        for waiter in [item for item in self.waiters if item[0] <= self.requests]:
+            self.waiters.remove(waiter)
+            if not waiter[1].done():
+                waiter[1].set_result(None)
+
+    def _log(self, path: str, question: Question, rule: Rule | None, **request: Any) -> None:
         self.log.append(
             {
-                "path": request.path,
-                "query": request.query,
-                "headers": request.headers,
+                "path": path,
+                **request,
                 "body": question.body,
                 "k": self.draws.get(question.key(), 0),
                 "prompt": question.prompt,
@@ -126,10 +147,6 @@ class Service:
                 "at": time.time(),
             }
         )
-        for waiter in [item for item in self.waiters if item[0] <= self.requests]:
-            self.waiters.remove(waiter)
-            if not waiter[1].done():
-                waiter[1].set_result(None)
 
     def _leave(self) -> None:
         self.in_flight -= 1

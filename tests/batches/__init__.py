@@ -1,0 +1,1 @@
+"""Evaluations whose calls go by batches, against an endpoint that has files and batches."""
