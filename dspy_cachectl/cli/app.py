@@ -107,7 +107,8 @@ def _clear_everything(context: typer.Context, *, yes: bool) -> None:
         removing.clear_everything(context, yes=yes)
     else:
         print(_IN_MEMORY)
-        predictions.clear_snapshots(everything=True, predictions=str(settings().predictions_folder), yes=yes)
+        if not removing.keeps_a_bucket():
+            predictions.clear_snapshots(everything=True, predictions=settings().predictions_place, yes=yes)
 
 
 @app.command("path")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from dspy_cachectl import manage
 from dspy_cachectl.boundary.shown import harmless
-from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes, folder_in, number_in, wrong_usage
+from dspy_cachectl.cli.options import AsJson, Consent, DryRun, Yes, library_in, number_in, wrong_usage
 from dspy_cachectl.cli.output import console, print_json, print_line, print_table, styled
 from dspy_cachectl.config import DEFAULT_PREDICTIONS
 from dspy_cachectl.config.checks import ON
@@ -35,9 +34,12 @@ def verify_store(
         bool, typer.Option("--repair", help="Move what is damaged to <store>.quarantine; nothing is destroyed.")
     ] = False,
     predictions: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            "--predictions", metavar="FOLDER", parser=folder_in, help="Check this folder of kept predictions, too."
+            "--predictions",
+            metavar="FOLDER",
+            parser=library_in,
+            help="Check these kept predictions, too: a folder, or s3://bucket/prefix.",
         ),
     ] = None,
     yes: Yes = False,
@@ -54,9 +56,9 @@ def verify_store(
     checked = reader.path if isinstance(reader, FolderReader) else None
     with progress("Checking") as advance:
         if checked is None:
-            found = _shared_store().verify(reader, predictions=predictions, advance=advance)
+            found = _shared_store().verify(reader, predictions=predictions or None, advance=advance)
         else:
-            found = manage.verification.verify(checked, predictions=predictions, advance=advance)
+            found = manage.verification.verify(checked, predictions=predictions or None, advance=advance)
     if not as_json:
         _print_report(reader.location, found)
     done, left = None, found
@@ -64,9 +66,9 @@ def verify_store(
     if repair and found.damage and consent.given(question, refused=DAMAGED):
         with progress("Repairing") as advance:
             if checked is None:
-                done, left = _shared_store().repair(reader, found, predictions=predictions, advance=advance)
+                done, left = _shared_store().repair(reader, found, predictions=predictions or None, advance=advance)
             else:
-                done, left = manage.repair.repair(checked, found, predictions=predictions, advance=advance)
+                done, left = manage.repair.repair(checked, found, predictions=predictions or None, advance=advance)
         if not as_json:
             _print_repair(done, left)
     if as_json:

@@ -23,7 +23,8 @@ from dspy_cachectl.cli.options import (
     wrong_usage,
 )
 from dspy_cachectl.cli.output import print_json, print_line, print_table
-from dspy_cachectl.config import settings
+from dspy_cachectl.config import is_objects, settings
+from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.manage.selection import Selection, parse_size
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.texts import age, plural, size, when
@@ -38,6 +39,16 @@ runs_app = typer.Typer(
     invoke_without_command=True,
     rich_markup_mode=None,
 )
+
+
+@wrong_usage()
+def _prunable(text: object) -> Path | None:
+    if is_objects(str(text)):
+        raise ConfigurationError(
+            "nothing in an object store is pruned: it has rules of its own, and `dspy-cachectl predictions clear "
+            "--older-than AGE --library URL` removes there what you say"
+        )
+    return folder_in(text)
 
 
 @selecting
@@ -97,7 +108,7 @@ def prune_entries(
         typer.Option(
             "--predictions",
             metavar="FOLDER",
-            parser=folder_in,
+            parser=_prunable,
             help="Prune this folder of kept predictions too: what is older than the configured predictions_max_age, "
             "and the oldest over 2 GiB.",
         ),
@@ -128,10 +139,19 @@ def clear_everything(context: typer.Context, *, yes: bool) -> None:
     from dspy_cachectl.predictions.library import Library
 
     reader, consent = context.obj.reader(), Consent(yes, dry_run=False, as_json=False)
-    kept = manage.snapshots.plan(Library.configured(settings().predictions_folder))
+    kept = None if keeps_a_bucket() else manage.snapshots.plan(Library.configured(settings().predictions_place))
     with progress("Looking") as advance:
         decided = manage.removal.plan(reader, Selection(kinds=("*",)), advance=advance)
     _carry_out(reader.location, decided, consent, functools.partial(manage.removal.remove, reader, decided), kept)
+
+
+def keeps_a_bucket() -> bool:
+    """Tell whether kept predictions are in an object store, where they are others' too and stay, and say so."""
+    place = settings().predictions_place
+    if is_objects(place):
+        print_line(f"Kept predictions in {place} stay: they are others', too.")
+        print_line("`dspy-cachectl predictions clear --all` removes them.")
+    return is_objects(place)
 
 
 def _carry_out(

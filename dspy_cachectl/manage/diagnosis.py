@@ -22,12 +22,14 @@ from urllib.parse import unquote, urlsplit
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from dspy_cachectl.boundary import file_systems
 from dspy_cachectl.boundary.ages import age_of
 from dspy_cachectl.boundary.ownership import database_head
 from dspy_cachectl.boundary.privacy import problems_of
 from dspy_cachectl.boundary.secrets import scrub, without_credentials
 from dspy_cachectl.config import settings, shared_of
 from dspy_cachectl.errors import CachectlError, ConfigurationError, FormatVersionError, StoreError
+from dspy_cachectl.manage import snapshots
 from dspy_cachectl.manage.repair import quarantine_of
 from dspy_cachectl.manage.verification import database_problem
 from dspy_cachectl.reports.texts import age as shown_age, plural, size
@@ -44,10 +46,6 @@ _SHOWN = ("dspy-cachectl", "dspy", "litellm", "diskcache", "mlflow")
 _OPTIONAL = frozenset({"mlflow"})
 _LARGE_LOG = 64 * 1024 * 1024
 _LITTLE_ROOM = 200 * 1000**2
-_REMOTE = frozenset(
-    {"9p", "afs", "beegfs", "ceph", "cifs", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "smb3", "smbfs"}
-)
-_REMOTE_FUSE = ("fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.gcsfuse", "fuse.glusterfs")
 
 
 @dataclass(frozen=True)
@@ -240,8 +238,8 @@ def check_disk(around: Surroundings) -> Iterator[Finding]:
         )
     else:
         yield Finding("disk", "ok", f"{size(free)} are free")
-    kind = _file_system(there)
-    if kind is not None and (kind in _REMOTE or kind.startswith(_REMOTE_FUSE)):
+    kind = file_systems.kind_of(there)
+    if kind is not None and file_systems.is_remote(kind):
         yield Finding(
             "file system",
             "warning",
@@ -300,6 +298,12 @@ def check_mlflow(around: Surroundings) -> Iterator[Finding]:
         )
 
 
+def check_predictions(_: Surroundings) -> Iterator[Finding]:
+    """Look at what of kept predictions is not where it is to be."""
+    for level, message, remedy in snapshots.findings(settings().predictions_place):
+        yield Finding("predictions", level, message, remedy)
+
+
 CHECKS: tuple[Check, ...] = (
     check_versions,
     check_configuration,
@@ -307,6 +311,7 @@ CHECKS: tuple[Check, ...] = (
     check_caches,
     check_privacy,
     check_disk,
+    check_predictions,
     check_outbox,
     check_mlflow,
 )
@@ -353,22 +358,6 @@ def _wanted(name: str) -> SpecifierSet:
     """Return which versions of a package this one asks for, as it is installed."""
     asked = map(Requirement, metadata.requires("dspy-cachectl") or [])
     return next((one.specifier for one in asked if one.name == name), SpecifierSet())
-
-
-def _file_system(path: Path) -> str | None:
-    """Return the kind of file system that a path is on, where the system tells."""
-    try:
-        lines = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
-    best, kind = "", None
-    where = str(path.resolve())
-    for line in lines:
-        _, point, name, *_ = line.split(" ")
-        point = point.replace("\\040", " ")
-        if (where == point or where.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
-            best, kind = point, name
-    return kind
 
 
 def _problem_of(uri: str) -> str | None:

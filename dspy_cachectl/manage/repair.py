@@ -72,7 +72,7 @@ def quarantine_of(folder: Path) -> Path:
 
 
 def repair(
-    folder: Path, found: Report, *, predictions: Path | None = None, advance: Advance | None = None
+    folder: Path, found: Report, *, predictions: str | Path | None = None, advance: Advance | None = None
 ) -> tuple[Repaired, Report]:
     """Move what is damaged aside, and build the database anew where it is damaged itself.
 
@@ -81,7 +81,7 @@ def repair(
     Args:
         folder: The store's folder.
         found: What `verify` found.
-        predictions: The folder of kept predictions that was checked, or None.
+        predictions: The kept predictions that were checked, or None; of an object store they stay as they are.
         advance: Told how many rows were looked at, and of how many.
 
     Returns:

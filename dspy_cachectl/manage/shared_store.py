@@ -20,7 +20,7 @@ _ADVISED = "volatile-lru"
 """Which entries a full server should let go: those that expire, and those first that were not asked for."""
 
 
-def verify(store: RedisStore, *, predictions: Path | None = None, advance: Advance | None = None) -> Report:
+def verify(store: RedisStore, *, predictions: str | Path | None = None, advance: Advance | None = None) -> Report:
     """Check every entry of a shared store. Its lists are mended on the way: that is how the server counts.
 
     Args:
@@ -62,7 +62,7 @@ def _flaws(key: str, data: bytes) -> Iterator[Flaw]:
 
 
 def repair(
-    store: RedisStore, found: Report, *, predictions: Path | None = None, advance: Advance | None = None
+    store: RedisStore, found: Report, *, predictions: str | Path | None = None, advance: Advance | None = None
 ) -> tuple[Repaired, Report]:
     """Give what is damaged another name, under which nobody looks, and answers the marks that they should have.
 

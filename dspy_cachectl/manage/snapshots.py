@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dspy_cachectl.boundary.meant import question
 from dspy_cachectl.boundary.reading import open_file
@@ -27,6 +27,7 @@ from dspy_cachectl.predictions.rows import PredictionRow, decode, loads
 from dspy_cachectl.predictions.snapshot import SnapshotInfo
 from dspy_cachectl.reports.texts import plural
 
+_NEXT = "the next evaluation that keeps its predictions there does that"
 _TAIL = 256 * 1024
 _METRICS = b'\n"metrics": '
 
@@ -245,6 +246,28 @@ def plan(library: Library, chosen: Chosen | None = None) -> SnapshotRemoval:
 def plan_pruning(library: Library) -> SnapshotRemoval:
     """Return what would go by a library's own limits: what is too old, and the oldest of what is too much."""
     return SnapshotRemoval(library.root, library.expired(), library.prune)
+
+
+def findings(place: str) -> Iterator[tuple[Literal["ok", "warning"], str, str]]:
+    """Yield what is found of a library: how it is, in words, and what to do.
+
+    Args:
+        place: A folder, or the address of an object store.
+    """
+    files = files_at(place, sets_aside=False)
+    waiting, cut = len(files.waiting()), sum(not one.is_alive for one in files.sessions())
+    is_there = True
+    try:
+        files.ask()
+    except StoreError as error:
+        is_there = False
+        yield "warning", str(error), "until it can be, evaluations go on with what is on this machine"
+    if waiting:
+        yield "warning", f"{plural(waiting, 'snapshot waits', 'snapshots wait')} to be sent", _NEXT
+    if cut:
+        yield "warning", f"{plural(cut, 'evaluation was', 'evaluations were')} killed: what they found is kept", _NEXT
+    if is_there and not waiting and not cut:
+        yield "ok", files.shown, ""
 
 
 def older_than(age: float) -> Chosen:

@@ -13,7 +13,7 @@ from dspy_cachectl.entries import draws, records
 from dspy_cachectl.entries.draw_tokens import mark_of
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreUnavailableError
 from dspy_cachectl.manage import snapshots
-from dspy_cachectl.predictions.files import SnapshotFiles
+from dspy_cachectl.predictions.places import files_at
 from dspy_cachectl.reports.progress_bar import Advance, watched
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.reader import DATABASE, FolderReader, as_bytes
@@ -93,12 +93,12 @@ class Report:
         return [flaw for flaw in self.flaws if flaw.kind is not Kind.NEWER]
 
 
-def verify(folder: Path, *, predictions: Path | None = None, advance: Advance | None = None) -> Report:
-    """Check a store and, where one is named, a folder of kept predictions.
+def verify(folder: Path, *, predictions: str | Path | None = None, advance: Advance | None = None) -> Report:
+    """Check a store and, where they are named, kept predictions.
 
     Args:
         folder: The store's folder.
-        predictions: The folder of kept predictions, or None.
+        predictions: The folder of kept predictions, or the address of an object store; or None.
         advance: Told how many rows were looked at, and of how many.
 
     Raises:
@@ -199,16 +199,19 @@ def _expected_key(data: bytes, label: Label) -> str | None:
     return draws.described_key(request, rollout_id=request.get("rollout_id"))
 
 
-def snapshot_flaws(root: Path) -> Iterator[Flaw]:
-    """Yield what is wrong with the files in a folder of kept predictions."""
-    for path in SnapshotFiles(root).files():
+def snapshot_flaws(place: str | Path) -> Iterator[Flaw]:
+    """Yield what is wrong with kept predictions, in a folder or in an object store."""
+    files = files_at(place, sets_aside=False)
+    for path, part in files.to_check():
         try:
+            if part is not None:
+                files.fetch(part)
             for _ in snapshots.read_rows(path):
                 pass
         except FormatVersionError as error:
-            yield Flaw(Kind.NEWER, path.name, str(error))
+            yield Flaw(Kind.NEWER, part or path.name, str(error))
         except CorruptEntryError as error:
-            yield Flaw(Kind.SNAPSHOT, path.name, str(error), path=path)
+            yield Flaw(Kind.SNAPSHOT, part or path.name, str(error), path=path if part is None else None)
         except StoreUnavailableError:
-            if path.exists():  # else it was removed meanwhile
+            if part is not None or path.exists():  # else it was removed meanwhile
                 raise

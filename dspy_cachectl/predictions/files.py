@@ -134,6 +134,20 @@ class SnapshotFiles:
         else:
             say(path, f"{error}. It is set aside as {aside.name}, and its predictions are computed again")
 
+    def waiting(self) -> list[str]:
+        """Return the names of the snapshots that are to be elsewhere and are not yet."""
+        return []
+
+    def ask(self) -> None:
+        """Ask the server, where there is one. Raises `StoreUnavailableError`."""
+
+    def to_check(self) -> Iterator[tuple[Path, str | None]]:
+        """Yield where each snapshot is, or is when it was fetched, and the part that it is; see `fetch`."""
+        return ((path, None) for path in self.files())
+
+    def fetch(self, part: str) -> None:
+        """Fetch a part, and check it against its hash. Raises `CorruptEntryError` and `StoreUnavailableError`."""
+
     def usage(self) -> int:
         """Return how many bytes the snapshots take up, the damaged ones too."""
         return sum(map(size_of, filter(ownership.is_plain_file, (*self.files(), *self.files(damaged=True)))))

@@ -85,7 +85,7 @@ class PartFiles(SnapshotFiles):
         """See `SnapshotFiles`; a part is fetched once."""
         try:
             if info.part is not None and not info.path.exists():
-                self._fetch(info.part)
+                self.fetch(info.part)
         except StoreError as error:
             say(info.path, f"{error}; it is left out")
             return False
@@ -105,6 +105,11 @@ class PartFiles(SnapshotFiles):
             here = self._place(part)
             if about["metadata"].get("file") == path.name and here.exists():
                 yield here, [part]
+
+    def to_check(self) -> Iterator[tuple[Path, str | None]]:
+        """See `SnapshotFiles`."""
+        self._index = self._read_index()
+        return ((self._place(part), part) for part in sorted(self._index["parts"]))
 
     def usage(self) -> int:
         """Return how many bytes the parts take up, as far as is known."""
@@ -148,6 +153,10 @@ class PartFiles(SnapshotFiles):
         """Wait until everything is sent, so many seconds at most. Return how many snapshots still wait."""
         Sender.of(self.shown).wait(limit)
         return len(self.waiting())
+
+    def ask(self) -> None:
+        """See `SnapshotFiles`."""
+        self.objects.tag(INDEX)
 
     def waiting(self) -> list[str]:
         """Return the names of the snapshots that are not sent as they are now."""
@@ -240,12 +249,13 @@ class PartFiles(SnapshotFiles):
         for part in filter(_PART.fullmatch, self.objects.names()):
             try:
                 if not self._place(part).exists():
-                    self._fetch(part)
+                    self.fetch(part)
                 yield part, _about(snapshot.read_info(self._place(part)))
             except StoreError as error:
                 say(self._place(part), f"{error}; it is left out")
 
-    def _fetch(self, part: str) -> None:
+    def fetch(self, part: str) -> None:
+        """See `SnapshotFiles`."""
         found, name = self.objects.read(part, most=_LARGEST_PART), _PART.fullmatch(part)
         if found is None or name is None or hashlib.sha256(found[0]).hexdigest() != name["hash"]:
             raise CorruptEntryError(f"{self.shown}/{part} is {'damaged' if found else 'gone'}")

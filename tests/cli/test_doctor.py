@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from dspy_cachectl.boundary import file_systems
 from dspy_cachectl.manage import diagnosis
 from dspy_cachectl.manage.diagnosis import Finding, Surroundings
 from dspy_cachectl.tracking.outbox import Outbox
@@ -244,7 +245,7 @@ def test_a_check_that_fails_itself_is_a_finding(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(("kind", "level"), [("nfs4", "warning"), ("fuse.sshfs", "warning"), ("ext4", "ok")])
 def test_disks_that_are_not_local(monkeypatch: pytest.MonkeyPatch, store: Path, kind: str, level: str) -> None:
     """SQLite's locks are not to be relied on there."""
-    monkeypatch.setattr(diagnosis, "_file_system", lambda path: kind)
+    monkeypatch.setattr(file_systems, "kind_of", lambda path: kind)
     monkeypatch.setattr(diagnosis.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**15))
     found = {finding.name: finding.level for finding in diagnosis.check_disk(Surroundings(lambda: store))}
     assert {"disk": "ok", "file system": level} == found
@@ -253,7 +254,7 @@ def test_disks_that_are_not_local(monkeypatch: pytest.MonkeyPatch, store: Path, 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says it in a file")
 def test_the_kind_of_file_system_is_that_of_the_innermost_mount() -> None:
     """`/proc` is a file system of its own."""
-    assert "proc" == diagnosis._file_system(Path("/proc/self"))
+    assert "proc" == file_systems.kind_of(Path("/proc/self"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no modes")

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import zstandard
 
-import dspy_cachectl
+import dspy_cachectl as cachectl
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError
 from dspy_cachectl.fingerprints.data import questions_of
 from dspy_cachectl.predictions.library import Library
@@ -24,6 +24,7 @@ from dspy_cachectl.stores.objects import ObjectStore
 from tests.limits import PATIENCE
 from tests.objects.conftest import NAME, SECRET, Bucket, Cutting
 from tests.predictions.support import compute, examples, key_of, row
+from tests.processes import ROOT
 
 DATA = examples(6)
 QUESTIONS = questions_of(DATA)
@@ -34,7 +35,7 @@ def machine(tmp_path: Path) -> Callable[[str], None]:
     """Return what goes to another machine: a folder for what has to survive a process, of its own."""
 
     def goes_to(name: str) -> None:
-        dspy_cachectl.configure(state=str(tmp_path / name))
+        cachectl.configure(state=str(tmp_path / name))
 
     return goes_to
 
@@ -251,33 +252,78 @@ def test_without_the_extra_it_is_said_how_to_install_it(monkeypatch: pytest.Monk
         Library("s3://bucket/prefix")
 
 
-def test_the_commands_look_into_a_bucket(bucket: Bucket, machine: Callable[[str], None], run: Any) -> None:
-    """Each command takes the address as it takes a folder; what is removed is gone for all."""
-    machine("one")
-    evaluate(bucket.url)
-    (listed,) = json.loads(run("ls", "--library", bucket.url, "--json"))
-    name = listed["path"].rpartition("/")[2]
-    assert "answer=a" in run("show", name, "--library", bucket.url)
-    assert "6 predictions alike" in run("diff", name, name, "--library", bucket.url)
-    assert 6 == run("export", name, "-", "--library", bucket.url).count(",a,1.0,")
-    assert bucket.url in run("clear", "--all", "--yes", "--library", bucket.url)
-    assert ["index.json.zst"] == [one.rpartition("/")[2] for one in bucket.dump()]
-    assert evaluate(bucket.url) == 6
-
-
-@pytest.fixture
-def run() -> Callable[..., str]:
-    """Return what runs a command about predictions in this process and returns what it prints."""
+def command(*words: str, code: int = 0) -> str:
+    """Run a command in this process; what it prints."""
     from typer.testing import CliRunner
 
     from dspy_cachectl.cli.app import app
 
-    def runs(*words: str) -> str:
-        found = CliRunner().invoke(app, ["predictions", *words])
-        assert found.exit_code == 0, found.output
-        return found.output
+    found = CliRunner().invoke(app, words)
+    assert code == found.exit_code, found.output
+    return found.output
 
-    return runs
+
+def test_the_commands_look_into_a_bucket(bucket: Bucket, machine: Callable[[str], None]) -> None:
+    """Each command takes the address as it takes a folder; what is removed is gone for all."""
+    machine("one")
+    evaluate(bucket.url)
+    (listed,) = json.loads(command("predictions", "ls", "--library", bucket.url, "--json"))
+    name = listed["path"].rpartition("/")[2]
+    assert "answer=a" in command("predictions", "show", name, "--library", bucket.url)
+    assert "6 predictions alike" in command("predictions", "diff", name, name, "--library", bucket.url)
+    assert 6 == command("predictions", "export", name, "-", "--library", bucket.url).count(",a,1.0,")
+    assert bucket.url in command("predictions", "clear", "--all", "--yes", "--library", bucket.url)
+    assert ["index.json.zst"] == [one.rpartition("/")[2] for one in bucket.dump()]
+    assert evaluate(bucket.url) == 6
+
+
+def test_what_is_damaged_or_gone_is_found(bucket: Bucket, machine: Callable[[str], None]) -> None:
+    """`verify` reads each part from the bucket, whatever is on this machine; nothing there is pruned."""
+    machine("one")
+    for run in ("eval-a", "eval-b"):
+        evaluate(bucket.url, run)
+    asked = ("verify", "--predictions", bucket.url)
+    assert "Nothing is damaged" in command(*asked)
+    first, second = (name for name in sorted(bucket.dump()) if "index" not in name)
+    bucket.write(first, bucket.dump()[first][:-1])
+    bucket.remove(second)
+    found = command(*asked, code=3)
+    assert ("is damaged" in found, "is gone" in found) == (True, True)
+    said = command("prune", "--predictions", bucket.url, "--yes", code=2)
+    assert "it has rules of its own" in " ".join(said.replace("│", "").split())
+
+
+def test_the_doctor_counts_what_waits(
+    cutting: Cutting, bucket: Bucket, machine: Callable[[str], None], tmp_path: Path
+) -> None:
+    """What is not sent and what a killed evaluation left are said, and a bucket that does not reply."""
+
+    def found() -> list[str]:
+        cachectl.configure(predictions=bucket.url)
+        return [one["message"] for one in json.loads(command("doctor", "--json")) if one["name"] == "predictions"]
+
+    machine("one")
+    evaluate(bucket.url, "eval-a")
+    assert [bucket.url] == found()
+    cutting.refuses = lambda method, _: method == "PUT"
+    library = Library(bucket.url)
+    with library.open(key_of(DATA), QUESTIONS, run_id="eval-b") as session:
+        compute(session)
+    assert 1 == library.wait()
+    code = "import os; from tests.objects.test_library import *; cut(os.environ['BUCKET'])"
+    place = {"DSPY_CACHECTL_STATE": str(tmp_path / "one"), "PYTHONPATH": str(ROOT), "BUCKET": bucket.url}
+    assert -9 == subprocess.run([sys.executable, "-c", code], env={**os.environ, **place}, check=False).returncode
+    assert 2 == len(found())
+    assert "1 snapshot waits to be sent" in found()
+    cutting.refuses = lambda *_: True
+    assert any("does not reply" in message for message in found())
+
+
+def cut(url: str) -> None:
+    """Answer one question, and be killed."""
+    session = Library(url).open(key_of(DATA), QUESTIONS, run_id="eval-c")
+    session.keep(row(QUESTIONS[0]))
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.exhaustive
