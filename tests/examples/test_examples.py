@@ -56,15 +56,15 @@ def test_passages_are_embedded_once(endpoint: Endpoint, tmp_path: Path) -> None:
 
 def test_the_tests_replay_what_is_committed() -> None:
     """In a process of their own, without a key."""
-    assert "4 passed" in _pytest(EXAMPLES / "testing", ROOT).stdout
+    assert "5 passed" in _pytest(EXAMPLES / "testing", ROOT).stdout
 
 
 @pytest.mark.exhaustive
 def test_the_tests_are_recorded_anew(endpoint: Endpoint, tmp_path: Path) -> None:
-    """With a provider: 11 calls, and none when they are replayed."""
+    """With a provider: 14 calls, and none when they are replayed."""
     folder = shutil.copytree(EXAMPLES / "testing", tmp_path / "testing")
     endpoint.configure(gold={"message": "urgent"}, accuracy=1.0, answers={"cellar": ["urgent"]})
-    for mode, requests in (("all", 11), ("replay", 0)):
+    for mode, requests in (("all", 14), ("replay", 0)):
         with endpoint.counting() as seen:
             _pytest(folder, tmp_path, f"--cachectl={mode}", "--model=openai/test-model", endpoint=endpoint)
         assert requests == seen.requests

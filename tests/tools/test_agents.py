@@ -10,6 +10,7 @@ from typing import Any
 
 import dspy
 import pytest
+from dspy.primitives.local_interpreter import LocalInterpreter
 
 import dspy_cachectl as cachectl
 from tests.endpoint import Endpoint
@@ -86,6 +87,85 @@ def test_a_tool_of_an_mcp_server_replays_without_it(asked: Endpoint, tmp_path: P
     with asked.counting() as seen, cachectl.cassette(tmp_path / "agent.jsonl"):
         assert json.dumps(recorded) == json.dumps(asyncio.run(ask(kept[0])))
     assert (0, 3) == (seen.requests, world.calls)
+
+
+CODE = """[[ ## reasoning ## ]]
+Look.
+
+[[ ## code ## ]]
+```python
+print(look(city='Rome'))
+```
+
+[[ ## generated_code ## ]]
+```python
+print(look(city='Rome'))
+```
+
+[[ ## finished ## ]]
+True
+
+[[ ## answer ## ]]
+Rain.
+
+[[ ## completed ## ]]"""
+
+
+def looked(city: str) -> str:
+    """Look at the weather of a city."""
+    return city.upper()
+
+
+def test_an_agent_that_writes_code_replays_what_its_tools_said(asked: Endpoint, tmp_path: Path) -> None:
+    """The code of an RLM runs anew in a replay, and the tools that it calls are not called."""
+    asked.configure(answers={"": [CODE]})
+    world = World()
+    tool = cachectl.wrap(worlds.function(world))
+    program = dspy.RLM("question -> answer", tools=[tool], max_iters=2, interpreter_factory=LocalInterpreter)
+    with cachectl.cassette(tmp_path / "agent.jsonl", "record"):
+        recorded = worlds.sync(program)
+    assert "Rome: 2 degrees" in json.dumps(recorded)
+    with asked.counting() as seen, cachectl.cassette(tmp_path / "agent.jsonl"):
+        assert json.dumps(recorded) == json.dumps(worlds.sync(program))
+    assert (0, 2) == (seen.requests, world.calls)
+
+
+def test_code_act_runs_its_tools_where_its_code_runs(asked: Endpoint, tmp_path: Path) -> None:
+    """What CodeAct's tools say is in nobody's hands; its calls replay as long as they say the same."""
+    asked.configure(answers={"": [CODE.replace("look(", "looked(")]})
+    program = dspy.CodeAct("question -> answer", tools=[cachectl.wrap(looked)], interpreter_factory=LocalInterpreter)
+    with cachectl.cassette(tmp_path / "agent.jsonl", "record") as recording:
+        recorded = worlds.sync(program)
+    assert "ROME" in json.dumps(recorded)
+    assert 0 == recording.stats.tool_calls_made
+    with asked.counting() as seen, cachectl.cassette(tmp_path / "agent.jsonl"):
+        assert json.dumps(recorded) == json.dumps(worlds.sync(program))
+    assert 0 == seen.requests
+
+
+def test_a_changed_tool_makes_kept_predictions_stale(asked: Endpoint, tmp_path: Path) -> None:
+    """A kept prediction is served while the wrapped tool's code is the same, and made anew when it has changed."""
+
+    def first(city: str) -> str:
+        """Look."""
+        return city
+
+    def second(city: str) -> str:
+        """Look."""
+        return city + "!"
+
+    devset = [dspy.Example(question="Rain?").with_inputs("question")]
+    made = []
+    for function in (first, first, second):
+        agent = worlds.agent(cachectl.wrap(dspy.Tool(function, name="look")))
+        with asked.counting() as seen:
+            cachectl.evaluate(agent, devset, _always, predictions=tmp_path / "kept", run_id="one")
+        made.append(seen.requests > 0)
+    assert [True, False, True] == made
+
+
+def _always(*_: Any) -> float:
+    return 1.0
 
 
 def test_a_miss_of_a_tool_is_raised_at_the_end(asked: Endpoint, tmp_path: Path) -> None:
