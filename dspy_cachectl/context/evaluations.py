@@ -40,6 +40,7 @@ class EvaluationScope:
         program: What is evaluated; None where that is no module.
         depth: Within how many modules it was opened.
         put: Its id, as it was put into DSPy's settings.
+        compiles: Whether a compile opened it.
     """
 
     call_id: str
@@ -51,6 +52,7 @@ class EvaluationScope:
     program: Any = None
     depth: int = 0
     put: Any = None
+    compiles: bool = False
 
 
 _SETTING = "cachectl_evaluation"
@@ -126,6 +128,11 @@ def elsewhere(scope: EvaluationScope, mlflow_run: str) -> bool:
 def ledgers() -> list[Ledger]:
     """Return the ledgers of the scopes that this code is within, the innermost first."""
     return [scope.ledger for scope in _outward(current())] if _within else []
+
+
+def outermost_compile(scope: EvaluationScope) -> str:
+    """Return the id of the compile that a scope is within, the outermost of them; "" where there is none."""
+    return next((one.call_id for one in reversed([*_outward(scope)]) if one.compiles), "")
 
 
 def _outward(scope: EvaluationScope | None) -> Iterator[EvaluationScope]:

@@ -16,6 +16,7 @@ from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.config import Stores
 from dspy_cachectl.context.elsewhere import announce, refusals_of
+from dspy_cachectl.seen.candidates import Candidates
 from dspy_cachectl.stores.base import name_of
 from dspy_cachectl.stores.marks import Marks
 
@@ -65,6 +66,7 @@ class Process:
         dspys_cache: The cache whose place it took; None where DSPy had built none.
         overrules_dspy: Whether `install()` was called: what DSPy's own cache was told does not matter then.
         answers: By what the answers that are in no store are known again, by their keys.
+        candidates: What was compiled here: which programs were scored on which questions.
         replaced: What else of DSPy is replaced meanwhile, by its home and its name (see `patches`).
     """
 
@@ -97,6 +99,7 @@ class Process:
         self.why_not_stored: OrderedDict[str, str] = OrderedDict()
         self._said: OrderedDict[str, None] = OrderedDict()
         self.answers = Marks()
+        self.candidates = Candidates()
 
     def say_once(self, topic: str, message: str) -> None:
         """Log a warning, the first time that its topic comes up."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from dspy.utils.callback import BaseCallback
 
-from dspy_cachectl.context.evaluations import EvaluationObserver, left, open_scope
+from dspy_cachectl.context.evaluations import EvaluationObserver, left, open_scope, outermost_compile
 from dspy_cachectl.context.phases import PhaseContext
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import phase_around
@@ -30,9 +30,12 @@ class _Watch(BaseCallback):  # type: ignore[misc]
 
     def on_evaluate_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         told = self._told[call_id] = list(_observers())
-        open_scope(call_id)
+        scope = open_scope(call_id)
         for observer in told:
             observer.on_evaluate_start(call_id, instance, inputs)
+        compile_id = outermost_compile(scope)
+        if compile_id or _compiles_by_hand():
+            state.candidates.score(compile_id, inputs.get("program"), inputs.get("devset") or instance.devset)
 
     def on_evaluate_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:
         for observer in self._told.pop(call_id, ()):
@@ -40,10 +43,12 @@ class _Watch(BaseCallback):  # type: ignore[misc]
         left(call_id)
 
     def on_compile_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:  # noqa: ARG002 - DSPy's
-        open_scope(call_id)
+        open_scope(call_id).compiles = True
+        state.candidates.begin(call_id, inputs)
 
     def on_compile_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:  # noqa: ARG002
         left(call_id)
+        state.candidates.end(call_id, outputs)
 
 
 class Watched:
@@ -67,6 +72,12 @@ class Watched:
     def __delete__(self, instance: Any) -> None:
         if vars(instance).pop(_NAME, self) is self:
             raise AttributeError(_NAME)
+
+
+def _compiles_by_hand() -> bool:
+    """Tell whether this is within a phase that compiles."""
+    context = phase_around()
+    return context is not None and context.name == "compile"
 
 
 def _observers() -> Iterator[EvaluationObserver]:

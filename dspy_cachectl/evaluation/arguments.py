@@ -26,7 +26,7 @@ DependsOn = Iterable[str | os.PathLike[str]] | Mapping[str, Any]
 ORDERS = ("given", "random")
 """In which order questions are asked."""
 
-_READ_OFTEN = frozenset({"devset", "clusters", "depends_on", "lms"})
+_READ_OFTEN = frozenset({"devset", "clusters", "depends_on", "lms", "holdout"})
 """What may be given as something that can be read once, such as a generator."""
 
 Rule = tuple[Callable[[Any], bool], str]

@@ -55,6 +55,7 @@ class Options(TypedDict, total=False):
     seed: int
     until: float | None
     batch: bool | Batch
+    holdout: Iterable[dspy.Example] | None
 
 
 _JUDGES = "cachectl_judges_lm"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
 from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.config import settings as configured
-from dspy_cachectl.errors import MissingExtraError
+from dspy_cachectl.context.process import state
+from dspy_cachectl.errors import ConfigurationError, MissingExtraError
 from dspy_cachectl.evaluation.arguments import listed
 from dspy_cachectl.evaluation.asking import Task
 from dspy_cachectl.evaluation.clusters import clusters_of, slices_of_questions
@@ -21,6 +23,7 @@ from dspy_cachectl.evaluation.scoring import check_metric
 from dspy_cachectl.evaluation.which_run import phase_to_evaluate_in
 from dspy_cachectl.fingerprints.data import questions_of
 from dspy_cachectl.fingerprints.provenance import provenance_of
+from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.seen.leaks import leaks_of
 
 _OF_THE_TASK = ("repeats", "num_threads", "max_errors", "timeout", "failure_score", "level")
@@ -36,6 +39,40 @@ def check_before_paying(metric: Any) -> None:
     if find_spec("scipy") is None:
         raise MissingExtraError("evaluate()", extra="stats")
     check_metric(metric)
+
+
+def check_holdout(options: Mapping[str, Any]) -> None:
+    """Refuse questions to hold out that are no others, before anything is paid for.
+
+    Args:
+        options: The arguments of `evaluate`, the devset and the holdout as lists.
+
+    Raises:
+        ConfigurationError: If some are among the data set, or candidates of an optimizer were scored on some.
+    """
+    program, holdout = options["program"], options["holdout"]
+    keys = [one.example_key for one in questions_of(holdout)]
+    common = len({one.example_key for one in questions_of(options["devset"])}.intersection(keys))
+    before = state.candidates.scored_on(program, holdout, keys)
+    for count, where in ((common, "in the devset too"), (before.questions if before else 0, "what candidates saw")):
+        if count:
+            raise ConfigurationError(
+                f"holdout is to be of other questions, and {count:,} of its {len(keys):,} are {where}: leave them out"
+            )
+    if options["shard"] is not None or not (options["clusters"] is None or _is_rule(options["clusters"])):
+        raise ConfigurationError("holdout is asked whole, in clusters that a field or a function tells: leave it out")
+
+
+def _is_rule(clusters: Any) -> bool:
+    return isinstance(clusters, str) or callable(clusters)
+
+
+def held_out(evaluate: Callable[..., EvalReport], options: Mapping[str, Any], report: EvalReport) -> EvalReport:
+    """Return a report with that of the questions that were held out, which are asked now."""
+    run_id = options["run_id"] and f"{options['run_id']}-holdout"
+    others = {"devset": options["holdout"], "holdout": None, "baseline": None, "mlflow": None, "run_id": run_id}
+    whole = {"until": None, "order": "given", "name": f"{report.name}, held out"}
+    return replace(report, holdout=evaluate(**{**options, **others, **whole}))
 
 
 @contextmanager
@@ -63,6 +100,8 @@ def opened(options: Mapping[str, Any]) -> Iterator[tuple[Task, KeptPredictions]]
         made_of = provenance_of(program, questions, metric, context.policy_for) | hash_as_judged(metric)
         asked = {question_id(one): example.inputs() for one, example in zip(questions, devset, strict=True)}
         made_of["leaks"] = leaks_of(program, asked)
+        keys = [one.example_key for one in questions]
+        made_of["selection"] = state.candidates.scored_on(program, devset, keys)
         session = None
         if library is not None:
             wish: dict[str, Any] = {"repeats": repeats, "run_id": run_id, "max_age": max_age, "force_recompute": force}

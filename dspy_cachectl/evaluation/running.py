@@ -17,7 +17,7 @@ from dspy_cachectl.evaluation.growing import grown
 from dspy_cachectl.evaluation.kept_predictions import Predictions
 from dspy_cachectl.evaluation.last import log_finished
 from dspy_cachectl.evaluation.models import Models, Options, evaluate_each
-from dspy_cachectl.evaluation.opening import check_before_paying, opened
+from dspy_cachectl.evaluation.opening import check_before_paying, check_holdout, held_out, opened
 from dspy_cachectl.evaluation.pools.spreading import spread
 from dspy_cachectl.evaluation.waves.rehearsing import opened_in_waves
 from dspy_cachectl.reports.ranking import Ranking
@@ -80,6 +80,7 @@ def evaluate(
     seed: int = 0,
     until: float | None = None,
     batch: bool | Batch = False,
+    holdout: Iterable[dspy.Example] | None = None,
 ) -> EvalReport | Ranking:
     """Evaluate a program with `dspy.Evaluate`, in `phase("eval")`, each repeat with draws of its own.
 
@@ -139,6 +140,8 @@ def evaluate(
         batch: Send the calls as batches, which cost less and take up to a day; a `Batch` says how to wait. The program
             runs in waves: each sends what it lacks as one batch for each model, and then runs again. Another process
             goes on where one ended.
+        holdout: Other questions, which no optimizer chose the program by: they are asked afterwards, and the report
+            tells both scores, and by how much the first looks too good; see `EvalReport.holdout`.
 
     Returns:
         The report; with `lms` the reports of all, ranked.
@@ -154,6 +157,9 @@ def evaluate(
     options = dict(locals())
     check_before_paying(metric)
     devset = options["devset"] = listed(devset)
+    if holdout is not None:
+        options["holdout"] = listed(holdout)
+        check_holdout(options)
     if lms is not None:
         return evaluate_each(evaluate, options)
     how_sent = batch_of(batch)
@@ -169,6 +175,8 @@ def evaluate(
         else:
             found, run = asked(task, kept, metadata=metadata, **how)
         report = state.last_report = kept.finish(found)
+    if holdout is not None:
+        report = state.last_report = held_out(evaluate, options, report)
     if mlflow:
         log_finished(report, run, None if mlflow is True else mlflow)
     return report

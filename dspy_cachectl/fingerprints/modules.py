@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 import itertools
+import re
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -52,6 +53,19 @@ def sub_modules(program: Any, kind: type | None = None) -> Iterator[tuple[str, A
             if id(one) not in seen:
                 seen.add(id(one))
                 waiting.append((name + step, one))
+
+
+_OTHERS = re.compile(r"\.(candidate_programs|mb_candidate_programs|trial_logs)\[")
+"""Where optimizers leave with a program the other candidates that they scored."""
+
+
+def own_predictors(program: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the program's own predictors with their names: `""` for itself, or `"generate.predict"`."""
+    import dspy
+
+    for name, predictor in sub_modules(program, dspy.Predict):
+        if not _OTHERS.search(name):
+            yield name.removeprefix("self.").removeprefix("self"), predictor
 
 
 def _is_past(name: str, value: Any) -> bool:

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from dspy_cachectl.accounting.asked import AskedModel
 from dspy_cachectl.entries.model_names import is_same_name
 from dspy_cachectl.reports.measurement import Measurement, Provenance
-from dspy_cachectl.reports.texts import cut, ends_text, level_text, plural, score_text
+from dspy_cachectl.reports.texts import cut, ends_text, level_text, number, places, plural, score_text
+from dspy_cachectl.statistics.power import selection_bias
 
 _FAILURES_SHOWN = 3
 _CHARACTERS_SHOWN = 80
@@ -17,6 +18,7 @@ _CHARACTERS_SHOWN = 80
 def caveats_of(report: Measurement) -> Iterator[str]:
     """Yield what puts the score of a report in doubt, in words: first what makes it one of something else."""
     yield from _leaked(report)
+    yield from _chosen(report)
     missing = report.provenance.missing
     if missing:
         yield (
@@ -75,6 +77,19 @@ def _leaked(report: Measurement) -> Iterator[str]:
     yield (
         f"{len(report.leaked):,} of {plural(report.n, 'question')} {'stands' if is_one else 'stand'} in the program's "
         f"own demonstrations or instructions ({where}{nearly}): it was told what it is asked. {without}"
+    )
+
+
+def _chosen(report: Measurement) -> Iterator[str]:
+    """Yield that a program was chosen by how it scored on these questions, and how much too good it may look."""
+    selection = report.provenance.selection
+    if selection is None or not selection.is_chosen or selection.candidates == 1:
+        return
+    bias = number(selection_bias(report.standard_error, selection.candidates), places(report.standard_error))
+    yield (
+        f"an optimizer chose this program by its score on {selection.questions:,} of these "
+        f"{plural(report.n, 'question')}, as the best of {selection.candidates:,} candidates: it may look too good by "
+        f"up to about {bias}. Ask it others: evaluate(..., holdout=questions)"
     )
 
 

@@ -32,7 +32,7 @@ def warnings_of(baseline: Measurement, candidate: Measurement, result: PairedCom
             found += [f"{report.name}: {sentence}" for sentence in report.distinct.said]
         if report.failures:
             found.append(f"{report.name}: {plural(report.failures, 'answer')} failed, counted with the failure score")
-    found += _told(baseline, candidate)
+    found += (*_told(baseline, candidate), *_chosen(baseline, candidate))
     looked = [one.name for one in (baseline, candidate) if (how := one.provenance.stopping) and how.by == "comparison"]
     if looked:
         found.append(
@@ -59,6 +59,17 @@ def _told(baseline: Measurement, candidate: Measurement) -> Iterator[str]:
     others = [difference for question, difference in found.items() if question not in set().union(*told.values())]
     without = f"without these the difference is {number(fmean(others), sign=True)}" if others else "there are no others"
     yield f"demonstrations or instructions tell the program {whose} that it is asked: {without}"
+
+
+def _chosen(*reports: Measurement) -> Iterator[str]:
+    """Yield which programs were chosen by how they scored on these questions."""
+    for report in reports:
+        selection = report.provenance.selection
+        if selection is not None and selection.is_chosen and selection.candidates > 1:
+            yield (
+                f"an optimizer chose {report.name!r} as the best of {selection.candidates:,} candidates by "
+                f"{selection.questions:,} of its questions, where it looks too good: compare them on others"
+            )
 
 
 def _circumstances(baseline: Measurement, candidate: Measurement) -> Iterator[str]:

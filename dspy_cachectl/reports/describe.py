@@ -84,7 +84,7 @@ def report_brief(report: Measurement, *against: tuple[str, str]) -> Sheet:
         against: What else stands beside its score.
     """
     error, made = report.standard_error, report.provenance
-    wanted = {"clusters", "model", "temperature", "judge", "what changed", "LM calls"}
+    wanted = {"scored before", "clusters", "model", "temperature", "judge", "what changed", "LM calls"}
     if report.failures:
         wanted.add("failures")
     if made.rescored or any(draw.loaded for draw in report.draws):
@@ -134,6 +134,7 @@ def _score_rows(report: Measurement) -> tuple[tuple[str, str], ...]:
         ("score", f"{score_text(report.score, error)} (standard error)"),
         (f"{level_text(interval)} interval", f"{ends_text(interval, error)}, {interval.method}"),
         ("questions", f"{report.n:,}"),
+        ("scored before", _scored_before(report)),
         ("repeats", f"{report.repeats:,}: {distinct_text(distinct)}"),
         ("failures", _failures(report)),
         ("variance", f"{parts} ({share} of both)" if split.within is not None or split.between is not None else ""),
@@ -143,6 +144,14 @@ def _score_rows(report: Measurement) -> tuple[tuple[str, str], ...]:
         ("flip rate", f"{number(report.flip_rate)}; {agreeing}" if math.isfinite(report.flip_rate) else ""),
         ("clusters", _clusters(report)),
     )
+
+
+def _scored_before(report: Measurement) -> str:
+    selection = report.provenance.selection
+    if selection is None:
+        return ""
+    whose = ", this program among them" if selection.is_chosen else ""
+    return f"{plural(selection.candidates, 'candidate')}{whose}, on {selection.questions:,} of these while compiling"
 
 
 def _clusters(report: Measurement) -> str:

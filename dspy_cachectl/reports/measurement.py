@@ -14,6 +14,7 @@ from dspy_cachectl.reports.independence import Doubts
 from dspy_cachectl.reports.results import DrawResult, QuestionResult
 from dspy_cachectl.reports.texts import finite, plural
 from dspy_cachectl.reports.troubles import PredictorTrouble, by_predictor
+from dspy_cachectl.seen.candidates import Selection
 from dspy_cachectl.seen.leaks import Leak
 from dspy_cachectl.statistics.intervals import Interval, mean_interval
 from dspy_cachectl.statistics.repeats import (
@@ -98,6 +99,7 @@ class Provenance:
         program_text: What the program tells its LMs, and how it asks them, part by part, for people; empty where
             nothing can be told of it.
         leaks: The questions of the data set that stand in the program's own demonstrations or instructions.
+        selection: How candidates of an optimizer were scored on these questions before, in this process; or None.
     """
 
     run_id: str | None
@@ -134,6 +136,7 @@ class Provenance:
     shard: tuple[int, int] | None = None
     stopping: Stopping | None = None
     leaks: tuple[Leak, ...] = ()
+    selection: Selection | None = None
 
     def extent(self) -> Iterator[str]:
         """Yield in words where it is not an evaluation of all questions, of a size that was fixed before."""

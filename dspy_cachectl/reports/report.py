@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -28,7 +29,7 @@ from dspy_cachectl.reports.merging import merged
 from dspy_cachectl.reports.paged import MOST_TEXT, Paged, page_of
 from dspy_cachectl.reports.plots import plot_report
 from dspy_cachectl.reports.results import QuestionResult
-from dspy_cachectl.reports.texts import ends_text, frame, level_text, number, places
+from dspy_cachectl.reports.texts import ends_text, frame, level_text, number, places, plural, score_text
 from dspy_cachectl.showing.render import Shown
 from dspy_cachectl.showing.sheets import Sheet
 
@@ -46,9 +47,11 @@ class EvalReport(Measurement, Shown, Paged):
         level: The nominal coverage of its interval.
         path: Where the predictions are kept, to read them row by row; None where they are not.
         baseline: The report to compare with, or None.
+        holdout: The report of the questions that were held out, or None (see `evaluate`).
     """
 
     baseline: EvalReport | None = field(default=None, compare=False)
+    holdout: EvalReport | None = field(default=None, compare=False)
 
     @cached_property
     def comparison(self) -> Comparison | None:
@@ -135,6 +138,7 @@ class EvalReport(Measurement, Shown, Paged):
             "name": self.name,
             "level": self.level,
             "summary": self.summary(),
+            "holdout": None if self.holdout is None else self.holdout.summary(),
             "slices": {name: one.summary() for name, one in self.slices.items()},
             "troubles": [trouble.as_dict() for trouble in self.troubles],
             "provenance": asdict(self.provenance),
@@ -203,6 +207,8 @@ class EvalReport(Measurement, Shown, Paged):
         return page_of(self._sheet(), [self], stores, most=most, scores=(*beside, self, *self.slices.values()))
 
     def _against_baseline(self) -> Iterator[tuple[str, str]]:
+        if self.holdout is not None:
+            yield "held out", self._against_holdout(self.holdout)
         if self.baseline is None:
             return
         try:
@@ -214,6 +220,15 @@ class EvalReport(Measurement, Shown, Paged):
         difference = number(found.difference, places(error_of_it), sign=True)
         ends = f"{level_text(found.interval)} interval {ends_text(found.interval, error_of_it, sign=True)}"
         yield f"against {self.baseline.name}", f"{found.verdict_text}: {difference}, {ends}"
+
+    def _against_holdout(self, others: EvalReport) -> str:
+        error = math.hypot(self.standard_error, others.standard_error)
+        ends = f"{level_text(others.interval)} interval {ends_text(others.interval, others.standard_error)}"
+        lower = number(others.score - self.score, places(error), sign=True)
+        return (
+            f"{score_text(others.score, others.standard_error)}, {ends}, on {plural(others.n, 'other question')}: "
+            f"{lower} ± {number(error, places(error))} against these"
+        )
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dspy_cachectl.boundary.secrets import scrub
-from dspy_cachectl.fingerprints import canonical
-from dspy_cachectl.fingerprints.modules import sub_modules
-from dspy_cachectl.seen.words import Passages, head, words
+from dspy_cachectl.fingerprints.modules import own_predictors
+from dspy_cachectl.seen.words import Passages, head, text_of, words
 
 _FEWEST = 3
 """In running text, an input of fewer words is looked for in vain: it may stand there by chance."""
@@ -48,7 +47,7 @@ def leaks_of(program: Any, questions: Mapping[str, Mapping[str, Any]]) -> tuple[
         return ()
     found: defaultdict[_Match, list[str]] = defaultdict(list)
     for question, inputs in questions.items():
-        for match in told.matches({name: _text(value) for name, value in inputs.items()}):
+        for match in told.matches({name: text_of(value) for name, value in inputs.items()}):
             found[match].append(question)
     leaks: dict[str, Leak] = {}
     for match, some in found.items():
@@ -75,18 +74,15 @@ class _Told:
     """What a program tells its LMs: instructions and descriptions as they are, demonstrations by their fields."""
 
     def __init__(self, program: Any) -> None:
-        import dspy
-
         self._passages: list[tuple[str, str, str]] = []  # where, of which field, the text
         self._demos: list[tuple[str, dict[str, str]]] = []
-        for path, predictor in sub_modules(program, dspy.Predict):
-            name = scrub(path.removeprefix("self.").removeprefix("self"))
-            whose = f"'{name}'" if name else "the program"
+        for name, predictor in own_predictors(program):
+            whose = f"'{scrub(name)}'" if name else "the program"
             signature = predictor.signature
             texts = [signature.instructions, *(_described(field) for field in signature.fields.values())]
             self._passages += [(f"instructions of {whose}", "", text) for text in texts if text]
             for demo in predictor.demos:
-                fields = {str(key): _text(value) for key, value in demo.items()}
+                fields = {str(key): text_of(value) for key, value in demo.items()}
                 self._demos.append((f"demos of {whose}", fields))
                 self._passages += [(f"demos of {whose}", key, text) for key, text in fields.items()]
         self._searched = Passages(text for _, _, text in self._passages)
@@ -130,7 +126,7 @@ class _Told:
 
     def has_exactly(self, match: _Match, fields: Mapping[str, Any]) -> bool:
         """Tell whether what was found stands there word for word."""
-        texts = [_text(fields[name]) for name in match.names]
+        texts = [text_of(fields[name]) for name in match.names]
         if match.passage >= 0:
             return texts[0] in self._passages[match.passage][2]
         return any(
@@ -149,24 +145,8 @@ class _Same:
 
 
 def _words_of(fields: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((name, words(_text(value))) for name, value in fields.items()))
+    return tuple(sorted((name, words(text_of(value))) for name, value in fields.items()))
 
 
 def _described(field: Any) -> str:
     return str((field.json_schema_extra or {}).get("desc") or "")
-
-
-def _text(value: Any) -> str:
-    """Return a value as a text that tells it from others: itself, or what it holds."""
-    if isinstance(value, str):
-        return value
-    if value is None or isinstance(value, (bool, int, float)):
-        return repr(value)
-    if isinstance(value, Mapping):
-        return "\n".join(f"{name} {_text(one)}" for name, one in value.items())
-    if isinstance(value, (list, tuple)):
-        return "\n".join(map(_text, value))
-    try:
-        return canonical.digest(value)
-    except canonical.UnstableError:
-        return f"{type(value).__name__} {id(value)}"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
+from typing import Any
+
+from dspy_cachectl.fingerprints import canonical
 
 # A Chinese or Japanese character is a word, since no blanks tell words there. "7 - 5" is not "7 * 5": what may be
 # punctuation is a word before a number.
@@ -15,6 +18,22 @@ _HEAD = 8
 """By so many words at its beginning a text is looked for, before all of it is read."""
 _IN_HEAD = 400
 """In so many characters they are looked for first."""
+
+
+def text_of(value: Any) -> str:
+    """Return a value as a text that tells it from others: itself, or what it holds."""
+    if isinstance(value, str):
+        return value
+    if value is None or isinstance(value, (bool, int, float)):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "\n".join(f"{name} {text_of(one)}" for name, one in value.items())
+    if isinstance(value, (list, tuple)):
+        return "\n".join(map(text_of, value))
+    try:
+        return canonical.digest(value)
+    except canonical.UnstableError:
+        return f"{type(value).__name__} {id(value)}"
 
 
 def words(text: str) -> str:

@@ -176,6 +176,8 @@ def _report_metrics(report: EvalReport) -> dict[str, float | None]:
         "score/failures": report.failures,
         "score/without_failures": report.score_without_failures,
         "score/leaked": len(report.leaked),
+        "score/held_out": None if report.holdout is None else report.holdout.score,
+        "score/candidates": None if report.provenance.selection is None else report.provenance.selection.candidates,
         "score/without_leaks": None if report.without_leaks is None else report.without_leaks.score,
         "score/clusters": report.error.clusters,
         "score/design_effect": report.error.design_effect,
