@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is compute
     from dspy_cachectl._version import __version__ as __version__
     from dspy_cachectl.accounting.ledger import Stats as Stats
     from dspy_cachectl.batches.batch import Batch as Batch
+    from dspy_cachectl.budgets.budget import Budget as Budget
     from dspy_cachectl.calls.cache import ManagedCache as ManagedCache
     from dspy_cachectl.calls.installation import install as install, uninstall as uninstall
     from dspy_cachectl.calls.lm import LM as LM, Embedder as Embedder
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is compute
     from dspy_cachectl.errors import (
         BatchError as BatchError,
         BatchPendingError as BatchPendingError,
+        BudgetExceededError as BudgetExceededError,
         CachectlError as CachectlError,
         CacheMissError as CacheMissError,
         ConfigurationError as ConfigurationError,
@@ -74,6 +76,8 @@ _HOMES = {
     "Batch": "batches.batch",
     "BatchError": "errors",
     "BatchPendingError": "errors",
+    "Budget": "budgets.budget",
+    "BudgetExceededError": "errors",
     "CacheMissError": "errors",
     "CachectlError": "errors",
     "Cassette": "replay.cassettes",

@@ -9,6 +9,7 @@ CachectlError
 ├── BatchError                a batch was refused or cancelled, or the provider does not say how far it is
 │   └── BatchPendingError         a batch is on its way, and is not waited for
 ├── ReplayIncompleteError     a replay phase ended, and calls in it had missed
+├── BudgetExceededError       a call was not made, since the budget does not allow it
 └── StoreError                a store failed
     ├── StoreUnavailableError     it could not be opened, read or written
     ├── CorruptEntryError         an entry is damaged, or not one of ours
@@ -23,7 +24,8 @@ would retry it, fall back to another adapter, or turn it into an observation of 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from dspy_cachectl.escapes import harmless_lines
 
@@ -176,6 +178,52 @@ class BatchPendingError(BatchError):
     def __reduce__(self) -> tuple[object, ...]:
         """Survive a trip between processes."""
         return (BatchPendingError, (self.batches, self.lines, self.run_id))
+
+
+class BudgetExceededError(CachectlError):
+    """A call was not made, since a budget does not allow it. What is stored serves on.
+
+    It is raised at the call, and once more at the end of the phase that has the budget, since DSPy turns what a call
+    raises into a score of 0.0 (`Evaluate`) or an observation (`ReAct`).
+
+    Attributes:
+        budget: Whose budget it is, as people would say it: `"phase 'compile'"`.
+        limits: What it allows: `cost` in US dollars, `requests`, `tokens`, `seconds`.
+        spent: What was spent of each, as far as it is known; calls in the air may add to it.
+        over: By how much of each it was exceeded, by calls that were in the air.
+        refused: How many calls were not made.
+        best: The best program that was scored as a whole before, by an optimizer; None where there is none.
+        score: Its score; None where there is none.
+        report: The `EvalReport` of what was answered, where an evaluation was cut short; or None.
+    """
+
+    best: Any = None
+    score: float | None = None
+    report: Any = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        budget: str = "",
+        limits: Mapping[str, float] | None = None,
+        spent: Mapping[str, float] | None = None,
+        refused: int = 1,
+    ) -> None:
+        self.message, self.budget, self.refused = message, budget, refused
+        self.limits, self.spent = dict(limits or {}), dict(spent or {})
+        super().__init__(message)
+
+    @property
+    def over(self) -> dict[str, float]:
+        """By how much of each it was exceeded."""
+        found = {kind: self.spent.get(kind, 0.0) - limit for kind, limit in self.limits.items()}
+        return {kind: over for kind, over in found.items() if over > 0}
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive a trip between processes, without the program."""
+        names = ("budget", "limits", "spent", "refused")
+        return functools.partial(BudgetExceededError, self.message, **{name: getattr(self, name) for name in names}), ()
 
 
 class StoreError(CachectlError):

@@ -9,6 +9,8 @@ import dspy
 from dspy.clients.cache import Cache
 
 from dspy_cachectl.accounting.usage import Usage
+from dspy_cachectl.budgets.budget import Budget
+from dspy_cachectl.budgets.opened import OpenBudget
 from dspy_cachectl.calls import patches
 from dspy_cachectl.calls.cache import ManagedCache
 from dspy_cachectl.calls.dspys_choice import open_place, place_of
@@ -27,6 +29,7 @@ from dspy_cachectl.context.process import Place, state
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.stores import Store, open_stores
 from dspy_cachectl.stores.reader import FolderReader
+from dspy_cachectl.stores.registers.base import IN_MEMORY
 
 
 def install(
@@ -261,3 +264,22 @@ def reset() -> None:
     uninstall()
     reload()
     state.reset()
+
+
+def open_budget(budget: Budget, whose: str) -> OpenBudget:
+    """Open a budget: one with a name where the store in use keeps it, for all who share that.
+
+    Args:
+        budget: What it allows.
+        whose: Whose it is, as people would say it.
+    """
+    if budget.name is None:
+        return OpenBudget(budget, whose)
+    cache = installed()
+    register = IN_MEMORY if cache is None else cache.tiers.register()
+    if not register.is_shared:
+        state.say_once(
+            f"budget:{budget.name}",
+            f"the budget {budget.name!r} is counted in {register.place}: the store is in memory, and nobody shares it",
+        )
+    return OpenBudget(budget, f"{whose} ({budget.name})", register=register, record=f"budget:{budget.name}")

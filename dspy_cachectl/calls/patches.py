@@ -2,6 +2,7 @@
 
 - Its question of the cache carries the call that asks it, so that the cache need not guess whose question it is.
 - What a call is made with is looked at for secrets, so that none of them is written down by anybody.
+- Where there are budgets, each request asks them before it is sent (see `budgets.sending`).
 - What makes a call without asking the cache is refused in a replay. A call with caching off, or of an LM that runs its
   own `forward`, never reaches `dspy.cache`; every such call of DSPy goes through one function that chooses the engine,
   after the cache and before any provider. Embedders with caching off have functions of their own.
@@ -40,6 +41,8 @@ from dspy.utils.exceptions import AdapterParseError
 
 from dspy_cachectl.accounting.troubles import Mishap
 from dspy_cachectl.boundary.held import HELD
+from dspy_cachectl.budgets.hooks import embedding_within, engine_within
+from dspy_cachectl.budgets.sending import refusal_in
 from dspy_cachectl.calls.account import Counted
 from dspy_cachectl.calls.adapter import dspys_request
 from dspy_cachectl.calls.cache import ManagedCache
@@ -47,7 +50,7 @@ from dspy_cachectl.calls.call import CALL, Call, current_call
 from dspy_cachectl.calls.opening import open_plain_lm_call, open_uncached_call
 from dspy_cachectl.calls.vectors import by_text, by_text_async
 from dspy_cachectl.context.process import logger, state
-from dspy_cachectl.context.ruling import phase_here
+from dspy_cachectl.context.ruling import budgets_here, phase_here
 from dspy_cachectl.context.stragglers import if_seen, in_parts, starting_once, with_bars_apart
 from dspy_cachectl.context.units import naming_units
 from dspy_cachectl.context.watching import Watched
@@ -318,8 +321,10 @@ def _noting_retries(original: Callable[..., bool]) -> Callable[..., bool]:
     """Around DSPy's question whether a failed request is sent once more."""
 
     @functools.wraps(original)
-    def retryable(*args: Any, **kwargs: Any) -> bool:
-        again = original(*args, **kwargs)
+    def retryable(state: Any, error: Exception, *args: Any, **kwargs: Any) -> bool:
+        if (refusal := refusal_in(error)) is not None:
+            raise refusal  # DSPy takes it for an error of the engine, and that for one of the model
+        again = original(state, error, *args, **kwargs)
         if again:
             _note(Mishap.RETRY)
         return again
@@ -347,11 +352,11 @@ _REPLACEMENTS: Mapping[tuple[Any, str], Callable[[Original], Original]] = {
     (execution, "_check_encodable"): _sparing_the_known,
     (execution, "_cached"): _serving,
     (execution, "_store"): _handing_over,
-    (execution, "_engine"): _refused_in_replay,
+    (execution, "_engine"): lambda original: _refused_in_replay(engine_within(original, budgets_here)),
     (embedding, "_cached_compute_embeddings"): by_text,
     (embedding, "_cached_acompute_embeddings"): by_text_async,
-    (embedding, "_compute_embeddings"): _refused_in_replay,
-    (embedding, "_acompute_embeddings"): _refused_in_replay,
+    (embedding, "_compute_embeddings"): lambda original: _refused_in_replay(embedding_within(original, budgets_here)),
+    (embedding, "_acompute_embeddings"): lambda original: _refused_in_replay(embedding_within(original, budgets_here)),
     (parallelizer, "ThreadPoolExecutor"): starting_once,
     (parallelizer, "wait"): in_parts,
     (parallelizer, "tqdm"): with_bars_apart,

@@ -19,6 +19,7 @@ from dspy_cachectl.accounting.ledger import Ledger, Row, Stats, Tally
 from dspy_cachectl.accounting.troubles import Mishap
 from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.boundary.shown import logger_for
+from dspy_cachectl.budgets.opened import OpenBudget
 from dspy_cachectl.context.elsewhere import OpenElsewhere
 from dspy_cachectl.context.evaluations import Evaluation, EvaluationObserver
 from dspy_cachectl.context.homes import Home, home_here
@@ -26,7 +27,7 @@ from dspy_cachectl.context.open_cassette import CASSETTE_RUN
 from dspy_cachectl.context.shared import SharedPassage
 from dspy_cachectl.entries.draws import Ordinals
 from dspy_cachectl.entries.model_names import is_same_name
-from dspy_cachectl.errors import CacheMissError, ReplayIncompleteError, StoreError
+from dspy_cachectl.errors import BudgetExceededError, CacheMissError, ReplayIncompleteError, StoreError
 from dspy_cachectl.limits.rates import Rate
 from dspy_cachectl.policy import Policy
 from dspy_cachectl.showing.sheets import Cell, Part
@@ -74,6 +75,7 @@ class PhaseContext:
         rates: What may be asked in it a minute, and in the phases around it.
         process: The process that opened it, by its number there.
         entered: Where its block was entered and how it was left; None in a process that it was handed over to.
+        budgets: What its calls draw on: its own budget, and those of the phases around it.
     """
 
     name: str
@@ -91,6 +93,7 @@ class PhaseContext:
     rates: tuple[Rate, ...] = ()
     process: int = field(default_factory=os.getpid)
     entered: Entered | None = field(default=None, compare=False, repr=False)
+    budgets: tuple[OpenBudget, ...] = field(default=(), compare=False, repr=False)
 
     # No `vars()` of what threads share: Python 3.11 frees its values twice where a collection interrupts the first.
     def __getstate__(self) -> dict[str, Any]:
@@ -159,6 +162,7 @@ class PhaseRun:
         logged: The uids that it was first logged as, by where it was logged to.
         shared: What other processes share of it; None where none has a part in it.
         refused: Why calls in it are refused in this process, to which it was handed over; "" where they are not.
+        budget: What its calls may spend; None where it has no budget of its own.
     """
 
     def __init__(self, context: PhaseContext) -> None:
@@ -179,6 +183,7 @@ class PhaseRun:
         self.waves: Any = None
         self.logged: dict[tuple[str | None, ...], str] = {}
         self.shared: SharedPassage | None = None
+        self.budget: OpenBudget | None = None
         self.refused = self._why_unshared = ""
         self._lock = free_after_fork(threading.Lock())
         self._misses: list[CacheMissError] = []
@@ -220,11 +225,13 @@ class PhaseRun:
         """Whether the next miss is still among those that are kept; looking for the nearest entry takes time."""
         return self._missed < _KEPT_MISSES
 
-    def incomplete(self) -> ReplayIncompleteError | None:
-        """Return the error that says what missed, or None where nothing did."""
+    def incomplete(self) -> ReplayIncompleteError | BudgetExceededError | None:
+        """Return the error that says what missed, or what its budget did not allow; None where all calls were made."""
         with self._lock:
             missed = max(self._missed, self.stats.missed if self.shared else 0) + self._refused_elsewhere
-            return ReplayIncompleteError(self.name, missed, self._misses) if missed else None
+            if missed:
+                return ReplayIncompleteError(self.name, missed, self._misses)
+        return None if self.budget is None else self.budget.exceeded()
 
     def share(self) -> None:
         """Let other processes have a part in it: its ordinals are counted for all, and their calls are counted here."""

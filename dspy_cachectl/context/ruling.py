@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from dspy_cachectl.budgets.opened import EVERYWHERE, OpenBudget
 from dspy_cachectl.config import settings
 from dspy_cachectl.context import carried
 from dspy_cachectl.context.elsewhere import OpenElsewhere, open_elsewhere
@@ -253,6 +254,16 @@ def _beside_others(ruling: Ruling) -> Ruling:
     if replay is None or all(policy.replays for policy in ruling.context.policies):
         return ruling
     return Ruling(PhaseContext(name=replay.name, policy=Policy.REPLAY), None, beside=replay)
+
+
+def budgets_here(role: str | None) -> tuple[OpenBudget, ...]:
+    """Return what a call of a role draws on at this place; in a bare thread, that of the phases that guard it."""
+    context = phase_around()
+    found = () if context is None else context.budgets
+    if context is None and not _carried_in_none():
+        found = tuple(one for run in state.open_runs[:] if run.guards for one in run.context.budgets)
+    every = dict.fromkeys((*EVERYWHERE, *found))
+    return tuple(one for budget in every for one in budget.for_role(role))
 
 
 def draw_unit(name: str, *, judging: bool = False) -> AbstractContextManager[None]:

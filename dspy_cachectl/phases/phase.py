@@ -17,8 +17,9 @@ import dspy
 
 from dspy_cachectl.accounting import runs
 from dspy_cachectl.boundary.meant import meant, question
+from dspy_cachectl.budgets.budget import Budget, checked_budget
 from dspy_cachectl.calls.cache import ManagedCache
-from dspy_cachectl.calls.installation import ensure_installed, installed
+from dspy_cachectl.calls.installation import ensure_installed, installed, open_budget
 from dspy_cachectl.calls.spans import watch_autolog
 from dspy_cachectl.config import settings
 from dspy_cachectl.context import carried
@@ -28,7 +29,7 @@ from dspy_cachectl.context.phases import Entered, PhaseContext, PhaseRun, new_ru
 from dspy_cachectl.context.process import SETTING, state
 from dspy_cachectl.context.ruling import around, phase_around
 from dspy_cachectl.entries import records
-from dspy_cachectl.errors import CacheMissError, ConfigurationError, StoreError
+from dspy_cachectl.errors import BudgetExceededError, CacheMissError, ConfigurationError, StoreError
 from dspy_cachectl.limits.rates import joined, rates_of
 from dspy_cachectl.phases.decoration import Block
 from dspy_cachectl.policy import PRESETS, Policy
@@ -60,6 +61,7 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
         requests_per_minute: How many requests its calls may send a minute, in all processes that share the store and
             open a phase of this name. What is served from the store waits for nothing. It holds in the phases within.
         tokens_per_minute: How many tokens they may send and receive, likewise.
+        budget: What its calls may spend: none is made that would go beyond, and what was not made is said at the end.
         **overrides: Fields of `Policy` that differ: `temperature`, `max_age`, `scope`, ...
 
     Attributes:
@@ -68,6 +70,7 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
 
     Raises:
         ConfigurationError: If the name is not known and has no policy, or an option cannot be used.
+        BudgetExceededError: At the end of its block, if calls were not made since the budget did not allow them.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
         bypass_proxy: bool = False,
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
+        budget: Budget | None = None,
         **overrides: Any,
     ) -> None:
         _check_options(name, roles, overrides)
@@ -103,6 +107,7 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
         self._waiting: Waiting | None = None
         self._everywhere = everywhere
         self._guard = guard
+        self._budget = checked_budget(budget)
         if run_id is not None and not self.context.strays_matter:
             raise ConfigurationError(
                 f"phase {name!r} makes no draws of its own, so run_id={run_id!r} would have no effect; "
@@ -114,7 +119,12 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
             raise ConfigurationError(f"this phase({self.context.name!r}) is open already; make a new one to nest")
         outer = phase_around()
         context = replace(_described(_at_opening(self.context, outer)), entered=Entered(home_here(), outer))
+        own = None if self._budget is None else open_budget(self._budget, f"phase {context.name!r}")
+        context = replace(
+            context, budgets=(*(() if outer is None else outer.budgets), *(() if own is None else (own,)))
+        )
         run = PhaseRun(context)
+        run.budget = own
         watch_autolog()
         run.outer = outer
         run.is_told = settings().guard if self._guard is None else self._guard
@@ -147,7 +157,7 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
         _describe_end(run, error or incomplete)
         # What interrupts the program goes through, and so does a miss that nobody swallowed.
         if incomplete is not None and (
-            error is None or (isinstance(error, Exception) and not isinstance(error, CacheMissError))
+            error is None or (isinstance(error, Exception) and not _says(error, incomplete))
         ):
             raise incomplete from error
 
@@ -165,6 +175,13 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
         again = copy.copy(self)
         again.run = None
         return again
+
+
+def _says(error: Exception, incomplete: Exception) -> bool:
+    """Tell whether what leaves a block says already what is raised at its end."""
+    if isinstance(incomplete, BudgetExceededError):
+        return isinstance(error, BudgetExceededError) and error.budget == incomplete.budget and error.refused > 1
+    return isinstance(error, CacheMissError)
 
 
 def _leave(run: PhaseRun, taken: carried.Taken) -> None:
@@ -300,7 +317,8 @@ def _check_options(name: Any, roles: Any, overrides: Mapping[str, Any]) -> None:
 
 _OF_POLICIES = frozenset(field.name for field in fields(Policy))
 _OF_RATES = ("requests_per_minute", "tokens_per_minute")
-_OWN_OPTIONS = (*sorted(_OF_POLICIES), *_OF_RATES, "policy", "run_id", "roles", "everywhere", "guard", "bypass_proxy")
+_BY_NAME = ("policy", "run_id", "roles", "everywhere", "guard", "bypass_proxy", "budget")
+_OWN_OPTIONS = (*sorted(_OF_POLICIES), *_OF_RATES, *_BY_NAME)
 
 
 def _checked_run_id(run_id: str | None) -> str | None:

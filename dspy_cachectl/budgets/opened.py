@@ -1,0 +1,334 @@
+"""A budget while it is open: what is spent of it, what the requests in the air may come to, and who waits for them.
+
+The counts are a record of a register, which threads, processes or machines share. In it each process writes what it
+spent and holds itself, as absolute numbers: what could not be written is so with the next change, and what a server
+forgets of it comes back.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+import weakref
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+
+from dspy_cachectl.boundary.forks import tell_after_fork
+from dspy_cachectl.boundary.shown import logger_for
+from dspy_cachectl.budgets.budget import AMOUNTS, Budget
+from dspy_cachectl.budgets.saying import spent_of, told
+from dspy_cachectl.errors import BudgetExceededError, StoreError
+from dspy_cachectl.stores.registers.base import MemoryRegister, Record, Register
+
+_WARNED_AT = (0.5, 0.8)
+_LITTLE = 1e-9
+"""What sums of numbers may be off by."""
+
+logger = logger_for("dspy_cachectl")
+
+Amounts = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a request comes to.
+
+    Attributes:
+        sure: What is spent as soon as it is sent: itself.
+        most: What it may come to beside that: what its answer costs at most, and requests that it hides.
+        estimated: Whether that is no upper bound, but what such answers come to mostly.
+    """
+
+    sure: Amounts
+    most: Amounts
+    estimated: bool = False
+
+
+class _RefusedError(Exception):
+    """A request does not fit, whatever becomes of what is in the air."""
+
+
+@dataclass
+class _Counts:
+    """What is counted, by kind."""
+
+    spent: dict[str, float] = field(default_factory=dict)
+    held: dict[str, float] = field(default_factory=dict)
+    refused: int = 0
+
+    def add(self, spent: Amounts, held: Amounts, sign: float = 1.0) -> None:
+        """Add to both."""
+        for name, amount in spent.items():
+            self.spent[name] = self.spent.get(name, 0.0) + amount
+        for name, amount in held.items():
+            self.held[name] = max(0.0, self.held.get(name, 0.0) + sign * amount)
+
+
+class OpenBudget:
+    """A budget that is open in this process. Thread-safe; a forked child has a part of its own in the same counts.
+
+    Args:
+        budget: What it allows.
+        whose: Whose it is, as people would say it.
+        register: Where it is counted; None: for this process alone.
+        record: The name of its record there; None: one that nobody else has.
+
+    Attributes:
+        budget: What it allows.
+        whose: Whose it is.
+        roles: The budgets of roles within it.
+        failed: How many requests of this process arrived and failed.
+        unsure: What is not counted for certain, and why, by model.
+    """
+
+    def __init__(
+        self, budget: Budget, whose: str, *, register: Register | None = None, record: str | None = None
+    ) -> None:
+        self.budget, self.whose = budget, whose
+        self.register: Register = register or MemoryRegister()
+        self.record = record or uuid.uuid4().hex
+        self.limits = {kind: limit for kind, limit in budget.limits.items() if kind in AMOUNTS}
+        self.roles = {
+            role: OpenBudget(
+                replace(of_role, prices={**budget.prices, **of_role.prices}, strict=budget.strict or of_role.strict),
+                f"role {role!r} in {whose}",
+                register=self.register,
+                record=f"{self.record}/{role}",
+            )
+            for role, of_role in budget.roles.items()
+        }
+        self.began = time.monotonic()
+        self.failed = 0
+        self.unsure: dict[str, str] = {}
+        self._others = _Counts()
+        self._warned: dict[str, float] = {}
+        self._version = 0
+        self.after_fork()
+        tell_after_fork(self)
+        LIVE.add(self)
+
+    def after_fork(self) -> None:
+        """Begin in the child with a part of its own, in which nothing is spent yet."""
+        self._lock = threading.RLock()
+        self._own = _Counts()
+        self._me = f"{os.getpid()}.{uuid.uuid4().hex[:8]}"
+        self._waiting: deque[Future[None]] = deque()
+
+    @property
+    def spent(self) -> dict[str, float]:
+        """What is spent of all that is counted, as far as this process knows."""
+        with self._lock:
+            return {kind: self._spent(kind) for kind in AMOUNTS}
+
+    def for_role(self, role: str | None) -> tuple[OpenBudget, ...]:
+        """Return the budgets in it that a call of a role draws on."""
+        of_role = self.roles.get(role) if role is not None else None
+        return (self,) if of_role is None else (self, of_role)
+
+    def take(self, need: Need) -> int | None:
+        """Take what a request needs. Return None where it is taken, or else what `wait` is told.
+
+        Raises:
+            BudgetExceededError: If it does not fit, whatever becomes of what is in the air.
+        """
+        with self._lock:
+            if self.budget.seconds is not None and time.monotonic() - self.began >= self.budget.seconds:
+                raise self.refuse(f"its {self.budget.seconds:g} seconds are over")
+            before, fits = self._own, False
+
+            def change(record: Record) -> Record:
+                nonlocal fits
+                self._own = _Counts(dict(before.spent), dict(before.held), before.refused)
+                self._read(record)
+                fits = self._fits(need)
+                if fits:
+                    self._own.add(need.sure, need.most)
+                return self._write(record)
+
+            try:
+                self.register.change(self.record, change)
+            except _RefusedError as error:
+                self._own = before
+                raise self.refuse(str(error)) from None
+            except StoreError as error:
+                self._own = before
+                raise self.refuse(f"its counter cannot be reached, in {self.register.place}: {error}") from error
+            if not fits:
+                return self._version
+            self._warn()
+            return None
+
+    def give_back(self, need: Need, spent: Amounts) -> None:
+        """Note what a request came to beside what was sure, and let those go on that waited for it."""
+        with self._lock:
+            if any(need.most.values()) or any(spent.values()):
+                self._own.add(spent, need.most, -1.0)
+                self._bring_up_to_date()
+                self._warn()
+            self._version += 1
+        self.wake()
+
+    def undo(self, need: Need) -> None:
+        """Take back what `take` did, for a request that did not arrive."""
+        self.give_back(need, {kind: -amount for kind, amount in need.sure.items()})
+
+    def wait(self, version: int) -> Future[None]:
+        """Return what is done when something was given back since; see `leave`."""
+        future: Future[None] = Future()
+        future.set_running_or_notify_cancel()  # a task that is cancelled must not take it from others
+        with self._lock:
+            if self._version != version:
+                future.set_result(None)
+            else:
+                self._waiting.append(future)
+        return future
+
+    def leave(self, future: Future[None], *, wakes: bool) -> None:
+        """Wait no more for what `wait` returned, and let the next one look, where there may be room for it."""
+        with self._lock:
+            if future in self._waiting:
+                self._waiting.remove(future)
+        if wakes:
+            self.wake()
+
+    def wake(self) -> None:
+        """Let the next one look whether it fits."""
+        with self._lock:
+            waiting = self._waiting.popleft() if self._waiting else None
+        if waiting is not None:
+            waiting.set_result(None)
+
+    def refuse(self, why: str) -> BudgetExceededError:
+        """Count a call that is not made, and return the error to raise."""
+        with self._lock:
+            self._own.refused += 1
+            if self.register.is_shared:
+                self._bring_up_to_date()
+            return self.error(f"this call is not made, for the budget of {self.whose}: {why}")
+
+    @property
+    def refused(self) -> int:
+        """How many calls were not made, as far as this process knows."""
+        with self._lock:
+            return self._others.refused + self._own.refused
+
+    def exceeded(self) -> BudgetExceededError | None:
+        """Return the error that says at the end what was not made; None where all was."""
+        every = (self, *self.roles.values())
+        for one in every:
+            one.look()
+        short = [one for one in every if one.refused]
+        if not short:
+            return None
+        refused = sum(one.refused for one in short)
+        asides = [f"{self.failed:,} of the requests arrived and failed, and count"] if self.failed else []
+        asides += [f"not certain for {model!r}: {why}" for model, why in self.unsure.items()]
+        return self.error(told([one.error("") for one in short], refused, asides), refused)
+
+    def look(self) -> None:
+        """See what others have counted."""
+        if self.register.is_shared:
+            with self._lock:
+                self._bring_up_to_date()
+
+    def price_of(self, model: str) -> tuple[float, float] | None:
+        """Return what was given of a model's price: US dollars for a token read, and for one written; or None."""
+        return self.budget.price_of(model)
+
+    def miss_price(self, model: str) -> None:
+        """Say once that a model has no price, where the cost is limited; or refuse it.
+
+        Raises:
+            BudgetExceededError: If the budget is strict.
+        """
+        if "cost" in self.limits:
+            self.note_unsure(
+                model, f'its price is not known, so it counts as free: give it, as prices={{"{model}": (0.15, 0.60)}}'
+            )
+
+    def note_unsure(self, model: str, why: str) -> None:
+        """Say once of a model that what is asked of it is not counted for certain; or refuse it.
+
+        Raises:
+            BudgetExceededError: If the budget is strict.
+        """
+        if self.budget.strict:
+            raise self.refuse(f"it is strict: {model!r} cannot be counted for certain, since {why}")
+        known = self.unsure.get(model) == why
+        self.unsure[model] = why
+        if not known:
+            logger.warning("the budget of %s is not certain for %r: %s", self.whose, model, why)
+
+    def note_failed(self) -> None:
+        """Count a request that arrived and failed."""
+        with self._lock:
+            self.failed += 1
+
+    def error(self, message: str, refused: int = 1) -> BudgetExceededError:
+        """Return an error of it."""
+        spent = self.spent
+        if self.budget.seconds is not None:
+            spent["seconds"] = time.monotonic() - self.began
+        return BudgetExceededError(message, budget=self.whose, limits=self.budget.limits, spent=spent, refused=refused)
+
+    # -- the counts; the lock is held
+
+    def _spent(self, kind: str) -> float:
+        return self._others.spent.get(kind, 0.0) + self._own.spent.get(kind, 0.0)
+
+    def _held(self, kind: str) -> float:
+        return self._others.held.get(kind, 0.0) + self._own.held.get(kind, 0.0)
+
+    def _fits(self, need: Need) -> bool:
+        """Tell whether a request fits beside what is in the air.
+
+        Raises:
+            _RefusedError: If it does not fit without that either.
+        """
+        fits = True
+        for kind, limit in self.limits.items():
+            wanted, spent = need.sure.get(kind, 0.0) + need.most.get(kind, 0.0), self._spent(kind)
+            if not wanted:
+                continue
+            if spent + wanted > limit + _LITTLE:
+                raise _RefusedError(spent_of({kind: spent}, {kind: limit}, wanted=wanted, estimated=need.estimated))
+            fits = fits and spent + self._held(kind) + wanted <= limit + _LITTLE
+        return fits
+
+    def _bring_up_to_date(self) -> None:
+        try:
+            self.register.change(self.record, lambda record: self._write(self._read(record)))
+        except StoreError as error:
+            logger.warning("what was spent of %s is written with the next request: %s", self.whose, error)
+
+    def _read(self, record: Record) -> Record:
+        others = _Counts()
+        for name, part in record.items():
+            if name != self._me and isinstance(part, dict):
+                others.add(part.get("spent") or {}, part.get("held") or {})
+                others.refused += part.get("refused") or 0
+        self._others = others
+        return record
+
+    def _write(self, record: Record) -> Record:
+        record[self._me] = vars(self._own)
+        return record
+
+    def _warn(self) -> None:
+        for kind, limit in self.limits.items():
+            spent = self._spent(kind)
+            reached = max((share for share in _WARNED_AT if spent >= share * limit > 0), default=0.0)
+            if reached > self._warned.get(kind, 0.0):
+                self._warned[kind] = reached
+                said = spent_of({kind: spent}, {kind: limit})
+                logger.warning("%.0f %% of the budget of %s: %s", 100 * reached, self.whose, said)
+
+
+LIVE: weakref.WeakSet[OpenBudget] = weakref.WeakSet()
+"""The budgets that somebody holds in this process."""
+EVERYWHERE: list[OpenBudget] = []
+"""Those that rule each call of this process."""

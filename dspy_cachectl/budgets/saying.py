@@ -1,0 +1,46 @@
+"""What is said of a budget: amounts with their units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from dspy_cachectl.errors import BudgetExceededError
+
+
+def amount(kind: str, value: float) -> str:
+    """Return an amount with its unit."""
+    if kind == "cost":
+        return f"${value:,.2f}" if value == round(value, 2) else f"${value:,.4g}"
+    return f"{value:,.1f} seconds" if kind == "seconds" else f"{value:,.0f} {kind}"
+
+
+def spent_of(
+    spent: Mapping[str, float], limits: Mapping[str, float], *, wanted: float = 0.0, estimated: bool = False
+) -> str:
+    """Say how much of each limit is spent, and what a request that does not fit would take."""
+    parts = []
+    for kind, limit in limits.items():
+        part = f"{amount(kind, min(spent.get(kind, 0.0), limit))} of {amount(kind, limit)}"
+        if (wanted > 1 and kind == "requests") or (wanted and kind != "requests" and spent.get(kind, 0.0) < limit):
+            part += f", and it may take {'about ' if estimated else ''}{amount(kind, wanted)}"
+        parts.append(part)
+    return f"spent are {', '.join(parts)}"
+
+
+def told(short: Sequence[BudgetExceededError], refused: int, asides: Sequence[str]) -> str:
+    """Say at the end of a budget what became of it.
+
+    Args:
+        short: An error of each part of it that did not allow a call.
+        refused: How many calls were not made.
+        asides: What is said beside that.
+    """
+    calls = "1 call was" if refused == 1 else f"{refused:,} calls were"
+    lines = [f"{calls} not made, for the budget of {short[0].budget}: {spent_of(short[0].spent, short[0].limits)}."]
+    lines += [f"And for that of {one.budget}: {spent_of(one.spent, one.limits)}." for one in short[1:]]
+    for one in short:
+        over = ", ".join(amount(kind, by) for kind, by in one.over.items() if kind != "seconds")
+        lines += [f"Calls that were in the air went over by {over}."] if over else []
+    lines += [f"{aside[:1].upper()}{aside[1:]}." for aside in asides]
+    lines.append("What is stored serves on: with a larger budget only the rest is bought.")
+    return "\n  ".join(lines)

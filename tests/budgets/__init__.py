@@ -1,0 +1,1 @@
+"""Budgets: what is not bought, as the provider saw it."""
