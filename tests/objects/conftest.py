@@ -2,69 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import subprocess
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.stores.servers import free_port, until
+from tests.objects.servers import KINDS, NAME, SECRET, SOMEBODY, running
 
-# The server looks who it is, and not whether it is true.
-_SOMEBODY = {"Authorization": "AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/s3/aws4_request"}
-SECRET = "s3cr3t-of-the-bucket-0123456789abcdef"
-NAME = "AKIAOBJECTSTESTS0001"
+_EXHAUSTIVE = pytest.mark.exhaustive
 
 
-def _needed() -> None:
-    missing = [name for name in ("obstore", "moto", "flask_cors") if find_spec(name) is None]
-    if missing:
-        reason = f"no S3 endpoint or no client: {', '.join(missing)} is not installed"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-
-
-@pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the address of an S3 endpoint."""
-    _needed()
-    port, log = free_port(), tmp_path_factory.mktemp("s3") / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=output, stderr=output
-        )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        for _ in until("the S3 endpoint to reply"):
-            assert process.poll() is None, log.read_text()[-2000:]
-            with contextlib.suppress(httpx.HTTPError):
-                httpx.get(url, trust_env=False)
-                break
-        yield url
-    finally:
-        process.kill()
-        process.wait()
+@pytest.fixture(scope="session", params=[KINDS[0], *(pytest.param(kind, marks=_EXHAUSTIVE) for kind in KINDS[1:])])
+def s3_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """Return the kind and the address of an S3 endpoint."""
+    with running(request.param, tmp_path_factory.mktemp("s3")) as url:
+        yield request.param, url
 
 
 class Bucket:
     """A bucket: what somebody sees who looks into it from outside.
 
     Args:
-        endpoint: The S3 endpoint.
+        kind: What the S3 endpoint is.
+        endpoint: Its address.
     """
 
-    def __init__(self, endpoint: str) -> None:
-        self.endpoint, self.name = endpoint, f"b{uuid.uuid4().hex}"
-        httpx.put(f"{endpoint}/{self.name}", trust_env=False).raise_for_status()
+    def __init__(self, kind: str, endpoint: str) -> None:
+        self.endpoint, self.name, self._somebody = endpoint, f"b{uuid.uuid4().hex}", SOMEBODY.get(kind, {})
+        self._asked("PUT", "").raise_for_status()
 
     @property
     def url(self) -> str:
@@ -87,14 +56,14 @@ class Bucket:
 
     def _asked(self, method: str, path: str, content: bytes = b"") -> httpx.Response:
         url = f"{self.endpoint}/{self.name}/{path}"
-        return httpx.request(method, url, content=content, headers=_SOMEBODY, trust_env=False)
+        return httpx.request(method, url, content=content, headers=self._somebody, trust_env=False)
 
 
 @pytest.fixture
-def bucket(s3_server: str, environment: Callable[[str], None]) -> Bucket:
+def bucket(s3_server: tuple[str, str], environment: Callable[[str], None]) -> Bucket:
     """Return a bucket of one's own, for which the environment has the credentials."""
-    environment(s3_server)
-    return Bucket(s3_server)
+    environment(s3_server[1])
+    return Bucket(*s3_server)
 
 
 @pytest.fixture

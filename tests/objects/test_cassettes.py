@@ -14,7 +14,8 @@ import dspy_cachectl as cachectl
 from dspy_cachectl.errors import ConfigurationError, StoreError, StoreUnavailableError
 from tests.calls.support import MakeLM
 from tests.endpoint import Endpoint
-from tests.objects.conftest import NAME, SECRET, Bucket, Cutting
+from tests.objects.conftest import Bucket, Cutting
+from tests.objects.servers import NAME, SECRET
 from tests.replay.plugin.suites import Suite
 from tests.replay.support import ask
 

@@ -22,7 +22,8 @@ from dspy_cachectl.predictions.library import Library
 from dspy_cachectl.predictions.snapshot import read_info
 from dspy_cachectl.stores.objects import ObjectStore
 from tests.limits import PATIENCE
-from tests.objects.conftest import NAME, SECRET, Bucket, Cutting
+from tests.objects.conftest import Bucket, Cutting
+from tests.objects.servers import NAME, SECRET
 from tests.predictions.support import compute, examples, key_of, row
 from tests.processes import ROOT
 
