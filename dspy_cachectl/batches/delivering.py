@@ -110,10 +110,10 @@ class Sending:
             for note in list(awaited):
                 try:
                     batch = _account(note, waves.lines.values()).look(str(note.batch))
-                except BatchError:
+                except BatchError as error:
                     silent += 1
                     if silent >= _MOST_SILENT:
-                        raise
+                        raise _gone(note, error) from error
                     continue
                 silent = 0
                 answered[note.name] = getattr(getattr(batch, "request_counts", None), "completed", None) or 0
@@ -131,18 +131,30 @@ class Sending:
         """Take the answers of a batch that has ended, and note what it has none to."""
         account, said = _account(note, waves.lines.values()), dict[str, tuple[str, bool]]()
         for file in (batch.output_file_id, batch.error_file_id):
-            for row in account.rows(file) if file else ():
+            for row in _rows(account, note, file) if file else ():
                 line = waves.lines.get(str(row.get("custom_id")))
                 if line is not None:
                     why = _read(waves, line, row)
                     said |= {line.key: why} if why else {}
-        if batch.status in {"failed", "cancelled"}:
-            _end(waves, note, batch)
-        for key in set(note.keys) & waves.lines.keys() - waves.mail.keys():
+        missing = set(note.keys) & waves.lines.keys() - waves.mail.keys()
+        if missing and batch.status in {"failed", "cancelled"}:
+            _end(note, batch, missing)
+        for key in missing:
             reason, is_final = said.get(key, (f"batch {note.batch} {batch.status} without an answer to it", False))
             self.tries[key] = note.attempt
             if is_final or note.attempt >= self.how.attempts:
                 waves.failed[key] = reason
+
+
+def _rows(account: Account, note: Note, file: str) -> Iterator[dict[str, Any]]:
+    try:
+        yield from account.rows(file)
+    except BatchError as error:
+        raise _gone(note, error) from error
+
+
+def _gone(note: Note, error: BatchError) -> BatchError:
+    return BatchError(f"{error}. Where it is gone for good, remove {notes.path_of(note)}: it is then sent anew")
 
 
 def _parts(lines: list[Line]) -> Iterator[list[Line]]:
@@ -213,9 +225,9 @@ def _read(waves: Waves, line: Line, row: dict[str, Any]) -> tuple[str, bool] | N
     return scrub(f"{status}: {said}" if status else said), is_final
 
 
-def _end(waves: Waves, note: Note, batch: Any) -> None:
+def _end(note: Note, batch: Any, missing: set[str]) -> None:
     """End with a batch that the provider refused, or that somebody has cancelled: what was answered is kept."""
-    kept = tuple(key for key in note.keys if key in waves.mail)
+    kept = tuple(key for key in note.keys if key not in missing)
     if kept:
         notes.write(replace(note, keys=kept))
     else:

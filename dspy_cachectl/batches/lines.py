@@ -22,7 +22,7 @@ PROVIDERS = ("openai", "azure", "hosted_vllm", "litellm_proxy", "mistral", "xai"
 ENDPOINT = "/v1/chat/completions"
 
 _CLIENTS = frozenset(CLIENT_KEYS) | {"ssl_verify", "azure_ad_token", "tenant_id", "client_id", "client_secret"}
-_NOT_SENT = frozenset({"_fn_identifier", "model", "rollout_id", "num_generations", "stream"})
+_NOT_SENT = frozenset({"_fn_identifier", "model", "rollout_id", "num_generations", "stream", "extra_body"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +127,12 @@ def line_of(lm: Any, prepared: Any, call: Call, *, backend: Any, request: Any, b
         provider=provider,
         endpoint=call.asked.endpoint,
         run_id=call.asked.ruling.context.run_id,
-        connection={name: value for name, value in options.items() if _is_of_client(name) and value is not None},
+        # How long a call may take says nothing of how long a file does.
+        connection={
+            name: value
+            for name, value in options.items()
+            if _is_of_client(name) and name != "timeout" and value is not None
+        },
         body=body,
         read=read,
     )

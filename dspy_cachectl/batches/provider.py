@@ -18,6 +18,8 @@ OWN_ID = "dspy_cachectl"
 ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 """The states of a batch that nothing comes after."""
 
+_IN_VAIN = frozenset({"failed", "cancelling", "cancelled"})
+"""Those of a batch that is to be sent anew."""
 _LISTED = 100
 _MOST_LISTED = 1000
 """So many of an account's last batches are looked at for one that may have been sent."""
@@ -74,7 +76,7 @@ class Account:
         return str(made.id)
 
     def find(self, name: str) -> str | None:
-        """Return the provider's id of the batch that has this own id; None where there is none.
+        """Return the provider's id of the batch that has this own id; None where there is none that goes on.
 
         Raises:
             BatchError: If the provider does not say.
@@ -85,7 +87,7 @@ class Account:
                 page = self._litellm.list_batches(after=after, limit=_LISTED, **self._how)
                 listed = list(_field(page, "data") or [])
             for one in listed:
-                if (_field(one, "metadata") or {}).get(OWN_ID) == name:
+                if (_field(one, "metadata") or {}).get(OWN_ID) == name and _field(one, "status") not in _IN_VAIN:
                     return str(_field(one, "id"))
             if not listed or not _field(page, "has_more"):
                 return None

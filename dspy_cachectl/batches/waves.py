@@ -94,7 +94,8 @@ class Waves:
         key = None if call is None else call.key
         if key is not None and key in self.failed:
             raise LMError(f"no batch has its answer: {self.failed[key]}")
-        if key is not None and key in self.mail:
+        if call is not None and key is not None and key in self.mail:
+            call.within = {key}  # in the next rehearsal it is the same draw, and not one that somebody repeated
             return (_Awaited if asynchronous else _Delivered)(self._delivered(key)), None, None
         if not self.is_rehearsal:
             return None
@@ -143,6 +144,8 @@ class Waves:
 
 class _Delivered:
     """An engine whose answer is there: DSPy goes its way with it, as with any other."""
+
+    has_answer = True
 
     def __init__(self, result: CallResult) -> None:
         self._result = result

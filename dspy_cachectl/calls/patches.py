@@ -223,7 +223,7 @@ def _paced(original: Original) -> Original:
     """Around the sending of one request."""
 
     def attempt(lm: Any, prepared: Any, *rest: Any) -> None:
-        rates = _rates(lm)
+        rates = _rates(lm, rest[0])
         if not rates:
             original(lm, prepared, *rest)
             return
@@ -241,7 +241,7 @@ def _paced_async(original: Original) -> Original:
     """Do the same around a coroutine, which is only another one where there are limits."""
 
     def attempt(lm: Any, prepared: Any, *rest: Any) -> Any:
-        rates = _rates(lm)
+        rates = _rates(lm, rest[0])
         if not rates:
             return original(lm, prepared, *rest)
 
@@ -258,8 +258,10 @@ def _paced_async(original: Original) -> Original:
     return attempt
 
 
-def _rates(lm: Any) -> tuple[Rate, ...]:
-    """Return what limits the request that is about to be sent."""
+def _rates(lm: Any, engine: Any) -> tuple[Rate, ...]:
+    """Return what limits the request that is about to be sent; nothing where an engine has its answer already."""
+    if getattr(engine, "has_answer", False):
+        return ()
     of_phase = phase_here().context.rates
     requests, tokens = getattr(lm, "requests_per_minute", None), getattr(lm, "tokens_per_minute", None)
     if requests is None and tokens is None:

@@ -21,7 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from dspy_cachectl.context.homes import as_here
-from dspy_cachectl.context.ruling import phase_around
+from dspy_cachectl.context.ruling import phase_around, phase_here
 
 _SHARE = 50
 """Answers are handed over by this part of those that are awaited, or by DSPy's patience, which is a second."""
@@ -47,6 +47,11 @@ class _Once(ThreadPoolExecutor):
         again: Future[Any] = Future()
         first.add_done_callback(lambda done: _pass_on(done, again))
         return self._awaited(again)
+
+    def shutdown(self, wait: bool = True, **how: Any) -> None:
+        """End. In a rehearsal, what was begun beside the first call that missed comes to a miss of its own."""
+        run = phase_here().run
+        super().shutdown(wait or (run is not None and run.waves is not None and run.waves.is_rehearsal), **how)
 
     def _awaited(self, future: Future[Any]) -> Future[Any]:
         setattr(future, _ENDED, self._ended)

@@ -79,13 +79,11 @@ class Batches:
         self.files: dict[str, bytes] = {}
         self.made: dict[str, Batch] = {}
 
-    def routed(self, request: Request) -> tuple[Any, int] | bytes | None:
-        """The reply to a request of these interfaces, or the bytes of a file; None to one of others."""
+    def routed(self, request: Request) -> tuple[Any, int] | bytes:
+        """The reply to a request of these interfaces, or the bytes of a file."""
         parts = request.path.removeprefix("/v1/").split("/")
         if parts[0] == "files":
             return self._file(request, parts[1:])
-        if parts[0] != "batches":
-            return None
         if parts[1:]:
             return self._one(*parts[1:])
         if request.method == "POST":

@@ -94,9 +94,8 @@ class Service:
         if request.method == "GET" and request.path == "/v1/models":
             model = {"id": self.config.model, "object": "model", "created": 0, "owned_by": "tests"}
             return json_reply({"object": "list", "data": [model]})
-        batched = self.batches.routed(request)
-        if batched is not None:
-            return reply_with(batched) if isinstance(batched, bytes) else json_reply(*batched)
+        if request.path.startswith(("/v1/files", "/v1/batches")):
+            return self._batched(request)
         if api is None or request.method != "POST":
             return json_reply({"error": {"message": f"no route {request.method} {request.path}"}}, 404)
         try:
@@ -112,6 +111,17 @@ class Service:
             reply.ready = self._loop.create_future()
             self.held.append((question.prompt, reply.ready))
         return reply
+
+    def _batched(self, request: Request) -> Reply:
+        """Answer what is asked of files and batches; a rule strikes there whose path begins with the method."""
+        where = f"{request.method} {request.path}"
+        rule = next((rule for rule in self.rules if " " in rule.path and rule.strikes(where, "")), None)
+        if rule is not None and rule.kind == "status":
+            return json_reply(rule.error(), rule.status)
+        said = self.batches.routed(request)
+        if rule is not None:
+            return Reply(silent=True, end="close")  # it is done, and nobody is told
+        return reply_with(said) if isinstance(said, bytes) else json_reply(*said)
 
     def _line(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Answer a line of a batch, or fail it by a rule of the path of batches; it is logged, and no request."""
