@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is computed
     from dspy_cachectl._version import __version__ as __version__
     from dspy_cachectl.accounting.ledger import Stats as Stats
+    from dspy_cachectl.awaited.evaluating import aevaluate as aevaluate
     from dspy_cachectl.batches.batch import Batch as Batch
     from dspy_cachectl.budgets.budget import Budget as Budget
     from dspy_cachectl.calls.cache import ManagedCache as ManagedCache
@@ -101,6 +102,7 @@ _HOMES = {
     "StoreError": "errors",
     "StoreUnavailableError": "errors",
     "ToolMissError": "errors",
+    "aevaluate": "awaited.evaluating",
     "carry": "phases.decoration",
     "cassette": "replay.cassettes",
     "compare": "reports.comparison",

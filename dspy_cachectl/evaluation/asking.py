@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -211,6 +212,7 @@ class _Asking:
         try:
             for repeat in range(self.task.first, self.task.repeats):
                 self.run_repeat(repeat, metadata)
+                self._check_that_all_are_asked()
         except UnusableMetricError as end:
             cut_short(end.error, report_of, *self._cut(), is_part=is_part)
             raise end.error from None
@@ -223,7 +225,7 @@ class _Asking:
         unscored: dict[int, DrawResult] = {}
 
         def answer(number: int, run: Callable[[], Any]) -> Any:
-            if self.is_over.is_set():  # nobody waits for it, which DSPy may not know
+            if self.is_over.is_set() or self._is_ending():  # nobody waits for it, which DSPy may not know
                 return dspy.Prediction()
             try:
                 prediction, result = self._answer(number, repeat, run)
@@ -236,7 +238,7 @@ class _Asking:
             return prediction
 
         def scorer(example: NumberedExample, prediction: Any, trace: Any = None) -> Any:  # noqa: ARG001 - DSPy's
-            if self.is_over.is_set():
+            if self.is_over.is_set() or example.number not in unscored:
                 return self.task.failure_score
             scored = self._score(example.number, repeat, prediction)
             with self.lock:
@@ -250,7 +252,7 @@ class _Asking:
 
         scorer.__name__ = metric_name(self.task.metric)
         evaluate_once(
-            observed(self.task.program, answer),
+            observed(self.task.program, answer, awaited=self.loops.awaiting is not None),
             [NumberedExample.of(example, number) for number, example in enumerate(self.task.devset)],
             scorer,
             metadata,
@@ -258,6 +260,13 @@ class _Asking:
             num_threads=self.task.num_threads,
             max_errors=self.task.max_errors,
         )
+
+    def _check_that_all_are_asked(self) -> None:
+        if self._is_ending() and self.count < len(self.results) * len(self.results[0]):
+            raise asyncio.CancelledError
+
+    def _is_ending(self) -> bool:
+        return self.loops.awaiting is not None and self.loops.awaiting.is_ending
 
     def _answer(self, number: int, repeat: int, run: Callable[[], Any]) -> tuple[Any, DrawResult]:
         question = self.task.questions[number]

@@ -1,4 +1,8 @@
-"""Coroutines of programs and metrics, run in the threads of `dspy.Evaluate`: one event loop for each."""
+"""Coroutines of programs and metrics, which the threads of `dspy.Evaluate` wait for.
+
+Each thread has an event loop for them; where an evaluation is awaited, they run on the loop of whoever awaits it, which
+is that of the sessions and locks which they use.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,67 @@ import contextvars
 import inspect
 import threading
 from collections.abc import Awaitable
+from concurrent import futures
 from types import TracebackType
 from typing import Any
 
 
+class Awaiting:
+    """Whoever awaits an evaluation.
+
+    Args:
+        loop: The event loop that they run on.
+
+    Attributes:
+        is_ending: Whether they have been cancelled: no question is begun, and what is in the air is waited for.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.is_ending = False
+        self._loop = loop
+        self._in_air: set[futures.Future[Any]] = set()
+        self._is_left = False
+
+    def result(self, value: Awaitable[Any]) -> Any:
+        """Return what comes of an awaitable on their loop, in the context of this thread, which waits.
+
+        Raises:
+            BaseException: Whatever the awaitable raises.
+        """
+        awaited = _awaited_by_nobody(value)
+        if self._is_left:
+            awaited.close()
+            raise asyncio.CancelledError
+        future = asyncio.run_coroutine_threadsafe(awaited, self._loop)
+        self._in_air.add(future)
+        try:
+            return future.result()
+        except futures.CancelledError:
+            # That of asyncio is no `Exception`, which would be a failure of the program.
+            raise asyncio.CancelledError from None
+        finally:
+            self._in_air.discard(future)
+
+    def leave(self) -> None:
+        """End what is in the air as well. It is called on their loop."""
+        self.is_ending = self._is_left = True
+        for future in list(self._in_air):
+            future.cancel()
+
+
+AWAITING: contextvars.ContextVar[Awaiting | None] = contextvars.ContextVar("dspy_cachectl_awaiting", default=None)
+"""Who awaits the evaluation that is made here."""
+
+
 class Loops:
-    """The event loops of an evaluation, each of the thread that first needed it. Left, it closes them."""
+    """The event loops of an evaluation, each of the thread that first needed it. Left, it closes them.
+
+    Attributes:
+        awaiting: Who awaits the evaluation; None where a thread waits for it.
+    """
 
     def __init__(self) -> None:
+        self.awaiting = AWAITING.get()
         self._loops: dict[threading.Thread, asyncio.AbstractEventLoop] = {}
         self._lock = threading.Lock()
         self._is_over = False
@@ -39,6 +96,8 @@ class Loops:
         """
         if not inspect.isawaitable(value):
             return value
+        if self.awaiting is not None:
+            return self.awaiting.result(value)
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -77,6 +136,12 @@ class Loops:
 
 
 async def _awaited(value: Awaitable[Any]) -> Any:
+    return await value
+
+
+async def _awaited_by_nobody(value: Awaitable[Any]) -> Any:
+    # What evaluates in there blocks the loop, and cannot use it.
+    AWAITING.set(None)
     return await value
 
 

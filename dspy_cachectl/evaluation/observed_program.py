@@ -45,13 +45,14 @@ class NumberedExample(dspy.Example):  # type: ignore[misc]
         return {**{name: self[name] for name in self.keys() if name in self._input_keys}, _NUMBER: self.number}
 
 
-def observed(program: Any, answer: Callable[[int, Callable[[], Any]], Any]) -> Any:
+def observed(program: Any, answer: Callable[[int, Callable[[], Any]], Any], *, awaited: bool = False) -> Any:
     """Return the program as `dspy.Evaluate` is to call it.
 
     Args:
         program: A `dspy.Module`, or anything callable with the inputs.
         answer: Given an example's number and what runs the program on it: the program's answer. It is held by whoever
             asks, and by nobody else: DSPy's trace holds the program for the next 10,000 calls.
+        awaited: Whether a program that can be awaited is, also where it can be called.
     """
     held = weakref.ref(answer)
 
@@ -67,7 +68,8 @@ def observed(program: Any, answer: Callable[[int, Callable[[], Any]], Any]) -> A
 
         return call
     kind = type(program)
-    run = kind.__call__ if hasattr(kind, "forward") else kind.acall
+    is_called = hasattr(kind, "forward") and not (awaited and hasattr(kind, "aforward"))
+    run = kind.__call__ if is_called else kind.acall
 
     def __call__(self: Any, *args: Any, **inputs: Any) -> Any:  # noqa: N807
         if _NUMBER not in inputs:

@@ -49,6 +49,19 @@ def sentiment(review: str, phase: Annotated[Any, Depends(obeying)]) -> dict[str,
     return {"sentiment": found, "requests": phase.stats.requests, "reused": phase.stats.reused}
 
 
+def right(example: Any, prediction: Any) -> bool:
+    """Tell whether the sentiment is the one that people gave."""
+    return bool(example.sentiment == prediction.sentiment)
+
+
+@app.post("/evaluation")
+async def evaluated(reviews: dict[str, str]) -> dict[str, Any]:
+    """Evaluate on reviews with their sentiments, while other requests are answered."""
+    devset = [dspy.Example(review=review, sentiment=label).with_inputs("review") for review, label in reviews.items()]
+    report = await cachectl.aevaluate(app.state.program, devset, right, concurrency=8, display_progress=False)
+    return {"score": report.score, "requests": report.provenance.counters["requests"]}
+
+
 def main() -> None:
     """Serve until it is interrupted."""
     parser = argparse.ArgumentParser(description=__doc__)

@@ -95,5 +95,8 @@ def test_a_request_is_a_phase(endpoint: Endpoint, tmp_path: Path) -> None:
                 assert said.json()["requests"] == seen.requests
                 asked.append(seen.requests)
             assert [1, 0, 1] == asked
+            with endpoint.counting() as seen:
+                found = httpx.post(address + "/evaluation", json={"Bad.": "negative"}, timeout=PATIENCE).json()
+            assert (1, 1, True) == (found["requests"], seen.requests, 0 <= found["score"] <= 1)
         finally:
             process.terminate()
