@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Iterable
@@ -74,14 +73,6 @@ def counted_together(several: Iterable[Iterable[AskedModel]]) -> tuple[AskedMode
     for one in itertools.chain(*several):
         calls[replace(one, calls=0)] += one.calls
     return counted(calls)
-
-
-def asked_in(stored: Any) -> tuple[AskedModel, ...]:
-    """Return the models that `as_dict` made plain data of; none where it is none."""
-    with contextlib.suppress(TypeError):
-        found = tuple(AskedModel(**one) for one in stored or ())
-        return found if all(one.is_sound for one in found) else ()
-    return ()
 
 
 def facts(*made_of: Iterable[AskedModel]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import dspy
 
+from dspy_cachectl.accounting.asked import counted
 from dspy_cachectl.calls.spans import forget_last_trace
 from dspy_cachectl.context.evaluations import metric_name
 from dspy_cachectl.context.phases import PhaseContext, PhaseRun
@@ -305,15 +306,16 @@ class _Asking:
                 prediction,
                 failure_score=self.task.failure_score,
             )
-        self.calls.take(unit)  # what a judge costs is in the run's ledger, not in the answer's
+        # What a judge costs is in the run's ledger, not in the answer's.
+        judges = counted(self.calls.take(unit).models)
         if scored.failed is None:
-            self.kept.keep_score(question, repeat, self.task.made_of["metric_hash"], scored, example)
+            self.kept.keep_score(question, repeat, self.task.made_of["metric_hash"], scored, example, judges=judges)
         return scored
 
     def facts(self) -> dict[str, Any]:
         """Return what is known of its answers, of what answered and not of what is set, as fields of a provenance."""
         return {
-            **self.calls.models(self.kept.asked, self.kept.judges(self.task.made_of["metric_hash"])),
+            **self.calls.models(self.kept.asked, self.kept.judged),
             **self.kept.provenance(),
             "metric": metric_name(self.task.metric),
             "unfinished": self.calls.unfinished,

@@ -12,7 +12,7 @@ from typing import Any
 
 import dspy
 
-from dspy_cachectl.accounting.asked import AskedModel, asked_in, counted
+from dspy_cachectl.accounting.asked import AskedModel, counted
 from dspy_cachectl.accounting.ledger import Tally
 from dspy_cachectl.accounting.troubles import Trouble
 from dspy_cachectl.boundary.shown import logger_for
@@ -123,6 +123,7 @@ class KeptPredictions:
 
     Attributes:
         asked: The models that answered what was loaded.
+        judged: Those that answered the metric's own calls for the scores that were.
     """
 
     def __init__(
@@ -131,6 +132,7 @@ class KeptPredictions:
         self._library, self._session, self._program = library, session, program
         self._metric, self._declared = metric, declared
         self.asked: list[AskedModel] = []
+        self.judged: list[AskedModel] = []
         self._unkept: list[Question] = []
         self._loaded = self._rescored = 0
         # Of the answers that were loaded, until they are asked for: not to read each row twice.
@@ -164,12 +166,6 @@ class KeptPredictions:
             "rescored": self._rescored,
             "unseen": self._unseen(),
         }
-
-    def judges(self, metric: str) -> tuple[AskedModel, ...]:
-        """Return what answered a metric's own calls for the scores that were loaded; none where none was."""
-        if self._session is None or self._loaded <= self._rescored:
-            return ()
-        return asked_in(self._session.judges.get(metric))
 
     def prediction(self, question: Question, repeat: int) -> tuple[Any, DrawResult] | None:
         """Return a kept answer as the program returned it, with what it was made of; None where there is none."""
@@ -253,21 +249,34 @@ class KeptPredictions:
             return None
         scores = self._scores.pop((question, repeat), None)
         found = self._session.score(question, repeat, metric) if scores is None else score_in(scores, question, metric)
-        return None if found is None else Scored(found.score, feedback=found.feedback)
+        if found is None:
+            return None
+        with self._lock:
+            self.judged += found.judges
+        return Scored(found.score, feedback=found.feedback)
 
     def rescored(self) -> None:
         """Note that a kept answer was judged anew."""
         with self._lock:
             self._rescored += 1
 
-    def keep_score(self, question: Question, repeat: int, metric: str, scored: Scored, example: dspy.Example) -> None:
-        """Keep a score."""
+    def keep_score(
+        self,
+        question: Question,
+        repeat: int,
+        metric: str,
+        scored: Scored,
+        example: dspy.Example,
+        *,
+        judges: tuple[AskedModel, ...],
+    ) -> None:
+        """Keep a score, and what answered the metric's own calls for it."""
         if self._session is not None:
             self._session.keep_score(
                 question,
                 repeat,
                 metric,
-                Score(label_key=question.label_key, score=scored.score, feedback=scored.feedback),
+                Score(question.label_key, scored.score, scored.feedback, judges),
                 reference=readable(dict(example.labels().items())),
             )
 
@@ -292,7 +301,6 @@ class KeptPredictions:
             "metric_hash": made.metric_hash,
             "versions": dict(made.versions),
             "program_text": dict(made.program_text),
-            "judges": {**self._session.judges, made.metric_hash: [one.as_dict() for one in made.judges]},
         }
         found = {**report.summary(), "metric_hash": made.metric_hash, "failure_score": made.failure_score}
         # What all parts together come to, one of them does not know.

@@ -86,7 +86,6 @@ class MadeCalls:
                 return
             if ruling.context.judging:
                 self._judged[how] += how is not None
-                how = None  # it is no draw of the program's
             elif how is not None:
                 self._asked[how] += 1
             if unit is None or not (ruling.context.judging or unit in self._under_way):

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dspy_cachectl.accounting.asked import asked_in, facts
+from dspy_cachectl.accounting.asked import counted_together, facts
 from dspy_cachectl.boundary import ownership
 from dspy_cachectl.boundary.secrets import scrub_head
 from dspy_cachectl.entries import values
@@ -142,7 +142,7 @@ class KeptReports:
             versions=_texts(metadata.get("versions")),
             program_text=_texts(metadata.get("program_text")),
             failure_score=failure_score,
-            judges=asked_in(judges.get(metric) if isinstance(judges := metadata.get("judges"), Mapping) else None),
+            judges=counted_together(row.scores[metric].judges for row in self.rows if metric in row.scores),
         )
 
 

@@ -23,7 +23,7 @@ from dspy_cachectl.predictions.snapshot import FOLDER, SnapshotInfo, about, chec
 from dspy_cachectl.stores.database import Database
 from dspy_cachectl.stores.liveness import is_alive, leave, me
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 
 _PAGE = 16
 _SCHEMA = (

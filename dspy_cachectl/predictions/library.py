@@ -146,7 +146,6 @@ class Library:
             metrics=next(
                 (_table_in(info.metadata, "metrics") for info in choice.sources if info.path.name == path.name), {}
             ),
-            judges={one: of for info in choice.sources[::-1] for one, of in _table_in(info.metadata, "judges").items()},
             kept=rows,
             journal=Journal(self.root, keep_open=True),
             write=self._write,

@@ -52,16 +52,19 @@ class Score:
         label_key: The `label_key` of the example that it was judged against.
         score: The score.
         feedback: What the metric said beside it, without secrets, or None.
+        judges: What answered the metric's own calls for it.
     """
 
     label_key: str
     score: float
     feedback: str | None = None
+    judges: tuple[AskedModel, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON types; feedback only where there is any."""
-        said = {} if self.feedback is None else {"feedback": scrub(self.feedback)}
-        return {"label_key": self.label_key, "score": self.score, **said}
+        """Return it as JSON types; feedback and judges only where there are any."""
+        said: dict[str, Any] = {} if self.feedback is None else {"feedback": scrub(self.feedback)}
+        asked = {"judges": [one.as_dict() for one in self.judges]} if self.judges else {}
+        return {"label_key": self.label_key, "score": self.score, **said, **asked}
 
 
 @dataclass(frozen=True)
@@ -212,7 +215,7 @@ def decode(line: bytes, *, is_sound: bool = False) -> PredictionRow:
         beside = {name: plain.pop(name) for name in _BESIDE if name in plain}
         plain["output"] = None if prediction is None else Output(prediction, **beside)
         plain["error"] = None if error is None else Failure(**error)
-        plain["scores"] = {name: Score(**score) for name, score in plain["scores"].items()}
+        plain["scores"] = {name: _score(score) for name, score in plain["scores"].items()}
         plain["models"] = tuple(AskedModel(**one) for one in plain.get("models", ()))
         plain["troubles"] = tuple(Trouble(**trouble) for trouble in plain.get("troubles", ()))
         row = PredictionRow(**{**plain, "draws": tuple(plain["draws"]), "created": float(plain["created"])})
@@ -222,6 +225,10 @@ def decode(line: bytes, *, is_sound: bool = False) -> PredictionRow:
     if wrong is not None:
         raise CorruptEntryError(f"a row of predictions is damaged: its {wrong} is of a wrong kind")
     return row
+
+
+def _score(plain: dict[str, Any]) -> Score:
+    return Score(**{**plain, "judges": tuple(AskedModel(**one) for one in plain.get("judges", ()))})
 
 
 def _wrong(row: PredictionRow) -> Iterator[str]:
@@ -240,7 +247,8 @@ def _wrong(row: PredictionRow) -> Iterator[str]:
         parts += [("scores", score.feedback, (str, type(None)))]
     for trouble in row.troubles:
         parts += [("troubles", getattr(trouble, kind.value), int) for kind in Mishap]
-    yield from ("models" for one in row.models if not one.is_sound)
+    judges = (one for score in row.scores.values() for one in score.judges)
+    yield from ("models" for one in (*row.models, *judges) if not one.is_sound)
     yield from (name for name, value, kinds in parts if not _is(value, kinds))
 
 

@@ -51,7 +51,6 @@ class Session:
         using: The names of the files that the kept answers came from.
         forced: Whether everything was to be drawn anew.
         metrics: The hashes of the metrics that the snapshot has scores of, by their names.
-        judges: What answered the metrics' own calls, by their hashes, as plain data.
         kept_before: How many of the answers that are asked for were there.
         part: Which part of the questions is asked, and of how many.
         growth: Sends what it has kept so far; None where nothing is sent.
@@ -67,7 +66,6 @@ class Session:
     forced: bool
     is_finished: bool
     metrics: Mapping[str, Any]
-    judges: Mapping[str, Any]
     kept: KeptRows
     journal: Journal
     write: Callable[..., None]

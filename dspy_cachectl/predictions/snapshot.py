@@ -46,7 +46,7 @@ from dspy_cachectl.errors import CorruptEntryError, EncryptedError, FormatVersio
 from dspy_cachectl.predictions.keys import SnapshotKey
 from dspy_cachectl.predictions.rows import COUNTS, LONGEST, is_too_large, loads
 
-FORMAT_VERSION = 8
+FORMAT_VERSION = 9
 """Raised when the meaning of a file changes. Newer ones are left alone."""
 
 FOLDER = ".dspy_cachectl"

@@ -97,7 +97,10 @@ def test_shards_share_a_library_of_predictions(endpoint: Endpoint) -> None:
     assert ("computed", "loaded", RUN) == (merged.provenance.predictions, whole.provenance.predictions, whole.run_id)
     assert (merged.score, merged.interval, merged.path) == (whole.score, whole.interval, whole.path)
     assert ANSWERS * CALLS == endpoint.requests
-    assert ["loaded"] * 2 == [one.provenance.predictions for one in in_shards(2, predictions="library")]
+    loaded = in_shards(2, predictions="library")
+    assert ["loaded"] * 2 == [one.provenance.predictions for one in loaded]
+    judges = [report.provenance.judges for report in (merged, whole, cachectl.EvalReport.merge(loaded))]
+    assert [ANSWERS] * 3 == [sum(one.calls for one in of) for of in judges]
 
 
 @pytest.mark.parametrize(

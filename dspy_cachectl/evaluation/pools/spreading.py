@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from dspy_cachectl.accounting.asked import asked_in, counted_together
 from dspy_cachectl.accounting.ledger import Row, Tally
 from dspy_cachectl.context.phases import PhaseRun
 from dspy_cachectl.context.process import state
@@ -151,9 +150,6 @@ class _Spreading:
         kept: dict[str, Any] = {}
         if session is not None:
             kept = {"predictions": session.status, "changes": tuple(session.changes), "snapshot": session.path.name}
-            if sum(draw.loaded for draw in report.draws) > report.provenance.rescored:
-                before = asked_in(session.judges.get(self._task.made_of["metric_hash"]))
-                kept["judges"] = counted_together([report.provenance.judges, before])
         made = replace(
             report.provenance,
             counters=self._run.stats.as_dict(),

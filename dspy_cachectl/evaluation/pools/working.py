@@ -183,7 +183,6 @@ def _session(shared: Common, part: Part, task: Task, collected: _Collected) -> S
         forced=False,
         is_finished=False,
         metrics={},
-        judges={},  # whoever sent the part knows them, of all parts together
         kept=rows,
         journal=collected,  # type: ignore[arg-type] # what of a journal it uses
         write=lambda *_: None,
