@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is compute
     from dspy_cachectl.accounting.ledger import Stats as Stats
     from dspy_cachectl.awaited.evaluating import aevaluate as aevaluate
     from dspy_cachectl.batches.batch import Batch as Batch
-    from dspy_cachectl.budgets.budget import Budget as Budget
+    from dspy_cachectl.budget import Budget as Budget
     from dspy_cachectl.calls.cache import ManagedCache as ManagedCache
     from dspy_cachectl.calls.installation import install as install, uninstall as uninstall
     from dspy_cachectl.calls.lm import LM as LM, Embedder as Embedder
@@ -77,7 +77,7 @@ _HOMES = {
     "Batch": "batches.batch",
     "BatchError": "errors",
     "BatchPendingError": "errors",
-    "Budget": "budgets.budget",
+    "Budget": "budget",
     "BudgetExceededError": "errors",
     "CacheMissError": "errors",
     "CachectlError": "errors",

@@ -59,6 +59,17 @@ class _Gate:
             self._changed.notify_all()
 
 
+def lives(number: int) -> bool:
+    """Tell whether a process lives."""
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True  # it is another's
+    return True
+
+
 class _Forked(Protocol):
     def after_fork(self) -> None: ...
 

@@ -8,6 +8,8 @@ forgets of it comes back.
 from __future__ import annotations
 
 import os
+import platform
+import sys
 import threading
 import time
 import uuid
@@ -16,15 +18,20 @@ from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
-from dspy_cachectl.boundary.forks import tell_after_fork
+from dspy_cachectl.boundary.forks import lives, tell_after_fork
 from dspy_cachectl.boundary.shown import logger_for
-from dspy_cachectl.budgets.budget import AMOUNTS, Budget
+from dspy_cachectl.budget import AMOUNTS, Budget
 from dspy_cachectl.budgets.saying import spent_of, told
+from dspy_cachectl.budgets.sharing import FileOfProcess, NotShared, OfStore, handed_over
 from dspy_cachectl.errors import BudgetExceededError, StoreError
 from dspy_cachectl.stores.registers.base import MemoryRegister, Record, Register
+from dspy_cachectl.stores.registers.file import FileRegister
 
 _WARNED_AT = (0.5, 0.8)
+_NODE = platform.node()
 _LITTLE = 1e-9
 """What sums of numbers may be off by."""
 
@@ -83,6 +90,7 @@ class OpenBudget:
         roles: The budgets of roles within it.
         failed: How many requests of this process arrived and failed.
         unsure: What is not counted for certain, and why, by model.
+        trouble: What was wrong with its counter last, in this process; or "".
     """
 
     def __init__(
@@ -102,21 +110,55 @@ class OpenBudget:
             for role, of_role in budget.roles.items()
         }
         self.began = time.monotonic()
-        self.failed = 0
+        self.failed, self.trouble = 0, ""
         self.unsure: dict[str, str] = {}
         self._others = _Counts()
         self._warned: dict[str, float] = {}
         self._version = 0
-        self.after_fork()
+        self._past = 0
+        self._begin()
+        self.look()
+        self._past = self._others.refused
         tell_after_fork(self)
         LIVE.add(self)
 
-    def after_fork(self) -> None:
-        """Begin in the child with a part of its own, in which nothing is spent yet."""
+    def _begin(self) -> None:
         self._lock = threading.RLock()
         self._own = _Counts()
-        self._me = f"{os.getpid()}.{uuid.uuid4().hex[:8]}"
+        self._me = f"{os.getpid()}@{_NODE}.{uuid.uuid4().hex[:8]}"
         self._waiting: deque[Future[None]] = deque()
+
+    def after_fork(self) -> None:
+        """Begin in the child with a part of its own, in which nothing is spent yet."""
+        self._begin()
+        if not self.register.is_shared:
+            self._count_in(NotShared())
+
+    def share(self) -> None:
+        """Let other processes have a part in it, those that it is handed over to."""
+        with self._lock:
+            if isinstance(self.register, MemoryRegister):
+                try:
+                    self._count_in(handed_over(self.register, self))
+                except StoreError as error:
+                    logger.warning("the budget of %s cannot be handed over to other processes: %s", self.whose, error)
+
+    def _count_in(self, register: Register) -> None:
+        self.register = register
+        for one in self.roles.values():
+            one.register = register
+
+    def __copy__(self) -> OpenBudget:
+        return self
+
+    def __deepcopy__(self, memo: object) -> OpenBudget:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.share()
+        path = str(self.register.path) if isinstance(self.register, FileRegister) else ""
+        where = path if path or isinstance(self.register, OfStore) else None
+        return _arrived, (self.budget, self.whose, self.record, where, time.monotonic() - self.began)
 
     @property
     def spent(self) -> dict[str, float]:
@@ -156,7 +198,8 @@ class OpenBudget:
                 raise self.refuse(str(error)) from None
             except StoreError as error:
                 self._own = before
-                raise self.refuse(f"its counter cannot be reached, in {self.register.place}: {error}") from error
+                self.trouble = f"its counter cannot be reached, in {self.register.place}: {error}"
+                raise self.refuse(self.trouble) from error
             if not fits:
                 return self._version
             self._warn()
@@ -212,20 +255,29 @@ class OpenBudget:
 
     @property
     def refused(self) -> int:
-        """How many calls were not made, as far as this process knows."""
+        """How many calls were not made since it was opened, as far as this process knows."""
         with self._lock:
-            return self._others.refused + self._own.refused
+            return self._others.refused + self._own.refused - self._past
 
-    def exceeded(self) -> BudgetExceededError | None:
-        """Return the error that says at the end what was not made; None where all was."""
+    def all_refused(self) -> int:
+        """Return how many calls were not made, with those of its roles."""
         every = (self, *self.roles.values())
         for one in every:
             one.look()
-        short = [one for one in every if one.refused]
-        if not short:
+        return sum(one.refused for one in every)
+
+    def exceeded(self, before: int = 0) -> BudgetExceededError | None:
+        """Return the error that says at the end what was not made; None where all was.
+
+        Args:
+            before: How many calls were not made before what has ended.
+        """
+        refused = self.all_refused() - before
+        if refused <= 0:
             return None
-        refused = sum(one.refused for one in short)
+        short = [one for one in (self, *self.roles.values()) if one.refused]
         asides = [f"{self.failed:,} of the requests arrived and failed, and count"] if self.failed else []
+        asides += [self.trouble] if self.trouble else []
         asides += [f"not certain for {model!r}: {why}" for model, why in self.unsure.items()]
         return self.error(told([one.error("") for one in short], refused, asides), refused)
 
@@ -303,13 +355,18 @@ class OpenBudget:
         try:
             self.register.change(self.record, lambda record: self._write(self._read(record)))
         except StoreError as error:
-            logger.warning("what was spent of %s is written with the next request: %s", self.whose, error)
+            if not self.trouble:
+                logger.warning("what was spent of %s is written with the next request: %s", self.whose, error)
+            self.trouble = f"its counter cannot be reached, in {self.register.place}: {error}"
 
     def _read(self, record: Record) -> Record:
         others = _Counts()
         for name, part in record.items():
             if name != self._me and isinstance(part, dict):
-                others.add(part.get("spent") or {}, part.get("held") or {})
+                held = part.get("held") or {}
+                others.add(part.get("spent") or {}, held)
+                if any(held.values()) and _has_ended(name):
+                    others.add(held, held, -1.0)  # what it had in the air may have been paid for
                 others.refused += part.get("refused") or 0
         self._others = others
         return record
@@ -332,3 +389,34 @@ LIVE: weakref.WeakSet[OpenBudget] = weakref.WeakSet()
 """The budgets that somebody holds in this process."""
 EVERYWHERE: list[OpenBudget] = []
 """Those that rule each call of this process."""
+_KEPT: deque[OpenBudget] = deque(maxlen=100)
+"""Those that came from other processes last: the next thing that comes along is of the same."""
+
+
+def _arrived(budget: Budget, whose: str, record: str, where: str | None, passed: float) -> OpenBudget:
+    """Return a budget that came from another process, or the one that is open here."""
+    known = next((one for one in list(LIVE) if one.record == record), None)
+    if known is not None:
+        return known
+    register: Register = NotShared()
+    if where is not None:
+        register = FileOfProcess(Path(where)) if where else OfStore()
+    opened = OpenBudget(budget, whose, register=register, record=record)
+    opened.began -= passed
+    _KEPT.append(opened)
+    return opened
+
+
+def _has_ended(part: str) -> bool:
+    """Tell whether the process of a part has ended, as far as this machine knows."""
+    process, _, node = part.rpartition(".")[0].partition("@")
+    return node == _NODE and process.isdecimal() and not lives(int(process))
+
+
+def _before_fork() -> None:
+    for one in list(LIVE):
+        one.share()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(before=_before_fork)

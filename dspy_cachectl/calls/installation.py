@@ -9,8 +9,10 @@ import dspy
 from dspy.clients.cache import Cache
 
 from dspy_cachectl.accounting.usage import Usage
-from dspy_cachectl.budgets.budget import Budget
+from dspy_cachectl.budget import Budget
+from dspy_cachectl.budgets import sharing
 from dspy_cachectl.budgets.opened import OpenBudget
+from dspy_cachectl.budgets.sharing import OfStore
 from dspy_cachectl.calls import patches
 from dspy_cachectl.calls.cache import ManagedCache
 from dspy_cachectl.calls.dspys_choice import open_place, place_of
@@ -29,7 +31,7 @@ from dspy_cachectl.context.process import Place, state
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.stores import Store, open_stores
 from dspy_cachectl.stores.reader import FolderReader
-from dspy_cachectl.stores.registers.base import IN_MEMORY
+from dspy_cachectl.stores.registers.base import IN_MEMORY, Register
 
 
 def install(
@@ -275,11 +277,22 @@ def open_budget(budget: Budget, whose: str) -> OpenBudget:
     """
     if budget.name is None:
         return OpenBudget(budget, whose)
-    cache = installed()
-    register = IN_MEMORY if cache is None else cache.tiers.register()
+    register = _register()
     if not register.is_shared:
         state.say_once(
             f"budget:{budget.name}",
             f"the budget {budget.name!r} is counted in {register.place}: the store is in memory, and nobody shares it",
         )
-    return OpenBudget(budget, f"{whose} ({budget.name})", register=register, record=f"budget:{budget.name}")
+        return OpenBudget(budget, f"{whose} ({budget.name})", register=IN_MEMORY, record=f"budget:{budget.name}")
+    return OpenBudget(budget, f"{whose} ({budget.name})", register=OfStore(), record=f"budget:{budget.name}")
+
+
+def _register() -> Register:
+    cache = installed()
+    if cache is None:
+        return IN_MEMORY
+    register: Register = cache.tiers.register()
+    return register
+
+
+sharing.of_store = _register

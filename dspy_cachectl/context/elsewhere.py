@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 import orjson
 
+from dspy_cachectl.boundary.forks import lives
+
 _FORMAT = 2
 """Raise it when what is written changes: another version's processes leave other files alone."""
 
@@ -147,17 +149,6 @@ def _write(path: Path, how: int, data: bytes) -> None:
 def _is_made() -> bool:
     _folder().mkdir(mode=0o700, exist_ok=True)
     return _is_ours(_folder())
-
-
-def lives(number: int) -> bool:
-    """Tell whether a process lives."""
-    try:
-        os.kill(number, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True  # it is another's
-    return True
 
 
 def _forget_the_dead() -> None:

@@ -163,6 +163,7 @@ class PhaseRun:
         shared: What other processes share of it; None where none has a part in it.
         refused: Why calls in it are refused in this process, to which it was handed over; "" where they are not.
         budget: What its calls may spend; None where it has no budget of its own.
+        answers_for: The budgets whose refusals are told at its end, each with how many there were before.
     """
 
     def __init__(self, context: PhaseContext) -> None:
@@ -184,6 +185,7 @@ class PhaseRun:
         self.logged: dict[tuple[str | None, ...], str] = {}
         self.shared: SharedPassage | None = None
         self.budget: OpenBudget | None = None
+        self.answers_for: Sequence[tuple[OpenBudget, int]] = ()
         self.refused = self._why_unshared = ""
         self._lock = free_after_fork(threading.Lock())
         self._misses: list[CacheMissError] = []
@@ -231,7 +233,8 @@ class PhaseRun:
             missed = max(self._missed, self.stats.missed if self.shared else 0) + self._refused_elsewhere
             if missed:
                 return ReplayIncompleteError(self.name, missed, self._misses)
-        return None if self.budget is None else self.budget.exceeded()
+        told = (budget.exceeded(before) for budget, before in self.answers_for)
+        return next((error for error in told if error is not None), None)
 
     def share(self) -> None:
         """Let other processes have a part in it: its ordinals are counted for all, and their calls are counted here."""

@@ -17,7 +17,7 @@ from pathlib import Path
 import orjson
 
 from dspy_cachectl.accounting.ledger import FIELDS, Row, Tally
-from dspy_cachectl.context.elsewhere import lives
+from dspy_cachectl.boundary.forks import lives
 from dspy_cachectl.errors import StoreUnavailableError
 from dspy_cachectl.stores.database import Database
 

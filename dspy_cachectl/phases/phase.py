@@ -17,7 +17,8 @@ import dspy
 
 from dspy_cachectl.accounting import runs
 from dspy_cachectl.boundary.meant import meant, question
-from dspy_cachectl.budgets.budget import Budget, checked_budget
+from dspy_cachectl.budget import Budget, checked_budget
+from dspy_cachectl.budgets.opened import EVERYWHERE
 from dspy_cachectl.calls.cache import ManagedCache
 from dspy_cachectl.calls.installation import ensure_installed, installed, open_budget
 from dspy_cachectl.calls.spans import watch_autolog
@@ -125,6 +126,9 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
         )
         run = PhaseRun(context)
         run.budget = own
+        # What rules the whole process has no other end at which a program that swallows errors would see it.
+        answered = (*(EVERYWHERE if outer is None else ()), *(() if own is None else (own,)))
+        run.answers_for = [(one, one.all_refused()) for one in answered]
         watch_autolog()
         run.outer = outer
         run.is_told = settings().guard if self._guard is None else self._guard
@@ -179,9 +183,7 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
 
 def _says(error: Exception, incomplete: Exception) -> bool:
     """Tell whether what leaves a block says already what is raised at its end."""
-    if isinstance(incomplete, BudgetExceededError):
-        return isinstance(error, BudgetExceededError) and error.budget == incomplete.budget and error.refused > 1
-    return isinstance(error, CacheMissError)
+    return isinstance(error, CacheMissError) and not isinstance(incomplete, BudgetExceededError)
 
 
 def _leave(run: PhaseRun, taken: carried.Taken) -> None:

@@ -96,6 +96,7 @@ class Tiers:
         for tier in self._tiers:
             if tier.catching_up is not None:
                 tier.catching_up.begin()
+        self._register: Register | None = None
         self._leasing = [store for store in self.stores if isinstance(store, LeasingStore)]
         first = self.stores[0] if self.stores else None
         self.memory = first if isinstance(first, MemoryStore) else None
@@ -224,8 +225,10 @@ class Tiers:
 
     def register(self) -> Register:
         """Return the register that most share: the farthest store's that has one, or else this process's own."""
-        with_one = [store for store in self.stores if isinstance(store, RegisteringStore)]
-        return with_one[-1].register() if with_one else IN_MEMORY
+        if self._register is None:
+            with_one = [store for store in self.stores if isinstance(store, RegisteringStore)]
+            self._register = with_one[-1].register() if with_one else IN_MEMORY
+        return self._register
 
     def keys(self, kind: str | None = None) -> Iterator[str]:
         """Yield the keys of all stores, each once, newest first within a store."""

@@ -67,6 +67,11 @@ class MemoryRegister:
             changed = self._records[name] = change(dict(self._records.get(name, {})))
             return changed
 
+    def records(self) -> dict[str, Record]:
+        """Return what is kept, by name."""
+        with self._lock:
+            return dict(self._records)
+
 
 IN_MEMORY = MemoryRegister()
 """The register of this process, where no store has one."""

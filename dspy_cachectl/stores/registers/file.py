@@ -32,6 +32,14 @@ class FileRegister:
         """Where the records are."""
         return f"{self.path}, for the processes of this machine"
 
+    def make(self) -> None:
+        """See to it that the file is there.
+
+        Raises:
+            StoreError: If it cannot be made.
+        """
+        self._database.make()
+
     def change(self, name: str, change: Change) -> Record:
         """Put what a function makes of a record in its place; see `Register`."""
         with self._database.change() as sql:
