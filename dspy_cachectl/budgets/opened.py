@@ -15,15 +15,15 @@ import time
 import uuid
 import weakref
 from collections import deque
-from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dspy_cachectl.boundary.forks import lives, tell_after_fork
 from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.budget import AMOUNTS, Budget
+from dspy_cachectl.budgets.counts import Amounts, Counts, DoesNotFitError, Need
 from dspy_cachectl.budgets.saying import spent_of, told
 from dspy_cachectl.budgets.sharing import FileOfProcess, NotShared, OfStore, handed_over
 from dspy_cachectl.errors import BudgetExceededError, StoreError
@@ -36,43 +36,6 @@ _LITTLE = 1e-9
 """What sums of numbers may be off by."""
 
 logger = logger_for("dspy_cachectl")
-
-Amounts = Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Need:
-    """What a request comes to.
-
-    Attributes:
-        sure: What is spent as soon as it is sent: itself.
-        most: What it may come to beside that: what its answer costs at most, and requests that it hides.
-        estimated: Whether that is no upper bound, but what such answers come to mostly.
-    """
-
-    sure: Amounts
-    most: Amounts
-    estimated: bool = False
-
-
-class _RefusedError(Exception):
-    """A request does not fit, whatever becomes of what is in the air."""
-
-
-@dataclass
-class _Counts:
-    """What is counted, by kind."""
-
-    spent: dict[str, float] = field(default_factory=dict)
-    held: dict[str, float] = field(default_factory=dict)
-    refused: int = 0
-
-    def add(self, spent: Amounts, held: Amounts, sign: float = 1.0) -> None:
-        """Add to both."""
-        for name, amount in spent.items():
-            self.spent[name] = self.spent.get(name, 0.0) + amount
-        for name, amount in held.items():
-            self.held[name] = max(0.0, self.held.get(name, 0.0) + sign * amount)
 
 
 class OpenBudget:
@@ -112,7 +75,7 @@ class OpenBudget:
         self.began = time.monotonic()
         self.failed, self.trouble = 0, ""
         self.unsure: dict[str, str] = {}
-        self._others = _Counts()
+        self._others = Counts()
         self._warned: dict[str, float] = {}
         self._version = 0
         self._past = 0
@@ -124,7 +87,7 @@ class OpenBudget:
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
-        self._own = _Counts()
+        self._own = Counts()
         self._me = f"{os.getpid()}@{_NODE}.{uuid.uuid4().hex[:8]}"
         self._waiting: deque[Future[None]] = deque()
 
@@ -184,7 +147,7 @@ class OpenBudget:
 
             def change(record: Record) -> Record:
                 nonlocal fits
-                self._own = _Counts(dict(before.spent), dict(before.held), before.refused)
+                self._own = Counts(dict(before.spent), dict(before.held), before.refused)
                 self._read(record)
                 fits = self._fits(need)
                 if fits:
@@ -193,7 +156,7 @@ class OpenBudget:
 
             try:
                 self.register.change(self.record, change)
-            except _RefusedError as error:
+            except DoesNotFitError as error:
                 self._own = before
                 raise self.refuse(str(error)) from None
             except StoreError as error:
@@ -339,7 +302,7 @@ class OpenBudget:
         """Tell whether a request fits beside what is in the air.
 
         Raises:
-            _RefusedError: If it does not fit without that either.
+            DoesNotFitError: If it does not fit without that either.
         """
         fits = True
         for kind, limit in self.limits.items():
@@ -347,7 +310,7 @@ class OpenBudget:
             if not wanted:
                 continue
             if spent + wanted > limit + _LITTLE:
-                raise _RefusedError(spent_of({kind: spent}, {kind: limit}, wanted=wanted, estimated=need.estimated))
+                raise DoesNotFitError(spent_of({kind: spent}, {kind: limit}, wanted=wanted, estimated=need.estimated))
             fits = fits and spent + self._held(kind) + wanted <= limit + _LITTLE
         return fits
 
@@ -360,7 +323,7 @@ class OpenBudget:
             self.trouble = f"its counter cannot be reached, in {self.register.place}: {error}"
 
     def _read(self, record: Record) -> Record:
-        others = _Counts()
+        others = Counts()
         for name, part in record.items():
             if name != self._me and isinstance(part, dict):
                 held = part.get("held") or {}

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from dspy_cachectl.budgets.opened import Amounts, Need, OpenBudget
+from dspy_cachectl.budgets.counts import Amounts, Need
+from dspy_cachectl.budgets.opened import OpenBudget
 
 _AROUND, _AROUND_ALL = 16, 64
 """How many tokens a provider puts around each message, and around all, at most."""

@@ -15,7 +15,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from concurrent import futures
 from typing import Any, Protocol, TypeVar
 
-from dspy_cachectl.budgets.opened import Amounts, Need, OpenBudget
+from dspy_cachectl.budgets.counts import Amounts, Need
+from dspy_cachectl.budgets.opened import OpenBudget
 from dspy_cachectl.errors import BudgetExceededError
 
 _POLL = 0.1

@@ -121,7 +121,7 @@ def test_without_its_process_nothing_is_bought(tmp_path: Path, lm: LMs, endpoint
         assert arrived is not run.budget
         run.budget.register.path.unlink()  # type: ignore[attr-defined]
         assert arrived.error("").spent["requests"] == 0
-        from dspy_cachectl.budgets.opened import Need
+        from dspy_cachectl.budgets.counts import Need
 
         with pytest.raises(BudgetExceededError, match="give the budget a name"):
             arrived.take(Need({"requests": 1}, {}))
