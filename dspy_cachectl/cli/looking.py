@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,7 +15,7 @@ import typer
 from dspy_cachectl import manage
 from dspy_cachectl.boundary.reading import read_json
 from dspy_cachectl.boundary.shown import harmless, shortened
-from dspy_cachectl.cli.options import AsJson, count_in, one_of, selecting, told_unknown
+from dspy_cachectl.cli.options import AsJson, count_in, one_of, selecting, tell_unread, told_unknown
 from dspy_cachectl.cli.output import console, print_fact, print_json, print_json_lines, print_line, print_table, styled
 from dspy_cachectl.entries.token_counts import PARTS, in_words, parts
 from dspy_cachectl.errors import ConfigurationError, StoreError
@@ -63,15 +64,23 @@ def list_store(
 ) -> None:
     """List entries, the newest first, with the beginning of what was asked."""
     reader = context.obj.reader()
-    now, nothing = time.time(), told_unknown(reader, selection)
+    now, nothing, unread = time.time(), told_unknown(reader, selection), Counter[str]()
     with progress("Searching") if selection.text is not None else nullcontext() as advance:
         # One more than is shown tells whether there are more.
         most = limit + (not as_json) if limit else None
         found = manage.entries.list_entries(
-            reader, selection, now=now, order=cast("Order", sort), reverse=reverse, limit=most, advance=advance
+            reader,
+            selection,
+            now=now,
+            order=cast("Order", sort),
+            reverse=reverse,
+            limit=most,
+            unread=unread,
+            advance=advance,
         )
         if as_json:
             print_json_lines(found)
+            tell_unread(unread)
             return
         rows = [_cells(entry, now) for entry in found]
         print_table(
@@ -86,6 +95,7 @@ def list_store(
         )
         if limit and len(rows) > limit:
             print_line(f"More are stored than these {limit:,}: --limit 0 lists all of them.")
+    tell_unread(unread)
 
 
 def _cells(entry: manage.entries.ListedEntry, now: float) -> tuple[str, ...]:

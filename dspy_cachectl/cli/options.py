@@ -7,7 +7,7 @@ import functools
 import inspect
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -20,6 +20,7 @@ from dspy_cachectl.cli.output import print_line
 from dspy_cachectl.config import each_of, folder_of, is_objects, is_shared, objects_of, settings
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.manage.selection import Selection, parse_age
+from dspy_cachectl.reports.texts import plural
 from dspy_cachectl.stores.listing import Reader
 from dspy_cachectl.stores.reader import FolderReader
 
@@ -278,6 +279,12 @@ def told_unknown(reader: Reader, selection: Selection) -> str:
     if said and all(len(getattr(selection, field)) > len(names) for field, names in unknown.items()):
         print(f"dspy-cachectl: of what is stored {harmless(_sentence(said))}", file=sys.stderr)
     return _sentence(f"Nothing that is stored fits{': ' if said else ''}{said}")
+
+
+def tell_unread(unread: Mapping[str, int]) -> None:
+    """Say on the standard error stream how many entries could not be searched for a text, and why."""
+    for reason, count in unread.items():
+        print(f"dspy-cachectl: {plural(count, 'entry', 'entries')} could not be searched: {reason}", file=sys.stderr)
 
 
 def _sentence(text: str) -> str:

@@ -19,6 +19,7 @@ from dspy_cachectl.cli.options import (
     age_in,
     folder_in,
     selecting,
+    tell_unread,
     told_unknown,
     wrong_usage,
 )
@@ -78,6 +79,7 @@ def clear_entries(
 def _clear(reader: Reader, selection: Selection, consent: Consent, *, nothing: str) -> None:
     with progress("Looking") as advance:
         decided = manage.removal.plan(reader, selection, advance=advance)
+    tell_unread(decided.unread)
     remove = functools.partial(manage.removal.remove, reader, decided)
     _carry_out(reader.location, decided, consent, remove, nothing=nothing)
 

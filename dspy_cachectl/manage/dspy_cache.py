@@ -16,7 +16,8 @@ from dspy_cachectl.boundary.reading import read_file
 from dspy_cachectl.entries import answers, draws, records, token_counts
 from dspy_cachectl.entries.values import TAG, check
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError
-from dspy_cachectl.manage.exchange import DAMAGED, Imported, LeftOutError, put_known
+from dspy_cachectl.manage.entries import DAMAGED
+from dspy_cachectl.manage.exchange import Imported, LeftOutError, put_known
 from dspy_cachectl.manage.unpickling import LARGEST, RefusedPickleError, Unpickler
 from dspy_cachectl.reports.progress_bar import Advance, watched
 from dspy_cachectl.stores import DSPY_KIND, Label, Store, dspy_key

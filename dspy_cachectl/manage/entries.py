@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
@@ -11,7 +12,7 @@ from dspy_cachectl.boundary.ages import ASTRAY
 from dspy_cachectl.boundary.shown import stands_for
 from dspy_cachectl.entries import differences, records
 from dspy_cachectl.entries.values import readable
-from dspy_cachectl.errors import ConfigurationError, FormatVersionError, StoreError
+from dspy_cachectl.errors import ConfigurationError, EncryptedError, FormatVersionError, StoreError
 from dspy_cachectl.manage.selection import Selection
 from dspy_cachectl.reports import entry_text
 from dspy_cachectl.reports.entry_text import Part
@@ -24,6 +25,11 @@ from dspy_cachectl.stores.listing import (
     row_numbers,
 )
 from dspy_cachectl.stores.rows import Order, Rows, StoredEntry
+
+DAMAGED = "damaged"
+NEWER = "of a newer version of this package"
+SEALED = "encrypted, and the key for that is not given: set DSPY_CACHECTL_ENCRYPTION_KEY"
+"""Why an entry cannot be read."""
 
 SHORTEST = 4
 """How many characters of a key are enough to name an entry."""
@@ -79,6 +85,7 @@ def entries_of(
     *,
     now: float,
     reverse: bool = False,
+    unread: Counter[str] | None = None,
     advance: Advance | None = None,
 ) -> Iterator[StoredEntry]:
     """Yield the entries that `list_entries` lists. Only where they are asked for a text are they read.
@@ -88,10 +95,11 @@ def entries_of(
         selection: Which entries.
         now: The time from which ages are counted, in Unix seconds.
         reverse: The oldest first.
+        unread: See `list_entries`.
         advance: Told how many entries have been looked at, and of how many.
     """
     if selection.text is not None:
-        yield from list_entries(reader, selection, now=now, reverse=reverse, advance=advance)
+        yield from list_entries(reader, selection, now=now, reverse=reverse, unread=unread, advance=advance)
         return
     numbers = row_numbers(reader, rows_of(selection, now=now), reverse=reverse)
     yield from watched(read_rows(reader, numbers), len(numbers), advance)
@@ -105,6 +113,7 @@ def list_entries(
     order: Order = "age",
     reverse: bool = False,
     limit: int | None = None,
+    unread: Counter[str] | None = None,
     advance: Advance | None = None,
 ) -> Iterator[ListedEntry]:
     """Yield entries, in order. Of a table of any size only those that are yielded are read, or searched for a text.
@@ -116,6 +125,7 @@ def list_entries(
         order: What they are sorted by.
         reverse: The other way round.
         limit: How many at most; None for all.
+        unread: Counts, by reason, those of which nobody knows whether they have the text that is asked for.
         advance: Told how many entries have been read, and of how many.
     """
     # A text is looked for in all that is selected, from the first on, until there are enough.
@@ -127,7 +137,9 @@ def list_entries(
             request = records.decode_request(value())
         except StoreError as error:
             if selection.text is not None:
-                continue  # nobody knows what it asks
+                if unread is not None:
+                    unread[why_unread(error)] += 1
+                continue
             is_newer, said = isinstance(error, FormatVersionError), str(error)
             yield ListedEntry(
                 **vars(row), prompt=None, damage=None if is_newer else said, newer=said if is_newer else None
@@ -139,6 +151,13 @@ def list_entries(
         found += 1
         if found == limit:
             return
+
+
+def why_unread(error: StoreError) -> str:
+    """Say in a few words why an entry cannot be read."""
+    if isinstance(error, EncryptedError):
+        return SEALED
+    return NEWER if isinstance(error, FormatVersionError) else DAMAGED
 
 
 def _asks(request: dict[str, Any], text: str | None) -> bool:

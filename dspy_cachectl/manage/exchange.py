@@ -20,8 +20,8 @@ from dspy_cachectl.context.open_cassette import CASSETTE_RUN, UNCACHED_RUN, Reco
 from dspy_cachectl.entries import draws, records, values
 from dspy_cachectl.entries.cleaning import Cleaner, Redact
 from dspy_cachectl.entries.draw_tokens import mark_of
-from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, EncryptedError, FormatVersionError, StoreError
-from dspy_cachectl.manage.entries import entries_of
+from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, FormatVersionError, StoreError
+from dspy_cachectl.manage.entries import entries_of, why_unread
 from dspy_cachectl.manage.selection import Selection
 from dspy_cachectl.replay import files
 from dspy_cachectl.reports.progress_bar import Advance, watched
@@ -34,9 +34,6 @@ _NUMBERED = re.compile(r"endpoint-\d+")
 _SHOWN_DAMAGE = 20
 _PASSAGE = "imported"
 
-DAMAGED = "damaged"
-NEWER = "of a newer version of this package"
-SEALED = "encrypted, and the key for that is not given: set DSPY_CACHECTL_ENCRYPTION_KEY"
 REMOVED = "removed meanwhile"
 NOT_KEYED = "not filed under a key of a request"
 CHANGED = "recorded without their requests, or these were cleaned since: their keys cannot be made"
@@ -126,7 +123,8 @@ def export(
         files.check_not_newer(path)
     cleaner = Cleaner(redact)
     done, recordings = Exported(), []
-    keys = sorted(entry.key for entry in entries_of(reader, selection, now=time.time()) if entry.label.is_answer)
+    found = entries_of(reader, selection, now=time.time(), unread=done.left_out)
+    keys = sorted(entry.key for entry in found if entry.label.is_answer)
     for key in watched(keys, len(keys), advance):
         try:
             recording = _recording(reader, key, cleaner)
@@ -200,11 +198,7 @@ def import_file(
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, LeftOutError):
-        return str(error)
-    if isinstance(error, EncryptedError):
-        return SEALED
-    return NEWER if isinstance(error, FormatVersionError) else DAMAGED
+    return why_unread(error) if isinstance(error, StoreError) else str(error)
 
 
 def _recording(reader: Reader, key: str, cleaner: Cleaner) -> Recording:

@@ -63,6 +63,7 @@ class Removal:
         reasons: How many go for which reason, where there is more than one.
         draws: How many answers go of each run.
         newer: How many would go and stay: a newer version of this package wrote them.
+        unread: Of how many, by reason, nobody knows whether they have the text that was asked for: they stay.
     """
 
     moment: float = field(default_factory=time.time)
@@ -74,6 +75,7 @@ class Removal:
     reasons: Counter[str] = field(default_factory=Counter)
     draws: Counter[str] = field(default_factory=Counter)
     newer: int = 0
+    unread: Counter[str] = field(default_factory=Counter)
 
     def add(self, entry: StoredEntry, reason: str = "") -> None:
         """Let an entry go, too."""
@@ -102,7 +104,8 @@ def plan(reader: Reader, selection: Selection, *, advance: Advance | None = None
         StoreUnavailableError: If the store cannot be read.
     """
     decided = Removal()
-    for entry, is_newer in _told(reader, entries_of(reader, selection, now=decided.moment, advance=advance)):
+    found = entries_of(reader, selection, now=decided.moment, unread=decided.unread, advance=advance)
+    for entry, is_newer in _told(reader, found):
         if is_newer:
             decided.newer += 1
         else:

@@ -52,7 +52,7 @@ def _flaws(key: str, data: bytes) -> Iterator[Flaw]:
     try:
         kept = layout.unpack(data)
     except FormatVersionError as error:
-        yield Flaw(Kind.NEWER, key, str(error))
+        yield Flaw(Kind.of(error), key, str(error))
     except CorruptEntryError as error:
         yield Flaw(Kind.ENTRY, key, str(error))
     else:

@@ -11,7 +11,7 @@ from typing import Any
 
 from dspy_cachectl.entries import draws, records
 from dspy_cachectl.entries.draw_tokens import mark_of
-from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreUnavailableError
+from dspy_cachectl.errors import CorruptEntryError, EncryptedError, FormatVersionError, StoreUnavailableError
 from dspy_cachectl.manage import snapshots
 from dspy_cachectl.predictions.places import files_at
 from dspy_cachectl.reports.progress_bar import Advance, watched
@@ -33,6 +33,12 @@ class Kind(Enum):
     SNAPSHOT = "kept predictions are damaged"
     MARK = "what an answer is known again by is not what it says"
     NEWER = "an entry of a newer version; no damage"
+    SEALED = "encrypted, and the key for that is not given; no damage"
+
+    @classmethod
+    def of(cls, error: FormatVersionError) -> Kind:
+        """Return what it is that cannot be read, and is no damage."""
+        return cls.SEALED if isinstance(error, EncryptedError) else cls.NEWER
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,7 @@ class Report:
     @property
     def damage(self) -> list[Flaw]:
         """What has to be mended."""
-        return [flaw for flaw in self.flaws if flaw.kind is not Kind.NEWER]
+        return [flaw for flaw in self.flaws if flaw.kind not in {Kind.NEWER, Kind.SEALED}]
 
 
 def verify(folder: Path, *, predictions: str | Path | None = None, advance: Advance | None = None) -> Report:
@@ -170,7 +176,7 @@ def flaw_of(key: str, data: bytes, label: Label, mark: str, state: RowState | No
     try:
         expected = _expected_key(data, label)
     except FormatVersionError as error:
-        return Flaw(Kind.NEWER, key, str(error), state)
+        return Flaw(Kind.of(error), key, str(error), state)
     except CorruptEntryError as error:
         return Flaw(Kind.ENTRY, key, str(error), state)
     if expected not in {None, key}:
@@ -209,7 +215,7 @@ def snapshot_flaws(place: str | Path) -> Iterator[Flaw]:
             for _ in snapshots.read_rows(path):
                 pass
         except FormatVersionError as error:
-            yield Flaw(Kind.NEWER, part or path.name, str(error))
+            yield Flaw(Kind.of(error), part or path.name, str(error))
         except CorruptEntryError as error:
             yield Flaw(Kind.SNAPSHOT, part or path.name, str(error), path=path if part is None else None)
         except StoreUnavailableError:

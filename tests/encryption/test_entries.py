@@ -86,6 +86,21 @@ def test_who_has_no_key_buys_and_destroys_nothing(ask: Callable[..., Finished], 
     assert 6 == endpoint.requests
 
 
+def test_what_cannot_be_searched_is_counted(ask: Callable[..., Finished], tmp_path: Path) -> None:
+    """Without the key `--contains` finds nothing, removes nothing, and says of how many it cannot know."""
+    ask(KEY)
+    store = tmp_path / "store"
+    for words in (("ls",), ("clear", "--yes")):
+        done = command(*words, "--contains", PROMPT, store=store)
+        assert 0 == done.returncode, done.output
+        assert "3 entries could not be searched: encrypted, and the key for that is not given" in done.stderr
+    done = command("verify", store=store)
+    assert 0 == done.returncode
+    assert "3 sealed: encrypted, and the key for that is not given; no damage" in done.stdout
+    found = command("clear", "--contains", PROMPT, "--yes", store=store, **{VARIABLE: KEY})
+    assert ("Removed 3 entries." in found.stdout, "searched" in found.stderr) == (True, False)
+
+
 def test_a_key_is_changed(ask: Callable[..., Finished], endpoint: Endpoint) -> None:
     """What an old key has encrypted is read while it stands behind the new one, which encrypts what is new."""
     ask(OTHER, count=2)
