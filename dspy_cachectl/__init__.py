@@ -59,9 +59,10 @@ if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is compute
     from dspy_cachectl.phases.phase import phase as phase
     from dspy_cachectl.policy import Policy as Policy
     from dspy_cachectl.replay.cassettes import Cassette as Cassette, cassette as cassette
-    from dspy_cachectl.reports.comparison import Comparison as Comparison, compare as compare
+    from dspy_cachectl.reports.comparison import Comparison as Comparison
     from dspy_cachectl.reports.ranking import Ranking as Ranking
     from dspy_cachectl.reports.report import EvalReport as EvalReport
+    from dspy_cachectl.reports.several import compare as compare
     from dspy_cachectl.settling.race import Race as Race
     from dspy_cachectl.settling.racing import race as race
     from dspy_cachectl.settling.result import Settled as Settled
@@ -105,7 +106,7 @@ _HOMES = {
     "aevaluate": "awaited.evaluating",
     "carry": "phases.decoration",
     "cassette": "replay.cassettes",
-    "compare": "reports.comparison",
+    "compare": "reports.several",
     "configure": "config",
     "current_phase": "context.ruling",
     "evaluate": "evaluation.running",

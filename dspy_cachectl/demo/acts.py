@@ -23,8 +23,8 @@ from dspy_cachectl.demo.relay import Relay
 from dspy_cachectl.evaluation.running import evaluate
 from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.policy import Policy
-from dspy_cachectl.reports.comparison import compare
 from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.reports.several import compare
 from dspy_cachectl.settling.two import settle
 
 if TYPE_CHECKING:

@@ -10,11 +10,12 @@ from typing import Any, overload
 
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.reports.circumstances import MODELS_DIFFER
-from dspy_cachectl.reports.comparison import Comparison, Comparisons, compare_two, together
+from dspy_cachectl.reports.comparison import Comparison, compare_two, together
 from dspy_cachectl.reports.describe import MORE, scores_picture
 from dspy_cachectl.reports.measurement import Measurement
 from dspy_cachectl.reports.plots import plot_scores
 from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.reports.several import Comparisons
 from dspy_cachectl.reports.texts import (
     MISSING,
     ends_text,

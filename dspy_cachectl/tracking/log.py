@@ -17,9 +17,10 @@ from dspy_cachectl.context.evaluations import Evaluation
 from dspy_cachectl.context.phases import PhaseRun
 from dspy_cachectl.context.ruling import current_phase, last_phase
 from dspy_cachectl.errors import ConfigurationError, StoreError
-from dspy_cachectl.reports.comparison import Comparison, Comparisons
+from dspy_cachectl.reports.comparison import Comparison
 from dspy_cachectl.reports.ranking import Ranking
 from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.reports.several import Comparisons
 from dspy_cachectl.tracking import delivery, installed
 from dspy_cachectl.tracking.deadline import check_limit, in_daemon
 from dspy_cachectl.tracking.delivery import LogOutcome

@@ -34,10 +34,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from dspy_cachectl.context.evaluations import Evaluation
-    from dspy_cachectl.reports.comparison import Comparison, Comparisons
+    from dspy_cachectl.reports.comparison import Comparison
     from dspy_cachectl.reports.measurement import Measurement
     from dspy_cachectl.reports.paged import Paged
     from dspy_cachectl.reports.report import EvalReport
+    from dspy_cachectl.reports.several import Comparisons
     from dspy_cachectl.reports.troubles import PredictorTrouble
     from dspy_cachectl.tracking.resolve import Target
 

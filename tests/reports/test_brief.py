@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from dspy_cachectl.reports.comparison import compare
 from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.reports.several import compare
 from tests.reports.made_up import ASKED, report
 
 SCREEN = (80, 24)

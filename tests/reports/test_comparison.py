@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.reports.comparison import compare
 from dspy_cachectl.reports.difference import why_undecided
 from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.reports.several import compare
 from dspy_cachectl.statistics.paired import compare_paired
 from dspy_cachectl.statistics.power import holm, selection_bias
 from dspy_cachectl.statistics.verdicts import Verdict

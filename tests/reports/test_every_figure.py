@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from dspy_cachectl.reports.comparison import compare
+from dspy_cachectl.reports.several import compare
 from tests.reports import oracle
 from tests.reports.drawn import SCALES, drawn
 from tests.statistics.simulate import in_full

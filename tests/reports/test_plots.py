@@ -13,9 +13,9 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError, StoreUnavailableError
-from dspy_cachectl.reports.comparison import compare
 from dspy_cachectl.reports.plots import MOST_QUESTIONS, plot_report, plot_scores
 from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.reports.several import compare
 from tests.reports.made_up import provenance, report
 
 pytest.importorskip("matplotlib")

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from dspy_cachectl.reports.comparison import Comparisons, compare
 from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.reports.several import Comparisons, compare
 from dspy_cachectl.reports.texts import duration, money, number, p_value, places
 from tests.reports.made_up import ASKED, report
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from dspy_cachectl.errors import ConfigurationError, FormatVersionError, MissingExtraError, StoreUnavailableError
-from dspy_cachectl.reports.comparison import compare
 from dspy_cachectl.reports.report import REPORT_VERSION, EvalReport
 from dspy_cachectl.reports.results import DrawResult, QuestionResult
+from dspy_cachectl.reports.several import compare
 from dspy_cachectl.statistics.intervals import mean_interval
 from dspy_cachectl.statistics.repeats import consistency, flip_rate, pass_at_k, pass_hat_k
 from dspy_cachectl.statistics.variance import standard_error, variance_split

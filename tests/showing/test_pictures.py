@@ -14,7 +14,7 @@ from matplotlib.textpath import TextPath
 
 import dspy_cachectl as cachectl
 from dspy_cachectl.accounting.ledger import Row, Stats, Tally
-from dspy_cachectl.reports.comparison import compare
+from dspy_cachectl.reports.several import compare
 from dspy_cachectl.showing.pictures import COLOURS, as_svg
 from dspy_cachectl.showing.sheets import Intervals, Picture, Share, Shares, Span
 from tests.reports.made_up import report

@@ -18,9 +18,9 @@ from mlflow.tracking._tracking_service import utils
 
 from dspy_cachectl.accounting.troubles import Trouble
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.reports.comparison import compare
 from dspy_cachectl.reports.ranking import Ranking
 from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.reports.several import compare
 from dspy_cachectl.tracking import attachments, sync
 from dspy_cachectl.tracking.log import log_to_mlflow
 from dspy_cachectl.tracking.outbox import Outbox
