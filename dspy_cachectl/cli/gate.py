@@ -47,6 +47,14 @@ def pass_or_fail(
             help="Of kept predictions, by which metric: its name, or the beginning of its hash. Default: the last one.",
         ),
     ] = None,
+    slices: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--slices",
+            metavar="FIELD",
+            help="Of kept predictions, a field by which questions are looked at apart. May be given several times.",
+        ),
+    ] = None,
     predictions: PredictionsFolder,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print it as Markdown, for a pull request or a job's summary.")
@@ -62,7 +70,7 @@ def pass_or_fail(
     try:
         if find_spec("scipy") is None:
             raise MissingExtraError("gate", extra="stats")
-        reports = manage.kept_reports.reports_in([baseline, candidate], predictions, metric=metric)
+        reports = manage.kept_reports.reports_in([baseline, candidate], predictions, metric=metric, slices=slices or ())
         found = gate(*reports, not_worse_by=not_worse_by, level=level)
     except CachectlError as error:
         typer.echo(f"dspy-cachectl: {harmless_lines(str(error))}", err=True)

@@ -38,6 +38,14 @@ def write_page(
             help="Of kept predictions, by which metric: its name, or the beginning of its hash. Default: the last one.",
         ),
     ] = None,
+    slices: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--slices",
+            metavar="FIELD",
+            help="Of kept predictions, a field by which questions are looked at apart. May be given several times.",
+        ),
+    ] = None,
     predictions: PredictionsFolder,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
@@ -52,7 +60,7 @@ def write_page(
     check_new(output, what="the page", force=force, inputs=files)
     from dspy_cachectl.page.document import document
 
-    reports = manage.kept_reports.reports_in(files, predictions, metric=metric)
+    reports = manage.kept_reports.reports_in(files, predictions, metric=metric, slices=slices or ())
     shown = reports[0] if len(reports) == 1 else reports[0].compare(reports[1])
     option: StoreOption = context.obj
     page = shown.page([] if option.is_in_memory() else [option.reader()])

@@ -66,7 +66,7 @@ class PhaseContext:
         roles: The policies of the roles that are treated differently.
         run_id: The run whose draws are made or served, or None.
         unit: What the draws are numbered within: an example and its repeat, or else the outermost call of a module.
-        judging: Whether a metric makes the calls: the temperature of a phase is lent to the program's own.
+        judging: Whether a metric makes the calls, or which: the temperature of a phase is lent to the program's own.
         bypass_proxy: Whether a LiteLLM proxy is asked not to answer from its own cache.
         automatic: Whether `AutoPhase` entered it.
         carried: Whether `carry()` took it along, maybe for longer than its block.
@@ -84,7 +84,7 @@ class PhaseContext:
     roles: tuple[tuple[str, Policy], ...] = ()
     run_id: str | None = None
     unit: str | None = None
-    judging: bool = False
+    judging: bool | str = False
     bypass_proxy: bool = False
     automatic: bool = False
     carried: bool = False
@@ -99,7 +99,7 @@ class PhaseContext:
     def __getstate__(self) -> dict[str, Any]:
         return {**{one.name: getattr(self, one.name) for one in fields(self)}, "entered": None}
 
-    def within(self, unit: str | None, *, judging: bool) -> PhaseContext:
+    def within(self, unit: str | None, *, judging: bool | str) -> PhaseContext:
         """Return the same within a unit."""
         return replace(self, unit=unit, judging=judging)
 

@@ -77,6 +77,8 @@ class Ruling(NamedTuple):
     def next_ordinal(self, request: str, program_rollout_id: Any) -> int:
         """Return which asking of a request a call is within its unit and run."""
         unit = self.context.unit
+        if isinstance(self.context.judging, str):
+            unit = f"{unit}/{self.context.judging}"
         if self.cassette is not None and self.context.run_id == UNCACHED_RUN:
             # Not of the passage through a phase: the next one must not be served these draws.
             return self.cassette.ordinals.next(request, unit=unit, program_rollout_id=program_rollout_id)
@@ -266,12 +268,13 @@ def budgets_here(role: str | None) -> tuple[OpenBudget, ...]:
     return tuple(one for budget in every for one in budget.for_role(role))
 
 
-def draw_unit(name: str, *, judging: bool = False) -> AbstractContextManager[None]:
+def draw_unit(name: str, *, judging: bool | str = False) -> AbstractContextManager[None]:
     """Return a block whose draws are those of one unit (an example and a repeat): their ordinals begin at 0.
 
     Args:
         name: The unit's name.
-        judging: Whether a metric makes them.
+        judging: Whether a metric makes them. Several metrics have a name each: what one asks is counted as if it
+            were alone, so where two ask the same it is one draw.
     """
     context = phase_around()
     return contextlib.nullcontext() if context is None else carried.held(SETTING, context.within(name, judging=judging))

@@ -13,7 +13,6 @@ import dspy
 
 from dspy_cachectl.accounting.asked import counted
 from dspy_cachectl.calls.spans import forget_last_trace
-from dspy_cachectl.context.evaluations import metric_name
 from dspy_cachectl.context.phases import PhaseContext, PhaseRun
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import draw_unit
@@ -26,12 +25,12 @@ from dspy_cachectl.evaluation.models import as_judged
 from dspy_cachectl.evaluation.observed_program import NumberedExample, evaluate_once, observed
 from dspy_cachectl.evaluation.patience import within
 from dspy_cachectl.evaluation.reporting import draw_of, provenance, question_results
-from dspy_cachectl.evaluation.scoring import FirstReturns, Scored, UnusableMetricError, check_metric, score_with
+from dspy_cachectl.evaluation.scoring import FirstReturns, Metric, Scored, UnusableMetricError, check_metric, score_with
 from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.report import EvalReport
-from dspy_cachectl.reports.results import DrawResult, QuestionResult
+from dspy_cachectl.reports.results import DrawResult, OtherMetric, OtherScore, QuestionResult
 from dspy_cachectl.reports.texts import plural
 
 
@@ -42,7 +41,7 @@ class Task:
     Attributes:
         program: The program, with governed LMs.
         devset: The questions' examples.
-        metric: The metric.
+        metrics: The metrics; the score is that of the first.
         questions: The questions, counted over the whole data set.
         groups: The cluster of each, or None.
         made_of: What it is made of, by fields of a provenance.
@@ -56,6 +55,7 @@ class Task:
         level: See there.
         name: See there.
         slices: The names of the slices that each question is in, or None.
+        measures: What of the answers' cost is looked at.
         declared: Whether the user said what it depends on that cannot be seen.
         shard: Which part of how many of it this is, from 0; None for the whole.
         first: The first repeat that is made here.
@@ -64,7 +64,7 @@ class Task:
 
     program: Any
     devset: Sequence[dspy.Example]
-    metric: Callable[..., Any]
+    metrics: Sequence[Metric]
     questions: Sequence[Question]
     groups: Sequence[Any] | None
     made_of: Mapping[str, Any]
@@ -78,6 +78,7 @@ class Task:
     level: float
     name: str
     slices: Sequence[tuple[str, ...]] | None = None
+    measures: Sequence[OtherMetric] = ()
     declared: bool = False
     shard: tuple[int, int] | None = None
     first: int = 0
@@ -198,9 +199,8 @@ class _Asking:
         self, task: Task, kept: KeptPredictions, run: PhaseRun, loops: Loops, show: Callable[..., None]
     ) -> None:
         self.task, self.kept, self.run, self.loops, self.show = task, kept, run, loops, show
-        self.judge = check_metric(task.metric)
-        self.calls = MadeCalls(task.program, task.metric)
-        self.returns = FirstReturns(task.metric)
+        self.judges = [(metric, check_metric(metric.function), FirstReturns(metric.name)) for metric in task.metrics]
+        self.calls = MadeCalls(task.program, [metric.function for metric in task.metrics])
         self.results: list[list[DrawResult | None]] = [[None] * (task.repeats - task.first) for _ in task.devset]
         self.count = self.failed = 0
         self.total = 0.0
@@ -241,17 +241,14 @@ class _Asking:
         def scorer(example: NumberedExample, prediction: Any, trace: Any = None) -> Any:  # noqa: ARG001 - DSPy's
             if self.is_over.is_set() or example.number not in unscored:
                 return self.task.failure_score
-            scored = self._score(example.number, repeat, prediction)
             with self.lock:
                 result = unscored[example.number]
-                if result.loaded and not scored.kept:
-                    self.kept.rescored()
+            scored = self._scored(example.number, repeat, prediction, is_loaded=result.loaded)
             self._note(example.number, repeat, result, scored)
-            with self.lock:
-                self.returns.check(scored)
-            return scored.for_dspy()
+            self._check(scored)
+            return scored[0].for_dspy()
 
-        scorer.__name__ = metric_name(self.task.metric)
+        scorer.__name__ = self.task.metrics[0].name
         evaluate_once(
             observed(self.task.program, answer, awaited=self.loops.awaiting is not None),
             [NumberedExample.of(example, number) for number, example in enumerate(self.task.devset)],
@@ -287,48 +284,72 @@ class _Asking:
             reason = f"the program raised {type(error).__name__}: {error}"
             made = self.calls.take(unit)
             self.kept.keep(question, repeat, self.task.devset[number], error, made)
-            self._note(number, repeat, draw_of(made), Scored(self.task.failure_score, reason))
+            self._note(number, repeat, draw_of(made), [Scored(self.task.failure_score, reason)] * len(self.judges))
             raise
         made = self.calls.take(unit)
         self.kept.keep(question, repeat, self.task.devset[number], prediction, made)
         return prediction, draw_of(made, output_hash(prediction))
 
-    def _score(self, number: int, repeat: int, prediction: Any) -> Scored:
+    def _scored(self, number: int, repeat: int, prediction: Any, *, is_loaded: bool) -> list[Scored]:
+        """Return what each metric says of an answer."""
         question, example = self.task.questions[number], self.task.devset[number]
-        kept = self.kept.score(question, repeat, self.task.made_of["metric_hash"])
-        if kept is not None:
-            return replace(kept, kept=True)
-        unit = f"{question.unit(repeat)}/metric"
-        with draw_unit(unit, judging=True), as_judged():
-            scored = score_with(
-                lambda *given: self.loops.result(self.judge(*given)),
-                example,
-                prediction,
-                failure_score=self.task.failure_score,
-            )
-        # What a judge costs is in the run's ledger, not in the answer's.
-        judges = counted(self.calls.take(unit).models)
-        if scored.failed is None:
-            self.kept.keep_score(question, repeat, self.task.made_of["metric_hash"], scored, example, judges=judges)
-        return scored
+        kept, unit, found = self.kept.scores(question, repeat), f"{question.unit(repeat)}/metric", []
+        for metric, judge, _ in self.judges:
+            scored = kept.get(metric.hash)
+            if scored is None:
+                with draw_unit(unit, judging=metric.name), as_judged():
+                    scored = score_with(
+                        lambda *given, judge=judge: self.loops.result(judge(*given)),
+                        example,
+                        prediction,
+                        failure_score=self.task.failure_score,
+                    )
+                # What a judge costs is in the run's ledger, not in the answer's.
+                judges = counted(self.calls.take(unit).models)
+                if scored.failed is None:
+                    self.kept.keep_score(question, repeat, metric.hash, scored, example, judges=judges)
+                if is_loaded:
+                    self.kept.rescored(metric.hash)
+            found.append(scored)
+        return found
+
+    def _check(self, scored: Sequence[Scored]) -> None:
+        with self.lock:
+            for (_, _, returns), said in zip(self.judges, scored, strict=True):
+                returns.check(said)
 
     def facts(self) -> dict[str, Any]:
         """Return what is known of its answers, of what answered and not of what is set, as fields of a provenance."""
+        first, *others = [
+            OtherMetric(
+                one.name,
+                one.hash,
+                self.calls.judges(one.name, self.kept.judged[one.hash]),
+                self.kept.rescored_by(one.hash),
+            )
+            for one in self.task.metrics
+        ]
         return {
-            **self.calls.models(self.kept.asked, self.kept.judged),
+            **self.calls.models(self.kept.asked),
             **self.kept.provenance(),
-            "metric": metric_name(self.task.metric),
+            **vars(first),
+            "others": (*others, *self.task.measures),
             "unfinished": self.calls.unfinished,
             "failure_score": self.task.failure_score,
         }
 
-    def _note(self, number: int, repeat: int, result: DrawResult, scored: Scored) -> None:
+    def _note(self, number: int, repeat: int, result: DrawResult, said: Sequence[Scored]) -> None:
+        scored, *others = said
         with self.lock:
             if self.is_over.is_set():
                 return
             draws, place = self.results[number], repeat - self.task.first
             is_first = draws[place] is None
-            draws[place] = replace(result, score=scored.score, failed=scored.failed, feedback=scored.feedback)
+            result = replace(result, score=scored.score, failed=scored.failed, feedback=scored.feedback)
+            named = zip(self.task.metrics[1:], others, strict=True)
+            draws[place] = replace(
+                result, others=tuple(OtherScore(one.name, its.score, its.failed, its.feedback) for one, its in named)
+            )
             if is_first:  # a straggler may be asked twice
                 self.count += 1
                 self.failed += scored.failed is not None

@@ -9,6 +9,7 @@ import dspy
 
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.fingerprints.data import Question
+from dspy_cachectl.reports.apart.slices import names_in, names_of
 from dspy_cachectl.statistics.scores import is_missing
 
 Slices = str | Sequence[str] | Callable[[dspy.Example], Any]
@@ -23,13 +24,13 @@ def slices_of_questions(given: Slices | None, devset: Sequence[dspy.Example]) ->
     """
     if given is None:
         return None
-    return [tuple(dict.fromkeys(_slices_of(given, number, example))) for number, example in enumerate(devset)]
+    return [_slices_of(given, number, example) for number, example in enumerate(devset)]
 
 
-def _slices_of(given: Slices, number: int, example: dspy.Example) -> list[str]:
+def _slices_of(given: Slices, number: int, example: dspy.Example) -> tuple[str, ...]:
     if callable(given):
         try:
-            return _names(given(example))
+            return names_in(given(example))
         except Exception as error:
             raise ConfigurationError(
                 f"slices raised {type(error).__name__} for example {number}: {error}. It is called with each example, "
@@ -42,12 +43,7 @@ def _slices_of(given: Slices, number: int, example: dspy.Example) -> list[str]:
             f"example {number} has no field {missing[0]!r} to take its slice from; where some have none, give a "
             "function: slices=lambda example: example.get(...)"
         )
-    return [name if fields[1:] == [] else f"{field}={name}" for field in fields for name in _names(example[field])]
-
-
-def _names(said: Any) -> list[str]:
-    several = said if isinstance(said, (list, tuple, set, frozenset)) else [said]
-    return sorted(str(one) for one in several if not is_missing(one))
+    return names_of(fields, example)
 
 
 def clusters_of(given: Any, devset: Sequence[dspy.Example], questions: Sequence[Question]) -> Sequence[Any] | None:

@@ -12,10 +12,10 @@ from dspy_cachectl.context.process import state
 from dspy_cachectl.evaluation.asking import Task, asked
 from dspy_cachectl.evaluation.kept_predictions import KeptPredictions
 from dspy_cachectl.evaluation.reporting import question_id
-from dspy_cachectl.reports.measurement import Stopping
 from dspy_cachectl.reports.merging import joined
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.reports.results import Stopping
 
 _LOOKS = 10
 _WIDTHS = 50

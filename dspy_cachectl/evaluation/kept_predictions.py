@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import threading
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,7 +28,7 @@ from dspy_cachectl.entries.token_counts import NAMES
 from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError
 from dspy_cachectl.evaluation.arguments import DependsOn, declared
-from dspy_cachectl.evaluation.scoring import Scored
+from dspy_cachectl.evaluation.scoring import Metric, Scored
 from dspy_cachectl.fingerprints.canonical import UnstableError, text
 from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.fingerprints.models import generation_config, model_identity
@@ -40,6 +41,7 @@ from dspy_cachectl.predictions.library import Library
 from dspy_cachectl.predictions.outputs import output_of, restore
 from dspy_cachectl.predictions.rows import Failure, PredictionRow, Score, readable
 from dspy_cachectl.predictions.session import Session, score_in
+from dspy_cachectl.reports.apart.slices import briefly
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.results import DrawResult
 from dspy_cachectl.reports.texts import plural
@@ -118,30 +120,37 @@ class KeptPredictions:
         library: The library; None where nothing is kept.
         session: Its session, likewise.
         program: The program, for the types of its fields.
-        metric: The metric.
+        metrics: The metrics.
         declared: Whether the user said what they depend on that cannot be seen.
 
     Attributes:
         asked: The models that answered what was loaded.
-        judged: Those that answered the metric's own calls for the scores that were.
+        judged: By the hash of a metric, those that answered its own calls for the scores that were.
     """
 
     def __init__(
-        self, library: Library | None, session: Session | None, program: Any, metric: Any, *, declared: bool
+        self,
+        library: Library | None,
+        session: Session | None,
+        program: Any,
+        metrics: Sequence[Metric],
+        *,
+        declared: bool,
     ) -> None:
         self._library, self._session, self._program = library, session, program
-        self._metric, self._declared = metric, declared
+        self._metrics, self._declared = metrics, declared
         self.asked: list[AskedModel] = []
-        self.judged: list[AskedModel] = []
+        self.judged: defaultdict[str, list[AskedModel]] = defaultdict(list)
         self._unkept: list[Question] = []
-        self._loaded = self._rescored = 0
+        self._loaded = 0
+        self._rescored: Counter[str] = Counter()
         # Of the answers that were loaded, until they are asked for: not to read each row twice.
         self._scores: dict[tuple[Question, int], Mapping[str, Score]] = {}
         self._lock = threading.Lock()
 
     def beside(self) -> KeptPredictions:
         """Return the same predictions for another piece of the evaluation, which counts what it loads by itself."""
-        return KeptPredictions(self._library, self._session, self._program, self._metric, declared=self._declared)
+        return KeptPredictions(self._library, self._session, self._program, self._metrics, declared=self._declared)
 
     @property
     def session(self) -> Session | None:
@@ -157,13 +166,12 @@ class KeptPredictions:
         """Return what of the answers was kept before and is kept now, as fields of a report's provenance."""
         session = self._session
         if session is None:
-            return {"predictions": "off", "changes": (), "snapshot": None, "unsaved": 0, "rescored": 0}
+            return {"predictions": "off", "changes": (), "snapshot": None, "unsaved": 0}
         return {
             "predictions": session.status,
             "changes": tuple(session.changes),
             "snapshot": session.path.name,
             "unsaved": len(self._unkept),
-            "rescored": self._rescored,
             "unseen": self._unseen(),
         }
 
@@ -209,8 +217,8 @@ class KeptPredictions:
         """Return what may have changed under the answers and scores that were loaded, and that nobody declared."""
         if self._declared or not self._loaded:
             return ()
-        judged = unseen_by(self._metric) if self._loaded > self._rescored else ()
-        return tuple(dict.fromkeys((*unseen_by(self._program), *judged)))
+        kept = [one.function for one in self._metrics if self._loaded > self._rescored[one.hash]]
+        return tuple(dict.fromkeys((*unseen_by(self._program), *itertools.chain(*map(unseen_by, kept)))))
 
     def keep(self, question: Question, repeat: int, example: dspy.Example, prediction: Any, made: AnswerCost) -> None:
         """Keep an answer, or the error in its place, at once. An error is asked again, and said.
@@ -243,22 +251,28 @@ class KeptPredictions:
             state.say_once("unsaved", f"a prediction cannot be kept and will be made again: {error}")
             self._unkept.append(question)
 
-    def score(self, question: Question, repeat: int, metric: str) -> Scored | None:
-        """Return a kept score, or None where the metric has not judged this answer against this label."""
+    def scores(self, question: Question, repeat: int) -> dict[str, Scored]:
+        """Return the kept scores of an answer by the hashes of metrics: of those that judged it against this label."""
         if self._session is None:
-            return None
-        scores = self._scores.pop((question, repeat), None)
-        found = self._session.score(question, repeat, metric) if scores is None else score_in(scores, question, metric)
-        if found is None:
-            return None
+            return {}
+        kept = self._scores.pop((question, repeat), None)
+        if kept is None:
+            row = self._session.kept_row(question, repeat)
+            kept = {} if row is None else row.scores
+        found = {one.hash: said for one in self._metrics if (said := score_in(kept, question, one.hash)) is not None}
         with self._lock:
-            self.judged += found.judges
-        return Scored(found.score, feedback=found.feedback)
+            for name, one in found.items():
+                self.judged[name] += one.judges
+        return {name: Scored(one.score, kept=True, feedback=one.feedback) for name, one in found.items()}
 
-    def rescored(self) -> None:
-        """Note that a kept answer was judged anew."""
+    def rescored(self, metric: str) -> None:
+        """Note that a metric judged a kept answer anew."""
         with self._lock:
-            self._rescored += 1
+            self._rescored[metric] += 1
+
+    def rescored_by(self, metric: str) -> int:
+        """Return how many kept answers a metric judged anew."""
+        return self._rescored[metric]
 
     def keep_score(
         self,
@@ -299,12 +313,21 @@ class KeptPredictions:
             "policy": made.policy,
             "metric": made.metric,
             "metric_hash": made.metric_hash,
+            "judged_by": [made.metric_hash, *(one.metric_hash for one in made.others)],
             "versions": dict(made.versions),
             "program_text": dict(made.program_text),
         }
-        found = {**report.summary(), "metric_hash": made.metric_hash, "failure_score": made.failure_score}
+        found = {
+            name: {
+                **one.summary(),
+                "metric_hash": one.provenance.metric_hash,
+                "failure_score": made.failure_score,
+                **({"slices": slices} if (slices := briefly(one.slices)) else {}),
+            }
+            for name, one in report.metrics.items()
+        }
         # What all parts together come to, one of them does not know.
-        path = self._session.finish(metadata, {made.metric: found} if made.shard is None else {})
+        path = self._session.finish(metadata, found if made.shard is None else {})
         if path is None:
             return report
         self._session.close()  # a journal that is not needed any more takes no room

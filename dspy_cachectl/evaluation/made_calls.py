@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import dspy
 
-from dspy_cachectl.accounting.asked import AskedModel, counted, facts
+from dspy_cachectl.accounting.asked import AskedModel, counted, counted_together, facts
 from dspy_cachectl.accounting.troubles import Mishap, Trouble
 from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.calls.call import Call
@@ -42,13 +42,13 @@ class MadeCalls:
 
     Args:
         program: The program that is evaluated.
-        metric: What judges it.
+        metrics: What judges it.
     """
 
-    def __init__(self, program: Any, metric: Any) -> None:
-        self._judges = only_judges_ask(program, metric)
+    def __init__(self, program: Any, metrics: Any) -> None:
+        self._judges = only_judges_ask(program, metrics)
         self._asked: Counter[AskedModel] = Counter()
-        self._judged: Counter[AskedModel | None] = Counter()
+        self._judged: Counter[tuple[Any, AskedModel | None]] = Counter()
         self._names = PredictorNames(program)
         self._made: defaultdict[str, _Made] = defaultdict(_Made)
         # The answers that were begun, and how many are being made of each.
@@ -85,7 +85,7 @@ class MadeCalls:
                     self._made[one].cost.strayed = True
                 return
             if ruling.context.judging:
-                self._judged[how] += how is not None
+                self._judged[ruling.context.judging, how] += how is not None
             elif how is not None:
                 self._asked[how] += 1
             if unit is None or not (ruling.context.judging or unit in self._under_way):
@@ -119,18 +119,25 @@ class MadeCalls:
         made.cost.troubles = tuple(Trouble(name, **counts) for name, counts in sorted(made.mishaps.items()))
         return made.cost
 
-    def models(self, loaded: Iterable[AskedModel], judged: Iterable[AskedModel]) -> dict[str, Any]:
+    def models(self, loaded: Iterable[AskedModel]) -> dict[str, Any]:
         """Return what answered these calls (see `facts`).
 
         Args:
             loaded: What answered those of the answers that were loaded.
-            judged: What answered the metric's own calls for scores that were kept.
         """
         with self._lock:
-            judges = Counter({how: calls for how, calls in self._judged.items() if how is not None})
-            for one in judged:
-                judges[replace(one, calls=0)] += one.calls
-            return {**facts(counted(self._asked), loaded), "judges": counted(judges)}
+            return facts(counted(self._asked), loaded)
+
+    def judges(self, metric: str, kept: Iterable[AskedModel]) -> tuple[AskedModel, ...]:
+        """Return what answered a metric's own calls.
+
+        Args:
+            metric: Its name.
+            kept: What answered those for scores that were kept.
+        """
+        with self._lock:
+            made = [replace(how, calls=calls) for (by, how), calls in self._judged.items() if how and by == metric]
+            return counted_together([made, kept])
 
     def _count(self, made: _Made, what: Mishap) -> None:
         name = self._names.of(_callers())

@@ -116,12 +116,12 @@ def as_judged() -> AbstractContextManager[Any]:
     return nullcontext() if judges is None else dspy.context(lm=judges[0])
 
 
-def hash_as_judged(metric: Any) -> dict[str, str]:
-    """Return the hash of a metric as a part of a provenance, where its LM is not the program's; else nothing."""
-    if dspy.settings.get(_JUDGES) is None:
-        return {}
+def hash_as_judged(metric: Any, known: str | None = None) -> str:
+    """Return the hash of a metric, whose LM may be another than the program's; what is known is that with this one."""
+    if known is not None and dspy.settings.get(_JUDGES) is None:
+        return known
     with as_judged():
-        return {"metric_hash": metric_fingerprint(metric)}
+        return metric_fingerprint(metric)
 
 
 def _named(lms: Any) -> dict[str, Any]:

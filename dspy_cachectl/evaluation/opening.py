@@ -19,11 +19,13 @@ from dspy_cachectl.evaluation.kept_predictions import KeptPredictions, key_of, l
 from dspy_cachectl.evaluation.models import hash_as_judged
 from dspy_cachectl.evaluation.observed_program import governed
 from dspy_cachectl.evaluation.reporting import question_id
-from dspy_cachectl.evaluation.scoring import check_metric
+from dspy_cachectl.evaluation.scoring import Metric, metrics_by_name
 from dspy_cachectl.evaluation.which_run import phase_to_evaluate_in
 from dspy_cachectl.fingerprints.data import questions_of
 from dspy_cachectl.fingerprints.provenance import provenance_of
+from dspy_cachectl.reports.measurement import MEASURE
 from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.reports.results import OtherMetric
 from dspy_cachectl.seen.leaks import leaks_of
 
 _OF_THE_TASK = ("repeats", "num_threads", "max_errors", "timeout", "failure_score", "level")
@@ -34,11 +36,11 @@ def check_before_paying(metric: Any) -> None:
 
     Raises:
         MissingExtraError: If scipy is not installed.
-        ConfigurationError: If the metric is none.
+        ConfigurationError: If the metric is none, or one of several.
     """
     if find_spec("scipy") is None:
         raise MissingExtraError("evaluate()", extra="stats")
-    check_metric(metric)
+    metrics_by_name(metric)
 
 
 def check_holdout(options: Mapping[str, Any]) -> None:
@@ -85,7 +87,8 @@ def opened(options: Mapping[str, Any]) -> Iterator[tuple[Task, KeptPredictions]]
     Raises:
         ConfigurationError: If one of them cannot be used.
     """
-    metric, depends_on, shard = options["metric"], options["depends_on"], options["shard"]
+    named, depends_on, shard = metrics_by_name(options["metric"]), options["depends_on"], options["shard"]
+    functions = [(name, metric) for name, metric in named.items() if not isinstance(metric, str)]
     repeats, max_age, force = options["repeats"], options["max_age"], options["force_recompute"]
     library = library_of(options["predictions"])
     devset = listed(options["devset"])
@@ -97,11 +100,13 @@ def opened(options: Mapping[str, Any]) -> Iterator[tuple[Task, KeptPredictions]]
         context, run_id = phase_to_evaluate_in(
             options["run_id"], force=force, max_age=max_age, in_parts=shard is not None
         )
-        made_of = provenance_of(program, questions, metric, context.policy_for) | hash_as_judged(metric)
+        made_of = provenance_of(program, questions, functions[0][1], context.policy_for)
         asked = {question_id(one): example.inputs() for one, example in zip(questions, devset, strict=True)}
         made_of["leaks"] = leaks_of(program, asked)
         keys = [one.example_key for one in questions]
         made_of["selection"] = state.candidates.scored_on(program, devset, keys)
+        metrics = [Metric(functions[0][0], functions[0][1], hash_as_judged(functions[0][1], made_of["metric_hash"]))]
+        metrics += [Metric(name, function, hash_as_judged(function)) for name, function in functions[1:]]
         session = None
         if library is not None:
             wish: dict[str, Any] = {"repeats": repeats, "run_id": run_id, "max_age": max_age, "force_recompute": force}
@@ -111,7 +116,8 @@ def opened(options: Mapping[str, Any]) -> Iterator[tuple[Task, KeptPredictions]]
         task = Task(
             program=program,
             devset=devset,
-            metric=metric,
+            metrics=metrics,
+            measures=[OtherMetric(name, MEASURE + metric) for name, metric in named.items() if isinstance(metric, str)],
             questions=questions,
             groups=groups,
             slices=slices_of_questions(options.get("slices"), devset),
@@ -123,7 +129,7 @@ def opened(options: Mapping[str, Any]) -> Iterator[tuple[Task, KeptPredictions]]
             **{name: options[name] for name in _OF_THE_TASK},
         )
         task = task if shard is None else task.part(*shard)
-        kept = KeptPredictions(library, session, program, metric, declared=task.declared)
+        kept = KeptPredictions(library, session, program, metrics, declared=task.declared)
         if session is None:
             yield task, kept
             return

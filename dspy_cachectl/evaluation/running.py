@@ -19,6 +19,7 @@ from dspy_cachectl.evaluation.last import log_finished
 from dspy_cachectl.evaluation.models import Models, Options, evaluate_each
 from dspy_cachectl.evaluation.opening import check_before_paying, check_holdout, held_out, opened
 from dspy_cachectl.evaluation.pools.spreading import spread
+from dspy_cachectl.evaluation.scoring import Metrics
 from dspy_cachectl.evaluation.waves.rehearsing import opened_in_waves
 from dspy_cachectl.reports.ranking import Ranking
 from dspy_cachectl.reports.report import EvalReport
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 def evaluate(
     program: Any,
     devset: Iterable[dspy.Example],
-    metric: Callable[..., Any],
+    metric: Metrics,
     *,
     lms: Models,
     **options: Unpack[Options],
@@ -42,7 +43,7 @@ def evaluate(
 def evaluate(
     program: Any,
     devset: Iterable[dspy.Example],
-    metric: Callable[..., Any],
+    metric: Metrics,
     *,
     lms: None = None,
     **options: Unpack[Options],
@@ -53,7 +54,7 @@ def evaluate(
 def evaluate(
     program: Any,
     devset: Iterable[dspy.Example],
-    metric: Callable[..., Any],
+    metric: Metrics,
     *,
     lms: Models | None = None,
     repeats: int = 1,
@@ -95,6 +96,9 @@ def evaluate(
         metric: Called with (example, prediction), or as GEPA's with three times None beside them; returns a number, a
             bool, `{"score": ..., "feedback": ...}` or something with a `score`, or a coroutine of one. Where it raises,
             the answer counts as failed; where it gives no score for any of the first answers, the evaluation ends.
+            Several by name, `{"exact": ..., "judge": ...}`, judge the same answers: the report's own score is that of
+            the first, and `EvalReport.metrics` has them all. Beside them "cost", "seconds" and "tokens" are metrics
+            that need no code: `{"exact": ..., "cost": "cost"}`.
         lms: Several models, or models by name: each is evaluated in turn, in place of the LM that the predictors have
             or DSPy is set to. One with a role keeps its LM, unless a model has that role, and judges keep theirs.
         repeats: How many answers to draw for each question.

@@ -9,9 +9,14 @@ from typing import Any
 
 import dspy
 
+from dspy_cachectl.boundary.meant import question
 from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.context.evaluations import metric_name
 from dspy_cachectl.errors import CachectlError, ConfigurationError
+from dspy_cachectl.reports.apart.measures import MEASURES
+
+Metrics = Callable[..., Any] | Mapping[str, Callable[..., Any] | str]
+"""A metric, or several by name: what is called, or the name of a measure."""
 
 _RETURNS = (
     "a metric returns a number, a bool, {'score': ..., 'feedback': ...}, or something with a `score`, such as "
@@ -74,10 +79,10 @@ class FirstReturns:
     """Looks whether a metric gives scores at all, before much is paid for. Calls are made one at a time.
 
     Args:
-        metric: The metric.
+        metric: The metric's name.
     """
 
-    def __init__(self, metric: Any) -> None:
+    def __init__(self, metric: str) -> None:
         self._metric = metric
         self._left: int = _TRIED
 
@@ -93,10 +98,51 @@ class FirstReturns:
         if scored.failed and not self._left:
             raise UnusableMetricError(
                 ConfigurationError(
-                    f"the metric {metric_name(self._metric)!r} gave no score for any of the first {_TRIED} answers, so "
+                    f"the metric {self._metric!r} gave no score for any of the first {_TRIED} answers, so "
                     f"the evaluation ends here: {scored.failed}; {_RETURNS}"
                 )
             )
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One of the metrics of an evaluation.
+
+    Attributes:
+        name: What it is called.
+        function: What is called.
+        hash: The `metric_fingerprint`.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    hash: str
+
+
+def metrics_by_name(given: Any) -> dict[str, Any]:
+    """Return the metrics that `evaluate` is given, by their names: one that is given alone has its own.
+
+    Raises:
+        ConfigurationError: If there is none, or a name is none, or one of them cannot be called.
+    """
+    if isinstance(given, Mapping):
+        if not given or not all(isinstance(name, str) and name.strip() for name in given):
+            raise ConfigurationError(f"several metrics are given by name: {{'exact': exact, ...}}, and not {given!r}")
+        found = {scrub(name): metric for name, metric in given.items()}
+    else:
+        found = {given if isinstance(given, str) else metric_name(given): given}
+    for name, metric in found.items():
+        if not isinstance(metric, str):
+            check_metric(metric)
+        elif metric not in MEASURES:
+            guess = question(metric, MEASURES)
+            raise ConfigurationError(
+                f"the metric {name!r} is {metric!r}, which is not callable: {guess}{' ' if guess else ''}"
+                f"what needs no code is {', '.join(map(repr, MEASURES))}"
+            )
+    if isinstance(next(iter(found.values())), str):
+        raise ConfigurationError("the first metric judges the answers: {'exact': exact, 'cost': 'cost'}")
+    return found
 
 
 def check_metric(metric: Any) -> Callable[[Any, Any], Any]:

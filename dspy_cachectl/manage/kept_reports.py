@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dspy_cachectl.accounting.asked import counted_together, facts
+from dspy_cachectl.accounting.asked import AskedModel, counted_together, facts
 from dspy_cachectl.boundary import ownership
 from dspy_cachectl.boundary.secrets import scrub_head
 from dspy_cachectl.entries import values
@@ -17,29 +17,35 @@ from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.manage.snapshots import find, metrics_of, read_rows
 from dspy_cachectl.predictions.rows import PredictionRow
 from dspy_cachectl.predictions.snapshot import SnapshotInfo, read_info
+from dspy_cachectl.reports.apart.slices import names_of
 from dspy_cachectl.reports.kept_texts import question_of
-from dspy_cachectl.reports.measurement import Provenance
+from dspy_cachectl.reports.measurement import MEASURE, Provenance
 from dspy_cachectl.reports.report import EvalReport
-from dspy_cachectl.reports.results import DrawResult, QuestionResult
+from dspy_cachectl.reports.results import DrawResult, OtherMetric, OtherScore, QuestionResult
 from dspy_cachectl.reports.texts import cut, short
 
 _PREVIEW = 80
 _HEADS = (ownership.SNAPSHOT_HEAD, ownership.PACKED_SNAPSHOT_HEAD)
 
 
-def reports_in(files: Sequence[str], predictions: str | Path, *, metric: str | None = None) -> list[EvalReport]:
+def reports_in(
+    files: Sequence[str], predictions: str | Path, *, metric: str | None = None, slices: Sequence[str] = ()
+) -> list[EvalReport]:
     """Return the reports that files hold, each by a name of its own.
 
     Args:
         files: Saved reports, or snapshots of predictions; these also by a name that `find` takes.
         predictions: The folder of the kept predictions: snapshots are looked for there, and those of saved reports.
-        metric: By which metric what was kept is scored: its name, or the beginning of its hash. None: the last one.
+        metric: By which metric what was kept is scored: its name, or the beginning of its hash; of a saved report with
+            several, which of them. None: the last one, or the first.
+        slices: By which fields the questions of what was kept are sliced.
 
     Raises:
-        ConfigurationError: If something is no report and no snapshot, or no such metric has scored it.
+        ConfigurationError: If something is no report and no snapshot, or no such metric has scored it, or a question
+            lacks a field.
         StoreError: If a file cannot be read.
     """
-    reports = [_report_in(file, predictions, metric) for file in files]
+    reports = [_report_in(file, predictions, metric, slices) for file in files]
     names = Counter(report.name for report in reports)
     return [
         replace(report, name=f"{report.name} ({Path(file).stem})") if names[report.name] > 1 else report
@@ -47,22 +53,24 @@ def reports_in(files: Sequence[str], predictions: str | Path, *, metric: str | N
     ]
 
 
-def _report_in(file: str, predictions: str | Path, metric: str | None) -> EvalReport:
+def _report_in(file: str, predictions: str | Path, metric: str | None, slices: Sequence[str]) -> EvalReport:
     path = Path(file)
     if not ownership.is_there(path):
         try:
             info = find(predictions, file)
         except ConfigurationError as error:
             raise ConfigurationError(f"no file is called {file!r}, and no snapshot either: {error}") from error
-        return _of_snapshot(info, metric)
+        return _of_snapshot(info, metric, slices)
     if (ownership.beginning(path) or b"").startswith(_HEADS):
-        return _of_snapshot(read_info(path), metric)
+        return _of_snapshot(read_info(path), metric, slices)
     report = EvalReport.load(path)
+    if metric is not None and report.provenance.others and metric in report.metrics:
+        report = report.metrics[metric]
     kept = Path(predictions) / (report.provenance.snapshot or "")
     return replace(report, path=str(kept)) if ownership.is_snapshot(kept, through_links=True) else report
 
 
-def _of_snapshot(info: SnapshotInfo, metric: str | None) -> EvalReport:
+def _of_snapshot(info: SnapshotInfo, metric: str | None, slices: Sequence[str]) -> EvalReport:
     kept = KeptReports(info)
     last = info.metadata.get("metric_hash")
     wanted = [one for one in kept.metrics if metric and (metric == kept.name_of(one) or one.startswith(metric))]
@@ -71,7 +79,7 @@ def _of_snapshot(info: SnapshotInfo, metric: str | None) -> EvalReport:
     if not wanted:
         known = ", ".join(map(kept.name_of, kept.metrics)) or "none"
         raise ConfigurationError(f"no metric {metric or ''!r} has scored {info.path.name}; there are: {known}")
-    return kept.report(wanted[0], f"{info.program} on {info.key.model.model}")
+    return kept.report(wanted[0], f"{info.program} on {info.key.model.model}", slices=slices)
 
 
 class KeptReports:
@@ -104,9 +112,18 @@ class KeptReports:
         """Return what its report said of a metric."""
         return next((value for value in self._found.values() if _hash_in(value) == metric), {})
 
-    def report(self, metric: str, name: str) -> EvalReport:
-        """Return the report of its rows."""
-        said = self.summary(metric)
+    def report(self, metric: str, name: str, *, slices: Sequence[str] = ()) -> EvalReport:
+        """Return the report of its rows, by a metric and those that judged the same answers with it.
+
+        Args:
+            metric: The metric's hash.
+            name: What the report is called.
+            slices: By which fields its questions are sliced.
+
+        Raises:
+            ConfigurationError: If a question lacks a field.
+        """
+        said, others = self.summary(metric), self._beside(metric)
         failure_score = float(said.get("failure_score") or 0.0)
         interval = said.get("interval")
         questions: defaultdict[tuple[str, int], list[PredictionRow]] = defaultdict(list)
@@ -114,11 +131,28 @@ class KeptReports:
             questions[row.example_key, row.occurrence].append(row)
         return EvalReport(
             name=name,
-            questions=tuple(_question(rows, metric, failure_score) for rows in questions.values()),
-            provenance=self._provenance(metric, failure_score),
+            questions=tuple(
+                _question(rows, metric, others, failure_score, _slices_of(rows[0], slices))
+                for rows in questions.values()
+            ),
+            provenance=replace(self._provenance(metric, failure_score), others=others),
             level=float(interval["level"]) if isinstance(interval, dict) else 0.95,
             path=str(self.info.path),
         )
+
+    def _beside(self, metric: str) -> tuple[OtherMetric, ...]:
+        """Return the other metrics of the last evaluation, where it was one by this metric."""
+        together = self.info.metadata.get("judged_by")
+        hashes = [one for one in together if isinstance(one, str)] if isinstance(together, list) else []
+        others = [one for one in hashes if one != metric and metric in hashes]
+        return tuple(
+            OtherMetric(self.name_of(one), one, self._judges(one))
+            for one in others
+            if one in self.metrics or one.startswith(MEASURE)
+        )
+
+    def _judges(self, metric: str) -> tuple[AskedModel, ...]:
+        return counted_together(row.scores[metric].judges for row in self.rows if metric in row.scores)
 
     def _provenance(self, metric: str, failure_score: float) -> Provenance:
         info, metadata = self.info, self.info.metadata
@@ -142,7 +176,7 @@ class KeptReports:
             versions=_texts(metadata.get("versions")),
             program_text=_texts(metadata.get("program_text")),
             failure_score=failure_score,
-            judges=counted_together(row.scores[metric].judges for row in self.rows if metric in row.scores),
+            judges=self._judges(metric),
         )
 
 
@@ -154,27 +188,55 @@ def _hash_in(found: Any) -> Any:
     return found.get("metric_hash") if isinstance(found, dict) else None
 
 
-def _question(rows: Sequence[PredictionRow], metric: str, failure_score: float) -> QuestionResult:
+def _slices_of(row: PredictionRow, fields: Sequence[str]) -> tuple[str, ...]:
+    example = {**row.reference, **row.inputs}
+    missing = [field for field in fields if field not in example]
+    if missing:
+        known = ", ".join(map(repr, example))
+        raise ConfigurationError(f"a kept question has no field {missing[0]!r} to take its slice from; it has {known}")
+    return names_of(fields, example)
+
+
+def _question(
+    rows: Sequence[PredictionRow],
+    metric: str,
+    others: Sequence[OtherMetric],
+    failure_score: float,
+    slices: tuple[str, ...],
+) -> QuestionResult:
     first = rows[0]
     text = " · ".join(map(str, first.inputs.values()))
     return QuestionResult(
         question=question_of(first),
         preview=cut(scrub_head(text, _PREVIEW), _PREVIEW),
-        draws=tuple(_draw(row, metric, failure_score) for row in sorted(rows, key=lambda row: row.repeat)),
+        draws=tuple(_draw(row, metric, others, failure_score) for row in sorted(rows, key=lambda row: row.repeat)),
+        slices=slices,
         labels=next((row.scores[metric].label_key[:16] for row in rows if metric in row.scores), ""),
     )
 
 
-def _draw(row: PredictionRow, metric: str, failure_score: float) -> DrawResult:
+def _said(row: PredictionRow, metric: str, failure_score: float) -> dict[str, Any]:
+    """Return what a metric said of an answer, by the fields of a result."""
     score, failed = row.scores.get(metric), None
     if row.error is not None:
         failed = f"the program raised {row.error.kind}: {row.error.message}"
     elif score is None:
         failed = "the metric gave no score"
+    return {
+        "score": failure_score if failed or score is None else float(score.score),
+        "failed": failed,
+        "feedback": None if score is None else score.feedback,
+    }
+
+
+def _draw(row: PredictionRow, metric: str, others: Sequence[OtherMetric], failure_score: float) -> DrawResult:
     return DrawResult(
-        score=failure_score if failed or score is None else float(score.score),
-        failed=failed,
-        feedback=None if score is None else score.feedback,
+        **_said(row, metric, failure_score),
+        others=tuple(
+            OtherScore(one.metric, **_said(row, one.metric_hash, failure_score))
+            for one in others
+            if one.metric_hash in row.scores or row.error is not None
+        ),
         draw="+".join(sorted(map(str, row.draws))),
         output="" if row.output is None else hashlib.sha256(values.dumps(vars(row.output))[0]).hexdigest()[:16],
         loaded=True,

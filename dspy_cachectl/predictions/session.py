@@ -208,7 +208,7 @@ class Session:
         self.close()
 
     def _save(self, metadata: Mapping[str, Any], metrics: Mapping[str, Any]) -> Path | None:
-        is_known = not metrics or self.metrics.get(str(metadata.get("metric"))) == metadata.get("metric_hash")
+        is_known = all(self.metrics.get(name) == found.get("metric_hash") for name, found in metrics.items())
         kept_at = self.kept_at() if self.is_finished and not self._changed and is_known else None
         if kept_at is not None:
             return kept_at

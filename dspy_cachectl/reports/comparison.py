@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -11,7 +12,9 @@ from dspy_cachectl.entries.draw_tokens import Draws
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.page.content import Page
 from dspy_cachectl.reports.apart.changes import ChangedQuestion, changed_between
-from dspy_cachectl.reports.apart.slices import differences_part, paired_slices
+from dspy_cachectl.reports.apart.metrics import paired_metrics
+from dspy_cachectl.reports.apart.slices import paired_slices
+from dspy_cachectl.reports.apart.tables import difference_parts
 from dspy_cachectl.reports.circumstances import warnings_of
 from dspy_cachectl.reports.describe import MORE, unpaired_rows
 from dspy_cachectl.reports.difference import (
@@ -25,6 +28,7 @@ from dspy_cachectl.reports.difference import (
 from dspy_cachectl.reports.kept_texts import Readable
 from dspy_cachectl.reports.measurement import Measurement
 from dspy_cachectl.reports.paged import MOST_TEXT, Paged, page_of, score_row
+from dspy_cachectl.reports.plots import plot_scores
 from dspy_cachectl.reports.texts import p_value
 from dspy_cachectl.showing.render import Shown
 from dspy_cachectl.showing.sheets import Cell, Part, Sheet, Tone, facts, notes, sheet
@@ -89,12 +93,19 @@ class Comparison(Shown, Paged):
     @property
     def verdict(self) -> Verdict:
         """BETTER, WORSE, NO DIFFERENCE or INCONCLUSIVE; among many, what it is alone has to survive their number."""
-        alone = self.result.verdict
+        alone = self._alone
         if self.compared_with == 1:
             return alone
         is_win = self.adjusted_p_value < 1.0 - self.result.interval.level
         survives = self.is_even_among_all if alone is Verdict.NO_DIFFERENCE else is_win
         return alone if survives else Verdict.INCONCLUSIVE
+
+    @property
+    def _alone(self) -> Verdict:
+        """What it would be without the others; of what an answer costs, less is better."""
+        turned = {Verdict.BETTER: Verdict.WORSE, Verdict.WORSE: Verdict.BETTER}
+        found = self.result.verdict
+        return turned.get(found, found) if self.reports and self.reports[0].is_measure else found
 
     @property
     def verdict_text(self) -> str:
@@ -119,10 +130,10 @@ class Comparison(Shown, Paged):
                 f"Alone it would be {result.verdict_text}; among {self.compared_with:,} comparisons an interval that "
                 "holds with all others (Bonferroni) is too wide for that. Compare fewer reports, or add questions."
             )
-        elif result.verdict is not self.verdict:
+        elif self._alone is not self.verdict:
             alpha = 1.0 - result.interval.level
             yield (
-                f"Alone it would be {result.verdict_text}; among {self.compared_with:,} comparisons its p-value of "
+                f"Alone it would be {self._alone.value}; among {self.compared_with:,} comparisons its p-value of "
                 f"{p_value(self.p_value)} becomes {p_value(self.adjusted_p_value)} (Holm), and "
                 f"{alpha:.3g} is the limit. Compare fewer reports, or evaluate these two afresh on more questions."
             )
@@ -134,13 +145,30 @@ class Comparison(Shown, Paged):
         return changed_between(baseline.table, candidate.table, previews)
 
     @cached_property
+    def metrics(self) -> Mapping[str, Comparison]:
+        """The comparison by each metric of both, by name, where there are several; their verdicts hold together."""
+        found = {name: compare_two(*of, level=self.interval.level) for name, *of in paired_metrics(*self.reports)}
+        own = self.reports[0].provenance.metric
+        if own in found and own == self.reports[1].provenance.metric:
+            found[own] = replace(self, reports=found[own].reports)
+        return dict(zip(found, together(list(found.values())), strict=True))
+
+    @cached_property
     def slices(self) -> Mapping[str, Comparison]:
         """The comparison of each slice of the questions, by name; their verdicts hold together."""
+        size, level = self.result.smallest_difference, self.interval.level
         found = {
-            name: compare_two(*of, smallest_difference=self.result.smallest_difference, level=self.interval.level)
-            for name, *of in paired_slices(*self.reports)
+            name: compare_two(*of, smallest_difference=size, level=level) for name, *of in paired_slices(*self.reports)
         }
         return dict(zip(found, together(list(found.values())), strict=True))
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draw both scores with their intervals, and score against what an answer costs. Needs the `plots` extra.
+
+        Args:
+            path: Where to save the figure, or None to only return it.
+        """
+        return plot_scores(self.reports, path)
 
     def page(self, stores: Sequence[Readable] | None = None, *, most: int = MOST_TEXT) -> Page:
         """Return what is on its page (see `to_html`)."""
@@ -179,6 +207,7 @@ class Comparison(Shown, Paged):
             "needed": None if result.needed is None else result.needed.sentence,
             "shared_draws": self.shared_draws,
             "warnings": self.warnings,
+            "metrics": {name: one.as_dict() for name, one in self.metrics.items()},
             "slices": {name: one.as_dict() for name, one in self.slices.items()},
         }
 
@@ -186,9 +215,12 @@ class Comparison(Shown, Paged):
         adjusted = (self.adjusted_p_value, self.compared_with)
         return difference_rows(self.result, self.reports, names=(self.candidate, self.baseline), adjusted=adjusted)
 
-    def _slices_part(self, *, briefly: bool = False) -> Part:
-        rows = [(one.difference, name, one.result.n, one.cells()) for name, one in self.slices.items()]
-        return differences_part(rows, briefly=briefly)
+    def _apart(self, *, briefly: bool = False) -> tuple[Part, ...]:
+        worst_first = sorted(self.slices.items(), key=lambda one: one[1].difference)
+        metrics, slices = (
+            [(name, one.result.n, one.cells()) for name, one in found] for found in (self.metrics.items(), worst_first)
+        )
+        return difference_parts(metrics, slices, briefly=briefly)
 
     def _sheet(self) -> Sheet:
         return sheet(
@@ -198,7 +230,7 @@ class Comparison(Shown, Paged):
             facts("Difference", (*self._rows(), *further_rows(self.result))),
             notes("Warnings", self.warnings),
             notes("Caveats", self.interval.caveats),
-            self._slices_part(),
+            *self._apart(),
             Part(
                 "Questions that do not pair",
                 unpaired_rows(
@@ -218,7 +250,7 @@ class Comparison(Shown, Paged):
             notes("What would settle it", self.settling()),
             notes("Warnings", self.warnings),
             notes("Caveats", self.interval.caveats),
-            self._slices_part(briefly=True),
+            *self._apart(briefly=True),
             more=MORE,
         )
 

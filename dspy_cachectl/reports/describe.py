@@ -10,7 +10,7 @@ from typing import Any
 from dspy_cachectl.accounting.asked import AskedModel
 from dspy_cachectl.accounting.ledger import NOTABLE, in_words
 from dspy_cachectl.entries import token_counts
-from dspy_cachectl.reports.apart.slices import slices_part
+from dspy_cachectl.reports.apart.tables import parts_of
 from dspy_cachectl.reports.caveats import caveats_of
 from dspy_cachectl.reports.independence import NONE_SEEN
 from dspy_cachectl.reports.measurement import Measurement, Provenance
@@ -51,7 +51,7 @@ def report_sheet(report: Measurement, *against: tuple[str, str]) -> Sheet:
         Cell(_headline(report)),
         notes("Caveats", caveats_of(report)),
         facts("Score", (*_score_rows(report), *against)),
-        slices_part(report),
+        *parts_of(report),
         facts(TROUBLE, trouble_rows(report.troubles)),
         facts("Provenance", _provenance_rows(report), is_aside=True),
         picture=scores_picture([report]),
@@ -98,7 +98,7 @@ def report_brief(report: Measurement, *against: tuple[str, str]) -> Sheet:
         Cell(_headline(report)),
         notes("Caveats", caveats_of(report)),
         facts("", (*rows, *against)),
-        slices_part(report, briefly=True),
+        *parts_of(report, briefly=True),
         facts(TROUBLE, trouble_rows(report.troubles)),
         notes("What would make it more certain", [report.variance.advice] if error else []),
         more=MORE,

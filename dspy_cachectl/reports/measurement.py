@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dspy_cachectl.accounting.asked import AskedModel
 from dspy_cachectl.entries.draw_tokens import Draws
 from dspy_cachectl.reports.independence import Doubts
-from dspy_cachectl.reports.results import DrawResult, QuestionResult
+from dspy_cachectl.reports.results import DrawResult, OtherMetric, QuestionResult, Stopping
 from dspy_cachectl.reports.texts import finite, plural
 from dspy_cachectl.reports.troubles import PredictorTrouble, by_predictor
 from dspy_cachectl.seen.candidates import Selection
@@ -30,30 +30,10 @@ from dspy_cachectl.statistics.variance import StandardError, VarianceSplit, stan
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+MEASURE = "measure:"
+"""Begins the hash of a metric that is what an answer cost."""
+
 _UNTOLD = "Which repeats are draws of their own is not known, nor what more would add: add questions."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stopping:
-    """How an evaluation stopped by itself.
-
-    Attributes:
-        by: What it was looked at for: `"width"`, that of its interval, or `"comparison"`, with another one.
-        looks: How often it was looked at.
-        asked: How many questions were asked until then.
-        offered: How many there were to ask.
-        seed: What the random order of the questions is told by.
-    """
-
-    by: str
-    looks: int
-    asked: int
-    offered: int
-    seed: int
-
-    def __str__(self) -> str:
-        much = f"{self.asked:,} of {plural(self.offered, 'question')}, in random order (seed {self.seed})"
-        return f"it grew until it was enough: {much}, {plural(self.looks, 'look')}"
 
 
 @dataclass(frozen=True)
@@ -95,6 +75,8 @@ class Provenance:
         seeds: The seeds that the program's calls were made with.
         failure_score: What an answer counts for where the program or the metric failed.
         shard: Which part of how many of an evaluation it is, from 0; None for the whole.
+        others: The further metrics that judged the same answers.
+        left_out: How many answers a measure leaves out: those that were not fresh, or of which it is not known.
         stopping: How it stopped by itself; None where its size was fixed before.
         program_text: What the program tells its LMs, and how it asks them, part by part, for people; empty where
             nothing can be told of it.
@@ -137,6 +119,8 @@ class Provenance:
     stopping: Stopping | None = None
     leaks: tuple[Leak, ...] = ()
     selection: Selection | None = None
+    others: tuple[OtherMetric, ...] = ()
+    left_out: int = 0
 
     def extent(self) -> Iterator[str]:
         """Yield in words where it is not an evaluation of all questions, of a size that was fixed before."""
@@ -147,6 +131,8 @@ class Provenance:
             is_looked_at = self.stopping.by == "comparison"
             more = "; the interval that holds at all looks is that of the comparison" if is_looked_at else ""
             yield f"{self.stopping}{more}"
+        if self.left_out:
+            yield f"{plural(self.left_out, 'answer')} left out: not drawn afresh, or what they cost is not known"
 
     def __repr__(self) -> str:
         return f"<Provenance: {self.model}, run {self.run_id!r}, phase {self.phase!r}, policy {self.policy}>"
@@ -190,8 +176,20 @@ class Measurement:
                     Implied(question.asked) if self.clusters_are_questions else question.cluster,
                 )
                 for question, draws in distinct
-            )
+            ),
+            # What is measured has no top: it is taken for just above the highest there is.
+            (0.0, math.nextafter(max(draw.score for draw in self.draws), math.inf)) if self.is_measure else None,
         )
+
+    @property
+    def is_measure(self) -> bool:
+        """Whether its scores are what answers cost, of which less is better."""
+        return self.provenance.metric_hash.startswith(MEASURE)
+
+    def is_fresh(self, draw: DrawResult) -> bool:
+        """Whether all calls of an answer were seen, and none was given what another draw had been given before."""
+        tokens = draw.draw.split("+") if draw.draw and not draw.strayed else []
+        return bool(tokens) and not any(map(self._told_apart.known, tokens))
 
     @property
     def score(self) -> float:

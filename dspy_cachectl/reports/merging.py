@@ -11,7 +11,7 @@ from dspy_cachectl.accounting.asked import counted_together, facts
 from dspy_cachectl.accounting.ledger import FIELDS, Row, Stats, Tally
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.reports.measurement import Measurement, Provenance
-from dspy_cachectl.reports.results import QuestionResult
+from dspy_cachectl.reports.results import OtherMetric, QuestionResult
 from dspy_cachectl.reports.texts import plural
 
 M = TypeVar("M", bound=Measurement)
@@ -77,6 +77,8 @@ def _check_same(parts: Sequence[Measurement]) -> None:
         before, now = first.provenance, report.provenance
         said = [(name, getattr(before, name), getattr(now, name)) for name in _SAME]
         said += [("repeats", first.repeats, report.repeats), ("level", first.level, report.level)]
+        further = [[(other.metric, other.metric_hash) for other in made.others] for made in (before, now)]
+        said.append(("metrics", further[0], further[1]))
         for name, one, other in said:
             if one != other:
                 raise ConfigurationError(
@@ -110,6 +112,7 @@ def _together(made: Sequence[Provenance]) -> Provenance:
         **answered,
         **{name: sum(getattr(one, name) for one in made) for name in _ADDED},
         judges=counted_together(one.judges for one in made),
+        others=tuple(map(_as_one, zip(*(one.others for one in made), strict=True))),
         predictions=_agreed((one.predictions for one in made), "extended"),
         changes=_each_once(one.changes for one in made),
         unseen=_each_once(one.unseen for one in made),
@@ -121,6 +124,11 @@ def _together(made: Sequence[Provenance]) -> Provenance:
         library_limit=last.library_limit,
         shard=None,
     )
+
+
+def _as_one(parts: Sequence[OtherMetric]) -> OtherMetric:
+    judges, rescored = counted_together(one.judges for one in parts), sum(one.rescored for one in parts)
+    return replace(parts[0], judges=judges, rescored=rescored)
 
 
 def _counters(made: Iterable[Provenance]) -> dict[str, Any]:

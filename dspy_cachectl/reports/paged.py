@@ -271,6 +271,9 @@ def _text(value: Any) -> str:
 
 
 def _facts(draw: DrawResult) -> Iterator[tuple[str, str]]:
+    for one in draw.others:
+        said = "; ".join(filter(None, (f"{one.score:g}", one.failed, one.feedback)))
+        yield f"by {line(one.metric)}", line(said)
     yield "tokens", f"{draw.tokens:,}"
     yield "cost", money(draw.cost)
     yield "of the provider", f"{duration(draw.seconds)}, {plural(draw.requests, 'request')} bought for it"

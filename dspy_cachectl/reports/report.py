@@ -20,6 +20,7 @@ from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, FormatVe
 from dspy_cachectl.page.content import Page
 from dspy_cachectl.predictions.rows import PredictionRow, decode
 from dspy_cachectl.predictions.snapshot import open_snapshot
+from dspy_cachectl.reports.apart.metrics import by_metric
 from dspy_cachectl.reports.apart.slices import slices_of
 from dspy_cachectl.reports.comparison import Comparison, compare_two
 from dspy_cachectl.reports.describe import report_brief, report_sheet
@@ -28,7 +29,7 @@ from dspy_cachectl.reports.measurement import Measurement, Provenance
 from dspy_cachectl.reports.merging import merged
 from dspy_cachectl.reports.paged import MOST_TEXT, Paged, page_of
 from dspy_cachectl.reports.plots import plot_report
-from dspy_cachectl.reports.results import QuestionResult
+from dspy_cachectl.reports.results import DrawResult, QuestionResult
 from dspy_cachectl.reports.texts import ends_text, frame, level_text, number, places, plural, score_text
 from dspy_cachectl.showing.render import Shown
 from dspy_cachectl.showing.sheets import Sheet
@@ -57,6 +58,11 @@ class EvalReport(Measurement, Shown, Paged):
     def comparison(self) -> Comparison | None:
         """This report against its baseline, or None where it has none."""
         return None if self.baseline is None else self.baseline.compare(self)
+
+    @cached_property
+    def metrics(self) -> Mapping[str, EvalReport]:
+        """What each metric says of the same answers, by its name (see `evaluate`); of one metric, that one."""
+        return by_metric(replace(self, baseline=None))
 
     @cached_property
     def slices(self) -> Mapping[str, EvalReport]:
@@ -113,7 +119,7 @@ class EvalReport(Measurement, Shown, Paged):
                     "cluster": question.cluster,
                     "slices": list(question.slices),
                     "repeat": repeat,
-                    **asdict(draw),
+                    **_columns(draw),
                 }
                 for question in self.questions
                 for repeat, draw in enumerate(question.draws)
@@ -139,6 +145,7 @@ class EvalReport(Measurement, Shown, Paged):
             "level": self.level,
             "summary": self.summary(),
             "holdout": None if self.holdout is None else self.holdout.summary(),
+            "metrics": {name: one.summary() for name, one in self.metrics.items()},
             "slices": {name: one.summary() for name, one in self.slices.items()},
             "troubles": [trouble.as_dict() for trouble in self.troubles],
             "provenance": asdict(self.provenance),
@@ -204,7 +211,13 @@ class EvalReport(Measurement, Shown, Paged):
     def page(self, stores: Sequence[Readable] | None = None, *, most: int = MOST_TEXT) -> Page:
         """Return what is on its page (see `to_html`)."""
         beside = () if self.baseline is None else (self.baseline,)
-        return page_of(self._sheet(), [self], stores, most=most, scores=(*beside, self, *self.slices.values()))
+        return page_of(
+            self._sheet(),
+            [self],
+            stores,
+            most=most,
+            scores=(*beside, self, *[*self.metrics.values()][1:], *self.slices.values()),
+        )
 
     def _against_baseline(self) -> Iterator[tuple[str, str]]:
         if self.holdout is not None:
@@ -229,6 +242,15 @@ class EvalReport(Measurement, Shown, Paged):
             f"{score_text(others.score, others.standard_error)}, {ends}, on {plural(others.n, 'other question')}: "
             f"{lower} ± {number(error, places(error))} against these"
         )
+
+
+def _columns(draw: DrawResult) -> dict[str, Any]:
+    """Return an answer as columns of a table; those of a further metric have its name behind a dot."""
+    found = asdict(draw)
+    for one in found.pop("others"):
+        metric = one.pop("metric")
+        found |= {f"{name}.{metric}": value for name, value in one.items()}
+    return found
 
 
 @dataclass(frozen=True)

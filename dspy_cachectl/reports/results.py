@@ -4,10 +4,55 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dspy_cachectl.accounting.asked import AskedModel
 from dspy_cachectl.accounting.troubles import Trouble
 from dspy_cachectl.boundary.secrets import scrub, told_apart
+from dspy_cachectl.reports.texts import plural
 
 _SHOWN = 10
+
+
+def _without_secrets(said: OtherScore | DrawResult) -> None:
+    for name in ("failed", "feedback"):
+        if (text := getattr(said, name)) is not None:
+            object.__setattr__(said, name, scrub(text))
+
+
+@dataclass(frozen=True)
+class OtherMetric:
+    """A further metric of an evaluation: see the fields of a report's `Provenance`.
+
+    Attributes:
+        metric: See there, and so all.
+        metric_hash: See there.
+        judges: See there.
+        rescored: See there.
+    """
+
+    metric: str
+    metric_hash: str
+    judges: tuple[AskedModel, ...] = ()
+    rescored: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OtherScore:
+    """What a further metric said of an answer. Built without secrets, too.
+
+    Attributes:
+        metric: The metric's name.
+        score: What it gave; likewise `failed` and `feedback`: see `DrawResult`.
+        failed: See `score`.
+        feedback: See `score`.
+    """
+
+    metric: str
+    score: float
+    failed: str | None = None
+    feedback: str | None = None
+
+    def __post_init__(self) -> None:
+        _without_secrets(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +76,7 @@ class DrawResult:
         newest: When its newest was.
         troubles: What went wrong around its calls, by predictor.
         strayed: Whether LM calls were made out of sight while it was made: it may rest on others than `draw` says.
+        others: What further metrics said of it.
     """
 
     score: float
@@ -50,6 +96,7 @@ class DrawResult:
     newest: float | None = None
     troubles: tuple[Trouble, ...] = ()
     strayed: bool = False
+    others: tuple[OtherScore, ...] = ()
 
     @property
     def is_lost(self) -> bool:
@@ -57,9 +104,7 @@ class DrawResult:
         return self.failed is not None and not self.draw and not self.output
 
     def __post_init__(self) -> None:
-        for name in ("failed", "feedback"):
-            if (text := getattr(self, name)) is not None:
-                object.__setattr__(self, name, scrub(text))
+        _without_secrets(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +142,26 @@ class QuestionResult:
         if self.cluster is not None:
             object.__setattr__(self, "cluster", told_apart(self.cluster))
         object.__setattr__(self, "slices", tuple(map(told_apart, self.slices)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopping:
+    """How an evaluation stopped by itself.
+
+    Attributes:
+        by: What it was looked at for: `"width"`, that of its interval, or `"comparison"`, with another one.
+        looks: How often it was looked at.
+        asked: How many questions were asked until then.
+        offered: How many there were to ask.
+        seed: What the random order of the questions is told by.
+    """
+
+    by: str
+    looks: int
+    asked: int
+    offered: int
+    seed: int
+
+    def __str__(self) -> str:
+        much = f"{self.asked:,} of {plural(self.offered, 'question')}, in random order (seed {self.seed})"
+        return f"it grew until it was enough: {much}, {plural(self.looks, 'look')}"

@@ -16,6 +16,7 @@ from dspy_cachectl.evaluation.arguments import DependsOn, is_whole, known_names_
 from dspy_cachectl.evaluation.growing import Growing, random_order, sizes_of_looks
 from dspy_cachectl.evaluation.kept_predictions import Predictions
 from dspy_cachectl.evaluation.opening import check_before_paying, opened
+from dspy_cachectl.evaluation.scoring import Metrics
 from dspy_cachectl.reports.comparison import Comparison, compare_two
 from dspy_cachectl.reports.measurement import Measurement
 from dspy_cachectl.reports.progress_bar import progress
@@ -33,7 +34,7 @@ LevelAt = Callable[[int], float]
 def race(
     programs: Any,
     devset: Iterable[dspy.Example],
-    metric: Callable[..., Any],
+    metric: Metrics,
     *,
     finalists: int = 8,
     smallest_difference: float | None = None,
@@ -63,7 +64,7 @@ def race(
         programs: Programs by name; or what an optimizer returned, or its `candidate_programs`: then its finalists, the
             ones that it scored highest. Race them on questions that it has not seen.
         devset: The questions, as for `evaluate`.
-        metric: As for `evaluate`.
+        metric: As for `evaluate`; of several the first decides.
         finalists: How many of an optimizer's candidates take part.
         smallest_difference: As for `settle`, like the next four.
         bound: See there.

@@ -14,6 +14,7 @@ from dspy_cachectl.evaluation.arguments import PROGRAM, DependsOn, Rule, is_numb
 from dspy_cachectl.evaluation.growing import Growing, random_order, sizes_of_looks
 from dspy_cachectl.evaluation.kept_predictions import Predictions
 from dspy_cachectl.evaluation.opening import check_before_paying, opened
+from dspy_cachectl.evaluation.scoring import Metrics
 from dspy_cachectl.reports.comparison import compare_two
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.report import EvalReport
@@ -42,7 +43,7 @@ def settle(
     baseline: Any,
     candidate: Any,
     devset: Iterable[dspy.Example],
-    metric: Callable[..., Any],
+    metric: Metrics,
     *,
     smallest_difference: float | None = None,
     bound: str = Bound.OBRIEN_FLEMING.value,
@@ -76,7 +77,7 @@ def settle(
         baseline: The program to compare with.
         candidate: The program that may be better.
         devset: The questions, as for `evaluate`.
-        metric: As for `evaluate`.
+        metric: As for `evaluate`; of several the first settles it.
         smallest_difference: d, the smallest difference that matters, in units of the score; None for a twentieth of the
             scale.
         bound: How the error is shared out among the looks: "obrien-fleming" finds about what one look at everything

@@ -72,7 +72,7 @@ def compare_paired(
         )
     a, b, only_a, only_b = pair(baseline, candidate)
     # Of all scores at once: a table of zeros alone would be on the scale of 0 to 1, whatever the other is on.
-    ends = range_of(score for table in (a, b) for row in table.questions for score in row.scores)
+    ends = _ends(a, b)
     reach = ends[1] - ends[0]
     differences = [minus(after, before) for before, after in zip(a.means, b.means, strict=True)]
     wins = sum(difference > 0.0 for difference in differences)
@@ -164,11 +164,23 @@ def pair(
     clusters = [_cluster(before, after) for before, after in rows]
     common = {before.question for before, _ in rows}
     return (
-        ScoreTable(tuple(replace(row, cluster=cluster) for (row, _), cluster in zip(rows, clusters, strict=True))),
-        ScoreTable(tuple(replace(row, cluster=cluster) for (_, row), cluster in zip(rows, clusters, strict=True))),
+        ScoreTable(
+            tuple(replace(row, cluster=cluster) for (row, _), cluster in zip(rows, clusters, strict=True)),
+            baseline.scale,
+        ),
+        ScoreTable(
+            tuple(replace(row, cluster=cluster) for (_, row), cluster in zip(rows, clusters, strict=True)),
+            candidate.scale,
+        ),
         tuple(row.question for row in baseline.questions if row.question not in common),
         tuple(row.question for row in candidate.questions if row.question not in common),
     )
+
+
+def _ends(one: ScoreTable, other: ScoreTable) -> tuple[float, float]:
+    if one.scale is not None and other.scale is not None:
+        return min(one.scale[0], other.scale[0]), max(one.scale[1], other.scale[1])
+    return range_of(score for table in (one, other) for row in table.questions for score in row.scores)
 
 
 def correlation(first: Sequence[float], second: Sequence[float]) -> float | None:

@@ -53,12 +53,14 @@ class ScoreTable:
 
     Attributes:
         questions: One row per question, shape (n,).
+        scale: The lowest and the highest that scores can be, where they are no shares; None: told by the scores.
 
     Raises:
         ConfigurationError: No questions, two rows for one question, or clusters that some questions lack.
     """
 
     questions: tuple[QuestionScores, ...]
+    scale: tuple[float, float] | None = None
 
     def __repr__(self) -> str:
         return f"<ScoreTable: {self.n:,} questions, mean {self.mean:.4g}>"
@@ -108,8 +110,8 @@ class ScoreTable:
 
     @cached_property
     def score_range(self) -> tuple[float, float]:
-        """(0, 1) where every score lies within it, else the lowest and the highest score seen."""
-        return range_of(score for row in self.questions for score in row.scores)
+        """The scale; or (0, 1) where every score lies within it, else the lowest and the highest score seen."""
+        return self.scale or range_of(score for row in self.questions for score in row.scores)
 
     @cached_property
     def is_binary(self) -> bool:
@@ -118,7 +120,7 @@ class ScoreTable:
         What counts for a draw that failed says nothing of the scale, but where it is 0.
         """
         draws = [pair for row in self.questions for pair in zip(row.scores, _flags(row), strict=True)]
-        scale = range_of(score for score, failed in draws if score == 0.0 or not failed)
+        scale = self.scale or range_of(score for score, failed in draws if score == 0.0 or not failed)
         return are_ends(scale, (score for score, _ in draws))
 
     def without_failures(self) -> ScoreTable | None:

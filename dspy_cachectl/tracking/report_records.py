@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -45,10 +46,15 @@ if TYPE_CHECKING:
 logger = logger_for(__name__)
 
 _DRAWN = ("draw", "output", "loaded", "requests", "tokens", *PARTS, "cost", "seconds", "oldest", "newest")
-_ROW = ("question", "preview", "cluster", "repeat", "score", "failed", "feedback", *_DRAWN)
+_ROW = ("question", "preview", "cluster", "slices", "repeat", "score", "failed", "feedback", "others", *_DRAWN)
 """The columns of the table with a row a draw."""
 _MOST_TEXT = 10_000_000
 """How many characters of texts a logged page has: all of it is made and sent within a limit of time."""
+_APART = ("of", "name", "n", "score", "standard_error", "ci_low", "ci_high", "failures")
+"""The columns of the table with a row for each metric, and for each slice."""
+_MOST_APART = 50
+_UNNAMED = re.compile(r"[^\w\- .]", re.ASCII)
+_LONGEST_NAME = 100
 _TROUBLE = ("predictor", "kind", "count", "questions", "where")
 
 
@@ -104,6 +110,7 @@ def _of_report(report: EvalReport, target: Target, *, children: Sequence[str]) -
         artifact("rows", uid): table(_ROW, _rows(report)),
         **ledger_table(uid, made.counters.get("by", ())),
         **_trouble_table(uid, report.troubles),
+        **_apart_table(uid, {"metric": report.metrics if made.others else {}, "slice": report.slices}),
     }
     return _outgoing(
         target,
@@ -140,6 +147,14 @@ def of_comparisons(comparisons: Comparisons, target: Target) -> list[Outgoing]:
         said |= {"baseline": names[0], "candidate": names[1], "verdict": pairs[0].verdict_text}
     rows = [_pair_row(pair) for pair in pairs]
     tables = {artifact("compare", uid): table(list(rows[0]), (list(row.values()) for row in rows))}
+    parts = [
+        {"of": of, "name": name, **_pair_row(part)}
+        for pair in pairs
+        for of, found in (("metric", pair.metrics), ("slice", pair.slices))
+        for name, part in found.items()
+    ]
+    if parts:
+        tables[artifact("apart", uid)] = table(list(parts[0]), (list(part.values()) for part in parts))
     outgoing = _outgoing(
         target,
         {**tables, **_figure(comparisons, uid), **(_page(pairs[0], uid) if len(pairs) == 1 else {})},
@@ -191,7 +206,28 @@ def _report_metrics(report: EvalReport) -> dict[str, float | None]:
         "cost/wall_s": report.provenance.seconds,
         **ledger_metrics(report.provenance.counters),
         **{f"trouble/{kind}": float(count) for kind, count in totals(report.troubles).items()},
+        **_apart_metrics("metric", report.metrics if report.provenance.others else {}),
+        **_apart_metrics("slice", report.slices),
     }
+
+
+def _apart_metrics(what: str, parts: Mapping[str, EvalReport]) -> dict[str, float | None]:
+    """Return the figures of what is looked at apart, under names that MLflow takes; of many the first."""
+    found: dict[str, float | None] = {}
+    for name, one in list(parts.items())[:_MOST_APART]:
+        place = f"{what}/{_UNNAMED.sub('_', name)[:_LONGEST_NAME].strip('/. ') or '_'}"
+        figures = {"mean": one.score, "ci_low": one.interval.low, "ci_high": one.interval.high, "n": float(one.n)}
+        found |= {f"{place}/{figure}": value for figure, value in figures.items()}
+    return found
+
+
+def _apart_table(uid: str, parts: Mapping[str, Mapping[str, EvalReport]]) -> dict[str, bytes]:
+    rows = [
+        [of, name, one.n, one.score, one.standard_error, one.interval.low, one.interval.high, one.failures]
+        for of, found in parts.items()
+        for name, one in found.items()
+    ]
+    return {artifact("apart", uid): table(_APART, rows)} if rows else {}
 
 
 def _delta_metrics(pair: Comparison) -> dict[str, float | None]:
@@ -234,9 +270,11 @@ def _comparison(report: EvalReport) -> Comparison | None:
 
 def _rows(report: EvalReport) -> Iterator[list[Any]]:
     for question in report.questions:
-        about = [question.question, question.preview, question.cluster]
+        about = [question.question, question.preview, question.cluster, "; ".join(question.slices)]
         for repeat, draw in enumerate(question.draws):
-            yield [*about, repeat, draw.score, draw.failed, draw.feedback, *(getattr(draw, name) for name in _DRAWN)]
+            others = json.dumps([asdict(one) for one in draw.others]) if draw.others else None
+            said = [draw.score, draw.failed, draw.feedback, others]
+            yield [*about, repeat, *said, *(getattr(draw, name) for name in _DRAWN)]
 
 
 def _trouble_table(uid: str, troubles: Sequence[PredictorTrouble]) -> dict[str, bytes]:
@@ -246,7 +284,7 @@ def _trouble_table(uid: str, troubles: Sequence[PredictorTrouble]) -> dict[str, 
 
 def _pair_row(pair: Comparison) -> dict[str, Any]:
     plain = pair.as_dict()
-    interval, error, _ = plain.pop("interval"), plain.pop("error"), plain.pop("slices")
+    interval, error, _, _ = (plain.pop(name) for name in ("interval", "error", "slices", "metrics"))
     plain |= {"ci_low": interval["low"], "ci_high": interval["high"], "interval": interval["method"]}
     plain |= {"standard_error": error["value"]}
     lists = {name: "; ".join(map(str, value)) for name, value in plain.items() if isinstance(value, tuple)}

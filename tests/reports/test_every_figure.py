@@ -16,7 +16,7 @@ from tests.reports.drawn import SCALES, drawn
 from tests.statistics.simulate import in_full
 
 TEXTS = {"caveats", "advice"}
-SAID = {"baseline", "candidate", "verdict", "needed", "shared_draws", "warnings", "slices"}
+SAID = {"baseline", "candidate", "verdict", "needed", "shared_draws", "warnings", "slices", "metrics"}
 
 
 def same(expected: Any, found: Any, scale: float = 1.0) -> bool:

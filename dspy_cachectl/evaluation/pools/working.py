@@ -162,7 +162,7 @@ def _evaluated(shared: Common, part: Part, collected: _Collected) -> EvalReport:
     callbacks = [one for one in dspy.settings.callbacks if not type(one).__module__.startswith("mlflow.")]
     with dspy.context(**shared.settings, callbacks=callbacks):
         session = None if shared.key is None else _session(shared, part, task, collected)
-        kept = KeptPredictions(None, session, task.program, task.metric, declared=task.declared)
+        kept = KeptPredictions(None, session, task.program, task.metrics, declared=task.declared)
         report, _ = asked(task, kept, is_part=True)
     return report
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -29,7 +29,7 @@ from dspy_cachectl.evaluation.models import as_judged
 from dspy_cachectl.evaluation.observed_program import NumberedExample, observed
 from dspy_cachectl.evaluation.opening import opened
 from dspy_cachectl.evaluation.patience import within
-from dspy_cachectl.evaluation.scoring import check_metric
+from dspy_cachectl.evaluation.scoring import Metric, check_metric
 from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.predictions.outputs import restore
 from dspy_cachectl.reports.progress_bar import progress
@@ -122,7 +122,7 @@ class _Rehearsal:
 
     def __init__(self, task: Task, kept: KeptPredictions, waves: Waves) -> None:
         self._task, self._session, self._waves = task, kept.session, waves
-        self._judge = check_metric(task.metric)
+        self._judges = [(metric, check_metric(metric.function)) for metric in task.metrics]
         self._answering = self._answer  # which the program does not hold
         self._program = observed(task.program, self._answering)
         self._missed: list[tuple[int, int]] = []
@@ -153,32 +153,45 @@ class _Rehearsal:
             return
         question, example = self._task.questions[number], self._task.devset[number]
         try:
-            kept, is_scored = self._kept(question)
-            if is_scored:
+            kept, left = self._kept(question)
+            if not left:
                 return
             if kept is None:
                 with draw_unit(question.unit(self._repeat)):
                     kept = self._program(**NumberedExample.of(example, number).inputs())
-            with draw_unit(f"{question.unit(self._repeat)}/metric", judging=True), as_judged():
-                self._loops.result(_drained(self._judge(example, kept)))
+            judged = [self._judged(f"{question.unit(self._repeat)}/metric", *one, example, kept) for one in left]
+            if not all(judged):
+                self._missed.append((number, self._repeat))
         except Missed:
             self._missed.append((number, self._repeat))
-        except Exception as error:  # noqa: BLE001 - it is the program's, or the metric's, and told of in earnest
+        except Exception as error:  # noqa: BLE001 - it is the program's, and told of in earnest
             _logger.debug("a rehearsal ended with an error: %r", error)
+
+    def _judged(self, unit: str, metric: Metric, judge: Callable[..., Any], example: Any, answer: Any) -> bool:
+        """Let a metric judge an answer; tell whether it missed nothing."""
+        try:
+            with draw_unit(unit, judging=metric.name), as_judged():
+                self._loops.result(_drained(judge(example, answer)))
+        except Missed:
+            return False
+        except Exception as error:  # noqa: BLE001 - it is the metric's, and told of in earnest
+            _logger.debug("a rehearsal ended with an error: %r", error)
+        return True
 
     def _answer(self, _: int, run: Any) -> Any:
         return within(self._task.timeout, lambda: self._loops.result(_drained(run())))
 
-    def _kept(self, question: Question) -> tuple[Any, bool]:
-        """Return the kept answer to a question, or None, and whether it is scored as well."""
+    def _kept(self, question: Question) -> tuple[Any, list[tuple[Metric, Callable[..., Any]]]]:
+        """Return the kept answer to a question, or None, and the metrics that have not judged it."""
         session = self._session
         row = None if session is None else session.kept_row(question, self._repeat)
         if session is None or row is None or row.output is None:
-            return None, False
+            return None, self._judges
         with suppress(CorruptEntryError):  # it is computed again
             prediction = restore(row.output, self._task.program)
-            return prediction, session.score(question, self._repeat, self._task.made_of["metric_hash"]) is not None
-        return None, False
+            scored = {one.hash for one, _ in self._judges if session.score(question, self._repeat, one.hash)}
+            return prediction, [one for one in self._judges if one[0].hash not in scored]
+        return None, self._judges
 
 
 def _drained(said: Any) -> Any:

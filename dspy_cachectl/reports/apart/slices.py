@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dspy_cachectl.reports.measurement import Measurement
 from dspy_cachectl.reports.results import QuestionResult
-from dspy_cachectl.reports.texts import ends_text, score_text
-from dspy_cachectl.showing.sheets import Cell, Giving, Part
+from dspy_cachectl.reports.texts import finite
+from dspy_cachectl.statistics.scores import is_missing
+
+_MOST_KEPT = 1_000
+"""Of how many slices the figures stand in a snapshot."""
 
 M = TypeVar("M", bound=Measurement)
 
-MOST_BRIEFLY = 8
-"""How many slices are shown on one screen."""
-COLUMNS = ("slice", "score", "interval", "questions", "failed")
-GIVE = Giving(
-    right=("questions", "failed", "p (Holm)"),
-    whole=("score", "interval", "difference"),
-    names=("slice",),
-    spare=("failed", "p (Holm)"),
-)
-"""How a table of slices gives way."""
+
+def names_of(fields: Sequence[str], example: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the slices that a question is in by fields: what each holds, with its name where there are several."""
+    several = len(fields) > 1
+    return tuple(f"{field}={name}" if several else name for field in fields for name in names_in(example[field]))
+
+
+def names_in(said: Any) -> tuple[str, ...]:
+    """Return the names of slices in what somebody says: one, several in a list, or none."""
+    several = said if isinstance(said, (list, tuple, set, frozenset)) else [said]
+    return tuple(sorted({str(one) for one in several if not is_missing(one)}))
 
 
 def slices_of(report: M, names: Mapping[str, Sequence[str]] | None = None) -> dict[str, M]:
@@ -44,6 +48,14 @@ def slices_of(report: M, names: Mapping[str, Sequence[str]] | None = None) -> di
     }
 
 
+def briefly(slices: Mapping[str, Measurement]) -> dict[str, dict[str, float | int | None]]:
+    """Return the figures of slices for the end of a snapshot, where there is room for those of a thousand."""
+    return {
+        name: {"score": one.score, "low": finite(one.interval.low), "high": finite(one.interval.high), "n": one.n}
+        for name, one in list(slices.items())[:_MOST_KEPT]
+    }
+
+
 def paired_slices(baseline: Measurement, candidate: Measurement) -> Iterator[tuple[str, Measurement, Measurement]]:
     """Yield the slices of the questions that two reports have in common: the name, and the part of each.
 
@@ -58,51 +70,3 @@ def paired_slices(baseline: Measurement, candidate: Measurement) -> Iterator[tup
     for name, after in slices_of(candidate, {one: names[one] for one in names if one in common}).items():
         if name in before:
             yield name, before[name], after
-
-
-def slices_part(report: Measurement, *, briefly: bool = False) -> Part:
-    """Return the slices of a report as a table, the lowest score first.
-
-    Args:
-        report: The report.
-        briefly: Whether it has to fit on a screen.
-    """
-    found = sorted(slices_of(report).items(), key=lambda one: one[1].score)
-    return table_of(
-        "Slices, the lowest first (each interval by itself)",
-        COLUMNS,
-        [
-            (
-                Cell(name),
-                Cell(score_text(one.score, one.standard_error)),
-                Cell(ends_text(one.interval, one.standard_error)),
-                Cell(f"{one.n:,}"),
-                Cell(f"{one.failures:,}"),
-            )
-            for name, one in found
-        ],
-        briefly=briefly,
-    )
-
-
-def differences_part(rows: Iterable[tuple[float, str, int, tuple[Cell, ...]]], *, briefly: bool = False) -> Part:
-    """Return the differences of two reports by slice as a table, the worst first.
-
-    Args:
-        rows: Of each slice the difference, the name, the number of questions, and its cells (see `difference_cells`).
-        briefly: Whether it has to fit on a screen.
-    """
-    return table_of(
-        "Slices, the worst first (verdicts hold together)",
-        ("slice", "questions", "difference", "interval", "p (Holm)", "verdict"),
-        [(Cell(name), Cell(f"{n:,}"), *cells[:2], cells[3], cells[5]) for _, name, n, cells in sorted(rows)],
-        briefly=briefly,
-    )
-
-
-def table_of(title: str, columns: tuple[str, ...], rows: Sequence[tuple[Cell, ...]], *, briefly: bool) -> Part:
-    """Return rows as a table; briefly, as many as fit on a screen, and how many there are beside them."""
-    if briefly and len(rows) > MOST_BRIEFLY:
-        left = Cell(f"and {len(rows) - MOST_BRIEFLY:,} more")
-        rows = [*rows[:MOST_BRIEFLY], (left, *[Cell("")] * (len(columns) - 1))]
-    return Part(title, tuple(rows), header=columns, giving=GIVE)
