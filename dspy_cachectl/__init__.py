@@ -59,6 +59,7 @@ if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is compute
     from dspy_cachectl.phases.phase import phase as phase
     from dspy_cachectl.policy import Policy as Policy
     from dspy_cachectl.replay.cassettes import Cassette as Cassette, cassette as cassette
+    from dspy_cachectl.reports.apart.corpus import CorpusMetric as CorpusMetric
     from dspy_cachectl.reports.comparison import Comparison as Comparison
     from dspy_cachectl.reports.ranking import Ranking as Ranking
     from dspy_cachectl.reports.report import EvalReport as EvalReport
@@ -85,6 +86,7 @@ _HOMES = {
     "Cassette": "replay.cassettes",
     "Comparison": "reports.comparison",
     "ConfigurationError": "errors",
+    "CorpusMetric": "reports.apart.corpus",
     "CorruptEntryError": "errors",
     "Embedder": "calls.lm",
     "EvalReport": "reports.report",

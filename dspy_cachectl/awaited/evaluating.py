@@ -17,6 +17,7 @@ from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.evaluation.arguments import is_whole
 from dspy_cachectl.evaluation.awaiting import AWAITING, Awaiting
 from dspy_cachectl.evaluation.running import evaluate
+from dspy_cachectl.evaluation.scoring import Metrics
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -35,7 +36,7 @@ _REFUSED = {
 async def aevaluate(
     program: Any,
     devset: Iterable[dspy.Example],
-    metric: Callable[..., Any],
+    metric: Metrics,
     *,
     lms: Models,
     concurrency: int | None = None,
@@ -47,7 +48,7 @@ async def aevaluate(
 async def aevaluate(
     program: Any,
     devset: Iterable[dspy.Example],
-    metric: Callable[..., Any],
+    metric: Metrics,
     *,
     lms: None = None,
     concurrency: int | None = None,
@@ -58,7 +59,7 @@ async def aevaluate(
 async def aevaluate(
     program: Any,
     devset: Iterable[dspy.Example],
-    metric: Callable[..., Any],
+    metric: Metrics,
     *,
     concurrency: int | None = None,
     **options: Any,

@@ -28,6 +28,7 @@ from dspy_cachectl.evaluation.reporting import draw_of, provenance, question_res
 from dspy_cachectl.evaluation.scoring import FirstReturns, Metric, Scored, UnusableMetricError, check_metric, score_with
 from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.phases.phase import phase
+from dspy_cachectl.reports.apart.corpus import without_values
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.results import DrawResult, OtherMetric, OtherScore, QuestionResult
@@ -284,7 +285,7 @@ class _Asking:
             reason = f"the program raised {type(error).__name__}: {error}"
             made = self.calls.take(unit)
             self.kept.keep(question, repeat, self.task.devset[number], error, made)
-            self._note(number, repeat, draw_of(made), [Scored(self.task.failure_score, reason)] * len(self.judges))
+            self._note(number, repeat, draw_of(made), self._unscored(number, reason))
             raise
         made = self.calls.take(unit)
         self.kept.keep(question, repeat, self.task.devset[number], prediction, made)
@@ -303,14 +304,24 @@ class _Asking:
                         example,
                         prediction,
                         failure_score=self.task.failure_score,
+                        whole=metric.is_of_all,
                     )
                 # What a judge costs is in the run's ledger, not in the answer's.
                 judges = counted(self.calls.take(unit).models)
-                if scored.failed is None:
+                if scored.failed is None and not metric.is_of_all:
                     self.kept.keep_score(question, repeat, metric.hash, scored, example, judges=judges)
-                if is_loaded:
+                if is_loaded and not metric.is_of_all:
                     self.kept.rescored(metric.hash)
             found.append(scored)
+        return found
+
+    def _unscored(self, number: int, reason: str) -> list[Scored]:
+        """Return what there is of each metric where the program failed: what a whole set needs of no answer."""
+        found = [Scored(self.task.failure_score, reason)] * len(self.judges)
+        for at, (metric, judge, _) in enumerate(self.judges):
+            if metric.is_of_all:
+                said = score_with(judge, self.task.devset[number], None, failure_score=0.0, whole=True)
+                found[at] = replace(found[at], value=said.value)
         return found
 
     def _check(self, scored: Sequence[Scored]) -> None:
@@ -346,10 +357,11 @@ class _Asking:
             draws, place = self.results[number], repeat - self.task.first
             is_first = draws[place] is None
             result = replace(result, score=scored.score, failed=scored.failed, feedback=scored.feedback)
-            named = zip(self.task.metrics[1:], others, strict=True)
-            draws[place] = replace(
-                result, others=tuple(OtherScore(one.name, its.score, its.failed, its.feedback) for one, its in named)
-            )
+            beside = [
+                OtherScore(one.name, its.score, its.failed, its.feedback, its.value)
+                for one, its in zip(self.task.metrics[1:], others, strict=True)
+            ]
+            draws[place] = replace(result, others=tuple(beside))
             if is_first:  # a straggler may be asked twice
                 self.count += 1
                 self.failed += scored.failed is not None
@@ -382,4 +394,5 @@ class _Asking:
             there = [[draw for draw in draws if draw is not None] for draws in self.results]
         found = zip(self.question_results(), there, strict=True)
         missing = sum(map(len, self.results)) - sum(map(len, there))
-        return tuple(replace(question, draws=tuple(draws)) for question, draws in found if draws), missing
+        questions = tuple(replace(question, draws=tuple(draws)) for question, draws in found if draws)
+        return without_values(questions), missing

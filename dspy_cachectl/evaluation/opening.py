@@ -23,6 +23,7 @@ from dspy_cachectl.evaluation.scoring import Metric, metrics_by_name
 from dspy_cachectl.evaluation.which_run import phase_to_evaluate_in
 from dspy_cachectl.fingerprints.data import questions_of
 from dspy_cachectl.fingerprints.provenance import provenance_of
+from dspy_cachectl.reports.apart.corpus import CORPUS, CorpusMetric
 from dspy_cachectl.reports.measurement import MEASURE
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.results import OtherMetric
@@ -106,7 +107,9 @@ def opened(options: Mapping[str, Any]) -> Iterator[tuple[Task, KeptPredictions]]
         keys = [one.example_key for one in questions]
         made_of["selection"] = state.candidates.scored_on(program, devset, keys)
         metrics = [Metric(functions[0][0], functions[0][1], hash_as_judged(functions[0][1], made_of["metric_hash"]))]
-        metrics += [Metric(name, function, hash_as_judged(function)) for name, function in functions[1:]]
+        for name, function in functions[1:]:
+            kind = CORPUS if isinstance(function, CorpusMetric) else ""
+            metrics.append(Metric(name, function, kind + hash_as_judged(function)))
         session = None
         if library is not None:
             wish: dict[str, Any] = {"repeats": repeats, "run_id": run_id, "max_age": max_age, "force_recompute": force}

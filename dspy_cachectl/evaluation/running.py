@@ -21,6 +21,7 @@ from dspy_cachectl.evaluation.opening import check_before_paying, check_holdout,
 from dspy_cachectl.evaluation.pools.spreading import spread
 from dspy_cachectl.evaluation.scoring import Metrics
 from dspy_cachectl.evaluation.waves.rehearsing import opened_in_waves
+from dspy_cachectl.reports.apart.corpus import with_corpus
 from dspy_cachectl.reports.ranking import Ranking
 from dspy_cachectl.reports.report import EvalReport
 
@@ -98,7 +99,8 @@ def evaluate(
             the answer counts as failed; where it gives no score for any of the first answers, the evaluation ends.
             Several by name, `{"exact": ..., "judge": ...}`, judge the same answers: the report's own score is that of
             the first, and `EvalReport.metrics` has them all. Beside them "cost", "seconds" and "tokens" are metrics
-            that need no code: `{"exact": ..., "cost": "cost"}`.
+            that need no code: `{"exact": ..., "cost": "cost"}`. One of all answers together, such as F1 or BLEU, is a
+            `CorpusMetric`.
         lms: Several models, or models by name: each is evaluated in turn, in place of the LM that the predictors have
             or DSPy is set to. One with a role keeps its LM, unless a model has that role, and judges keep theirs.
         repeats: How many answers to draw for each question.
@@ -178,7 +180,7 @@ def evaluate(
             found, run = grown(task, kept, until=until, seed=seed, metadata=metadata, **how)
         else:
             found, run = asked(task, kept, metadata=metadata, **how)
-        report = state.last_report = kept.finish(found)
+        report = state.last_report = kept.finish(with_corpus(found, metric))
     if holdout is not None:
         report = state.last_report = held_out(evaluate, options, report)
     if mlflow:

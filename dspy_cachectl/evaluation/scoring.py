@@ -13,6 +13,7 @@ from dspy_cachectl.boundary.meant import question
 from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.context.evaluations import metric_name
 from dspy_cachectl.errors import CachectlError, ConfigurationError
+from dspy_cachectl.reports.apart.corpus import CorpusMetric
 from dspy_cachectl.reports.apart.measures import MEASURES
 
 Metrics = Callable[..., Any] | Mapping[str, Callable[..., Any] | str]
@@ -38,12 +39,14 @@ class Scored:
         failed: Why there is none, or None.
         kept: Whether it was said of this answer in an earlier evaluation.
         feedback: What the metric said beside the score, without secrets, or None.
+        value: What a metric of the whole set needs of the answer, or None.
     """
 
     score: float
     failed: str | None = None
     kept: bool = False
     feedback: str | None = None
+    value: Any = None
 
     def for_dspy(self) -> float:
         """Return what `dspy.Evaluate` is given: a number, which has the feedback beside it."""
@@ -118,6 +121,11 @@ class Metric:
     function: Callable[..., Any]
     hash: str
 
+    @property
+    def is_of_all(self) -> bool:
+        """Whether it is a metric of the whole set of answers."""
+        return isinstance(self.function, CorpusMetric)
+
 
 def metrics_by_name(given: Any) -> dict[str, Any]:
     """Return the metrics that `evaluate` is given, by their names: one that is given alone has its own.
@@ -140,8 +148,8 @@ def metrics_by_name(given: Any) -> dict[str, Any]:
                 f"the metric {name!r} is {metric!r}, which is not callable: {guess}{' ' if guess else ''}"
                 f"what needs no code is {', '.join(map(repr, MEASURES))}"
             )
-    if isinstance(next(iter(found.values())), str):
-        raise ConfigurationError("the first metric judges the answers: {'exact': exact, 'cost': 'cost'}")
+    if isinstance(next(iter(found.values())), (str, CorpusMetric)):
+        raise ConfigurationError("the first metric judges each answer: {'exact': exact, 'cost': 'cost'}")
     return found
 
 
@@ -187,7 +195,9 @@ def _more_arguments(signature: inspect.Signature) -> int:
     return len(more) if are_known else 0
 
 
-def score_with(metric: Callable[[Any, Any], Any], example: Any, prediction: Any, *, failure_score: float) -> Scored:
+def score_with(
+    metric: Callable[[Any, Any], Any], example: Any, prediction: Any, *, failure_score: float, whole: bool = False
+) -> Scored:
     """Ask a metric for a score. What it raises is a failure with a reason, never a silent 0.0.
 
     A replay's missing answer is no failure of the metric and goes through.
@@ -197,9 +207,12 @@ def score_with(metric: Callable[[Any, Any], Any], example: Any, prediction: Any,
         example: The example.
         prediction: What the program answered.
         failure_score: What counts where there is no score.
+        whole: Whether it is a metric of the whole set, which says what it needs of the answer.
     """
     try:
         said = metric(example, prediction)
+        if whole:
+            return Scored(failure_score, value=said)
         value, feedback = _parts(said)
     except CachectlError:
         raise

@@ -17,6 +17,7 @@ from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.manage.snapshots import find, metrics_of, read_rows
 from dspy_cachectl.predictions.rows import PredictionRow
 from dspy_cachectl.predictions.snapshot import SnapshotInfo, read_info
+from dspy_cachectl.reports.apart.corpus import CORPUS
 from dspy_cachectl.reports.apart.slices import names_of
 from dspy_cachectl.reports.kept_texts import question_of
 from dspy_cachectl.reports.measurement import MEASURE, Provenance
@@ -148,7 +149,7 @@ class KeptReports:
         return tuple(
             OtherMetric(self.name_of(one), one, self._judges(one))
             for one in others
-            if one in self.metrics or one.startswith(MEASURE)
+            if one in self.metrics or one.startswith((MEASURE, CORPUS))
         )
 
     def _judges(self, metric: str) -> tuple[AskedModel, ...]:

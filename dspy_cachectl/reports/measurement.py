@@ -76,6 +76,7 @@ class Provenance:
         failure_score: What an answer counts for where the program or the metric failed.
         shard: Which part of how many of an evaluation it is, from 0; None for the whole.
         others: The further metrics that judged the same answers.
+        interval: The interval of a score that is no mean; None: told by the scores.
         left_out: How many answers a measure leaves out: those that were not fresh, or of which it is not known.
         stopping: How it stopped by itself; None where its size was fixed before.
         program_text: What the program tells its LMs, and how it asks them, part by part, for people; empty where
@@ -120,6 +121,7 @@ class Provenance:
     leaks: tuple[Leak, ...] = ()
     selection: Selection | None = None
     others: tuple[OtherMetric, ...] = ()
+    interval: Interval | None = None
     left_out: int = 0
 
     def extent(self) -> Iterator[str]:
@@ -177,9 +179,16 @@ class Measurement:
                 )
                 for question, draws in distinct
             ),
-            # What is measured has no top: it is taken for just above the highest there is.
-            (0.0, math.nextafter(max(draw.score for draw in self.draws), math.inf)) if self.is_measure else None,
+            self._scale,
         )
+
+    @property
+    def _scale(self) -> tuple[float, float] | None:
+        """What scores can be, where they do not tell it themselves."""
+        if self.is_measure:  # it has no top: it is taken for just above the highest there is
+            return 0.0, math.nextafter(max(draw.score for draw in self.draws), math.inf)
+        told = self.provenance.interval
+        return None if told is None else (0.0, 1.0 if told.low >= 0.0 and told.high <= 1.0 else 100.0)
 
     @property
     def is_measure(self) -> bool:
@@ -209,7 +218,7 @@ class Measurement:
     @cached_property
     def interval(self) -> Interval:
         """The confidence interval of the score, its method and its caveats."""
-        return mean_interval(self.table, level=self.level)
+        return self.provenance.interval or mean_interval(self.table, level=self.level)
 
     @cached_property
     def variance(self) -> VarianceSplit:

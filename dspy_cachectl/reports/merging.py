@@ -128,7 +128,8 @@ def _together(made: Sequence[Provenance]) -> Provenance:
 
 def _as_one(parts: Sequence[OtherMetric]) -> OtherMetric:
     judges, rescored = counted_together(one.judges for one in parts), sum(one.rescored for one in parts)
-    return replace(parts[0], judges=judges, rescored=rescored)
+    # What a whole set comes to is not told by what its parts do.
+    return replace(parts[0], judges=judges, rescored=rescored, interval=None)
 
 
 def _counters(made: Iterable[Provenance]) -> dict[str, Any]:

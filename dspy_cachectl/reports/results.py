@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from dspy_cachectl.accounting.asked import AskedModel
 from dspy_cachectl.accounting.troubles import Trouble
 from dspy_cachectl.boundary.secrets import scrub, told_apart
 from dspy_cachectl.reports.texts import plural
+from dspy_cachectl.statistics.intervals import Interval
 
 _SHOWN = 10
 
@@ -27,12 +29,14 @@ class OtherMetric:
         metric_hash: See there.
         judges: See there.
         rescored: See there.
+        interval: See there.
     """
 
     metric: str
     metric_hash: str
     judges: tuple[AskedModel, ...] = ()
     rescored: int = 0
+    interval: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +48,14 @@ class OtherScore:
         score: What it gave; likewise `failed` and `feedback`: see `DrawResult`.
         failed: See `score`.
         feedback: See `score`.
+        value: Of a metric of the whole set, what it needs of the answer, until it is known what the set comes to.
     """
 
     metric: str
     score: float
     failed: str | None = None
     feedback: str | None = None
+    value: Any = None
 
     def __post_init__(self) -> None:
         _without_secrets(self)

@@ -98,8 +98,8 @@ def test_less_is_better(priced: dspy.Module, lm: MakeLM, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("metric", "says"),
     [
-        ("cost", "the first metric judges the answers"),
-        ({"cost": "cost", "exact": exact}, "the first metric judges the answers"),
+        ("cost", "the first metric judges each answer"),
+        ({"cost": "cost", "exact": exact}, "the first metric judges each answer"),
         ({"exact": exact, "money": "costs"}, "'money' is 'costs', which is not callable: did you mean 'cost'"),
     ],
 )

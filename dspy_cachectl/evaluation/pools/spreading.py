@@ -20,6 +20,7 @@ from dspy_cachectl.evaluation.pools.working import Common, Home, Outcome, Part, 
 from dspy_cachectl.evaluation.reporting import question_id
 from dspy_cachectl.predictions.rows import decode
 from dspy_cachectl.predictions.session import Session
+from dspy_cachectl.reports.apart.corpus import without_values
 from dspy_cachectl.reports.merging import joined
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.report import EvalReport
@@ -162,6 +163,6 @@ class _Spreading:
         return replace(report, provenance=made, path=path)
 
     def _cut(self, error: BaseException) -> None:
-        questions = self._questions()
+        questions = without_values(self._questions())
         asked = len(self._task.questions) * self._task.repeats
         cut_short(error, self._report, questions, asked - sum(len(question.draws) for question in questions))

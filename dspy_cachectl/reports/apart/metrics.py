@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TypeVar
 
+from dspy_cachectl.reports.apart.corpus import CORPUS
 from dspy_cachectl.reports.apart.measures import measured
 from dspy_cachectl.reports.measurement import MEASURE, Measurement
 from dspy_cachectl.reports.results import DrawResult, OtherMetric, OtherScore
@@ -24,12 +25,19 @@ def by_metric(report: M) -> dict[str, M]:
 def _of(report: M, metric: OtherMetric) -> M | None:
     if metric.metric_hash.startswith(MEASURE):
         return measured(report, metric)
+    is_corpus = metric.metric_hash.startswith(CORPUS)
+    if is_corpus and metric.interval is None:
+        return None
     made = replace(report.provenance, others=(), **vars(metric))
     return replace(
         report,
         name=f"{report.name}, {metric.metric}",
         questions=tuple(
-            replace(question, draws=tuple(_scored(report, draw, metric.metric) for draw in question.draws))
+            replace(
+                question,
+                draws=tuple(_scored(report, draw, metric.metric) for draw in question.draws),
+                slices=() if is_corpus else question.slices,  # of a part it is another number
+            )
             for question in report.questions
         ),
         provenance=made,
