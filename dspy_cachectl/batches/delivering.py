@@ -13,6 +13,7 @@ from dspy_cachectl.batches.batch import Batch
 from dspy_cachectl.batches.lines import Line
 from dspy_cachectl.batches.notes import Note, name_of
 from dspy_cachectl.batches.provider import ENDED, Account, NotSentError
+from dspy_cachectl.batches.spending import within_budgets
 from dspy_cachectl.batches.waves import Waves
 from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.errors import BatchError, BatchPendingError
@@ -58,15 +59,19 @@ class Sending:
         Raises:
             BatchPendingError: If a batch is not done, and is not to be waited for.
             BatchError: If the provider refuses a batch, or somebody has cancelled it.
+            BudgetExceededError: If a budget does not allow it.
             StoreError: If what is sent cannot be noted.
         """
+
+        def send() -> None:
+            with notes.sending():
+                on_their_way = list(self._sent_before(waves))
+                on_their_way += [_send(note, lines) for note, lines in self._new(_not_in(on_their_way, waves))]
+            self._wait(waves, on_their_way, number)
+
         with notes.sending():
-            on_their_way = {note.name: note for note in self._sent_before(waves)}
-            sent = {key for note in on_their_way.values() for key in note.keys}
-            missing = [line for line in waves.lines.values() if line.key not in sent]
-            for note, lines in self._new(missing):
-                on_their_way[note.name] = _send(note, lines)
-        self._wait(waves, list(on_their_way.values()), number)
+            to_be_paid = _not_in(self._sent_before(waves), waves)
+        within_budgets(to_be_paid, waves.mail, send)
 
     def _sent_before(self, waves: Waves) -> Iterator[Note]:
         """Yield the batches that what is missed was sent with last."""
@@ -144,6 +149,11 @@ class Sending:
             self.tries[key] = note.attempt
             if is_final or note.attempt >= self.how.attempts:
                 waves.failed[key] = reason
+
+
+def _not_in(sent: Iterable[Note], waves: Waves) -> list[Line]:
+    keys = {key for note in sent for key in note.keys}
+    return [line for line in waves.lines.values() if line.key not in keys]
 
 
 def _rows(account: Account, note: Note, file: str) -> Iterator[dict[str, Any]]:

@@ -12,6 +12,8 @@ from dspy.clients.call_result import CallResult
 from dspy.clients.lm15_boundary import request_kwargs
 from dspy.lm15 import response_from_openai_chat
 
+from dspy_cachectl.budgets.opened import OpenBudget
+from dspy_cachectl.budgets.sending import Guard, Terms
 from dspy_cachectl.calls.adapter import cache_request, dspys_request
 from dspy_cachectl.calls.call import Call
 from dspy_cachectl.errors import ConfigurationError
@@ -39,6 +41,9 @@ class Line:
         connection: What LiteLLM reaches the provider with: address, key, and the like. Nothing of it is written down.
         body: What is asked.
         read: Makes what DSPy makes of an answer, given the answer and its cost.
+        asked: The model, as the LM calls it.
+        budgets: What it draws on.
+        terms: What is known of what it comes to, where there are budgets.
     """
 
     key: str
@@ -50,6 +55,9 @@ class Line:
     connection: Mapping[str, Any] = field(repr=False)
     body: Mapping[str, Any] = field(repr=False)
     read: Callable[[dict[str, Any], float | None], CallResult] = field(repr=False)
+    asked: str
+    budgets: tuple[OpenBudget, ...] = field(default=(), repr=False)
+    terms: Terms | None = field(default=None, repr=False)
 
     @property
     def group(self) -> str:
@@ -135,6 +143,9 @@ def line_of(lm: Any, prepared: Any, call: Call, *, backend: Any, request: Any, b
         },
         body=body,
         read=read,
+        asked=lm.model,
+        budgets=tuple(backend.budgets) if isinstance(backend, Guard) else (),
+        terms=backend.terms if isinstance(backend, Guard) else None,
     )
 
 

@@ -146,25 +146,28 @@ class Guard:
         engine: The one that DSPy chose.
         budgets: What its requests draw on.
         terms: What is known of what they come to.
+
+    Attributes:
+        budgets: See above; likewise `terms`.
     """
 
     def __init__(self, engine: Any, budgets: Sequence[OpenBudget], terms: Terms) -> None:
-        self._engine, self._budgets, self._terms = engine, budgets, terms
+        self._engine, self.budgets, self.terms = engine, budgets, terms
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
     def complete(self, *args: Any) -> Any:
         """Ask for one answer."""
-        return within(self._budgets, self._terms, lambda: self._engine.complete(*args))
+        return within(self.budgets, self.terms, lambda: self._engine.complete(*args))
 
     def complete_legacy(self, *args: Any, **kwargs: Any) -> Any:
         """Ask as LiteLLM does."""
-        return within(self._budgets, self._terms, lambda: self._engine.complete_legacy(*args, **kwargs))
+        return within(self.budgets, self.terms, lambda: self._engine.complete_legacy(*args, **kwargs))
 
     def stream(self, *args: Any) -> Iterator[Any]:
         """Ask for an answer piece by piece."""
-        request, last = _Request(self._budgets, self._terms), None
+        request, last = _Request(self.budgets, self.terms), None
         request.take()
         try:
             for last in self._engine.stream(*args):
@@ -180,15 +183,15 @@ class AsyncGuard(Guard):
 
     async def complete(self, *args: Any) -> Any:
         """Ask for one answer."""
-        return await within_async(self._budgets, self._terms, lambda: self._engine.complete(*args))
+        return await within_async(self.budgets, self.terms, lambda: self._engine.complete(*args))
 
     async def complete_legacy(self, *args: Any, **kwargs: Any) -> Any:
         """Ask as LiteLLM does."""
-        return await within_async(self._budgets, self._terms, lambda: self._engine.complete_legacy(*args, **kwargs))
+        return await within_async(self.budgets, self.terms, lambda: self._engine.complete_legacy(*args, **kwargs))
 
     async def stream(self, *args: Any) -> AsyncIterator[Any]:  # type: ignore[override]
         """Ask for an answer piece by piece."""
-        request, last = _Request(self._budgets, self._terms), None
+        request, last = _Request(self.budgets, self.terms), None
         await request.take_async()
         try:
             async for last in self._engine.stream(*args):

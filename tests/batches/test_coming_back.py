@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -77,4 +78,32 @@ def test_it_need_not_be_waited_for(lm: Any, endpoint: Endpoint, tmp_path: Path) 
             assert (0o600, False) == (path.stat().st_mode & 0o777, b"sk-test-secret" in path.read_bytes())
     report = run(Three(), questions(4), batch=here)
     assert (3, 0, runs) == (len(endpoint.batches()), endpoint.requests, {report.run_id})
+    assert 12 == report.provenance.counters["fresh"]
+
+
+@pytest.mark.exhaustive
+def test_two_processes_that_want_the_same_send_it_once(
+    endpoint: Endpoint, child: Callable[..., Finished], tmp_path: Path
+) -> None:
+    """The second waits for the batch of the first, and both report the same."""
+    endpoint.configure(batch_looks=20)
+    script = CHILD.format(before="").replace("questions(6)", 'questions(6), run_id="one-run"')
+    with ThreadPoolExecutor(2) as pool:
+        ends = [pool.submit(child, script, env={"HOME": str(tmp_path / str(number))}) for number in range(2)]
+        said = [end.result().stdout.split() for end in ends]
+    assert said[0][:2] == said[1][:2]
+    assert [6, 6, 6] == [len(batch["lines"]) for batch in endpoint.batches()]
+
+
+def test_another_machine_finds_the_batch_with_the_provider(lm: Any, endpoint: Endpoint, tmp_path: Path) -> None:
+    """It has neither the store nor the notes of the first, and the run's name."""
+    dspy.configure(lm=lm())
+    endpoint.configure(batch_looks=None)
+    with pytest.raises(cachectl.BatchPendingError):
+        run(Three(), questions(4), run_id="one-run", batch=cachectl.Batch(wait=False))
+    endpoint.finish_batches()
+    endpoint.configure(batch_looks=1)
+    with cachectl.configure(store=str(tmp_path / "elsewhere"), state=str(tmp_path / "state-elsewhere")):
+        report = run(Three(), questions(4), run_id="one-run", predictions=str(tmp_path / "kept"))
+    assert [4, 4, 4] == [len(batch["lines"]) for batch in endpoint.batches()]
     assert 12 == report.provenance.counters["fresh"]

@@ -14,6 +14,7 @@ import pytest
 
 import dspy_cachectl as cachectl
 from tests.batches.support import QUICK, Three, length, questions, run
+from tests.budgets.support import exceeding
 from tests.endpoint import Endpoint
 
 SIDES = ("left", "right", "middle")
@@ -216,3 +217,42 @@ def test_rate_limits_are_none_of_a_batch(lm: Any, endpoint: Endpoint) -> None:
     dspy.configure(lm=lm(requests_per_minute=1))
     report = run(dspy.Predict("question -> answer"), questions(5), predictions=False, batch=QUICK)
     assert ([5], 5) == (sizes(endpoint), report.provenance.counters["fresh"])
+
+
+def test_a_budget_allows_a_wave_or_none_of_it(lm: Any, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not fit is not sent; with a larger budget the rest is. It is charged what batches cost."""
+    price = {"input_cost_per_token": 2e-6, "output_cost_per_token": 4e-6, "litellm_provider": "openai", "mode": "chat"}
+    batches = {"input_cost_per_token_batches": 1e-6, "output_cost_per_token_batches": 2e-6}
+    monkeypatch.setitem(litellm.model_cost, "openai/on-a-budget", {**price, **batches})
+    dspy.configure(lm=lm("openai/on-a-budget", engine="litellm", max_tokens=100))
+    with exceeding(cachectl.Budget(requests=10)), pytest.raises(cachectl.BudgetExceededError):
+        run(Three(), questions(4))
+    assert [4, 4] == sizes(endpoint)
+    with cachectl.phase("compile", budget=cachectl.Budget(requests=4, cost=1.0)) as phase:
+        run(Three(), questions(4))
+    assert ([4, 4, 4], 0) == (sizes(endpoint), endpoint.requests)
+    assert phase.budget is not None
+    spent = phase.budget.spent
+    used = [one["usage"] for one in endpoint.log()[8:]]
+    cost = sum(one["prompt_tokens"] * 1e-6 + one["completion_tokens"] * 2e-6 for one in used)
+    assert (4, pytest.approx(cost)) == (spent["requests"], spent["cost"])
+
+
+def test_a_wrapped_tool_is_called_once(lm: Any, endpoint: Endpoint) -> None:
+    """However often the program runs; what it returned is what the next call asks with."""
+    dspy.configure(lm=lm())
+    first, second, called = dspy.Predict("question -> plan"), dspy.Predict("plan, seen -> answer"), list[str]()
+
+    def look(plan: str) -> str:
+        called.append(plan)
+        return f"seen as number {len(called)}"
+
+    tool = cachectl.wrap(look)
+
+    def program(question: str) -> Any:
+        plan = first(question=question).plan
+        return second(plan=plan, seen=tool(plan=plan))
+
+    report = run(program, questions(3), predictions=False, num_threads=1)
+    assert ([3, 3], 0, 3) == (sizes(endpoint), endpoint.requests, len(called))
+    assert 6 == report.provenance.counters["requests"]

@@ -1,0 +1,65 @@
+"""What the lines of a wave draw on: a budget that is open when they are sent allows all of them, or none is sent."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+from dspy_cachectl.batches.lines import Line
+from dspy_cachectl.budgets.counts import Amounts, Need
+from dspy_cachectl.budgets.opened import OpenBudget
+from dspy_cachectl.budgets.sending import Terms, within
+
+T = TypeVar("T")
+
+
+def within_budgets(lines: Iterable[Line], answers: Mapping[str, Any], send: Callable[[], T]) -> T:
+    """Send lines and wait for them, where their budgets allow it.
+
+    Args:
+        lines: The lines.
+        answers: Where their answers are by then, by key.
+        send: Sends them, and waits.
+
+    Raises:
+        BudgetExceededError: If there is no room for all of them. None is sent.
+    """
+    by_budgets: dict[tuple[OpenBudget, ...], list[Line]] = {}
+    for line in lines:
+        by_budgets.setdefault(line.budgets, []).append(line)
+    for budgets, of_them in by_budgets.items():
+        if budgets:
+            send = partial(within, budgets, _OfAll(of_them, answers), send)
+    return send()
+
+
+class _OfAll(Terms):
+    """What is known of what all lines come to."""
+
+    def __init__(self, lines: list[Line], answers: Mapping[str, Any]) -> None:
+        self._lines, self._answers = lines, answers
+
+    def need(self, budget: OpenBudget) -> Need:
+        """Return what all of them need, at the price of one that is not sent with a batch."""
+        needs = [line.terms.need(budget) for line in self._lines if line.terms is not None]
+        sure, most = Counter[str](), Counter[str]()
+        for need in needs:
+            sure.update(need.sure)
+            most.update(need.most)
+        return Need(dict(sure), dict(most), estimated=any(need.estimated for need in needs))
+
+    def spent(self, budget: OpenBudget, answer: Any) -> Amounts:  # noqa: ARG002 - a protocol's
+        """Return what those that were answered came to, at the price of batches where that is known."""
+        spent = Counter[str]()
+        for line in self._lines:
+            result = self._answers.get(line.key)
+            if result is None or line.terms is None:
+                continue
+            amounts = dict(line.terms.spent(budget, replace(result)))  # which prices what it is given
+            if result.cost is not None and budget.price_of(line.asked) is None:
+                amounts["cost"] = result.cost
+            spent.update(amounts)
+        return dict(spent)
