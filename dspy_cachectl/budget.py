@@ -63,6 +63,21 @@ class Budget:
             raise ConfigurationError(f"the name of a budget is a printable text that is not empty, not {self.name!r}")
         _check_prices(self.prices)
 
+    @classmethod
+    def read(cls, text: str) -> Budget:
+        """Return the budget that a setting says, such as `"cost=4, requests=10_000, name=nightly"`.
+
+        Raises:
+            ConfigurationError: If it says none.
+        """
+        said: dict[str, Any] = {}
+        for part in text.split(","):
+            name, _, value = (one.strip() for one in part.partition("="))
+            if name not in {*KINDS, "name"} or name in said:
+                raise ConfigurationError(_FORM)
+            said[name] = value if name == "name" else _number(name, value)
+        return cls(**said)
+
     @property
     def limits(self) -> dict[str, float]:
         """What it limits, by kind."""
@@ -74,6 +89,16 @@ class Budget:
             if fnmatchcase(model, pattern):
                 return read / _PER, written / _PER
         return None
+
+
+_FORM = f'write what is limited, of {", ".join(KINDS)}, and maybe a name: "cost=4.00, requests=10_000, name=nightly"'
+
+
+def _number(kind: str, text: str) -> float:
+    try:
+        return int(text) if kind in {"requests", "tokens"} else float(text)
+    except ValueError:
+        raise ConfigurationError(_FORM) from None
 
 
 def _check_limit(kind: str, limit: Any) -> None:

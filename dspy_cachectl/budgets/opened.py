@@ -54,6 +54,7 @@ class OpenBudget:
         failed: How many requests of this process arrived and failed.
         unsure: What is not counted for certain, and why, by model.
         trouble: What was wrong with its counter last, in this process; or "".
+        said: The setting that it is of; "" where it is of a phase.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class OpenBudget:
             for role, of_role in budget.roles.items()
         }
         self.began = time.monotonic()
-        self.failed, self.trouble = 0, ""
+        self.failed, self.trouble, self.said = 0, "", ""
         self.unsure: dict[str, str] = {}
         self._others = Counts()
         self._warned: dict[str, float] = {}
@@ -212,6 +213,8 @@ class OpenBudget:
         """Count a call that is not made, and return the error to raise."""
         with self._lock:
             self._own.refused += 1
+            if self._own.refused == 1:
+                logger.warning("from here on calls are not made, for the budget of %s: %s", self.whose, why)
             if self.register.is_shared:
                 self._bring_up_to_date()
             return self.error(f"this call is not made, for the budget of {self.whose}: {why}")

@@ -20,11 +20,12 @@ def spent_of(
     """Say how much of each limit is spent, and what a request that does not fit would take."""
     parts = []
     for kind, limit in limits.items():
-        part = f"{amount(kind, min(spent.get(kind, 0.0), limit))} of {amount(kind, limit)}"
+        used = amount(kind, min(spent.get(kind, 0.0), limit)).partition(" ")[0]
+        part = f"{used} of {amount(kind, limit)}"
         if (wanted > 1 and kind == "requests") or (wanted and kind != "requests" and spent.get(kind, 0.0) < limit):
             part += f", and it may take {'about ' if estimated else ''}{amount(kind, wanted)}"
         parts.append(part)
-    return f"spent are {', '.join(parts)}"
+    return f"spent {', '.join(parts)}"
 
 
 def told(short: Sequence[BudgetExceededError], refused: int, asides: Sequence[str]) -> str:

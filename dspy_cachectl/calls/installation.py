@@ -11,7 +11,7 @@ from dspy.clients.cache import Cache
 from dspy_cachectl.accounting.usage import Usage
 from dspy_cachectl.budget import Budget
 from dspy_cachectl.budgets import sharing
-from dspy_cachectl.budgets.opened import OpenBudget
+from dspy_cachectl.budgets.opened import EVERYWHERE, OpenBudget
 from dspy_cachectl.budgets.sharing import OfStore
 from dspy_cachectl.calls import patches
 from dspy_cachectl.calls.cache import ManagedCache
@@ -86,6 +86,7 @@ def uninstall() -> None:
         state.in_memory.clear()
         state.cache, state.dspys_cache, state.overrules_dspy = None, None, False
         patches.undo()
+        EVERYWHERE.clear()
 
 
 def installed() -> ManagedCache | None:
@@ -225,6 +226,7 @@ def _follow_settings() -> None:
     with state.installing:
         if installed() is not None and state.opened_with is not None:
             ensure_installed()
+        _open_budget_of_all()
 
 
 on_change(_follow_settings)
@@ -252,6 +254,7 @@ def _put(cache: ManagedCache) -> ManagedCache:
         state.usage = Usage(cache.tiers, on_fault=cache.note_fault)
     state.cache, state.was_installed = cache, True
     patches.apply()
+    _open_budget_of_all()
     return cache
 
 
@@ -285,6 +288,17 @@ def open_budget(budget: Budget, whose: str) -> OpenBudget:
         )
         return OpenBudget(budget, f"{whose} ({budget.name})", register=IN_MEMORY, record=f"budget:{budget.name}")
     return OpenBudget(budget, f"{whose} ({budget.name})", register=OfStore(), record=f"budget:{budget.name}")
+
+
+def _open_budget_of_all() -> None:
+    """Have the budget of the settings in force, and the same one as long as they say the same."""
+    text = settings().budget
+    if [one.said for one in EVERYWHERE] != [text][: bool(text)]:
+        EVERYWHERE.clear()
+        if text and installed() is not None:
+            opened = open_budget(Budget.read(text), "this process")
+            opened.said = text
+            EVERYWHERE.append(opened)
 
 
 def _register() -> Register:

@@ -7,7 +7,8 @@ import functools
 import os
 import runpy
 import sys
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, cast
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from dspy_cachectl.boundary.shown import harmless, harmless_lines, harmless_trace
-from dspy_cachectl.cli.options import folder_in, one_of, wrong_usage
+from dspy_cachectl.cli.options import count_in, folder_in, number_in, one_of, wrong_usage
 from dspy_cachectl.cli.output import OutputError
 from dspy_cachectl.config import configure, normal_location, settings
 from dspy_cachectl.errors import CachectlError, ConfigurationError
@@ -43,6 +44,19 @@ def run_script(
     force_recompute: Annotated[
         bool, typer.Option("--force-recompute", help="Serve nothing that was stored before; store what is bought.")
     ] = False,
+    max_cost: Annotated[
+        float | None, typer.Option("--max-cost", metavar="USD", parser=number_in, help="Spend no more US dollars.")
+    ] = None,
+    max_requests: Annotated[
+        int | None, typer.Option("--max-requests", metavar="N", parser=count_in, help="Send no more requests.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", metavar="N", parser=count_in, help="Read and write no more tokens.")
+    ] = None,
+    max_seconds: Annotated[
+        float | None,
+        typer.Option("--max-seconds", metavar="SECONDS", parser=number_in, help="Send nothing after so long."),
+    ] = None,
     cassette: Annotated[
         str | None,
         typer.Option(
@@ -81,6 +95,7 @@ def run_script(
     if force_recompute:
         configure(force_recompute=True)
         os.environ["DSPY_CACHECTL_FORCE_RECOMPUTE"] = "true"  # for the processes that the script starts
+    _limit({"cost": max_cost, "requests": max_requests, "tokens": max_tokens, "seconds": max_seconds})
     play = functools.partial(_run, script, arguments or [], is_module=is_module)
     raise typer.Exit(_run_under(play, cassette, mode, phase_name=phase, policy=chosen, run_id=run_id))
 
@@ -101,6 +116,14 @@ def _check_phase(name: str | None, policy: Policy | None, run_id: str | None) ->
     if run_id is not None and not any(one.fresh or one.replays for one in (chosen, *roles.values())):
         said = f"phase {name!r} makes no draws of its own, so a run would have no effect; add --policy FRESH or REPLAY"
         raise typer.BadParameter(said, param_hint="--run-id")
+
+
+def _limit(limits: Mapping[str, float | None]) -> None:
+    """Have a budget for the script and for the processes that it starts, which share it by its name."""
+    said = [f"{kind}={limit}" for kind, limit in limits.items() if limit is not None]
+    if said:
+        os.environ["DSPY_CACHECTL_BUDGET"] = text = ", ".join([*said, f"name=run-{uuid.uuid4().hex[:8]}"])
+        configure(budget=text)
 
 
 class _ScriptFailedError(Exception):
@@ -181,7 +204,7 @@ def _run_under(
         code = 1
     sys.stdout.flush()
     _print_summary(opened, run)
-    return code
+    return _print_budget() or code
 
 
 def _print_summary(cassette: Cassette | None, run: PhaseRun | None) -> None:
@@ -193,6 +216,20 @@ def _print_summary(cassette: Cassette | None, run: PhaseRun | None) -> None:
         print(harmless(f"cassette: {cassette.contents.name}: {cassette.recorded} recorded{unused}"), file=sys.stderr)
     elif run is not None and run.run_id is not None:
         print(harmless(f"run: {run.run_id} (go on with it, or repeat it, with --run-id)"), file=sys.stderr)
+
+
+def _print_budget() -> int:
+    """Say what became of the budget. Return 1 where calls were not made."""
+    from dspy_cachectl.budgets.opened import EVERYWHERE
+    from dspy_cachectl.budgets.saying import spent_of
+
+    for budget in EVERYWHERE:
+        exceeded = budget.exceeded()
+        said = spent_of(budget.spent, budget.limits) if exceeded is None else str(exceeded)
+        print(harmless_lines(f"budget: {said}"), file=sys.stderr)
+        if exceeded is not None:
+            return 1
+    return 0
 
 
 def _within(trace: TracebackType | None) -> TracebackType | None:

@@ -15,6 +15,7 @@ from dspy_cachectl.boundary.encryption import Encryption, keys_of
 from dspy_cachectl.boundary.meant import question
 from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.boundary.shown import harmless
+from dspy_cachectl.budget import Budget
 from dspy_cachectl.config.location import MEMORY, Stores, normal_location, shortened
 from dspy_cachectl.config.objects import is_objects, objects_of
 from dspy_cachectl.config.shared import is_shared
@@ -220,6 +221,12 @@ def _names_alike(written: Written) -> str:
     return text
 
 
+def _budget(written: Written) -> str:
+    text = _text(written)
+    Budget.read(text)
+    return text
+
+
 def _encryption_key(written: Written) -> Encryption:
     value: Any = written.value
     if isinstance(value, Encryption):
@@ -246,10 +253,11 @@ TOP: dict[str, Check] = {
     "state": _folder,
     "mlflow": _switch,
     "answers_as": _names_alike,
+    "budget": _budget,
     "encryption_key": _encryption_key,
 }
 """What is no table, each with what makes a value of it."""
-OF_PHASE: dict[str, Check] = {"policy": _preset_or_none, "temperature": _number, "max_age": _seconds}
+OF_PHASE: dict[str, Check] = {"policy": _preset_or_none, "temperature": _number, "max_age": _seconds, "budget": _budget}
 TABLES_OF_PHASE: dict[str, Check] = {"scope": _text, "roles": _preset}
 
 

@@ -17,6 +17,7 @@ from dspy_cachectl.boundary.encryption import Encryption
 from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.boundary.meant import question
 from dspy_cachectl.boundary.shown import logger_for
+from dspy_cachectl.budget import Budget
 from dspy_cachectl.config import sources
 from dspy_cachectl.config.checks import OFF, ON, Origin, Written, checked, named, pairs_of
 from dspy_cachectl.config.location import MEMORY, Stores, folder_of, normal_location
@@ -72,6 +73,7 @@ class PhaseSettings:
         max_age: As in `Policy`, in seconds.
         scope: As in `Policy`.
         roles: The preset's name for each role that is treated differently.
+        budget: What its calls may spend, as `"cost=4, requests=10_000"`; None for no budget.
     """
 
     policy: str | None = None
@@ -79,6 +81,7 @@ class PhaseSettings:
     max_age: float | None = None
     scope: Mapping[str, str] | None = None
     roles: Mapping[str, str] = field(default_factory=dict)
+    budget: str | None = None
 
     def changes(self) -> dict[str, Any]:
         """Return what differs from the preset."""
@@ -110,6 +113,8 @@ class Settings:
         mlflow: Whether anything is logged to MLflow.
         answers_as: Under which other names a model's answers are its own, such as those of a deployment or an alias:
             `"openai/local=llama-3*, openai/auto=*"`, patterns on both sides.
+        budget: What all calls of a process may spend, as `"cost=4, requests=10_000, name=nightly"` (see `Budget`);
+            with a name it is that of all processes that have it and share a store.
         encryption_key: With which keys entries, predictions and new cassettes are encrypted; None: they are not. Set
             by the environment variable, where several are divided by commas, or by a function in code. The first
             encrypts, and each of them decrypts.
@@ -128,6 +133,7 @@ class Settings:
     state: str = field(default_factory=lambda: _user_folder("state"))
     mlflow: bool = True
     answers_as: str = ""
+    budget: str = ""
     encryption_key: Encryption | None = None
 
     @property
@@ -149,6 +155,11 @@ class Settings:
         """Tell whether it is said that a model answers under these names."""
         said = [pattern for model, pattern in pairs_of(self.answers_as) if fnmatchcase(asked, model)]
         return bool(said) and all(any(fnmatchcase(name, pattern) for pattern in said) for name in answered)
+
+    def phase_budget(self, name: str) -> Budget | None:
+        """Return what the calls of a phase may spend; None where nothing is said."""
+        configured = self.phases.get(name)
+        return Budget.read(configured.budget) if configured is not None and configured.budget else None
 
     def unknown_phase(self, name: str) -> str | None:
         """Say that no phase is called so, and which ones are known; None where it is one of them."""
@@ -276,7 +287,7 @@ def configure(**changes: Any) -> AbstractContextManager[Settings]:
     Args:
         **changes: Fields of `Settings`: `store`, `memory_bytes`, `disk_bytes`, `policy`, `phases`, `predictions`,
             `predictions_max_age`, `predictions_compress`, `force_recompute`, `guard`, `state`, `mlflow`, `answers_as`,
-            `encryption_key`. An empty text, or None, leaves a setting as it is.
+            `budget`, `encryption_key`. An empty text, or None, leaves a setting as it is.
 
     Returns:
         A context manager that undoes the change; it may be ignored.

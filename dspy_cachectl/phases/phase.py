@@ -108,7 +108,7 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
         self._waiting: Waiting | None = None
         self._everywhere = everywhere
         self._guard = guard
-        self._budget = checked_budget(budget)
+        self._budget = settings().phase_budget(name) if budget is None else checked_budget(budget)
         if run_id is not None and not self.context.strays_matter:
             raise ConfigurationError(
                 f"phase {name!r} makes no draws of its own, so run_id={run_id!r} would have no effect; "
