@@ -25,6 +25,9 @@ def main() -> None:
     parser.add_argument("what", choices=("compile", "evaluate", "ci"))
     parser.add_argument("--model", default="openai/gpt-4o-mini", metavar="NAME")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="of evaluate, processes of this machine")
+    parser.add_argument(
+        "--kept", default=False, metavar="PLACE", help="where predictions are, such as s3://bucket/evals"
+    )
     parser.add_argument("--shared", type=Path, default=Path("outputs/team"), metavar="FOLDER", help="what is handed on")
     options = parser.parse_args()
     dspy.configure(lm=cachectl.LM(options.model))
@@ -48,7 +51,13 @@ def evaluated(options: Any) -> None:
         return ProcessPoolExecutor(options.workers, mp_context=multiprocessing.get_context("spawn"))
 
     report = cachectl.evaluate(
-        program(options), messages(learned=False), right, repeats=REPEATS, run_id=RUN, executor=pool, predictions=False
+        program(options),
+        messages(learned=False),
+        right,
+        repeats=REPEATS,
+        run_id=RUN,
+        executor=pool,
+        predictions=options.kept,
     )
     report.save(options.shared / "report.json")
     print(report)
@@ -60,7 +69,9 @@ def replayed(options: Any) -> None:
     before = cachectl.EvalReport.load(options.shared / "report.json")
     replay = cachectl.Policy.REPLAY.with_overrides(temperature=before.provenance.temperature_lent)
     with cachectl.phase("ci", replay, run_id=RUN) as phase:
-        report = cachectl.evaluate(program(options), messages(learned=False), right, repeats=REPEATS, predictions=False)
+        report = cachectl.evaluate(
+            program(options), messages(learned=False), right, repeats=REPEATS, predictions=options.kept
+        )
     paid("CI", phase.stats)
     assert report.score == before.score, f"the score was {before.score}, and is {report.score}"
     print(f"the score is {report.score:g}, as Ben has reported")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import time
@@ -144,7 +145,9 @@ def test_damaged_entries_are_listed_and_named(full: Path) -> None:
     assert [5, 4, 3, 2, 1, 0] == [int(row["key"][:4], 16) for row in rows]
     assert [4, 3] == [int(row["key"][:4], 16) for row in rows if row["prompt"] is None and row["damage"]]
     assert 2 == sum("(damaged: " in line for line in printed("ls", store=full))
-    assert [5, 2, 1, 0] == listed("--contains", "question", store=full)
+    done = command("ls", "--contains", "question", "--json", store=full)
+    assert [5, 2, 1, 0] == [int(row["key"][:4], 16) for row in json.loads(done.stdout)]
+    assert "dspy-cachectl: 2 entries could not be searched: damaged\n" == done.stderr
 
 
 def test_failures_are_one_message(full: Path, tmp_path: Path) -> None:
