@@ -8,6 +8,7 @@ CachectlError
 │   └── ToolMissError             it had no stored result of a tool
 ├── BatchError                a batch was refused or cancelled, or the provider does not say how far it is
 │   └── BatchPendingError         a batch is on its way, and is not waited for
+├── DriftError                a model changed behind its name, and the phase refuses to mix
 ├── ReplayIncompleteError     a replay phase ended, and calls in it had missed
 ├── BudgetExceededError       a call was not made, since the budget does not allow it
 └── StoreError                a store failed
@@ -224,6 +225,34 @@ class BudgetExceededError(CachectlError):
         """Survive a trip between processes, without the program."""
         names = ("budget", "limits", "spent", "refused")
         return functools.partial(BudgetExceededError, self.message, **{name: getattr(self, name) for name in names}), ()
+
+
+class DriftError(CachectlError):
+    """A model answers as another one than at first, or in another state, in a phase that refuses to mix the two.
+
+    The answer that shows it reaches its caller and is kept. What would be bought after it is not asked for.
+
+    Attributes:
+        model: The model that was asked for.
+        phase: The name of the phase.
+        before: By which name it answered first, and with which `system_fingerprint`.
+        after: The same of the answer that differs.
+    """
+
+    def __init__(self, model: str, phase: str, before: str, after: str) -> None:
+        self.model = model
+        self.phase = phase
+        self.before = before
+        self.after = after
+        super().__init__(
+            f"{model!r} changed behind its name in the phase {phase!r}, which refuses to mix: {before} answered first, "
+            f"and {after} now. Nothing more is asked for; what was bought is kept. Draw anew in a run of its own, or "
+            'mix them with on_drift="note"'
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive a trip between processes."""
+        return (DriftError, (self.model, self.phase, self.before, self.after))
 
 
 class StoreError(CachectlError):

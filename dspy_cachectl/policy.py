@@ -67,6 +67,9 @@ class Policy:
             never part of the key.
         scope: Extra key material, for answers that must be kept apart. Given as a mapping, kept as sorted
             pairs so that the policy stays hashable.
+        on_drift: What becomes of a phase in which a model answers as another one than at first, or in another state of
+            its servers (its `system_fingerprint`). `"note"` counts and says it; `"raise"` asks for nothing more that is
+            not stored, and raises `DriftError` there and when the phase ends. What was bought reaches its caller.
     """
 
     reads: bool = True
@@ -76,6 +79,7 @@ class Policy:
     temperature: float | None = None
     max_age: float | None = None
     scope: tuple[tuple[str, str], ...] = ()
+    on_drift: Literal["note", "raise"] = "note"
 
     REUSE: ClassVar[Policy]
     FRESH: ClassVar[Policy]
@@ -86,6 +90,8 @@ class Policy:
     def __post_init__(self) -> None:
         if self.on_miss not in {"call", "raise"}:
             raise ConfigurationError(f"on_miss must be 'call' or 'raise', not {self.on_miss!r}")
+        if self.on_drift not in {"note", "raise"}:
+            raise ConfigurationError(f"on_drift must be 'note' or 'raise', not {self.on_drift!r}")
         for name in ("reads", "stores", "fresh"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigurationError(f"{name} must be True or False, not {getattr(self, name)!r}")

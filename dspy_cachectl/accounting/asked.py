@@ -11,7 +11,7 @@ from typing import Any
 _TEXT = (str, type(None))
 _KINDS: dict[str, Any] = {
     "model": str,
-    **dict.fromkeys(("endpoint", "version", "answered_by", "instead_of"), _TEXT),
+    **dict.fromkeys(("endpoint", "version", "answered_by", "instead_of", "state", "state_before"), _TEXT),
     "temperature": (int, float, type(None)),
     "lent": bool,
     "calls": int,
@@ -37,6 +37,8 @@ class AskedModel:
         instead_of: The model in whose place LiteLLM asked it, as one of its `fallbacks`; None where that is the same.
         seed: The seed that it was sent, or None.
         embeds: Whether it embeds texts, at no temperature.
+        state: By which name and with which `system_fingerprint` the answers came, where the provider said that one.
+        state_before: In which state it had answered those who use the store before one that was new to it, or None.
     """
 
     model: str
@@ -50,6 +52,8 @@ class AskedModel:
     instead_of: str | None = None
     seed: int | str | None = None
     embeds: bool = False
+    state: str | None = None
+    state_before: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return what of it says something."""

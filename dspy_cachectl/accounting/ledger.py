@@ -59,6 +59,8 @@ class Tally:
         failed_writes: Writes to a store that failed, answers that have no stored form, and leases that were lost.
         temperatures_lent: Calls that were sent with a temperature lent by the phase.
         by_other_models: Calls that another model answered than was asked, as the provider says.
+        drifted: Calls whose answer, bought or served, is of another version of the model, or state of its servers
+            (`system_fingerprint`), than the first of the phase.
         not_distinct: Draws, bought or resumed, whose answer was another draw's already.
         collapsed: Calls of a plain `dspy.LM` in a fresh phase that were served an equal call's draw.
         stray: Calls from outside, while this fresh or replay phase was open elsewhere.
@@ -105,6 +107,7 @@ class Tally:
     failed_writes: int = 0
     temperatures_lent: int = 0
     by_other_models: int = 0
+    drifted: int = 0
     not_distinct: int = 0
     collapsed: int = 0
     stray: int = 0
@@ -205,6 +208,7 @@ NOTABLE = (
     "failed_writes",
     "temperatures_lent",
     "by_other_models",
+    "drifted",
     "not_distinct",
     "stray",
     "late",

@@ -13,15 +13,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from dspy_cachectl.accounting.ledger import SERVED
 from dspy_cachectl.boundary.ages import age_of
 from dspy_cachectl.calls.call import Asked, Call
 from dspy_cachectl.calls.opening import identify
 from dspy_cachectl.config import settings
+from dspy_cachectl.context.phases import PhaseRun
 from dspy_cachectl.context.process import STARTED, state
+from dspy_cachectl.drift.history import noted
+from dspy_cachectl.drift.states import Met
 from dspy_cachectl.entries.answers import AnswerFacts
 from dspy_cachectl.entries.draws import UncacheableError
 from dspy_cachectl.entries.model_names import is_asked_model
 from dspy_cachectl.entries.records import Origin, encode
+from dspy_cachectl.errors import DriftError, StoreError
 from dspy_cachectl.fingerprints.endpoints import endpoint_of
 from dspy_cachectl.fingerprints.engines import is_own_engine
 
@@ -67,7 +72,8 @@ def say_who_answered(call: Call, origin: Origin) -> None:
     if not origin.answered_by:
         return
     model, names = call.asked.model, " + ".join(origin.answered_by)
-    if is_by_another(model, origin):
+    is_others = is_by_another(model, origin)
+    if is_others:
         call.tally.by_other_models += 1
         state.say_once(
             f"other-model:{call.asked.endpoint}:{model}:{names}",
@@ -75,13 +81,50 @@ def say_who_answered(call: Call, origin: Origin) -> None:
             "or is filed under the fallback that gave it, and is not reused as the other's. If the two are one "
             f'model, say so: configure(answers_as="{model}={names}"), or answers_as in [tool.dspy_cachectl]',
         )
-    run = call.asked.ruling.run
-    if run is not None and not run.is_answered_alike((model, call.asked.endpoint), names):
-        state.say_once(
-            f"model-changed:{run.run_id}:{model}:{names}",
-            f"within one run, {model!r} was answered by {names!r} and by another before: its numbers are not of one "
-            "model",
-        )
+    facts, run = call.answered.facts, call.asked.ruling.run
+    if run is None or (is_others and facts is not None and asked_in_its_place(call.asked, facts) is not None):
+        return  # one of its fallbacks answered, as the program asked for
+    met = run.states.met((model, call.asked.endpoint), names, origin.system_fingerprints)
+    if met.differs:
+        _note_drift(call, run, met)
+    if met.is_new and not is_others:
+        _note_in_store(call, run, met, origin)
+
+
+def _note_drift(call: Call, run: PhaseRun, met: Met) -> None:
+    """Count and say once that a model answers in another state than at first in a passage, and refuse it if need be."""
+    call.tally.drifted += 1
+    model, first, state_now = call.asked.model, str(met.first), str(met.state)
+    state.say_once(
+        f"drift:{run.context.token}:{model}:{state_now}",
+        f"within one run, {model!r} was answered by {state_now} and by {first} before: its numbers may not be of one "
+        "model",
+    )
+    if call.asked.policy.on_drift == "raise" and run.drift is None:
+        run.drift = DriftError(model, run.name, first, state_now)
+
+
+def _note_in_store(call: Call, run: PhaseRun, met: Met, origin: Origin) -> None:
+    """Let the store remember in which state a model answers, and say once that it is new to it. A process does so once.
+
+    A cassette is of one time, and knows of no other.
+    """
+    asked = call.asked.model, call.asked.endpoint
+    if state.cache is None or call.asked.ruling.cassette is not None or not state.is_news((*asked, met.state)):
+        return
+    try:
+        before = noted(state.cache.tiers.register(), asked, met.state, origin.created)
+    except StoreError as error:
+        state.say_once(f"drift:{type(error).__name__}", f"the store cannot remember which model answered: {error}")
+        return
+    if before is None or met.differs or call.answered.outcome in SERVED:
+        return
+    run.states.followed(asked, met.state, before)
+    state.say_once(
+        f"drift:store:{asked}:{met.state}",
+        f"{asked[0]!r} is answered by {met.state} now, and in this store it was by {before}: a model may have changed "
+        "behind its name",
+    )
 
 
 def asked_in_its_place(asked: Asked, facts: AnswerFacts) -> tuple[Asked, dict[str, Any]] | None:

@@ -209,6 +209,12 @@ def _preset_or_none(written: Written) -> str | None:
     return None if written.value is None else _preset(written)
 
 
+def _drift(written: Written) -> str | None:
+    if written.value not in (None, "note", "raise"):
+        raise ConfigurationError('write "note" or "raise"')
+    return None if written.value is None else str(written.value)
+
+
 def pairs_of(text: str) -> tuple[tuple[str, str], ...]:
     """Return the pairs of a text such as `"one=other, third=fourth"`."""
     return tuple((one.partition("=")[0].strip(), one.partition("=")[2].strip()) for one in text.split(","))
@@ -257,7 +263,13 @@ TOP: dict[str, Check] = {
     "encryption_key": _encryption_key,
 }
 """What is no table, each with what makes a value of it."""
-OF_PHASE: dict[str, Check] = {"policy": _preset_or_none, "temperature": _number, "max_age": _seconds, "budget": _budget}
+OF_PHASE: dict[str, Check] = {
+    "policy": _preset_or_none,
+    "temperature": _number,
+    "max_age": _seconds,
+    "on_drift": _drift,
+    "budget": _budget,
+}
 TABLES_OF_PHASE: dict[str, Check] = {"scope": _text, "roles": _preset}
 
 

@@ -72,6 +72,7 @@ class PhaseSettings:
         temperature: As in `Policy`; likewise the next two.
         max_age: As in `Policy`, in seconds.
         scope: As in `Policy`.
+        on_drift: As in `Policy`.
         roles: The preset's name for each role that is treated differently.
         budget: What its calls may spend, as `"cost=4, requests=10_000"`; None for no budget.
     """
@@ -80,13 +81,14 @@ class PhaseSettings:
     temperature: float | None = None
     max_age: float | None = None
     scope: Mapping[str, str] | None = None
+    on_drift: Literal["note", "raise"] | None = None
     roles: Mapping[str, str] = field(default_factory=dict)
     budget: str | None = None
 
     def changes(self) -> dict[str, Any]:
         """Return what differs from the preset."""
-        named = {"temperature": self.temperature, "max_age": self.max_age, "scope": self.scope}
-        return {name: value for name, value in named.items() if value is not None}
+        names = ("temperature", "max_age", "scope", "on_drift")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ from dspy_cachectl.context.evaluations import Evaluation, EvaluationObserver
 from dspy_cachectl.context.homes import Home, home_here
 from dspy_cachectl.context.open_cassette import CASSETTE_RUN
 from dspy_cachectl.context.shared import SharedPassage
+from dspy_cachectl.drift.states import States
 from dspy_cachectl.entries.draws import Ordinals
-from dspy_cachectl.entries.model_names import is_same_name
-from dspy_cachectl.errors import BudgetExceededError, CacheMissError, ReplayIncompleteError, StoreError
+from dspy_cachectl.errors import BudgetExceededError, CacheMissError, DriftError, ReplayIncompleteError, StoreError
 from dspy_cachectl.limits.rates import Rate
 from dspy_cachectl.policy import Policy
 from dspy_cachectl.showing.sheets import Cell, Part
@@ -161,6 +161,8 @@ class PhaseRun:
         waves: What answers its calls in place of a provider, where they go by batches (`batches.waves`); or None.
         logged: The uids that it was first logged as, by where it was logged to.
         shared: What other processes share of it; None where none has a part in it.
+        states: In which states the models that it asks have answered.
+        drift: That one of them has changed, where its policy refuses to mix; None else.
         refused: Why calls in it are refused in this process, to which it was handed over; "" where they are not.
         budget: What its calls may spend; None where it has no budget of its own.
         answers_for: The budgets whose refusals are told at its end, each with how many there were before.
@@ -190,7 +192,8 @@ class PhaseRun:
         self._lock = free_after_fork(threading.Lock())
         self._misses: list[CacheMissError] = []
         self._missed = self._refused_elsewhere = 0
-        self._answered_by: dict[tuple[str, str | None], str] = {}
+        self.states = States()
+        self.drift: DriftError | None = None
 
     @property
     def stats(self) -> Stats:
@@ -218,23 +221,19 @@ class PhaseRun:
             if len(self._misses) < _KEPT_MISSES:
                 self._misses.append(miss)
 
-    def is_answered_alike(self, asked: tuple[str, str | None], name: str) -> bool:
-        """Note by which name a model, at an endpoint, answers. Tell whether it is the one that answered before."""
-        return is_same_name(self._answered_by.setdefault(asked, name), name)
-
     @property
     def explains_next_miss(self) -> bool:
         """Whether the next miss is still among those that are kept; looking for the nearest entry takes time."""
         return self._missed < _KEPT_MISSES
 
-    def incomplete(self) -> ReplayIncompleteError | BudgetExceededError | None:
-        """Return the error that says what missed, or what its budget did not allow; None where all calls were made."""
+    def incomplete(self) -> ReplayIncompleteError | BudgetExceededError | DriftError | None:
+        """Return the error that says what missed, or why calls were refused; None where all calls were made."""
         with self._lock:
             missed = max(self._missed, self.stats.missed if self.shared else 0) + self._refused_elsewhere
             if missed:
                 return ReplayIncompleteError(self.name, missed, self._misses)
         told = (budget.exceeded(before) for budget, before in self.answers_for)
-        return next((error for error in told if error is not None), None)
+        return next((error for error in told if error is not None), self.drift)
 
     def share(self) -> None:
         """Let other processes have a part in it: its ordinals are counted for all, and their calls are counted here."""

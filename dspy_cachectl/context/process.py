@@ -100,6 +100,7 @@ class Process:
         self._said: OrderedDict[str, None] = OrderedDict()
         self.answers = Marks()
         self.candidates = Candidates()
+        self._news: set[tuple[Any, int]] = set()
 
     def say_once(self, topic: str, message: str) -> None:
         """Log a warning, the first time that its topic comes up."""
@@ -207,6 +208,14 @@ class Process:
             self._closed.append(token)
             if len(self._closed) > _MOST_CLOSED:
                 self.cassettes.pop(self._closed.popleft(), None)
+
+    def is_news(self, what: tuple[Any, ...]) -> bool:
+        """Tell whether something that is noted once, in the store in use, was not noted yet; from now on it is."""
+        with self.lock:
+            is_new = (what, id(self.cache)) not in self._news
+            if len(self._news) < _MOST_SAID:
+                self._news.add((what, id(self.cache)))
+        return is_new
 
     def note_why_not_stored(self, asked: str | None, why: str) -> None:
         """Remember why an answer that was bought is not stored, to explain a miss."""

@@ -33,7 +33,17 @@ def asked_model(call: Call) -> AskedModel | None:
         instead_of=None if by.model == asked.model else asked.model,
         seed=_seed_in(asked.request or asked.sent or {}),
         embeds=asked.kind is Kind.EMBEDDING,
+        state=_state(call, origin),
     )
+
+
+def _state(call: Call, origin: Origin) -> str | None:
+    """Return in which state a model answered, where it says so."""
+    run = call.asked.ruling.run
+    if run is None or not (origin.answered_by and origin.system_fingerprints):
+        return None
+    asked = call.asked.model, call.asked.endpoint
+    return str(run.states.met(asked, " + ".join(origin.answered_by), origin.system_fingerprints).state)
 
 
 def _who_was_asked(call: Call, origin: Origin) -> tuple[Asked, bool]:

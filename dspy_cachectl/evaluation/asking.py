@@ -341,7 +341,7 @@ class _Asking:
             for one in self.task.metrics
         ]
         return {
-            **self.calls.models(self.kept.asked),
+            **self.calls.models(self.kept.asked, self.run.states.followed_by),
             **self.kept.provenance(),
             **vars(first),
             "others": (*others, *self.task.measures),

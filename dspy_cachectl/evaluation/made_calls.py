@@ -15,6 +15,7 @@ from dspy_cachectl.accounting.troubles import Mishap, Trouble
 from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.calls.call import Call
 from dspy_cachectl.context.ruling import phase_here
+from dspy_cachectl.drift.states import Followed
 from dspy_cachectl.evaluation.asked_models import asked_model
 from dspy_cachectl.evaluation.kept_predictions import AnswerCost
 from dspy_cachectl.evaluation.predictor_names import PredictorNames
@@ -119,14 +120,20 @@ class MadeCalls:
         made.cost.troubles = tuple(Trouble(name, **counts) for name, counts in sorted(made.mishaps.items()))
         return made.cost
 
-    def models(self, loaded: Iterable[AskedModel]) -> dict[str, Any]:
+    def models(self, loaded: Iterable[AskedModel], followed: Iterable[Followed] = ()) -> dict[str, Any]:
         """Return what answered these calls (see `facts`).
 
         Args:
             loaded: What answered those of the answers that were loaded.
+            followed: The states of models that were new to the store.
         """
         with self._lock:
-            return facts(counted(self._asked), loaded)
+            found = facts(counted(self._asked), loaded)
+        before = {(one.model, one.endpoint, one.state): one.before for one in followed}
+        if before:
+            said = [(one, (one.model, one.endpoint, one.state or one.answered_by)) for one in found["models"]]
+            found["models"] = tuple(replace(one, state_before=before.get(key)) for one, key in said)
+        return found
 
     def judges(self, metric: str, kept: Iterable[AskedModel]) -> tuple[AskedModel, ...]:
         """Return what answered a metric's own calls.

@@ -183,7 +183,9 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
 
 def _says(error: Exception, incomplete: Exception) -> bool:
     """Tell whether what leaves a block says already what is raised at its end."""
-    return isinstance(error, CacheMissError) and not isinstance(incomplete, BudgetExceededError)
+    if isinstance(incomplete, BudgetExceededError):
+        return False
+    return isinstance(error, (type(incomplete), CacheMissError))
 
 
 def _leave(run: PhaseRun, taken: carried.Taken) -> None:

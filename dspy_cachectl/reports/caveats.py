@@ -118,6 +118,7 @@ def _who_answered(made: Provenance) -> Iterator[str]:
         if one.answered_by is not None:
             asked.setdefault(key, []).append(one)
     for (model, _), answered in asked.items():
+        yield from _states(model, answered)
         others = [one for one in answered if one.is_other]
         first, *more = dict.fromkeys(str(one.answered_by) for one in answered)
         is_one = all(is_same_name(first, name) for name in more)
@@ -128,6 +129,28 @@ def _who_answered(made: Provenance) -> Iterator[str]:
             yield f"{model} was answered by another model than was asked{share}: {_names(others)}. {whose}"
         elif not is_one:
             yield f"{model} was answered by more than one model: {_names(answered)}. The score is not of one model"
+
+
+def _states(model: str, answered: Iterable[AskedModel]) -> Iterator[str]:
+    """Yield what is to be said of a model that was answered in several states of its servers, or in a new one."""
+    found: Counter[str] = Counter()
+    before: dict[str, str] = {}
+    for one in answered:
+        if one.state is not None:
+            found[one.state] += one.calls
+        if one.state_before is not None:
+            before[one.state or str(one.answered_by)] = one.state_before
+    if len(found) > 1:
+        said = ", ".join(f"{name} ({plural(count, 'call')})" for name, count in found.most_common())
+        yield (
+            f"{model} was answered in {len(found):,} states of its servers (system_fingerprint): {said}. The score may "
+            "not be of one model"
+        )
+    for now, then in before.items():
+        yield (
+            f"{model} is answered by {now} now, and answered those who use this store by {then} before: a model may "
+            "have changed behind its name"
+        )
 
 
 def _names(answered: Iterable[AskedModel]) -> str:

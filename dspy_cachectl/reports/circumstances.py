@@ -88,12 +88,30 @@ def _circumstances(baseline: Measurement, candidate: Measurement) -> Iterator[st
     ):
         if one != other and before.models and after.models:
             yield f"{what}: {baseline.name} {one}, {candidate.name} {other}"
+    yield from _states_differ(baseline, candidate)
     days = _days_between(baseline, candidate)
     if days >= _LONG_AGO:
         yield (
             f"their draws lie {days:.0f} days apart: a model behind an unchanged name may have changed. Evaluate the "
             "older one afresh"
         )
+
+
+def _states_differ(baseline: Measurement, candidate: Measurement) -> Iterator[str]:
+    """Yield which model has answered in other states of its servers for one report than for the other."""
+    before, after = (_states(report) for report in (baseline, candidate))
+    for model in before.keys() & after.keys():
+        if not before[model] & after[model]:
+            said = [" and ".join(sorted(states[model])) for states in (before, after)]
+            yield f"{model} may have changed behind its name: it was answered by {said[0]}, and then by {said[1]}"
+
+
+def _states(report: Measurement) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for one in report.provenance.models:
+        if one.state is not None:
+            found.setdefault(one.model, set()).add(one.state)
+    return found
 
 
 def _relabelled(baseline: Measurement, candidate: Measurement) -> int:

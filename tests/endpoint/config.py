@@ -14,6 +14,7 @@ class Config:
         seed: Another seed is another sequence of answers.
         model: The one model that `GET /v1/models` names.
         answers_as: Question substring -> the name of the model that says that it answers; "" is every question.
+        fingerprints: Number of a request, from 1 -> the `system_fingerprint` of its answer, and of those after it.
         delay: Seconds before every answer.
         deterministic_at_zero: At temperature 0 every draw of a prompt is the first one.
         fixed_id: Answer an identical request with the identical body, as a caching proxy does.
@@ -35,6 +36,7 @@ class Config:
     seed: int = 0
     model: str = "test-model"
     answers_as: dict[str, str] = field(default_factory=dict)
+    fingerprints: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
     deterministic_at_zero: bool = True
     fixed_id: bool = False

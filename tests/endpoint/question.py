@@ -21,6 +21,7 @@ class Question:
         schema: The JSON schema that the answer must follow, or None.
         json_mode: Whether the answer must be a JSON object.
         answered_by: The model that says that it answers; None for the one that is named.
+        fingerprint: What the state of the servers is called in the answer; None where it is not.
     """
 
     api: str
@@ -34,6 +35,7 @@ class Question:
     schema: dict[str, Any] | None = None
     json_mode: bool = False
     answered_by: str | None = None
+    fingerprint: str | None = None
     tools: list[dict[str, Any]] = field(default_factory=list)
     tool_choice: Any = None
 

@@ -29,7 +29,7 @@ def body(question: Question, answers: list[Answer], identity: str, used: Any) ->
         "id": identity,
         "object": "chat.completion" if chat else "text_completion",
         "created": int(time.time()),
-        "model": question.answered_by or question.model,
+        **_served_by(question),
         "choices": [_choice(answer, at, chat=chat) for at, answer in enumerate(answers)],
         "usage": used,
     }
@@ -44,7 +44,7 @@ def stream(question: Question, answers: list[Answer], identity: str, used: Any) 
         "id": identity,
         "object": "chat.completion.chunk" if chat else "text_completion",
         "created": int(time.time()),
-        "model": question.answered_by or question.model,
+        **_served_by(question),
     }
     pieces = []
     for at, answer in enumerate(answers):
@@ -56,6 +56,11 @@ def stream(question: Question, answers: list[Answer], identity: str, used: Any) 
     if (question.body.get("stream_options") or {}).get("include_usage"):
         pieces.append({**base, "choices": [], "usage": used})
     return [b"data: %b\n\n" % orjson.dumps(piece) for piece in pieces] + [_DONE]
+
+
+def _served_by(question: Question) -> dict[str, str]:
+    fingerprint = {} if question.fingerprint is None else {"system_fingerprint": question.fingerprint}
+    return {"model": question.answered_by or question.model, **fingerprint}
 
 
 def usage(question: Question, answers: list[Answer], config: Config) -> Any:

@@ -192,6 +192,8 @@ class Service:
             return orjson.dumps(replies.embeddings(question, self.config.dimensions))
         named = (name for part, name in self.config.answers_as.items() if part in question.searched)
         question.answered_by = next(named, None)
+        begun = [number for number in self.config.fingerprints if int(number) <= len(self.log)]
+        question.fingerprint = self.config.fingerprints[max(begun, key=int)] if begun else None
         key = question.key()
         first = self.draws[key]
         self.draws[key] += question.n

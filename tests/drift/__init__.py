@@ -1,0 +1,1 @@
+"""A provider that changes behind an unchanged name."""
