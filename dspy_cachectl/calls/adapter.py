@@ -24,6 +24,7 @@ from dspy_cachectl.context.process import state
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.fingerprints.engines import client_options, with_engine
 from dspy_cachectl.policy import Kind
+from dspy_cachectl.streams.sending import is_streamed
 
 _COMPLETIONS = {"chat": "completion", "text": "text_completion", "responses": "responses_completion"}
 _EMBEDDINGS = "dspy.clients.embedding."
@@ -169,7 +170,7 @@ def answers_at_once(lm: Any, parent: Any, prompt: Any, kwargs: Mapping[str, Any]
         and is_managed(lm, asynchronous=False)
     )
     # A typed request may name files, of which DSPy makes a copy first.
-    return is_dspys and not typed_request(prompt, kwargs)
+    return is_dspys and not is_streamed() and not typed_request(prompt, kwargs)
 
 
 _OF_REQUESTS = """

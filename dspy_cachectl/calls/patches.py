@@ -12,6 +12,7 @@
 - Embeddings are asked for text by text (see `vectors`).
 - What goes wrong around a call without failing it is noted: an answer that an adapter cannot parse, a schema that
   cannot be made, a request that is sent once more.
+- A stored answer is sent to a streamed program in pieces (see `streams`).
 - A request waits until its rate limits let it go: each that is sent, retries too.
 - Its executor starts slow questions a second time, which is no draw of its own, and looks at all of them after each
   answer, which takes a time in proportion to the square of their number; and evaluations in several threads take one
@@ -57,6 +58,7 @@ from dspy_cachectl.context.watching import Watched
 from dspy_cachectl.limits.pacing import Pacer, pacer_of
 from dspy_cachectl.limits.rates import Rate, joined, rates_of
 from dspy_cachectl.policy import Kind
+from dspy_cachectl.streams.sending import in_pieces, in_pieces_async
 
 Original = Any
 
@@ -352,7 +354,7 @@ class _NotingJsonMode:
 _REPLACEMENTS: Mapping[tuple[Any, str], Callable[[Original], Original]] = {
     (PreparedCall, "key"): _with_its_call,
     (execution, "_check_encodable"): _sparing_the_known,
-    (execution, "_cached"): _serving,
+    (execution, "_cached"): lambda original: in_pieces(_serving(original)),
     (execution, "_store"): _handing_over,
     (execution, "_engine"): lambda original: _refused_in_replay(engine_within(original, budgets_here)),
     (embedding, "_cached_compute_embeddings"): by_text,
@@ -367,6 +369,7 @@ _REPLACEMENTS: Mapping[tuple[Any, str], Callable[[Original], Original]] = {
     (execution, "_aattempt"): _paced_async,
     (type(dspy.settings), "context"): naming_units,
     (execution, "_retryable"): _noting_retries,
+    (execution, "aexecute"): in_pieces_async,
     (AdapterParseError, "__init__"): _noting_unparsed,
     (json_adapter, "logger"): _NotingJsonMode,
 }

@@ -1,0 +1,1 @@
+"""Tests of stored answers that are streamed."""
