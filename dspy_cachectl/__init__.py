@@ -61,6 +61,7 @@ if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is compute
     from dspy_cachectl.policy import Policy as Policy
     from dspy_cachectl.replay.cassettes import Cassette as Cassette, cassette as cassette
     from dspy_cachectl.reports.apart.corpus import CorpusMetric as CorpusMetric
+    from dspy_cachectl.reports.apart.labels import Corrected as Corrected
     from dspy_cachectl.reports.comparison import Comparison as Comparison
     from dspy_cachectl.reports.ranking import Ranking as Ranking
     from dspy_cachectl.reports.report import EvalReport as EvalReport
@@ -88,6 +89,7 @@ _HOMES = {
     "Comparison": "reports.comparison",
     "ConfigurationError": "errors",
     "CorpusMetric": "reports.apart.corpus",
+    "Corrected": "reports.apart.labels",
     "CorruptEntryError": "errors",
     "DriftError": "errors",
     "Embedder": "calls.lm",

@@ -20,11 +20,12 @@ from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, FormatVe
 from dspy_cachectl.page.content import Page
 from dspy_cachectl.predictions.rows import PredictionRow, decode
 from dspy_cachectl.predictions.snapshot import open_snapshot
+from dspy_cachectl.reports.apart.labels import Corrected, Labels, corrected, to_label
 from dspy_cachectl.reports.apart.metrics import by_metric
 from dspy_cachectl.reports.apart.slices import slices_of
 from dspy_cachectl.reports.comparison import Comparison, compare_two
 from dspy_cachectl.reports.describe import report_brief, report_sheet
-from dspy_cachectl.reports.kept_texts import Readable
+from dspy_cachectl.reports.kept_texts import Readable, kept_rows
 from dspy_cachectl.reports.measurement import Measurement, Provenance
 from dspy_cachectl.reports.merging import merged
 from dspy_cachectl.reports.paged import MOST_TEXT, Paged, page_of
@@ -104,6 +105,36 @@ class EvalReport(Measurement, Shown, Paged):
             ConfigurationError: If no question is in both.
         """
         return compare_two(self, other, smallest_difference=smallest_difference, level=self.level)
+
+    def to_label(self, count: int, path: str | os.PathLike[str], *, seed: int = 0) -> Path:
+        """Write a random sample of the questions and their answers as CSV, with a column for people to write labels in.
+
+        A label is a number on the scale of the score. What was asked and answered stands there as it is kept.
+
+        Args:
+            count: How many to draw: 50 of 1,000 tell much.
+            path: The file, for `corrected`.
+            seed: What the sample is told by.
+
+        Raises:
+            ConfigurationError: If there are not so many, or it is a file that this package works with.
+            StoreError: If the file cannot be written, or what is kept not be read.
+        """
+        kept = {} if self.path is None else kept_rows(self.path)
+        return to_label(self, count, Path(path), seed=seed, kept=kept)
+
+    def corrected(self, labels: Labels) -> Corrected:
+        """Return the score that people would give, by their labels of a random sample (prediction-powered inference).
+
+        Args:
+            labels: By the question, as `questions[0].question` and the file of `to_label` name it; or one for each
+                question in order, None where there is none; or that file, filled in.
+
+        Raises:
+            ConfigurationError: If a label is none, or of no question, or there are fewer than 10; or if there are
+                several answers to a question.
+        """
+        return corrected(self, labels)
 
     def to_pandas(self) -> Any:
         """Return one row a draw as a `pandas.DataFrame`.

@@ -1,0 +1,106 @@
+"""A score that the labels of people correct: from a report, through a file that a spreadsheet writes."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import dspy
+import numpy as np
+import pytest
+
+import dspy_cachectl as cachectl
+from dspy_cachectl.reports.apart.labels import COLUMNS
+from dspy_cachectl.statistics.corrected import corrected_mean
+from tests.endpoint import Endpoint
+from tests.evaluation.test_evaluate import program, questions, run
+from tests.reports.made_up import report
+
+__all__ = ["program"]
+
+
+def judged(count: int = 200, seed: int = 0) -> tuple[cachectl.EvalReport, list[float]]:
+    """A report by a judge that is right in 80%, and what people would say."""
+    rng = np.random.default_rng(seed)
+    truth = (rng.random(count) < 0.6).astype(float)
+    scores = np.where(rng.random(count) < 0.8, truth, 1 - truth)
+    return report(scores.tolist(), name="judged"), truth.tolist()
+
+
+def test_labels_correct_a_score() -> None:
+    """By question or in order: the numbers are those of the statistics, and the sheet has them all."""
+    made, truth = judged()
+    in_order = [label if place % 4 == 0 else None for place, label in enumerate(truth)]
+    found: cachectl.Corrected = made.corrected(in_order)
+    by_name = {f"question-{place}": label for place, label in enumerate(in_order) if label is not None}
+    assert found == made.corrected(by_name)
+    assert corrected_mean([one.draws[0].score for one in made.questions], in_order) == found.result
+    same = [made.questions[place].draws[0].score == truth[place] for place in range(0, 200, 4)]
+    assert found.right == np.mean(same)
+    text = " ".join(str(found).split())
+    for said in (f"score {found.score:.2f}", "the labels alone", "50 of 200 questions", "Cohen's kappa"):
+        assert said in text
+    assert found.as_dict()["result"]["mean"] == found.score
+    assert all(len(line) <= 80 for line in str(found).splitlines())
+
+
+def test_what_is_to_be_labelled_comes_back_from_its_file(
+    program: dspy.Module, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    """A random sample, with what was asked and answered; what is left empty has no label; no request is made for it."""
+    made = run(program, questions(40))
+    endpoint.reset_counts()
+    path = made.to_label(15, tmp_path / "labels.csv", seed=3)
+    assert path.read_bytes() == made.to_label(15, tmp_path / "again.csv", seed=3).read_bytes()
+    rows = list(csv.DictReader(path.open(encoding="utf-8")))
+    assert list(COLUMNS) == [*rows[0]]
+    known = {one.question: one for one in made.questions}
+    assert all(f"question: {known[row['question']].preview}" == row["asks"] for row in rows)
+    assert all(row["answered"].startswith("answer: ") for row in rows)
+    for place, row in enumerate(rows):
+        row["label"] = "" if place == 0 else str(place % 2)
+    with path.open("w", encoding="utf-8-sig", newline="") as file:  # as a spreadsheet does
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    assert 14 == made.corrected(path).result.labelled
+    assert 0 == endpoint.requests
+
+
+def test_a_spreadsheet_runs_nothing(program: dspy.Module, tmp_path: Path) -> None:
+    """What begins like a formula is a text, also where nothing was kept."""
+    devset = [dspy.Example(question=f"=cmd|{at}", answer="yes").with_inputs("question") for at in range(3)]
+    path = run(program, devset, predictions=False).to_label(3, tmp_path / "labels.csv")
+    assert all(row["asks"].startswith("'=cmd") for row in csv.DictReader(path.open(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(
+    ("labels", "why"),
+    [
+        ([1.0] * 3, "3 labels for 200 questions"),
+        ({"question-7": 1.0, "other": 1.0}, "no question 'other'"),
+        ({f"question-{at}": 1.0 for at in range(5)}, "5 labels are too few"),
+        ([*["yes"] * 20, *[None] * 180], "not 'yes'"),
+        ("missing.csv", "missing.csv"),
+    ],
+)
+def test_what_is_no_label_is_said(labels: Any, why: str) -> None:
+    """Which, and what to write."""
+    with pytest.raises(cachectl.CachectlError, match=why):
+        judged()[0].corrected(labels)
+
+
+def test_a_wrong_line_of_a_file_is_named(tmp_path: Path) -> None:
+    """By its number."""
+    (tmp_path / "labels.csv").write_text("question,label\nquestion-1,good\n", encoding="utf-8")
+    with pytest.raises(cachectl.ConfigurationError, match=r"line 2 of .* the label 'good'"):
+        judged()[0].corrected(tmp_path / "labels.csv")
+
+
+def test_several_answers_to_a_question_have_no_label() -> None:
+    """And no more can be drawn than there are."""
+    with pytest.raises(cachectl.ConfigurationError, match="leave repeats out"):
+        report([[1.0, 0.0]] * 20).corrected([1.0] * 20)
+    with pytest.raises(cachectl.ConfigurationError, match="201 of 200 questions"):
+        judged()[0].to_label(201, "labels.csv")
