@@ -122,7 +122,7 @@ class Settings:
             encrypts, and each of them decrypts.
     """
 
-    store: Stores = field(default_factory=_store_folder)
+    store: Stores = field(default_factory=_store_folder, repr=False)  # its address may hold a password
     memory_bytes: int = 256 * 1024 * 1024
     disk_bytes: int = field(default_factory=_disk_bytes)
     policy: str = "REUSE"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import dspy_cachectl as cachectl
+from dspy_cachectl.config import settings
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, StoreUnavailableError
 from dspy_cachectl.manage.shared_store import verify
 from dspy_cachectl.stores.base import Put
@@ -86,6 +88,8 @@ def test_nothing_shows_the_password(shared_servers: Callable[[str], Server], tmp
         store.get("key")
 
     shown = "".join(traceback.format_exception(error.value)) + repr(store.address) + store.location
+    with cachectl.configure(store=address):
+        shown += repr(settings())
     assert secret not in shown
     assert "redis://127.0.0.1" in shown
     with pytest.raises(ConfigurationError) as wrong:
