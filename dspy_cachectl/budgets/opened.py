@@ -15,6 +15,7 @@ import time
 import uuid
 import weakref
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -217,7 +218,9 @@ class OpenBudget:
                 logger.warning("from here on calls are not made, for the budget of %s: %s", self.whose, why)
             if self.register.is_shared:
                 self._bring_up_to_date()
-            return self.error(f"this call is not made, for the budget of {self.whose}: {why}")
+            error = self.error(f"this call is not made, for the budget of {self.whose}: {why}")
+        on_refusal(error)
+        return error
 
     @property
     def refused(self) -> int:
@@ -351,6 +354,8 @@ class OpenBudget:
                 logger.warning("%.0f %% of the budget of %s: %s", 100 * reached, self.whose, said)
 
 
+on_refusal: Callable[[BudgetExceededError], None] = lambda _: None  # noqa: E731 - who knows the phases takes its place
+"""Told of each call that is not made, where it is."""
 LIVE: weakref.WeakSet[OpenBudget] = weakref.WeakSet()
 """The budgets that somebody holds in this process."""
 EVERYWHERE: list[OpenBudget] = []

@@ -165,6 +165,7 @@ class PhaseRun:
         drift: That one of them has changed, where its policy refuses to mix; None else.
         refused: Why calls in it are refused in this process, to which it was handed over; "" where they are not.
         budget: What its calls may spend; None where it has no budget of its own.
+        refused_units: Of each unit what was raised last where a budget did not allow one of its calls.
         answers_for: The budgets whose refusals are told at its end, each with how many there were before.
     """
 
@@ -187,6 +188,7 @@ class PhaseRun:
         self.logged: dict[tuple[str | None, ...], str] = {}
         self.shared: SharedPassage | None = None
         self.budget: OpenBudget | None = None
+        self.refused_units: dict[str | None, BudgetExceededError] = {}
         self.answers_for: Sequence[tuple[OpenBudget, int]] = ()
         self.refused = self._why_unshared = ""
         self._lock = free_after_fork(threading.Lock())

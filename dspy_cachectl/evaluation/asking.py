@@ -16,15 +16,16 @@ from dspy_cachectl.calls.spans import forget_last_trace
 from dspy_cachectl.context.phases import PhaseContext, PhaseRun
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import draw_unit
-from dspy_cachectl.errors import CachectlError, ConfigurationError
+from dspy_cachectl.errors import BudgetExceededError, CachectlError, ConfigurationError
 from dspy_cachectl.evaluation.awaiting import Loops
 from dspy_cachectl.evaluation.kept_predictions import KeptPredictions, output_hash
 from dspy_cachectl.evaluation.last import ReportOf, cut_short
+from dspy_cachectl.evaluation.limited import Ending, Spending
 from dspy_cachectl.evaluation.made_calls import MadeCalls
 from dspy_cachectl.evaluation.models import as_judged
 from dspy_cachectl.evaluation.observed_program import NumberedExample, evaluate_once, observed
 from dspy_cachectl.evaluation.patience import within
-from dspy_cachectl.evaluation.reporting import draw_of, provenance, question_results
+from dspy_cachectl.evaluation.reporting import draw_of, provenance, question_results, so_far
 from dspy_cachectl.evaluation.scoring import FirstReturns, Metric, Scored, UnusableMetricError, check_metric, score_with
 from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.phases.phase import phase
@@ -32,7 +33,6 @@ from dspy_cachectl.reports.apart.corpus import without_values
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.results import DrawResult, OtherMetric, OtherScore, QuestionResult
-from dspy_cachectl.reports.texts import plural
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Task:
         declared: Whether the user said what it depends on that cannot be seen.
         shard: Which part of how many of it this is, from 0; None for the whole.
         first: The first repeat that is made here.
+        is_limited: Whether it ends with what there is where a budget is spent.
         waves: What answers its calls, where they go by batches; or None.
     """
 
@@ -83,6 +84,7 @@ class Task:
     declared: bool = False
     shard: tuple[int, int] | None = None
     first: int = 0
+    is_limited: bool = False
     waves: Any = None
 
     def only(self, numbers: Sequence[int], repeats: range) -> Task:
@@ -139,8 +141,9 @@ class Task:
             run_id=self.run_id,
             everywhere=context in state.everywhere,
             bypass_proxy=context.bypass_proxy,
-        )
-        opened.context = replace(opened.context, part=self.shard or opened.context.part, rates=context.rates)
+        ).without_its_own()
+        taken: dict[str, Any] = {"rates": context.rates, "budgets": context.budgets}
+        opened.context = replace(opened.context, part=self.shard or opened.context.part, **taken)
         return opened
 
 
@@ -181,8 +184,9 @@ def asked(
                 path=kept.path if missing else None,
             )
 
-        asking.run_all(report_of, metadata, is_part=is_part)
-    return report_of(asking.question_results()), run
+        with Ending(run, takes=task.is_limited and not is_part) as ending:
+            asking.run_all(report_of, metadata, is_part=is_part)
+    return ending.report or report_of(asking.question_results()), run
 
 
 class _Asking:
@@ -205,6 +209,7 @@ class _Asking:
         self.results: list[list[DrawResult | None]] = [[None] * (task.repeats - task.first) for _ in task.devset]
         self.count = self.failed = 0
         self.total = 0.0
+        self.spending = Spending(run)
         self.lock = threading.Lock()
         self.is_over = threading.Event()
         run.on_call, run.on_mishap = self.calls.add, self.calls.note
@@ -231,8 +236,8 @@ class _Asking:
                 return dspy.Prediction()
             try:
                 prediction, result = self._answer(number, repeat, run)
-            except Exception:
-                if self.is_over.is_set():
+            except Exception as error:
+                if self.is_over.is_set() or self.spending.ends(error):
                     return dspy.Prediction()
                 raise
             with self.lock:
@@ -244,7 +249,11 @@ class _Asking:
                 return self.task.failure_score
             with self.lock:
                 result = unscored[example.number]
-            scored = self._scored(example.number, repeat, prediction, is_loaded=result.loaded)
+            try:
+                scored = self._scored(example.number, repeat, prediction, is_loaded=result.loaded)
+            except BudgetExceededError as error:
+                self.spending.ends(error)
+                return self.task.failure_score
             self._note(example.number, repeat, result, scored)
             self._check(scored)
             return scored[0].for_dspy()
@@ -262,10 +271,11 @@ class _Asking:
 
     def _check_that_all_are_asked(self) -> None:
         if self._is_ending() and self.count < len(self.results) * len(self.results[0]):
-            raise asyncio.CancelledError
+            raise self.spending.refusal or asyncio.CancelledError
 
     def _is_ending(self) -> bool:
-        return self.loops.awaiting is not None and self.loops.awaiting.is_ending
+        is_left = self.loops.awaiting is not None and self.loops.awaiting.is_ending
+        return is_left or self.spending.refusal is not None
 
     def _answer(self, number: int, repeat: int, run: Callable[[], Any]) -> tuple[Any, DrawResult]:
         question = self.task.questions[number]
@@ -277,7 +287,8 @@ class _Asking:
         try:
             with draw_unit(unit):
                 prediction = within(
-                    self.task.timeout, lambda: self.calls.making(unit, lambda: self.loops.result(run()))
+                    self.task.timeout,
+                    lambda: self.spending.of(unit, lambda: self.calls.making(unit, lambda: self.loops.result(run()))),
                 )
         except CachectlError:
             raise  # a replay's missing answer is no failure of the program
@@ -300,7 +311,7 @@ class _Asking:
             if scored is None:
                 with draw_unit(unit, judging=metric.name), as_judged():
                     scored = score_with(
-                        lambda *given, judge=judge: self.loops.result(judge(*given)),
+                        lambda *given, judge=judge: self.spending.of(unit, lambda: self.loops.result(judge(*given))),
                         example,
                         prediction,
                         failure_score=self.task.failure_score,
@@ -369,16 +380,7 @@ class _Asking:
                 self.show(self.count, len(self.results) * len(self.results[0]), self._facts)
 
     def _facts(self) -> str:
-        """Return what the progress bar says: score so far, requests, what was spent and saved."""
-        stats = self.run.stats
-        parts = [f"score {self.total / self.count:.3f}"]
-        if self.failed:
-            parts.append(f"{self.failed} failed")
-        parts.append(f"{plural(stats.requests, 'request')}, {stats.served:,} served")
-        parts.append(f"{plural(stats.tokens_spent, 'token')} spent, {stats.tokens_saved:,} saved")
-        if stats.cost_spent or stats.cost_saved:
-            parts.append(f"${stats.cost_spent:.4f} spent, ${stats.cost_saved:.4f} saved")
-        return " · ".join(parts)
+        return so_far(self.run.stats, score=self.total / self.count, failed=self.failed)
 
     def question_results(self) -> tuple[QuestionResult, ...]:
         """Return the results in the order of the data set."""

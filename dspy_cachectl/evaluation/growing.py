@@ -89,16 +89,16 @@ def grown(
     repeats = range(task.repeats)
     if until is None:
         growing.ask(most, repeats, shown=shown)
-        return growing.found()
+        return growing.found(**growing.cut(seed))
     looks = 0
     with progress(task.name, shown=shown) as show:
         for count in sizes_of_looks(most, max(_FEWEST, -(-most // _WIDTHS)), first=_FEWEST_FOR_A_WIDTH):
             width = growing.ask(count, repeats).interval.width
             looks += 1
             show(count, most, f"interval {width:.3f} wide, {until:g} is enough".__str__)
-            if width <= until:
+            if width <= until or growing.is_cut:
                 break
-    return growing.found(stopping=growing.stopping(looks, seed, by="width"))
+    return growing.found(**{"stopping": growing.stopping(looks, seed, by="width"), **growing.cut(seed)})
 
 
 class Growing:
@@ -161,6 +161,18 @@ class Growing:
         """Write what is kept, and return the report; see `found`."""
         state.last_report = report = self._kept.finish(self.found(**changed)[0])
         return report
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a budget was spent before all was asked."""
+        return self.report is not None and self.report.provenance.missing > 0
+
+    def cut(self, seed: int) -> dict[str, Any]:
+        """Return how it stopped where a budget was spent, as fields of a provenance."""
+        if not self.is_cut or self.report is None:
+            return {}
+        asked, offered = len(self.report.questions), len(self._task.questions)
+        return {"stopping": Stopping(by="budget", looks=0, asked=asked, offered=offered, seed=seed)}
 
     def stopping(self, looks: int, seed: int, *, by: str) -> Stopping:
         """Return how it stopped by itself: after so many looks, at what."""

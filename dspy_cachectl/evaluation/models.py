@@ -11,6 +11,7 @@ import dspy
 
 from dspy_cachectl.batches.batch import Batch
 from dspy_cachectl.boundary.secrets import scrub
+from dspy_cachectl.budget import Budget
 from dspy_cachectl.calls.lm import wrap
 from dspy_cachectl.config import settings
 from dspy_cachectl.context.process import logger
@@ -54,6 +55,7 @@ class Options(TypedDict, total=False):
     order: str
     seed: int
     until: float | None
+    budget: Budget | None
     batch: bool | Batch
     holdout: Iterable[dspy.Example] | None
 

@@ -16,6 +16,7 @@ from dspy_cachectl.evaluation.arguments import listed
 from dspy_cachectl.evaluation.asking import Task
 from dspy_cachectl.evaluation.clusters import clusters_of, slices_of_questions
 from dspy_cachectl.evaluation.kept_predictions import KeptPredictions, key_of, library_of
+from dspy_cachectl.evaluation.limited import limited
 from dspy_cachectl.evaluation.models import hash_as_judged
 from dspy_cachectl.evaluation.observed_program import governed
 from dspy_cachectl.evaluation.reporting import question_id
@@ -101,6 +102,7 @@ def opened(options: Mapping[str, Any]) -> Iterator[tuple[Task, KeptPredictions]]
         context, run_id = phase_to_evaluate_in(
             options["run_id"], force=force, max_age=max_age, in_parts=shard is not None
         )
+        context, is_limited = limited(context, options["budget"])
         made_of = provenance_of(program, questions, functions[0][1], context.policy_for)
         asked = {question_id(one): example.inputs() for one, example in zip(questions, devset, strict=True)}
         made_of["leaks"] = leaks_of(program, asked)
@@ -127,6 +129,7 @@ def opened(options: Mapping[str, Any]) -> Iterator[tuple[Task, KeptPredictions]]
             made_of=made_of,
             context=context,
             run_id=run_id,
+            is_limited=is_limited,
             declared=bool(depends_on),
             name=scrub(options["name"] or type(options["program"]).__name__),
             **{name: options[name] for name in _OF_THE_TASK},

@@ -10,12 +10,14 @@ from typing import Any
 import dspy
 
 from dspy_cachectl._version import __version__
+from dspy_cachectl.accounting.ledger import Stats
 from dspy_cachectl.context.phases import PhaseRun
 from dspy_cachectl.evaluation.kept_predictions import AnswerCost
 from dspy_cachectl.evaluation.observed_program import preview_of
 from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.reports.measurement import Provenance
 from dspy_cachectl.reports.results import DrawResult, QuestionResult
+from dspy_cachectl.reports.texts import plural
 
 
 def question_results(
@@ -102,3 +104,15 @@ def provenance(facts: Mapping[str, Any], run: PhaseRun, *, seconds: float, missi
         missing=missing,
         versions={"dspy-cachectl": __version__, "dspy": version("dspy"), "litellm": version("litellm")},
     )
+
+
+def so_far(stats: Stats, *, score: float, failed: int) -> str:
+    """Return what the progress bar says: score so far, requests, what was spent and saved."""
+    parts = [f"score {score:.3f}"]
+    if failed:
+        parts.append(f"{failed} failed")
+    parts.append(f"{plural(stats.requests, 'request')}, {stats.served:,} served")
+    parts.append(f"{plural(stats.tokens_spent, 'token')} spent, {stats.tokens_saved:,} saved")
+    if stats.cost_spent or stats.cost_saved:
+        parts.append(f"${stats.cost_spent:.4f} spent, ${stats.cost_saved:.4f} saved")
+    return " · ".join(parts)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 import dspy
 
 from dspy_cachectl.batches.batch import Batch, batch_of
+from dspy_cachectl.budget import Budget
 from dspy_cachectl.context.evaluations import REPORTED
 from dspy_cachectl.context.process import state
 from dspy_cachectl.evaluation.arguments import DependsOn, known_names, listed
@@ -16,6 +17,7 @@ from dspy_cachectl.evaluation.clusters import Slices
 from dspy_cachectl.evaluation.growing import grown
 from dspy_cachectl.evaluation.kept_predictions import Predictions
 from dspy_cachectl.evaluation.last import log_finished
+from dspy_cachectl.evaluation.limited import one_for_all
 from dspy_cachectl.evaluation.models import Models, Options, evaluate_each
 from dspy_cachectl.evaluation.opening import check_before_paying, check_holdout, held_out, opened
 from dspy_cachectl.evaluation.pools.spreading import spread
@@ -81,6 +83,7 @@ def evaluate(
     order: str = "given",
     seed: int = 0,
     until: float | None = None,
+    budget: Budget | None = None,
     batch: bool | Batch = False,
     holdout: Iterable[dspy.Example] | None = None,
 ) -> EvalReport | Ranking:
@@ -143,6 +146,9 @@ def evaluate(
         seed: What that order is told by.
         until: Stop when the interval of the score is this wide or narrower, in units of the score (0.1 for ± 0.05): the
             questions are asked in random order, and no more than that takes.
+        budget: What the evaluation may spend. Where it is spent the report is of the questions that were answered, in
+            its random order, and says of how many; the same with a larger one asks the rest. With `lms` and `holdout`
+            it is one for all. None: as the settings say.
         batch: Send the calls as batches, which cost less and take up to a day; a `Batch` says how to wait. The program
             runs in waves: each sends what it lacks as one batch for each model, and then runs again. Another process
             goes on where one ended.
@@ -155,6 +161,7 @@ def evaluate(
     Raises:
         ConfigurationError: If an argument cannot be used; the message says which and what to do.
         MissingExtraError: If scipy is not installed.
+        BudgetExceededError: If a budget is spent before anything is answered, or one of a phase around it is.
         BatchPendingError: If a batch is on its way, and is not to be waited for.
         BatchError: If a provider refuses a batch, or somebody has cancelled it.
         Exception: What `dspy.Evaluate` raises when it gives up. What was computed until then is kept, after Ctrl-C too,
@@ -163,6 +170,8 @@ def evaluate(
     options = dict(locals())
     check_before_paying(metric)
     devset = options["devset"] = listed(devset)
+    if lms is not None or holdout is not None:
+        options = one_for_all(options)
     if holdout is not None:
         options["holdout"] = listed(holdout)
         check_holdout(options)
@@ -176,7 +185,7 @@ def evaluate(
         how: dict[str, Any] = {"shown": display_progress, "baseline": baseline}
         if executor is not None:
             found, run = spread(task, kept.session, executor, shards=shards, **how)
-        elif until is not None or order != "given":
+        elif until is not None or order != "given" or task.is_limited:
             found, run = grown(task, kept, until=until, seed=seed, metadata=metadata, **how)
         else:
             found, run = asked(task, kept, metadata=metadata, **how)

@@ -121,9 +121,9 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
         outer = phase_around()
         context = replace(_described(_at_opening(self.context, outer)), entered=Entered(home_here(), outer))
         own = None if self._budget is None else open_budget(self._budget, f"phase {context.name!r}")
-        context = replace(
-            context, budgets=(*(() if outer is None else outer.budgets), *(() if own is None else (own,)))
-        )
+        around_it = () if outer is None else outer.budgets
+        drawn_on = dict.fromkeys((*around_it, *context.budgets, *(() if own is None else (own,))))
+        context = replace(context, budgets=tuple(drawn_on))
         run = PhaseRun(context)
         run.budget = own
         # What rules the whole process has no other end at which a program that swallows errors would see it.
@@ -174,6 +174,11 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
             return taken
         waiting.run(carried.exchange, SETTING, self._put.value, before)
         return carried.Taken(here=True, wholly=True)
+
+    def without_its_own(self) -> phase:
+        """Return it without the budget that the settings say, where somebody has opened that before."""
+        self._budget = None
+        return self
 
     def _again(self) -> phase:
         again = copy.copy(self)

@@ -20,7 +20,8 @@ def caveats_of(report: Measurement) -> Iterator[str]:
     yield from _leaked(report)
     yield from _chosen(report)
     missing = report.provenance.missing
-    if missing:
+    stopping = report.provenance.stopping
+    if missing and not (stopping is not None and stopping.by == "budget"):
         yield (
             f"the evaluation was cut short: {plural(missing, 'answer')} more were asked for, and those that are slow "
             "to answer may be others than those that are quick"

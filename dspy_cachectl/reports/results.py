@@ -155,7 +155,8 @@ class Stopping:
     """How an evaluation stopped by itself.
 
     Attributes:
-        by: What it was looked at for: `"width"`, that of its interval, or `"comparison"`, with another one.
+        by: What it was looked at for: `"width"`, that of its interval, or `"comparison"`, with another one; or
+            `"budget"`, where one was spent.
         looks: How often it was looked at.
         asked: How many questions were asked until then.
         offered: How many there were to ask.
@@ -170,4 +171,6 @@ class Stopping:
 
     def __str__(self) -> str:
         much = f"{self.asked:,} of {plural(self.offered, 'question')}, in random order (seed {self.seed})"
+        if self.by == "budget":
+            return f"its budget was spent: {much}"
         return f"it grew until it was enough: {much}, {plural(self.looks, 'look')}"

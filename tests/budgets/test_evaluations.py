@@ -1,0 +1,140 @@
+"""Evaluations within a budget: what there is where it is spent, and what goes on from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import dspy
+import pytest
+
+import dspy_cachectl as cachectl
+from dspy_cachectl import Budget, BudgetExceededError
+from tests.endpoint import Endpoint
+
+LMs = Callable[..., Any]
+
+DEVSET = [dspy.Example(question=f"question {at}", answer="yes").with_inputs("question") for at in range(40)]
+PROGRAM = dspy.Predict("question -> answer")
+
+
+def is_yes(example: dspy.Example, prediction: dspy.Prediction, trace: Any = None) -> bool:
+    """Whether the answer is the example's."""
+    return bool(prediction.answer == example.answer)
+
+
+class Swallowing(dspy.Module):  # type: ignore[misc]
+    """A program of two calls that answers whatever becomes of them."""
+
+    def __init__(self) -> None:
+        self.first, self.second = dspy.Predict("question -> answer"), dspy.Predict("question, draft -> answer")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        """Answer, in any case."""
+        try:
+            return self.second(question=question, draft=self.first(question=question).answer)
+        except Exception:  # noqa: BLE001 - as agents do
+            return dspy.Prediction(answer="nothing")
+
+
+@pytest.fixture(autouse=True)
+def _asked(lm: LMs, endpoint: Endpoint) -> None:
+    endpoint.configure(answers={"": ["yes", "no"]}, gold_field="answer")
+    dspy.configure(lm=lm())
+
+
+def questions_of(report: cachectl.EvalReport) -> set[str]:
+    """Return the questions of a report."""
+    return {one.question for one in report.questions}
+
+
+def test_a_part_is_reported_and_gone_on_with(endpoint: Endpoint) -> None:
+    """A budget of 15 requests answers 15 of 40 questions, in a seeded random order; a larger one asks the rest."""
+    part = cachectl.evaluate(PROGRAM, DEVSET, is_yes, budget=Budget(requests=15), num_threads=1, predictions=True)
+    assert (endpoint.requests, len(part.questions), part.provenance.missing) == (15, 15, 25)
+    assert "its budget was spent: 15 of 40 questions, in random order (seed 0)" in str(part)
+    order = [one.question for one in part.questions]
+    whole = cachectl.evaluate(PROGRAM, DEVSET, is_yes, budget=Budget(requests=25), num_threads=4, predictions=True)
+    assert (endpoint.requests, len(whole.questions), whole.provenance.missing) == (40, 40, 0)
+    assert "budget" not in str(whole)
+    in_given = [one.question for one in whole.questions]
+    assert order == [name for name in in_given if name in set(order)] != in_given[:15]
+    kept = {one.question: one.draws[0].output for one in whole.questions}
+    assert all(kept[one.question] == one.draws[0].output for one in part.questions)
+
+
+def test_another_seed_is_another_part() -> None:
+    """The part is told by the seed, so it is a sample of the questions."""
+    parts = [
+        cachectl.evaluate(
+            PROGRAM, DEVSET, is_yes, budget=Budget(requests=10), num_threads=1, predictions=False, seed=seed
+        )
+        for seed in (1, 2)
+    ]
+    assert len(questions_of(parts[0])) == len(questions_of(parts[1])) == 10
+    assert questions_of(parts[0]) != questions_of(parts[1])
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_what_was_refused_is_no_answer(threads: int, endpoint: Endpoint) -> None:
+    """A program that swallows what a call raises has not answered that question, and no failure is reported."""
+    report = cachectl.evaluate(
+        Swallowing(), DEVSET, is_yes, budget=Budget(requests=21), num_threads=threads, predictions=False
+    )
+    assert endpoint.requests == 21
+    assert 5 <= len(report.questions) <= 10
+    assert not any(draw.failed for one in report.questions for draw in one.draws)
+
+
+def test_repeats_and_judges(endpoint: Endpoint, lm: LMs) -> None:
+    """Further answers are left out as questions are, and so is one whose judge was not asked."""
+    report = cachectl.evaluate(
+        PROGRAM, DEVSET[:10], is_yes, budget=Budget(requests=25), repeats=4, num_threads=1, predictions=False
+    )
+    assert (endpoint.requests, report.provenance.missing) == (25, 15)
+    assert sorted(len(one.draws) for one in report.questions) == [2] * 5 + [3] * 5
+    judge = lm(role="judge", temperature=0.9)
+
+    def judged(example: dspy.Example, prediction: dspy.Prediction, trace: Any = None) -> bool:
+        return bool(judge(f"{example.question}: {prediction.answer}"))
+
+    budget = Budget(requests=100, roles={"judge": Budget(requests=6)})
+    report = cachectl.evaluate(PROGRAM, DEVSET, judged, budget=budget, num_threads=1, predictions=False)
+    assert len(report.questions) == 6
+
+
+def test_a_budget_of_nothing_is_an_error(endpoint: Endpoint) -> None:
+    """Where nothing is answered there is no report, and what was raised says why."""
+    with pytest.raises(BudgetExceededError):
+        cachectl.evaluate(PROGRAM, DEVSET, is_yes, budget=Budget(requests=0), predictions=False)
+    assert endpoint.requests == 0
+
+
+def test_a_budget_around_it_has_the_report() -> None:
+    """Of a phase around the evaluation it is raised, with the report of what there is."""
+    with (
+        pytest.raises(BudgetExceededError) as raised,
+        cachectl.phase("work", cachectl.Policy.REUSE, budget=Budget(requests=7)),
+    ):
+        cachectl.evaluate(PROGRAM, DEVSET, is_yes, num_threads=1, predictions=False)
+    report = cachectl.last_report()
+    assert report is not None
+    assert len(report.questions) == 7
+    assert raised.value.refused >= 1
+
+
+def test_one_budget_for_several_models(lm: LMs, endpoint: Endpoint) -> None:
+    """The models of one evaluation share its budget."""
+    models = {"cool": lm(temperature=0.1), "warm": lm(temperature=0.9)}
+    ranking = cachectl.evaluate(
+        PROGRAM, DEVSET[:10], is_yes, lms=models, budget=Budget(requests=15), num_threads=1, predictions=False
+    )
+    assert endpoint.requests == 15
+    assert [len(one.questions) for one in ranking.reports] == [10, 5]
+
+
+def test_the_settings_limit_evaluations(endpoint: Endpoint) -> None:
+    """What the settings allow the phase `eval` is an evaluation's budget."""
+    cachectl.configure(phases={"eval": {"budget": "requests=9"}})
+    report = cachectl.evaluate(PROGRAM, DEVSET, is_yes, num_threads=3, predictions=False)
+    assert (endpoint.requests, len(report.questions)) == (9, 9)
