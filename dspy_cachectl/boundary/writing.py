@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import sys
 import uuid
@@ -25,6 +26,7 @@ STANDARD_OUTPUT = "-"
 """The name of a file that is standard output, where a command writes one."""
 
 _MOST_LINKS = 40
+_ADDRESS = re.compile(r"(?:s3|gs|az):/")
 _PROBE = bytes(4096)
 
 
@@ -43,6 +45,8 @@ def target_of(path: Path) -> Path:
     Raises:
         OSError: If something is there that is no file, or the links lead nowhere.
     """
+    if _ADDRESS.match(str(path)):
+        raise OSError("that is the address of an object store, and a file is written here")
     place = path
     for _ in range(_MOST_LINKS):
         folder = Path(os.path.realpath(place.parent))

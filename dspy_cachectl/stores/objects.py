@@ -34,6 +34,10 @@ _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w{1,40})</Code>")
 
 
+_process: dict[str, int] = {}
+"""The one that has used the client, whose threads are dead in a fork of it: that would wait for ever."""
+
+
 class ObjectStore:
     """Objects under a prefix of a bucket. Thread-safe; nothing is connected to before its first use.
 
@@ -49,7 +53,6 @@ class ObjectStore:
         self.address = objects_of(address)
         if importlib.util.find_spec("obstore") is None:
             raise MissingExtraError(f"what is kept in {self.address}", extra="s3")
-        self._process = os.getpid()
 
     def __reduce__(self) -> tuple[type[ObjectStore], tuple[str]]:
         return ObjectStore, (self.address,)  # the client holds the credentials
@@ -180,7 +183,7 @@ class ObjectStore:
     def _translated(self, done: str) -> Iterator[None]:
         from obstore.exceptions import BaseError
 
-        if os.getpid() != self._process:
+        if _process.setdefault("id", os.getpid()) != os.getpid():
             raise StoreUnavailableError(
                 f"{self.address} cannot be {done} in a process that was forked; start workers by spawn or forkserver"
             )

@@ -161,3 +161,11 @@ def test_what_is_no_lock_is_not_taken(tmp_path: Path, kind: str) -> None:
     path.unlink()
     with lock_at(path, timeout=0).acquire():
         assert 0o600 == mode(path)
+
+
+def test_the_address_of_an_object_store_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only files are written it is refused, and no folder of its name is made."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreUnavailableError, match="address of an object store"):
+        write_whole(Path("s3://bucket/answers.jsonl"), b"1", what="it")
+    assert [] == list(tmp_path.iterdir())

@@ -25,7 +25,7 @@ from tests.limits import PATIENCE
 from tests.objects.conftest import Bucket, Cutting
 from tests.objects.servers import NAME, SECRET
 from tests.predictions.support import compute, examples, key_of, row
-from tests.processes import ROOT
+from tests.processes import ROOT, Finished
 
 DATA = examples(6)
 QUESTIONS = questions_of(DATA)
@@ -234,6 +234,33 @@ def test_nothing_in_the_bucket_or_in_what_is_said_is_a_secret_or_a_pickle(
         with pytest.raises(Exception, match=r".*"):
             pickle.loads(data)
     assert store.names() == pickle.loads(pickle.dumps(store)).names()
+
+
+def test_a_fork_of_who_has_used_it_is_refused(bucket: Bucket, child: Callable[..., Finished]) -> None:
+    """It is told so, with a store of its own too, and does not wait for ever; a fork before the first use goes on."""
+    said = child(
+        """
+        import multiprocessing, sys
+        from dspy_cachectl.errors import StoreUnavailableError
+        from dspy_cachectl.stores.objects import ObjectStore
+
+        def use(_=None):
+            try:
+                return ObjectStore(sys.argv[1]).names()
+            except StoreUnavailableError as error:
+                return str(error)
+
+        def forked():
+            with multiprocessing.get_context("fork").Pool(1) as pool:
+                return pool.map(use, [1])[0]
+
+        print(forked(), use(), forked(), sep="\\n")
+        """,
+        bucket.url,
+    )
+    before, used, after = said.stdout.splitlines()
+    assert (before, used) == ("[]", "[]")
+    assert "in a process that was forked" in after
 
 
 @pytest.mark.parametrize(
