@@ -55,6 +55,8 @@ if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is compute
     from dspy_cachectl.evaluation.last import last_report as last_report
     from dspy_cachectl.evaluation.pools.candidates import workers as workers
     from dspy_cachectl.evaluation.running import evaluate as evaluate
+    from dspy_cachectl.judging.check import JudgeCheck as JudgeCheck
+    from dspy_cachectl.judging.checking import check_judge as check_judge
     from dspy_cachectl.phases.auto import AutoPhase as AutoPhase
     from dspy_cachectl.phases.decoration import carry as carry
     from dspy_cachectl.phases.phase import phase as phase
@@ -96,6 +98,7 @@ _HOMES = {
     "EvalReport": "reports.report",
     "EncryptedError": "errors",
     "FormatVersionError": "errors",
+    "JudgeCheck": "judging.check",
     "LM": "calls.lm",
     "ManagedCache": "calls.cache",
     "MissingExtraError": "errors",
@@ -112,6 +115,7 @@ _HOMES = {
     "aevaluate": "awaited.evaluating",
     "carry": "phases.decoration",
     "cassette": "replay.cassettes",
+    "check_judge": "judging.checking",
     "compare": "reports.several",
     "configure": "config",
     "current_phase": "context.ruling",

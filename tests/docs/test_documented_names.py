@@ -22,7 +22,7 @@ LONG = {"Evaluating", "MLflow", "A model on this machine", "Errors"}
 
 CALLED = [
     *("LM", "wrap", "Embedder", "phase", "Policy", "carry", "configure", "install", "evaluate", "aevaluate", "compare"),
-    *("settle", "race", "Ranking", "workers", "CorpusMetric"),
+    *("settle", "race", "Ranking", "workers", "CorpusMetric", "check_judge"),
     *("cassette", "log_to_mlflow", "find_mlflow_run", "mlflow_callbacks", "protect_mlflow"),
 ]
 """What users give arguments to."""

@@ -28,7 +28,7 @@ Labels = Mapping[str, float] | Sequence[float | None] | str | os.PathLike[str]
 """What people say of some questions: by what identifies these, in their order, or a file of `to_label`."""
 
 COLUMNS = ("question", "asks", "answered", "label")
-_MOST_KINDS = 10
+MOST_KINDS = 10
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def corrected(report: Measurement, labels: Labels) -> Corrected:
     return Corrected(
         report.name,
         result,
-        cohen_kappa(pairs, level=report.level) if len(set(values)) <= _MOST_KINDS else None,
+        cohen_kappa(pairs, level=report.level) if len(set(values)) <= MOST_KINDS else None,
         krippendorff_alpha(pairs, kind=kind_of(values), level=report.level),
         sum(score == label for score, label in pairs) / len(pairs),
     )

@@ -1,0 +1,1 @@
+"""Judges: how far they agree with themselves and with people."""
