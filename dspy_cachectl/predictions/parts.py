@@ -156,7 +156,7 @@ class PartFiles(SnapshotFiles):
 
     def ask(self) -> None:
         """See `SnapshotFiles`."""
-        self.objects.tag(INDEX)
+        self.objects.read(INDEX, most=LARGEST_VALUE)
 
     def waiting(self) -> list[str]:
         """Return the names of the snapshots that are not sent as they are now."""

@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dspy_cachectl.boundary.writing import make_private, write_whole
 from dspy_cachectl.config import is_objects, mirror_of, objects_of, settings
@@ -17,6 +18,9 @@ from dspy_cachectl.context.process import logger
 from dspy_cachectl.errors import ConfigurationError, StoreError, StoreUnavailableError
 from dspy_cachectl.replay import unsaved
 from dspy_cachectl.replay.files import LARGEST_FILE
+
+if TYPE_CHECKING:
+    from dspy_cachectl.stores.objects import Version
 
 
 class CassettePlace:
@@ -78,11 +82,11 @@ class ObjectPlace(CassettePlace):
         except OSError as error:
             raise StoreUnavailableError(f"the folder {self.path.parent} cannot be written: {error}") from error
         with unsaved.locked(self.path):
-            tag = self._objects.tag(self._name)
-            if _fetched.get(self.path) != (tag, self._stamp()):
-                found, tag = self._objects.read(self._name, most=LARGEST_FILE) or (None, None)
+            version = self._objects.version(self._name)
+            if _fetched.get(self.path) != (version, self._stamp()):
+                found, version = self._objects.read(self._name, most=LARGEST_FILE) or (None, None)
                 self._put_here(found)
-                _fetched[self.path] = (tag, self._stamp())
+                _fetched[self.path] = (version, self._stamp())
 
     def change(self, write: Callable[[], None]) -> None:
         """See `CassettePlace`."""
@@ -121,7 +125,7 @@ class ObjectPlace(CassettePlace):
             raise type(error)(str(error).replace(str(self.path), self.shown)) from error
 
 
-_fetched: dict[Path, tuple[str | None, tuple[int, ...]]] = {}
+_fetched: dict[Path, tuple[Version | None, tuple[int, ...]]] = {}
 """Of each copy that this process has made the version of its object, and how to tell whether it is still that copy."""
 
 

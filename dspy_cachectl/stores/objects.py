@@ -11,7 +11,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cached_property
@@ -33,6 +33,9 @@ _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w{1,40})</Code>")
 
+
+Version = dict[str, str]
+"""What an object store tells one version of an object by: its ETag, or its generation."""
 
 _process: dict[str, int] = {}
 """The one that has used the client, whose threads are dead in a fork of it: that would wait for ever."""
@@ -64,8 +67,8 @@ class ObjectStore:
         with self._translated("listed"):
             return [str(one["path"]) for page in obstore.list(self._client, prefix or None) for one in page]
 
-    def read(self, name: str, *, most: int) -> tuple[bytes, str] | None:
-        """Return an object's bytes and its ETag, or None where there is none.
+    def read(self, name: str, *, most: int) -> tuple[bytes, Version] | None:
+        """Return an object's bytes and which version they are, or None where there is none.
 
         Args:
             name: Its name.
@@ -84,16 +87,16 @@ class ObjectStore:
                     raise
                 return None
             if found.meta["size"] <= most:
-                return bytes(found.bytes()), str(found.meta["e_tag"])
+                return bytes(found.bytes()), _version(found.meta)
         raise StoreUnavailableError(f"{self.address}/{name} has {found.meta['size']:,} bytes, and is not read")
 
-    def tag(self, name: str) -> str | None:
-        """Return an object's ETag, or None where there is none. Raises `StoreUnavailableError`."""
+    def version(self, name: str) -> Version | None:
+        """Return which version of an object is there, or None where there is none. Raises `StoreUnavailableError`."""
         import obstore
 
         with self._translated("read"):
             try:
-                return str(obstore.head(self._client, name)["e_tag"])
+                return _version(obstore.head(self._client, name))
             except FileNotFoundError:
                 return None
 
@@ -123,9 +126,9 @@ class ObjectStore:
             StoreUnavailableError: If it cannot be read or written, or others were faster each time.
         """
         for _ in range(_ATTEMPTS):
-            there, tag = self.read(name, most=most) or (None, "")
+            there, version = self.read(name, most=most) or (None, None)
             data = change(there)
-            if data == there or self._replaced(name, data, tag, most):
+            if data == there or self._replaced(name, data, version, most):
                 return data
             time.sleep(random.uniform(0, _JITTER))  # noqa: S311 - not to meet again
         raise StoreUnavailableError(f"{self.address}/{name} was changed by others at each of {_ATTEMPTS} attempts")
@@ -139,10 +142,10 @@ class ObjectStore:
                 with suppress(FileNotFoundError):
                     obstore.delete(self._client, name)
 
-    def _replaced(self, name: str, data: bytes, tag: str, most: int) -> bool:
+    def _replaced(self, name: str, data: bytes, version: Version | None, most: int) -> bool:
         """Write an object in place of the one that was read. Tell whether it is there now."""
         try:
-            if self._put(name, data, {"e_tag": tag} if tag else "create"):
+            if self._put(name, data, version or "create"):
                 return True
         except StoreError:
             # The reply may have been lost after it was written.
@@ -192,6 +195,10 @@ class ObjectStore:
         except (BaseError, OSError) as error:
             # The text of these quotes addresses and replies, which name keys.
             raise StoreUnavailableError(f"{self.address} cannot be {done}: {_reason(error)}") from None
+
+
+def _version(meta: Mapping[str, Any]) -> Version:
+    return {name: meta[name] for name in ("e_tag", "version") if meta[name] is not None}
 
 
 def _reason(error: Exception) -> str:

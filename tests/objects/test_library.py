@@ -345,6 +345,9 @@ def test_the_doctor_counts_what_waits(
     assert "1 snapshot waits to be sent" in found()
     cutting.refuses = lambda *_: True
     assert any("does not reply" in message for message in found())
+    cutting.refuses = lambda *_: False
+    bucket.name = "there-is-no-such-bucket"
+    assert any("NoSuchBucket" in message for message in found())
 
 
 def cut(url: str) -> None:
