@@ -100,6 +100,7 @@ BARS: dict[str, Bar] = dict(
         ("command.stats", Bar(300, 200, of="ms")),
         ("bought-50ms.native", Bar(1.01)),
         ("bought-50ms.litellm", Bar(1.01)),
+        ("aevaluate-50ms", Bar(1.1)),
         ("evaluate-again.new", Bar(0.9, 0.7)),
         ("evaluate-again.history", Bar(0.9, 0.7)),
         ("store.get.1,000,000", Bar(1.2)),

@@ -18,6 +18,7 @@ THEMES = (
     "threads",
     "bought",
     "evaluations",
+    "awaited",
     "scores",
     "stores",
     "writers",

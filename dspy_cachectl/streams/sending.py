@@ -55,7 +55,8 @@ async def _executed(answering: Any, stream: Any) -> Any:
 
 def _chunks(result: Any) -> Iterable[Any]:
     predict = carried.found("caller_predict")
-    return chunks_of(result, None if predict is None else id(predict))
+    are_handed_on = not carried.found("stream_listeners")
+    return chunks_of(result, None if predict is None else id(predict), are_handed_on=are_handed_on)
 
 
 def _send(stream: Any, chunks: Iterable[Any]) -> None:
