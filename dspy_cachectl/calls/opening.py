@@ -309,6 +309,8 @@ def open_uncached_call(kind: Kind, model: str, role: str | None) -> Call:
 def identify(asked: Asked, request: Mapping[str, Any], *, by_litellm: bool) -> None:
     """Say what is asked, and which answer that stands for."""
     cleaned = draws.clean_request(request, by_litellm=by_litellm)
+    if asked.ruling.cassette is not None:
+        cleaned = asked.ruling.cassette.portable(cleaned)
     asked.key = _key(asked, draws.fingerprint(cleaned, endpoint=asked.endpoint, version=asked.version))
     asked.request, asked.sent = cleaned, request
 

@@ -7,6 +7,7 @@ each time, so that a recording and its replays ask for the same draws.
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -32,6 +33,24 @@ UNCACHED_RUN = "cassette-uncached"
 
 EACH_A_DRAW = Policy(fresh=True)
 """Each call is a draw of its own, sent as it is."""
+
+
+_TOLD = frozenset({"messages", "prompt", "input", "request"})
+_TRACEBACK = "Traceback (most recent call last)"
+_INSTALLED = re.compile(r'(?<=File )(\\*")[^"\n]*[/\\](?:site|dist)-packages[/\\]')
+_POINTED = re.compile(r"\n[ \t]*[~^]+(?=\n|\Z)")
+
+
+def _portable(value: Any) -> Any:
+    if isinstance(value, str):
+        if _TRACEBACK not in value:
+            return value
+        return _POINTED.sub("", _INSTALLED.sub(r"\1site-packages/", value))
+    if isinstance(value, (list, tuple)):
+        return [_portable(item) for item in value]
+    if type(value) is dict:
+        return {name: _portable(item) for name, item in value.items()}
+    return value
 
 
 @dataclass(frozen=True)
@@ -146,6 +165,15 @@ class OpenCassette:
                 known.append(address)
             place = known.index(address)
         return None if place == 0 else f"endpoint-{place + 1}"
+
+    def portable(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return a request as its key is made: without where DSPy is installed, and what only some Pythons point at.
+
+        An agent is told of what a tool raised by the lines of a traceback, and asks with them.
+        """
+        if not self._portable:
+            return request
+        return {name: _portable(value) if name in _TOLD else value for name, value in request.items()}
 
     def policy(self, policy: Policy) -> Policy:
         """Return what a policy comes to here: one that does not read makes draws, since each call is another."""

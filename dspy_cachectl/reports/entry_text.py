@@ -37,7 +37,7 @@ def messages(description: Mapping[str, Any]) -> list[Part]:
     found = request.get("messages", _mapping(request.get("request")).get("messages"))
     if isinstance(found, list):
         return [part for message in found for part in _message(_mapping(message))]
-    for name in ("prompt", "batch_inputs", "input", "request"):
+    for name in ("prompt", "batch_inputs", "input", "arguments", "request"):
         if request.get(name) is not None:
             return [Part(name, _text(request[name]))]
     return []
@@ -46,7 +46,7 @@ def messages(description: Mapping[str, Any]) -> list[Part]:
 def options(description: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a request asked for beside its messages: its options, and what else is in its key."""
     request = _mapping(description.get("request"))
-    said = {"messages", "prompt", "batch_inputs", "input", "_fn_identifier", "model"}
+    said = {"messages", "prompt", "batch_inputs", "input", "arguments", "_fn_identifier", "model"}
     found = {name: value for name, value in request.items() if name not in said}
     found |= {name: description.get(name) for name in ("version", "scope")}
     return {name: value for name, value in found.items() if value is not None}

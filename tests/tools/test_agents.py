@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from dspy.primitives.local_interpreter import LocalInterpreter
 
 import dspy_cachectl as cachectl
 from tests.endpoint import Endpoint
+from tests.processes import ROOT
 from tests.tools import worlds
 from tests.tools.worlds import World
 
@@ -65,6 +67,33 @@ def test_an_agent_replays_where_there_is_no_world(
         """
     )
     assert json.dumps(recorded) == ended.stdout.strip().splitlines()[-1]
+
+
+def test_an_error_replays_where_dspy_lies_elsewhere(
+    asked: Endpoint, tmp_path: Path, child: Callable[..., Any], endpoint: Endpoint
+) -> None:
+    """What an agent is told of an error has the paths of a machine in it; its recording is found on another one."""
+    with cachectl.cassette(tmp_path / "agent.jsonl", "record"):
+        recorded = worlds.sync(worlds.agent(cachectl.wrap(worlds.function(World(1, 3)))))
+    elsewhere = tmp_path / "lib" / "site-packages"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "dspy").symlink_to(Path(dspy.__file__).parent)
+    endpoint.fail(status=500)
+    ended = child(
+        """
+        import json, os, dspy, dspy_cachectl as cachectl
+        from tests.tools import worlds
+
+        lm = cachectl.LM("openai/test-model", api_base=os.environ["ENDPOINT_URL"], api_key="k", temperature=1.0)
+        dspy.configure(lm=lm)
+        with cachectl.cassette("agent.jsonl"):
+            print(json.dumps(worlds.sync(worlds.agent(cachectl.wrap(worlds.function(None))))))
+        """,
+        env={"PYTHONPATH": os.pathsep.join([str(elsewhere), str(ROOT)])},
+    )
+    replayed = json.loads(ended.stdout.strip().splitlines()[-1])
+    assert str(elsewhere) in replayed["trajectory"]["observation_0"]
+    assert recorded["answer"] == replayed["answer"]
 
 
 def test_a_tool_of_an_mcp_server_replays_without_it(asked: Endpoint, tmp_path: Path) -> None:
