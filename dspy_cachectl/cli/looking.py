@@ -16,7 +16,16 @@ from dspy_cachectl import manage
 from dspy_cachectl.boundary.reading import read_json
 from dspy_cachectl.boundary.shown import harmless, shortened
 from dspy_cachectl.cli.options import AsJson, count_in, one_of, selecting, tell_unread, told_unknown
-from dspy_cachectl.cli.output import console, print_fact, print_json, print_json_lines, print_line, print_table, styled
+from dspy_cachectl.cli.output import (
+    console,
+    print_fact,
+    print_json,
+    print_json_lines,
+    print_line,
+    print_part,
+    print_table,
+    styled,
+)
 from dspy_cachectl.entries.token_counts import PARTS, in_words, parts
 from dspy_cachectl.errors import ConfigurationError, StoreError
 from dspy_cachectl.manage.selection import Selection
@@ -120,9 +129,9 @@ def show_entry(context: typer.Context, key: Key, *, as_json: AsJson = False) -> 
         if value is not None:
             print_fact(name, value)
     for part in shown.messages:
-        _print_part(part.title, part.text, "bold cyan")
+        print_part(part.title, part.text, "bold cyan")
     for part in shown.answer:
-        _print_part(f"answer: {part.title}", part.text, "bold green")
+        print_part(f"answer: {part.title}", part.text, "bold green")
 
 
 def show_difference(
@@ -140,10 +149,10 @@ def show_difference(
         return
     console().print(styled((f"first   {found.first}\n", "red"), (f"second  {found.second}", "green")), soft_wrap=True)
     for title, lines in (("request", found.request), ("origin", found.origin)):
-        _print_part(title, "\n".join(lines) or "the same", "bold cyan")
+        print_part(title, "\n".join(lines) or "the same", "bold cyan")
     for title, spans in found.messages.items():
-        _print_part(f"message {title}", _words(spans), "bold cyan")
-    _print_part("answer", "the same" if found.answer is None else _words(found.answer), "bold green")
+        print_part(f"message {title}", _words(spans), "bold cyan")
+    print_part("answer", "the same" if found.answer is None else _words(found.answer), "bold green")
 
 
 def explain_miss(
@@ -235,13 +244,6 @@ def _ago(moment: float, now: float) -> str:
 
 def _words(spans: list[Span]) -> Text:
     return styled(*((_MARKS[span.of].format(span.text), _STYLES[span.of]) for span in spans))
-
-
-def _print_part(title: str, text: str | Text, style: str) -> None:
-    out = console()
-    out.print()
-    out.print(styled((title, style)), soft_wrap=True)
-    out.print(styled((text, "")) if isinstance(text, str) else text, soft_wrap=True)
 
 
 def show_stats(

@@ -143,6 +143,14 @@ def print_table(
         print_line(f"Not shown for want of room: {', '.join(left_out)}. A wider terminal, or --json, shows all.")
 
 
+def print_part(title: str, text: str | Text, style: str) -> None:
+    """Print a text of any length under its title."""
+    out = console()
+    out.print()
+    out.print(styled((title, style)), soft_wrap=True)
+    out.print(styled((text, "")) if isinstance(text, str) else text, soft_wrap=True)
+
+
 def styled(*parts: tuple[str, str]) -> Text:
     """Return text in several styles. The text is shown as it is, line by line.
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dspy_cachectl import manage
 from dspy_cachectl.boundary.writing import check_new, write_output_of_command
-from dspy_cachectl.cli.options import StoreOption
-from dspy_cachectl.cli.output import aside_of, print_line
+from dspy_cachectl.cli.options import AsJson, StoreOption
+from dspy_cachectl.cli.output import aside_of, print_json, print_line, print_part, print_table
 from dspy_cachectl.cli.predictions import PredictionsFolder
 from dspy_cachectl.errors import MissingExtraError
+from dspy_cachectl.reports.texts import number
+
+if TYPE_CHECKING:
+    from dspy_cachectl.reports.apart.changes import ChangedQuestion
 
 
 def write_page(
@@ -67,6 +72,76 @@ def write_page(
     write_output_of_command(output, document(page), what="the page")
     with aside_of(output):
         print_line(f"Wrote {page.title!r} to {output}.")
+
+
+def show_changed(
+    context: typer.Context,
+    baseline: Annotated[
+        str,
+        typer.Argument(
+            metavar="BASELINE",
+            help="A saved report, or a snapshot of kept predictions, by its path or the beginning of its name.",
+        ),
+    ],
+    candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="What is compared with it, likewise.")],
+    question: Annotated[
+        str | None, typer.Argument(metavar="QUESTION", help="A question, or how what identifies it begins.")
+    ] = None,
+    *,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            "--metric",
+            metavar="NAME",
+            help="By which metric: its name, or the beginning of its hash. Default: the last one of what is kept.",
+        ),
+    ] = None,
+    predictions: PredictionsFolder,
+    as_json: AsJson = False,
+) -> None:
+    """List the questions that a candidate won or lost, or show one: what both were told and answered. Nothing is asked.
+
+    What the LM was told and said is read from the store, as far as it is there.
+    """
+    if find_spec("scipy") is None:
+        raise MissingExtraError("changed", extra="stats")
+    reports = manage.kept_reports.reports_in([baseline, candidate], predictions, metric=metric)
+    compared = reports[0].compare(reports[1])
+    if question is None:
+        _list_changed(compared.changed(), as_json=as_json)
+        return
+    from dspy_cachectl.page.transcript import transcript
+
+    option: StoreOption = context.obj
+    page = compared.of_question(question).page([] if option.is_in_memory() else [option.reader()])
+    said = list(transcript(page))
+    if as_json:
+        print_json([{"title": title, "text": text} for title, text in said])
+        return
+    for title, text in said:
+        print_part(title, text, "bold cyan")
+
+
+def _list_changed(changed: Sequence[ChangedQuestion], *, as_json: bool) -> None:
+    if as_json:
+        print_json(changed)
+        return
+    print_table(
+        ("question", "begins with", "baseline", "candidate", "change"),
+        (
+            (
+                one.question,
+                one.preview,
+                number(one.baseline, 2),
+                number(one.candidate, 2),
+                f"{'won' if one.difference > 0 else 'lost'} {number(one.difference, 2, sign=True)}",
+            )
+            for one in changed
+        ),
+        right=("baseline", "candidate", "change"),
+        whole=("question",),
+        nothing="No question changed sides.",
+    )
 
 
 def merge_shards(

@@ -135,7 +135,9 @@ class Gate(Shown):
     def _said(self) -> tuple[str, ...]:
         found = self.comparison
         settling = found.settling() if self.outcome is Outcome.CANNOT_TELL and not self.reasons else ()
-        return (*self.reasons, *settling, *found.warnings, *found.interval.caveats)
+        commands = [one.command for one in found.changed()[:1] if one.difference < 0 and one.command is not None]
+        lost = [f"What was told and answered where most was lost: {command}" for command in commands]
+        return (*self.reasons, *settling, *found.warnings, *found.interval.caveats, *lost)
 
     def _sheet(self) -> Sheet:
         lost = tuple(tuple(map(Cell, row)) for row in self._lost())

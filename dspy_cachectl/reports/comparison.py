@@ -11,7 +11,8 @@ from typing import Any
 from dspy_cachectl.entries.draw_tokens import Draws
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.page.content import Page
-from dspy_cachectl.reports.apart.changes import ChangedQuestion, changed_between
+from dspy_cachectl.page.transcript import transcript
+from dspy_cachectl.reports.apart.changes import ChangedQuestion, changed_between, command_for
 from dspy_cachectl.reports.apart.metrics import paired_metrics
 from dspy_cachectl.reports.apart.slices import paired_slices
 from dspy_cachectl.reports.apart.tables import difference_parts
@@ -142,7 +143,39 @@ class Comparison(Shown, Paged):
         """Return the questions that were won or lost, the biggest loss first; as many as `result.wins` and `losses`."""
         baseline, candidate = self.reports
         previews = {question.question: question.preview for report in self.reports for question in report.questions}
-        return changed_between(baseline.table, candidate.table, previews)
+        command = command_for([report.path for report in self.reports], candidate.provenance.metric)
+        return changed_between(baseline.table, candidate.table, previews, command)
+
+    def of_question(self, question: str) -> Comparison:
+        """Return what it says of one question.
+
+        Args:
+            question: What identifies it, or how that begins.
+
+        Raises:
+            ConfigurationError: If no question of both, or more than one, is identified so.
+        """
+        both = set.intersection(*({one.question for one in report.questions} for report in self.reports))
+        found = [name for name in both if name == question] or [name for name in both if name.startswith(question)]
+        if len(found) != 1:
+            what = "questions of both begin" if found else "of the questions of both begins"
+            raise ConfigurationError(f"{len(found) or 'none'} {what} with {question!r}: changed() names them")
+        sides = [
+            replace(report, questions=tuple(one for one in report.questions if one.question == found[0]))
+            for report in self.reports
+        ]
+        return compare_two(sides[0], sides[1], level=self.interval.level)
+
+    def trace(self, question: str) -> str:
+        """Return what both were asked, told and answered at a question, as text: what of it is kept.
+
+        Args:
+            question: What identifies it, or how that begins (see `changed`).
+
+        Raises:
+            ConfigurationError: If no question of both, or more than one, is identified so.
+        """
+        return "\n\n".join(f"[{title}]\n{text}" for title, text in transcript(self.of_question(question).page()))
 
     @cached_property
     def metrics(self) -> Mapping[str, Comparison]:

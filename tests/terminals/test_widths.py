@@ -84,6 +84,7 @@ COMMANDS = {
     "predictions show": (["predictions", "show", "first"], ["question", "prediction", "score", "kept"]),
     "predictions diff": (["predictions", "diff", "first", "second"], ["before", "after", "1 -> 0"]),
     "predictions clear": (["predictions", "clear", "--all", "--dry-run"], ["To be removed"]),
+    "changed": (["changed", "first", "second", "--predictions", "kept"], ["question", "begins with", "lost -1.00"]),
     "predictions rank": (["predictions", "rank"], ["score", "interval", "verdict", "BEST"]),
     "mlflow status": (["mlflow", "status"], ["record", "aaaaaaaa", "server", "why it waits", "refused"]),
     "mlflow sync": (["mlflow", "sync", "--dry-run"], ["record", "aaaaaaaa", "status"]),
