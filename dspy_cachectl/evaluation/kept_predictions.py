@@ -15,6 +15,7 @@ import dspy
 
 from dspy_cachectl.accounting.asked import AskedModel, counted
 from dspy_cachectl.accounting.ledger import Tally
+from dspy_cachectl.accounting.spent import Spent
 from dspy_cachectl.accounting.troubles import Trouble
 from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.calls.account import count_elsewhere
@@ -63,6 +64,7 @@ class AnswerCost:
         seconds: Likewise seconds of the provider.
         created: When each of the LM's answers was bought, in Unix seconds, where that is known.
         troubles: What went wrong around them, by predictor.
+        spent: What they came to, by predictor.
         models: What answered them, as it was asked, and how often.
         strayed: Whether calls were made out of sight while it was made.
     """
@@ -74,6 +76,7 @@ class AnswerCost:
     seconds: float = 0.0
     created: list[float] = field(default_factory=list)
     troubles: tuple[Trouble, ...] = ()
+    spent: tuple[Spent, ...] = ()
     models: Counter[AskedModel] = field(default_factory=Counter)
     strayed: bool = False
 
@@ -108,6 +111,7 @@ class AnswerCost:
             "cost": self.cost,
             "seconds": self.seconds,
             "troubles": self.troubles,
+            "spent": self.spent,
             "models": counted(self.models),
             "strayed": self.strayed,
         }
@@ -210,6 +214,7 @@ class KeptPredictions:
             oldest=row.created,
             newest=row.created if row.newest is None else row.newest,
             troubles=row.troubles,
+            spent=row.spent,
             strayed=row.strayed,
         )
 

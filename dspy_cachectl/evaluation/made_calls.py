@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import dspy
 
 from dspy_cachectl.accounting.asked import AskedModel, counted, counted_together, facts
+from dspy_cachectl.accounting.spent import Spent
 from dspy_cachectl.accounting.troubles import Mishap, Trouble
 from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.calls.call import Call
@@ -20,6 +21,7 @@ from dspy_cachectl.evaluation.asked_models import asked_model
 from dspy_cachectl.evaluation.kept_predictions import AnswerCost
 from dspy_cachectl.evaluation.predictor_names import PredictorNames
 from dspy_cachectl.fingerprints.reached import only_judges_ask
+from dspy_cachectl.policy import Kind
 from dspy_cachectl.stores.base import OTHERS
 
 T = TypeVar("T")
@@ -34,6 +36,7 @@ class _Made:
     def __init__(self) -> None:
         self.cost = AnswerCost()
         self.mishaps: dict[str, Counter[str]] = {}
+        self.spent: dict[str, list[Any]] = {}
         # The calls of predictors whose last answer could not be parsed, by the list that DSPy makes for each call.
         self.unparsed: dict[int, Any] = {}
 
@@ -93,12 +96,17 @@ class MadeCalls:
                 return  # a phase that rules everywhere: it is known that it was asked, and not for which answer
             made = self._made[unit]
             made.cost.add(call, how)
-            origin = call.answered.origin
-            # A call that only the cache sees ends twice: it counts as a call once, and has its answer once.
-            if made.unparsed and call.tally.calls and made.unparsed.pop(id(_callers()), None) is not None:
-                self._count(made, Mishap.FALL_BACK)
-            if origin is not None and origin.truncated:
-                self._count(made, Mishap.TRUNCATED)
+            if not ruling.context.judging:
+                self._spend(made, call)
+            self._look_at(made, call)
+
+    def _look_at(self, made: _Made, call: Call) -> None:
+        """Count what went wrong around a call that has ended."""
+        # A call that only the cache sees ends twice: it counts as a call once, and has its answer once.
+        if made.unparsed and call.tally.calls and made.unparsed.pop(id(_callers()), None) is not None:
+            self._count(made, Mishap.FALL_BACK)
+        if call.answered.origin is not None and call.answered.origin.truncated:
+            self._count(made, Mishap.TRUNCATED)
 
     def note(self, what: Mishap) -> None:
         """Add what went wrong to the answer that is being made here."""
@@ -117,6 +125,7 @@ class MadeCalls:
         """Return what is known of an answer, and forget it."""
         with self._lock:
             made = self._made.pop(unit, None) or _Made()
+        made.cost.spent = tuple(Spent(name, *sums) for name, sums in sorted(made.spent.items()))
         made.cost.troubles = tuple(Trouble(name, **counts) for name, counts in sorted(made.mishaps.items()))
         return made.cost
 
@@ -146,10 +155,23 @@ class MadeCalls:
             made = [replace(how, calls=calls) for (by, how), calls in self._judged.items() if how and by == metric]
             return counted_together([made, kept])
 
-    def _count(self, made: _Made, what: Mishap) -> None:
+    def _spend(self, made: _Made, call: Call) -> None:
+        origin = call.answered.origin
+        if origin is None:
+            return
+        sums = made.spent.setdefault(self._name(made.spent), [0, 0.0, 0.0])
+        sums[0] += (origin.prompt_tokens or 0) + (origin.completion_tokens or 0)
+        sums[1] += origin.seconds
+        is_known = sums[2] is not None and not (origin.cost is None and call.asked.kind is not Kind.EMBEDDING)
+        sums[2] = sums[2] + (origin.cost or 0.0) if is_known else None
+
+    def _name(self, known: Mapping[str, Any]) -> str:
+        """Return the name of the predictor that calls here; that of all others where there are too many."""
         name = self._names.of(_callers())
-        if name not in made.mishaps and len(made.mishaps) >= _MOST_PREDICTORS:
-            name = OTHERS
+        return OTHERS if name not in known and len(known) >= _MOST_PREDICTORS else name
+
+    def _count(self, made: _Made, what: Mishap) -> None:
+        name = self._name(made.mishaps)
         made.mishaps.setdefault(name, Counter())[what.value] += 1
 
 

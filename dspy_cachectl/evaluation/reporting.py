@@ -80,6 +80,7 @@ def draw_of(made: AnswerCost, output: str = "") -> DrawResult:
         oldest=min(made.created, default=None),
         newest=max(made.created, default=None),
         troubles=made.troubles,
+        spent=made.spent,
         strayed=made.strayed,
     )
 

@@ -102,8 +102,8 @@ def evaluate(
             the answer counts as failed; where it gives no score for any of the first answers, the evaluation ends.
             Several by name, `{"exact": ..., "judge": ...}`, judge the same answers: the report's own score is that of
             the first, and `EvalReport.metrics` has them all. Beside them "cost", "seconds" and "tokens" are metrics
-            that need no code: `{"exact": ..., "cost": "cost"}`. One of all answers together, such as F1 or BLEU, is a
-            `CorpusMetric`.
+            that need no code, by predictor too: `{"exact": ..., "cost": "cost", "ranking": "cost of rank"}`. One of all
+            answers together, such as F1 or BLEU, is a `CorpusMetric`.
         lms: Several models, or models by name: each is evaluated in turn, in place of the LM that the predictors have
             or DSPy is set to. One with a role keeps its LM, unless a model has that role, and judges keep theirs.
         repeats: How many answers to draw for each question.

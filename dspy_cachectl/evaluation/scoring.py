@@ -14,7 +14,7 @@ from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.context.evaluations import metric_name
 from dspy_cachectl.errors import CachectlError, ConfigurationError
 from dspy_cachectl.reports.apart.corpus import CorpusMetric
-from dspy_cachectl.reports.apart.measures import MEASURES
+from dspy_cachectl.reports.apart.measures import MEASURES, is_measure
 
 Metrics = Callable[..., Any] | Mapping[str, Callable[..., Any] | str]
 """A metric, or several by name: what is called, or the name of a measure."""
@@ -142,11 +142,11 @@ def metrics_by_name(given: Any) -> dict[str, Any]:
     for name, metric in found.items():
         if not isinstance(metric, str):
             check_metric(metric)
-        elif metric not in MEASURES:
+        elif not is_measure(metric):
             guess = question(metric, MEASURES)
             raise ConfigurationError(
                 f"the metric {name!r} is {metric!r}, which is not callable: {guess}{' ' if guess else ''}"
-                f"what needs no code is {', '.join(map(repr, MEASURES))}"
+                f"what needs no code is {', '.join(map(repr, MEASURES))}, or as 'cost of PREDICTOR'"
             )
     if isinstance(next(iter(found.values())), (str, CorpusMetric)):
         raise ConfigurationError("the first metric judges each answer: {'exact': exact, 'cost': 'cost'}")

@@ -250,5 +250,6 @@ def _draw(row: PredictionRow, metric: str, others: Sequence[OtherMetric], failur
         oldest=row.created,
         newest=row.created,
         troubles=row.troubles,
+        spent=row.spent,
         strayed=row.strayed,
     )

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from dspy_cachectl.accounting.asked import AskedModel
+from dspy_cachectl.accounting.spent import Spent
 from dspy_cachectl.accounting.troubles import Mishap, Trouble
 from dspy_cachectl.boundary.reading import holds_too_many
 from dspy_cachectl.boundary.secrets import scrub
@@ -109,6 +110,7 @@ class PredictionRow:
         created: When the oldest of its draws was bought, in Unix seconds; 0 for now.
         newest: When the newest was; None for `created`.
         troubles: What went wrong around its calls, by predictor.
+        spent: What its calls came to, by predictor.
         models: What answered them, and how it was asked.
         strayed: Whether calls were made out of sight while it was made: it may rest on others than `draws`.
     """
@@ -132,6 +134,7 @@ class PredictionRow:
     created: float = field(default=0.0, repr=False)
     newest: float | None = field(default=None, repr=False)
     troubles: tuple[Trouble, ...] = field(default=(), repr=False)
+    spent: tuple[Spent, ...] = field(default=(), repr=False)
     models: tuple[AskedModel, ...] = field(default=(), repr=False)
     strayed: bool = field(default=False, repr=False)
 
@@ -153,7 +156,7 @@ def encode(row: PredictionRow) -> bytes:
         "scores": {name: score.as_dict() for name, score in row.scores.items()},
     }
     plain.pop("output")
-    troubles = list(map(asdict, plain.pop("troubles")))
+    troubles, spent = (list(map(asdict, plain.pop(name))) for name in ("troubles", "spent"))
     models, strayed = [one.as_dict() for one in plain.pop("models")], plain.pop("strayed")
     made = {} if row.output is None else vars(row.output)
     plain["prediction"] = made.get("fields")
@@ -163,6 +166,7 @@ def encode(row: PredictionRow) -> bytes:
             **plain,
             **{name: made[name] for name in _BESIDE if made.get(name)},
             **({"troubles": troubles} if troubles else {}),
+            **({"spent": spent} if spent else {}),
             **({"models": models} if models else {}),
             **({"strayed": True} if strayed else {}),
         }
@@ -217,6 +221,7 @@ def decode(line: bytes, *, is_sound: bool = False) -> PredictionRow:
         plain["error"] = None if error is None else Failure(**error)
         plain["scores"] = {name: _score(score) for name, score in plain["scores"].items()}
         plain["models"] = tuple(AskedModel(**one) for one in plain.get("models", ()))
+        plain["spent"] = tuple(Spent(**one) for one in plain.get("spent", ()))
         plain["troubles"] = tuple(Trouble(**trouble) for trouble in plain.get("troubles", ()))
         row = PredictionRow(**{**plain, "draws": tuple(plain["draws"]), "created": float(plain["created"])})
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as problem:
@@ -249,6 +254,7 @@ def _wrong(row: PredictionRow) -> Iterator[str]:
         parts += [("troubles", getattr(trouble, kind.value), int) for kind in Mishap]
     judges = (one for score in row.scores.values() for one in score.judges)
     yield from ("models" for one in (*row.models, *judges) if not one.is_sound)
+    yield from ("spent" for one in row.spent if not one.is_sound)
     yield from (name for name, value, kinds in parts if not _is(value, kinds))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dspy_cachectl.accounting.asked import AskedModel
+from dspy_cachectl.accounting.spent import Spent
 from dspy_cachectl.accounting.troubles import Trouble
 from dspy_cachectl.boundary.secrets import scrub, told_apart
 from dspy_cachectl.reports.texts import plural
@@ -81,6 +82,7 @@ class DrawResult:
         oldest: When its oldest LM answer was bought, in Unix seconds, or None.
         newest: When its newest was.
         troubles: What went wrong around its calls, by predictor.
+        spent: What its calls came to, by predictor.
         strayed: Whether LM calls were made out of sight while it was made: it may rest on others than `draw` says.
         others: What further metrics said of it.
     """
@@ -101,6 +103,7 @@ class DrawResult:
     oldest: float | None = None
     newest: float | None = None
     troubles: tuple[Trouble, ...] = ()
+    spent: tuple[Spent, ...] = ()
     strayed: bool = False
     others: tuple[OtherScore, ...] = ()
 

@@ -95,11 +95,51 @@ def test_less_is_better(priced: dspy.Module, lm: MakeLM, tmp_path: Path) -> None
     assert not math.isnan(compared.metrics["seconds"].difference)
 
 
+class Thinks(dspy.Module):
+    """Asks one predictor once, and another twice where the question is even."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plan = dspy.Predict("question -> plan")
+        self.answer = dspy.ChainOfThought("question, plan -> answer")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        for at in range(2 - int(question.split()[1]) % 2):
+            plan = self.plan(question=f"{question} {at}").plan
+        return self.answer(question=question, plan=plan)
+
+
+def test_each_predictor_has_its_part(program: dspy.Module, lm: MakeLM) -> None:
+    """The parts make the whole, also of what is loaded; a copy goes by the name of what it copies."""
+    several = {
+        **ALL,
+        "plans": "tokens of plan",
+        "thoughts": "tokens of answer.predict",
+        "price": "cost of plan",
+        "none": "cost of nobody",
+    }
+    with dspy.context(lm=lm("openai/gpt-4o-mini")):
+        made = run(Thinks(), questions(6), several)
+        again = run(Thinks(), questions(6), several)
+        best = dspy.BestOfN(module=Thinks(), N=2, reward_fn=lambda args, prediction: 0.5, threshold=1.0)
+        copies = run(best, questions(4), {"exact": exact, "tokens": "tokens", "plans": "tokens of module.plan"})
+    assert [*ALL, "plans", "thoughts", "price"] == list(made.metrics)
+    parts = [made.metrics[name].score for name in ("plans", "thoughts")]
+    assert made.metrics["tokens"].score == pytest.approx(sum(parts))
+    assert 0 < made.metrics["price"].score < made.metrics["cost"].score
+    even, odd = (made.metrics["plans"].questions[at].draws[0].score for at in (0, 1))
+    assert even > 1.5 * odd
+    for name, one in made.metrics.items():
+        assert found(one) == found(again.metrics[name]), name
+    assert 0 < copies.metrics["plans"].score < copies.metrics["tokens"].score
+
+
 @pytest.mark.parametrize(
     ("metric", "says"),
     [
         ("cost", "the first metric judges each answer"),
         ({"cost": "cost", "exact": exact}, "the first metric judges each answer"),
+        ({"exact": exact, "money": "price of plan"}, "or as 'cost of PREDICTOR'"),
         ({"exact": exact, "money": "costs"}, "'money' is 'costs', which is not callable: did you mean 'cost'"),
     ],
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar
 
+from dspy_cachectl.accounting.spent import Spent
 from dspy_cachectl.reports.measurement import MEASURE, Measurement
 from dspy_cachectl.reports.results import DrawResult, OtherMetric
 
@@ -16,6 +17,13 @@ M = TypeVar("M", bound=Measurement)
 
 MEASURES = {"cost": "US$", "seconds": "s", "tokens": "tokens"}
 """The measures by name, with their units."""
+
+_OF = " of "
+
+
+def is_measure(name: str) -> bool:
+    """Whether a text names a measure: of a whole answer, or as `cost of rank`, of a predictor."""
+    return name.partition(_OF)[0] in MEASURES
 
 
 def measured(report: M, metric: OtherMetric) -> M | None:
@@ -25,21 +33,28 @@ def measured(report: M, metric: OtherMetric) -> M | None:
         report: The report.
         metric: Which measure it is, by its hash, and what it is called.
     """
-    measure = metric.metric_hash.removeprefix(MEASURE)
+    measure, _, predictor = metric.metric_hash.removeprefix(MEASURE).partition(_OF)
     questions = []
     for question in report.questions:
         draws = [
-            replace(draw, score=value, failed=None, feedback=None, others=())
+            replace(draw, score=float(value), failed=None, feedback=None, others=())
             for draw in question.draws
-            if report.is_fresh(draw) and (value := _of(draw, measure)) is not None
+            if report.is_fresh(draw) and (value := _value(draw, measure, predictor)) is not None
         ]
         questions += [replace(question, draws=tuple(draws))] if draws else []
-    if not questions:
+    names = {one.predictor for draw in report.draws for one in draw.spent}
+    if not questions or (predictor and predictor not in names):
         return None
     left = len(report.draws) - sum(len(question.draws) for question in questions)
     made = replace(report.provenance, others=(), **vars(metric), left_out=left)
     return replace(report, name=f"{report.name}, {metric.metric}", questions=tuple(questions), provenance=made)
 
 
-def _of(draw: DrawResult, measure: str) -> float | None:
-    return {"cost": draw.cost, "seconds": draw.seconds, "tokens": float(draw.tokens)}[measure]
+def _value(draw: DrawResult, measure: str, predictor: str) -> float | None:
+    """Return what an answer cost, or what of it a predictor did, which may not have been called for it."""
+    made: DrawResult | Spent = draw
+    if predictor:
+        if not draw.spent:
+            return None
+        made = next((one for one in draw.spent if one.predictor == predictor), Spent(predictor))
+    return {"cost": made.cost, "seconds": made.seconds, "tokens": made.tokens}[measure]

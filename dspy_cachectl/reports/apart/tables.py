@@ -62,7 +62,9 @@ def _scores(
 
 def _unit(report: Measurement) -> str:
     """Return the unit of what is measured, where its name does not say it."""
-    unit = MEASURES.get(report.provenance.metric_hash.removeprefix(MEASURE)) if report.is_measure else None
+    unit = (
+        MEASURES.get(report.provenance.metric_hash.removeprefix(MEASURE).split(" ")[0]) if report.is_measure else None
+    )
     return f" ({unit})" if unit and report.provenance.metric not in {unit, "seconds"} else ""
 
 
