@@ -213,6 +213,8 @@ class Page:
         mishaps: What went wrong, by predictor.
         differences: In what two programs differ; None where there are not two.
         programs: What is to be said of `differences`, in a sentence.
+        prices: What an answer of each of two sides cost, as scores; empty where it is not known.
+        price_unit: In which unit.
         questions: The questions, in the order of the data set.
         texts: The texts that are named by their number.
     """
@@ -230,6 +232,8 @@ class Page:
     difference: ScoreRow | None = None
     differences: list[Difference] | None = None
     programs: str = ""
+    prices: list[ScoreRow] = field(default_factory=list)
+    price_unit: str = ""
 
     def as_json(self) -> bytes:
         """Return it as JSON; numbers that JSON has not are null."""

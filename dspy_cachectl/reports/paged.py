@@ -30,6 +30,7 @@ from dspy_cachectl.page.content import (
 )
 from dspy_cachectl.page.document import document
 from dspy_cachectl.reports import troubles
+from dspy_cachectl.reports.apart.measures import prices
 from dspy_cachectl.reports.describe import report_sheet
 from dspy_cachectl.reports.kept_texts import Kept, Readable, calls_behind, kept_rows, stores_in_use
 from dspy_cachectl.reports.texts import as_json, duration, ends_text, finite, money, plural, score_text, when
@@ -127,8 +128,18 @@ def page_of(
             for one in report.troubles
         ],
         difference=difference,
-        **(_programs(*reports) if len(reports) > 1 else {}),
+        **({**_programs(*reports), **_prices(reports)} if len(reports) > 1 else {}),
     )
+
+
+def _prices(reports: Sequence[Measurement]) -> dict[str, Any]:
+    """Return what an answer of each report cost, where that is known of all."""
+    found = None if reports[0].is_measure else prices(reports)
+    if found is None:
+        return {}
+    unit, costs = found
+    rows = [score_row(one.name, one.n, one.score, one.interval, one.standard_error) for one in costs]
+    return {"price_unit": unit, "prices": rows}
 
 
 def _programs(before: Measurement, after: Measurement) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from dspy_cachectl.boundary.shown import harmless
 from dspy_cachectl.boundary.writing import write_output
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError
+from dspy_cachectl.reports.apart.measures import prices
 from dspy_cachectl.reports.measurement import Measurement
 from dspy_cachectl.reports.results import QuestionResult
 from dspy_cachectl.reports.texts import cut, distinct_text, ends_text, level_text, plural, score_text
@@ -221,12 +222,15 @@ def _draw_scores(axes: Axes, reports: Sequence[Measurement]) -> None:
 
 
 def _draw_prices(axes: Axes, reports: Sequence[Measurement]) -> None:
-    in_dollars = all(report.cost_per_answer for report in reports)
-    for report, colour, marker in _styled(reports):
-        each = report.cost_per_answer or 0.0 if in_dollars else report.tokens_per_answer
+    found = prices(reports)
+    unit, costs = found or ("tokens", None)
+    in_dollars = unit != "tokens"
+    for at, (report, colour, marker) in enumerate(_styled(reports)):
+        each = report.tokens_per_answer if costs is None else costs[at].score
         axes.errorbar(
             [each],
             [report.score],
+            xerr=None if costs is None else _reach(costs[at]),
             yerr=_reach(report),
             fmt=marker,
             color=colour,

@@ -35,6 +35,8 @@ from dspy_cachectl.reports.texts import ends_text, frame, level_text, number, pl
 from dspy_cachectl.showing.render import Shown
 from dspy_cachectl.showing.sheets import Sheet
 
+_MOST_ON_AN_AXIS = 30
+"""So many slices are in the picture of a page."""
 REPORT_VERSION = 8
 
 
@@ -242,13 +244,10 @@ class EvalReport(Measurement, Shown, Paged):
     def page(self, stores: Sequence[Readable] | None = None, *, most: int = MOST_TEXT) -> Page:
         """Return what is on its page (see `to_html`)."""
         beside = () if self.baseline is None else (self.baseline,)
-        return page_of(
-            self._sheet(),
-            [self],
-            stores,
-            most=most,
-            scores=(*beside, self, *[*self.metrics.values()][1:], *self.slices.values()),
-        )
+        # On one axis stands what is on one scale; the tables have the rest.
+        metrics = [one for one in self.metrics.values() if one.table.score_range == self.table.score_range]
+        apart = [*metrics[1:], *list(self.slices.values())[:_MOST_ON_AN_AXIS]]
+        return page_of(self._sheet(), [self], stores, most=most, scores=(*beside, self, *apart))
 
     def _against_baseline(self) -> Iterator[tuple[str, str]]:
         if self.holdout is not None:

@@ -90,6 +90,7 @@ def _page(
             answers=[[answer(at, repeat, score) for repeat, score in enumerate(side[at])] for side in sides],
             means=[_mean(side[at]) for side in sides],
             change=None if changes is None else changes[at],
+            slices=[line(write("odd" if at % 2 else "even"))],
         )
         for at in range(len(sides[0]))
     ]
@@ -114,5 +115,9 @@ def _page(
         texts=texts.all,
         mishaps=[Mishaps(len(sides) - 1, line(write("answer")), "4 answers not parsed", 4, 1)],
         difference=ScoreRow("difference", 3, 0.1, -0.1, None, "+0.1", "-0.1 to ∞") if changes else None,
+        price_unit="US$" if changes else "",
+        prices=[ScoreRow(name, 3, 0.002, 0.001, None, "0.002 ± 0.001", "0.001 to ∞") for name in names]
+        if changes
+        else [],
         **more,
     )

@@ -55,7 +55,13 @@ def test_questions_are_filtered_and_sorted(chromium: Browser, tmp_path: Path) ->
     """By a text anywhere in them, by what became of them, by predictor, and in either order of their score."""
     with opened(chromium, written(report_page(*REPORT), tmp_path)) as shown:
         assert ([f"question {at}" for at in range(4)], "4 questions") == (shown.shown, shown.count)
-        for choice, expected in {"short": [1, 2, 3], "failed": [3], "spread": [1, 3], "trouble answer": [1]}.items():
+        for choice, expected in {
+            "short": [1, 2, 3],
+            "failed": [3],
+            "spread": [1, 3],
+            "slice odd": [1, 3],
+            "trouble answer": [1],
+        }.items():
             shown.page.select_option("#filter", choice)
             assert [f"question {at}" for at in expected] == shown.shown, choice
         assert "1 of 4 questions" == shown.count
@@ -147,6 +153,9 @@ def test_a_comparison_begins_with_what_changed(chromium: Browser, tmp_path: Path
         for expected in ([0, 1, 2], [1, 2, 0]):
             shown.page.get_by_role("columnheader", name="before", exact=True).get_by_role("button").click()
             assert [f"question {at}" for at in expected] == shown.shown
+        price = shown.page.get_by_role("img", name="Score against what an answer cost")
+        assert (2, True) == (price.locator("circle").count(), price.is_visible())
+        assert "after: 0.50 ± 0.05 at 0.002 ± 0.001 US$" in str(price.get_attribute("aria-label"))
         row = shown.page.get_by_role("row", name="question 0")
         assert "won +1" in row.inner_text()
         row.get_by_role("button", name="after, repeat 1").click()

@@ -35,6 +35,7 @@ function mishapSection(page, choose) {
 function scoreSection(page) {
   return section("Scores", "scores", picture("Scores with their intervals", page.scores, page.scale),
     page.difference ? picture("The difference with its interval", [page.difference], page.scale, true) : null,
+    page.prices.length ? priced("Score against what an answer cost", page.scores, page.prices, page.price_unit, page.scale) : null,
     scoreTable(page.difference ? [...page.scores, page.difference] : page.scores));
 }
 

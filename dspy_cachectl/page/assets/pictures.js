@@ -46,6 +46,30 @@ function picture(title, rows, scale, zero = false) {
     svg("svg", { role: "img", "aria-label": `${title}. ${said}`, height, width: "100%" }, ticks, marks));
 }
 
+// Score against what an answer cost: a cross for each side.
+function priced(title, scores, prices, unit, scale) {
+  const [low, high] = domain(scores, scale, false);
+  const dearest = Math.max(...prices.map((one) => one.high ?? one.score)) * 1.1 || 1;
+  const height = 220;
+  const x = (value) => `${(8 + 89 * Math.min(Math.max(value / dearest, 0), 1)).toFixed(3)}%`;
+  const y = (value) => (height - 30 - (height - 44) * Math.min(Math.max((value - low) / (high - low || 1), 0), 1)).toFixed(1);
+  const ticks = [
+    steps(0, dearest).map((tick) => svg("text", { x: x(tick), y: height - 5, "text-anchor": "middle" }, number(tick))),
+    steps(low, high).map((tick) => [
+      svg("line", { class: "tick", x1: "8%", x2: "100%", y1: y(tick), y2: y(tick) }),
+      svg("text", { x: "7%", y: Number(y(tick)) + 4, "text-anchor": "end" }, number(tick))]),
+  ];
+  const marks = scores.map((score, at) => svg("g", { class: `mark side${at}` },
+    svg("line", { class: "whisker", x1: x(prices[at].score), x2: x(prices[at].score), y1: y(score.low ?? low), y2: y(score.high ?? high) }),
+    svg("line", { class: "whisker", x1: x(prices[at].low ?? 0), x2: x(prices[at].high ?? dearest), y1: y(score.score), y2: y(score.score) }),
+    svg("circle", { cx: x(prices[at].score), cy: y(score.score), r: 6 })));
+  const said = scores.map((score, at) => `${score.name}: ${score.text} at ${prices[at].text} ${unit}`).join("; ");
+  return el("figure", { class: "picture" },
+    el("div", { class: "names" }, scores.map((score, at) => el("div", {}, el("strong", {}, score.name), " ",
+      el("span", {}, `${prices[at].text} ${unit} an answer`)))),
+    svg("svg", { role: "img", "aria-label": `${title}. ${said}`, height, width: "100%" }, ticks, marks));
+}
+
 function scoreTable(rows) {
   return table("Scores", ["name", "n", "score", "low", "high"],
     rows.map((row) => [row.name, row.n.toLocaleString("en"), number(row.score, 4), number(row.low, 4), number(row.high, 4)]),

@@ -6,6 +6,7 @@ time. A loaded prediction, and a draw that is served again, cost what they cost 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -48,6 +49,16 @@ def measured(report: M, metric: OtherMetric) -> M | None:
     left = len(report.draws) - sum(len(question.draws) for question in questions)
     made = replace(report.provenance, others=(), **vars(metric), left_out=left)
     return replace(report, name=f"{report.name}, {metric.metric}", questions=tuple(questions), provenance=made)
+
+
+def prices(reports: Sequence[Measurement]) -> tuple[str, list[Measurement]] | None:
+    """Return what an answer of each report cost: in dollars, or else in tokens; None where it is not known of all."""
+    for measure in ("cost", "tokens"):
+        found = [measured(report, OtherMetric(measure, MEASURE + measure)) for report in reports]
+        known = [one for one in found if one is not None and one.score > 0]
+        if len(known) == len(found):
+            return MEASURES[measure], known
+    return None
 
 
 def _value(draw: DrawResult, measure: str, predictor: str) -> float | None:
