@@ -42,6 +42,7 @@ from dspy_cachectl.predictions.library import Library
 from dspy_cachectl.predictions.outputs import output_of, restore
 from dspy_cachectl.predictions.rows import Failure, PredictionRow, Score, readable
 from dspy_cachectl.predictions.session import Session, score_in
+from dspy_cachectl.reports.apart.corpus import with_corpus
 from dspy_cachectl.reports.apart.slices import briefly
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.results import DrawResult
@@ -309,6 +310,7 @@ class KeptPredictions:
 
     def finish(self, report: EvalReport) -> EvalReport:
         """Write the snapshot, and return the report with where it is and how much room it and the others take."""
+        report = with_corpus(report, {one.name: one.function for one in self._metrics})
         if self._library is None or self._session is None:
             return report
         made = report.provenance

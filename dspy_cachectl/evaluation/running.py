@@ -23,7 +23,6 @@ from dspy_cachectl.evaluation.opening import check_before_paying, check_holdout,
 from dspy_cachectl.evaluation.pools.spreading import spread
 from dspy_cachectl.evaluation.scoring import Metrics
 from dspy_cachectl.evaluation.waves.rehearsing import opened_in_waves
-from dspy_cachectl.reports.apart.corpus import with_corpus
 from dspy_cachectl.reports.ranking import Ranking
 from dspy_cachectl.reports.report import EvalReport
 
@@ -189,7 +188,7 @@ def evaluate(
             found, run = grown(task, kept, until=until, seed=seed, metadata=metadata, **how)
         else:
             found, run = asked(task, kept, metadata=metadata, **how)
-        report = state.last_report = kept.finish(with_corpus(found, metric))
+        report = state.last_report = kept.finish(found)
     if holdout is not None:
         report = state.last_report = held_out(evaluate, options, report)
     if mlflow:

@@ -34,7 +34,7 @@ def counts(example: dspy.Example, prediction: Any) -> Counts:
 def f1(rows: Sequence[Counts]) -> float:
     """Twice what was right by what was said and what was wanted."""
     right, said, wanted = map(sum, zip(*rows, strict=True))
-    return 2 * right / (said + wanted)
+    return 2 * right / max(1, said + wanted)
 
 
 F1 = cachectl.CorpusMetric(counts, f1)
@@ -116,6 +116,15 @@ def test_two_are_compared_by_what_they_owe_to_each_question(program: dspy.Module
     drawn = [by_hand(after, devset, one) - by_hand(before, devset, one) for one in chosen]
     assert compared.result.error.value == pytest.approx(statistics.stdev(drawn), rel=0.2)
     assert compared.result.smallest_difference == pytest.approx(0.05)
+
+
+def test_what_settles_has_it_too(program: dspy.Module, tmp_path: Path) -> None:
+    """At its end, of what was asked until then; what it needs of each answer is in no report."""
+    settled = cachectl.settle(program, program, wanted(20), BOTH, display_progress=False)
+    for one in settled.comparison.reports:
+        assert one.name in {"baseline", "candidate"}
+        assert "f1" in cachectl.EvalReport.load(one.save(tmp_path / "one.json")).metrics  # type: ignore[attr-defined]
+    assert 0.0 == settled.comparison.metrics["f1"].difference
 
 
 def test_what_failed_counts_as_the_metric_says(program: dspy.Module) -> None:

@@ -34,7 +34,7 @@ class CorpusMetric:
         each: Called with (example, prediction); returns what `total` needs of an answer, and None where that is
             nothing. Where the program failed the prediction is None.
         total: Called with a list of these; returns the number. It is called with many choices of questions, of which
-            some come up several times and others not at all.
+            some come up several times and others not at all, and has one for each: `2 * right / max(1, said + wanted)`.
         resamples: How many of them the interval is made of, 2,000 at least.
         seed: What they are told by.
     """
@@ -56,16 +56,15 @@ class CorpusMetric:
         return self.each(example, prediction)
 
 
-def with_corpus(report: M, metrics: Any) -> M:
+def with_corpus(report: M, metrics: Mapping[str, Any]) -> M:
     """Return a report with what its metrics of the whole set come to; one that cannot be told is warned of.
 
     Args:
         report: The report, whose answers have what `each` returned.
-        metrics: What `evaluate` was given as metric.
+        metrics: The metrics of its evaluation, by name.
     """
-    found = metrics if isinstance(metrics, Mapping) else {}
     for at, other in enumerate(report.provenance.others):
-        metric = found.get(other.metric)
+        metric = metrics.get(other.metric)
         if isinstance(metric, CorpusMetric):
             try:
                 report = _with(report, at, metric)
