@@ -208,7 +208,8 @@ class Session:
         self.close()
 
     def _save(self, metadata: Mapping[str, Any], metrics: Mapping[str, Any]) -> Path | None:
-        is_known = all(self.metrics.get(name) == found.get("metric_hash") for name, found in metrics.items())
+        hashes = {name: one.get("metric_hash") if isinstance(one, dict) else None for name, one in metrics.items()}
+        is_known = all(self.metrics.get(name) == its for name, its in hashes.items())
         kept_at = self.kept_at() if self.is_finished and not self._changed and is_known else None
         if kept_at is not None:
             return kept_at
