@@ -29,7 +29,11 @@ _CONNECTS, _REPLIES, _TRANSFERS = (timedelta(seconds=seconds) for seconds in (3,
 
 _SMALL = 16 * 1024**2
 _RETRIES = {"max_retries": 1, "retry_timeout": timedelta(seconds=10)}
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+_ENDPOINTS = (
+    *("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
+    *("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT", "GOOGLE_BASE_URL"),
+)
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w{1,40})</Code>")
 
@@ -83,7 +87,7 @@ class ObjectStore:
             try:
                 found = obstore.get(self._client if most <= _SMALL else self._patient_client, name)
             except FileNotFoundError as error:
-                if "NoSuchBucket" in str(error):
+                if any(code in str(error) for code in _NO_BUCKET):
                     raise
                 return None
             if found.meta["size"] <= most:
