@@ -71,9 +71,10 @@ def say_who_answered(call: Call, origin: Origin) -> None:
     """Count and say once that another model answered than was asked, or another than before in this run."""
     if not origin.answered_by:
         return
-    model, names = call.asked.model, " + ".join(origin.answered_by)
+    model = call.asked.model
     is_others = is_by_another(model, origin)
     if is_others:
+        names = " + ".join(origin.answered_by)
         call.tally.by_other_models += 1
         state.say_once(
             f"other-model:{call.asked.endpoint}:{model}:{names}",
@@ -84,7 +85,10 @@ def say_who_answered(call: Call, origin: Origin) -> None:
     facts, run = call.answered.facts, call.asked.ruling.run
     if run is None or (is_others and facts is not None and asked_in_its_place(call.asked, facts) is not None):
         return  # one of its fallbacks answered, as the program asked for
-    met = run.states.met((model, call.asked.endpoint), names, origin.system_fingerprints)
+    asked, said = (model, call.asked.endpoint), (origin.answered_by, origin.system_fingerprints)
+    if run.states.first.get(asked) == said:
+        return  # as nearly always
+    met = run.states.met(asked, *said)
     if met.differs:
         _note_drift(call, run, met)
     if met.is_new and not is_others:

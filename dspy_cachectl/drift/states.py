@@ -64,34 +64,31 @@ class States:
     """The states that were met in one passage, of each model.
 
     Attributes:
+        first: What was said with the first answer of each: by which names it came, and with which fingerprints.
         followed_by: Those that are new to the store.
     """
 
     def __init__(self) -> None:
-        self._last: dict[Asked, tuple[str, tuple[str, ...], Met]] = {}
+        self.first: dict[Asked, tuple[tuple[str, ...], tuple[str, ...]]] = {}
         self._of: dict[Asked, list[State]] = {}
         self.followed_by: list[Followed] = []
 
-    def met(self, asked: Asked, name: str, fingerprints: tuple[str, ...]) -> Met:
+    def met(self, asked: Asked, names: tuple[str, ...], fingerprints: tuple[str, ...]) -> Met:
         """Note how an answer was given."""
-        last = self._last.get(asked)
-        if last is not None and last[0] == name and last[1] == fingerprints:
-            return last[2]
-        state = State(_short(name), _short(" + ".join(fingerprints)))
+        self.first.setdefault(asked, (names, fingerprints))
+        state = State(_short(names), _short(fingerprints))
         known = self._of.setdefault(asked, [])
         is_new = state not in known
         if is_new and len(known) >= _MOST_STATES:
             state, is_new = State(OTHERS, OTHERS), False
         elif is_new:
             known.append(state)
-        met = Met(state, known[0], differs=not state.is_same(known[0]))
-        self._last[asked] = name, fingerprints, met
-        return met._replace(is_new=is_new)
+        return Met(state, known[0], differs=not state.is_same(known[0]), is_new=is_new)
 
     def followed(self, asked: Asked, state: State, before: State) -> None:
         """Note that a state is new to the store, which knew another one of the model."""
         self.followed_by.append(Followed(*asked, str(state), str(before)))
 
 
-def _short(text: str) -> str:
-    return harmless(text)[:_LONGEST]
+def _short(names: tuple[str, ...]) -> str:
+    return harmless(" + ".join(names))[:_LONGEST]

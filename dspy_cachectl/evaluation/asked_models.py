@@ -43,7 +43,7 @@ def _state(call: Call, origin: Origin) -> str | None:
     if run is None or not (origin.answered_by and origin.system_fingerprints):
         return None
     asked = call.asked.model, call.asked.endpoint
-    return str(run.states.met(asked, " + ".join(origin.answered_by), origin.system_fingerprints).state)
+    return str(run.states.met(asked, origin.answered_by, origin.system_fingerprints).state)
 
 
 def _who_was_asked(call: Call, origin: Origin) -> tuple[Asked, bool]:

@@ -197,7 +197,7 @@ def test_it_can_be_set(endpoint: Endpoint, lm: Callable[..., Any]) -> None:
 def test_a_provider_that_says_another_state_each_time_is_bounded() -> None:
     """Of a thousand states the first are told apart, and the others together, of any length."""
     states = States()
-    met = [states.met(("m", None), "m", (f"fp_{at}" * 100,)) for at in range(1000)]
+    met = [states.met(("m", None), ("m",), (f"fp_{at}" * 100,)) for at in range(1000)]
     assert 20 == sum(one.is_new for one in met)
     assert 999 == sum(one.differs for one in met)
     assert len({one.state for one in met}) == 21
