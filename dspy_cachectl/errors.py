@@ -193,8 +193,8 @@ class BudgetExceededError(CachectlError):
         spent: What was spent of each, as far as it is known; calls in the air may add to it.
         over: By how much of each it was exceeded, by calls that were in the air.
         refused: How many calls were not made.
-        best: The best program that was scored as a whole before, by an optimizer; None where there is none.
-        score: Its score; None where there is none.
+        best: The best program of an optimizer that was scored before, as a whole; None where there is none.
+        score: Its score in percent, as `dspy.Evaluate` tells it; None where there is none.
         report: The `EvalReport` of what was answered, where an evaluation was cut short; or None.
     """
 

@@ -17,6 +17,7 @@
 - Its executor starts slow questions a second time, which is no draw of its own, and looks at all of them after each
   answer, which takes a time in proportion to the square of their number; and evaluations in several threads take one
   another's progress bars away (see `stragglers`).
+- SIMBA scores its programs question by question: where there is a budget, the best of them is known (see `best`).
 - A module's call is a unit (see `units`), and evaluations and compiles are heard of (see `watching`).
 
 Nothing of this is on the stack while a program runs: a program may read its stack, and ask with what it reads.
@@ -36,6 +37,7 @@ from dspy.adapters import json_adapter
 from dspy.clients import embedding, execution
 from dspy.clients.call_result import CACHE_FORMAT, CallResult
 from dspy.clients.execution import PreparedCall
+from dspy.teleprompt import simba
 from dspy.teleprompt.teleprompt import Teleprompter
 from dspy.utils import parallelizer
 from dspy.utils.exceptions import AdapterParseError
@@ -50,6 +52,7 @@ from dspy_cachectl.calls.cache import ManagedCache
 from dspy_cachectl.calls.call import CALL, Call, current_call
 from dspy_cachectl.calls.opening import open_plain_lm_call, open_uncached_call
 from dspy_cachectl.calls.vectors import by_text, by_text_async
+from dspy_cachectl.context.best import scoring_by_question
 from dspy_cachectl.context.process import logger, state
 from dspy_cachectl.context.ruling import budgets_here, phase_here
 from dspy_cachectl.context.stragglers import if_seen, in_parts, starting_once, with_bars_apart
@@ -371,5 +374,6 @@ _REPLACEMENTS: Mapping[tuple[Any, str], Callable[[Original], Original]] = {
     (execution, "_retryable"): _noting_retries,
     (execution, "aexecute"): in_pieces_async,
     (AdapterParseError, "__init__"): _noting_unparsed,
+    (simba, "wrap_program"): scoring_by_question,
     (json_adapter, "logger"): _NotingJsonMode,
 }

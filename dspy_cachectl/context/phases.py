@@ -19,6 +19,7 @@ from dspy_cachectl.accounting.ledger import Ledger, Row, Stats, Tally
 from dspy_cachectl.accounting.troubles import Mishap
 from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.boundary.shown import logger_for
+from dspy_cachectl.budgets.best import Best
 from dspy_cachectl.budgets.opened import OpenBudget
 from dspy_cachectl.context.elsewhere import OpenElsewhere
 from dspy_cachectl.context.evaluations import Evaluation, EvaluationObserver
@@ -165,7 +166,9 @@ class PhaseRun:
         drift: That one of them has changed, where its policy refuses to mix; None else.
         refused: Why calls in it are refused in this process, to which it was handed over; "" where they are not.
         budget: What its calls may spend; None where it has no budget of its own.
-        refused_units: Of each unit what was raised last where a budget did not allow one of its calls.
+        best: The best program of an optimizer in it, where it tells of budgets.
+        refused_units: Of each unit what was raised last where a budget did not allow one of its calls; None where
+            nobody asks for it.
         answers_for: The budgets whose refusals are told at its end, each with how many there were before.
     """
 
@@ -188,7 +191,8 @@ class PhaseRun:
         self.logged: dict[tuple[str | None, ...], str] = {}
         self.shared: SharedPassage | None = None
         self.budget: OpenBudget | None = None
-        self.refused_units: dict[str | None, BudgetExceededError] = {}
+        self.best = Best()
+        self.refused_units: dict[str | None, BudgetExceededError] | None = None
         self.answers_for: Sequence[tuple[OpenBudget, int]] = ()
         self.refused = self._why_unshared = ""
         self._lock = free_after_fork(threading.Lock())
@@ -235,7 +239,10 @@ class PhaseRun:
             if missed:
                 return ReplayIncompleteError(self.name, missed, self._misses)
         told = (budget.exceeded(before) for budget, before in self.answers_for)
-        return next((error for error in told if error is not None), self.drift)
+        exceeded = next((error for error in told if error is not None), None)
+        if exceeded is not None:
+            self.best.give(exceeded)
+        return exceeded or self.drift
 
     def share(self) -> None:
         """Let other processes have a part in it: its ordinals are counted for all, and their calls are counted here."""

@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from dspy_cachectl.budgets import opened
 from dspy_cachectl.budgets.opened import EVERYWHERE, OpenBudget
 from dspy_cachectl.config import settings
 from dspy_cachectl.context import carried
@@ -21,7 +20,6 @@ from dspy_cachectl.context.homes import has_its_own_task, home_here
 from dspy_cachectl.context.open_cassette import UNCACHED_RUN, OpenCassette
 from dspy_cachectl.context.phases import NO_PHASE, PhaseContext, PhaseRun
 from dspy_cachectl.context.process import SETTING, state
-from dspy_cachectl.errors import BudgetExceededError
 from dspy_cachectl.policy import Decision, Kind, Policy, decide
 
 _DECIDED: dict[tuple[Any, ...], tuple[Policy, Decision]] = {}
@@ -268,20 +266,6 @@ def budgets_here(role: str | None) -> tuple[OpenBudget, ...]:
         found = tuple(one for run in state.open_runs[:] if run.guards for one in run.context.budgets)
     every = dict.fromkeys((*EVERYWHERE, *found))
     return tuple(one for budget in every for one in budget.for_role(role))
-
-
-def _note_refusal(error: BudgetExceededError) -> None:
-    """Note of the units that a call is made in that a budget did not allow it, whatever the program makes of that."""
-    context = phase_around()
-    while context is not None:
-        run = state.runs.get(context.token)
-        if run is None:
-            return
-        run.refused_units[context.unit] = error
-        context = run.outer
-
-
-opened.on_refusal = _note_refusal
 
 
 def draw_unit(name: str, *, judging: bool | str = False) -> AbstractContextManager[None]:

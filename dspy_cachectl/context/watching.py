@@ -13,6 +13,7 @@ from typing import Any
 
 from dspy.utils.callback import BaseCallback
 
+from dspy_cachectl.context.best import Scoring
 from dspy_cachectl.context.evaluations import EvaluationObserver, left, open_scope, outermost_compile
 from dspy_cachectl.context.phases import PhaseContext
 from dspy_cachectl.context.process import state
@@ -27,6 +28,7 @@ class _Watch(BaseCallback):  # type: ignore[misc]
 
     def __init__(self) -> None:
         self._told: dict[str, list[EvaluationObserver]] = {}
+        self._scoring: dict[str, Scoring] = {}
 
     def on_evaluate_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         told = self._told[call_id] = list(_observers())
@@ -35,11 +37,16 @@ class _Watch(BaseCallback):  # type: ignore[misc]
             observer.on_evaluate_start(call_id, instance, inputs)
         compile_id = outermost_compile(scope)
         if compile_id or _compiles_by_hand():
+            scoring = Scoring.begun(inputs.get("program"), inputs.get("devset") or instance.devset)
+            if scoring is not None:
+                self._scoring[call_id] = scoring
             state.candidates.score(compile_id, inputs.get("program"), inputs.get("devset") or instance.devset)
 
     def on_evaluate_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:
         for observer in self._told.pop(call_id, ()):
             observer.on_evaluate_end(call_id, outputs, exception)
+        if (scoring := self._scoring.pop(call_id, None)) is not None:
+            scoring.ended(outputs)
         left(call_id)
 
     def on_compile_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:  # noqa: ARG002 - DSPy's

@@ -58,7 +58,7 @@ class Spending:
     """
 
     def __init__(self, run: PhaseRun) -> None:
-        self._run = run
+        self._refused = run.refused_units = {}
         self.refusal: BudgetExceededError | None = None
 
     def ends(self, error: BaseException) -> bool:
@@ -77,7 +77,7 @@ class Spending:
         try:
             return ask()
         finally:
-            if (refusal := self._run.refused_units.pop(unit, None)) is not None:
+            if (refusal := self._refused.pop(unit, None)) is not None:
                 raise refusal
 
 
