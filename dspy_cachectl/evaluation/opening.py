@@ -63,6 +63,7 @@ def check_holdout(options: Mapping[str, Any]) -> None:
             raise ConfigurationError(
                 f"holdout is to be of other questions, and {count:,} of its {len(keys):,} are {where}: leave them out"
             )
+    slices_of_questions(options["slices"], holdout)
     if options["shard"] is not None or not (options["clusters"] is None or _is_rule(options["clusters"])):
         raise ConfigurationError("holdout is asked whole, in clusters that a field or a function tells: leave it out")
 

@@ -137,7 +137,17 @@ class Gate(Shown):
         settling = found.settling() if self.outcome is Outcome.CANNOT_TELL and not self.reasons else ()
         commands = [one.command for one in found.changed()[:1] if one.difference < 0 and one.command is not None]
         lost = [f"What was told and answered where most was lost: {command}" for command in commands]
-        return (*self.reasons, *settling, *found.warnings, *found.interval.caveats, *lost)
+        return (*self.reasons, *settling, *self._worse_apart(), *found.warnings, *found.interval.caveats, *lost)
+
+    def _worse_apart(self) -> Iterator[str]:
+        """Yield by which metrics and in which slices it got worse, which the gate does not go by."""
+        for what, parts in (("by the metric", self.comparison.metrics), ("in the slice", self.comparison.slices)):
+            for name, one in parts.items():
+                if one.verdict is Verdict.WORSE and one.candidate != self.comparison.candidate:
+                    error = one.result.error.value
+                    difference = number(one.difference, places(error), sign=True)
+                    ends = ends_text(one.interval, error, sign=True)
+                    yield f"It got worse {what} {name!r}: {difference}, {level_text(one.interval)} interval {ends}"
 
     def _sheet(self) -> Sheet:
         lost = tuple(tuple(map(Cell, row)) for row in self._lost())

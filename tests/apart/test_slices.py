@@ -12,6 +12,7 @@ import dspy
 import pytest
 
 import dspy_cachectl as cachectl
+from dspy_cachectl.gating.gate import Outcome, gate
 from tests.cli.commands import command
 from tests.endpoint import Endpoint
 from tests.evaluation.test_evaluate import program, run
@@ -90,6 +91,9 @@ def test_slices_that_cannot_be_told_cost_nothing(
     """It says which example, before anything is asked."""
     with pytest.raises(cachectl.ConfigurationError, match=says):
         run(program, questions(2), slices=slices)
+    others = [dspy.Example(question="another ?", answer="yes").with_inputs("question")]
+    with pytest.raises(cachectl.ConfigurationError, match="example 0 has no field 'topic'"):
+        run(program, questions(2), slices="topic", holdout=others)
     assert 0 == endpoint.requests
 
 
@@ -129,6 +133,17 @@ def test_a_comparison_says_which_slices_got_worse() -> None:
     assert ["small", "hard", "easy"] == [name for name in order if name in slices]
     assert all(len(line) <= 80 for line in said.splitlines())
     assert ["hard", "easy", "small"] == list(compared.as_dict()["slices"])
+
+
+def test_a_gate_says_which_slices_got_worse() -> None:
+    """It passes by the whole, and says where that hides a loss."""
+    slices = ["many"] * 400 + ["few"] * 20
+    before = sliced([1.0, 0.0] * 200 + [1.0] * 20, slices, "before")
+    after = sliced([1.0, 0.0] * 200 + [0.0] * 12 + [1.0] * 8, slices, "after")
+    found = gate(before, after, not_worse_by=0.1)
+    assert Outcome.PASSED is found.outcome
+    assert "It got worse in the slice 'few': -0.60" in found.details()
+    assert "the slice 'few'" in found.as_markdown()
 
 
 def test_the_side_that_has_slices_tells_them() -> None:
