@@ -52,6 +52,8 @@ if TYPE_CHECKING:  # `as` says that a name is public, where `__all__` is compute
         StoreUnavailableError as StoreUnavailableError,
         ToolMissError as ToolMissError,
     )
+    from dspy_cachectl.estimating.asking import estimate as estimate
+    from dspy_cachectl.estimating.estimate import Estimate as Estimate
     from dspy_cachectl.evaluation.last import last_report as last_report
     from dspy_cachectl.evaluation.pools.candidates import workers as workers
     from dspy_cachectl.evaluation.running import evaluate as evaluate
@@ -95,6 +97,7 @@ _HOMES = {
     "CorruptEntryError": "errors",
     "DriftError": "errors",
     "Embedder": "calls.lm",
+    "Estimate": "estimating.estimate",
     "EvalReport": "reports.report",
     "EncryptedError": "errors",
     "FormatVersionError": "errors",
@@ -119,6 +122,7 @@ _HOMES = {
     "compare": "reports.several",
     "configure": "config",
     "current_phase": "context.ruling",
+    "estimate": "estimating.asking",
     "evaluate": "evaluation.running",
     "find_mlflow_run": "tracking",
     "install": "calls.installation",

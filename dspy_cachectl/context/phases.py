@@ -250,7 +250,7 @@ class PhaseRun:
             if self.shared is None and not self._why_unshared:
                 try:
                     self.shared = SharedPassage.made()
-                    self.ordinals.shared = self.shared.next
+                    self.ordinals.shared, self.ordinals.forget_shared = self.shared.next, self.shared.forget
                 except StoreError as error:
                     self._why_unshared = f"it could not be handed over: {error}"
 
@@ -262,7 +262,7 @@ class PhaseRun:
         if self.shared is None:
             self.refused = self._why_unshared or "it came here without its run: hand it over with cachectl.carry()"
         else:
-            self.ordinals.shared = self.shared.next
+            self.ordinals.shared, self.ordinals.forget_shared = self.shared.next, self.shared.forget
             self.ledger.also = self.of_evaluations.also = self._send_home
 
     def end(self, refused: int) -> None:

@@ -68,6 +68,12 @@ class SharedPassage:
             sql("INSERT OR REPLACE INTO ordinals VALUES (?, ?)", what, ordinal + 1)
         return ordinal
 
+    def forget(self, beginning: str) -> None:
+        """Count from 0 again what begins so."""
+        self._see()
+        with self._database.change() as sql:
+            sql("DELETE FROM ordinals WHERE substr(what, 1, ?) = ?", len(beginning), beginning)
+
     def add(self, row: Row, tally: Tally) -> None:
         """Add what happened to a call in another process than the one that opened the phase."""
         self._see()

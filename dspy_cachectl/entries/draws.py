@@ -260,12 +260,14 @@ class Ordinals:
 
     Attributes:
         shared: Counts in the place of this, for several processes (see `SharedPassage.next`); None where only one asks.
+        forget_shared: Forgets there what begins so (see `SharedPassage.forget`); likewise.
     """
 
     def __init__(self) -> None:
         self._lock = free_after_fork(threading.Lock())
         self._counts: Counter[tuple[str | None, str, str]] = Counter()
         self.shared: Callable[[str, int], int] | None = None
+        self.forget_shared: Callable[[str], None] | None = None
 
     def next(self, request: str, *, unit: str | None = None, program_rollout_id: object = None) -> int:
         """Return 0 for the first such request, 1 for the second, and so on.
@@ -281,6 +283,14 @@ class Ordinals:
                 ordinal = self.shared(canonical(key).decode(), ordinal)
             self._counts[key] = ordinal + 1
         return ordinal
+
+    def forget(self, unit: str) -> None:
+        """Count from 0 again within a unit: what is asked again there is the same draws."""
+        with self._lock:
+            for key in [key for key in self._counts if key[0] == unit]:
+                del self._counts[key]
+            if self.forget_shared is not None:
+                self.forget_shared(canonical([unit]).decode().removesuffix("]"))
 
 
 def canonical(value: Any) -> bytes:

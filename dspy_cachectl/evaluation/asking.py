@@ -1,150 +1,38 @@
-"""An evaluation at work: what is asked and how, as a value, and the answers as they come in."""
+"""An evaluation at work: the answers as they come in."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dspy
 
 from dspy_cachectl.accounting.asked import counted
 from dspy_cachectl.calls.spans import forget_last_trace
-from dspy_cachectl.context.phases import PhaseContext, PhaseRun
+from dspy_cachectl.context.phases import PhaseRun
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import draw_unit
-from dspy_cachectl.errors import BudgetExceededError, CachectlError, ConfigurationError
+from dspy_cachectl.errors import BudgetExceededError, CachectlError
 from dspy_cachectl.evaluation.awaiting import Loops
-from dspy_cachectl.evaluation.kept_predictions import KeptPredictions, output_hash
+from dspy_cachectl.evaluation.kept_predictions import KeptPredictions
 from dspy_cachectl.evaluation.last import ReportOf, cut_short
 from dspy_cachectl.evaluation.limited import Ending, Spending
 from dspy_cachectl.evaluation.made_calls import MadeCalls
 from dspy_cachectl.evaluation.models import as_judged
-from dspy_cachectl.evaluation.observed_program import NumberedExample, evaluate_once, observed
-from dspy_cachectl.evaluation.patience import within
+from dspy_cachectl.evaluation.observed_program import NumberedExample, evaluate_once, observed, output_hash
+from dspy_cachectl.evaluation.patience import AskedAgainError, Passing, within
 from dspy_cachectl.evaluation.reporting import draw_of, provenance, question_results, so_far
-from dspy_cachectl.evaluation.scoring import FirstReturns, Metric, Scored, UnusableMetricError, check_metric, score_with
+from dspy_cachectl.evaluation.scoring import FirstReturns, Scored, UnusableMetricError, check_metric, score_with
+from dspy_cachectl.evaluation.task import Task
 from dspy_cachectl.fingerprints.data import Question
-from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.reports.apart.corpus import without_values
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.results import DrawResult, OtherMetric, OtherScore, QuestionResult
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is evaluated, and how: all of an evaluation that is the same wherever it is made.
-
-    Attributes:
-        program: The program, with governed LMs.
-        devset: The questions' examples.
-        metrics: The metrics; the score is that of the first.
-        questions: The questions, counted over the whole data set.
-        groups: The cluster of each, or None.
-        made_of: What it is made of, by fields of a provenance.
-        context: The phase to ask in.
-        run_id: The run to draw under; None for a new one, or where the phase makes none.
-        repeats: How many answers each question has.
-        num_threads: See `evaluate`; likewise the next five.
-        max_errors: See there.
-        timeout: See there.
-        failure_score: See there.
-        level: See there.
-        name: See there.
-        slices: The names of the slices that each question is in, or None.
-        measures: What of the answers' cost is looked at.
-        declared: Whether the user said what it depends on that cannot be seen.
-        shard: Which part of how many of it this is, from 0; None for the whole.
-        first: The first repeat that is made here.
-        is_limited: Whether it ends with what there is where a budget is spent.
-        waves: What answers its calls, where they go by batches; or None.
-    """
-
-    program: Any
-    devset: Sequence[dspy.Example]
-    metrics: Sequence[Metric]
-    questions: Sequence[Question]
-    groups: Sequence[Any] | None
-    made_of: Mapping[str, Any]
-    context: PhaseContext
-    run_id: str | None
-    repeats: int
-    num_threads: int | None
-    max_errors: int | None
-    timeout: float | None
-    failure_score: float
-    level: float
-    name: str
-    slices: Sequence[tuple[str, ...]] | None = None
-    measures: Sequence[OtherMetric] = ()
-    declared: bool = False
-    shard: tuple[int, int] | None = None
-    first: int = 0
-    is_limited: bool = False
-    waves: Any = None
-
-    def only(self, numbers: Sequence[int], repeats: range) -> Task:
-        """Return what of it is of these questions, by their places, and of these repeats."""
-        return replace(
-            self,
-            devset=[self.devset[number] for number in numbers],
-            questions=[self.questions[number] for number in numbers],
-            groups=None if self.groups is None else [self.groups[number] for number in numbers],
-            slices=None if self.slices is None else [self.slices[number] for number in numbers],
-            first=repeats.start,
-            repeats=repeats.stop,
-        )
-
-    def part(self, index: int, of: int) -> Task:
-        """Return a part of it: every so many questions one, beginning with that of the part's number.
-
-        Raises:
-            ConfigurationError: If there is no question in it.
-        """
-        if index >= len(self.questions):
-            raise ConfigurationError(
-                f"shard {index} of {of} has no question: there are {len(self.questions):,}, so make no more shards"
-            )
-        mine = slice(index, None, of)
-        return replace(
-            self,
-            devset=self.devset[mine],
-            questions=self.questions[mine],
-            groups=None if self.groups is None else self.groups[mine],
-            slices=None if self.slices is None else self.slices[mine],
-            shard=(index, of),
-        )
-
-    def its_questions(self) -> dict[str, Any]:
-        """Return what of it is its questions, by fields."""
-        return {"devset": self.devset, "questions": self.questions, "groups": self.groups, "slices": self.slices}
-
-    def without_questions(self) -> Task:
-        """Return what all of its parts have in common. Where it comes from is told by none of them."""
-        return replace(self, devset=(), questions=(), groups=None, slices=None, context=replace(self.context, token=""))
-
-    def with_questions(self, shard: tuple[int, int], **questions: Any) -> Task:
-        """Return one of its parts, given its questions."""
-        return replace(self, shard=shard, **questions)
-
-    def phase(self) -> phase:
-        """Return the phase to ask in, which describes no more of the run than this part."""
-        context = self.context
-        opened = phase(
-            context.name,
-            context.policy,
-            roles=dict(context.roles),
-            run_id=self.run_id,
-            everywhere=context in state.everywhere,
-            bypass_proxy=context.bypass_proxy,
-        ).without_its_own()
-        taken: dict[str, Any] = {"rates": context.rates, "budgets": context.budgets}
-        opened.context = replace(opened.context, part=self.shard or opened.context.part, **taken)
-        return opened
 
 
 def asked(
@@ -228,46 +116,69 @@ class _Asking:
             raise
 
     def run_repeat(self, repeat: int, metadata: dict[str, Any] | None) -> None:
-        """Let `dspy.Evaluate` ask every question once."""
-        unscored: dict[int, DrawResult] = {}
+        """Let `dspy.Evaluate` ask every question once, and once more what failed for a reason that passes."""
+        answered: dict[int, tuple[Any, DrawResult]] = {}
+        passing = Passing(self.task.max_errors, self.task.num_threads)
 
         def answer(number: int, run: Callable[[], Any]) -> Any:
-            if self.is_over.is_set() or self._is_ending():  # nobody waits for it, which DSPy may not know
-                return dspy.Prediction()
             try:
-                prediction, result = self._answer(number, repeat, run)
+                if number not in answered:  # or else only its metric is asked again
+                    answered[number] = self._answer(number, repeat, run, passing)
             except Exception as error:
-                if self.is_over.is_set() or self.spending.ends(error):
-                    return dspy.Prediction()
-                raise
-            with self.lock:
-                unscored[number] = result
-            return prediction
+                if self._is_counted(error):
+                    raise
+                return dspy.Prediction()
+            passing.answered()
+            return answered[number][0]
 
         def scorer(example: NumberedExample, prediction: Any, trace: Any = None) -> Any:  # noqa: ARG001 - DSPy's
-            if self.is_over.is_set() or example.number not in unscored:
+            number = example.number
+            if self.is_over.is_set() or number not in answered:
                 return self.task.failure_score
-            with self.lock:
-                result = unscored[example.number]
-            try:
-                scored = self._scored(example.number, repeat, prediction, is_loaded=result.loaded)
-            except BudgetExceededError as error:
-                self.spending.ends(error)
+            result = answered[number][1]
+            scored = self._scored_now(number, repeat, prediction, passing, is_loaded=result.loaded)
+            if scored is None:
                 return self.task.failure_score
-            self._note(example.number, repeat, result, scored)
+            self._note(number, repeat, result, scored)
             self._check(scored)
             return scored[0].for_dspy()
 
         scorer.__name__ = self.task.metrics[0].name
-        evaluate_once(
-            observed(self.task.program, answer, awaited=self.loops.awaiting is not None),
-            [NumberedExample.of(example, number) for number, example in enumerate(self.task.devset)],
-            scorer,
-            metadata,
-            failure_score=self.task.failure_score,
-            num_threads=self.task.num_threads,
-            max_errors=self.task.max_errors,
-        )
+        program = observed(self.task.program, answer, awaited=self.loops.awaiting is not None)
+        self._evaluate(program, scorer, passing, metadata)
+
+    def _scored_now(
+        self, number: int, repeat: int, prediction: Any, passing: Passing, *, is_loaded: bool
+    ) -> list[Scored] | None:
+        """Return what each metric says of an answer; None where one is asked again later, or no more is allowed."""
+        try:
+            scored = self._scored(number, repeat, prediction, is_loaded=is_loaded)
+        except BudgetExceededError as error:
+            self.spending.ends(error)
+            return None
+        if any(one.error is not None and passing.puts_off(number, one.error) for one in scored):
+            self.run.ordinals.forget(_metrics_unit(self.task.questions[number], repeat))
+            return None
+        return scored
+
+    def _is_counted(self, error: Exception) -> bool:
+        """Tell whether a question that failed is the program's failure, which DSPy is told of."""
+        is_left = self.is_over.is_set() or isinstance(error, AskedAgainError)
+        return not (is_left or self.spending.ends(error))
+
+    def _evaluate(self, program: Any, scorer: Callable[..., Any], passing: Passing, metadata: Any) -> None:
+        numbers = list(range(len(self.task.devset)))
+        while numbers and not self._is_ending():
+            evaluate_once(
+                program,
+                [NumberedExample.of(self.task.devset[number], number) for number in numbers],
+                scorer,
+                metadata,
+                failure_score=self.task.failure_score,
+                num_threads=self.task.num_threads,
+                max_errors=self.task.max_errors,
+            )
+            numbers = passing.to_ask(self._is_ending)
 
     def _check_that_all_are_asked(self) -> None:
         if self._is_ending() and self.count < len(self.results) * len(self.results[0]):
@@ -277,7 +188,9 @@ class _Asking:
         is_left = self.loops.awaiting is not None and self.loops.awaiting.is_ending
         return is_left or self.spending.refusal is not None
 
-    def _answer(self, number: int, repeat: int, run: Callable[[], Any]) -> tuple[Any, DrawResult]:
+    def _answer(self, number: int, repeat: int, run: Callable[[], Any], passing: Passing) -> tuple[Any, DrawResult]:
+        if self.is_over.is_set() or self._is_ending():  # nobody waits for it, which DSPy may not know
+            raise AskedAgainError
         question = self.task.questions[number]
         kept = self.kept.prediction(question, repeat)
         if kept is not None:
@@ -293,6 +206,9 @@ class _Asking:
         except CachectlError:
             raise  # a replay's missing answer is no failure of the program
         except Exception as error:
+            if not self.is_over.is_set() and passing.puts_off(number, error):
+                self.run.ordinals.forget(unit)  # what was answered of it is the same draws when it is asked again
+                raise AskedAgainError from error
             reason = f"the program raised {type(error).__name__}: {error}"
             made = self.calls.take(unit)
             self.kept.keep(question, repeat, self.task.devset[number], error, made)
@@ -305,7 +221,7 @@ class _Asking:
     def _scored(self, number: int, repeat: int, prediction: Any, *, is_loaded: bool) -> list[Scored]:
         """Return what each metric says of an answer."""
         question, example = self.task.questions[number], self.task.devset[number]
-        kept, unit, found = self.kept.scores(question, repeat), f"{question.unit(repeat)}/metric", []
+        kept, unit, found = self.kept.scores(question, repeat), _metrics_unit(question, repeat), []
         for metric, judge, _ in self.judges:
             scored = kept.get(metric.hash)
             if scored is None:
@@ -398,3 +314,7 @@ class _Asking:
         missing = sum(map(len, self.results)) - sum(map(len, there))
         questions = tuple(replace(question, draws=tuple(draws)) for question, draws in found if draws)
         return without_values(questions), missing
+
+
+def _metrics_unit(question: Question, repeat: int) -> str:
+    return f"{question.unit(repeat)}/metric"

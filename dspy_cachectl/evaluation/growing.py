@@ -9,9 +9,10 @@ from typing import Any
 
 from dspy_cachectl.context.phases import PhaseRun
 from dspy_cachectl.context.process import state
-from dspy_cachectl.evaluation.asking import Task, asked
+from dspy_cachectl.evaluation.asking import asked
 from dspy_cachectl.evaluation.kept_predictions import KeptPredictions
 from dspy_cachectl.evaluation.reporting import question_id
+from dspy_cachectl.evaluation.task import Task
 from dspy_cachectl.reports.merging import joined
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.report import EvalReport

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,8 +28,8 @@ from dspy_cachectl.entries.token_counts import NAMES
 from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError
 from dspy_cachectl.evaluation.arguments import DependsOn, declared
+from dspy_cachectl.evaluation.observed_program import output_hash
 from dspy_cachectl.evaluation.scoring import Metric, Scored
-from dspy_cachectl.fingerprints.canonical import UnstableError, text
 from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.fingerprints.models import generation_config, model_identity
 from dspy_cachectl.fingerprints.programs import program_fingerprint
@@ -166,6 +165,11 @@ class KeptPredictions:
     def path(self) -> str | None:
         """Where they are, or will be."""
         return None if self._session is None else str(self._session.path)
+
+    def past(self) -> Iterator[PredictionRow]:
+        """Yield the answers that this program gave before, asked in the same way, to whatever questions."""
+        if self._library is not None and self._session is not None:
+            yield from self._library.rows_of(self._session.key.base)
 
     def provenance(self) -> dict[str, Any]:
         """Return what of the answers was kept before and is kept now, as fields of a report's provenance."""
@@ -340,16 +344,6 @@ class KeptPredictions:
         self._session.close()  # a journal that is not needed any more takes no room
         made = replace(made, library_bytes=self._library.usage(), library_limit=self._library.max_bytes)
         return replace(report, path=str(path), provenance=made)
-
-
-def output_hash(prediction: Any) -> str:
-    """Return a short hash of what a program answered; of its type alone where it has no stable form."""
-    fields = dict(prediction.items()) if isinstance(prediction, dspy.Example) else prediction
-    try:
-        shown = text(fields)
-    except UnstableError:
-        shown = f"<{type(prediction).__qualname__}>"
-    return hashlib.sha256(shown.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def library_of(predictions: Predictions | None) -> Library | None:

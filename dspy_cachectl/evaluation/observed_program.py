@@ -7,6 +7,7 @@ so that callbacks and MLflow see what they expect.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 import weakref
@@ -18,6 +19,7 @@ import dspy
 
 from dspy_cachectl.boundary.secrets import scrub_head
 from dspy_cachectl.calls.lm import Governed, wrap
+from dspy_cachectl.fingerprints.canonical import UnstableError, text
 from dspy_cachectl.fingerprints.modules import sub_modules
 from dspy_cachectl.reports.texts import cut
 
@@ -135,3 +137,13 @@ def preview_of(example: dspy.Example) -> str:
     """Return how a question begins, for people and without what is secret in it."""
     text = " · ".join(str(value) for value in example.inputs().values())
     return cut(scrub_head(text, _PREVIEW), _PREVIEW)  # before it is cut: half a secret has no shape
+
+
+def output_hash(prediction: Any) -> str:
+    """Return a short hash of what a program answered; of its type alone where it has no stable form."""
+    fields = dict(prediction.items()) if isinstance(prediction, dspy.Example) else prediction
+    try:
+        shown = text(fields)
+    except UnstableError:
+        shown = f"<{type(prediction).__qualname__}>"
+    return hashlib.sha256(shown.encode("utf-8", "surrogatepass")).hexdigest()[:16]

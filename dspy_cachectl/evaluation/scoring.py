@@ -40,6 +40,7 @@ class Scored:
         kept: Whether it was said of this answer in an earlier evaluation.
         feedback: What the metric said beside the score, without secrets, or None.
         value: What a metric of the whole set needs of the answer, or None.
+        error: What the metric raised, or None.
     """
 
     score: float
@@ -47,6 +48,7 @@ class Scored:
     kept: bool = False
     feedback: str | None = None
     value: Any = None
+    error: Exception | None = None
 
     def for_dspy(self) -> float:
         """Return what `dspy.Evaluate` is given: a number, which has the feedback beside it."""
@@ -217,7 +219,7 @@ def score_with(
     except CachectlError:
         raise
     except Exception as error:  # noqa: BLE001 - a user's code; the reason is kept and counted
-        return Scored(failure_score, f"the metric raised {type(error).__name__}: {error}")
+        return Scored(failure_score, f"the metric raised {type(error).__name__}: {error}", error=error)
     try:
         score = float(value)
     except (TypeError, ValueError):

@@ -11,16 +11,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from dspy_cachectl.boundary.forks import free_after_fork, tell_after_fork
 from dspy_cachectl.limits.rates import Rate
-from dspy_cachectl.limits.slots import Claims, OwnSlots, Slots, slots_of
+from dspy_cachectl.limits.slots import Claims, put_off, take
+from dspy_cachectl.stores.registers.base import IN_MEMORY, MemoryRegister, Register
 from dspy_cachectl.stores.tiers import Tiers
 
 Say = Callable[[str, str], None]
 """Says something once: a topic, and what is said."""
+
+T = TypeVar("T")
 
 _CHARACTERS_A_TOKEN = 4.0
 _SMOOTHING = 0.1
@@ -30,13 +34,13 @@ class Pacer:
     """Lets calls go when their limits allow it. Thread-safe; a forked child begins with nobody waiting.
 
     Args:
-        places: What makes the slots that others share, by where they are, those that most share first.
-        say: Says what happens to them.
+        register: Where it is counted who goes when.
+        say: Says what happens to it.
     """
 
-    def __init__(self, places: dict[str, Callable[[], Slots]], say: Say) -> None:
-        self._places, self._say = places, say
-        self._own = OwnSlots()
+    def __init__(self, register: Register, say: Say) -> None:
+        self._register, self._say = register, say
+        self._own = MemoryRegister()
         self._lock = free_after_fork(threading.Lock())
         self._answer: dict[str, float] = {}
         self.after_fork()
@@ -45,7 +49,6 @@ class Pacer:
     def after_fork(self) -> None:
         """Let nobody wait in a child, where no thread lets anybody go."""
         self._waiting: dict[tuple[str, ...], deque[tuple[Future[Claims], Callable[[], Claims]]]] = {}
-        self._shared: list[tuple[str, Slots]] | None = None
 
     def enter(self, rates: Sequence[Rate], characters: int, max_tokens: float | None) -> Future[Claims]:
         """Return what is done when a call may go, with what it took.
@@ -89,7 +92,7 @@ class Pacer:
             if rate.tokens is not None and (name := _of_tokens(rate)) in taken
         }
         if more:
-            self._try(lambda slots: slots.put_off(more))
+            self._try(partial(put_off, claims=more))
 
     def _claims(self, rates: Sequence[Rate], characters: int, max_tokens: float | None) -> dict[str, float]:
         found: dict[str, float] = {}
@@ -112,28 +115,23 @@ class Pacer:
                 future, claims = queue.popleft()
             if future.set_running_or_notify_cancel():
                 taken = claims()
-                time.sleep(max(self._try(lambda slots, taken=taken: slots.take(taken)) or 0.0, 0.0))  # type: ignore[misc]
+                time.sleep(self._try(partial(take, claims=taken)))
                 future.set_result(taken)
 
-    def _try(self, action: Callable[[Slots], float | None]) -> float | None:
-        """Do something with the slots that most share, of those that can be used."""
-        for location, slots in self._found():
-            try:
-                return action(slots)
-            except Exception as error:  # noqa: BLE001 - a call goes, and its answer reaches its caller, all the same
-                self._say(
-                    f"rates:{location}",
-                    f"rate limits are not counted in {location}, and each process, or machine, keeps them by itself "
-                    f"while that lasts: {error}",
-                )
+    def _try(self, action: Callable[[Register], T]) -> T:
+        """Do something where it is counted, or in this process alone where that cannot be reached."""
+        register = self._register
+        if not register.is_shared:
+            self._say("rates:memory", f"rate limits are counted in {register.place}")
+        try:
+            return action(register)
+        except Exception as error:  # noqa: BLE001 - a call goes, and its answer reaches its caller, all the same
+            self._say(
+                "rates:away",
+                f"rate limits are not counted in {register.place}, and each process keeps them by itself while that "
+                f"lasts: {error}",
+            )
         return action(self._own)
-
-    def _found(self) -> list[tuple[str, Slots]]:
-        if self._shared is None:
-            self._shared = [(location, make()) for location, make in self._places.items()]
-            if not self._shared:
-                self._say("rates:memory", "rate limits are of this process alone: its store is in memory")
-        return self._shared
 
 
 def pacer_of(tiers: Tiers | None, say: Say) -> Pacer:
@@ -146,7 +144,7 @@ def pacer_of(tiers: Tiers | None, say: Say) -> Pacer:
     key = _ALONE if tiers is None else tiers
     with _LOCK:
         if key not in _PACERS:
-            _PACERS[key] = Pacer({} if tiers is None else slots_of(tiers.stores), say)
+            _PACERS[key] = Pacer(IN_MEMORY if tiers is None else tiers.register(), say)
         return _PACERS[key]
 
 

@@ -26,6 +26,7 @@ from dspy_cachectl.predictions.journal import Journal
 from dspy_cachectl.predictions.kept_rows import KeptRows, facts_of
 from dspy_cachectl.predictions.keys import SnapshotKey
 from dspy_cachectl.predictions.places import files_at
+from dspy_cachectl.predictions.rows import PredictionRow, decode
 from dspy_cachectl.predictions.session import Session
 from dspy_cachectl.predictions.snapshot import SnapshotInfo
 
@@ -161,6 +162,19 @@ class Library:
     def snapshots(self) -> list[SnapshotInfo]:
         """Return the snapshots, the newest first. Damaged ones are set aside, newer formats left out."""
         return self._files.snapshots()
+
+    def rows_of(self, base: str, *, snapshots: int = 5) -> Iterator[PredictionRow]:
+        """Yield the answers of the newest snapshots of a program, to whatever questions.
+
+        Args:
+            base: What its predictions depend on beside the questions (`SnapshotKey.base`).
+            snapshots: Of how many snapshots.
+        """
+        rows, found = KeptRows(), (info for info in self._files.snapshots() if info.key.base == base)
+        for info in itertools.islice(found, snapshots):
+            self._files.load(info, rows)
+        yield from (row for line in rows.in_order() if (row := decode(line)).error is None)
+        rows.close()
 
     @property
     def shown(self) -> str:

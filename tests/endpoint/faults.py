@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -18,6 +19,7 @@ KINDS = frozenset(
     }
 )
 
+_CHANCE = random.Random(0)
 _CODES = {
     400: ("invalid_request_error", "bad_request"),
     401: ("authentication_error", "invalid_api_key"),
@@ -39,6 +41,7 @@ class Rule:
         message: `error.message` of kind `status`.
         times: Requests it strikes; None is all of them.
         skip: Matching requests that it lets pass first.
+        chance: The probability with which it strikes a request that matches; those it spares are not counted off.
         match: Substring of the system prompt or the last user message; empty is every request.
         path: Substring of the path; empty is every path.
     """
@@ -50,6 +53,7 @@ class Rule:
     message: str | None = None
     times: int | None = None
     skip: int = 0
+    chance: float = 1.0
     match: str = ""
     path: str = ""
 
@@ -68,6 +72,8 @@ class Rule:
     def strikes(self, path: str, text: str) -> bool:
         """Whether this request is hit; counts it off `skip` or `times`."""
         if self.times == 0 or self.path not in path or self.match not in text:
+            return False
+        if self.chance < 1 and _CHANCE.random() >= self.chance:
             return False
         if self.skip > 0:
             self.skip -= 1

@@ -154,12 +154,12 @@ def test_empty_answers_are_not_parsed(endpoint: Endpoint, ask: Callable[..., Any
 
 
 def test_retries_that_do_not_help(endpoint: Endpoint, ask: Callable[..., Any], lm: MakeLM) -> None:
-    """Two retries are allowed and made; the third failure is the program's."""
+    """Two retries are allowed and made, and two when it is asked again; then the failure is the program's."""
     dspy.configure(lm=lm(num_retries=2))
     endpoint.fail("status", status=503, retry_after=0, match="question 1 ?")
     report = ask(dspy.Predict("question -> answer"), questions(2), max_errors=9)
-    assert (4, 1) == (endpoint.requests, report.failures)
-    assert counts(report) == {"self": {"retries": 2}}
+    assert (7, 1) == (endpoint.requests, report.failures)
+    assert counts(report) == {"self": {"retries": 4}}
 
 
 def test_asynchronous_programs(endpoint: Endpoint, ask: Callable[..., Any]) -> None:

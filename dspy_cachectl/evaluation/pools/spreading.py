@@ -12,12 +12,12 @@ from dspy_cachectl.context.phases import PhaseRun
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import phase_here
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.evaluation.asking import Task
 from dspy_cachectl.evaluation.last import cut_short
 from dspy_cachectl.evaluation.pools.sending import packed, settings_to_send, unpacked
 from dspy_cachectl.evaluation.pools.workers import Workers, outcomes, parts_for
 from dspy_cachectl.evaluation.pools.working import Common, Home, Outcome, Part, work
 from dspy_cachectl.evaluation.reporting import question_id
+from dspy_cachectl.evaluation.task import Task
 from dspy_cachectl.predictions.rows import decode
 from dspy_cachectl.predictions.session import Session
 from dspy_cachectl.reports.apart.corpus import without_values

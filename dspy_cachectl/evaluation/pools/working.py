@@ -17,9 +17,10 @@ from dspy_cachectl.config import settings
 from dspy_cachectl.context.process import Place
 from dspy_cachectl.context.shared import machine
 from dspy_cachectl.errors import CachectlError, ConfigurationError
-from dspy_cachectl.evaluation.asking import Task, asked
+from dspy_cachectl.evaluation.asking import asked
 from dspy_cachectl.evaluation.kept_predictions import KeptPredictions
 from dspy_cachectl.evaluation.pools.sending import unpacked
+from dspy_cachectl.evaluation.task import Task
 from dspy_cachectl.predictions.kept_rows import KeptRows, RowKey
 from dspy_cachectl.predictions.keys import SnapshotKey
 from dspy_cachectl.predictions.session import Session

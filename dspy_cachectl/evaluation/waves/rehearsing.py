@@ -22,7 +22,6 @@ from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.context.phases import new_run_id
 from dspy_cachectl.context.ruling import draw_unit
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError
-from dspy_cachectl.evaluation.asking import Task
 from dspy_cachectl.evaluation.awaiting import Loops
 from dspy_cachectl.evaluation.kept_predictions import KeptPredictions, key_of
 from dspy_cachectl.evaluation.models import as_judged
@@ -30,6 +29,7 @@ from dspy_cachectl.evaluation.observed_program import NumberedExample, observed
 from dspy_cachectl.evaluation.opening import opened
 from dspy_cachectl.evaluation.patience import within
 from dspy_cachectl.evaluation.scoring import Metric, check_metric
+from dspy_cachectl.evaluation.task import Task
 from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.predictions.outputs import restore
 from dspy_cachectl.reports.progress_bar import progress

@@ -1,0 +1,1 @@
+"""Estimates, held to what the evaluation then cost."""
