@@ -203,12 +203,14 @@ class Comparison(Shown, Paged):
         """
         return plot_scores(self.reports, path)
 
-    def page(self, stores: Sequence[Readable] | None = None, *, most: int = MOST_TEXT) -> Page:
-        """Return what is on its page (see `to_html`)."""
+    def page(
+        self, stores: Sequence[Readable] | None = None, *, most: int = MOST_TEXT, said: Sheet | None = None
+    ) -> Page:
+        """Return what is on its page (see `to_html`); `said` stands there in the place of what it says by itself."""
         result, error = self.result, self.result.error.value
         row = score_row("difference", result.n, result.difference, self.interval, error, sign=True)
         changes = {one.question: one.difference for one in self.changed()}
-        return page_of(self._sheet(), self.reports, stores, most=most, difference=row, changes=changes)
+        return page_of(said or self._sheet(), self.reports, stores, most=most, difference=row, changes=changes)
 
     def settling_briefly(self) -> Iterator[str]:
         """Yield what would settle it in a few words, for where there are several; nothing where it is settled."""

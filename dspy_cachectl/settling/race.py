@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.reports.comparison import Comparison
 from dspy_cachectl.reports.describe import scores_picture
 from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.reports.several import Comparisons
 from dspy_cachectl.reports.texts import MISSING, ends_text, number, p_value, places, plural
 from dspy_cachectl.showing.render import Shown
 from dspy_cachectl.showing.sheets import Cell, Giving, Part, Sheet, Tone, facts, notes, sheet
 from dspy_cachectl.statistics.looks import Bound
 from dspy_cachectl.statistics.power import selection_bias
 from dspy_cachectl.statistics.verdicts import Verdict
+from dspy_cachectl.tracking.outgoing import Logged, Outgoing
+from dspy_cachectl.tracking.report_records import of_comparisons
+
+if TYPE_CHECKING:
+    from dspy_cachectl.tracking.resolve import Target
 
 _COLUMNS = ("program", "score", "questions", "behind by", "interval", "p", "what became of it")
 _GIVING = Giving(right=("questions", "p"), whole=("score", "behind by", "interval"), names=("program",))
@@ -42,7 +48,7 @@ class Runner:
 
 
 @dataclass(frozen=True)
-class Race(Shown):
+class Race(Shown, Logged):
     """A race of several programs that was run until it was settled, or there was nothing more to ask.
 
     Attributes:
@@ -115,6 +121,18 @@ class Race(Shown):
                 for one in self.runners
             ],
         }
+
+    def records(self, target: Target) -> list[Outgoing]:
+        """Return what is logged of it (see `log_to_mlflow`): what each was dropped by, and the looks as steps."""
+        found = tuple(one.comparison for one in self.runners if one.comparison is not None)
+        gone = [one.dropped or len(self.looks) + 1 for one in self.runners]
+        looks = [
+            {"look": look, "questions": asked, "left": sum(dropped > look for dropped in gone)}
+            for look, asked in enumerate(self.looks, start=1)
+        ]
+        settled = {"verdict": self.verdict_text, "bound": self.bound.value, "best": self.leader, "most": self.most}
+        reports = tuple(one.report for one in self.runners)
+        return of_comparisons(Comparisons(reports, found), target, looks=looks, settled=settled)
 
     def __repr__(self) -> str:
         return f"<Race of {len(self.runners)}: {self.verdict_text}; {plural(len(self.looks), 'look')}>"

@@ -94,7 +94,7 @@ def race(
     options = dict(locals())
     check_before_paying(metric)
     named = _named(programs, finalists)
-    options |= {"devset": listed(devset), "run_id": None, "shard": None, "repeats": 1}
+    options |= {"devset": listed(devset), "run_id": None, "shard": None, "repeats": 1, "budget": None}
     rule, pairs = Bound(bound), len(list(combinations(named, 2)))
     with ExitStack() as stack:
         running: dict[str, Growing] = {}

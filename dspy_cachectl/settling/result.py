@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.reports.comparison import TONES, Comparison
 from dspy_cachectl.reports.describe import MORE, circumstance_text
 from dspy_cachectl.reports.difference import difference_picture
 from dspy_cachectl.reports.measurement import Measurement
+from dspy_cachectl.reports.paged import MOST_TEXT, Paged
+from dspy_cachectl.reports.several import Comparisons
 from dspy_cachectl.reports.texts import ends_text, number, p_value, places, plural
 from dspy_cachectl.showing.render import Shown
 from dspy_cachectl.showing.sheets import Cell, Giving, Part, Sheet, facts, notes, sheet
 from dspy_cachectl.statistics.looks import Bound
 from dspy_cachectl.statistics.verdicts import Verdict
+from dspy_cachectl.tracking.outgoing import Logged, Outgoing
+from dspy_cachectl.tracking.report_records import of_comparisons
+
+if TYPE_CHECKING:
+    from dspy_cachectl.page.content import Page
+    from dspy_cachectl.reports.kept_texts import Readable
+    from dspy_cachectl.tracking.resolve import Target
 
 BUDGET_SPENT = "BUDGET SPENT"
 _COLUMNS = ("look", "questions", "answers", "difference", "interval", "p", "limit")
@@ -78,7 +87,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Settled(Shown):
+class Settled(Shown, Paged, Logged):
     """A comparison that was asked until it was settled, or there was nothing more to ask.
 
     Attributes:
@@ -146,6 +155,20 @@ class Settled(Shown):
             "looks": [asdict(look) for look in self.looks],
             "comparison": self.comparison.as_dict(),
         }
+
+    def page(self, stores: Sequence[Readable] | None = None, *, most: int = MOST_TEXT) -> Page:
+        """Return what is on its page (see `to_html`): the comparison at the last look, and all looks."""
+        return self.comparison.page(stores, most=most, said=self._sheet())
+
+    def records(self, target: Target) -> list[Outgoing]:
+        """Return what is logged of it (see `log_to_mlflow`): the last comparison, and the looks as steps."""
+        return of_comparisons(
+            Comparisons(self.comparison.reports, (self.comparison,)),
+            target,
+            looks=[asdict(look) for look in self.looks],
+            settled={"verdict": self.verdict_text, "bound": self.bound.value, "asked": self.asked, "most": self.most},
+            paged=self,
+        )
 
     def __repr__(self) -> str:
         much = f"{self.asked:,} of {plural(self.most, 'question')}, {plural(len(self.looks), 'look')}"

@@ -111,7 +111,8 @@ def settle(
     """
     options = dict(locals())
     check_before_paying(metric)
-    options |= {"devset": listed(devset), "run_id": None, "shard": None}
+    # Its budget is of questions, and not of money as that of `evaluate`.
+    options |= {"devset": listed(devset), "run_id": None, "shard": None, "budget": None}
     rule = Bound(bound)
     if rule is Bound.ANY_TIME and repeats > 1:
         raise ConfigurationError('bound="any-time" counts questions: leave repeats out, or take another bound')

@@ -25,7 +25,7 @@ from dspy_cachectl.tracking import delivery, installed
 from dspy_cachectl.tracking.deadline import check_limit, in_daemon
 from dspy_cachectl.tracking.delivery import LogOutcome
 from dspy_cachectl.tracking.outbox import Outbox
-from dspy_cachectl.tracking.outgoing import Outgoing
+from dspy_cachectl.tracking.outgoing import Logged, Outgoing
 from dspy_cachectl.tracking.phase_records import PhaseResults, of_phase, of_run
 from dspy_cachectl.tracking.report_records import of_comparisons, of_report
 from dspy_cachectl.tracking.resolve import Target, absolute, default_uri, resolve
@@ -48,7 +48,7 @@ _Make = Callable[[Target], list[Outgoing]]
 
 
 def log_to_mlflow(
-    run_or_result: PhaseRun | EvaluationResult | EvalReport | Comparison | Comparisons | Ranking,
+    run_or_result: PhaseRun | EvaluationResult | EvalReport | Comparison | Comparisons | Ranking | Logged,
     *,
     result: EvaluationResult | None = None,
     run_id: str | None = None,
@@ -68,7 +68,8 @@ def log_to_mlflow(
         run_or_result: A phase: all of its evaluations are logged, as steps, and its stats. Or what
             `dspy.Evaluate` returned: its score, and the stats of the phase that is open or was closed last. Or a
             report, with its repeats as steps; or a comparison or a ranking, whose run becomes the parent of the runs of
-            the reports that it compares, where they are in the same experiment and have no parent yet.
+            the reports that it compares, where they are in the same experiment and have no parent yet. Likewise what
+            `settle` and `race` return, with each look as a step.
         result: With a phase: log this result in place of the phase's evaluations.
         run_id: The MLflow run to log to.
         tracking_uri: The server to log to. By default, the one that MLflow is set to. Where it is no address, the
@@ -180,6 +181,8 @@ def _maker(value: Any, result: Any) -> _Make:
         raise ConfigurationError("result= goes with a phase: log_to_mlflow(run, result=result)")
     if isinstance(value, EvalReport):
         return functools.partial(of_report, value, ())
+    if isinstance(value, Logged):
+        return value.records
     if isinstance(value, Comparison):
         return functools.partial(of_comparisons, Comparisons(value.reports, (value,)))
     if isinstance(value, Comparisons):

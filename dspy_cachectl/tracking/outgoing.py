@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,18 @@ _COSTS = {"unpriced"} | {
     f"{what}_{how}" for what in ("cost", *NAMES, "tokens", "seconds") for how in ("spent", "saved")
 }
 """The counters that are logged as costs; the others tell of the cache."""
+
+
+class Logged(ABC):
+    """A value of a wing above that can be logged: it makes its own records."""
+
+    @abstractmethod
+    def records(self, target: Target) -> list[Outgoing]:
+        """Return what is delivered of it.
+
+        Args:
+            target: Where it goes.
+        """
 
 
 @dataclass(frozen=True)

@@ -129,10 +129,25 @@ def _of_report(report: EvalReport, target: Target, *, children: Sequence[str]) -
     )
 
 
-def of_comparisons(comparisons: Comparisons, target: Target) -> list[Outgoing]:
-    """Return what is delivered of a comparison: each pair is a step, in the order of the table."""
+def of_comparisons(
+    comparisons: Comparisons,
+    target: Target,
+    *,
+    looks: Sequence[Mapping[str, Any]] = (),
+    settled: Mapping[str, Any] | None = None,
+    paged: Paged | None = None,
+) -> list[Outgoing]:
+    """Return what is delivered of a comparison: each pair is a step, in the order of the table.
+
+    Args:
+        comparisons: The comparison.
+        target: Where it goes.
+        looks: The looks at it while it grew: each is a step too, and a row of a table.
+        settled: What became of it then, which stands in the place of what it says by itself.
+        paged: Whose page goes with it; None for that of its only pair.
+    """
     uid, now, pairs = new_uid(), time.time(), comparisons.pairs
-    step = first_step(target, len(pairs))
+    step = first_step(target, max(len(pairs), len(looks)))
     metrics = [point for number, pair in enumerate(pairs) for point in points(_delta_metrics(pair), step + number, now)]
     metrics += points({"delta/selection_bias": comparisons.selection_bias}, step + len(pairs) - 1, now)
     said = {
@@ -145,8 +160,14 @@ def of_comparisons(comparisons: Comparisons, target: Target) -> list[Outgoing]:
     names = [report.name for report in comparisons.reports]
     if len(pairs) == 1:
         said |= {"baseline": names[0], "candidate": names[1], "verdict": pairs[0].verdict_text}
+    said |= settled or {}
+    for number, look in enumerate(looks):
+        seen = {f"look/{name}": value for name, value in look.items() if isinstance(value, (int, float))}
+        metrics += points(seen, step + number, now)
     rows = [_pair_row(pair) for pair in pairs]
     tables = {artifact("compare", uid): table(list(rows[0]), (list(row.values()) for row in rows))}
+    if looks:
+        tables[artifact("looks", uid)] = table(list(looks[0]), (list(look.values()) for look in looks))
     parts = [
         {"of": of, "name": name, **_pair_row(part)}
         for pair in pairs
@@ -157,7 +178,7 @@ def of_comparisons(comparisons: Comparisons, target: Target) -> list[Outgoing]:
         tables[artifact("apart", uid)] = table(list(parts[0]), (list(part.values()) for part in parts))
     outgoing = _outgoing(
         target,
-        {**tables, **_figure(comparisons, uid), **(_page(pairs[0], uid) if len(pairs) == 1 else {})},
+        {**tables, **_figure(comparisons, uid), **(_page(paged or pairs[0], uid) if len(pairs) == 1 else {})},
         uid=uid,
         started=milliseconds(now),
         ended=milliseconds(now),

@@ -15,6 +15,7 @@ import dspy_cachectl as cachectl
 from dspy_cachectl.reports.comparison import compare_two
 from dspy_cachectl.settling.racing import losers
 from dspy_cachectl.statistics.looks import Bound, look_level
+from dspy_cachectl.tracking.outbox import Outbox
 from tests.endpoint import Endpoint
 from tests.evaluation.test_evaluate import exact, program, questions
 from tests.reports.made_up import report
@@ -125,3 +126,14 @@ def test_what_a_rejection_had_of_the_error_passes_on() -> None:
     found = list(losers(others, lambda other, level: compare_two(other, leader, level=level), at=at, told=0))
     assert ["30", "60", "82"] == [one.baseline for one in found]
     assert {0, 1, 2} == set(asked)
+
+
+def test_a_race_is_logged_with_who_was_left_at_each_look(program: dspy.Module) -> None:
+    """Without a server it waits in the outbox: what each was dropped by, and the verdict over all."""
+    found = raced({"one": Fixed(1), "nine": Fixed(9), "two": Fixed(2)})
+    outcome = cachectl.log_to_mlflow(found, timeout=0)
+    assert "pending" == outcome.status
+    (waiting,) = [one for one in Outbox().waiting() if one.uid == outcome.uid]
+    points = {(one.key, one.step): one.value for one in waiting.read().metrics}
+    left = [points["dspy_cachectl/look/left", step] for step in range(len(found.looks))]
+    assert (1.0, sorted(left, reverse=True)) == (left[-1], left)

@@ -12,6 +12,7 @@ import dspy_cachectl as cachectl
 from dspy_cachectl.statistics.looks import look_level
 from tests.endpoint import Endpoint
 from tests.evaluation.test_evaluate import exact, program, questions, run
+from tests.page import unpacked
 
 __all__ = ["program"]
 
@@ -179,3 +180,15 @@ def test_it_is_shown_in_80_columns(program: dspy.Module, tmp_path: Path) -> None
     assert max(map(len, f"{found}\n{found.details()}".splitlines())) <= 80
     assert found.details().count("0.") > str(found).count("0.")
     assert found.as_dict()["looks"][0]["questions"] == 20
+
+
+def test_its_page_has_every_look_and_every_answer(program: dspy.Module, tmp_path: Path) -> None:
+    """In one file: the verdict over all looks, a row for each of them, and the answers of both programs."""
+    found = settled(Fixed(3), Fixed(9), questions(100))
+    page = found.page()
+    assert found.verdict_text == page.headline[0]
+    (looks,) = [block for block in page.blocks if block.title == "Looks"]
+    assert len(found.looks) == len(looks.rows)
+    assert found.asked == len(page.questions)
+    written = unpacked.content(found.to_html(tmp_path / "settled.html").read_bytes())
+    assert found.verdict_text == written["headline"][0]

@@ -21,6 +21,8 @@ from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.reports.ranking import Ranking
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.several import compare
+from dspy_cachectl.settling.result import Look, Settled
+from dspy_cachectl.statistics.looks import Bound
 from dspy_cachectl.tracking import attachments, sync
 from dspy_cachectl.tracking.log import log_to_mlflow
 from dspy_cachectl.tracking.outbox import Outbox
@@ -186,6 +188,20 @@ def test_a_comparison_is_the_parent_of_what_it_compares(server: Rest) -> None:
     assert "<title>new against old</title>" in page
     table = mlflow.load_table(f"dspy_cachectl/compare_{str(outcome.uid)[:8]}.json", run_ids=[found.id])
     assert list(table["difference"]) == [0.5]
+
+
+def test_what_settle_found_has_its_looks_as_steps(server: Rest) -> None:
+    """The verdict is that over all looks, and the page has each of them."""
+    found = [report([0, 1] * n, name="old").compare(report([1, 1] * n, name="new")) for n in (10, 20)]
+    looks = tuple(Look.at(one, one.result.n) for one in found)
+    outcome = log_to_mlflow(Settled(found[-1], looks, Bound.POCOCK, 0.95, most=50))
+    run = _run_of(server, outcome.uid)
+    steps = server.history(run.id, "dspy_cachectl/look/difference")
+    assert [(0, 0.5), (1, 0.5)] == [(step, value) for step, value, _ in steps]
+    assert (found[-1].verdict_text, "pocock") == (run.tags["dspy_cachectl.verdict"], run.tags["dspy_cachectl.bound"])
+    assert b"new against old" in server.download(run, f"dspy_cachectl/page_{str(outcome.uid)[:8]}.html")
+    table = mlflow.load_table(f"dspy_cachectl/looks_{str(outcome.uid)[:8]}.json", run_ids=[run.id])
+    assert [20, 40] == list(table["questions"])
 
 
 def test_a_parent_is_not_taken_away(server: Rest) -> None:
