@@ -297,7 +297,8 @@ class Stats(Tally):
 
     @staticmethod
     def _line(tally: Tally) -> str:
-        parts = [f"{in_words('calls', tally.calls)}, {in_words('requests', tally.requests)}"]
+        is_tools = not tally.calls and (tally.tool_calls_made or tally.tool_calls_served)
+        parts = [] if is_tools else [f"{in_words('calls', tally.calls)}, {in_words('requests', tally.requests)}"]
         parts += [in_words(name, getattr(tally, name)) for name in NOTABLE if getattr(tally, name)]
         for what, spent, saved, unit in (
             ("tokens", tally.tokens_spent, tally.tokens_saved, "{:,}"),
