@@ -16,7 +16,10 @@ from dspy_cachectl.batches.provider import ENDED, Account, NotSentError
 from dspy_cachectl.batches.spending import within_budgets
 from dspy_cachectl.batches.waves import Waves
 from dspy_cachectl.boundary.secrets import scrub
+from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.errors import BatchError, BatchPendingError
+
+_logger = logger_for(__name__)
 
 _MOST_LINES, _MOST_BYTES = 50_000, 190 * 1024**2
 """What one batch may hold: OpenAI's limits, and less than its 200 MB."""
@@ -67,6 +70,8 @@ class Sending:
             with notes.sending():
                 on_their_way = list(self._sent_before(waves))
                 on_their_way += [_send(note, lines) for note, lines in self._new(_not_in(on_their_way, waves))]
+            total = sum(len(note.keys) for note in on_their_way)
+            _logger.info("wave %d: %d answers are awaited in %s", number, total, _ids(on_their_way))
             self._wait(waves, on_their_way, number)
 
         with notes.sending():
@@ -149,6 +154,10 @@ class Sending:
             self.tries[key] = note.attempt
             if is_final or note.attempt >= self.how.attempts:
                 waves.failed[key] = reason
+
+
+def _ids(sent: Iterable[Note]) -> str:
+    return ", ".join(str(note.batch) for note in sent)
 
 
 def _not_in(sent: Iterable[Note], waves: Waves) -> list[Line]:

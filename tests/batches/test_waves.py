@@ -29,6 +29,7 @@ def test_three_calls_that_need_one_another_are_three_batches(
     ordinary = run(three, questions(count), batch=False, predictions=False, run_id="ordinary")
     assert 3 * count == endpoint.requests
     endpoint.reset()
+    before = cachectl.stats()
     report = run(three, questions(count), predictions=False, run_id="ordinary-too")
     assert [count] * 3 == [len(batch["lines"]) for batch in endpoint.batches()]
     assert 0 == endpoint.requests
@@ -36,6 +37,8 @@ def test_three_calls_that_need_one_another_are_three_batches(
     assert [_of(one) for one in ordinary.questions] == [_of(one) for one in report.questions]
     assert _counted(ordinary) == _counted(report)
     assert 3 * count == report.provenance.counters["fresh"] == report.provenance.counters["requests"]
+    after = cachectl.stats()  # what a rehearsal serves, or misses, is nobody's
+    assert [3 * count] * 3 == [getattr(after, name) - getattr(before, name) for name in ("calls", "fresh", "requests")]
 
 
 def _of(question: Any) -> Any:

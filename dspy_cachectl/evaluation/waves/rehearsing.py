@@ -99,14 +99,13 @@ def _rehearsed(task: Task, kept: KeptPredictions, name: str, how: Batch, *, show
     waves = Waves()
     waves.count_as_bought(key for note in notes.noted() if note.evaluation == name for key in note.keys)
     left = [(number, repeat) for repeat in range(task.first, task.repeats) for number in range(len(task.devset))]
-    with progress(f"{task.name}, in batches", shown=shown) as show:
+    left = _Rehearsal(task, kept, waves).run(left)
+    with progress(f"{task.name}, in batches", shown=shown and bool(waves.lines)) as show:
         sending, wave = Sending(how, name, task.run_id, show), 0
-        while left:
-            left = _Rehearsal(task, kept, waves).run(left)
-            if not waves.lines:
-                break
+        while waves.lines:
             wave += 1
             sending.deliver(waves, wave)
+            left = _Rehearsal(task, kept, waves).run(left)
     waves.is_rehearsal = False
     return waves
 
