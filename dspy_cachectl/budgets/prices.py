@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -216,3 +216,19 @@ def _highest(info: Mapping[str, Any], *, is_long: bool) -> tuple[float, float] |
     read = highest("input_cost_per_token", "cache_creation_input_token_cost")
     written = highest("output_cost_per_token", "output_cost_per_reasoning_token")
     return None if read is None else (read, written or 0.0)
+
+
+def name_what_is_not_sure(budgets: Iterable[tuple[OpenBudget, int]], lm: Any) -> None:
+    """Say of the LM that DSPy is set to, before it is asked, that a budget cannot count it for certain, if so."""
+    if lm is None or not any("cost" in budget.limits for budget, _ in budgets):
+        return
+    try:
+        from dspy.clients.capabilities import resolve
+
+        is_native = getattr(lm, "_engine_spec", None) == "auto"
+        known = _price(lm, resolve(lm).provider if is_native else None, 0)
+    except Exception:  # noqa: BLE001 - whatever DSPy makes of it is said when it is asked
+        return
+    for budget, _ in budgets:
+        if known is None and budget.price_of(lm.model) is None and not budget.budget.strict:
+            budget.miss_price(lm.model)

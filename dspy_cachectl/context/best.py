@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from dspy_cachectl.budgets import opened
+from dspy_cachectl.budgets.best import Best
 from dspy_cachectl.context.phases import PhaseRun
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import phase_around
@@ -23,12 +24,12 @@ _REFUSED: contextvars.ContextVar[list[BudgetExceededError] | None] = contextvars
 """Where refusals are noted of the question that is asked within."""
 
 
-def _limited_runs() -> Iterator[PhaseRun]:
-    """Yield the passages around this place that tell at their end what a budget did not allow."""
+def _told_here() -> Iterator[tuple[Best, PhaseRun]]:
+    """Yield what the passages around this place know of programs that tell at their end what a budget did not allow."""
     context = phase_around()
     while context is not None and (run := state.runs.get(context.token)) is not None:
-        if run.answers_for:
-            yield run
+        if run.best is not None:
+            yield run.best, run
         context = run.outer
 
 
@@ -38,28 +39,28 @@ class Scoring:
     Args:
         program: The candidate.
         count: On how many questions it is scored.
-        runs: The passages that are told.
+        told: What is told, each with its passage.
     """
 
-    def __init__(self, program: Any, count: int, runs: list[PhaseRun]) -> None:
-        self._program, self._count, self._runs = program, count, runs
+    def __init__(self, program: Any, count: int, told: list[tuple[Best, PhaseRun]]) -> None:
+        self._program, self._count, self._told = program, count, told
         self._before = self._refused()
 
     @classmethod
     def begun(cls, program: Any, devset: Any) -> Scoring | None:
         """Begin; return None where there is no budget, and nobody to tell."""
-        runs = list(_limited_runs())
-        return cls(program, len(devset), runs) if runs else None
+        told = list(_told_here())
+        return cls(program, len(devset), told) if told else None
 
     def ended(self, outputs: Any) -> None:
         """Note the score, where nothing was refused meanwhile."""
         score = getattr(outputs, "score", None)
         if isinstance(score, (int, float)) and self._refused() == self._before:
-            for run in self._runs:
-                run.best.note(self._program, self._count, float(score))
+            for best, _ in self._told:
+                best.note(self._program, self._count, float(score))
 
     def _refused(self) -> int:
-        return sum(budget.refused for run in self._runs for budget, _ in run.answers_for)
+        return sum(budget.refused for _, run in self._told for budget, _ in run.answers_for)
 
 
 def _note_refusal(error: BudgetExceededError) -> None:
@@ -80,8 +81,8 @@ def scoring_by_question(original: Callable[..., Any]) -> Callable[..., Any]:
     """Around what SIMBA asks a program with: it scores question by question, and what it is told of errors is a 0."""
 
     def wrap(program: Any, metric: Any) -> Any:
-        ask, runs = original(program, metric), list(_limited_runs())
-        if not runs:
+        ask, told = original(program, metric), list(_told_here())
+        if not told:
             return ask
 
         def scored(example: Any) -> Any:
@@ -91,8 +92,8 @@ def scoring_by_question(original: Callable[..., Any]) -> Callable[..., Any]:
                 said = ask(example)
             finally:
                 _REFUSED.reset(token)
-            for run in runs:
-                run.best.add(program, None if refused else float(said["score"]) * _PERCENT)
+            for best, _ in told:
+                best.add(program, None if refused else float(said["score"]) * _PERCENT)
             return said
 
         return scored

@@ -166,7 +166,7 @@ class PhaseRun:
         drift: That one of them has changed, where its policy refuses to mix; None else.
         refused: Why calls in it are refused in this process, to which it was handed over; "" where they are not.
         budget: What its calls may spend; None where it has no budget of its own.
-        best: The best program of an optimizer in it, where it tells of budgets.
+        best: The best program of an optimizer in it; None where it tells of no budget.
         refused_units: Of each unit what was raised last where a budget did not allow one of its calls; None where
             nobody asks for it.
         answers_for: The budgets whose refusals are told at its end, each with how many there were before.
@@ -191,7 +191,7 @@ class PhaseRun:
         self.logged: dict[tuple[str | None, ...], str] = {}
         self.shared: SharedPassage | None = None
         self.budget: OpenBudget | None = None
-        self.best = Best()
+        self.best: Best | None = None
         self.refused_units: dict[str | None, BudgetExceededError] | None = None
         self.answers_for: Sequence[tuple[OpenBudget, int]] = ()
         self.refused = self._why_unshared = ""
@@ -240,9 +240,20 @@ class PhaseRun:
                 return ReplayIncompleteError(self.name, missed, self._misses)
         told = (budget.exceeded(before) for budget, before in self.answers_for)
         exceeded = next((error for error in told if error is not None), None)
-        if exceeded is not None:
+        if exceeded is not None and self.best is not None:
             self.best.give(exceeded)
         return exceeded or self.drift
+
+    def tells_of(self, own: OpenBudget | None, every: Sequence[OpenBudget]) -> None:
+        """Tell at the end what budgets did not allow.
+
+        Args:
+            own: Its own; None where it has none.
+            every: Those of the whole process, where a program that swallows errors has no other end to see it at.
+        """
+        self.budget, self.best = own, Best()
+        budgets = every if own is None else (*every, own)
+        self.answers_for = [(one, one.all_refused()) for one in budgets]
 
     def share(self) -> None:
         """Let other processes have a part in it: its ordinals are counted for all, and their calls are counted here."""

@@ -19,6 +19,7 @@ from dspy_cachectl.accounting import runs
 from dspy_cachectl.boundary.meant import meant, question
 from dspy_cachectl.budget import Budget, checked_budget
 from dspy_cachectl.budgets.opened import EVERYWHERE
+from dspy_cachectl.budgets.prices import name_what_is_not_sure
 from dspy_cachectl.calls.cache import ManagedCache
 from dspy_cachectl.calls.installation import ensure_installed, installed, open_budget
 from dspy_cachectl.calls.spans import watch_autolog
@@ -125,10 +126,9 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
         drawn_on = dict.fromkeys((*around_it, *context.budgets, *(() if own is None else (own,))))
         context = replace(context, budgets=tuple(drawn_on))
         run = PhaseRun(context)
-        run.budget = own
-        # What rules the whole process has no other end at which a program that swallows errors would see it.
-        answered = (*(EVERYWHERE if outer is None else ()), *(() if own is None else (own,)))
-        run.answers_for = [(one, one.all_refused()) for one in answered]
+        if own is not None or (EVERYWHERE and outer is None):
+            run.tells_of(own, EVERYWHERE if outer is None else ())
+            name_what_is_not_sure(run.answers_for, dspy.settings.lm)
         watch_autolog()
         run.outer = outer
         run.is_told = settings().guard if self._guard is None else self._guard

@@ -34,7 +34,17 @@ def main() -> None:
         store=options.output / "store",
         state=options.output / "state",
         phases={"eval": {"roles": {"judge": "REUSE"}}},
+        budget=None if options.max_cost is None else f"cost={options.max_cost}",
     )
+    try:
+        pitch(options)
+    except cachectl.BudgetExceededError as error:  # what was bought is kept: with more it goes on from here
+        print(f"\n{error}")
+    print(f"\nusage, in all\n{cachectl.stats()}")
+
+
+def pitch(options: argparse.Namespace) -> None:
+    """Compile the program, and pitch, or evaluate it."""
     with ExitStack() as stack:
         generator, judge, adapter = models(options, stack)
         dspy.configure(lm=generator, adapter=adapter)
@@ -48,7 +58,6 @@ def main() -> None:
             evaluate(program, test, metric, options, is_tracked=is_tracked)
         else:
             show(program, test, metric)
-    print(f"\nusage, in all\n{cachectl.stats()}")
 
 
 def parsed() -> argparse.Namespace:
@@ -61,6 +70,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--force-recompute", action="store_true", help="draw anew what was kept of an evaluation")
     parser.add_argument("--model", metavar="NAME", help="a provider's model, such as openai/gpt-4o-mini")
     parser.add_argument("--judge-model", metavar="NAME", help="another one to judge; else the same")
+    parser.add_argument("--max-cost", type=float, metavar="USD", help="spend no more than so many US dollars")
     parser.add_argument("--seed", type=int, default=0, help="of the order in which the products come")
     parser.add_argument("--output", type=Path, default=Path("outputs/pitch"), metavar="FOLDER", help="where it goes")
     options = parser.parse_args()

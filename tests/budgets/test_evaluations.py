@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dspy
@@ -138,3 +140,20 @@ def test_the_settings_limit_evaluations(endpoint: Endpoint) -> None:
     cachectl.configure(phases={"eval": {"budget": "requests=9"}})
     report = cachectl.evaluate(PROGRAM, DEVSET, is_yes, num_threads=3, predictions=False)
     assert (endpoint.requests, len(report.questions)) == (9, 9)
+
+
+def test_a_pool_is_within_it(endpoint: Endpoint) -> None:
+    """The workers of a pool draw on the budget of the evaluation that they are parts of."""
+    with pytest.raises(BudgetExceededError), ThreadPoolExecutor(2) as pool:
+        cachectl.evaluate(
+            PROGRAM, DEVSET, is_yes, budget=Budget(requests=12), executor=pool, num_threads=2, predictions=False
+        )
+    assert endpoint.requests == 12
+
+
+def test_an_awaited_one_too(endpoint: Endpoint) -> None:
+    """So does an evaluation that is awaited."""
+    report = asyncio.run(
+        cachectl.aevaluate(PROGRAM, DEVSET, is_yes, budget=Budget(requests=12), concurrency=4, predictions=False)
+    )
+    assert (endpoint.requests, len(report.questions), report.provenance.missing) == (12, 12, 28)

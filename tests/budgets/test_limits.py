@@ -182,3 +182,69 @@ def test_a_replay_misses_within_a_budget_too(lm: LMs, endpoint: Endpoint) -> Non
     with pytest.raises(cachectl.CacheMissError), cachectl.phase("eval", Policy.REPLAY, budget=Budget(requests=0)):
         lm()("anything")
     assert endpoint.requests == 0
+
+
+def test_it_is_named_before_it_is_asked(lm: LMs, endpoint: Endpoint, caplog: pytest.LogCaptureFixture) -> None:
+    """The LM that DSPy is set to is named at the beginning of the phase, where its price is not known."""
+    dspy.configure(lm=lm())
+    with caplog.at_level(logging.WARNING), cachectl.phase("compile", budget=Budget(cost=1.0)):
+        assert "'openai/test-model'" in caplog.text
+        assert "price is not known" in caplog.text
+    caplog.clear()
+    dspy.configure(lm=lm("openai/gpt-4o-mini"))
+    with cachectl.phase("compile", budget=Budget(cost=1.0)):
+        assert "price" not in caplog.text
+    assert endpoint.requests == 0
+
+
+def test_an_lm_that_answers_by_itself(lm: LMs, caplog: pytest.LogCaptureFixture) -> None:
+    """One with a `forward` of its own is named, counted, and refused where the budget is strict."""
+
+    class Own(dspy.LM):  # type: ignore[misc]
+        def forward(self, prompt: Any = None, messages: Any = None, **kwargs: Any) -> Any:
+            return super().forward(prompt=prompt, messages=messages, **kwargs)
+
+    own = Own("openai/test-model", api_base=lm().kwargs["api_base"], api_key="sk-test")
+    with caplog.at_level(logging.WARNING), exceeding(Budget(requests=2)):
+        assert ask_in_threads(own, 4, 1) == 2
+    assert "runs its own forward()" in caplog.text
+    with exceeding(Budget(requests=9, strict=True)) as seen:
+        own("anything")
+    assert "strict" in str(seen.error.__cause__)
+
+
+def test_fallbacks_count(lm: LMs, endpoint: Endpoint) -> None:
+    """What LiteLLM asks in place of a model that fails is a request too, and there has to be room for it."""
+    endpoint.fail(status=500, times=1)
+    asked = lm(engine="litellm", fallbacks=["openai/another-model"], num_retries=0)
+    with exceeding(Budget(requests=4)) as seen:
+        ask_in_threads(asked, 6, 1)
+    assert endpoint.requests == 3
+    assert seen.error.spent["requests"] == 3
+
+
+def test_who_is_given_up_may_have_cost(lm: LMs, endpoint: Endpoint) -> None:
+    """A request of which nobody knows what it came to counts as much as it may have; a refused one costs nothing."""
+    asked = lm("openai/gpt-4o-mini", max_tokens=100, num_retries=0, timeout=1)
+    with cachectl.phase("compile", budget=Budget(cost=1.0)) as run:
+        endpoint.fail(status=500, times=1)
+        with pytest.raises(dspy.LMError):
+            asked("one")
+        assert run.budget is not None
+        assert run.budget.spent["cost"] == 0
+        endpoint.fail("hang", times=1)
+        with pytest.raises(dspy.LMError):
+            asked("two")
+        assert run.budget.spent["cost"] >= 100 * 0.6e-6
+
+
+def test_without_a_limit_of_its_own_an_answer_is_guessed(lm: LMs) -> None:
+    """Without `max_tokens` the cost goes over by no more than what was in the air, and the error says by how much."""
+    asked = lm("openai/gpt-4o-mini")
+    with cachectl.phase("eval") as run:
+        asked("a question")
+    one = run.stats.cost_spent
+    with exceeding(Budget(cost=25 * one)) as seen:
+        ask_in_threads(asked, 60, 4)
+    assert seen.run.stats.cost_spent <= (25 + 4) * one
+    assert seen.error.over.get("cost", 0.0) <= 4 * one

@@ -22,7 +22,7 @@ PITCH = EXAMPLES / "pitch" / "pitch.py"
 
 def pitch(folder: Path, *options: str, endpoint: Endpoint | None = None, **variables: str) -> Finished:
     """Run the example as a user does; on the test endpoint, as a provider's, or on the local model."""
-    named = () if endpoint is None else ("--model", "openai/test-model")
+    named = () if endpoint is None or "--model" in options else ("--model", "openai/test-model")
     return example(PITCH, folder, *named, *options, endpoint=endpoint, **variables)
 
 
@@ -85,6 +85,18 @@ def test_pitches_in_a_random_order_that_a_seed_fixes(endpoint: Endpoint, tmp_pat
     assert (5, products(first)) == (len(set(products(first))), products(again))
     assert f"{compiling} calls, 0 requests; {compiling} reused" in again.stdout
     assert ["electric kettle", "yoga mat", "mechanical keyboard", "thermos flask", "robot vacuum"] != products(first)
+
+
+def test_it_spends_no_more_than_it_may(endpoint: Endpoint, tmp_path: Path) -> None:
+    """With `--max-cost` it pitches what that allows, says that it ends there, and goes on with more."""
+    endpoint.configure(answers={"Rate a pitch": ["great"]})
+    options = ("--model", "openai/gpt-4o-mini", "--test-size", "5")
+    first = pitch(tmp_path, *options, "--max-cost", "0.0001", endpoint=endpoint)
+    assert "this process: spent $0.00 of $0.0001, and it may take about" in " ".join(first.stdout.split())
+    assert "usage, in all" in first.stdout
+    assert endpoint.requests == 0
+    more = pitch(tmp_path, *options, "--max-cost", "1", endpoint=endpoint)
+    assert len(products(more)) == 5
 
 
 @pytest.mark.exhaustive
