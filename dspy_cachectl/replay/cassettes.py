@@ -177,9 +177,10 @@ class CassetteSession:
     def __init__(self, place: CassettePlace, mode: Mode, redact: Redact | None = None, *, scope: str = "") -> None:
         path, self._place = place.path, place
         place.fetch()
-        if mode != "replay":
-            _take_over(place, both_sides=mode == "all")
-        before = _there(path, both_sides=mode == "all")
+        with place.named():
+            if mode != "replay":
+                _take_over(place, both_sides=mode == "all")
+            before = _there(path, both_sides=mode == "all")
         if before is None and mode == "replay" and not scope:
             raise ConfigurationError(
                 f'there is no cassette {place.shown} to replay; record it first, in the mode "record"'

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,10 @@ class CassettePlace:
         """
         with unsaved.locked(self.path):
             write()
+
+    def named(self) -> AbstractContextManager[None]:
+        """Have errors of what is done with the file in the block say what it is called in messages."""
+        return contextlib.nullcontext()
 
 
 class ObjectPlace(CassettePlace):
@@ -96,7 +101,7 @@ class ObjectPlace(CassettePlace):
             nonlocal attempts
             attempts += 1
             self._put_here(data)
-            with self._named():
+            with self.named():
                 write()
             return self.path.read_bytes()
 
@@ -118,7 +123,8 @@ class ObjectPlace(CassettePlace):
         return ()
 
     @contextlib.contextmanager
-    def _named(self) -> Iterator[None]:
+    def named(self) -> Iterator[None]:
+        """See `CassettePlace`."""
         try:
             yield
         except StoreError as error:

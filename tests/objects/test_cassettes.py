@@ -151,7 +151,7 @@ def test_what_is_no_cassette_is_left_alone(tape: str, bucket: Bucket, endpoint: 
     with pytest.raises(ConfigurationError, match=f"no cassette {tape} to replay"), cachectl.cassette(tape):
         pass
     bucket.write("team/evals/answers.jsonl", b"somebody's notes\n")
-    with pytest.raises(StoreError, match=r"answers.jsonl is not a cassette"):
+    with pytest.raises(StoreError, match=f"^{tape} is not a cassette"):
         record(tape, "One?", mode="new")
     assert [b"somebody's notes\n"] == list(bucket.dump().values())
     for wrong in (f"s3://{bucket.name}", f"s3://{NAME}:{SECRET}@{bucket.name}/x"):

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import dspy_cachectl as cachectl
 from dspy_cachectl.predictions import growing
 from dspy_cachectl.predictions.library import Library
 from tests.endpoint import Endpoint
@@ -22,10 +23,12 @@ from tests.objects.conftest import Bucket, Cutting
 from tests.objects.test_library import DATA, QUESTIONS, evaluate, machine
 from tests.predictions.support import key_of, row
 from tests.processes import ROOT, Finished
+from tests.shards.asking import CALLS
 from tests.stores.servers import until
 
 __all__ = ["machine"]
 QUESTIONS_ASKED = 12
+ANSWERS = 20 * 3
 
 
 @pytest.fixture
@@ -47,6 +50,42 @@ def test_the_second_process_asks_nothing(evaluates: Callable[..., Any], endpoint
     again = evaluates("two")
     assert QUESTIONS_ASKED == endpoint.requests
     assert (first["score"], first["run"], "loaded") == (again["score"], again["run"], again["status"])
+
+
+SHARD = """
+    import sys, json
+    from tests.shards.asking import evaluated
+
+    index, of, url = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    report = evaluated(predictions=url, **({"shard": (index, of)} if of > 1 else {}))
+    report.save(sys.argv[4])
+    print(json.dumps(report.provenance.predictions))
+"""
+
+
+@pytest.mark.exhaustive
+def test_shards_on_machines_of_their_own_are_one_evaluation(
+    child: Callable[..., Finished], endpoint: Endpoint, bucket: Bucket, tmp_path: Path
+) -> None:
+    """Each asks for its own part; the evaluation at once, and other shards, on other machines, for nothing."""
+
+    def evaluates(index: int, of: int) -> tuple[str, cachectl.EvalReport]:
+        name = f"{index}-of-{of}"
+        alone = {"DSPY_CACHECTL_STATE": str(tmp_path / name), "DSPY_CACHECTL_STORE": str(tmp_path / name / "store")}
+        file = tmp_path / f"{name}.json"
+        said = child(SHARD, str(index), str(of), bucket.url, str(file), env=alone).data
+        return said, cachectl.EvalReport.load(file)
+
+    parts = [evaluates(index, 2) for index in range(2)]
+    asked = endpoint.requests
+    assert ANSWERS * CALLS == asked
+    status, whole = evaluates(0, 1)
+    merged = cachectl.EvalReport.merge([report for _, report in parts])
+    assert ("loaded", merged.score, merged.interval) == (status, whole.score, whole.interval)
+    assert ["loaded"] * 3 == [evaluates(index, 3)[0] for index in range(3)]
+    assert asked == endpoint.requests
+    judges = [sum(one.calls for one in report.provenance.judges) for report in (merged, whole)]
+    assert [ANSWERS] * 2 == judges
 
 
 @pytest.mark.parametrize("held", ["part", pytest.param("index", marks=pytest.mark.exhaustive)])
