@@ -13,7 +13,7 @@ from tests.endpoint import Endpoint
 
 pytest.importorskip("mcp")
 
-from tests.tools.worlds import World, with_mcp  # noqa: E402 - it imports it
+from tests.tools.worlds import World, with_mcp
 
 
 async def test_tools_of_mcp(endpoint: Endpoint, lm: MakeLM) -> None:
