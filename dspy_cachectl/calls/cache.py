@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Sequence
-from copy import copy
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -236,8 +235,6 @@ class ManagedCache(Cache):  # type: ignore[misc]
                 raise call.miss(**explained(call, why_not, self.tiers))
             if why_not:
                 found = self._imported_entry(call, *question())
-        if call.asked.ruling.run is not None and call.asked.ruling.run.drift is not None and found is None:
-            raise copy(call.asked.ruling.run.drift)
         # From here on the provider takes its time.
         call.sent_at = time.monotonic()
         return found

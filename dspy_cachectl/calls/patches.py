@@ -29,6 +29,7 @@ import asyncio
 import functools
 import time
 from collections.abc import Callable, Mapping
+from copy import copy
 from types import FunctionType
 from typing import Any
 
@@ -180,6 +181,8 @@ def _refused_in_replay(original: Original) -> Original:
         ruling = phase_here()
         if ruling.replays(getattr(subject, "role", None)):
             _refuse(subject)
+        elif ruling.run is not None and ruling.run.drift is not None:
+            raise copy(ruling.run.drift)
         elif ruling.cassette is not None and not _asks_cache(args, kwargs):
             state.say_once(
                 f"unrecorded:{subject}",

@@ -72,7 +72,8 @@ def test_it_is_refused_at_the_next_call_and_at_the_end(endpoint: Endpoint, lm: C
 
     def ask() -> None:
         answers.extend(asks(question(at)) for at in range(3))
-        for again in (asks, lambda text: asyncio.run(asks.acall(text))):
+        plain, uncached = dspy.LM(asks.model, **asks.kwargs), lm(cache=False)
+        for again in (asks, plain, uncached, lambda text: asyncio.run(asks.acall(text))):
             with pytest.raises(cachectl.DriftError):
                 again(question(4))
         assert answers[:2] == [asks(question(at)) for at in range(2)]
@@ -83,7 +84,7 @@ def test_it_is_refused_at_the_next_call_and_at_the_end(endpoint: Endpoint, lm: C
     ):
         ask()
     assert (3, 3) == (len(answers), endpoint.requests)
-    assert (1, 2, 2) == (run.stats.drifted, run.stats.failed, run.stats.reused)
+    assert (1, 3, 2) == (run.stats.drifted, run.stats.failed, run.stats.reused)
     assert ("openai/test-model", "compile") == (refused.value.model, refused.value.phase)
     with endpoint.counting() as seen, cachectl.phase("compile"):
         assert answers == [asks(question(at)) for at in range(3)]
