@@ -74,6 +74,7 @@ def test_nothing_is_kept(endpoint: Endpoint, run: Run, tmp_path: Path, when: str
     assert [] == on_disk(tmp_path)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("when", WHEN)
 def test_only_memory(endpoint: Endpoint, run: Run, tmp_path: Path, when: str) -> None:
     """Without a disk answers are served in the process, and not written."""
@@ -82,6 +83,7 @@ def test_only_memory(endpoint: Endpoint, run: Run, tmp_path: Path, when: str) ->
     assert [] == on_disk(tmp_path)
 
 
+@pytest.mark.exhaustive
 def test_only_a_disk(endpoint: Endpoint, run: Run, tmp_path: Path) -> None:
     """Without memory there is the folder alone."""
     stores, _ = run({"enable_memory_cache": False, "disk_cache_dir": str(tmp_path / "dspys")})
@@ -97,6 +99,7 @@ def test_another_folder_and_size(endpoint: Endpoint, run: Run, tmp_path: Path) -
     assert {"dspys"} == {name.split("/")[0] for name in on_disk(tmp_path)}
 
 
+@pytest.mark.exhaustive
 def test_the_environment(endpoint: Endpoint, run: Run, tmp_path: Path) -> None:
     """DSPY_CACHEDIR moves the store too, for programs and commands alike."""
     stores, _ = run({}, DSPY_CACHEDIR=str(tmp_path / "moved"))
@@ -104,7 +107,7 @@ def test_the_environment(endpoint: Endpoint, run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("when", WHEN)
-@pytest.mark.parametrize("how", ["variable", "configure"])
+@pytest.mark.parametrize("how", ["variable", pytest.param("configure", marks=pytest.mark.exhaustive)])
 def test_a_setting_of_ours_overrules_it_aloud(
     endpoint: Endpoint, run: Run, tmp_path: Path, how: str, when: str
 ) -> None:
@@ -116,6 +119,7 @@ def test_a_setting_of_ours_overrules_it_aloud(
     assert 1 == said.count("but a store is configured, and holds")
 
 
+@pytest.mark.exhaustive
 def test_install_overrules_it(endpoint: Endpoint, run: Run, tmp_path: Path) -> None:
     """`install()` is said in so many words: nothing more is."""
     stores, said = run(OFF, "before", f"cachectl.install({str(tmp_path / 'ours')!r})")
