@@ -41,7 +41,6 @@ class Line:
         connection: What LiteLLM reaches the provider with: address, key, and the like. Nothing of it is written down.
         body: What is asked.
         read: Makes what DSPy makes of an answer, given the answer and its cost.
-        asked: The model, as the LM calls it.
         budgets: What it draws on.
         terms: What is known of what it comes to, where there are budgets.
     """
@@ -55,7 +54,6 @@ class Line:
     connection: Mapping[str, Any] = field(repr=False)
     body: Mapping[str, Any] = field(repr=False)
     read: Callable[[dict[str, Any], float | None], CallResult] = field(repr=False)
-    asked: str
     budgets: tuple[OpenBudget, ...] = field(default=(), repr=False)
     terms: Terms | None = field(default=None, repr=False)
 
@@ -143,7 +141,6 @@ def line_of(lm: Any, prepared: Any, call: Call, *, backend: Any, request: Any, b
         },
         body=body,
         read=read,
-        asked=lm.model,
         budgets=tuple(backend.budgets) if isinstance(backend, Guard) else (),
         terms=backend.terms if isinstance(backend, Guard) else None,
     )

@@ -52,14 +52,11 @@ class _OfAll(Terms):
         return Need(dict(sure), dict(most), estimated=any(need.estimated for need in needs))
 
     def spent(self, budget: OpenBudget, answer: Any) -> Amounts:  # noqa: ARG002 - a protocol's
-        """Return what those that were answered came to, at the price of batches where that is known."""
+        """Return what those that were answered came to, as each says of itself: at the price of batches."""
         spent = Counter[str]()
         for line in self._lines:
             result = self._answers.get(line.key)
             if result is None or line.terms is None:
                 continue
-            amounts = dict(line.terms.spent(budget, replace(result)))  # which prices what it is given
-            if result.cost is not None and budget.price_of(line.asked) is None:
-                amounts["cost"] = result.cost
-            spent.update(amounts)
+            spent.update(line.terms.spent(budget, replace(result)))  # which prices what it is given
         return dict(spent)

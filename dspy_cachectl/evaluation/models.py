@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, TypedDict
 
 import dspy
 
 from dspy_cachectl.batches.batch import Batch
+from dspy_cachectl.batches.rounds import in_rounds
 from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.budget import Budget
 from dspy_cachectl.calls.lm import wrap
@@ -95,10 +97,16 @@ def evaluate_each(evaluate: Callable[..., EvalReport], given: Mapping[str, Any])
     reports: list[EvalReport] = []
     judges = dspy.settings.lm
     judges = wrap(judges) if is_plain(judges) else judges  # once: it is one judge for all
+
+    def evaluated(model: str, lm: Any, asking: Any, batch: Batch | None) -> EvalReport:
+        # A bar of each look at each model would fill the screen within a day.
+        how = {"batch": batch, "display_progress": False} if batch else {}
+        with dspy.context(lm=lm, **{_JUDGES: (judges,)}):
+            return evaluate(asking, name=model, **{**options, **how})
+
+    each = [partial(evaluated, *one, asking) for one, asking in zip(named.items(), programs, strict=True)]
     try:
-        for (model, lm), asking in zip(named.items(), programs, strict=True):
-            with dspy.context(lm=lm, **{_JUDGES: (judges,)}):
-                reports.append(evaluate(asking, name=model, **options))
+        reports.extend(in_rounds(each, options["batch"]))  # those until an error, too
     except BaseException as error:
         if reports:
             error.reports = tuple(reports)  # type: ignore[attr-defined]  # for who catches it

@@ -107,3 +107,19 @@ def test_another_machine_finds_the_batch_with_the_provider(lm: Any, endpoint: En
         report = run(Three(), questions(4), run_id="one-run", predictions=str(tmp_path / "kept"))
     assert [4, 4, 4] == [len(batch["lines"]) for batch in endpoint.batches()]
     assert 12 == report.provenance.counters["fresh"]
+
+
+def test_batches_of_several_models_are_on_their_way_at_once(lm: Any, endpoint: Endpoint) -> None:
+    """Each wave of one beside that of the other, and both are told of where they are not waited for."""
+    dspy.configure(lm=lm())
+    models = {name: lm(f"openai/{name}") for name in ("one", "two")}
+    endpoint.configure(batch_looks=None)
+    with pytest.raises(cachectl.BatchPendingError) as pending:
+        run(Three(), questions(3), lms=models, predictions=False, batch=cachectl.Batch(wait=False))
+    assert (2, 6) == (len(pending.value.batches), pending.value.lines)
+    endpoint.finish_batches()
+    endpoint.configure(batch_looks=2)
+    ranking = run(Three(), questions(3), lms=models, predictions=False)
+    assert ["one", "two"] == sorted(report.name for report in ranking)
+    asked = [batch["lines"][0]["body"]["model"] for batch in endpoint.batches()]
+    assert (["one", "two"] * 3, 0) == (asked, endpoint.requests)
