@@ -54,6 +54,7 @@ class OpenBudget:
         roles: The budgets of roles within it.
         failed: How many requests of this process arrived and failed.
         unsure: What is not counted for certain, and why, by model.
+        why: Why a call was not made last, in this process; or "".
         trouble: What was wrong with its counter last, in this process; or "".
         said: The setting that it is of; "" where it is of a phase.
     """
@@ -75,7 +76,8 @@ class OpenBudget:
             for role, of_role in budget.roles.items()
         }
         self.began = time.monotonic()
-        self.failed, self.trouble, self.said = 0, "", ""
+        self.failed = 0
+        self.why = self.trouble = self.said = ""
         self.unsure: dict[str, str] = {}
         self._others = Counts()
         self._warned: dict[str, float] = {}
@@ -214,6 +216,7 @@ class OpenBudget:
         """Count a call that is not made, and return the error to raise."""
         with self._lock:
             self._own.refused += 1
+            self.why = why
             if self._own.refused == 1:
                 logger.warning("from here on calls are not made, for the budget of %s: %s", self.whose, why)
             if self.register.is_shared:
@@ -246,9 +249,9 @@ class OpenBudget:
             return None
         short = [one for one in (self, *self.roles.values()) if one.refused]
         asides = [f"{self.failed:,} of the requests arrived and failed, and count"] if self.failed else []
-        asides += [self.trouble] if self.trouble else []
+        asides += [self.trouble] if self.trouble not in {"", self.why} else []
         asides += [f"not certain for {model!r}: {why}" for model, why in self.unsure.items()]
-        return self.error(told([one.error("") for one in short], refused, asides), refused)
+        return self.error(told([(one.error(""), one.why) for one in short], refused, asides), refused)
 
     def look(self) -> None:
         """See what others have counted."""

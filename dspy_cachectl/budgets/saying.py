@@ -28,20 +28,27 @@ def spent_of(
     return f"spent {', '.join(parts)}"
 
 
-def told(short: Sequence[BudgetExceededError], refused: int, asides: Sequence[str]) -> str:
+def told(short: Sequence[tuple[BudgetExceededError, str]], refused: int, asides: Sequence[str]) -> str:
     """Say at the end of a budget what became of it.
 
     Args:
-        short: An error of each part of it that did not allow a call.
+        short: An error of each part of it that did not allow a call, and why the last one did not.
         refused: How many calls were not made.
         asides: What is said beside that.
     """
     calls = "1 call was" if refused == 1 else f"{refused:,} calls were"
-    lines = [f"{calls} not made, for the budget of {short[0].budget}: {spent_of(short[0].spent, short[0].limits)}."]
-    lines += [f"And for that of {one.budget}: {spent_of(one.spent, one.limits)}." for one in short[1:]]
-    for one in short:
+    (first, why), *others = short
+    lines = [f"{calls} not made, for the budget of {first.budget}: {_state_of(first, why)}."]
+    lines += [f"And for that of {one.budget}: {_state_of(one, why)}." for one, why in others]
+    for one, _ in short:
         over = ", ".join(amount(kind, by) for kind, by in one.over.items() if kind != "seconds")
         lines += [f"Calls that were in the air went over by {over}."] if over else []
     lines += [f"{aside[:1].upper()}{aside[1:]}." for aside in asides]
     lines.append("What is stored serves on: with a larger budget only the rest is bought.")
     return "\n  ".join(lines)
+
+
+def _state_of(error: BudgetExceededError, why: str) -> str:
+    """Say what is spent, or where nothing is spent wholly why that was not enough."""
+    is_spent = any(error.spent.get(kind, 0.0) >= limit for kind, limit in error.limits.items())
+    return spent_of(error.spent, error.limits) if is_spent or not why else why
