@@ -103,6 +103,10 @@ def test_who_meets_another_reads_again(
 ) -> None:
     """A write is refused where somebody else has written since it was read; then both are kept."""
     caplog.set_level("INFO", "dspy_cachectl")
+    elsewhere(tmp_path / "somebody")
+    record(tape, "One?", "Three?", mode="new")
+    (theirs,) = bucket.dump().items()
+    bucket.remove(theirs[0])
     elsewhere(tmp_path / "one")
     record(tape, "One?", mode="new")
     met: list[str] = []
@@ -110,14 +114,12 @@ def test_who_meets_another_reads_again(
     def meets(method: str, _path: str) -> bool:
         if method == "PUT" and not met:
             met.append(method)
-            (name,) = bucket.dump()
-            before = bucket.dump()[name]
-            bucket.write(name, before + b"\n")
+            bucket.write(*theirs)
         return False
 
     cutting.refuses = meets
     record(tape, "Two?", mode="new")
-    assert 2 == len(lines(bucket))
+    assert 3 == len(lines(bucket))
     assert "changed by somebody else meanwhile" in caplog.text
 
 
