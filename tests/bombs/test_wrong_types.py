@@ -15,7 +15,7 @@ import pytest
 
 from dspy_cachectl.accounting.runs import Passage
 from dspy_cachectl.entries.records import Origin
-from dspy_cachectl.manage import exchange
+from dspy_cachectl.manage import entries, exchange
 from dspy_cachectl.manage.snapshots import read_rows
 from dspy_cachectl.predictions.library import Library
 from dspy_cachectl.stores import Label
@@ -93,9 +93,9 @@ def test_lines_of_an_import(tmp_path: Path) -> None:
 
     done = exchange.import_file(store, path)
 
-    assert len(lines) - 1 == done.added + done.left_out[exchange.DAMAGED]
+    assert len(lines) - 1 == done.added + done.left_out[entries.DAMAGED]
     assert {f"{number:064x}" for number in (0, len(lines) - 2)} <= set(store.keys())
-    assert 100 < done.left_out[exchange.DAMAGED]
+    assert 100 < done.left_out[entries.DAMAGED]
     assert all(re.match(rf"{re.escape(str(path))}, line \d+: ", message) for message in done.damage)
 
 
