@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 import os
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import dspy
@@ -233,9 +236,6 @@ def test_an_evaluated_agent_resumes(asked: Endpoint, tmp_path: Path) -> None:
 def test_two_threads_that_want_the_same_call_the_tool_once(tmp_path: Path) -> None:
     """In `compile`, threads that call a tool with the same arguments at once share one call of it."""
     cachectl.configure(store=str(tmp_path / "store"))
-    from concurrent.futures import ThreadPoolExecutor
-    from threading import Event
-
     begun, go, calls = Event(), Event(), []
 
     def look(city: str) -> str:
@@ -254,3 +254,18 @@ def test_two_threads_that_want_the_same_call_the_tool_once(tmp_path: Path) -> No
         assert ["Rome", "Rome"] == [first.result(), second.result()]
     assert ["Rome"] == calls
     assert (1, 1) == (run.stats.tool_calls_made, run.stats.tool_calls_served)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_tools_obey_on_a_pool(asked: Endpoint, tmp_path: Path, method: str) -> None:
+    """Workers call tools once for a run, whichever of them does, and serve what they returned when it is resumed."""
+    cachectl.configure(store=str(tmp_path / "store"), predictions=False)
+    agent = worlds.agent(cachectl.wrap(worlds.written(str(tmp_path / "looks"))))
+    devset = [dspy.Example(question=f"Rain {number}?").with_inputs("question") for number in range(4)]
+    for counter in ("tool_calls_made", "tool_calls_served"):
+        with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(method)) as pool:
+            report = cachectl.evaluate(agent, devset, _always, run_id="one", executor=pool)
+        assert 4 * 3 == report.provenance.counters[counter]
+    assert 4 * 3 == len((tmp_path / "looks").read_text().splitlines())
+    cachectl.uninstall()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import dspy
@@ -69,6 +70,18 @@ def partial(world: World) -> Any:
 
 def _look(world: World, city: str) -> str:
     return world.look(city)
+
+
+def written(path: str) -> Any:
+    """A tool that writes down each look, for other processes to count."""
+
+    def look(city: str) -> str:
+        """Look at the weather of a city."""
+        with Path(path).open("a", encoding="utf-8") as looks:
+            looks.write("looked\n")
+        return city
+
+    return look
 
 
 async def with_mcp(world: World, use: Callable[[Any], Awaitable[Any]]) -> Any:
