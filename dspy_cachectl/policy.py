@@ -111,6 +111,13 @@ class Policy:
         return self.on_miss == "raise"
 
     @property
+    def dry(self) -> Policy:
+        """What serves what this one would serve, and raises where this one would ask."""
+        if not self.reads:
+            return Policy.REPLAY.with_overrides(scope={"dspy_cachectl": "nothing is stored for it"})
+        return replace(self, stores=False, on_miss="raise")
+
+    @property
     def name(self) -> str:
         """The preset's name, or `"CUSTOM"`."""
         return next((name for name, preset in PRESETS.items() if preset == self), "CUSTOM")

@@ -66,6 +66,9 @@ def run_script(
     mode: Annotated[
         str, typer.Option("--mode", help="What the cassette does.", **one_of("replay", "record", "new", "all"))
     ] = "replay",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Ask nobody: tell what the script would ask, and what that would cost.")
+    ] = False,
     is_module: Annotated[bool, typer.Option("-m", help="SCRIPT is the name of a module.")] = False,
     script: Annotated[str, typer.Argument(metavar="SCRIPT", help="The script to run.")],
     arguments: Annotated[
@@ -97,6 +100,10 @@ def run_script(
         os.environ["DSPY_CACHECTL_FORCE_RECOMPUTE"] = "true"  # for the processes that the script starts
     _limit({"cost": max_cost, "requests": max_requests, "tokens": max_tokens, "seconds": max_seconds})
     play = functools.partial(_run, script, arguments or [], is_module=is_module)
+    if dry_run:
+        if cassette is not None:
+            raise typer.BadParameter("it asks nobody, and so does a cassette: leave one out", param_hint="--dry-run")
+        raise typer.Exit(_run_dry(play, phase_name=phase, policy=chosen, run_id=run_id))
     raise typer.Exit(_run_under(play, cassette, mode, phase_name=phase, policy=chosen, run_id=run_id))
 
 
@@ -205,6 +212,32 @@ def _run_under(
     sys.stdout.flush()
     _print_summary(opened, run)
     return _print_budget() or code
+
+
+def _run_dry(play: Callable[[], None], *, phase_name: str | None, policy: Policy | None, run_id: str | None) -> int:
+    """Run a script that asks nobody, tell what it would ask, and return 0, or its exit code where it told nothing."""
+    from dspy_cachectl.calls.installation import ensure_installed
+    from dspy_cachectl.estimating.dry_run import DryRun
+    from dspy_cachectl.phases.phase import phase
+
+    ensure_installed()
+    os.environ["DSPY_CACHECTL_POLICY"] = "REPLAY"  # for the processes that the script starts
+    code = 0
+    with DryRun() as dry:
+        try:
+            with contextlib.ExitStack() as stack:
+                if phase_name is not None:
+                    stack.enter_context(phase(phase_name, policy, run_id=run_id, everywhere=True))
+                play()
+        except _ScriptFailedError as failed:
+            code = failed.code
+        except CachectlError as error:
+            sys.stderr.write(f"dspy-cachectl: {error}\n")
+            code = 1
+    sys.stdout.flush()
+    for lines in dry.told(code):
+        print(harmless_lines(lines), end="\n\n", file=sys.stderr)
+    return 0 if dry.estimates else code
 
 
 def _print_summary(cassette: Cassette | None, run: PhaseRun | None) -> None:

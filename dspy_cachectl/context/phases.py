@@ -74,6 +74,7 @@ class PhaseContext:
         cassette_token: Finds the cassette that it is within, in this process; empty outside one.
         part: Which part of its run it makes, from 0, and of how many.
         rates: What may be asked in it a minute, and in the phases around it.
+        wet: What the cache would do, where nobody is asked in it and in the phases within; None where somebody is.
         process: The process that opened it, by its number there.
         entered: Where its block was entered and how it was left; None in a process that it was handed over to.
         budgets: What its calls draw on: its own budget, and those of the phases around it.
@@ -92,6 +93,7 @@ class PhaseContext:
     cassette_token: str = ""
     part: tuple[int, int] = (0, 1)
     rates: tuple[Rate, ...] = ()
+    wet: Policy | None = None
     process: int = field(default_factory=os.getpid)
     entered: Entered | None = field(default=None, compare=False, repr=False)
     budgets: tuple[OpenBudget, ...] = field(default=(), compare=False, repr=False)
@@ -99,6 +101,18 @@ class PhaseContext:
     # No `vars()` of what threads share: Python 3.11 frees its values twice where a collection interrupts the first.
     def __getstate__(self) -> dict[str, Any]:
         return {**{one.name: getattr(self, one.name) for one in fields(self)}, "entered": None}
+
+    def dried(self) -> PhaseContext:
+        """Return the same, in which nothing is asked."""
+        roles = tuple((role, policy.dry) for role, policy in self.roles)
+        return replace(self, policy=self.policy.dry, roles=roles, wet=self.wet or self.policy)
+
+    @property
+    def is_evaluated_in(self) -> bool:
+        """Whether an evaluation within it is one of its own: it draws afresh, or replays."""
+        if self.wet is None:
+            return self.strays_matter
+        return self.wet.fresh or self.wet.replays
 
     def within(self, unit: str | None, *, judging: bool | str) -> PhaseContext:
         """Return the same within a unit."""
@@ -236,6 +250,8 @@ class PhaseRun:
         """Return the error that says what missed, or why calls were refused; None where all calls were made."""
         with self._lock:
             missed = max(self._missed, self.stats.missed if self.shared else 0) + self._refused_elsewhere
+            if self.context.wet is not None:
+                return None  # it is only estimated
             if missed:
                 return ReplayIncompleteError(self.name, missed, self._misses)
         told = (budget.exceeded(before) for budget, before in self.answers_for)

@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.accounting.ledger import Ledger, Stats
@@ -67,6 +67,7 @@ class Process:
         overrules_dspy: Whether `install()` was called: what DSPy's own cache was told does not matter then.
         answers: By what the answers that are in no store are known again, by their keys.
         candidates: What was compiled here: which programs were scored on which questions.
+        instead_of_evaluating: What is done with an evaluation that is opened, in the place of asking; None to ask.
         replaced: What else of DSPy is replaced meanwhile, by its home and its name (see `patches`).
     """
 
@@ -95,6 +96,7 @@ class Process:
         self.in_memory: dict[Place, Any] = {}
         self.dspys_cache: Cache | None = None
         self.overrules_dspy = False
+        self.instead_of_evaluating: Callable[..., Any] | None = None
         self.replaced: dict[tuple[Any, str], Any] = {}
         self.why_not_stored: OrderedDict[str, str] = OrderedDict()
         self._said: OrderedDict[str, None] = OrderedDict()

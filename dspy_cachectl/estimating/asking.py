@@ -11,8 +11,10 @@ from typing import Any
 import dspy
 
 from dspy_cachectl.calls.installation import ensure_installed
+from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.estimating.estimate import Estimate, Range
 from dspy_cachectl.estimating.history import Calls, Past, calls_of
+from dspy_cachectl.estimating.optimizers import is_optimizer, most_answers
 from dspy_cachectl.estimating.replayed import Answer, judges_of, predictors_of, replayed
 from dspy_cachectl.estimating.simulated import Missing, simulated
 from dspy_cachectl.evaluation.arguments import DependsOn, known_names, listed
@@ -37,6 +39,7 @@ def estimate(
     *,
     repeats: int = 1,
     baseline: EvalReport | None = None,
+    optimizer: Any = None,
     run_id: str | None = None,
     num_threads: int | None = None,
     predictions: Predictions | None = None,
@@ -58,6 +61,8 @@ def estimate(
         repeats: How many answers to draw for each question.
         baseline: A report whose answers cost what these will: of the program before a change, or on other questions.
             None: what is kept and stored tells.
+        optimizer: Tell what it would cost at most that this optimizer compiles the program with these questions, to
+            train and to validate on: the answers of the program. What the optimizer itself asks is not in it.
         run_id: The run that would be drawn under, or resumed.
         num_threads: How many questions would be asked at once.
         predictions: Where predictions are kept.
@@ -73,10 +78,12 @@ def estimate(
         ConfigurationError: If an argument cannot be used.
     """
     given = dict(locals())
-    baseline = given.pop("baseline")
+    baseline, optimizer = given.pop("baseline"), given.pop("optimizer")
+    if not (optimizer is None or is_optimizer(optimizer)):
+        raise ConfigurationError(f"optimizer is one of DSPy's, such as dspy.MIPROv2(...), not {optimizer!r}")
     defaults = {one.name: one.default for one in inspect.signature(evaluate).parameters.values()}
     with opened({**defaults, **given, "metric": metric or _unscored, "devset": listed(devset)}) as (task, kept):
-        return estimated(task, kept, baseline)
+        return estimated(task, kept, baseline) if optimizer is None else _of_optimizer(optimizer, task, kept, baseline)
 
 
 def estimated(task: Task, kept: KeptPredictions, baseline: EvalReport | None = None) -> Estimate:
@@ -87,6 +94,7 @@ def estimated(task: Task, kept: KeptPredictions, baseline: EvalReport | None = N
         kept: What is kept of it.
         baseline: A report whose answers cost what these will, or None.
     """
+    _check(task)
     answers = replayed(task, kept)
     missing = [answer for answer in answers if not answer.is_kept]
     served = [past for answer in missing for _, past in answer.served]
@@ -112,6 +120,36 @@ def estimated(task: Task, kept: KeptPredictions, baseline: EvalReport | None = N
     else:
         made["notes"] = ("Nothing that is stored tells what a call costs here.",)
     return Estimate(**made, basis=basis)
+
+
+def _of_optimizer(optimizer: Any, task: Task, kept: KeptPredictions, baseline: EvalReport | None) -> Estimate:
+    """Return what it would cost at most that an optimizer compiles a program."""
+    most = most_answers(optimizer, task.program, len(task.questions))
+    name = f"{type(optimizer).__name__} of {task.name}"
+    made: dict[str, Any] = {"name": name, "questions": most or len(task.questions), "repeats": 1, "stored": 0}
+    if most is None:
+        return Estimate(
+            **made, notes=("This optimizer does not say how much it asks: it may be any number of answers.",)
+        )
+    past = _past_answers([], kept, baseline)
+    parts, basis = _parts(task, [Answer() for _ in range(most)], past, is_given=baseline is not None)
+    if not parts:
+        return Estimate(**made, basis=basis)
+    judges = [judge for metric in task.metrics for judge in judges_of(metric.function)]
+    parts += [part for model, judge in judges if (part := _drawn_from(_calls(model), judge, most)).past]
+    ranges = {what: said and Range(0.0, said.high) for what, said in _ranges(task, parts, most).items()}
+    told = ("It is an upper bound: what is stored, or asked twice, costs nothing. What it asks itself comes on top.",)
+    return Estimate(**made, **ranges, basis=basis, notes=(*told, *_notes(parts)))  # type: ignore[arg-type]
+
+
+def _check(task: Task) -> None:
+    """Refuse to estimate where calls are recorded.
+
+    Raises:
+        ConfigurationError: If it is within a cassette.
+    """
+    if task.context.cassette_token:
+        raise ConfigurationError("within a cassette no call is estimated: it serves, or records, what is asked")
 
 
 def _unscored(example: Any, prediction: Any) -> float:  # noqa: ARG001 - a metric's

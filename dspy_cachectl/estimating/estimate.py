@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -57,6 +57,22 @@ class Estimate:
     seconds: Range | None = None
     basis: str = ""
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def total(cls, name: str, estimates: Sequence[Estimate]) -> Estimate:
+        """Return several as one: their ends added, which is wider than it need be."""
+        amounts = ("requests", "tokens", "cached_tokens", "cost", "seconds")
+        questions, stored = sum(one.answers for one in estimates), sum(one.stored for one in estimates)
+        return cls(
+            name=name,
+            questions=questions,
+            repeats=1,
+            stored=stored,
+            served=sum(one.served for one in estimates),
+            saved=sum(one.saved for one in estimates),
+            basis=f"{plural(len(estimates), 'estimate')} together",
+            **{amount: _added([getattr(one, amount) for one in estimates]) for amount in amounts},  # type: ignore[arg-type]
+        )
 
     @property
     def answers(self) -> int:
@@ -125,6 +141,11 @@ class Estimate:
             yield "as batches", f"{_money(self.batch_cost)}, within a day, where the provider sells batches"
         yield "time", UNKNOWN if self.seconds is None else _between(*map(duration, self.seconds))
         yield "by", self.basis
+
+
+def _added(ranges: Sequence[Range | None]) -> Range | None:
+    known = [one for one in ranges if one is not None]
+    return Range(*map(sum, zip(*known, strict=True))) if len(known) == len(ranges) else None
 
 
 def _amount(said: Range | None) -> str:

@@ -5,7 +5,6 @@ Every policy raises where it would ask, and stores nothing; its draws are those 
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,6 @@ import dspy
 
 from dspy_cachectl.calls.call import Call
 from dspy_cachectl.context.ruling import draw_unit
-from dspy_cachectl.errors import ReplayIncompleteError
 from dspy_cachectl.estimating.history import Past, hashed, length_of, predictor_of
 from dspy_cachectl.evaluation.awaiting import Loops
 from dspy_cachectl.evaluation.kept_predictions import KeptPredictions
@@ -24,7 +22,6 @@ from dspy_cachectl.evaluation.task import Task
 from dspy_cachectl.fingerprints.code import Walk
 from dspy_cachectl.fingerprints.modules import sub_modules
 from dspy_cachectl.phases.phase import phase
-from dspy_cachectl.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -73,18 +70,11 @@ def replayed(task: Task, kept: KeptPredictions) -> list[Answer]:
             with lock:
                 _note(answer, call)
 
-    with contextlib.suppress(ReplayIncompleteError), Loops() as loops, _dry(task) as run:
+    with Loops() as loops, _dry(task) as run:
         run.on_call = note
         for repeat in range(task.repeats):
             _replay(task, kept, answers, loops, repeat)
     return list(answers.values())
-
-
-def dry(policy: Policy) -> Policy:
-    """Return a policy that serves what another would serve, and raises where that would ask."""
-    if not policy.reads:
-        return Policy.REPLAY.with_overrides(scope={"dspy_cachectl": "nothing is stored for it"})
-    return policy.with_overrides(stores=False, on_miss="raise")
 
 
 def predictors_of(program: Any) -> list[tuple[str, str]]:
@@ -130,9 +120,10 @@ class _Judges(Walk):
 
 
 def _dry(task: Task) -> phase:
-    context = task.context
-    roles = {role: dry(policy) for role, policy in context.roles}
-    return phase(context.name, dry(context.policy), roles=roles, run_id=task.run_id, guard=False)
+    # Calls from elsewhere are none of its business.
+    opened = phase(task.context.name, task.context.policy, guard=False)
+    opened.context = task.phase().context.dried()
+    return opened
 
 
 def _replay(task: Task, kept: KeptPredictions, answers: dict[str, Answer], loops: Loops, repeat: int) -> None:

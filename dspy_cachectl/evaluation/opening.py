@@ -192,7 +192,7 @@ def _context_and_run(
             f"Name a run that has none, for example run_id={new_run_id('eval')!r}, or none at all"
         )
     ruling = phase_around()
-    if ruling is None or not ruling.strays_matter or ruling.is_cassette:
+    if ruling is None or not ruling.is_evaluated_in or ruling.is_cassette:
         return replace(phase("eval").context, rates=() if ruling is None else ruling.rates), run_id
     if run_id is not None or ruling.run_id is None:
         return ruling, run_id

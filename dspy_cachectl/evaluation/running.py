@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import dspy
@@ -10,18 +10,20 @@ import dspy
 from dspy_cachectl.batches.batch import Batch, batch_of
 from dspy_cachectl.budget import Budget
 from dspy_cachectl.context.evaluations import REPORTED
+from dspy_cachectl.context.phases import PhaseRun
 from dspy_cachectl.context.process import state
 from dspy_cachectl.evaluation.arguments import DependsOn, known_names, listed
 from dspy_cachectl.evaluation.asking import asked
 from dspy_cachectl.evaluation.clusters import Slices
 from dspy_cachectl.evaluation.growing import grown
-from dspy_cachectl.evaluation.kept_predictions import Predictions
+from dspy_cachectl.evaluation.kept_predictions import KeptPredictions, Predictions
 from dspy_cachectl.evaluation.last import log_finished
 from dspy_cachectl.evaluation.limited import one_for_all
 from dspy_cachectl.evaluation.models import Models, Options, evaluate_each
 from dspy_cachectl.evaluation.opening import check_before_paying, check_holdout, held_out, opened
 from dspy_cachectl.evaluation.pools.spreading import spread
 from dspy_cachectl.evaluation.scoring import Metrics
+from dspy_cachectl.evaluation.task import Task
 from dspy_cachectl.evaluation.waves.rehearsing import opened_in_waves
 from dspy_cachectl.reports.ranking import Ranking
 from dspy_cachectl.reports.report import EvalReport
@@ -177,20 +179,28 @@ def evaluate(
     if lms is not None:
         return evaluate_each(evaluate, options)
     how_sent = batch_of(batch)
+    if state.instead_of_evaluating is not None:
+        with opened(options) as (task, kept):
+            instead: EvalReport = state.instead_of_evaluating(task, kept, baseline)
+            return instead
     with opened(options) if how_sent is None else opened_in_waves(options, how_sent) as (task, kept):
         kept.log_beginning(len(task.questions) * repeats)
-        # What is logged as a part of a report is not logged by itself as well.
-        metadata = {REPORTED: True} if mlflow else None
-        how: dict[str, Any] = {"shown": display_progress, "baseline": baseline}
-        if executor is not None:
-            found, run = spread(task, kept.session, executor, shards=shards, **how)
-        elif until is not None or order != "given" or task.is_limited:
-            found, run = grown(task, kept, until=until, seed=seed, metadata=metadata, **how)
-        else:
-            found, run = asked(task, kept, metadata=metadata, **how)
+        found, run = _found(task, kept, options)
         report = state.last_report = kept.finish(found)
     if holdout is not None:
         report = state.last_report = held_out(evaluate, options, report)
     if mlflow:
         log_finished(report, run, None if mlflow is True else mlflow)
     return report
+
+
+def _found(task: Task, kept: KeptPredictions, options: Mapping[str, Any]) -> tuple[EvalReport, PhaseRun]:
+    """Ask all that is to be asked: on a pool, piece by piece, or at once."""
+    # What is logged as a part of a report is not logged by itself as well.
+    metadata = {REPORTED: True} if options["mlflow"] else None
+    how: dict[str, Any] = {"shown": options["display_progress"], "baseline": options["baseline"]}
+    if options["executor"] is not None:
+        return spread(task, kept.session, options["executor"], shards=options["shards"], **how)
+    if options["until"] is not None or options["order"] != "given" or task.is_limited:
+        return grown(task, kept, until=options["until"], seed=options["seed"], metadata=metadata, **how)
+    return asked(task, kept, metadata=metadata, **how)

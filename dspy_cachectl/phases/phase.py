@@ -208,6 +208,8 @@ def _at_opening(context: PhaseContext, outer: PhaseContext | None) -> PhaseConte
     """Return a context with what is known when it opens: its token, its run and the cassette that it is within."""
     cassette_token = context.cassette_token or (outer.cassette_token if outer is not None else "")
     rates = context.rates if outer is None else joined(outer.rates, context.rates)
+    if context.wet is not None or (outer is not None and outer.wet is not None):
+        context = context.dried()
     made: dict[str, Any] = {"token": uuid.uuid4().hex, "process": os.getpid(), "rates": rates}
     context = replace(context, cassette_token=cassette_token, **made)
     cassette = state.cassettes.get(cassette_token)
