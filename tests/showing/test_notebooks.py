@@ -99,6 +99,18 @@ def test_the_quick_start_runs() -> None:
 
 @needs_the_model
 @pytest.mark.exhaustive
+def test_the_notebook_of_stopping_runs() -> None:
+    """In two pictures; the same again bought nothing, and looking for free finds what is not there."""
+    notebook = ran("stop_when_settled")
+    said = " ".join(shown(notebook))
+    assert "'the same again': True, 'bought again': 0" in " ".join(said.split())
+    assert 20 <= int(re.findall(r"'(\d\d)%'", said)[0]) <= 35
+    assert 1 == len(shown(notebook, "image/png"))
+    assert 1 == sum("<svg" in page for page in shown(notebook, "text/html"))
+
+
+@needs_the_model
+@pytest.mark.exhaustive
 def test_the_notebook_of_several_models_runs() -> None:
     """Who is asked again is nobody, a fourth model, two questions, nobody."""
     notebook = ran("several_models")
