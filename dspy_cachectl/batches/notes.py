@@ -69,7 +69,7 @@ def folder() -> Path:
 
 
 def noted() -> list[Note]:
-    """Return the notes that there are, the oldest first.
+    """Return the notes that there are, the oldest first. Those of which nothing is left with any provider go.
 
     Raises:
         StoreError: If one cannot be read.
@@ -78,6 +78,9 @@ def noted() -> list[Note]:
         return []
     found = [_read(path) for path in folder().iterdir() if _NAME.fullmatch(path.name)]
     oldest = time.time() - _MOST_AGE
+    for note in found:
+        if note.created <= oldest:
+            remove(note)
     return sorted((note for note in found if note.created > oldest), key=lambda note: (note.created, note.attempt))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import dspy
 import pytest
 
 import dspy_cachectl as cachectl
+from dspy_cachectl.batches import notes
 from tests.batches.support import Three, questions, run
 from tests.endpoint import Endpoint
 
@@ -133,3 +135,26 @@ def test_a_note_that_cannot_be_read_is_said(one: dspy.Module, endpoint: Endpoint
     with pytest.raises(cachectl.StoreError, match=note.name):
         run(one, questions(2))
     assert [] == endpoint.batches()
+
+
+@pytest.mark.parametrize("what", ["GET /v1/batches/batch_", "GET /v1/files/"])
+def test_a_batch_that_is_gone_is_said(one: dspy.Module, endpoint: Endpoint, tmp_path: Path, what: str) -> None:
+    """With its note, without which it is sent anew."""
+    endpoint.fail(status=404, path=what)
+    with pytest.raises(cachectl.BatchError, match=r"Where it is gone for good, remove .*\.json") as gone:
+        run(one, questions(2), batch=cachectl.Batch(interval=0.001, longest_interval=0.001))
+    endpoint.clear_faults()
+    (note,) = (tmp_path / "state" / "batches").glob("*.json")
+    assert str(note) in str(gone.value)
+    note.unlink()
+    assert 2 == run(one, questions(2)).provenance.counters["fresh"]
+    assert [2, 2] == sizes(endpoint)
+
+
+def test_an_old_note_goes(one: dspy.Module, tmp_path: Path) -> None:
+    """Nothing of its batch is left with any provider."""
+    old = notes.Note("0" * 32, "e", "r", "openai", "m", ("key",), 1, created=time.time() - 61 * 86400, batch="b")
+    notes.write(old)
+    assert [notes.path_of(old)] == list((tmp_path / "state" / "batches").glob("*.json"))
+    run(one, questions(1))
+    assert [] == list((tmp_path / "state" / "batches").glob("*.json"))
