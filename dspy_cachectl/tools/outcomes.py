@@ -7,6 +7,7 @@ other one that has its name and derives from the first of Python's own that it d
 from __future__ import annotations
 
 import builtins
+import contextlib
 import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -45,7 +46,8 @@ class Outcome(NamedTuple):
         if isinstance(stored, Mapping) and _RESULT in stored:
             return cls(stored[_RESULT])
         if isinstance(stored, Mapping) and isinstance(stored.get(_ERROR), Mapping):
-            return cls(error=_raised(stored[_ERROR]))
+            with contextlib.suppress(ValueError, TypeError):  # of a name that no class can have
+                return cls(error=_raised(stored[_ERROR]))
         raise CorruptEntryError("the entry holds neither a tool's result nor its error")
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import pickle
 import traceback
 from pathlib import Path
@@ -106,7 +107,24 @@ def test_where_it_comes_from_is_in_the_log(caplog: pytest.LogCaptureFixture) -> 
     assert "there" in caplog.text
 
 
-@pytest.mark.parametrize("stored", [None, {}, [], {"error": "x"}, {"answer": 1}])
+@pytest.mark.parametrize("base", [name for name, one in vars(builtins).items() if isinstance(one, type)])
+def test_any_class_of_pythons_may_be_named(base: str) -> None:
+    """Whatever class of Python's is named as what an error derives from, it is an exception that says its text."""
+    for said in (
+        {"type": "Own", "module": "mine", "args": (3,)},
+        {"type": base, "module": "builtins", "args": ("no",)},
+    ):
+        error = Outcome.of({"error": {"base": base, "text": "no", **said}}).error
+        assert isinstance(error, Exception)
+        assert "no" == str(error)
+        assert isinstance(pickle.loads(pickle.dumps(error)), Exception)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [None, {}, [], {"error": "x"}, {"answer": 1}, {"error": {"type": "a\0b"}}, {"error": {"type": "\ud800"}}],
+    ids=repr,
+)
 def test_what_is_no_outcome_is_damaged(stored: Any) -> None:
     """What a store holds under a tool's key and is none is damaged, and never a result."""
     with pytest.raises(CorruptEntryError):
