@@ -13,6 +13,7 @@ from dspy_cachectl.statistics.power import selection_bias
 
 _FAILURES_SHOWN = 3
 _CHARACTERS_SHOWN = 80
+_OTHERS = ". Ask it others: evaluate(..., holdout=questions)"
 
 
 def caveats_of(report: Measurement) -> Iterator[str]:
@@ -90,7 +91,7 @@ def _chosen(report: Measurement) -> Iterator[str]:
     yield (
         f"an optimizer chose this program by its score on {selection.questions:,} of these "
         f"{plural(report.n, 'question')}, as the best of {selection.candidates:,} candidates: it may look too good by "
-        f"up to about {bias}. Ask it others: evaluate(..., holdout=questions)"
+        f"up to about {bias}{'' if getattr(report, 'holdout', None) else _OTHERS}"
     )
 
 

@@ -157,6 +157,8 @@ def test_held_out_questions_are_asked_beside(student: dspy.Module, endpoint: End
     alone = run(compiled, OTHERS, run_id="r-holdout", repeats=2)
     assert (alone.score, alone.draw_ids) == (report.holdout.score, report.holdout.draw_ids)
     assert "on 8 other questions" in said(report)
+    assert "an optimizer chose" in said(report)
+    assert "holdout=" not in said(report)
     assert report.holdout.score == report.as_dict()["holdout"]["score"]
 
 
