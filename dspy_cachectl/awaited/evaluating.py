@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 import dspy
 
 from dspy_cachectl.config.checks import shown
+from dspy_cachectl.context.homes import WORKS_FOR, home_here
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.evaluation.arguments import is_whole
 from dspy_cachectl.evaluation.awaiting import AWAITING, Awaiting
@@ -110,8 +111,10 @@ def _in_thread(awaiting: Awaiting, evaluating: Callable[[], Any]) -> futures.Fut
     future: futures.Future[Any] = futures.Future()
     context = contextvars.copy_context()
     context.run(AWAITING.set, awaiting)
+    context.run(WORKS_FOR.set, home_here())
 
     def work() -> None:
+        future.set_running_or_notify_cancel()  # so that nobody cancels it before its end
         try:
             found = context.run(evaluating)
         except BaseException as error:  # noqa: BLE001 - it is raised where the evaluation is awaited
@@ -130,7 +133,7 @@ async def _ended(awaiting: Awaiting, made: asyncio.Future[Any], error: BaseExcep
         await asyncio.wait([made])
     except asyncio.CancelledError:
         awaiting.leave()
-        made.add_done_callback(lambda future: future.cancelled() or future.exception())  # nobody asks for it
+        made.cancel()  # nobody asks what comes of it, and the loop may be closed by then
         raise
     end = made.exception()
     error.report = getattr(end, "report", None) if end is not None else made.result()  # type: ignore[attr-defined]

@@ -41,8 +41,15 @@ class Home:
         return self.task is not None or self.thread() is threading.main_thread()
 
 
+WORKS_FOR: ContextVar[Home | None] = ContextVar("dspy_cachectl_works_for", default=None)
+"""Where somebody waits for this thread, and what it opens is meant for; None in any thread of its own."""
+
+
 def home_here() -> Home:
-    """Return where this code runs."""
+    """Return where this code runs, or who has it run in a thread."""
+    home = WORKS_FOR.get()
+    if home is not None:
+        return home
     task = _task_here()
     return Home(weakref.ref(threading.current_thread()), None if task is None else weakref.ref(task))
 
@@ -55,8 +62,10 @@ def _task_here() -> asyncio.Task[Any] | None:
 
 
 def is_main_thread() -> bool:
-    """Tell whether this is the main thread, in which scripts run, and the cells of a notebook."""
-    return threading.current_thread() is threading.main_thread()
+    """Tell whether this is the main thread, in which scripts run, and the cells of a notebook, or works for it."""
+    home = WORKS_FOR.get()
+    thread = threading.current_thread() if home is None else home.thread()
+    return thread is threading.main_thread()
 
 
 def has_its_own_task(home: Home) -> bool:

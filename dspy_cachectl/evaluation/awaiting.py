@@ -15,6 +15,8 @@ from concurrent import futures
 from types import TracebackType
 from typing import Any
 
+from dspy_cachectl.context.homes import WORKS_FOR
+
 
 class Awaiting:
     """Whoever awaits an evaluation.
@@ -44,6 +46,8 @@ class Awaiting:
             raise asyncio.CancelledError
         future = asyncio.run_coroutine_threadsafe(awaited, self._loop)
         self._in_air.add(future)
+        if self._is_left:  # in between, by one that has not seen this
+            future.cancel()
         try:
             return future.result()
         except futures.CancelledError:
@@ -142,6 +146,7 @@ async def _awaited(value: Awaitable[Any]) -> Any:
 async def _awaited_by_nobody(value: Awaitable[Any]) -> Any:
     # What evaluates in there blocks the loop, and cannot use it.
     AWAITING.set(None)
+    WORKS_FOR.set(None)
     return await value
 
 

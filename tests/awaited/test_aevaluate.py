@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import dspy
 import pytest
 
 import dspy_cachectl as cachectl
+from dspy_cachectl.awaited import evaluating
 from tests.calls.support import MakeLM, exact, examples, gold, qa, until
 from tests.endpoint import Endpoint
 
@@ -45,7 +47,7 @@ OPTIONS: dict[str, Any] = {"predictions": False, "display_progress": False}
 
 
 def aevaluate(program: Any, metric: Any = awaited, **options: Any) -> Any:
-    return cachectl.aevaluate(program, examples(QUESTIONS), metric, **{**OPTIONS, **options})
+    return evaluating.aevaluate(program, examples(QUESTIONS), metric, **{**OPTIONS, **options})
 
 
 def told(report: Any) -> Any:
@@ -166,7 +168,7 @@ async def test_cancelled_twice(endpoint: Endpoint, lm: MakeLM) -> None:
     for thread in threading.enumerate():
         if thread.name == "dspy-cachectl-evaluation":
             await asyncio.to_thread(thread.join, 30)
-    assert sorted(begun) == sorted(ended)
+    await asyncio.to_thread(until, lambda: sorted(begun) == sorted(ended))
     assert (4, 2) == (len(begun), endpoint.requests)
 
 
@@ -192,3 +194,46 @@ async def test_an_evaluation_in_a_question(endpoint: Endpoint, lm: MakeLM) -> No
 
     report = await cachectl.aevaluate(program, examples(2), exact, concurrency=1, **OPTIONS)
     assert 0 == report.failures
+
+
+async def test_calls_from_elsewhere(endpoint: Endpoint, lm: MakeLM) -> None:
+    """A bare thread of the program's strays, as from `evaluate`; other tasks of the loop, and their threads, do not."""
+    dspy.configure(lm=lm())
+
+    def bare(question: str) -> Any:
+        found: list[Any] = []
+        thread = threading.Thread(target=lambda: found.append(qa()(question=question)))
+        thread.start()
+        thread.join()
+        return found[0]
+
+    report = await aevaluate(bare, exact, concurrency=3)
+    assert (QUESTIONS, 0) == (report.provenance.counters["stray"], report.provenance.counters["calls"])
+
+    async def beside(question: str) -> Any:
+        async def another() -> None:
+            await qa().acall(question=f"beside {question}")
+            await asyncio.to_thread(qa(), question=f"in a thread beside {question}")
+
+        await contextvars.Context().run(asyncio.ensure_future, of_the_server(another))
+        return await qa().acall(question=question)
+
+    loop = asyncio.get_running_loop()
+    requests: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def of_the_server(another: Any) -> None:
+        done = loop.create_future()
+        await requests.put((another, done))
+        await done
+
+    async def serving() -> None:
+        while True:
+            another, done = await requests.get()
+            await another()
+            done.set_result(None)
+
+    server = asyncio.ensure_future(serving())
+    report = await aevaluate(beside, exact, concurrency=3)
+    server.cancel()
+    assert (0, QUESTIONS) == (report.provenance.counters["stray"], report.provenance.counters["calls"])
+    assert 4 * QUESTIONS == endpoint.requests
