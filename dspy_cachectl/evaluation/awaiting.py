@@ -32,7 +32,7 @@ class Awaiting:
         self.is_ending = False
         self._loop = loop
         self._in_air: set[futures.Future[Any]] = set()
-        self._is_left = False
+        self._left = threading.Event()
 
     def result(self, value: Awaitable[Any]) -> Any:
         """Return what comes of an awaitable on their loop, in the context of this thread, which waits.
@@ -41,12 +41,12 @@ class Awaiting:
             BaseException: Whatever the awaitable raises.
         """
         awaited = _awaited_by_nobody(value)
-        if self._is_left:
+        if self._left.is_set():
             awaited.close()
             raise asyncio.CancelledError
         future = asyncio.run_coroutine_threadsafe(awaited, self._loop)
         self._in_air.add(future)
-        if self._is_left:  # in between, by one that has not seen this
+        if self._left.is_set():  # in between, by one that has not seen this
             future.cancel()
         try:
             return future.result()
@@ -58,7 +58,8 @@ class Awaiting:
 
     def leave(self) -> None:
         """End what is in the air as well. It is called on their loop."""
-        self.is_ending = self._is_left = True
+        self.is_ending = True
+        self._left.set()
         for future in list(self._in_air):
             future.cancel()
 
