@@ -94,6 +94,19 @@ def test_what_is_stored_waits_for_nothing(lm: Callable[..., Any], endpoint: Endp
     assert not any("per_minute" in name for name in endpoint.log()[0]["body"])
 
 
+def test_coroutines(lm: Callable[..., Any], endpoint: Endpoint) -> None:
+    """Coroutines go at the pace of their LM, those of several loops together."""
+    governed, began = lm(requests_per_minute=1200), time.time()
+
+    async def ask(name: str) -> None:
+        await asyncio.gather(*(governed.acall(f"{name} {at}") for at in range(8)))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda name: asyncio.run(ask(name)), ["one", "two"]))
+    assert 16 == endpoint.requests
+    assert kept(endpoint, 1200, began)
+
+
 def test_a_coroutine_holds_up_nobody(lm: Callable[..., Any], endpoint: Endpoint) -> None:
     """One that waits for its turn lets the loop go on, and when it is cancelled the provider is not asked."""
 
