@@ -42,14 +42,14 @@ def test_threads_and_a_plain_lm(lm: Callable[..., Any], plain_lm: Callable[..., 
     with cachectl.phase("eval", requests_per_minute=1200):
         ask = cachectl.carry(lambda at: (governed if at % 2 else plain)(f"question {at}"))
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(ask, range(12)))
-    assert 12 == endpoint.requests
+            list(pool.map(ask, range(30)))
+    assert 30 == endpoint.requests
     assert kept(endpoint, 1200, began)
 
 
 @pytest.mark.parametrize(
     ("rate", "processes", "threads", "calls"),
-    [(1200, 2, 4, 8), pytest.param(600, 4, 32, 200, marks=pytest.mark.exhaustive)],
+    [(1200, 2, 4, 24), pytest.param(600, 4, 32, 200, marks=pytest.mark.exhaustive)],
 )
 def test_processes(
     child: Callable[..., Finished], endpoint: Endpoint, rate: int, processes: int, threads: int, calls: int
@@ -70,8 +70,8 @@ def test_machines(child: Callable[..., Finished], endpoint: Endpoint, tmp_path: 
     """Those who share a server share a limit, by the server's clock."""
     with running(tmp_path / "server", kind) as server, ThreadPoolExecutor(2) as pool:
         store, began = {"DSPY_CACHECTL_STORE": f"{server.url}?patience=60"}, time.time()
-        list(pool.map(lambda at: child(CHILD, f"machine {at}", "1200", "4", "8", env=store), range(2)))
-    assert 16 == endpoint.requests
+        list(pool.map(lambda at: child(CHILD, f"machine {at}", "1200", "4", "24", env=store), range(2)))
+    assert 48 == endpoint.requests
     assert kept(endpoint, 1200, began)
 
 
@@ -99,11 +99,11 @@ def test_coroutines(lm: Callable[..., Any], endpoint: Endpoint) -> None:
     governed, began = lm(requests_per_minute=1200), time.time()
 
     async def ask(name: str) -> None:
-        await asyncio.gather(*(governed.acall(f"{name} {at}") for at in range(8)))
+        await asyncio.gather(*(governed.acall(f"{name} {at}") for at in range(20)))
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda name: asyncio.run(ask(name)), ["one", "two"]))
-    assert 16 == endpoint.requests
+    assert 40 == endpoint.requests
     assert kept(endpoint, 1200, began)
 
 
