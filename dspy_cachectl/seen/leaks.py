@@ -47,7 +47,7 @@ def leaks_of(program: Any, questions: Mapping[str, Mapping[str, Any]]) -> tuple[
         return ()
     found: defaultdict[_Match, list[str]] = defaultdict(list)
     for question, inputs in questions.items():
-        for match in told.matches({name: text_of(value) for name, value in inputs.items()}):
+        for match in told.matches(told.texts_of(inputs)):
             found[match].append(question)
     leaks: dict[str, Leak] = {}
     for match, some in found.items():
@@ -86,10 +86,18 @@ class _Told:
                 self._demos.append((f"demos of {whose}", fields))
                 self._passages += [(f"demos of {whose}", key, text) for key, text in fields.items()]
         self._searched = Passages(text for _, _, text in self._passages)
+        self._names = {name for _, demo in self._demos for name in demo}
         self._by_names: dict[tuple[str, ...], list[_Same]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._passages)
+
+    def texts_of(self, inputs: Mapping[str, Any]) -> dict[str, str]:
+        """Return the inputs as texts. A picture that no demonstration can have is not looked into."""
+        texts = (str, Mapping, list, tuple)
+        return {
+            name: text_of(value) for name, value in inputs.items() if name in self._names or isinstance(value, texts)
+        }
 
     def matches(self, fields: Mapping[str, str]) -> Iterator[_Match]:
         """Yield where a question may stand: whether that tells it from others is for who knows the others."""

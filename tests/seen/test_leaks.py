@@ -136,6 +136,16 @@ def test_inputs_that_are_no_texts() -> None:
     assert {} == found(told(odd, dspy.Example(picture=object(), answer="cat")), {"picture": object()})
 
 
+def test_a_picture_is_not_looked_into_for_nothing() -> None:
+    """Where no demonstration has such an input, nothing is hashed; the text beside it is found all the same."""
+    odd = dspy.Predict("picture: dspy.Image, question -> answer")
+    asked = {"picture": dspy.Image(url="https://example.com/a.png"), "question": "What is on it now?"}
+    taught = told(odd, dspy.Example(query="what is on it now", answer="a cat"))
+    assert {"0": ("demos of the program", False)} == found(taught, asked)
+    untold = told(odd, dspy.Example(query="something else", answer="a cat"))
+    assert 0 == calls_of("digest", lambda: leaks_of(untold, {"0": asked}))
+
+
 def test_each_predictor_of_a_program_is_looked_into() -> None:
     """And the report says in whose demonstrations it stands; a function has none."""
 
