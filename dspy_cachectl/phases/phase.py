@@ -123,8 +123,9 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
         context = replace(_described(_at_opening(self.context, outer)), entered=Entered(home_here(), outer))
         own = None if self._budget is None else open_budget(self._budget, f"phase {context.name!r}")
         around_it = () if outer is None else outer.budgets
-        drawn_on = dict.fromkeys((*around_it, *context.budgets, *(() if own is None else (own,))))
-        context = replace(context, budgets=tuple(drawn_on))
+        drawn_on = tuple(dict.fromkeys((*around_it, *context.budgets, *(() if own is None else (own,)))))
+        if drawn_on:
+            context = replace(context, budgets=drawn_on)
         run = PhaseRun(context)
         if own is not None or (EVERYWHERE and outer is None):
             run.tells_of(own, EVERYWHERE if outer is None else ())
