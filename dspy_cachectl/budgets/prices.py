@@ -43,7 +43,8 @@ class LMTerms:
     """
 
     def __init__(self, lm: Any, prepared: Any, request: Any, provider: str | None) -> None:
-        self._lm, self._prepared, self._request, self._provider = lm, prepared, request, provider
+        self._lm, self._request, self._provider = lm, request, provider
+        self.is_alone: bool = prepared.managed
         options = prepared.legacy
         typed = prepared.request
         own = vars(typed.config) if typed is not None else options
@@ -61,6 +62,8 @@ class LMTerms:
     def need(self, budget: OpenBudget) -> Need:
         """Return what a request needs of a budget."""
         tokens = float(self._read + self._written)
+        if not self.is_alone:
+            return Need({"requests": 1.0}, {})  # what it sends by DSPy takes for itself, and the rest is not known
         most: dict[str, float] = {"requests": float(self._hidden), "tokens": tokens}
         price = budget.price_of(self._lm.model) or _price(self._lm, self._provider, self._read)
         if price is None:
@@ -109,6 +112,8 @@ class EmbeddingTerms:
         texts: What is embedded.
         options: What it is asked with.
     """
+
+    is_alone = True
 
     def __init__(self, model: str, texts: Any, options: Mapping[str, Any]) -> None:
         self._model = model

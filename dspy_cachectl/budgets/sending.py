@@ -32,7 +32,14 @@ T = TypeVar("T")
 
 
 class Terms(Protocol):
-    """What is known of what the requests of a call come to."""
+    """What is known of what the requests of a call come to.
+
+    Attributes:
+        is_alone: Whether it sends the request itself; otherwise somebody's code does, and those that DSPy sends for it
+            are counted in its place.
+    """
+
+    is_alone: bool = True
 
     def need(self, budget: OpenBudget) -> Need:
         """Return what a request needs of a budget."""
@@ -43,12 +50,26 @@ class Terms(Protocol):
         ...
 
 
+class _Place:
+    """The place of a request that somebody's own code sends: the first that is sent within takes it."""
+
+    is_taken = False
+
+
+_PLACE: contextvars.ContextVar[_Place | None] = contextvars.ContextVar("dspy_cachectl_place", default=None)
+
+
 class _Request:
     """One request on its way."""
 
     def __init__(self, budgets: Sequence[OpenBudget], terms: Terms) -> None:
-        self._needs = [(budget, terms.need(budget)) for budget in budgets]
-        self._terms = terms
+        around = _PLACE.get()
+        self._terms, self._place = terms, None if terms.is_alone else _Place()
+        is_another = around is None or around.is_taken
+        if around is not None:
+            around.is_taken = True
+        needs = ((budget, terms.need(budget)) for budget in budgets)
+        self._needs = [(budget, need if is_another else Need({}, need.most, need.estimated)) for budget, need in needs]
         self._is_shared = any(budget.register.is_shared for budget in budgets)
 
     def take(self) -> None:
@@ -77,21 +98,38 @@ class _Request:
     def answered(self, answer: Any) -> None:
         """Note its answer."""
         for budget, need in self._needs:
-            budget.give_back(need, self._terms.spent(budget, answer))
+            budget.give_back(need, {} if self._is_counted else self._terms.spent(budget, answer))
 
     def failed(self, error: BaseException) -> None:
         """Note that it has none."""
         for budget, need in self._needs:
-            if _never_arrived(error):
+            if self._is_counted:
+                budget.give_back(need, {})
+            elif _never_arrived(error):
                 budget.undo(need)
-                continue
-            budget.note_failed()
-            hidden = {kind: most for kind, most in need.most.items() if kind == "requests"}
-            budget.give_back(need, hidden if _is_free(error) else need.most)
+            else:
+                budget.note_failed()
+                hidden = {kind: most for kind, most in need.most.items() if kind == "requests"}
+                budget.give_back(need, hidden if _is_free(error) else need.most)
 
     async def done(self, note: Callable[[], None]) -> None:
         """Note either, without holding up an event loop, nor being held up by a cancellation."""
         await self._apart(note)
+
+    @contextlib.contextmanager
+    def sending(self) -> Iterator[None]:
+        """A block in which it is sent."""
+        token, place = _HELD.set((*_HELD.get(), *(budget for budget, _ in self._needs))), _PLACE.set(self._place)
+        try:
+            yield
+        finally:
+            _PLACE.reset(place)
+            _HELD.reset(token)
+
+    @property
+    def _is_counted(self) -> bool:
+        """Whether requests that were sent within have been counted in its place."""
+        return self._place is not None and self._place.is_taken
 
     @property
     def _patience(self) -> float | None:
@@ -216,14 +254,12 @@ def within(budgets: Sequence[OpenBudget], terms: Terms, ask: Callable[[], T]) ->
     """
     request = _Request(budgets, terms)
     request.take()
-    token = _HELD.set((*_HELD.get(), *budgets))
     try:
-        answer = ask()
+        with request.sending():
+            answer = ask()
     except BaseException as error:
         request.failed(error)
         raise
-    finally:
-        _HELD.reset(token)
     request.answered(answer)
     return answer
 
@@ -232,15 +268,13 @@ async def within_async(budgets: Sequence[OpenBudget], terms: Terms, ask: Callabl
     """Do the same as `within` without holding a thread."""
     request = _Request(budgets, terms)
     await request.take_async()
-    token = _HELD.set((*_HELD.get(), *budgets))
     try:
-        answer = await ask()
+        with request.sending():
+            answer = await ask()
     except BaseException as raised:
         error = raised
         await request.done(lambda: request.failed(error))
         raise
-    finally:
-        _HELD.reset(token)
     await request.done(lambda: request.answered(answer))
     return answer
 

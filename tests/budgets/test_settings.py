@@ -35,7 +35,7 @@ def test_a_process_has_one(lm: LMs, endpoint: Endpoint, monkeypatch: pytest.Monk
     cachectl.configure()
     assert ask_in_threads(lm(), 2, 1) == 0
     with pytest.raises(BudgetExceededError, match="this process"), cachectl.phase("compile"):
-        assert ask_in_threads(lm(temperature=0.5), 3, 1) == 2
+        ask_in_threads(lm(temperature=0.5), 3, 1)
     assert endpoint.requests == 3
     with pytest.raises(BudgetExceededError):
         lm(temperature=0.7)("anything")
