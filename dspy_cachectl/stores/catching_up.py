@@ -94,6 +94,7 @@ class CatchingUp:
                 self._find_lost()
             while waiting := self._missed.first(_AT_ONCE):
                 self._give(waiting)
+                self._taken.extend(waiting)  # it may lose these, too
                 self._missed.remove(waiting)
         except StoreError as error:
             self._on_fault(error)  # it is away again; the rest waits

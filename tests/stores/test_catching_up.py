@@ -105,6 +105,35 @@ def test_what_was_written_without_it_is_given_to_it(away: Away) -> None:
     assert {} == missed.waiting_beside(away.folder)
 
 
+def test_what_was_lost_unseen_is_given_again(away: Away) -> None:
+    """A server that was started anew between two commands, which nobody noticed, has all of it afterwards."""
+    tiers = away.tiers()
+    for at in range(50):
+        tiers.put_first(f"before-{at}", b"%d" % at, DRAWN, mark=f"before{at}.rest")
+    away.server.kill()
+    away.server.start()
+    tiers.put_first("after", b"value", COMPILED, mark="after.rest")
+    assert [] == away.faults
+    assert {DRAWN: 50, COMPILED: 1} == away.has(51).labels()
+
+
+def test_what_was_given_and_lost_is_given_again(away: Away) -> None:
+    """What a server missed, was given and has lost with all else is there again, too."""
+    tiers = away.tiers()
+    away.server.kill()
+    tiers.put_first("missed", b"value", DRAWN, mark="missed.rest")
+    away.server.start()
+    away.has(1)
+    for _ in until("nothing to wait"):
+        if not missed.waiting_beside(away.folder):
+            break
+    away.server.kill()
+    away.server.start()
+    assert b"value" == tiers.get("missed")
+    tiers.put_first("after", b"value", COMPILED, mark="after.rest")
+    assert {DRAWN: 1, COMPILED: 1} == away.has(2).labels()
+
+
 @pytest.mark.parametrize("folder", ["", pytest.param("none", marks=pytest.mark.exhaustive)])
 def test_what_others_stored_first_stays(away: Away, folder: str) -> None:
     """A draw that another machine bought meanwhile is not replaced; what was drawn anew on purpose is."""

@@ -56,7 +56,7 @@ class Client:
         address: Where the server is.
         probe: Returns the key that is written and read to try the node that has a tag.
         tags: The tags: each is the part of a key's name that tells the slot.
-        on_back: Called in a thread of this client's when a node can be used again.
+        on_back: Called in a thread of this client's when a node can be used again, or was started anew.
 
     Raises:
         MissingExtraError: If the package `redis` is not installed.
@@ -79,6 +79,7 @@ class Client:
         self._workers = Workers()
         self._circuits: dict[str, Circuit] = {}
         self._prober: threading.Thread | None = None
+        self._process, self._is_another = "", False
         self.wakes = threading.Event()
 
     def after_fork(self) -> None:
@@ -194,8 +195,15 @@ class Client:
     def _made(self) -> Any:
         with self._lock:
             if self._redis is None:
-                self._redis = connect(self.address)
+                self._redis = connect(self.address, self._told)
             return self._redis
+
+    def _told(self, process: str) -> None:
+        """Note which process of the server a connection leads to."""
+        before, self._process = self._process, process
+        if before not in {"", process}:
+            self._is_another = True
+            self._try_again()
 
     def _reply(self, command: Command) -> Any:
         import redis
@@ -314,6 +322,8 @@ class Client:
     def next_trial(self) -> float | None:
         """Return in how many seconds the next node is to be tried; None where all are used."""
         with self._lock:
+            if self._is_another and not self.rests("read"):
+                return 0.0
             waits = [circuit.due_in() for circuit in self._circuits.values() if circuit.is_open]
             if not waits:
                 self._prober = None
@@ -321,6 +331,8 @@ class Client:
 
     def try_nodes(self) -> None:
         """Try those that are to be tried. In the thread of the background."""
+        if self._is_another and not self.rests("read"):
+            self._has_come_back()
         for name, circuit in list(self._circuits.items()):
             if not circuit.is_open or circuit.due_in() > 0:
                 continue
@@ -346,7 +358,11 @@ class Client:
                     break
         circuit.tried(lambda doing: ended[doing])
         if not circuit.is_open:
-            self._on_back()
+            self._has_come_back()
+
+    def _has_come_back(self) -> None:
+        self._is_another = False
+        self._on_back()
 
 
 def _probe_in_background(reference: weakref.ref[Client]) -> None:
