@@ -18,8 +18,7 @@ _OTHERS = ". Ask it others: evaluate(..., holdout=questions)"
 
 def caveats_of(report: Measurement) -> Iterator[str]:
     """Yield what puts the score of a report in doubt, in words: first what makes it one of something else."""
-    yield from _leaked(report)
-    yield from _chosen(report)
+    yield from seen_before(report)
     missing = report.provenance.missing
     stopping = report.provenance.stopping
     if missing and not (stopping is not None and stopping.by == "budget"):
@@ -56,6 +55,12 @@ def caveats_of(report: Measurement) -> Iterator[str]:
     unsaved = report.provenance.unsaved
     if unsaved:
         yield f"{plural(unsaved, 'prediction')} could not be kept and will be computed again"
+
+
+def seen_before(report: Measurement) -> Iterator[str]:
+    """Yield what the program was told of these questions beforehand, and that it was chosen by them."""
+    yield from _leaked(report)
+    yield from _chosen(report)
 
 
 def _leaked(report: Measurement) -> Iterator[str]:

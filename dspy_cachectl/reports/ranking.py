@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, overload
 
 from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.reports.caveats import seen_before
 from dspy_cachectl.reports.circumstances import MODELS_DIFFER
 from dspy_cachectl.reports.comparison import Comparison, compare_two, together
 from dspy_cachectl.reports.describe import MORE, scores_picture
@@ -248,6 +249,7 @@ class Ranking(Shown, Sequence[EvalReport]):
         return sheet(
             f"{self.title or plural(len(self), 'report')} {over}",
             Cell(f"{best.name}: {score}, {level_text(best.interval)} interval {ends}"),
+            notes("Caveats", seen_before(best)),
             Part(f"Against {self.reference.name}", tuple(self._table()), header=self._columns, giving=giving),
             facts("What is said", self._facts()),
             notes("Notes", self.notes),

@@ -80,6 +80,17 @@ def test_a_comparison_says_what_the_difference_is_without_them(program: dspy.Mod
     assert not any("demonstrations" in one for one in plain.compare(plain).warnings)
 
 
+def test_a_ranking_of_models_says_it_too(program: dspy.Module) -> None:
+    """First, once, and with the score of the best."""
+    devset = questions(9)
+    found = cachectl.evaluate(
+        told(program, *devset[:3]), devset, in_part, lms={"one": dspy.settings.lm}, display_progress=False
+    )
+    text = " ".join(str(found).split())
+    assert 1 == text.count("3 of 9 questions stand in the program's own demonstrations")
+    assert text.index("Score of the other 6: 0.33") < text.index("Against one")
+
+
 def test_parts_and_growing_evaluations_know_theirs(program: dspy.Module, tmp_path: Path) -> None:
     """Shards count those of theirs, and all of them together; one that stops counts those that it asked."""
     devset, taught = questions(12), told(program, *questions(4))
