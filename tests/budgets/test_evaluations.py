@@ -135,9 +135,10 @@ def test_one_budget_for_several_models(lm: LMs, endpoint: Endpoint) -> None:
     assert [len(one.questions) for one in ranking.reports] == [10, 5]
 
 
-def test_the_settings_limit_evaluations(endpoint: Endpoint) -> None:
-    """What the settings allow the phase `eval` is an evaluation's budget."""
-    cachectl.configure(phases={"eval": {"budget": "requests=9"}})
+@pytest.mark.parametrize("said", [{"phases": {"eval": {"budget": "requests=9"}}}, {"budget": "requests=9"}])
+def test_the_settings_limit_evaluations(said: dict[str, Any], endpoint: Endpoint) -> None:
+    """What the settings allow the phase `eval`, or the process, is an evaluation's budget."""
+    cachectl.configure(**said)
     report = cachectl.evaluate(PROGRAM, DEVSET, is_yes, num_threads=3, predictions=False)
     assert (endpoint.requests, len(report.questions)) == (9, 9)
 
