@@ -38,7 +38,8 @@ class Passing:
     """
 
     def __init__(self, max_errors: int | None, num_threads: int | None) -> None:
-        self._most: int = (max_errors or dspy.settings.max_errors) + (num_threads or dspy.settings.num_threads)
+        errors: int = dspy.settings.max_errors if max_errors is None else max_errors
+        self._most = errors + (num_threads or dspy.settings.num_threads)
         self._lock = threading.Lock()
         self._in_a_row = self._round = 0
         self._put_off: dict[int, float | None] = {}
