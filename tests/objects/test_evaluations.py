@@ -150,6 +150,7 @@ def test_what_is_found_goes_up_while_more_is_looked_for(
     assert [6] == [info.rows for info in Library(bucket.url).snapshots()]
 
 
+@pytest.mark.exhaustive
 def test_nobody_waits_for_what_grows(
     cutting: Cutting, bucket: Bucket, machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
