@@ -128,6 +128,7 @@ async def test_without_listeners(endpoint: Endpoint, lm: MakeLM, engine: str) ->
     program = dspy.streamify(dspy.Predict("question -> answer"))
     bought = [item async for item in program(question="Q?")]
     served = [item async for item in program(question="Q?")]
+    assert bought[-1].answer == dspy.Predict("question -> answer")(question="Q?").answer  # without a stream
     assert 1 == endpoint.requests
 
     def said(items: list[Any]) -> tuple[Any, ...]:
