@@ -7,6 +7,7 @@ import functools
 import os
 import runpy
 import sys
+import textwrap
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from dspy_cachectl.context.phases import PhaseRun
     from dspy_cachectl.policy import Policy
     from dspy_cachectl.replay.cassettes import Cassette
+
+_WIDTH = 80
+"""How wide what is shown may be."""
 
 
 def run_script(
@@ -259,7 +263,8 @@ def _print_budget() -> int:
     for budget in EVERYWHERE:
         exceeded = budget.exceeded()
         said = spent_of(budget.spent, budget.limits) if exceeded is None else str(exceeded)
-        print(harmless_lines(f"budget: {said}"), file=sys.stderr)
+        for line in harmless_lines(f"budget: {said}").splitlines():
+            print(textwrap.fill(line, _WIDTH, subsequent_indent="    "), file=sys.stderr)
         if exceeded is not None:
             return 1
     return 0

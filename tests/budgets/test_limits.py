@@ -18,7 +18,12 @@ from tests.endpoint import Endpoint
 LMs = Callable[..., Any]
 
 
-@pytest.fixture(params=["governed", "plain", "uncached", "litellm"])
+IN_FULL = pytest.mark.exhaustive
+
+
+@pytest.fixture(
+    params=["governed", "plain", pytest.param("uncached", marks=IN_FULL), pytest.param("litellm", marks=IN_FULL)]
+)
 def any_lm(request: pytest.FixtureRequest, lm: LMs, plain_lm: LMs) -> Any:
     """An LM of each kind that obeys a budget."""
     kinds = {
@@ -78,7 +83,7 @@ def test_a_thousand_coroutines(lm: LMs, endpoint: Endpoint) -> None:
 
 
 @pytest.mark.parametrize("by", ASKING)
-@pytest.mark.parametrize("engine", ["auto", "litellm"])
+@pytest.mark.parametrize("engine", ["auto", pytest.param("litellm", marks=IN_FULL)])
 def test_cost_is_never_exceeded(by: str, engine: str, lm: LMs, endpoint: Endpoint) -> None:
     """With price and `max_tokens` the cost stays within, and who does not fit beside the others waits for them."""
     asked = lm("openai/gpt-4o-mini", engine=engine, max_tokens=100)
