@@ -119,7 +119,11 @@ def _note_in_store(call: Call, run: PhaseRun, met: Met, origin: Origin) -> None:
     try:
         before = noted(state.cache.tiers.register(), asked, met.state, origin.created)
     except StoreError as error:
-        state.say_once(f"drift:{type(error).__name__}", f"the store cannot remember which model answered: {error}")
+        # In the words of any other write that failed: it is said once.
+        state.say_once(
+            f"fault:write:{type(error).__name__}",
+            f"a write of the store failed, and the program goes on without it: {error}",
+        )
         return
     if before is None or met.differs or call.answered.outcome in SERVED:
         return

@@ -107,7 +107,8 @@ class PartFiles(SnapshotFiles):
                 yield here, [part]
 
     def to_check(self) -> Iterator[tuple[Path, str | None]]:
-        """See `SnapshotFiles`."""
+        """See `SnapshotFiles`. Raises `StoreUnavailableError`: what cannot be read is not checked."""
+        self.ask()
         self._index = self._read_index()
         return ((self._place(part), part) for part in sorted(self._index["parts"]))
 

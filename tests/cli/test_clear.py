@@ -252,7 +252,9 @@ def test_what_is_listed_is_what_is_cleared(store: Path, keys: list[str], selecto
         ):
             plain.execute(f"UPDATE Cache SET {change} WHERE key = ?", (key,))
     plain.close()
-    listed = {row["key"] for row in data("ls", "--limit", "0", *selector, store=store)}
+    listing = command("ls", "--limit", "0", *selector, "--json", store=store)
+    assert ("--contains" in selector) is ("could not be searched" in listing.stderr)
+    listed = {row["key"] for row in json.loads(listing.stdout)}
     before = keys_in(store)
     assert (
         0

@@ -25,6 +25,7 @@ COMMANDS = [
     "rekey",
     "doctor",
     "report",
+    "changed",
     "merge",
     "gate",
     "explain",

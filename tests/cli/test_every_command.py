@@ -209,7 +209,7 @@ def test_a_file_is_no_store(arguments: list[str], tmp_path: Path) -> None:
     assert "is a file; name a folder" in " ".join(done.stdout.split() + done.stderr.split())
 
 
-NO_FOLDERS = ["~nobody-here/x", "x" * 300, "pipe", "pipe/below", "file", "memory://", "s3://bucket/x", "\udcff" * 300]
+NO_FOLDERS = ["~nobody-here/x", "x" * 300, "pipe", "pipe/below", "file", "memory://", "s3://", "\udcff" * 300]
 WITH_PREDICTIONS = [
     ["verify", "--predictions"],
     ["prune", "--yes", "--predictions"],
