@@ -19,7 +19,6 @@ class Faulty:
 
     Attributes:
         fault: What is wrong at the moment, with what is under way too.
-        asked: How many pieces of commands have come since it was last set.
 
     Args:
         port: The server's port on loopback.
@@ -28,7 +27,6 @@ class Faulty:
     def __init__(self, port: int) -> None:
         self._server = port
         self.fault: Fault = "none"
-        self.asked = 0
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._ways: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
@@ -40,7 +38,7 @@ class Faulty:
 
     def begin(self, fault: Fault) -> None:
         """Let something be wrong from now on."""
-        self.asked, self.fault = 0, fault
+        self.fault = fault
         if fault == "refused":
             self._cut_all()
 
@@ -77,7 +75,6 @@ class Faulty:
         with contextlib.suppress(OSError), source, target:
             while data := source.recv(65536):
                 if not replies:
-                    self.asked += 1
                     target.sendall(data)
                 elif not self._reply(target, data):
                     return
