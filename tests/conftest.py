@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -67,6 +68,12 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest: at the end of a run one worker would be left alone with it."""
     items.sort(key=lambda item: not item.nodeid.startswith(("tests/tracking/", "tests/demo/")))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what the imports and the collection made out of every later garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:
