@@ -26,6 +26,7 @@ SHORTEST = 8
 
 _LONGEST_WORD, _MOST = 15, 1_000
 _SCHEMES = frozenset({"bearer", "basic", "token", "apikey"})
+_TEXTS = (str, bytes)
 _PLACEHOLDERS = frozenset(
     """
     not-needed not_needed key-not-needed not-used no-key-needed no-key-required sk-no-key-required no_key no-api-key
@@ -97,13 +98,14 @@ def secrets_in(options: Mapping[str, Any]) -> list[str]:
 
 def _secrets_of(value: Any, is_secret: Any) -> Iterator[str]:
     for name, item in _fields(value).items():
-        if isinstance(item, str) and is_secret(str(name)):
-            yield from _with_its_parts(item)
+        if isinstance(item, _TEXTS) and (is_secret(str(name)) or (is_secret is is_secret_header and _has_scheme(item))):
+            yield from _with_its_parts(item if isinstance(item, str) else item.decode("utf-8", "replace"))
         elif _fields(item):
             inner = is_secret_header if name in HEADER_OPTIONS else is_secret
             yield from _secrets_of(item, is_secret_parameter if name in QUERY_OPTIONS else inner)
         elif isinstance(item, (list, tuple)) and name != "messages":
-            yield from (found for one in item for found in _secrets_of(one, is_secret))
+            named = ({name: one} if isinstance(one, _TEXTS) else one for one in item)
+            yield from (found for one in named for found in _secrets_of(one, is_secret))
 
 
 def _fields(value: Any) -> Mapping[Any, Any]:
@@ -114,9 +116,14 @@ def _fields(value: Any) -> Mapping[Any, Any]:
 
 
 def _with_its_parts(value: str) -> Iterable[str]:
-    scheme, _, credential = value.partition(" ")
-    parts = [value, credential] if scheme.lower() in _SCHEMES else [value]
-    return [part for part in parts if _is_long_enough(part)]
+    _, _, credential = value.partition(" ")
+    if _has_scheme(value):
+        return [value, credential] if _is_long_enough(credential) else []
+    return [value] if _is_long_enough(value) else []
+
+
+def _has_scheme(value: Any) -> bool:
+    return isinstance(value, str) and value.partition(" ")[0].lower() in _SCHEMES
 
 
 def _is_long_enough(value: str) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 from dspy_cachectl.boundary import secret_names
 from dspy_cachectl.boundary.addresses import scrub_addresses, without_credentials, without_login, without_parameters
-from dspy_cachectl.boundary.held import HELD
+from dspy_cachectl.boundary.held import HELD, secrets_in
 from dspy_cachectl.boundary.key_shapes import keys_in, looks_drawn
 from dspy_cachectl.boundary.secret_names import (
     HEADER_OPTIONS,
@@ -32,6 +32,7 @@ __all__ = [
     "SCHEMAS",
     "has_scheme",
     "hashed",
+    "hold_secret",
     "is_known_credential",
     "is_of_schemas",
     "is_secret_header",
@@ -86,6 +87,11 @@ def without(value: Any, *, text: Callable[[str], str] | None = None) -> Any:
         text: What is done to each text, if anything.
     """
     return _Walk(text).walk(value, is_secret_name)
+
+
+def hold_secret(options: Mapping[str, Any]) -> bool:
+    """Tell whether a secret is among the options of a call: under its name, by its shape, or in an address."""
+    return bool(secrets_in(options)) or without(options) != without(options, text=readable_text)
 
 
 def without_known(value: Any) -> Any:

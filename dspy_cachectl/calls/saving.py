@@ -15,7 +15,8 @@ from dspy_cachectl.boundary.secret_names import KNOWN_OF, KNOWN_OPTIONS, is_secr
 NAMES = ("role", "endpoint", "version")
 """What a governed LM has beside what DSPy's has."""
 
-_CREDENTIALS = KNOWN_OPTIONS | frozenset(KNOWN_OF)
+CREDENTIALS = KNOWN_OPTIONS | frozenset(KNOWN_OF)
+"""Options that a variable of the environment can stand for."""
 _OURS = "_governed"
 _KEPT_IN = "launch_kwargs"
 _CALLED = {
@@ -60,27 +61,25 @@ def as_variables(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def held_in_environment(model: str, options: Mapping[str, Any]) -> dict[str, str]:
     """Return the credentials among options that equal a variable that LiteLLM reads for the provider, with its name."""
-    given = {
-        name: value
-        for name, value in options.items()
-        if (name in KNOWN_OPTIONS or name in KNOWN_OF) and value and type(value) is str
-    }
+    given = {name: value for name, value in options.items() if name in CREDENTIALS and value and type(value) is str}
     given |= {name: str(value) for name, value in options.items() if isinstance(value, _OfVariable)}
     if not given:
         return {}
     beginnings = _beginnings(model, options.get("custom_llm_provider"))
+    own = {variable_of(model, options, option) for option in given}
     variables: dict[str, str] = {}
     # The key as such is preferred to another variable of the same value.
     for name, value in sorted(os.environ.items(), key=lambda item: (not item[0].endswith("_API_KEY"), item[0])):
-        if name.startswith(beginnings) and is_secret_variable(name):
+        if (name in own or name.startswith(beginnings)) and is_secret_variable(name):
             variables.setdefault(value, name)
     return {option: variables[value] for option, value in given.items() if value in variables}
 
 
 def variable_of(model: str, options: Mapping[str, Any], option: str) -> str:
-    """Return the environment variable that LiteLLM reads for the provider in the place of an option."""
-    if option not in {"api_key", "api_base"}:
-        return option.upper().replace("-", "_")
+    """Return the environment variable that can stand for an option; of others that of the provider's key."""
+    if option in CREDENTIALS - {"api_key"}:
+        return option.upper()
+    option = option if option == "api_base" else "api_key"
     return f"{_beginnings(model, options.get('custom_llm_provider'))[0].rstrip('_')}_{option.upper()}"
 
 

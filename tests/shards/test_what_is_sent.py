@@ -12,6 +12,7 @@ import pytest
 
 import dspy_cachectl as cachectl
 from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.evaluation.pools.sending import packed, unpacked
 from tests.context.workers import ask
 from tests.endpoint import Endpoint
 from tests.shards.asking import devset
@@ -19,6 +20,20 @@ from tests.shards.pools import Postman, processes
 
 KEY = "sk-proj-4f8a1c6e9b2d7035"
 AWAY = "https://models.example/v1"
+
+
+HIDING: list[dict[str, Any]] = [
+    {"extra_headers": {"Authorization": f"Bearer {KEY}"}},
+    {"extra_headers": {"Authorization": f"Bearer {KEY}".encode()}},
+    {"extra_headers": {"x-gateway": f"Bearer {KEY}"}},
+    {"extra_headers": {"x-gateway": KEY}},
+    {"extra_body": {"a": {"b": [{"password": KEY}]}}},
+    {"http_auth": ("me", KEY)},
+    {"launch_kwargs": {"api_key": KEY}},
+    {"model_list": [{"litellm_params": {"api_key": KEY}}]},
+    {"api_base": "http://127.0.0.1:1/v1", "fallbacks": [{"model": "openai/other", "api_key": KEY}]},
+]
+"""Where else than in `api_key` one has a key."""
 
 
 @pytest.fixture
@@ -78,7 +93,11 @@ def test_a_key_of_the_environment_stays_there(
         ("anthropic/claude", {"api_key": KEY}, "ANTHROPIC_API_KEY"),
         ("cohere/command", {"api_key": KEY}, "CO_API_KEY"),
         ("bedrock/x", {"aws_secret_access_key": KEY}, "AWS_SECRET_ACCESS_KEY"),
-        ("openai/test-model", {"extra_headers": {"Authorization": f"Bearer {KEY}"}}, "EXTRA_HEADERS"),
+        ("azure/test-model", {"azure_ad_token": KEY}, "AZURE_AD_TOKEN"),
+        ("openai/test-model", {"langfuse_secret_key": KEY}, "LANGFUSE_SECRET_KEY"),
+        *(("openai/test-model", option, "OPENAI_API_KEY") for option in HIDING),
+        ("openai/test-model", {"api_base": f"https://me:{KEY}@models.example/v1"}, "OPENAI_API_BASE"),
+        ("openai/test-model", {"api_base": f"{AWAY}?api_key={KEY}"}, "OPENAI_API_BASE"),
     ],
 )
 def test_a_key_of_no_variable_is_refused(
@@ -86,11 +105,39 @@ def test_a_key_of_no_variable_is_refused(
 ) -> None:
     """Before anything is sent, with the variable to set."""
     asks = dspy.Predict("question -> answer")
-    asks.lm = kind(model, api_base=AWAY, **option)
+    asks.lm = kind(model, **{"api_base": AWAY, **option})
     with pytest.raises(ConfigurationError, match=f"set {variable} here and where the workers run") as raised:
         evaluated(asks, length, postman)
     assert KEY not in str(raised.value)
     assert b"" == postman.sent
+
+
+@pytest.mark.parametrize(("model", "option"), [("azure/m", "azure_ad_token"), ("openai/m", "langfuse_secret_key")])
+def test_what_is_said_to_be_set_helps(monkeypatch: pytest.MonkeyPatch, model: str, option: str) -> None:
+    """A key in the variable that the refusal names goes as that name."""
+    monkeypatch.setenv(option.upper(), KEY)
+    sent = packed(cachectl.LM(model, api_base=AWAY, **{option: KEY}))
+    assert option.upper().encode() in sent
+    assert KEY == unpacked(sent).kwargs[option]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"api_base": "https://gateway.example/v1/0123456789abcdef0123456789abcdef/openai"},
+        {"extra_headers": {"x-portkey-provider": "openai", "Authorization": "Bearer none"}},
+        {
+            "organization": "org-1a2B3c4D5e6F7g8H9i0J1k2L",
+            "vertex_project": "team-project-4711",
+            "user": "me@example.com",
+        },
+        {"stop": ["password: secret"], "response_format": {"type": "json_schema"}, "token_limit": 3},
+    ],
+)
+@pytest.mark.parametrize("model", ["openai/ft:gpt-4o-mini:me::9xYzAb12", "vertex_ai/claude-3-5-sonnet@20240620"])
+def test_what_is_no_secret_is_sent(model: str, option: dict[str, Any]) -> None:
+    """Addresses, names of accounts and models, and headers that route go along."""
+    assert option.items() <= unpacked(packed(cachectl.LM(model, **{"api_base": AWAY, **option}))).kwargs.items()
 
 
 @pytest.mark.parametrize("key", ["none", "EMPTY", "dummy", "sk-no-key-required", "not-needed", KEY])

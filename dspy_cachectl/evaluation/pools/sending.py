@@ -17,7 +17,8 @@ import dspy
 from dspy.dsp.utils.settings import DEFAULT_CONFIG
 
 from dspy_cachectl.boundary.held import HELD, secrets_in
-from dspy_cachectl.calls.saving import as_variables, held_in_environment, variable_of
+from dspy_cachectl.boundary.secrets import hold_secret
+from dspy_cachectl.calls.saving import CREDENTIALS, as_variables, held_in_environment, variable_of
 from dspy_cachectl.errors import ConfigurationError
 
 _OPTIONS_IN: tuple[tuple[type, str], ...] = ((dspy.BaseLM, "kwargs"), (dspy.Embedder, "default_kwargs"))
@@ -91,19 +92,27 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return (made, arguments, state, *rest)
         options, model = state.get(name) or {}, str(asks.model)
         held = held_in_environment(model, options)
-        own = {option: value for option, value in options.items() if option not in held}
-        if _is_on_loopback(own):
-            self.harmless.update(secrets_in(own))
-        elif any(secrets_in({option: value}) for option, value in own.items()):
-            option = next(option for option, value in own.items() if secrets_in({option: value}))
-            raise ConfigurationError(
-                f"{model!r} has its {option} in no environment variable, and credentials are not sent to other "
-                f"processes: set {variable_of(model, options, option)} here and where the workers run"
-            )
         sent = {**state, name: as_variables(model, options)}
         if "history" in sent:
             sent["history"] = []  # what was asked here is of no use there
+        own = {option: value for option, value in {**sent, **options}.items() if option not in {*held, name, "model"}}
+        if _is_on_loopback(options):  # but not what others are asked with
+            near = {option for option, value in own.items() if option in options and not isinstance(value, list)}
+            self.harmless.update(secrets_in({option: own.pop(option) for option in near}))
+        for option, value in own.items():
+            if hold_secret({option: value}):
+                raise ConfigurationError(_refusal(model, options, option))
         return (made, arguments, sent, *rest)
+
+
+def _refusal(model: str, options: Mapping[str, Any], option: str) -> str:
+    remedy = f"set {variable_of(model, options, option)} here and where the workers run"
+    if option not in CREDENTIALS:
+        remedy = f"leave it out and {remedy}, or make the LM in the program, where it is used"
+    return (
+        f"{model!r} has a credential in its {option} that is in no environment variable, and credentials are not sent "
+        f"to other processes: {remedy}"
+    )
 
 
 def _is_on_loopback(options: Mapping[str, Any]) -> bool:
