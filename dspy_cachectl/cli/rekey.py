@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,7 +17,7 @@ def rekey_all(
     context: typer.Context,
     *,
     paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="FILE...", help="Cassettes and archives, in place of the store.")
+        list[str] | None, typer.Argument(metavar="FILE...", help="Cassettes and archives, in place of the store.")
     ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Decrypt it instead.")] = False,
     as_json: AsJson = False,
@@ -31,7 +30,7 @@ def rekey_all(
     manage.rekeying.check_keys(plain=plain)
     found: dict[str, manage.rekeying.Rekeyed] = {}
     for path in paths or []:
-        found[str(path)] = manage.rekeying.rekey_cassette(path, plain=plain)
+        found[path] = manage.rekeying.rekey_cassette(path, plain=plain)
     if not paths:
         if not context.obj.is_in_memory():
             reader = context.obj.reader()
@@ -40,7 +39,7 @@ def rekey_all(
         from dspy_cachectl.predictions.library import Library  # which takes long to load
 
         library = Library.configured()
-        found[str(library.root)] = manage.rekeying.rekey_predictions(library, plain=plain)
+        found[library.shown] = manage.rekeying.rekey_predictions(library, plain=plain)
     if as_json:
         print_json([{"where": where, **vars(done)} for where, done in found.items()])
     else:

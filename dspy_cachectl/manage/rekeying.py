@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from dspy_cachectl.boundary.writing import write_whole
 from dspy_cachectl.config import settings
 from dspy_cachectl.entries import records
 from dspy_cachectl.errors import ConfigurationError, EncryptedError, StoreError
 from dspy_cachectl.predictions.library import Library
-from dspy_cachectl.replay import files, unsaved
+from dspy_cachectl.replay import files
+from dspy_cachectl.replay.places import place_of
 from dspy_cachectl.reports.progress_bar import Advance, watched
 from dspy_cachectl.stores.disk import DiskStore
 from dspy_cachectl.stores.listing import Reader, read_entries, row_numbers
@@ -95,17 +95,24 @@ def rekey_predictions(library: Library, *, plain: bool = False) -> Rekeyed:
     return done
 
 
-def rekey_cassette(path: Path, *, plain: bool = False) -> Rekeyed:
+def rekey_cassette(path: str, *, plain: bool = False) -> Rekeyed:
     """Do the same to a cassette or an archive, which is encrypted, or not, from then on.
 
     Raises:
         StoreError: If it cannot be read or written; it is as it was then.
     """
-    with unsaved.locked(path):
-        before = files.read(path)
+    place, done = place_of(path), Rekeyed()
+
+    def write() -> None:
+        nonlocal done
+        before = files.read(place.path)
         wanted = replace(before, lines={}, is_encrypted=not plain)
-        content = files.content_of(path, before.recordings.values(), before=wanted, unfinished=before.unfinished)
-        if content is None or content == path.read_bytes():
-            return Rekeyed(same=len(before.recordings))
-        write_whole(path, content, what="the cassette")
-    return Rekeyed(changed=len(before.recordings))
+        content = files.content_of(place.path, before.recordings.values(), before=wanted, unfinished=before.unfinished)
+        if content is None or content == place.path.read_bytes():
+            done = Rekeyed(same=len(before.recordings))
+            return
+        write_whole(place.path, content, what="the cassette")
+        done = Rekeyed(changed=len(before.recordings))
+
+    place.change(write)
+    return done

@@ -169,6 +169,11 @@ def _set_snapshots_aside(flaws: Sequence[Flaw], done: Repaired) -> None:
         if flaw.path is not None:
             SnapshotFiles(flaw.path.parent).set_aside(flaw.path, CorruptEntryError(flaw.message))
             done.files += 1
+        else:
+            done.problems.append(
+                f"{flaw.where} is in a bucket, where nothing is moved, and is not served. Put it back as it was, or "
+                "remove it: dspy-cachectl predictions clear SNAPSHOT --library ADDRESS"
+            )
 
 
 def _rebuild(folder: Path, done: Repaired) -> None:

@@ -148,6 +148,14 @@ class SnapshotFiles:
     def fetch(self, part: str) -> None:
         """Fetch a part, and check it against its hash. Raises `CorruptEntryError` and `StoreUnavailableError`."""
 
+    def to_rewrite(self) -> Iterator[tuple[Path, Path, list[str]]]:
+        """Yield each snapshot here, where it is to be written anew, and the parts that this replaces."""
+        return ((path, path, []) for path in list(self.files()))
+
+    def parts_to_rewrite(self) -> Iterator[tuple[Path, Path, list[str]]]:
+        """Yield the same of each part in an object store; nobody on this machine waits for it."""
+        return iter(())
+
     def usage(self) -> int:
         """Return how many bytes the snapshots take up, the damaged ones too."""
         return sum(map(size_of, filter(ownership.is_plain_file, (*self.files(), *self.files(damaged=True)))))

@@ -221,25 +221,17 @@ class Library:
             plain: Whether they are to be in the clear, whatever the settings say.
 
         Raises:
-            StoreUnavailableError: If the folder cannot be written.
+            StoreUnavailableError: If the folder, or the object store, cannot be read or written.
         """
-        if not self.root.exists():
+        if not self._files.is_there():
             return
         self._recover()
-        keys, files = None if plain else settings().encryption_key, SnapshotFiles(self.root, sets_aside=False)
+        files = files_at(self._place, sets_aside=False)
         with self._locked():
-            for path in list(files.files()):
-                with closing(KeptRows()) as rows:
-                    try:
-                        info = snapshot.read_info(path)
-                        is_right = info.encrypted_by == (None if keys is None else keys.name)
-                        metrics = None if is_right else files.load_snapshot(path, rows)
-                    except StoreError:
-                        yield None  # nor can anybody else who has this key
-                        continue
-                    if metrics is not None:
-                        snapshot.write_snapshot(path, info.metadata, rows.in_order(), metrics, plain=plain)
-                    yield False if is_right else metrics is not None or None
+            for place in files.to_rewrite():
+                yield _rewritten(files, *place, plain=plain)
+        for place in files.parts_to_rewrite():
+            yield _rewritten(files, *place, plain=plain)
 
     def clear(self, chosen: Chosen | None = None) -> list[Path]:
         """Remove snapshots. Return what went. A file that a living session uses stays.
@@ -364,6 +356,21 @@ class Library:
         gone = self._files.remove((self.root / snapshot.FOLDER).glob(f"*{ownership.UNFINISHED_SNAPSHOT}"))
         used = self._files.in_use() | {*keep}
         return gone + self._files.remove(self._files.over_limits(used, max_age=max_age, max_bytes=self.max_bytes))
+
+
+def _rewritten(files: SnapshotFiles, path: Path, new: Path, replaced: list[str], *, plain: bool) -> bool | None:
+    keys = None if plain else settings().encryption_key
+    with closing(KeptRows()) as rows:
+        try:
+            info = snapshot.read_info(path)
+            is_right = info.encrypted_by == (None if keys is None else keys.name)
+            metrics = None if is_right else files.load_snapshot(path, rows)
+        except StoreError:
+            return None  # nor can anybody else who has this key
+        if metrics is not None:
+            facts = {**info.metadata, "replaces": replaced} if replaced else info.metadata
+            snapshot.write_snapshot(new, facts, rows.in_order(), metrics, plain=plain)
+        return False if is_right else metrics is not None or None
 
 
 def _told_apart(before: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:

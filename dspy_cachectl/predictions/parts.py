@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import os
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -112,6 +113,26 @@ class PartFiles(SnapshotFiles):
         self._index = self._read_index()
         return ((self._place(part), part) for part in sorted(self._index["parts"]))
 
+    def to_rewrite(self) -> Iterator[tuple[Path, Path, list[str]]]:
+        """See `SnapshotFiles`. What waits here goes on waiting."""
+        for path in list(self.files()):
+            was_sent = self._is_sent(path)
+            yield path, path, []
+            if was_sent:
+                self._mark_sent(path, _stamp(path))
+
+    def parts_to_rewrite(self) -> Iterator[tuple[Path, Path, list[str]]]:
+        """See `SnapshotFiles`. Raises the `StoreError` family."""
+        for path, part in [(path, str(part)) for path, part in self.to_check()]:
+            with contextlib.suppress(CorruptEntryError):  # then it is not there to be read, or whole here
+                self.fetch(part)
+            with tempfile.TemporaryDirectory(prefix="dspy-cachectl-") as folder:
+                new = Path(folder) / path.name
+                yield path, new, [part]
+                if new.exists():
+                    self._add(*_read(new))
+        self._forget_copies()
+
     def usage(self) -> int:
         """Return how many bytes the parts take up, as far as is known."""
         return sum(about["bytes"] for about in self._index["parts"].values())
@@ -188,7 +209,7 @@ class PartFiles(SnapshotFiles):
         data, info = _read(path)
         if _stamp(path) == before:  # otherwise written anew meanwhile: the next sending has it
             self._add(data, info)
-            write_whole(self._mark(path), orjson.dumps(before), what="the mark", private=True)
+            self._mark_sent(path, before)
 
     def _add(self, data: bytes, info: SnapshotInfo) -> None:
         run = re.sub(r"[^\w.-]", "-", info.run_id, flags=re.ASCII)[:80]
@@ -278,6 +299,9 @@ class PartFiles(SnapshotFiles):
 
     def _remember(self, index: bytes) -> None:
         write_whole(self._last, index, what="the index", private=True)
+
+    def _mark_sent(self, path: Path, stamp: list[int]) -> None:
+        write_whole(self._mark(path), orjson.dumps(stamp), what="the mark", private=True)
 
     def _mark(self, path: Path) -> Path:
         return self.root / FOLDER / "sent" / path.name
