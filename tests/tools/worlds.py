@@ -113,12 +113,17 @@ def awaited(program: Any) -> dict[str, Any]:
 
 
 def streamed(program: Any) -> dict[str, Any]:
-    """The same, at the end of a stream."""
+    """The same, at the end of a stream, and what it said by then; its pieces come to its answer."""
+    listeners = [dspy.streaming.StreamListener(signature_field_name="answer")]
+    listening = dspy.streamify(program, stream_listeners=listeners, is_async_program=True)
 
-    async def read() -> Any:
-        return [piece async for piece in dspy.streamify(program, is_async_program=True)(question="Rain?")][-1]
+    async def read() -> list[Any]:
+        return [piece async for piece in listening(question="Rain?")]
 
-    return dict(asyncio.run(read()).toDict())
+    *pieces, said = asyncio.run(read())
+    heard = [getattr(piece, "chunk", "") for piece in pieces]
+    assert said.answer == "".join(heard)
+    return {**said.toDict(), "statuses": [piece.message for piece in pieces if hasattr(piece, "message")]}
 
 
 WAYS = [sync, awaited, streamed]
