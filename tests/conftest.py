@@ -61,8 +61,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_configure() -> None:
-    """Let no server outlive a run, or a worker of it, that is killed."""
+    """Let no server outlive a run, or a worker of it, that is killed; nothing that is imported is garbage."""
     end_with_me()
+    gc.disable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -72,6 +73,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Keep what the imports and the collection made out of every later garbage collection."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 

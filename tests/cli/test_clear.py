@@ -94,7 +94,10 @@ def test_what_is_not_said_is_not_done(store: Path, arguments: list[str]) -> None
     assert before == keys_in(store)
 
 
-@pytest.mark.parametrize(("typed", "code", "left"), [("yes", 0, 0), ("y", 1, 12), ("", 1, 12), ("no", 1, 12)])
+@pytest.mark.parametrize(
+    ("typed", "code", "left"),
+    [("yes", 0, 0), ("y", 1, 12), *(pytest.param(typed, 1, 12, marks=pytest.mark.exhaustive) for typed in ("", "no"))],
+)
 def test_only_a_typed_yes_is_a_yes(store: Path, typed: str, code: int, left: int) -> None:
     """On a terminal it asks, and goes on for the word alone."""
     found, output = at_terminal("--store", store, "clear", "--all", typed=typed)

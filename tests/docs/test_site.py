@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["chromium"]
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("mkdocs") is None and os.environ.get("CI", "").lower() != "true",
-    reason="the site cannot be built: mkdocs is not installed",
-)
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.skipif(
+        importlib.util.find_spec("mkdocs") is None and os.environ.get("CI", "").lower() != "true",
+        reason="the site cannot be built: mkdocs is not installed",
+    ),
+]
 
 LOADED = re.compile(
     r"<(?:script|img|iframe|source|video|audio|embed)\b[^>]*\bsrc=[\"']?(?:https?:)?//[^>]*>"

@@ -94,6 +94,7 @@ def test_control_c(endpoint: Endpoint, threads: int, shown: str, kept: str) -> N
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are another thing there")
+@pytest.mark.exhaustive
 def test_a_second_control_c(endpoint: Endpoint) -> None:
     """Whoever does not wait for what is in the air loses that at most, and the next run goes on."""
     endpoint.configure(gold=gold(QUESTIONS), accuracy=1.0, delay=0.3)

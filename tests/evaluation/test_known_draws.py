@@ -65,7 +65,7 @@ def never(example: dspy.Example, prediction: Any, trace: Any = None) -> float:
     return 0.0
 
 
-@pytest.mark.parametrize("engine", ["auto", "litellm"])
+@pytest.mark.parametrize("engine", ["auto", pytest.param("litellm", marks=pytest.mark.exhaustive)])
 def test_yesterdays_answers_are_not_fresh(endpoint: Endpoint, child: Child, engine: str) -> None:
     """A caching proxy answers a new process with what the store holds of another run: none of it is fresh."""
     endpoint.configure(fixed_id=True)
@@ -84,19 +84,18 @@ def test_yesterdays_answers_are_not_fresh(endpoint: Endpoint, child: Child, engi
 def test_only_what_was_known_is_not_fresh(endpoint: Endpoint, child: Child) -> None:
     """A proxy that forgets half of it: what is new is counted as fresh, and the report says how much is not."""
     endpoint.configure(fixed_id=True)
-    for question in range(8):
-        child(
-            """
-            import os, sys
-            import dspy
-            import dspy_cachectl as cachectl
+    child(
+        """
+        import os
+        import dspy
+        import dspy_cachectl as cachectl
 
-            url = os.environ["ENDPOINT_URL"]
-            dspy.configure(lm=cachectl.LM("openai/test-model", api_base=url, api_key="k", temperature=1.0))
-            dspy.Predict("question -> answer")(question=f"question {sys.argv[1]} ?")
-            """,
-            str(question),
-        )
+        url = os.environ["ENDPOINT_URL"]
+        dspy.configure(lm=cachectl.LM("openai/test-model", api_base=url, api_key="k", temperature=1.0))
+        for question in range(8):
+            dspy.Predict("question -> answer")(question=f"question {question} ?")
+        """
+    )
     found = elsewhere(child)
     assert (12, 8, 8) == counted(found, "fresh", "repeated", "not_distinct")
     assert "8 of 20 answers are not fresh" in first_lines(found)
@@ -132,6 +131,7 @@ def test_a_resumed_draw_is_no_answer_that_was_known(endpoint: Endpoint, child: C
     assert one["draws"] == 20
 
 
+@pytest.mark.exhaustive
 def test_loaded_predictions_say_what_they_were(endpoint: Endpoint, child: Child, tmp_path: Path) -> None:
     """Kept predictions of fresh draws are nobody else's; those that were known say so when they are loaded, too."""
     endpoint.configure(fixed_id=True)
@@ -154,7 +154,7 @@ def test_two_phases_that_share_a_run(endpoint: Endpoint, lm: MakeLM, program: ds
         assert (0, 0) == (report.distinct.known, report.provenance.counters["not_distinct"])
 
 
-@pytest.mark.parametrize("same_run", [False, True])
+@pytest.mark.parametrize("same_run", [pytest.param(False, marks=pytest.mark.exhaustive), True])
 def test_two_processes_at_once(endpoint: Endpoint, child: Child, same_run: bool) -> None:
     """Each answer of the proxy is fresh for one of them, whoever stored it first."""
     from concurrent.futures import ThreadPoolExecutor
@@ -216,6 +216,7 @@ def test_other_ways_to_ask(
     assert [(0, 0, 0), (0, 0, 1)] == found if way == "uncached" else [(1, 0, 0), (0, 1, 1)] == found
 
 
+@pytest.mark.exhaustive
 def test_a_colleagues_store(endpoint: Endpoint, child: Child, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was imported from another store is known as if it had been bought here; what is removed is not."""
     endpoint.configure(fixed_id=True)
@@ -286,7 +287,7 @@ def test_ids_that_prove_nothing(
         assert report.summary()["distinct_draws"] is None
 
 
-@pytest.mark.parametrize("behind_a_cache", [False, True])
+@pytest.mark.parametrize("behind_a_cache", [pytest.param(False, marks=pytest.mark.exhaustive), True])
 def test_whether_it_is_fresh_may_not_be_known(endpoint: Endpoint, child: Child, behind_a_cache: bool) -> None:
     """Without ids, what a new process hears word for word again may be a replay or not: that is said, and no more."""
     endpoint.configure(ids="none", fixed_id=behind_a_cache, answers={"question": ["yes"]})

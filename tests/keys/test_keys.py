@@ -113,7 +113,11 @@ def _pairs(draw: st.DrawFn, engine: str) -> tuple[dict[str, Any], dict[str, Any]
     return one, other
 
 
-_IN_TURN = [pytest.param(one, marks=[pytest.mark.exhaustive] if "as DSPy chooses" in one else []) for one in ENGINES]
+_LIKE_ANOTHER = ("typed, plain", "wrap")
+_IN_TURN = [
+    pytest.param(one, marks=[pytest.mark.exhaustive] if "as DSPy chooses" in one or one in _LIKE_ANOTHER else [])
+    for one in ENGINES
+]
 
 
 @pytest.mark.parametrize("examples", [25, pytest.param(400, marks=pytest.mark.exhaustive)])
@@ -250,18 +254,20 @@ _EQUAL: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 ]
 
 
-def _slow(engine: str, number: int) -> Any:
-    """Half of what is slowest, a text's cases, is for the whole suite."""
-    return [pytest.mark.exhaustive] if engine == "text" and number % 2 else []
-
-
 def _cases(pairs: list[tuple[str, dict[str, Any], dict[str, Any]]]) -> list[Any]:
     return [
-        pytest.param(engine, one, other, id=f"{engine}-{number}", marks=_slow(engine, number))
+        pytest.param(engine, one, other, id=f"{engine}-{number}", marks=[pytest.mark.exhaustive] if rest else [])
         for number, (kind, one, other) in enumerate(pairs)
-        for engine in ENGINES
-        if kind == engine or (kind == "any" and not engine.startswith("typed"))
+        for rest, engine in enumerate(_asked(kind, number))
     ]
+
+
+def _asked(kind: str, number: int) -> list[str]:
+    """What asks for a pair; the first, each in its turn, in the quick suite too."""
+    if kind != "any":
+        return [kind]
+    engines = [name for name in ENGINES if not name.startswith("typed")]
+    return engines[number % len(engines) :] + engines[: number % len(engines)]
 
 
 def _both(endpoint: Endpoint, engine: str, one: dict[str, Any], other: dict[str, Any]) -> tuple[bool, bool]:

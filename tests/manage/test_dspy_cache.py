@@ -76,6 +76,7 @@ class TestWholePrograms:
         assert endpoint.requests == 0
         assert ["Nothing is damaged."] == printed("verify", store=store)[-1:]
 
+    @pytest.mark.exhaustive
     def test_by_default_where_dspy_keeps_it(self, cache: tuple[Path, list[Any]], tmp_path: Path) -> None:
         """Without a folder it is DSPy's own; a second import keeps what is there; --dry-run stores nothing."""
         folder, _ = cache

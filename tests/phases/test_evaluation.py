@@ -24,7 +24,7 @@ def graded(endpoint: Endpoint) -> None:
     endpoint.configure(gold=gold(QUESTIONS), accuracy=0.6)
 
 
-@pytest.mark.parametrize("threads", [8, 32])
+@pytest.mark.parametrize("threads", [8, pytest.param(32, marks=pytest.mark.exhaustive)])
 def test_every_prediction_is_a_draw(endpoint: Endpoint, lm: MakeLM, threads: int) -> None:
     """150 examples, 30 of them different, evaluated 3 times: 450 requests; each again with its run id: none."""
     dspy.configure(lm=lm(temperature=1.0))

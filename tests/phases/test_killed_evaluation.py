@@ -45,7 +45,7 @@ def kill_half_way(endpoint: Endpoint, *arguments: str, after: int) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-@pytest.mark.parametrize("phase", ["eval", "compile"])
+@pytest.mark.parametrize("phase", ["eval", pytest.param("compile", marks=pytest.mark.exhaustive)])
 def test_only_calls_in_the_air_are_made_again(endpoint: Endpoint, lm: MakeLM, phase: str) -> None:
     """What had been answered and stored is served; at most the calls in the air are paid twice."""
     questions, copies = (30, 5) if phase == "eval" else (150, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import dspy
@@ -84,10 +85,13 @@ def test_what_cannot_be_is_said(program: dspy.Module, endpoint: Endpoint, wrong:
 def test_the_interval_at_the_stop_covers(width: float) -> None:
     """Whatever share of the questions passes, the truth is in it in 93% at least, computed exactly."""
     looks = sizes_of_looks(1000, 20, first=60)
-    found = {n: [wilson_interval(passed, n) for passed in range(n + 1)] for n in looks[:25]}
+    intervals_at = functools.cache(lambda n: [wilson_interval(passed, n) for passed in range(n + 1)])
     for passing in np.arange(0.5, 0.995, 0.03):
         alive, covered, before = np.ones(1), 0.0, 0
-        for n, ends in found.items():
+        for n in looks[:25]:
+            if not alive.any():
+                break
+            ends = intervals_at(n)
             alive, before = np.convolve(alive, stats.binom.pmf(np.arange(n - before + 1), n - before, passing)), n
             stops = np.array([one.width <= width for one in ends])
             covered += float(alive[stops & np.array([passing in one for one in ends])].sum())

@@ -21,7 +21,7 @@ from tests.shards.asking import CALLS, asked, devset, evaluated, make_lm, said
 from tests.shards.pools import ENGINES, HERE, Postman, pool, processes
 
 ANSWERS = 20 * 3
-QUICK = {("threads", 5), ("processes", 2)}
+QUICK = {("processes", 2)}
 
 
 @pytest.fixture(autouse=True)

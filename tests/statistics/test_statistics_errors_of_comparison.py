@@ -240,7 +240,7 @@ def test_ordinary_comparisons_carry_no_flag(repeats: int, trials: int) -> None:
     assert sum(one.verdict in SETTLED for one in found) <= 0.075 * trials
 
 
-@pytest.mark.parametrize(("n", "clusters"), [(10, None), in_full(20, None), (30, 5), in_full(40, 8)])
+@pytest.mark.parametrize(("n", "clusters"), [(10, None), in_full(20, None), in_full(30, 5), in_full(40, 8)])
 def test_the_detectable_difference_is_a_range_that_holds_the_true_one(n: int, clusters: int | None) -> None:
     """From ten questions or five clusters: in 92 of 100 trials the range holds the difference that is found in 80%."""
     rng = np.random.default_rng(n)

@@ -49,7 +49,7 @@ def test_alpha_where_all_agree_and_where_there_is_nothing_to_agree_on() -> None:
             call()
 
 
-@pytest.mark.parametrize("kind", ["nominal", "interval"])
+@pytest.mark.parametrize("kind", ["nominal", pytest.param("interval", marks=pytest.mark.exhaustive)])
 def test_alpha_is_about_0_where_judges_know_nothing(kind: str) -> None:
     """And its interval holds what a large sample says, in nine of ten samples at least."""
     rng = np.random.default_rng(0)

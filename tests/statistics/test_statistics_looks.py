@@ -122,7 +122,7 @@ def test_the_other_bound_stops_sooner(row: tuple[float, float, int], used: float
     assert run(Bound.POCOCK, delta=row[0], apart=row[1], n=row[2], trials=4_000).used <= used
 
 
-@pytest.mark.parametrize(("delta", "apart", "used"), [in_full(0.1, 0.3, 0.3), (0.2, 0.4, 0.1)])
+@pytest.mark.parametrize(("delta", "apart", "used"), [in_full(0.1, 0.3, 0.3), in_full(0.2, 0.4, 0.1)])
 def test_looks_at_any_time_win_where_the_difference_is_large(delta: float, apart: float, used: float) -> None:
     """With 1,000 questions to be had, 30% and 10% of them are asked."""
     assert run(Bound.ANY_TIME, delta=delta, apart=apart, n=1000, trials=1_000).used <= used

@@ -18,12 +18,13 @@ from tests.stores import writer
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_eight_processes_lose_nothing(tmp_path: Path) -> None:
-    """Eight processes put 2,000 entries each: no write fails, and 16,000 are there and readable afterwards."""
+@pytest.mark.parametrize("count", [300, pytest.param(2000, marks=pytest.mark.exhaustive)])
+def test_eight_processes_lose_nothing(tmp_path: Path, count: int) -> None:
+    """Eight processes put as many entries each: no write fails, and all are there and readable afterwards."""
     folder = tmp_path / "entries"
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.stores.writer", str(folder), str(number), "2000"],
+            [sys.executable, "-m", "tests.stores.writer", str(folder), str(number), str(count)],
             cwd=_ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -45,11 +46,11 @@ def test_eight_processes_lose_nothing(tmp_path: Path) -> None:
 
     assert ["0\n"] * 8 == faults
     store = DiskStore(folder)
-    assert {writer.label(number): 2000 for number in range(8)} == store.labels()
+    assert {writer.label(number): count for number in range(8)} == store.labels()
     wrong = [
         (number, at)
         for number in range(8)
-        for at in range(2000)
+        for at in range(count)
         if store.get(writer.key(number, at)) != writer.value(number, at)
     ]
     assert [] == wrong

@@ -97,6 +97,7 @@ def test_without_matplotlib_the_rest_is_logged(server: Rest, mlflow_set: None, m
     assert not any(path.endswith(".png") for path in server.artifacts(str(outcome.run_id)))
 
 
+@pytest.mark.exhaustive
 def test_without_mlflow_what_is_logged_waits(server: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason says what to install, and the command line delivers later, to where it was meant to go."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)

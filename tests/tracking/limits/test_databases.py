@@ -94,6 +94,7 @@ def assert_works(address: str) -> None:
 
 
 @posix
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("state")
 def test_a_new_database_is_whole_when_the_limit_or_a_signal_ends_its_caller(tmp_path: Path) -> None:
     """The limit is shorter than MLflow's own import, or the caller's group is struck while the database is made."""
