@@ -77,7 +77,7 @@ ELEMENTS = {"svg", "metadata", "RDF", "Work", "type", "date", "format", "creator
 ELEMENTS |= {"g", "path", "use", "rect", "clipPath", "image", "text", "tspan"}
 
 
-@pytest.mark.parametrize("fonts", ["path", "none"])
+@pytest.mark.parametrize("fonts", ["path", pytest.param("none", marks=pytest.mark.exhaustive)])
 def test_no_name_becomes_part_of_a_drawing(tmp_path: Path, fonts: str) -> None:
     """A browser runs what is in an SVG. Names are shown in it, and whatever they say, no element comes of them."""
     import matplotlib as mpl

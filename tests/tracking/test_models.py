@@ -36,7 +36,7 @@ def test_a_report_is_linked_to_its_program(server: Rest, experiment: str) -> Non
         assert [item["model_id"] for item in inputs] == [info["model_id"]]
 
 
-@pytest.mark.parametrize("call", ["logged-models", "runs/log-batch"])
+@pytest.mark.parametrize("call", ["logged-models", pytest.param("runs/log-batch", marks=pytest.mark.exhaustive)])
 def test_a_push_that_ends_half_way_leaves_one_model(server: Rest, experiment: str, call: str) -> None:
     """It is found again by the next one, and made ready."""
     with servers.Proxy.to(server.url) as proxy:

@@ -204,6 +204,7 @@ def test_what_settle_found_has_its_looks_as_steps(server: Rest) -> None:
     assert [20, 40] == list(table["questions"])
 
 
+@pytest.mark.exhaustive
 def test_a_parent_is_not_taken_away(server: Rest) -> None:
     """A run that has a parent keeps it when its report is compared again."""
     old, new = report([0, 0, 1], name="old"), report([1, 1, 1], name="new")
@@ -212,6 +213,7 @@ def test_a_parent_is_not_taken_away(server: Rest) -> None:
     assert server.run(child).tags["mlflow.parentRunId"] == first.run_id
 
 
+@pytest.mark.exhaustive
 def test_a_comparison_in_the_run_of_its_reports_is_no_parent_of_itself(server: Rest) -> None:
     """Everything in one run of the user's leaves that run at the top."""
     old, new = report([0, 0, 1], name="old"), report([1, 1, 1], name="new")
