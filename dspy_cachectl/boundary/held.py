@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import threading
 from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -25,8 +26,7 @@ SHORTEST = 8
 """Shorter values of secret options ("none", "EMPTY") are no secrets, and occur in texts."""
 
 _LONGEST_WORD, _MOST = 15, 1_000
-_SCHEMES = frozenset({"bearer", "basic", "token", "apikey"})
-_TEXTS = (str, bytes)
+_SCHEME = re.compile(r"(?i)(?:bearer|basic|token|apikey|digest|negotiate|aws4-hmac-sha256)\s+\S")
 _PLACEHOLDERS = frozenset(
     """
     not-needed not_needed key-not-needed not-used no-key-needed no-key-required sk-no-key-required no_key no-api-key
@@ -96,15 +96,21 @@ def secrets_in(options: Mapping[str, Any]) -> list[str]:
     return list(_secrets_of(options, is_secret_name))
 
 
+def has_scheme(value: Any) -> bool:
+    """Tell whether a value is a credential as headers have it (`Bearer ...`)."""
+    return isinstance(value, str) and _SCHEME.match(value) is not None
+
+
 def _secrets_of(value: Any, is_secret: Any) -> Iterator[str]:
     for name, item in _fields(value).items():
-        if isinstance(item, _TEXTS) and (is_secret(str(name)) or (is_secret is is_secret_header and _has_scheme(item))):
-            yield from _with_its_parts(item if isinstance(item, str) else item.decode("utf-8", "replace"))
+        text = item.decode("utf-8", "replace") if isinstance(item, bytes) else item
+        if isinstance(text, str) and (is_secret(str(name)) or (is_secret is is_secret_header and has_scheme(text))):
+            yield from _with_its_parts(text)
         elif _fields(item):
             inner = is_secret_header if name in HEADER_OPTIONS else is_secret
             yield from _secrets_of(item, is_secret_parameter if name in QUERY_OPTIONS else inner)
         elif isinstance(item, (list, tuple)) and name != "messages":
-            named = ({name: one} if isinstance(one, _TEXTS) else one for one in item)
+            named = ({name: one} if isinstance(one, (str, bytes)) else one for one in item)
             yield from (found for one in named for found in _secrets_of(one, is_secret))
 
 
@@ -117,13 +123,9 @@ def _fields(value: Any) -> Mapping[Any, Any]:
 
 def _with_its_parts(value: str) -> Iterable[str]:
     _, _, credential = value.partition(" ")
-    if _has_scheme(value):
+    if has_scheme(value):
         return [value, credential] if _is_long_enough(credential) else []
     return [value] if _is_long_enough(value) else []
-
-
-def _has_scheme(value: Any) -> bool:
-    return isinstance(value, str) and value.partition(" ")[0].lower() in _SCHEMES
 
 
 def _is_long_enough(value: str) -> bool:

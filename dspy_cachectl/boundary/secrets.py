@@ -15,7 +15,7 @@ from typing import Any
 
 from dspy_cachectl.boundary import secret_names
 from dspy_cachectl.boundary.addresses import scrub_addresses, without_credentials, without_login, without_parameters
-from dspy_cachectl.boundary.held import HELD, secrets_in
+from dspy_cachectl.boundary.held import HELD, has_scheme, secrets_in
 from dspy_cachectl.boundary.key_shapes import keys_in, looks_drawn
 from dspy_cachectl.boundary.secret_names import (
     HEADER_OPTIONS,
@@ -55,7 +55,6 @@ SCHEMAS = frozenset({"properties", "$defs", "definitions", "patternProperties", 
 """Where a JSON schema has names that are the user's: a property called `password` is no secret."""
 _WORD_FOR_WORD = frozenset({"messages", "prompt", "input", "batch_inputs", "parameters", "input_schema", "inputSchema"})
 """What is asked, word for word, and what a tool takes."""
-_SCHEME = re.compile(r"(?i)(?:bearer|basic|token|apikey|digest|negotiate|aws4-hmac-sha256)\s+\S")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://\S+\Z")
 _LONGEST_REMEMBERED = 16_384
 _BEHIND = 8_192
@@ -216,11 +215,6 @@ def is_of_schemas(value: Any) -> bool:
     return isinstance(value, Mapping) and all(isinstance(item, (Mapping, bool)) for item in value.values())
 
 
-def has_scheme(value: Any) -> bool:
-    """Tell whether a value is a credential as headers have it (`Bearer ...`)."""
-    return isinstance(value, str) and _SCHEME.match(value) is not None
-
-
 def hashed(text: str) -> str:
     """Return what stands where a value may be a secret and may matter: it tells values apart and shows none."""
     return f"[hidden {hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}]"
@@ -250,7 +244,7 @@ def _holds_secret(text: str) -> bool:
 
 
 def _has_key(text: str) -> bool:
-    return bool(_SCHEME.match(text) and looks_drawn(text[6:])) or any(keys_in(text))
+    return (has_scheme(text) and looks_drawn(text[6:])) or any(keys_in(text))
 
 
 _seen = lru_cache(maxsize=1024)(_looked_at)

@@ -26,6 +26,7 @@ HIDING: list[dict[str, Any]] = [
     {"extra_headers": {"Authorization": f"Bearer {KEY}"}},
     {"extra_headers": {"Authorization": f"Bearer {KEY}".encode()}},
     {"extra_headers": {"x-gateway": f"Bearer {KEY}"}},
+    {"extra_headers": {"x-gateway": f"Bearer {KEY}".encode()}},
     {"extra_headers": {"x-gateway": KEY}},
     {"extra_body": {"a": {"b": [{"password": KEY}]}}},
     {"http_auth": ("me", KEY)},
