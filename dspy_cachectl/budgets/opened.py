@@ -2,7 +2,7 @@
 
 The counts are a record of a register, which threads, processes or machines share. In it each process writes what it
 spent and holds itself, as absolute numbers: what could not be written is so with the next change, and what a server
-forgets of it comes back.
+forgets of it comes back, with what the process has seen of others.
 """
 
 from __future__ import annotations
@@ -92,6 +92,7 @@ class OpenBudget:
     def _begin(self) -> None:
         self._lock = threading.RLock()
         self._own = Counts()
+        self._known: Record = {}
         self._me = f"{os.getpid()}@{_NODE}.{uuid.uuid4().hex[:8]}"
         self._waiting: deque[Future[None]] = deque()
 
@@ -332,6 +333,7 @@ class OpenBudget:
             self.trouble = f"its counter cannot be reached, in {self.register.place}: {error}"
 
     def _read(self, record: Record) -> Record:
+        record = self._known = {**self._known, **record}  # a server that forgets gets back what is known here
         others = Counts()
         for name, part in record.items():
             if name != self._me and isinstance(part, dict):

@@ -111,6 +111,21 @@ def test_a_counter_that_is_away_refuses(
     assert "cannot be reached" in str(seen.error)
 
 
+def test_a_server_that_forgets_is_told_again(tmp_path: Path, lm: LMs, endpoint: Endpoint) -> None:
+    """What others spent and were refused counts on where a server is started again, empty."""
+    server = Server(tmp_path / "server")
+    cachectl.configure(store=["memory://", f"{server.url}?patience=60"])
+    with exceeding(Budget(requests=3, name="nightly")):
+        assert ask_in_threads(lm(), 8, 1) == 5
+    with exceeding(Budget(requests=5, name="nightly")) as seen:
+        server.kill()
+        server.start()
+        assert ask_in_threads(lm(temperature=0.5), 4, 1) == 2
+    server.kill()
+    assert endpoint.requests == 5
+    assert (seen.error.refused, seen.error.spent["requests"]) == (2, 5)
+
+
 def test_without_its_process_nothing_is_bought(tmp_path: Path, lm: LMs, endpoint: Endpoint) -> None:
     """A budget that came from a process that has ended allows nothing."""
     with cachectl.phase("compile", budget=Budget(requests=9)) as run:
