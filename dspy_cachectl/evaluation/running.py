@@ -200,7 +200,7 @@ def _found(task: Task, kept: KeptPredictions, options: Mapping[str, Any]) -> tup
     metadata = {REPORTED: True} if options["mlflow"] else None
     how: dict[str, Any] = {"shown": options["display_progress"], "baseline": options["baseline"]}
     if options["executor"] is not None:
-        return spread(task, kept.session, options["executor"], shards=options["shards"], **how)
+        return spread(task, kept.session, options["executor"], shards=options["shards"], seed=options["seed"], **how)
     if options["until"] is not None or options["order"] != "given" or task.is_limited:
         return grown(task, kept, until=options["until"], seed=options["seed"], metadata=metadata, **how)
     return asked(task, kept, metadata=metadata, **how)

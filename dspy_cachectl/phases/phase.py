@@ -159,6 +159,8 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
             if not run.context.is_cassette:
                 state.last_run = run
         incomplete = run.incomplete()
+        if isinstance(incomplete, BudgetExceededError):
+            incomplete.report = getattr(error, "report", None)
         _describe_end(run, error or incomplete)
         # What interrupts the program goes through, and so does a miss that nobody swallowed.
         if incomplete is not None and (

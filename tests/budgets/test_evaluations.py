@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import dspy
@@ -18,6 +20,7 @@ LMs = Callable[..., Any]
 
 DEVSET = [dspy.Example(question=f"question {at}", answer="yes").with_inputs("question") for at in range(40)]
 PROGRAM = dspy.Predict("question -> answer")
+SPAWN = multiprocessing.get_context("spawn")
 
 
 def is_yes(example: dspy.Example, prediction: dspy.Prediction, trace: Any = None) -> bool:
@@ -119,8 +122,9 @@ def test_a_budget_around_it_has_the_report() -> None:
         cachectl.phase("work", cachectl.Policy.REUSE, budget=Budget(requests=7)),
     ):
         cachectl.evaluate(PROGRAM, DEVSET, is_yes, num_threads=1, predictions=False)
-    report = cachectl.last_report()
+    report = raised.value.report
     assert report is not None
+    assert report is cachectl.last_report()
     assert len(report.questions) == 7
     assert raised.value.refused >= 1
 
@@ -143,13 +147,30 @@ def test_the_settings_limit_evaluations(said: dict[str, Any], endpoint: Endpoint
     assert (endpoint.requests, len(report.questions)) == (9, 9)
 
 
-def test_a_pool_is_within_it(endpoint: Endpoint) -> None:
-    """The workers of a pool draw on the budget of the evaluation that they are parts of."""
-    with pytest.raises(BudgetExceededError), ThreadPoolExecutor(2) as pool:
-        cachectl.evaluate(
-            PROGRAM, DEVSET, is_yes, budget=Budget(requests=12), executor=pool, num_threads=2, predictions=False
-        )
-    assert endpoint.requests == 12
+@pytest.mark.parametrize(
+    "pool", [ThreadPoolExecutor, pytest.param(lambda count: ProcessPoolExecutor(count, SPAWN), id="processes")]
+)
+def test_a_pool_is_within_it(pool: Callable[[int], Executor], endpoint: Endpoint, tmp_path: Path) -> None:
+    """The workers of a pool draw on one budget; all that any of them had answered is in the report, a random part."""
+    said: dict[str, Any] = {"num_threads": 2, "shards": 4, "predictions": tmp_path}
+    with pool(2) as workers:
+        part = cachectl.evaluate(PROGRAM, DEVSET, is_yes, budget=Budget(requests=12), executor=workers, **said)
+        assert (endpoint.requests, len(part.questions), part.provenance.missing) == (12, 12, 28)
+        assert "its budget was spent: 12 of 40 questions, in random order (seed 0)" in str(part)
+        whole = cachectl.evaluate(PROGRAM, DEVSET, is_yes, budget=Budget(requests=28), executor=workers, **said)
+    assert (endpoint.requests, len(whole.questions), whole.provenance.missing) == (40, 40, 0)
+
+
+def test_a_pool_within_the_budget_of_a_phase(endpoint: Endpoint) -> None:
+    """What is spent of the phase around it is raised, with the report of all that any worker had answered."""
+    with (
+        pytest.raises(BudgetExceededError) as raised,
+        ThreadPoolExecutor(2) as workers,
+        cachectl.phase("eval", budget=Budget(requests=9)),
+    ):
+        cachectl.evaluate(PROGRAM, DEVSET, is_yes, executor=workers, num_threads=2, shards=4, predictions=False)
+    assert raised.value.report is not None
+    assert (endpoint.requests, len(raised.value.report.questions)) == (9, 9)
 
 
 def test_an_awaited_one_too(endpoint: Endpoint) -> None:

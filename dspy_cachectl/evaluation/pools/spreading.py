@@ -11,8 +11,10 @@ from dspy_cachectl.accounting.ledger import Row, Tally
 from dspy_cachectl.context.phases import PhaseRun
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import phase_here
-from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.errors import BudgetExceededError, ConfigurationError
+from dspy_cachectl.evaluation.growing import random_order
 from dspy_cachectl.evaluation.last import cut_short
+from dspy_cachectl.evaluation.limited import Ending
 from dspy_cachectl.evaluation.pools.sending import packed, settings_to_send, unpacked
 from dspy_cachectl.evaluation.pools.workers import Workers, outcomes, parts_for
 from dspy_cachectl.evaluation.pools.working import Common, Home, Outcome, Part, work
@@ -24,7 +26,7 @@ from dspy_cachectl.reports.apart.corpus import without_values
 from dspy_cachectl.reports.merging import joined
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.report import EvalReport
-from dspy_cachectl.reports.results import QuestionResult
+from dspy_cachectl.reports.results import QuestionResult, Stopping
 from dspy_cachectl.reports.texts import plural
 
 
@@ -34,16 +36,20 @@ def spread(
     executor: Any,
     *,
     shards: int | None,
+    seed: int,
     shown: bool,
     baseline: EvalReport | None,
 ) -> tuple[EvalReport, PhaseRun]:
     """Have a task done by the workers of a pool. Return its report, and the passage through the phase.
+
+    Where a budget may end it, its parts are made of its questions in random order, so that what there is is a sample.
 
     Args:
         task: What is evaluated.
         session: What is kept of it, and takes what is to be kept; None for nothing.
         executor: The pool (see `Workers`).
         shards: Into how many parts it is made; None: as many as there is a part for each thread of a worker.
+        seed: What that order is told by.
         shown: Whether to show a progress bar.
         baseline: The report to compare with.
 
@@ -59,8 +65,12 @@ def spread(
     with task.phase() as run, progress(task.name, shown=shown) as show:
         workers = Workers(executor)
         try:
-            spreading = _Spreading(replace(task, run_id=run.run_id), session, workers, run=run, of=of, show=show)
-            return replace(spreading.all(), baseline=baseline), run
+            spreading = _Spreading(
+                replace(task, run_id=run.run_id), session, workers, run=run, of=of, seed=seed, show=show
+            )
+            with Ending(run, takes=task.is_limited) as ending:
+                report = spreading.all()
+            return replace(ending.report or report, baseline=baseline), run
         finally:
             workers.close()
 
@@ -76,24 +86,31 @@ class _Spreading:
         *,
         run: PhaseRun,
         of: int,
+        seed: int,
         show: Callable[..., None],
     ) -> None:
         self._task, self._session, self._workers, self._run = task, session, workers, run
-        self._of, self._show = of, show
+        self._of, self._seed, self._show = of, seed, show
         self._began = time.monotonic()
         self._reports: dict[int, EvalReport] = {}
+        self._refusal: BudgetExceededError | None = None
         self._common, self._parts = self._packed()
         run.evaluated_in = state.runs.get(task.context.token)
 
     def all(self) -> EvalReport:
-        """Have all parts done. What ends that takes along what there is."""
+        """Have all parts done. What ends that takes along what there is; where a budget is spent, each ends itself."""
         try:
-            for index, outcome in outcomes(self._workers, work, self._common, self._parts):
-                self._take(index, outcome)
+            self._take_all()
         except BaseException as error:
             self._cut(error)
             raise
         return self._report(self._questions())
+
+    def _take_all(self) -> None:
+        for index, outcome in outcomes(self._workers, work, self._common, self._parts):
+            self._take(index, outcome)
+        if self._refusal is not None:
+            raise self._refusal
 
     def _packed(self) -> tuple[Any, list[Any]]:
         task, session = self._task, self._session
@@ -104,13 +121,14 @@ class _Spreading:
             key=None if session is None else session.key,
             run_id=task.run_id,
         )
-        parts = [self._part(index) for index in range(self._of)]
+        whole = task.only(random_order(task, self._seed), range(task.repeats)) if task.is_limited else task
+        parts = [self._part(whole, index) for index in range(self._of)]
         if self._workers.are_threads:
             return common, parts
         return packed(common), [packed(part) for part in parts]
 
-    def _part(self, index: int) -> Part:
-        part = self._task.part(index, self._of)
+    def _part(self, whole: Task, index: int) -> Part:
+        part = whole.part(index, self._of)
         rows = []
         if self._session is not None:
             places = ((one.example_key, one.occurrence, at) for one in part.questions for at in range(part.repeats))
@@ -126,9 +144,12 @@ class _Spreading:
                 amounts = Tally()
                 amounts.add_all(row)
                 self._run.ledger.record(Row(row["phase"], row["role"], row["model"]), amounts)
+            self._say()
         if outcome.error is not None:
-            raise unpacked(outcome.error)
-        self._say()
+            error = unpacked(outcome.error)
+            if not isinstance(error, BudgetExceededError):
+                raise error
+            self._refusal = self._refusal or error
 
     def _say(self) -> None:
         draws = [draw for report in self._reports.values() for draw in report.draws]
@@ -157,10 +178,16 @@ class _Spreading:
             seconds=time.monotonic() - self._began,
             created=time.time(),
             missing=missing,
+            stopping=self._stopping(questions),
             **kept,
         )
         path = str(session.path) if session is not None and missing else None
         return replace(report, provenance=made, path=path)
+
+    def _stopping(self, questions: tuple[QuestionResult, ...]) -> Stopping | None:
+        if self._refusal is None or not self._task.is_limited:
+            return None
+        return Stopping(by="budget", looks=0, asked=len(questions), offered=len(self._task.questions), seed=self._seed)
 
     def _cut(self, error: BaseException) -> None:
         questions = without_values(self._questions())
