@@ -147,7 +147,7 @@ bench-release: $(INSTALLED) $(PEERS_INSTALLED) ## Measure, and keep the figures 
 	cp outputs/bench/bench.json benchmarks/release.json
 	$(BIN)/python -m benchmarks.page
 
-bench-compare: $(INSTALLED) $(PEERS_INSTALLED) ## Measure, and fail where a ratio is worse than the release's
+bench-compare: $(INSTALLED) $(PEERS_INSTALLED) ## Measure beside the code of the release, and fail where a ratio got worse
 	$(BIN)/python -m benchmarks.compare $(COMPARE_ARGS)
 
 check: $(INSTALLED) ## Lint; check the format, types, wings, sizes and the declared dependencies

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -32,14 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = picked(options.only, long_ones=options.all)
     facts, found, failed, began = results.machine(), [], [], time.perf_counter()
     for run in range(options.runs):
-        for theme, of_theme in itertools.groupby(rows, key=lambda row: row.theme):
+        for theme, names in themes_of(rows):
             print(f"run {run + 1} of {options.runs}: {theme}", file=sys.stderr, flush=True)
-            for line in _measured(theme, [row.name for row in of_theme], options.rounds):
-                if "failed" in line:
-                    failed.append(f"{line['row']}: {line['failed']}")
-                else:
-                    found.append(from_json(line))
-    figures = [pooled([one for one in found if one.name == name]) for name in dict.fromkeys(one.name for one in found)]
+            found += measured(theme, names, options.rounds, failed)
+    figures = list(by_name(found).values())
     took = {"runs": options.runs, "rounds": options.rounds, "minutes": round((time.perf_counter() - began) / 60, 1)}
     _write(options.output, figures, rows, {**facts, **took})
     _print(figures)
@@ -63,15 +61,46 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measured(theme: str, names: list[str], rounds: int) -> Iterator[dict[str, object]]:
+def themes_of(rows: Iterable[Row]) -> Iterator[tuple[str, list[str]]]:
+    """Yield each theme with the names of its rows."""
+    for theme, of_theme in itertools.groupby(rows, key=lambda row: row.theme):
+        yield theme, [row.name for row in of_theme]
+
+
+def measured(
+    theme: str, names: Sequence[str], rounds: int, failed: list[str], *, root: Path = results.ROOT
+) -> list[Figure]:
+    """Return the figures of rows of one theme, measured in a process of its own.
+
+    Args:
+        theme: The theme.
+        names: The rows.
+        rounds: How often each is timed.
+        failed: Takes what is to be said of rows that fail.
+        root: The checkout that is measured.
+    """
+    lines = list(_lines(theme, names, rounds, root))
+    failed += [f"{line['row']}: {line['failed']}" for line in lines if "failed" in line]
+    return [from_json(line) for line in lines if "failed" not in line]
+
+
+def _lines(theme: str, names: Sequence[str], rounds: int, root: Path) -> Iterator[dict[str, Any]]:
     python = PEERS_PYTHON if theme == "peers" and PEERS_PYTHON.exists() else Path(sys.executable)
     command = [str(python), "-m", "benchmarks.child", str(rounds), *names]
-    with subprocess.Popen(command, cwd=results.ROOT, stdout=subprocess.PIPE, text=True) as child:
+    env = {**os.environ, "PYTHONPATH": str(root)}  # of the same checkout are the commands that a row starts
+    with subprocess.Popen(command, cwd=root, env=env, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         for line in child.stdout:
             yield json.loads(line)
     if child.returncode:
         yield {"row": names[0], "failed": f"its process ended with {child.returncode}"}
+
+
+def by_name(found: Sequence[Figure]) -> dict[str, Figure]:
+    """Return one figure of each name, of all the runs that it was measured in."""
+    return {
+        name: pooled([one for one in found if one.name == name]) for name in dict.fromkeys(one.name for one in found)
+    }
 
 
 def _write(folder: Path, figures: list[Figure], rows: list[Row], facts: dict[str, object]) -> None:

@@ -30,7 +30,7 @@ or where the row says so from disk. `native` and `litellm` are DSPy's two engine
 policy are on.
 
 `make bench` measures this on your machine in some 20 minutes, `make bench BENCH_ARGS="--only lm-compile --rounds 5"`
-one row of it, and `make bench-compare` says what got worse since the figures below.
+one row of it, and `make bench-compare` measures the release's code beside this one, and says what got worse.
 """
 
 

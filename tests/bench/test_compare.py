@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,7 +92,7 @@ def test_a_row_that_fails_is_told(
 ) -> None:
     """A row that could not be measured is named, and fails; the others are written. A busy machine is told, too."""
     told = [{"row": "put", "failed": "RuntimeError('full')"}, results.as_json(figure("bytes-disk.native", 1.5))]
-    monkeypatch.setattr(running, "_measured", lambda *_: iter(told))
+    monkeypatch.setattr(running, "_lines", lambda *_: iter(told))
 
     monkeypatch.setattr(running.results, "machine", lambda: {"load": 3.0, "versions": {}} | dict.fromkeys(FACTS, ""))
 
@@ -99,6 +101,39 @@ def test_a_row_that_fails_is_told(
     assert "failed: put: RuntimeError('full')" in told_of
     assert "rough: the machine had a load of 3.0" in told_of
     assert ["bytes-disk.native"] == list(results.read(tmp_path / "bench.json"))
+
+
+def test_what_seems_to_be_worse_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The release's code is measured beside this one, of its commit; a row is worse that is so over three attempts."""
+    measured: list[tuple[str, bool]] = []
+
+    def lines(_theme: str, names: Sequence[str], _rounds: int, root: Path) -> Iterator[dict[str, Any]]:
+        is_release = root != results.ROOT
+        assert (root / "benchmarks/compare.py").is_file()
+        for name in names:
+            measured.append((name, is_release))
+            slow = not is_release and (name == "put" or (name == "cache-get" and measured.count((name, False)) == 1))
+            yield results.as_json(figure(f"{name}.native", *(2 * ratio if slow else ratio for ratio in QUIET)))
+
+    monkeypatch.setattr(running, "_lines", lines)
+    release = tmp_path / "release.json"
+    figures = [figure(f"{name}.native", *QUIET) for name in ("put", "cache-get", "embedder")]
+    results.write(release, figures, rounds=5, commit="HEAD")
+
+    assert 1 == compare.main(["--release", str(release)])
+    assert "worse: put.native" == capsys.readouterr().err.splitlines()[-1]
+    both = [(name, times) for name in ("put", "cache-get", "embedder") if (times := measured.count((name, True)))]
+    assert [("put", 3), ("cache-get", 2), ("embedder", 1)] == both
+    assert measured.count(("put", False)) == 3
+
+
+def test_a_release_that_is_not_here_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the checkout has no such commit, nothing is measured."""
+    results.write(tmp_path / "release.json", [figure("put.native", *QUIET)], rounds=5, commit="0" * 40)
+    assert 2 == compare.main(["--release", str(tmp_path / "release.json")])
+    assert "is not in this checkout" in capsys.readouterr().err
 
 
 @pytest.mark.exhaustive
