@@ -75,6 +75,7 @@ class Comparison(Shown, Paged):
     warnings: tuple[str, ...] = ()
     unpaired: Mapping[str, str] = field(default_factory=dict)
     reports: tuple[Measurement, ...] = field(default=(), compare=False, repr=False)
+    _made_with: tuple[_Together, int] | None = field(default=None, compare=False, repr=False)
 
     @property
     def difference(self) -> float:
@@ -179,21 +180,19 @@ class Comparison(Shown, Paged):
 
     @cached_property
     def metrics(self) -> Mapping[str, Comparison]:
-        """The comparison by each metric of both, by name, where there are several; their verdicts hold together."""
-        found = {name: compare_two(*of, level=self.interval.level) for name, *of in paired_metrics(*self.reports)}
-        own = self.reports[0].provenance.metric
-        if own in found and own == self.reports[1].provenance.metric:
-            found[own] = replace(self, reports=found[own].reports)
-        return dict(zip(found, together(list(found.values())), strict=True))
+        """The comparison by each metric of both, by name, where there are several.
+
+        Their verdicts hold together, and with those by the metrics of all other pairs that are compared at once. The
+        smallest difference that matters is that of the first metric; each other has a twentieth of its own scale.
+        """
+        made, place = self._made_with or (_Together([self]), 0)
+        return made.metrics[place]
 
     @cached_property
     def slices(self) -> Mapping[str, Comparison]:
-        """The comparison of each slice of the questions, by name; their verdicts hold together."""
-        size, level = self.result.smallest_difference, self.interval.level
-        found = {
-            name: compare_two(*of, smallest_difference=size, level=level) for name, *of in paired_slices(*self.reports)
-        }
-        return dict(zip(found, together(list(found.values())), strict=True))
+        """The comparison of each slice of the questions, by name; their verdicts hold together, as those of metrics."""
+        made, place = self._made_with or (_Together([self]), 0)
+        return made.slices[place]
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
         """Draw both scores with their intervals, and score against what an answer costs. Needs the `plots` extra.
@@ -250,7 +249,8 @@ class Comparison(Shown, Paged):
         adjusted = (self.adjusted_p_value, self.compared_with)
         return difference_rows(self.result, self.reports, names=(self.candidate, self.baseline), adjusted=adjusted)
 
-    def _apart(self, *, briefly: bool = False) -> tuple[Part, ...]:
+    def apart(self, *, briefly: bool = False) -> tuple[Part, ...]:
+        """Return what is looked at apart as tables: by metric, and by slice; briefly, what of it fits on a screen."""
         worst_first = sorted(self.slices.items(), key=lambda one: one[1].difference)
         metrics, slices = (
             [(name, one.result.n, one.cells()) for name, one in found] for found in (self.metrics.items(), worst_first)
@@ -265,7 +265,7 @@ class Comparison(Shown, Paged):
             facts("Difference", (*self._rows(), *further_rows(self.result))),
             notes("Warnings", self.warnings),
             notes("Caveats", self.interval.caveats),
-            *self._apart(),
+            *self.apart(),
             Part(
                 "Questions that do not pair",
                 unpaired_rows(
@@ -285,7 +285,7 @@ class Comparison(Shown, Paged):
             notes("What would settle it", self.settling()),
             notes("Warnings", self.warnings),
             notes("Caveats", self.interval.caveats),
-            *self._apart(briefly=True),
+            *self.apart(briefly=True),
             more=MORE,
         )
 
@@ -329,7 +329,47 @@ def together(pairs: Sequence[Comparison]) -> tuple[Comparison, ...]:
     """
     among, adjusted = len(pairs), holm([pair.p_value for pair in pairs])
     even = [is_even_among(among, pair.result, *(report.table for report in pair.reports)) for pair in pairs]
+    made = _Together(pairs)
     return tuple(
-        replace(pair, adjusted_p_value=value, compared_with=among, is_even_among_all=is_even)
-        for pair, value, is_even in zip(pairs, adjusted, even, strict=True)
+        replace(pair, adjusted_p_value=value, compared_with=among, is_even_among_all=is_even, _made_with=(made, place))
+        for place, (pair, value, is_even) in enumerate(zip(pairs, adjusted, even, strict=True))
     )
+
+
+class _Together:
+    """Comparisons that are made together: what is looked at apart in one of them is one of many looks, too.
+
+    Args:
+        pairs: The comparisons, each as it is alone.
+    """
+
+    def __init__(self, pairs: Sequence[Comparison]) -> None:
+        self._pairs = tuple(pairs)
+
+    @cached_property
+    def metrics(self) -> Sequence[Mapping[str, Comparison]]:
+        """What each says by each metric."""
+        return self._held([_by_metric(pair) for pair in self._pairs])
+
+    @cached_property
+    def slices(self) -> Sequence[Mapping[str, Comparison]]:
+        """What each says of each slice."""
+        return self._held([_by_slice(pair) for pair in self._pairs])
+
+    def _held(self, parts: Sequence[Mapping[str, Comparison]]) -> list[dict[str, Comparison]]:
+        held = iter(together([one for found in parts for one in found.values()]))
+        return [{name: next(held) for name in found} for found in parts]
+
+
+def _by_metric(pair: Comparison) -> dict[str, Comparison]:
+    # A size in units of one score says nothing of another's.
+    found = {name: compare_two(*of, level=pair.interval.level) for name, *of in paired_metrics(*pair.reports)}
+    own = pair.reports[0].provenance.metric
+    if own in found and own == pair.reports[1].provenance.metric:
+        found[own] = replace(pair, reports=found[own].reports)
+    return found
+
+
+def _by_slice(pair: Comparison) -> dict[str, Comparison]:
+    size, level = pair.result.smallest_difference, pair.interval.level
+    return {name: compare_two(*of, smallest_difference=size, level=level) for name, *of in paired_slices(*pair.reports)}

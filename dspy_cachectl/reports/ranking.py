@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, overload
 
 from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.reports.apart.metrics import each_by_metric
+from dspy_cachectl.reports.apart.tables import standings_by_metric
 from dspy_cachectl.reports.caveats import seen_before
 from dspy_cachectl.reports.circumstances import MODELS_DIFFER
 from dspy_cachectl.reports.comparison import Comparison, compare_two, together
@@ -34,9 +36,10 @@ from dspy_cachectl.showing.sheets import Cell, Giving, Part, Sheet, Tone, facts,
 from dspy_cachectl.statistics.power import selection_bias
 from dspy_cachectl.statistics.verdicts import Verdict
 
-BEST, BASELINE = "BEST", "BASELINE"
+BEST, BASELINE, REFERENCE = "BEST", "BASELINE", "REFERENCE"
 _IN_FULL = Giving(right=("n", "$/answer", "s/answer"), whole=("score", "interval"))
 _SETTLING_SHOWN = 3
+_BY_METRIC = ("n", "failures", "score", "low", "high", "difference", "p_value", "verdict")
 _GIVE = replace(_IN_FULL, names=("model",))
 
 
@@ -57,6 +60,8 @@ class Standing:
         difference: Its score less that of the reference, over the questions that both have; None for the reference.
         p_value: That of this difference, after allowing for all comparisons of the ranking (Holm); likewise.
         verdict: What the comparison with the reference says; BEST or BASELINE for the reference itself.
+        metrics: The same by each metric that is known of it, where there are several, against the same reference; their
+            p-values and verdicts allow for all comparisons by all metrics.
     """
 
     name: str
@@ -71,6 +76,7 @@ class Standing:
     difference: float | None
     p_value: float | None
     verdict: str
+    metrics: Mapping[str, Standing] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ class Ranking(Shown, Sequence[EvalReport]):
         reports: The reports. Their names are different ones.
         baseline: What they are compared with; None for the best of them.
         smallest_difference: The smallest difference that matters, in units of the score; None for a twentieth of the
-            scale.
+            scale. It is that of the first metric: each other has a twentieth of its own scale.
         title: What is ranked; empty for their number.
         notes: What is to be said of the reports beside what they say themselves.
     """
@@ -176,7 +182,20 @@ class Ranking(Shown, Sequence[EvalReport]):
     def rows(self) -> tuple[Standing, ...]:
         """The table: a row a report, the best first."""
         pairs = {pair.candidate: pair for pair in self.comparisons}
-        return tuple(_standing(one, self, None if one is self.reference else pairs[one.name]) for one in self._shown)
+        itself = BEST if self.baseline is None else BASELINE
+        found = []
+        for place, one in enumerate(self._shown):
+            pair = None if one is self.reference else pairs[one.name]
+            others = {} if pair is None else pair.metrics
+            said = REFERENCE if pair is None else MISSING
+            known = {name: its for name, scored in self._by_metric.items() if (its := scored[place]) is not None}
+            metrics = {name: _standing(its, others.get(name), said) for name, its in known.items()}
+            found.append(replace(_standing(one, pair, itself), metrics=metrics))
+        return tuple(found)
+
+    @cached_property
+    def _by_metric(self) -> Mapping[str, Sequence[EvalReport | None]]:
+        return each_by_metric(self._shown)
 
     def compared(self) -> Comparisons:
         """Return the comparisons with the reference, as `compare` returns those of each with each."""
@@ -199,12 +218,13 @@ class Ranking(Shown, Sequence[EvalReport]):
         return tuple(row.name for row in sorted(self.rows, key=lambda row: _dear(row.cost)) if row.name in names)
 
     def to_pandas(self) -> Any:
-        """Return the table as a `pandas.DataFrame`.
+        """Return the table as a `pandas.DataFrame`; what stands there by a metric has its name behind a dot.
 
         Raises:
             MissingExtraError: If pandas is not installed.
         """
-        return frame(list(map(asdict, self.rows)), [field.name for field in fields(Standing)])
+        rows = list(map(_as_columns, self.rows))
+        return frame(rows, list(dict.fromkeys(name for row in rows for name in row)))
 
     def plot(self, path: Any = None) -> Any:
         """Draw all scores with their intervals, and score against cost. Needs the `plots` extra."""
@@ -251,6 +271,7 @@ class Ranking(Shown, Sequence[EvalReport]):
             Cell(f"{best.name}: {score}, {level_text(best.interval)} interval {ends}"),
             notes("Caveats", seen_before(best)),
             Part(f"Against {self.reference.name}", tuple(self._table()), header=self._columns, giving=giving),
+            self._metrics_part(briefly=bool(more)),
             facts("What is said", self._facts()),
             notes("Notes", self.notes),
             notes("What would settle them", settling),
@@ -288,13 +309,27 @@ class Ranking(Shown, Sequence[EvalReport]):
             texts += [money(row.cost), number(row.seconds) if row.seconds else MISSING]
             yield (*map(Cell, texts), verdict)
 
+    def _metrics_part(self, *, briefly: bool) -> Part:
+        pairs = {pair.candidate: pair.metrics for pair in self.comparisons}
+        itself, unknown = Cell(REFERENCE, Tone.LABEL), Cell(MISSING)
+
+        def said_of(report: EvalReport, metric: str) -> Cell:
+            found = pairs.get(report.name, {}).get(metric)
+            return itself if report is self.reference else unknown if found is None else found.verdict_cell()
+
+        verdicts = {metric: [said_of(report, metric) for report in self._shown] for metric in self._by_metric}
+        among = max((one.compared_with for found in pairs.values() for one in found.values()), default=0)
+        names = [report.name for report in self._shown]
+        return standings_by_metric(names, self._by_metric, verdicts, among, briefly=briefly)
+
     def _facts(self) -> Iterator[tuple[str, str]]:
         pairs = self.comparisons
         if pairs:
             said = [name if self[name].cost is not None else f"{name} (price not known)" for name in self.as_good]
             yield "as good, cheapest first", ", ".join(said) or "none, as far as can be told"
             yield "no difference", f"of size {pairs[0].result.smallest_difference:g}, the smallest that matters"
-            yield "verdicts", f"hold together, among {plural(pairs[0].compared_with, 'comparison')}"
+            alone = ", as if there were no other metric" if self._by_metric else ""
+            yield "verdicts", f"hold together, among {plural(pairs[0].compared_with, 'comparison')}{alone}"
         if self.baseline is None and len(self) > 1 and math.isfinite(self._bias):
             bias = number(self._bias, places(self.best.standard_error))
             yield "best of several", f"may look too good by up to about {bias}: report its score on other questions"
@@ -311,7 +346,14 @@ def _dear(cost: float | None) -> float:
     return math.inf if cost is None else cost
 
 
-def _standing(report: EvalReport, ranking: Ranking, pair: Comparison | None) -> Standing:
+def _as_columns(row: Standing) -> dict[str, Any]:
+    found = asdict(row)
+    for metric, one in found.pop("metrics").items():
+        found |= {f"{name}.{metric}": one[name] for name in _BY_METRIC}
+    return found
+
+
+def _standing(report: EvalReport, pair: Comparison | None, itself: str) -> Standing:
     draws = report.draws
     return Standing(
         name=report.name,
@@ -325,5 +367,5 @@ def _standing(report: EvalReport, ranking: Ranking, pair: Comparison | None) -> 
         seconds=math.fsum(draw.seconds for draw in draws) / len(draws),
         difference=None if pair is None else pair.difference,
         p_value=None if pair is None else finite(pair.adjusted_p_value),
-        verdict=(BEST if ranking.baseline is None else BASELINE) if pair is None else pair.verdict_text,
+        verdict=itself if pair is None else pair.verdict_text,
     )

@@ -101,7 +101,7 @@ class EvalReport(Measurement, Shown, Paged):
         Args:
             other: The candidate. `a.compare(b)` asks whether b is better than a.
             smallest_difference: The smallest difference that matters, in units of the score; None for a twentieth
-                of the scale.
+                of the scale. It is that of the first metric: each other has a twentieth of its own scale.
 
         Raises:
             ConfigurationError: If no question is in both.

@@ -10,6 +10,8 @@ from itertools import combinations
 from typing import Any
 
 from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.reports.apart.metrics import each_by_metric
+from dspy_cachectl.reports.apart.tables import differences_by_metric, scores_by_metric
 from dspy_cachectl.reports.comparison import Comparison, compare_two, together
 from dspy_cachectl.reports.describe import MORE, REPORT_COLUMNS, report_row, scores_picture
 from dspy_cachectl.reports.difference import best_of_several
@@ -66,6 +68,21 @@ class Comparisons(Shown):
             won[pair.baseline] -= sign
         return won
 
+    @cached_property
+    def metrics(self) -> Mapping[str, Comparisons]:
+        """The same by each metric, by name, where there are several; the verdicts of all of them hold together."""
+        return {
+            name: Comparisons(
+                tuple(one for one in scored if one is not None),
+                tuple(
+                    replace(pair.metrics[name], baseline=pair.baseline, candidate=pair.candidate)
+                    for pair in self.pairs
+                    if name in pair.metrics
+                ),
+            )
+            for name, scored in each_by_metric(self.reports).items()
+        }
+
     @property
     def selection_bias(self) -> float:
         """By about how much the best of these scores is too high, in units of the score."""
@@ -88,23 +105,41 @@ class Comparisons(Shown):
     def _sheet(self) -> Sheet:
         settling = [f"{pair.title}: {line}" for pair in self.pairs for line in pair.settling()]
         scores = Part("Scores", tuple(map(report_row, self.reports)), header=REPORT_COLUMNS, giving=_GIVE)
-        pairs = Part("Pairs", tuple(map(_pair_row, self.pairs)), header=_PAIR_COLUMNS, giving=_GIVE)
-        return self._shown(scores, pairs, settling, picture=scores_picture(self.reports))
+        pairs = Part(self._pairs_title, tuple(map(_pair_row, self.pairs)), header=_PAIR_COLUMNS, giving=_GIVE)
+        return self._shown(scores, pairs, self._by_metric(), settling, picture=scores_picture(self.reports))
 
     def _brief(self) -> Sheet:
         settling = [f"{pair.title}: {line}" for pair in self.pairs for line in pair.settling_briefly()]
         header, rows = REPORT_COLUMNS, [report_row(report) for report in self.reports]
         scores = Part("Scores", tuple(row[:3] + row[5:7] for row in rows), header[:3] + header[5:7], giving=_GIVE)
         named = ((Cell(pair.candidate), Cell(pair.baseline), *_pair_row(pair)) for pair in self.pairs)
-        pairs = Part("Pairs", tuple(row[:2] + row[3:5] + row[6::2] for row in named), _BRIEF_PAIRS, giving=_GIVE)
-        return self._shown(scores, pairs, settling, more=MORE)
+        pairs = Part(
+            self._pairs_title, tuple(row[:2] + row[3:5] + row[6::2] for row in named), _BRIEF_PAIRS, giving=_GIVE
+        )
+        return self._shown(scores, pairs, self._by_metric(briefly=True), settling, more=MORE)
 
-    def _shown(self, scores: Part, pairs: Part, settling: Sequence[str], **more: Any) -> Sheet:
+    @property
+    def _pairs_title(self) -> str:
+        first = next(iter(self.metrics), None)
+        return "Pairs" if first is None else f"Pairs by {first} (as if there were no other metric)"
+
+    def _by_metric(self, *, briefly: bool = False) -> tuple[Part, Part]:
+        found = {
+            name: [(pair.candidate, pair.baseline, pair.cells()) for pair in its.pairs]
+            for name, its in self.metrics.items()
+        }
+        among = max((pair.compared_with for its in self.metrics.values() for pair in its.pairs), default=0)
+        return scores_by_metric(self.reports, briefly=briefly), differences_by_metric(found, among, briefly=briefly)
+
+    def _shown(
+        self, scores: Part, pairs: Part, by_metric: Sequence[Part], settling: Sequence[str], **more: Any
+    ) -> Sheet:
         return sheet(
             f"{len(self.reports)} reports, each against each",
             Cell(best_of_several(self.best, self.selection_bias, self.reports)),
             scores,
             pairs,
+            *by_metric,
             notes("What would settle them", settling),
             notes("Warnings", dict.fromkeys(warning for pair in self.pairs for warning in pair.warnings)),
             notes("Caveats", dict.fromkeys(caveat for pair in self.pairs for caveat in pair.interval.caveats)),
@@ -117,12 +152,13 @@ def compare(
 ) -> Comparisons:
     """Compare several reports, each with each.
 
-    The p-values are adjusted by Holm's method, since among many comparisons some win by luck.
+    The p-values are adjusted by Holm's method, since among many comparisons some win by luck: those of the first metric
+    for the number of pairs, as if there were no others, and those by metric for all pairs by all metrics.
 
     Args:
         reports: The reports by name; two at least.
         smallest_difference: The smallest difference that matters, in units of the score; None for a twentieth of
-            the scale.
+            the scale. It is that of the first metric: each other has a twentieth of its own scale.
         level: The nominal coverage of the intervals; None for that of the reports, the highest where they differ.
 
     Raises:

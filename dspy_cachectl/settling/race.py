@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.reports.apart.tables import scores_by_metric
 from dspy_cachectl.reports.comparison import Comparison
 from dspy_cachectl.reports.describe import scores_picture
 from dspy_cachectl.reports.report import EvalReport
@@ -161,16 +162,20 @@ class Race(Shown, Logged):
         return (*cells, said if one.dropped is None else Cell(f"dropped at look {one.dropped}", Tone.BAD))
 
     def _sheet(self) -> Sheet:
+        return self._shown()
+
+    def _brief(self) -> Sheet:
+        return self._shown(briefly=True)
+
+    def _shown(self, *, briefly: bool = False) -> Sheet:
         warnings = dict.fromkeys(said for one in self.runners if one.comparison for said in one.comparison.warnings)
         tone = Tone.GOOD if self.winner else Tone.EVEN if self.verdict_text.startswith("NO") else Tone.UNSURE
         return sheet(
             f"Race of {plural(len(self.runners), 'program')}",
             Cell(self.verdict_text, tone),
             Part("", tuple(map(self._row, self.runners)), header=_COLUMNS, giving=_GIVING),
+            scores_by_metric([one.report for one in self.runners], briefly=briefly),
             facts("What is said", self._facts()),
             notes("Warnings", warnings),
             picture=scores_picture([one.report for one in self.runners]),
         )
-
-    def _brief(self) -> Sheet:
-        return self._sheet()

@@ -197,13 +197,14 @@ class Settled(Shown, Paged, Logged):
         table = tuple(look.row(place, result.error.value) for place, look in enumerate(self.looks, start=1))
         return self._shown(
             Part("Looks", table, header=_COLUMNS, giving=_GIVING),
+            *self.comparison.apart(),
             picture=difference_picture(
                 result, names=(self.comparison.candidate, self.comparison.baseline), tone=TONES[self.verdict]
             ),
         )
 
     def _brief(self) -> Sheet:
-        return self._shown(more=MORE)
+        return self._shown(*self.comparison.apart(briefly=True), more=MORE)
 
     def _shown(self, *parts: Part, **more: Any) -> Sheet:
         return sheet(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -20,6 +20,27 @@ def by_metric(report: M) -> dict[str, M]:
     first = replace(report, name=f"{report.name}, {made.metric}", provenance=replace(made, others=()))
     further = {one.metric: _of(report, one) for one in made.others}
     return {made.metric: first, **{name: one for name, one in further.items() if one is not None}}
+
+
+def each_by_metric(reports: Sequence[M]) -> dict[str, list[M | None]]:
+    """Return what each metric says of each of several reports, under its name; None where it is not known.
+
+    Empty where there is but one.
+    """
+    found = [by_metric(report) if report.provenance.others else {} for report in reports]
+    names = dict.fromkeys(name for report in reports for name in _names(report))
+    return {
+        name: [
+            replace(its[name], name=report.name) if name in its else None
+            for report, its in zip(reports, found, strict=True)
+        ]
+        for name in names
+    }
+
+
+def _names(report: Measurement) -> list[str]:
+    made = report.provenance
+    return [made.metric, *(one.metric for one in made.others)] if made.others else []
 
 
 def _of(report: M, metric: OtherMetric) -> M | None:

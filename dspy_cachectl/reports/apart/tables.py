@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from dspy_cachectl.reports.apart.measures import MEASURES
-from dspy_cachectl.reports.apart.metrics import by_metric
+from dspy_cachectl.reports.apart.metrics import by_metric, each_by_metric
 from dspy_cachectl.reports.apart.slices import slices_of
 from dspy_cachectl.reports.measurement import MEASURE, Measurement
 from dspy_cachectl.reports.texts import MISSING, ends_text, score_text
@@ -13,10 +13,12 @@ from dspy_cachectl.showing.sheets import Cell, Giving, Part
 
 MOST_BRIEFLY = 8
 """How many of them are shown on one screen."""
+MOST_OF_SEVERAL = 20
+"""How many rows where several reports have some each."""
 GIVE = Giving(
     right=("questions", "failed", "p (Holm)"),
     whole=("score", "interval", "difference"),
-    names=("slice", "metric"),
+    names=("slice", "metric", "report", "model", "candidate", "baseline"),
     spare=("failed", "p (Holm)"),
 )
 """How such a table gives way."""
@@ -24,6 +26,8 @@ GIVE = Giving(
 
 Differences = Iterable[tuple[str, int, tuple[Cell, ...]]]
 """The name of each, its number of questions, and the cells of its difference (see `difference_cells`)."""
+Pairs = Iterable[tuple[str, str, tuple[Cell, ...]]]
+"""The names of each candidate and its baseline, and the cells of their difference."""
 
 
 def parts_of(report: Measurement, *, briefly: bool = False) -> tuple[Part, ...]:
@@ -43,28 +47,91 @@ def parts_of(report: Measurement, *, briefly: bool = False) -> tuple[Part, ...]:
     )
 
 
+def scores_by_metric(reports: Sequence[Measurement], *, briefly: bool = False) -> Part:
+    """Return what several reports score by their further metrics, as a table; empty where they have none.
+
+    Args:
+        reports: The reports.
+        briefly: Whether it has to fit on a screen.
+    """
+    rows = [
+        (Cell(metric + _unit_of(found)), Cell(report.name), *_cells(one))
+        for metric, found in each_by_metric(reports).items()
+        for report, one in zip(reports, found, strict=True)
+        if metric != report.provenance.metric
+    ]
+    title = "Further metrics of the same answers (each interval by itself)"
+    columns = ("metric", "report", "score", "interval", "questions", "failed")
+    return _table(title, columns, rows, most=MOST_OF_SEVERAL if briefly else None)
+
+
+def differences_by_metric(found: Mapping[str, Pairs], among: int, *, briefly: bool = False) -> Part:
+    """Return the differences of several pairs by each metric, as a table.
+
+    Args:
+        found: By metric, those of all pairs.
+        among: How many comparisons these are in all.
+        briefly: Whether it has to fit on a screen.
+    """
+    rows = [
+        (Cell(metric), Cell(candidate), Cell(baseline), *cells[:2], cells[3], cells[5])
+        for metric, differences in found.items()
+        for candidate, baseline, cells in differences
+    ]
+    title = f"Pairs by metric (verdicts hold together, among {among:,} comparisons)"
+    columns = ("metric", "candidate", "baseline", "difference", "interval", "p (Holm)", "verdict")
+    return _table(title, columns, rows, most=MOST_OF_SEVERAL if briefly else None)
+
+
+def standings_by_metric(
+    names: Sequence[str],
+    scores: Mapping[str, Sequence[Measurement | None]],
+    verdicts: Mapping[str, Sequence[Cell]],
+    among: int,
+    *,
+    briefly: bool = False,
+) -> Part:
+    """Return what the reports of a ranking score by each metric, and how they stand, as a table.
+
+    Args:
+        names: The reports.
+        scores: By metric, the score of each; None where it is not known.
+        verdicts: What is said of each.
+        among: How many comparisons these are in all.
+        briefly: Whether it has to fit on a screen.
+    """
+    rows = [
+        (Cell(metric + _unit_of(found)), Cell(name), *_cells(one)[:2], verdict)
+        for metric, found in scores.items()
+        for name, one, verdict in zip(names, found, verdicts[metric], strict=True)
+    ]
+    together = f"; verdicts hold together, among {among:,} comparisons" if among else ""
+    title = f"By metric (each interval by itself{together})"
+    columns = ("metric", "model", "score", "interval", "verdict")
+    return _table(title, columns, rows, most=MOST_OF_SEVERAL if briefly else None)
+
+
 def _scores(
     what: str, title: str, found: Mapping[str, Measurement], unknown: Sequence[str] = (), *, briefly: bool
 ) -> Part:
-    rows: list[tuple[Cell, ...]] = [
-        (
-            Cell(name + _unit(one)),
-            Cell(score_text(one.score, one.standard_error)),
-            Cell(ends_text(one.interval, one.standard_error)),
-            Cell(f"{one.n:,}"),
-            Cell(f"{one.failures:,}"),
-        )
-        for name, one in found.items()
-    ]
-    rows += [(Cell(name), Cell("not known"), *[Cell(MISSING)] * 3) for name in unknown]
-    return _table(title, (what, "score", "interval", "questions", "failed"), rows, briefly=briefly)
+    rows = [(Cell(name + _unit_of([one])), *_cells(one)) for name, one in found.items()]
+    rows += [(Cell(name), *_cells(None)) for name in unknown]
+    return _table(title, (what, "score", "interval", "questions", "failed"), rows, most=_most(briefly))
 
 
-def _unit(report: Measurement) -> str:
+def _cells(report: Measurement | None) -> tuple[Cell, ...]:
+    if report is None:
+        return Cell("not known"), *[Cell(MISSING)] * 3
+    score, ends = score_text(report.score, report.standard_error), ends_text(report.interval, report.standard_error)
+    return tuple(map(Cell, (score, ends, f"{report.n:,}", f"{report.failures:,}")))
+
+
+def _unit_of(reports: Sequence[Measurement | None]) -> str:
     """Return the unit of what is measured, where its name does not say it."""
-    unit = (
-        MEASURES.get(report.provenance.metric_hash.removeprefix(MEASURE).split(" ")[0]) if report.is_measure else None
-    )
+    report = next((one for one in reports if one is not None), None)
+    if report is None or not report.is_measure:
+        return ""
+    unit = MEASURES.get(report.provenance.metric_hash.removeprefix(MEASURE).split(" ")[0])
     return f" ({unit})" if unit and report.provenance.metric not in {unit, "seconds"} else ""
 
 
@@ -84,12 +151,17 @@ def difference_parts(metrics: Differences, slices: Differences, *, briefly: bool
 
 def _differences(what: str, title: str, found: Differences, *, briefly: bool) -> Part:
     rows = [(Cell(name), Cell(f"{n:,}"), *cells[:2], cells[3], cells[5]) for name, n, cells in found]
-    return _table(title, (what, "questions", "difference", "interval", "p (Holm)", "verdict"), rows, briefly=briefly)
+    columns = (what, "questions", "difference", "interval", "p (Holm)", "verdict")
+    return _table(title, columns, rows, most=_most(briefly))
 
 
-def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[Cell, ...]], *, briefly: bool) -> Part:
-    """Return rows as a table; briefly, as many as fit on a screen, and how many there are beside them."""
-    if briefly and len(rows) > MOST_BRIEFLY:
-        left = Cell(f"and {len(rows) - MOST_BRIEFLY:,} more")
-        rows = [*rows[:MOST_BRIEFLY], (left, *[Cell("")] * (len(columns) - 1))]
+def _most(briefly: bool) -> int | None:
+    return MOST_BRIEFLY if briefly else None
+
+
+def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[Cell, ...]], *, most: int | None) -> Part:
+    """Return rows as a table: as many as fit where a number is given, and how many there are beside them."""
+    if most is not None and len(rows) > most:
+        left = Cell(f"and {len(rows) - most:,} more")
+        rows = [*rows[:most], (left, *[Cell("")] * (len(columns) - 1))]
     return Part(title, tuple(rows), header=columns, giving=GIVE)
