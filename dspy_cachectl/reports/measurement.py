@@ -274,6 +274,8 @@ class Measurement:
         return Draws(self.draw_tokens)
 
     def _distinct(self, draws: Sequence[DrawResult]) -> list[DrawResult]:
+        if len(draws) == 1:
+            return list(draws)
         seen: dict[str, DrawResult] = {}
         for number, draw in enumerate(draws):
             # In whatever order they came. An answer of which no draw is known is nobody's replay.

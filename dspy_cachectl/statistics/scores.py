@@ -125,6 +125,8 @@ class ScoreTable:
 
     def without_failures(self) -> ScoreTable | None:
         """The same table without failed draws, and without the questions of which none is left; None without any."""
+        if not any(map(any, map(_flags, self.questions))):
+            return ScoreTable(self.questions)
         kept = []
         for row in self.questions:
             scores = tuple(score for score, failed in zip(row.scores, _flags(row), strict=True) if not failed)
