@@ -94,13 +94,14 @@ def test_all_looks_together_keep_the_error(bound: Bound, apart: float, n: int) -
     assert run(bound, delta=0.0, apart=apart, n=n, trials=10_000).power <= 0.055
 
 
-def test_naive_looks_do_not() -> None:
-    """What the bounds are for: with 95% at each look, equal programs get a verdict in more than 15%."""
+@pytest.mark.parametrize(("n", "error"), [(300, 0.248), in_full(1000, 0.343)])
+def test_naive_looks_do_not(n: int, error: float) -> None:
+    """What the bounds are for: with 95% at each look, after every ten questions, 25 and 34% of equal ones differ."""
     rng = np.random.default_rng(5)
-    seen = rng.multinomial(10, [0.15, 0.15, 0.7], (4000, 30))[:, :, :2].cumsum(axis=1)
+    seen = rng.multinomial(10, [0.15, 0.15, 0.7], (4000, n // 10))[:, :, :2].cumsum(axis=1)
     both, fewer = seen.sum(axis=2), seen.min(axis=2)
     p_values = 2 * stats.binom.cdf(fewer, both, 0.5) - stats.binom.pmf(fewer, both, 0.5)
-    assert float((p_values[:, 1:] < 0.05).any(axis=1).mean()) > 0.15
+    assert float((p_values[:, 1:] < 0.05).any(axis=1).mean()) == pytest.approx(error, abs=0.01)
 
 
 POWERS = [(0.10, 0.3, 300), (0.15, 0.35, 300), (0.20, 0.4, 300)]
