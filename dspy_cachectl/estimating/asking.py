@@ -12,7 +12,7 @@ import dspy
 
 from dspy_cachectl.calls.installation import ensure_installed
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.estimating.estimate import Estimate, Range
+from dspy_cachectl.estimating.estimate import Estimate, Range, money_between
 from dspy_cachectl.estimating.history import Calls, Past, calls_of
 from dspy_cachectl.estimating.optimizers import is_optimizer, most_answers
 from dspy_cachectl.estimating.replayed import Answer, judges_of, predictors_of, replayed
@@ -28,6 +28,7 @@ from dspy_cachectl.reports.texts import plural
 
 _FEWEST_ANSWERS, _FEWEST_CALLS = 20, 10
 """From so many on the past of a program tells more than that of its model."""
+_NOTHING_TELLS = "Nothing that is stored tells what a call costs here."
 ALL_STORED = "all of it is stored"
 
 
@@ -111,15 +112,15 @@ def estimated(task: Task, kept: KeptPredictions, baseline: EvalReport | None = N
     if missing:
         past = _past_answers(answers, kept, baseline)
         parts, basis = _parts(task, missing, past, is_given=baseline is not None)
-    judged = _judged(task, kept) if parts or not missing else []
+    judged = _judged(task, kept)
     if not missing and not judged:
         nothing = dict.fromkeys(("requests", "tokens", "cached_tokens", "cost", "seconds"), Range(0.0, 0.0))
         made.update(nothing)
-    elif parts or not missing:
+    elif all(part.past for part in judged) and (parts or not missing):
         made.update(_ranges(task, [*parts, *judged], len(answers)), notes=tuple(_notes([*parts, *judged])))
     else:
-        made["notes"] = ("Nothing that is stored tells what a call costs here.",)
-    return Estimate(**made, basis=basis)
+        made["notes"] = (_unknown_judge(task, parts, len(answers)) if parts else _NOTHING_TELLS,)
+    return Estimate(**made, judged=sum(part.number for part in judged), basis=basis)
 
 
 def _of_optimizer(optimizer: Any, task: Task, kept: KeptPredictions, baseline: EvalReport | None) -> Estimate:
@@ -136,10 +137,14 @@ def _of_optimizer(optimizer: Any, task: Task, kept: KeptPredictions, baseline: E
     if not parts:
         return Estimate(**made, basis=basis)
     judges = [judge for metric in task.metrics for judge in judges_of(metric.function)]
-    parts += [part for model, judge in judges if (part := _drawn_from(_calls(model), judge, most)).past]
+    judged = [_drawn_from(_calls(model), judge, most) for model, judge in judges]
+    if not all(part.past for part in judged):
+        return Estimate(**made, judged=most * len(judges), basis=basis, notes=(_unknown_judge(task, parts, most),))
+    parts += judged
     ranges = {what: said and Range(0.0, said.high) for what, said in _ranges(task, parts, most).items()}
     told = ("It is an upper bound: what is stored, or asked twice, costs nothing. What it asks itself comes on top.",)
-    return Estimate(**made, **ranges, basis=basis, notes=(*told, *_notes(parts)))  # type: ignore[arg-type]
+    made.update(judged=most * len(judges), notes=(*told, *_notes(parts)))
+    return Estimate(**made, **ranges, basis=basis)  # type: ignore[arg-type]
 
 
 def _check(task: Task) -> None:
@@ -208,8 +213,14 @@ def _judged(task: Task, kept: KeptPredictions) -> list[Missing]:
         for repeat in range(task.repeats)
     )
     calls = {model: _calls(model) for model, _ in judges}
-    parts = [_drawn_from(calls[model], predictor, number) for model, predictor in judges if number]
-    return [part for part in parts if part.past]
+    return [_drawn_from(calls[model], predictor, number) for model, predictor in judges if number]
+
+
+def _unknown_judge(task: Task, parts: Sequence[Missing], answers: int) -> str:
+    """Say that nothing tells what the judges cost, and what the rest does."""
+    cost = _ranges(task, parts, answers)["cost"]
+    rest = "" if cost is None else f" Without its judges it is {money_between(cost)}."
+    return f"Nothing that is stored tells what the metric's judges cost.{rest}"
 
 
 def _calls(model: str) -> Calls:

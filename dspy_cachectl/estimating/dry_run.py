@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,48 +17,12 @@ from dspy.teleprompt.teleprompt import Teleprompter
 from dspy_cachectl.context.process import state
 from dspy_cachectl.estimating.asking import estimate, estimated
 from dspy_cachectl.estimating.estimate import Estimate
+from dspy_cachectl.evaluation.observed_program import NumberedExample
 from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.policy import Policy
+from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.texts import plural
-
-_SAID = "(dry run)"
-
-
-class StandIn:
-    """Stands for what a dry run does not find out: whatever is asked of it is a stand-in again."""
-
-    def __getattr__(self, name: str) -> StandIn:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return self
-
-    def __call__(self, *_: Any, **__: Any) -> StandIn:
-        """Return it, whatever is called."""
-        return self
-
-    def __getitem__(self, _: Any) -> StandIn:
-        return self
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(())
-
-    def __float__(self) -> float:
-        return math.nan
-
-    def __format__(self, _: str) -> str:
-        return _SAID
-
-    def __repr__(self) -> str:
-        return _SAID
-
-    def _same(self, _: Any) -> Any:
-        return self
-
-    def _never(self, _: Any) -> bool:
-        return False
-
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _same
-    __lt__ = __le__ = __gt__ = __ge__ = _never
+from dspy_cachectl.showing.stand_in import StandIn
 
 
 class DryRun:
@@ -123,22 +86,26 @@ class DryRun:
 
     def _evaluate(self, task: Any, kept: Any, baseline: Any) -> Any:
         with self._inside():
-            self.estimates.append(estimated(task, kept, baseline))
-        return StandIn()
+            known = baseline if isinstance(baseline, EvalReport) else None
+            self.estimates.append(estimated(task, kept, known))
+        state.last_report = found = StandIn()
+        return found
 
     def _evaluating(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """In the place of what DSPy's own evaluations do."""
 
         @functools.wraps(original)
         def __call__(evaluation: Any, program: Any, *args: Any, **options: Any) -> Any:  # noqa: N807
+            devset = options.get("devset") or evaluation.devset
             if self._depth:
                 return original(evaluation, program, *args, **options)
-            devset = options.get("devset") or evaluation.devset
-            threads = options.get("num_threads") or evaluation.num_threads
+            if devset and isinstance(devset[0], NumberedExample):  # of an `estimate()` in the script
+                with self._inside():
+                    return original(evaluation, program, *args, **options)
+            metric = options.get("metric") or evaluation.metric
+            how = {"num_threads": options.get("num_threads") or evaluation.num_threads, "predictions": False}
             with self._inside():
-                self.estimates.append(
-                    estimate(program, devset, num_threads=threads, predictions=False, name="dspy.Evaluate")
-                )
+                self.estimates.append(estimate(program, devset, metric, name="dspy.Evaluate", **how))
             return StandIn()
 
         return __call__
@@ -156,7 +123,9 @@ class DryRun:
             if made is not None and before == state.ledger.snapshot().missed:
                 return made
             with self._inside():
-                self.estimates.append(estimate(student, _sets(args, options), optimizer=optimizer, predictions=False))
+                self.estimates.append(
+                    estimate(student, _sets(args, options), _metric(optimizer), optimizer=optimizer, predictions=False)
+                )
             return student
 
         return compile
@@ -172,6 +141,10 @@ def _sets(args: tuple[Any, ...], options: dict[str, Any]) -> list[Any]:
     """Return what an optimizer is given to train and to validate on."""
     given = [*args, options.get("trainset"), options.get("valset")]
     return [one for some in given if isinstance(some, (list, tuple)) for one in some]
+
+
+def _metric(optimizer: Any) -> Any:
+    return getattr(optimizer, "metric", None) or getattr(optimizer, "metric_fn", None)
 
 
 def _optimizers(kind: type) -> Iterator[type]:

@@ -35,6 +35,7 @@ class Estimate:
         stored: How many answers are there: kept, or of stored calls alone.
         served: How many calls of the others are stored.
         saved: What was paid for the stored calls of the others, in US dollars.
+        judged: How many calls the judges of the metric would be asked for.
         requests: How many requests would be sent; None where nothing tells it. Likewise the next four.
         tokens: How many tokens would be read and written.
         cached_tokens: How many of them the provider has in its own cache, and sells for less.
@@ -50,6 +51,7 @@ class Estimate:
     stored: int
     served: int = 0
     saved: float = 0.0
+    judged: int = 0
     requests: Range | None = None
     tokens: Range | None = None
     cached_tokens: Range | None = None
@@ -70,6 +72,7 @@ class Estimate:
             stored=stored,
             served=sum(one.served for one in estimates),
             saved=sum(one.saved for one in estimates),
+            judged=sum(one.judged for one in estimates),
             basis=f"{plural(len(estimates), 'estimate')} together",
             **{amount: _added([getattr(one, amount) for one in estimates]) for amount in amounts},  # type: ignore[arg-type]
         )
@@ -101,8 +104,10 @@ class Estimate:
     def sheet(self) -> Sheet:
         """Return what is shown of it."""
         what = f"{plural(self.missing, 'answer')} of {self.answers:,} would be asked for"
-        price = "a cost that is unknown" if self.cost is None else _money(self.cost)
-        headline = f"{what}, for {price}" if self.missing else f"all of {self.answers:,} answers are stored"
+        if not self.missing:
+            what = f"all of {self.answers:,} answers are stored" + (", and would be judged" if self.judged else "")
+        price = "a cost that is unknown" if self.cost is None else money_between(self.cost)
+        headline = f"{what}, for {price}" if self.missing or self.judged else what
         return sheet(
             f"Estimate for {self.name}",
             Cell(headline, Tone.PLAIN if self.is_known else Tone.UNSURE),
@@ -130,15 +135,17 @@ class Estimate:
             paid = f", which cost {money(self.saved)}" if self.saved == self.saved else ""
             stored += f", and {plural(self.served, 'call')} of the others{paid}"
         yield "stored", stored
-        if not self.missing:
+        if self.judged:
+            yield "judged", f"by {plural(self.judged, 'call')}"
+        if not (self.missing or self.judged):
             return
         yield "requests", _amount(self.requests)
         cached = self.cached_tokens
         from_cache = f", {_amount(cached)} of them from the provider's cache" if cached and cached.high >= 1 else ""
         yield "tokens", _amount(self.tokens) + from_cache
-        yield "cost", _money(self.cost)
+        yield "cost", money_between(self.cost)
         if self.cost is not None and self.cost.high > 0:
-            yield "as batches", f"{_money(self.batch_cost)}, within a day, where the provider sells batches"
+            yield "as batches", f"{money_between(self.batch_cost)}, within a day, where the provider sells batches"
         yield "time", UNKNOWN if self.seconds is None else _between(*map(duration, self.seconds))
         yield "by", self.basis
 
@@ -152,7 +159,8 @@ def _amount(said: Range | None) -> str:
     return UNKNOWN if said is None else _between(f"{round(said.low):,}", f"{round(said.high):,}")
 
 
-def _money(said: Range | None) -> str:
+def money_between(said: Range | None) -> str:
+    """Return an amount of money between two ends."""
     return UNKNOWN if said is None else _between(money(said.low), money(said.high))
 
 

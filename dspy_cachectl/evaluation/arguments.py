@@ -19,6 +19,7 @@ from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.fingerprints import canonical
 from dspy_cachectl.fingerprints.content import content_hash
 from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.showing.stand_in import StandIn
 from dspy_cachectl.statistics.quantiles import check_level
 
 DependsOn = Iterable[str | os.PathLike[str]] | Mapping[str, Any]
@@ -116,7 +117,10 @@ _RULES: dict[str, Rule] = {
         "is the name of a field, a function of an example, or an id for each question",
     ),
     "slices": (_are_slices, "is the name of a field, several names, or a function of an example"),
-    "baseline": (lambda value: value is None or isinstance(value, EvalReport), "is a report of evaluate(), or None"),
+    "baseline": (
+        lambda value: value is None or isinstance(value, (EvalReport, StandIn)),
+        "is a report of evaluate(), or None",
+    ),
     "depends_on": (
         lambda value: isinstance(value, Iterable) and not isinstance(value, (str, bytes, os.PathLike)),
         "is a list of files, or a dictionary of values",

@@ -27,6 +27,7 @@ from dspy_cachectl.fingerprints.reached import lm_of_settings, metric_fingerprin
 from dspy_cachectl.reports.ranking import Ranking
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.texts import plural
+from dspy_cachectl.showing.stand_in import passes_on
 
 Models = Sequence[Any] | Mapping[str, Any]
 
@@ -117,7 +118,12 @@ def evaluate_each(evaluate: Callable[..., EvalReport], given: Mapping[str, Any])
             )
         raise
     title = f"{scrub(name or type(program).__name__)}, {plural(len(reports), 'model')},"
-    return Ranking(tuple(reports), baseline=options["baseline"], title=title)
+    return _ranked(reports, baseline=options["baseline"], title=title)
+
+
+@passes_on
+def _ranked(reports: Sequence[EvalReport], **options: Any) -> Ranking:
+    return Ranking(tuple(reports), **options)
 
 
 def as_judged() -> AbstractContextManager[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
@@ -32,7 +32,6 @@ from dspy_cachectl.fingerprints.provenance import provenance_of
 from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.reports.apart.corpus import CORPUS, CorpusMetric
 from dspy_cachectl.reports.measurement import MEASURE
-from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.results import OtherMetric
 from dspy_cachectl.seen.leaks import leaks_of
 
@@ -78,12 +77,20 @@ def _is_rule(clusters: Any) -> bool:
     return isinstance(clusters, str) or callable(clusters)
 
 
-def held_out(evaluate: Callable[..., EvalReport], options: Mapping[str, Any], report: EvalReport) -> EvalReport:
-    """Return a report with that of the questions that were held out, which are asked now."""
+def held_out(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of the evaluation of the questions that are held out, which are asked afterwards.
+
+    Args:
+        options: The arguments of `evaluate`.
+    """
     run_id = options["run_id"] and f"{options['run_id']}-holdout"
     others = {"devset": options["holdout"], "holdout": None, "baseline": None, "mlflow": None, "run_id": run_id}
-    whole = {"until": None, "order": "given", "name": f"{report.name}, held out"}
-    return replace(report, holdout=evaluate(**{**options, **others, **whole}))
+    return {**options, **others, "until": None, "order": "given", "name": f"{name_of(options)}, held out"}
+
+
+def name_of(options: Mapping[str, Any]) -> str:
+    """Return what an evaluation is called, given the arguments of `evaluate`."""
+    return options["name"] or type(options["program"]).__name__
 
 
 @contextmanager
@@ -138,7 +145,7 @@ def opened(options: Mapping[str, Any]) -> Iterator[tuple[Task, KeptPredictions]]
             run_id=run_id,
             is_limited=is_limited,
             declared=bool(depends_on),
-            name=scrub(options["name"] or type(options["program"]).__name__),
+            name=scrub(name_of(options)),
             **{name: options[name] for name in _OF_THE_TASK},
         )
         task = task if shard is None else task.part(*shard)

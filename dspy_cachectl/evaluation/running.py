@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, overload
 
 import dspy
@@ -20,7 +21,7 @@ from dspy_cachectl.evaluation.kept_predictions import KeptPredictions, Predictio
 from dspy_cachectl.evaluation.last import log_finished
 from dspy_cachectl.evaluation.limited import one_for_all
 from dspy_cachectl.evaluation.models import Models, Options, evaluate_each
-from dspy_cachectl.evaluation.opening import check_before_paying, check_holdout, held_out, opened
+from dspy_cachectl.evaluation.opening import check_before_paying, check_holdout, held_out, name_of, opened
 from dspy_cachectl.evaluation.pools.spreading import spread
 from dspy_cachectl.evaluation.scoring import Metrics
 from dspy_cachectl.evaluation.task import Task
@@ -180,15 +181,15 @@ def evaluate(
         return evaluate_each(evaluate, options)
     how_sent = batch_of(batch)
     if state.instead_of_evaluating is not None:
-        with opened(options) as (task, kept):
+        with opened(options if until is None else {**options, "name": f"{name_of(options)}, at most"}) as (task, kept):
             instead: EvalReport = state.instead_of_evaluating(task, kept, baseline)
-            return instead
+        return instead if holdout is None else evaluate(**held_out(options))
     with opened(options) if how_sent is None else opened_in_waves(options, how_sent) as (task, kept):
         kept.log_beginning(len(task.questions) * repeats)
         found, run = _found(task, kept, options)
         report = state.last_report = kept.finish(found)
     if holdout is not None:
-        report = state.last_report = held_out(evaluate, options, report)
+        report = state.last_report = replace(report, holdout=evaluate(**held_out(options)))
     if mlflow:
         log_finished(report, run, None if mlflow is True else mlflow)
     return report

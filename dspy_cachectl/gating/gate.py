@@ -18,6 +18,7 @@ from dspy_cachectl.reports.measurement import Measurement
 from dspy_cachectl.reports.texts import ends_text, level_text, number, places, plural
 from dspy_cachectl.showing.render import Shown
 from dspy_cachectl.showing.sheets import Cell, Part, Sheet, Tone, facts, notes, sheet
+from dspy_cachectl.showing.stand_in import passes_on
 from dspy_cachectl.statistics.verdicts import Verdict
 
 _CHANGED_SHOWN = 10
@@ -174,6 +175,7 @@ class Gate(Shown):
         )
 
 
+@passes_on
 def gate(baseline: Measurement, candidate: Measurement, *, not_worse_by: float, level: float = 0.95) -> Gate:
     """Tell whether a candidate passes, given what it is measured against.
 

@@ -10,12 +10,14 @@ from dspy.utils.parallelizer import ParallelExecutor
 
 from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.context.evaluations import metric_name
+from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import draw_unit
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.evaluation.arguments import Rule, is_number, is_whole, known_names_and, listed
 from dspy_cachectl.evaluation.awaiting import Loops
 from dspy_cachectl.evaluation.opening import check_before_paying
 from dspy_cachectl.evaluation.reporting import question_id
+from dspy_cachectl.evaluation.running import evaluate
 from dspy_cachectl.evaluation.scoring import Scored, check_metric, score_with
 from dspy_cachectl.fingerprints.data import questions_of
 from dspy_cachectl.judging.check import JudgeCheck
@@ -24,6 +26,7 @@ from dspy_cachectl.policy import Policy
 from dspy_cachectl.predictions.outputs import restore
 from dspy_cachectl.reports.kept_texts import question_of
 from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.showing.stand_in import StandIn
 
 Answers = EvalReport | Iterable[Sequence[Any]]
 """A report whose predictions are kept; or pairs of an example and what was answered, as `dspy.Evaluate` returns."""
@@ -71,7 +74,14 @@ def check_judge(
     """
     check_before_paying(judge)
     asked = check_metric(judge)
-    pairs = list(_from_report(answers, devset) if isinstance(answers, EvalReport) else _pairs(answers))
+    is_report = isinstance(answers, (EvalReport, StandIn))
+    pairs = list(_from_report(answers, devset) if is_report else _pairs(answers))
+    if state.instead_of_evaluating is not None:
+        examples = [example for example, _ in pairs] or listed(devset or ())
+        how: dict[str, Any] = {"repeats": repeats, "num_threads": num_threads, "predictions": False}
+        dried: Any = evaluate(lambda **_: dspy.Prediction(), examples, judge, name=metric_name(judge), **how)
+        instead: JudgeCheck = dried  # a stand-in
+        return instead
     said = [None] * len(pairs) if labels is None else _checked(list(labels), len(pairs))
     questions = questions_of([example for example, _ in pairs])
 
@@ -107,7 +117,7 @@ def _pairs(answers: Any) -> Iterator[tuple[dspy.Example, Any]]:
         yield answer[0], answer[1]
 
 
-def _from_report(report: EvalReport, devset: Iterable[dspy.Example] | None) -> Iterator[tuple[dspy.Example, Any]]:
+def _from_report(report: Any, devset: Iterable[dspy.Example] | None) -> Iterator[tuple[dspy.Example, Any]]:
     if devset is None:
         raise ConfigurationError("a report has its answers and not its examples: give its questions as devset=")
     examples = listed(devset)

@@ -33,6 +33,7 @@ from dspy_cachectl.reports.plots import plot_scores
 from dspy_cachectl.reports.texts import p_value
 from dspy_cachectl.showing.render import Shown
 from dspy_cachectl.showing.sheets import Cell, Part, Sheet, Tone, facts, notes, sheet
+from dspy_cachectl.showing.stand_in import passes_on
 from dspy_cachectl.statistics.intervals import Interval
 from dspy_cachectl.statistics.paired import compare_paired, is_even_among
 from dspy_cachectl.statistics.power import holm
@@ -290,6 +291,7 @@ class Comparison(Shown, Paged):
         )
 
 
+@passes_on
 def compare_two(
     baseline: Measurement, candidate: Measurement, *, smallest_difference: float | None = None, level: float = 0.95
 ) -> Comparison:

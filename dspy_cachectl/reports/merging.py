@@ -13,6 +13,7 @@ from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.reports.measurement import Measurement, Provenance
 from dspy_cachectl.reports.results import OtherMetric, QuestionResult
 from dspy_cachectl.reports.texts import plural
+from dspy_cachectl.showing.stand_in import passes_on
 
 M = TypeVar("M", bound=Measurement)
 
@@ -21,6 +22,7 @@ _SAME = ("run_id", "data", "program", "metric_hash", "phase", "policy", "failure
 _ADDED = ("unsaved", "unfinished", "rescored", "missing")
 
 
+@passes_on
 def merged(reports: Sequence[M]) -> M:
     """Return the report of an evaluation, given those of all its parts; see `EvalReport.merge`."""
     parts = _in_order(reports)

@@ -19,6 +19,7 @@ from dspy_cachectl.reports.measurement import Measurement
 from dspy_cachectl.reports.plots import plot_scores
 from dspy_cachectl.showing.render import Shown
 from dspy_cachectl.showing.sheets import Cell, Giving, Part, Sheet, notes, sheet
+from dspy_cachectl.showing.stand_in import passes_on
 from dspy_cachectl.statistics.power import selection_bias
 from dspy_cachectl.statistics.verdicts import Verdict
 
@@ -147,6 +148,7 @@ class Comparisons(Shown):
         )
 
 
+@passes_on
 def compare(
     reports: Mapping[str, Measurement], *, smallest_difference: float | None = None, level: float | None = None
 ) -> Comparisons:

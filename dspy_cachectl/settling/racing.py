@@ -11,6 +11,7 @@ from typing import Any
 import dspy
 
 from dspy_cachectl.boundary.secrets import scrub
+from dspy_cachectl.context.process import state
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.evaluation.arguments import DependsOn, is_whole, known_names_and, listed
 from dspy_cachectl.evaluation.growing import Growing, random_order, sizes_of_looks
@@ -21,6 +22,7 @@ from dspy_cachectl.reports.comparison import Comparison, compare_two
 from dspy_cachectl.reports.measurement import Measurement
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.settling.dry import dried
 from dspy_cachectl.settling.race import Race, Runner
 from dspy_cachectl.settling.two import RULES
 from dspy_cachectl.statistics.looks import Bound, look_level
@@ -96,12 +98,15 @@ def race(
     named = _named(programs, finalists)
     options |= {"devset": listed(devset), "run_id": None, "shard": None, "repeats": 1, "budget": None}
     rule, pairs = Bound(bound), len(list(combinations(named, 2)))
+    most = min(len(options["devset"]), budget or len(options["devset"]))
+    instead: Race | None = dried(named, options, most)
+    if instead is not None:
+        return instead
     with ExitStack() as stack:
         running: dict[str, Growing] = {}
         for name, program in named.items():
             task, kept = stack.enter_context(opened({**options, "program": program, "name": name}))
             running[name] = Growing(task, kept, random_order(task, seed))
-        most = min(len(options["devset"]), budget or len(options["devset"]))
         show = stack.enter_context(progress(f"race of {len(named)}", shown=display_progress))
         left, lost, looks = list(named), list[tuple[Comparison, int]](), list[int]()
         for count in sizes_of_looks(most, batch):
@@ -163,6 +168,9 @@ def _named(programs: Any, finalists: int) -> dict[str, Any]:
     Raises:
         ConfigurationError: If these are none.
     """
+    if state.instead_of_evaluating is not None and getattr(programs, "candidate_programs", None) is None:
+        # What an optimizer gives back in a dry run has no candidates; of each the program is as good an example.
+        programs = {f"finalist {place + 1}": programs for place in range(finalists)} if callable(programs) else programs
     if isinstance(programs, Mapping):
         named = {scrub(str(name)): program for name, program in programs.items()}
     else:

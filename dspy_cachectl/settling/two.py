@@ -18,6 +18,7 @@ from dspy_cachectl.evaluation.scoring import Metrics
 from dspy_cachectl.reports.comparison import compare_two
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.report import EvalReport
+from dspy_cachectl.settling.dry import dried
 from dspy_cachectl.settling.result import Look, Settled
 from dspy_cachectl.statistics.looks import Bound, look_level
 from dspy_cachectl.statistics.verdicts import Verdict
@@ -116,12 +117,16 @@ def settle(
     rule = Bound(bound)
     if rule is Bound.ANY_TIME and repeats > 1:
         raise ConfigurationError('bound="any-time" counts questions: leave repeats out, or take another bound')
+    programs = dict(zip(map(str, names), (baseline, candidate), strict=True))
+    most = min(len(options["devset"]), budget or len(options["devset"]))
+    instead: Settled | None = dried(programs, options, most)
+    if instead is not None:
+        return instead
     with ExitStack() as stack:
         growing: list[Growing] = []
-        for name, program in zip(names, (baseline, candidate), strict=True):
-            task, kept = stack.enter_context(opened({**options, "program": program, "name": str(name)}))
+        for name, program in programs.items():
+            task, kept = stack.enter_context(opened({**options, "program": program, "name": name}))
             growing.append(Growing(task, kept, random_order(task, seed)))
-        most = min(len(options["devset"]), budget or len(options["devset"]))
         show = stack.enter_context(progress(" against ".join(map(str, reversed(names))), shown=display_progress))
         looks: list[Look] = []
         answers: list[int] = []

@@ -21,6 +21,7 @@ from dspy_cachectl.reports.comparison import Comparison
 from dspy_cachectl.reports.ranking import Ranking
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.several import Comparisons
+from dspy_cachectl.showing.stand_in import passes_on
 from dspy_cachectl.tracking import delivery, installed
 from dspy_cachectl.tracking.deadline import check_limit, in_daemon
 from dspy_cachectl.tracking.delivery import LogOutcome
@@ -47,6 +48,7 @@ GRACE = 0.6
 _Make = Callable[[Target], list[Outgoing]]
 
 
+@passes_on
 def log_to_mlflow(
     run_or_result: PhaseRun | EvaluationResult | EvalReport | Comparison | Comparisons | Ranking | Logged,
     *,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import dspy
 import pytest
 
 import dspy_cachectl as cachectl
-from dspy_cachectl.estimating.dry_run import StandIn
+from dspy_cachectl.estimating.dry_run import DryRun
+from dspy_cachectl.gating.gate import gate
+from dspy_cachectl.showing.stand_in import StandIn
 from tests.endpoint import Endpoint
 from tests.processes import Finished
 
@@ -72,6 +75,12 @@ main()
 """
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep predictions in a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def run(child: Callable[..., Finished], tmp_path: Path) -> Callable[..., Finished]:
     """Run the script, or another, by the command."""
@@ -121,6 +130,99 @@ def test_no_way_around_it(run: Callable[..., Finished], endpoint: Endpoint) -> N
     assert 4 == finished.output.count("CacheMissError\n")
 
 
+QUESTIONS = [dspy.Example(question=f"Question {at}?").with_inputs("question") for at in range(30)]
+OTHERS = [dspy.Example(question=f"Another {at}?").with_inputs("question") for at in range(5)]
+PROGRAM, OTHER = dspy.Predict("question -> answer"), dspy.ChainOfThought("question -> answer")
+ASKED = {
+    "settle": (lambda: cachectl.settle(PROGRAM, OTHER, QUESTIONS, score, repeats=2), [60, 60], "at most"),
+    "race": (lambda: cachectl.race({"one": PROGRAM, "other": OTHER}, QUESTIONS, score, budget=20), [20, 20], "at most"),
+    "race of finalists": (lambda: cachectl.race(PROGRAM, QUESTIONS, score, finalists=3), [30, 30, 30], "at most"),
+    "until": (lambda: cachectl.evaluate(PROGRAM, QUESTIONS, score, until=0.1), [30], "at most"),
+    "models": (lambda: cachectl.evaluate(PROGRAM, QUESTIONS, score, lms=[dspy.settings.lm] * 2), [30, 30], "openai"),
+    "holdout": (lambda: cachectl.evaluate(PROGRAM, QUESTIONS, score, holdout=OTHERS), [30, 5], "Predict"),
+    "batches": (lambda: cachectl.evaluate(PROGRAM, QUESTIONS, score, batch=True), [30], "Predict"),
+    "awaited": (lambda: asyncio.run(cachectl.aevaluate(PROGRAM, QUESTIONS, score)), [30], "Predict"),
+    "judge": (lambda: cachectl.check_judge(judged, [(one, dspy.Prediction()) for one in OTHERS]), [15], "judged"),
+    "a report's judge": (lambda: cachectl.check_judge(judged, StandIn(), devset=OTHERS), [15], "judged"),
+}
+
+
+IN_SHORT = {"settle", "holdout", "judge"}
+
+
+def judged(example: Any, prediction: Any, trace: Any = None) -> float:
+    """A metric that asks."""
+    return float(bool(OTHER(question=f"Is {prediction} right?")))
+
+
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=() if way in IN_SHORT else pytest.mark.exhaustive) for way in ASKED]
+)
+def test_whatever_evaluates(way: str, lm: Callable[..., Any], endpoint: Endpoint) -> None:
+    """Each way to evaluate is estimated, and says so where it may ask less; nobody is asked."""
+    dspy.configure(lm=lm("openai/gpt-4o-mini"))
+    evaluate, answers, named = ASKED[way]
+    with DryRun() as dry:
+        found = evaluate()
+    assert 0 == endpoint.requests
+    assert isinstance(found, StandIn)
+    assert (answers, 0) == ([one.answers for one in dry.estimates], dry.others)
+    assert all(named in one.name for one in dry.estimates)
+
+
+def test_an_estimate_in_a_dry_run(lm: Callable[..., Any], endpoint: Endpoint) -> None:
+    """What a script estimates itself is what it would be without, and is nothing that it would ask."""
+    dspy.configure(lm=lm("openai/gpt-4o-mini"))
+    cachectl.evaluate(PROGRAM, OTHERS, score, display_progress=False)
+    asked = endpoint.requests
+    with DryRun() as dry:
+        estimate = cachectl.estimate(PROGRAM, [*OTHERS, *QUESTIONS])
+    assert (5, 30) == (estimate.stored, estimate.missing)
+    assert ([], 0, asked) == (dry.estimates, dry.others, endpoint.requests)
+
+
+@pytest.mark.parametrize("history", [False, True])
+def test_a_judge_that_nobody_asked_before(history: bool, lm: Callable[..., Any], endpoint: Endpoint) -> None:
+    """What judges cost is in it, whoever evaluates; where nothing tells that, the cost is unknown, and that is said."""
+    dspy.configure(lm=lm("openai/gpt-4o-mini"))
+    judge = lm("openai/gpt-4o")
+
+    def metric(example: Any, prediction: Any, trace: Any = None) -> float:
+        return float(bool(judge(f"{example.question}: {prediction.answer}")))
+
+    cachectl.evaluate(PROGRAM, OTHERS, metric if history else score, display_progress=False)
+    asked = endpoint.requests
+    with DryRun() as dry:
+        cachectl.evaluate(PROGRAM, QUESTIONS, metric)
+        dspy.Evaluate(devset=QUESTIONS, metric=metric)(PROGRAM)
+        dspy.BootstrapFewShot(metric=metric).compile(PROGRAM, trainset=QUESTIONS)
+        cachectl.evaluate(PROGRAM, OTHERS, metric)
+    assert asked == endpoint.requests
+    assert [30, 30, 30, 0 if history else 5] == [one.judged for one in dry.estimates]
+    for estimate in dry.estimates[:3]:
+        assert history == estimate.is_known
+        assert history == (not any("judges cost. Without its judges it is $" in note for note in estimate.notes))
+    assert history == ("would be judged, for a cost that is unknown" not in str(dry.estimates[3]))
+
+
+def test_what_takes_reports(lm: Callable[..., Any]) -> None:
+    """Whatever is done with reports is done with what stands for one, beside one that was made before, too."""
+    dspy.configure(lm=lm("openai/gpt-4o-mini"))
+    report = cachectl.evaluate(PROGRAM, OTHERS, score, display_progress=False)
+    with DryRun() as dry:
+        found: Any = cachectl.evaluate(PROGRAM, OTHERS, score, baseline=StandIn())  # type: ignore[arg-type]
+        assert cachectl.last_report() is found
+    assert 1 == len(dry.estimates)
+    for standing in (
+        cachectl.compare({"before": report, "after": found}),
+        report.compare(found),
+        cachectl.EvalReport.merge([found, found]),
+        cachectl.log_to_mlflow(found),
+        gate(report, found, not_worse_by=0.1),
+    ):
+        assert isinstance(standing, StandIn)
+
+
 def test_together_with_a_cassette(run: Callable[..., Finished]) -> None:
     """A cassette records or serves: the two do not go together."""
     finished = run("--dry-run", "--cassette", "some.jsonl", check=False)
@@ -134,6 +236,8 @@ def test_what_stands_in() -> None:
     assert "(dry run)" == str(found.compare(found).interval.low) == f"{found.score:.2f}" == f"{found['score'] - 1:>7}"
     assert [] == list(found.questions)
     assert not found.score > 0.5
+    assert (0, 0, "(dry run)") == (len(found), int(found), str(round(-abs(found.score), 2)))
+    assert found
 
 
 OPTIMIZERS: dict[str, Callable[[], Any]] = {
