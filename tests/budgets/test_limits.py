@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dspy
@@ -19,6 +20,8 @@ LMs = Callable[..., Any]
 
 
 IN_FULL = pytest.mark.exhaustive
+MOST_OF_ONE = 250
+"""How many tokens a question of `ASKING` may come to, with an answer of 50, a token for each byte of what is sent."""
 
 
 @pytest.fixture(
@@ -95,25 +98,49 @@ def test_cost_is_never_exceeded(by: str, engine: str, lm: LMs, endpoint: Endpoin
     assert seen.run.stats.requests == endpoint.requests
 
 
-def test_tokens_and_time(lm: LMs, endpoint: Endpoint) -> None:
-    """Tokens are limited by what is read and written, and time by the clock."""
+@pytest.mark.parametrize("by", ASKING)
+def test_tokens(by: str, lm: LMs, endpoint: Endpoint) -> None:
+    """Tokens are limited by what is read and written, and used as far as another call may fit."""
     with exceeding(Budget(tokens=1000)) as seen:
-        ask_in_threads(lm(max_tokens=50), 400, 4)
+        ASKING[by](lm(max_tokens=50), 400)
     assert seen.run.stats.tokens_spent == seen.error.spent["tokens"] <= 1000
-    asked = endpoint.requests
-    with exceeding(Budget(seconds=0)) as seen:
-        lm()("something else")
+    used = sum(request["usage"]["total_tokens"] for request in endpoint.log())
+    assert 1000 - MOST_OF_ONE < used <= 1000
+
+
+@pytest.mark.parametrize("by", ASKING)
+def test_time(by: str, lm: LMs, endpoint: Endpoint) -> None:
+    """Time is limited by the clock: what is in the air when it is over ends, and nothing is sent any more."""
+    endpoint.hold()
+    with exceeding(Budget(seconds=3600)) as seen:
+        assert seen.run.budget is not None
+        with ThreadPoolExecutor(1) as pool:
+            sent = pool.submit(cachectl.carry(ASKING[by]), lm(), 8)
+            assert endpoint.wait_for(8)
+            seen.run.budget.began -= 3600  # as if an hour had passed
+            endpoint.release()
+            assert sent.result() == 0
+        assert ASKING[by](lm(temperature=0.5), 20) == 20
     assert "seconds" in str(seen.error)
-    assert endpoint.requests == asked
+    assert endpoint.requests == 8
 
 
-def test_a_role_has_its_own(lm: LMs, endpoint: Endpoint) -> None:
-    """A budget of a role stops that role, and the others go on within the budget of all."""
-    with exceeding(Budget(requests=10, roles={"judge": Budget(requests=2)})) as seen:
-        assert ask_in_threads(lm(role="judge"), 5, 4) == 3
-        assert ask_in_threads(lm(role="generator", temperature=0.5), 5, 4) == 0
-    assert endpoint.requests == 7
-    assert seen.error.refused == 3
+@pytest.mark.parametrize("by", ASKING)
+@pytest.mark.parametrize("kind", ["requests", *(pytest.param(kind, marks=IN_FULL) for kind in ("tokens", "cost"))])
+def test_a_role_has_its_own(by: str, kind: str, lm: LMs, endpoint: Endpoint) -> None:
+    """A budget of a role, of whatever kind, stops that role, and the others go on within the budget of all."""
+    model = "openai/gpt-4o-mini"
+    allowed = {"requests": 2, "tokens": 2 * MOST_OF_ONE, "cost": 2 * (200 * 0.15e-6 + 50 * 0.6e-6)}[kind]
+    judges = Budget(**{kind: allowed})
+    with exceeding(Budget(requests=1000, roles={"judge": judges})) as seen:
+        refused = ASKING[by](lm(model, role="judge", max_tokens=50), 100)
+        assert 0 < refused < 100
+        assert ASKING[by](lm(model, role="generator", temperature=0.5), 5) == 0
+    assert endpoint.requests == 100 - refused + 5
+    assert seen.error.refused == refused
+    assert seen.run.budget is not None
+    spent = seen.run.budget.roles["judge"].spent[kind]
+    assert allowed / 2 < spent <= allowed
     assert "role 'judge' in phase 'compile'" in str(seen.error)
 
 
