@@ -215,7 +215,7 @@ def check_privacy(around: Surroundings) -> Iterator[Finding]:
     for message, remedy in dict.fromkeys(found):
         yield Finding("privacy", "warning", message, remedy)
     if not found:
-        yield Finding("privacy", "ok", "what is kept is for this user alone")
+        yield Finding("privacy", "ok", "what is kept on this machine is for this user alone")
 
 
 def check_disk(around: Surroundings) -> Iterator[Finding]:

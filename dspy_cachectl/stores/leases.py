@@ -1,7 +1,8 @@
 """Leases: which of several processes asks for what all of them want. The others wait, and find it in the store.
 
-A holder lives as long as its lease is renewed. Nobody waits longer for one that does not, and nobody waits for a third
-holder: an answer that cannot be stored would be asked for by one after the other.
+A holder lives as long as its lease is renewed. Nobody waits longer for one that does not, but for who has the next
+lease, if there is one; and nobody waits for a third holder: an answer that cannot be stored would be asked for by one
+after the other.
 """
 
 from __future__ import annotations
@@ -101,10 +102,18 @@ class Turn:
             if holder != last:
                 last, seen = holder, now
                 holders.add(holder.name)
-            if now - seen > LASTS or now - begun > _UTMOST or len(holders) > _MOST_HOLDERS:
+            if now - begun > _UTMOST or len(holders) > _MOST_HOLDERS:
                 return
-            yield pause
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            if now - seen > LASTS:
+                self._pass_over()
+            else:
+                yield pause
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _pass_over(self) -> None:
+        """Do without a lease whose holder is stopped: those who waited for it still know of one another by the next."""
+        with self._lock:
+            self._tried += 1
 
     def _take(self) -> Holder | None:
         # Whoever was cancelled meanwhile has ended already.

@@ -6,14 +6,18 @@ import contextlib
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import dspy_cachectl as cachectl
+from dspy_cachectl.stores import leases
 from dspy_cachectl.stores.file_leases import NAME
+from dspy_cachectl.stores.leases import Holder, Turn
 from tests.context.turns import Nursery
 from tests.endpoint import Endpoint
 from tests.stores.servers import KINDS, free_port, running
@@ -135,6 +139,45 @@ def test_a_stopped_leader_is_not_waited_for(nursery: Nursery, endpoint: Endpoint
         os.kill(leader, signal.SIGCONT)
     assert second["answers"] == nursery.hear("done", "leader")["answers"]
     assert 2 == endpoint.requests
+
+
+class Shared:
+    """A lease of a name, of which `holders` tells who has it; the stopped one renews nothing."""
+
+    def __init__(self, holders: dict[str, str], name: str, me: str) -> None:
+        self.holders, self.name, self.me = holders, name, me
+
+    def take(self) -> Holder | None:
+        holder = self.holders.setdefault(self.name, self.me)
+        return None if holder == self.me else Holder(holder.encode(), b"")
+
+    def renew(self) -> None:
+        """Nothing is renewed so soon."""
+
+    def give_back(self) -> None:
+        if self.holders[self.name] == self.me:
+            self.holders.pop(self.name)
+
+
+def test_behind_a_stopped_leader_one_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those who give up its lock in the folder one takes the server's lease, and the others wait for that one."""
+    now, holders = [0.0], {"folder": "stopped"}
+    monkeypatch.setattr(leases, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
+    turns = [
+        Turn([Shared(holders, "folder", me), Shared(holders, "server", me)], lambda _: False, pytest.fail)
+        for me in ("second", "third")
+    ]
+    second, third = (turn.pauses() for turn in turns)
+    assert next(second)
+    assert next(third)
+    now[0] += leases.LASTS + 1
+    assert [] == list(second)
+    assert {"folder": "stopped", "server": "second"} == holders
+    assert next(third)
+    turns[0].end()
+    assert [] == list(third)
+    turns[1].end()
+    assert {"folder": "stopped"} == holders
 
 
 @stores("folder", "redis")
