@@ -97,6 +97,8 @@ def _print_report(where: str, found: manage.verification.Report) -> None:
             print_line(f"{counts[kind]:,} {kind.name.lower()}: {kind.value}")
     if found.listed or found.unlisted:
         print_line(f"The lists have {found.listed:,} more, and no longer {found.unlisted:,} that were gone.")
+    if found.unmended:
+        print_line(f"The lists are as they were: {found.unmended}")
     if not found.damage:
         print_line("Nothing is damaged.")
 

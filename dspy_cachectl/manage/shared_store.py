@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dspy_cachectl.config import Shared
-from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreError
+from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreError, StoreUnavailableError
 from dspy_cachectl.manage.repair import Repaired
 from dspy_cachectl.manage.verification import Flaw, Kind, Report, expected_mark, flaw_of, snapshot_flaws
 from dspy_cachectl.reports.progress_bar import Advance, watched
@@ -18,6 +18,7 @@ from dspy_cachectl.stores.redis.store import RedisStore
 _BATCH = 500
 _ADVISED = "volatile-lru"
 """Which entries a full server should let go: those that expire, and those first that were not asked for."""
+_AS_GOOD = {_ADVISED, "volatile-lfu"}
 
 
 def verify(store: RedisStore, *, predictions: str | Path | None = None, advance: Advance | None = None) -> Report:
@@ -29,7 +30,7 @@ def verify(store: RedisStore, *, predictions: str | Path | None = None, advance:
         advance: Told how many entries were looked at, and of how many there are about.
 
     Raises:
-        StoreUnavailableError: If it cannot be read or written.
+        StoreUnavailableError: If it cannot be read.
     """
     report = Report(exists=True)
     keys: list[str] = []
@@ -39,13 +40,24 @@ def verify(store: RedisStore, *, predictions: str | Path | None = None, advance:
         report.flaws += _flaws(key, data)
         keys.append(key)
         if len(keys) == _BATCH:
-            report.listed += tending.list_anew(store, keys)
+            _mend(store, keys, report)
             keys.clear()
-    report.listed += tending.list_anew(store, keys)
-    report.unlisted = tending.sweep(store)
+    _mend(store, keys, report, is_last=True)
     if predictions is not None:
         report.flaws += snapshot_flaws(predictions)
     return report
+
+
+def _mend(store: RedisStore, keys: Sequence[str], report: Report, *, is_last: bool = False) -> None:
+    """Mend the lists as far as a server that is full, or a replica, lets itself be written."""
+    if report.unmended:
+        return
+    try:
+        report.listed += tending.list_anew(store, keys)
+        if is_last:
+            report.unlisted = tending.sweep(store)
+    except StoreUnavailableError as error:
+        report.unmended = str(error)
 
 
 def _flaws(key: str, data: bytes) -> Iterator[Flaw]:
@@ -100,10 +112,10 @@ def findings(address: Shared) -> Iterator[tuple[Level, str, str]]:
     """Yield what is to be said of a shared store: whether it is as it has to be, what was found, and what to do."""
     store = RedisStore(address, patience=max(address.patience, 2.0))
     try:
-        servers, memory = store.client.info("server"), store.client.info("memory")
         counts = store.labels()
         gone = store.lists.share_gone()
         yield from _of_leases(store)
+        servers, memory, untold = _of_itself(store)
     except StoreError as error:
         yield "error", str(error), "programs go on without it, and buy what only it has; start it, or name another"
         return
@@ -113,7 +125,18 @@ def findings(address: Shared) -> Iterator[tuple[Level, str, str]]:
     yield "ok", f"{store.location}: {_version(servers)}, {plural(entries, 'entry', 'entries')}", ""
     if gone > 0.02:
         yield "warning", f"about {gone:.0%} of what its lists tell is gone", "`dspy-cachectl verify` mends them"
-    yield from _of_memory(memory)
+    if untold:
+        yield "warning", f"it does not tell how it is set: {untold}", "see to maxmemory and maxmemory-policy by hand"
+    else:
+        yield from _of_memory(memory)
+
+
+def _of_itself(store: RedisStore) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
+    """Return what the nodes tell of themselves and of their memory, or why they do not."""
+    try:
+        return store.client.info("server"), store.client.info("memory"), ""
+    except StoreError as error:
+        return [{}], [], str(error)
 
 
 def _of_leases(store: RedisStore) -> Iterator[tuple[Level, str, str]]:
@@ -129,7 +152,7 @@ def _of_leases(store: RedisStore) -> Iterator[tuple[Level, str, str]]:
 
 def _version(servers: Sequence[dict[str, Any]]) -> str:
     first = servers[0]
-    name = "Valkey" if "valkey_version" in first else "Redis"
+    name = "Valkey" if "valkey_version" in first else "Redis" if first else "a server"
     nodes = f" in {len(servers)} nodes" if len(servers) > 1 else ""
     return f"{name} {first.get('valkey_version', first.get('redis_version', 'of no known version'))}{nodes}"
 
@@ -142,7 +165,7 @@ def _of_memory(nodes: Sequence[dict[str, Any]]) -> Iterator[tuple[Level, str, st
         yield "warning", f"it has {size(used)} in memory, and no limit", f"set maxmemory, and {_ADVISED}"
         return
     yield "ok", f"it has {size(used)} of {size(sum(limits))} in memory", ""
-    if policies != [_ADVISED]:
+    if not _AS_GOOD.issuperset(policies):
         what = "removes its own lists" if any(one.startswith("allkeys") for one in policies) else "refuses what is new"
         if any(one.startswith("volatile") for one in policies):
             what = "does not look at what is used"

@@ -85,6 +85,7 @@ class Report:
         flaws: What is not as it has to be.
         listed: How many entries of a shared store were in no list, and are now.
         unlisted: How many were in a list of a shared store and gone, and are in none now.
+        unmended: Why the lists of a shared store were left as they are, or "".
     """
 
     exists: bool
@@ -92,6 +93,7 @@ class Report:
     flaws: list[Flaw] = field(default_factory=list)
     listed: int = 0
     unlisted: int = 0
+    unmended: str = ""
 
     @property
     def damage(self) -> list[Flaw]:

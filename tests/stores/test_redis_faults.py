@@ -206,6 +206,17 @@ def test_lists_are_true_of_a_full_server(tmp_path: Path, policy: str) -> None:
         server.kill()
 
 
+def test_a_full_server_is_said_to_be_full(tmp_path: Path) -> None:
+    """Of a server that lets nothing go, in words, and not where in a script of ours it was refused."""
+    program("redis")
+    server = Server(tmp_path, maxmemory=1)
+    try:
+        with pytest.raises(StoreUnavailableError, match=r"failed: the server is full, and removes nothing.*\)$"):
+            RedisStore(f"{server.url}?patience=60").put(LEASED, VALUE, DRAWN)
+    finally:
+        server.kill()
+
+
 LEASED = "ab" * 32
 
 
@@ -281,6 +292,24 @@ class TestLateLeases:
         monkeypatch.setattr(leasing.client, "run", run)
         lease.give_back()
         assert leasing.lease(LEASED).take() is None
+
+
+@pytest.mark.parametrize("replied", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
+def test_what_was_refused_is_not_lost(leasing: RedisStore, monkeypatch: pytest.MonkeyPatch, replied: bool) -> None:
+    """A lease that a full server refuses, or whose reply was lost, is given back without a word."""
+    lease, run = leasing.lease(LEASED), leasing.client.run
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        if replied:
+            run(*arguments, **options)
+        raise StoreError("full")
+
+    monkeypatch.setattr(leasing.client, "run", fail)
+    with pytest.raises(StoreError):
+        lease.take()
+    monkeypatch.setattr(leasing.client, "run", run)
+    lease.give_back()
+    assert leasing.lease(LEASED).take() is None
 
 
 def test_what_cannot_be_given_back_is_said(leasing: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:

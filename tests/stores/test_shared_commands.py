@@ -203,16 +203,42 @@ def test_doctor_looks_at_the_server(address: str) -> None:
     assert "know of one another" in " ".join(done.stdout.split())
 
 
-def test_doctor_tells_what_a_user_may_not(shared_url: Callable[..., str]) -> None:
-    """A user of the server who may not write has no lease, which is said with what to do."""
-    address = shared_url("redis")
-    store = RedisStore(address)
-    rights = (f"~{store.names.space}*", "+@read", "+@connection", "+@scripting", "+info")
-    store.client.run("read", "0", ("ACL", "SETUSER", "reader", "on", ">secret", *rights))
-    named = address.replace("://", "://reader:secret@", 1)
-    said = " ".join(command("--store", named, "doctor", "--timeout", "1").stdout.split())
-    assert "it gives no leases" in said, said
-    assert "secret" not in said
+class TestWhoMayOnlyRead:
+    """A user who may not write, as on a replica or where the server is full: what can be said is said."""
+
+    @pytest.fixture
+    def named(self, shared_url: Callable[..., str]) -> str:
+        """The address for that user, of a store of which one entry is gone that its lists tell of."""
+        address = shared_url("redis")
+        store = RedisStore(address)
+        filled(store)
+        store.client.run("write", tag_of(KEYS[0]), ("DEL", store.names.entry(KEYS[0])))
+        rights = (f"~{store.names.space}*", "+@read", "+@connection", "+@scripting")
+        store.client.run("read", "0", ("ACL", "SETUSER", "reader", "on", ">secret", *rights))
+        store.close()
+        return address.replace("://", "://reader:secret@", 1)
+
+    def test_doctor(self, named: str) -> None:
+        """It says that there is no lease, and that the server does not say what it would do when it is full."""
+        done = command("--store", named, "doctor", "--timeout", "1")
+        said = " ".join(done.stdout.split())
+        assert 0 == done.returncode
+        assert "it gives no leases" in said, said
+        assert "it does not tell how it is set" in said
+        assert "secret" not in said
+
+    def test_ls(self, named: str) -> None:
+        """Each entry that is there is shown, whatever the lists tell besides, and however many are asked for."""
+        for limit in range(1, len(KEYS) + 1):
+            shown = {one["key"] for one in said("ls", "--limit", str(limit), store=named)}
+            assert min(limit, len(KEYS) - 1) == len(shown - {KEYS[0]}) == len(shown)
+
+    def test_verify(self, named: str) -> None:
+        """It looks at every entry, says that the lists are as they were, and why."""
+        done = command("--store", named, "verify")
+        assert (0, True) == (done.returncode, "Nothing is damaged." in done.stdout)
+        assert "The lists are as they were: " in done.stdout
+        assert "@user_script" not in done.stdout
 
 
 def test_no_command_shows_the_password(address: str) -> None:

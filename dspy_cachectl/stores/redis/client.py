@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import re
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,9 @@ _LONGEST = 200
 """How much of what a server says is told."""
 _ONLY_WRITING = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "NOPERM")
 """What a server says that cannot be written, and has answers to give all the same."""
+_IN_SCRIPT = re.compile(r" script: [0-9a-f]{40}, on @user_script:\d+\.$")
+"""Where in a script of ours it was refused, which is of no use to whoever reads it."""
+_FULL = "the server is full, and removes nothing to make room (see its maxmemory and maxmemory-policy)"
 _NOT_AT_ALL = ("LOADING", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "NOAUTH", "WRONGPASS", "BUSY")
 
 
@@ -284,10 +288,13 @@ class Client:
 
         if isinstance(error, TooLateError):
             return f"there was no reply within {self.address.patience:g} s", ("read", "write") if error.begun else ()
-        said = scrub_head(str(error).partition("\n")[0] or type(error).__name__, _LONGEST)
+        said = _IN_SCRIPT.sub("", str(error).partition("\n")[0]) or type(error).__name__
+        said = scrub_head(said, _LONGEST)
         if isinstance(error, redis.exceptions.ResponseError):
             word = str(error).partition(" ")[0]
-            if isinstance(error, (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)):
+            if isinstance(error, redis.exceptions.OutOfMemoryError):
+                return _FULL, ("write",)
+            if isinstance(error, redis.exceptions.ReadOnlyError):
                 return said, ("write",)
             if word in _ONLY_WRITING:
                 return said, (doing,)

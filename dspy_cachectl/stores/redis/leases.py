@@ -54,13 +54,13 @@ class RedisLease:
         self._key = names.lease(name)
         self._holder = uuid.uuid4().hex.encode()
         self._beat = 0
-        self._is_held = False
+        self._is_held = self._may_be_held = False
 
     def take(self) -> Holder | None:
         """Take it, if nobody has it."""
-        self._is_held = True  # as it may be, where there is no reply
+        self._may_be_held = True  # where there is no reply
         said = self._client.run("write", self._tag, (TAKE, self._key, self._said, _milliseconds()))
-        self._is_held = not said
+        self._is_held = self._may_be_held = not said
         return Holder(said[:_NAME], said[_NAME:]) if said else None
 
     def renew(self) -> None:
@@ -70,13 +70,13 @@ class RedisLease:
 
     def give_back(self) -> None:
         """Let others have it."""
-        if self._is_held:
-            self._is_held = False
+        if self._may_be_held:
+            self._may_be_held = False
             self._end_or_renew(0)
 
     def _end_or_renew(self, milliseconds: int) -> None:
         command = (RENEW, self._key, self._holder, b"%d" % self._beat, milliseconds)
-        if not self._client.run("write", self._tag, command):
+        if not self._client.run("write", self._tag, command) and self._is_held:
             raise LostLeaseError(
                 f"a lease in {self._client.address.shown} was lost before its answer came: another process may have "
                 "asked as well, and what was stored first stays"

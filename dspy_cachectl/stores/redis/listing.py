@@ -15,6 +15,7 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from dspy_cachectl.errors import StoreUnavailableError
 from dspy_cachectl.stores.base import Label
 from dspy_cachectl.stores.redis import layout, scripts
 from dspy_cachectl.stores.redis.client import Client, Command
@@ -126,12 +127,15 @@ class Lists:
             return self._sorted_by(order, self._all(rows), reverse=reverse)[:limit]
         if limit is None:
             return sorted(self._all(rows), key=attrgetter("stored"), reverse=not reverse)
+        more = 0
         while True:
-            found = self._first(rows, limit, reverse=reverse)
-            gone = [place for place, size in self._sizes(found) if size is None]
-            if not gone:
-                return found
-            self.forget(gone)
+            found = self._first(rows, limit + more, reverse=reverse)
+            sizes = list(self.sizes(found))
+            there = [place for place, size in sizes if size is not None]
+            if len(there) >= limit or len(found) < limit + more:
+                return there[:limit]
+            if not self._mended([place for place, size in sizes if size is None]):
+                more = 2 * more + limit
 
     def _first(self, rows: Rows, limit: int, *, reverse: bool) -> list[Place]:
         best: list[Place] = []
@@ -195,7 +199,7 @@ class Lists:
 
     def _sorted_by(self, order: Order, places: list[Place], *, reverse: bool) -> list[Place]:
         if order == "size":
-            sizes = {(place.tag, place.member): size or 0 for place, size in self._sizes(places)}
+            sizes = {(place.tag, place.member): size or 0 for place, size in self.sizes(places)}
         else:
             sizes = {(tag, member): count for tag in TAGS for member, (count, _) in self._served_in(tag).items()}
         return sorted(
@@ -209,7 +213,7 @@ class Lists:
 
     # -- rows
 
-    def _sizes(self, places: Sequence[Place]) -> Iterator[tuple[Place, int | None]]:
+    def sizes(self, places: Sequence[Place]) -> Iterator[tuple[Place, int | None]]:
         """Yield places, each with how many bytes its entry has; None where it is gone, or filed elsewhere."""
         for some in batches(places, _ROWS):
             commands = chain.from_iterable(self._looking_at(place) for place in some)
@@ -226,12 +230,12 @@ class Lists:
         for some in batches(places, _ROWS):
             served = self._many([("HGET", self._names.base(place.tag) + b"served", place.member) for place in some])
             gone = []
-            for (place, size), used in zip(self._sizes(some), served, strict=True):
+            for (place, size), used in zip(self.sizes(some), served, strict=True):
                 if size is None:
                     gone.append(place)
                 else:
                     yield _stored(place, size, used)
-            self.forget(gone)
+            self._mended(gone)
 
     def entries(self, places: Sequence[Place]) -> Iterator[tuple[StoredEntry, Callable[[], bytes]]]:
         """Yield entries as `rows` does, each with a function that returns its bytes.
@@ -248,7 +252,7 @@ class Lists:
                     gone.append(place)
                 else:
                     yield _stored(place, len(data), used), partial(_value, data)
-            self.forget(gone)
+            self._mended(gone)
 
     def beginning_with(self, prefix: str, *, limit: int) -> list[Place]:
         """Return where the answers stand whose keys begin with a text, by key."""
@@ -259,7 +263,7 @@ class Lists:
             begins = bytes.fromhex(prefix[: len(prefix) // 2 * 2])
             found = self._answers(layout.tag_of_hash(prefix), [begins], prefix)
         found = found or [place for tag in TAGS for place in self._answers(tag, texts, prefix)]
-        return [place for place, size in self._sizes(sorted(found, key=attrgetter("key"))[:limit]) if size is not None]
+        return [place for place, size in self.sizes(sorted(found, key=attrgetter("key"))[:limit]) if size is not None]
 
     def _answers(self, tag: str, begins: Sequence[bytes], prefix: str) -> list[Place]:
         found = (place for place in self._beginning(tag, begins) if place.key.startswith(prefix))
@@ -296,7 +300,7 @@ class Lists:
         labels = [(tag, text) for tag, found in zip(TAGS, self._many(some), strict=True) for text in found]
         of_each: list[Command] = [("ZRANDMEMBER", self._names.filed(*one), _SAMPLED, "WITHSCORES") for one in labels]
         return list(
-            self._sizes(
+            self.sizes(
                 [
                     Place(when, tag, text, member)
                     for (tag, text), reply in zip(labels, self._many(of_each), strict=True)
@@ -304,6 +308,14 @@ class Lists:
                 ]
             )
         )
+
+    def _mended(self, gone: Sequence[Place]) -> bool:
+        """Take out of the lists what is gone, unless they can only be read. Return whether it was done."""
+        try:
+            self.forget(gone)
+        except StoreUnavailableError:  # a replica, or a user who may not write; where it is away the next read tells
+            return False
+        return True
 
     def forget(self, places: Sequence[Place]) -> int:
         """Take out of the lists what is gone. Return how many that were."""

@@ -48,7 +48,7 @@ def sweep(store: RedisStore) -> int:
         StoreUnavailableError: If the store cannot be written.
     """
     places = store.lists.places(Rows(lambda _: True))
-    return len(places) - sum(1 for _ in store.lists.rows(places))
+    return store.lists.forget([place for place, size in store.lists.sizes(places) if size is None])
 
 
 def set_aside(store: RedisStore, key: str) -> None:
