@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.statistics.bootstrap import FEWEST_RESAMPLES
-from dspy_cachectl.statistics.quantiles import check_level, needed, two_sided_quantile
+from dspy_cachectl.statistics.quantiles import check_level, needed, two_sided_quantile, two_sided_t
+from dspy_cachectl.statistics.variance import standard_error_of
 
 KINDS = ("nominal", "interval")
 """How values differ: they are the same or not, or by the square of their distance."""
@@ -42,8 +43,15 @@ class Agreement:
     method: str
 
 
-def krippendorff_alpha(units: Units, *, kind: str = "nominal", level: float = 0.95, seed: int = 0) -> Agreement:
-    """Krippendorff's alpha, 1 - D_o / D_e, with a bootstrap interval over the units.
+def krippendorff_alpha(
+    units: Units,
+    *,
+    kind: str = "nominal",
+    clusters: Sequence[Hashable] | None = None,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Agreement:
+    """Krippendorff's alpha, 1 - D_o / D_e, with a bootstrap interval over the units, or over their clusters.
 
     D_o is the mean difference of two values of one unit, D_e that of any two values. Values may be missing: what was
     judged once counts nowhere. Source: Krippendorff, "Computing Krippendorff's alpha-reliability" (2011), sections C
@@ -52,6 +60,7 @@ def krippendorff_alpha(units: Units, *, kind: str = "nominal", level: float = 0.
     Args:
         units: The values of each unit.
         kind: `"nominal"` or `"interval"`.
+        clusters: The cluster of each unit; None where they are independent.
         level: The nominal coverage of the interval.
         seed: The seed of the resamples.
 
@@ -62,20 +71,25 @@ def krippendorff_alpha(units: Units, *, kind: str = "nominal", level: float = 0.
     check_level(level)
     if kind not in KINDS:
         raise ConfigurationError(f"kind is one of {', '.join(map(repr, KINDS))}, not {kind!r}")
-    paired = [list(map(float, unit)) for unit in units if len(unit) > 1]
+    groups = range(len(units)) if clusters is None else clusters
+    paired = [(list(map(float, unit)), group) for unit, group in zip(units, groups, strict=True) if len(unit) > 1]
     if not paired:
         raise ConfigurationError("agreement is between two at least: nothing was judged twice")
     np: Any = needed("numpy", "an interval of Krippendorff's alpha")
-    values = sorted({value for unit in paired for value in unit})
-    sums = np.array([_sums(unit, kind, values) for unit in paired])
+    values = sorted({value for unit, _ in paired for value in unit})
+    drawn: dict[Hashable, Any] = {}
+    for unit, group in paired:
+        drawn[group] = drawn.get(group, 0.0) + np.array(_sums(unit, kind, values))
+    sums, count = np.array(list(drawn.values())), len(drawn)
     value = float(_alpha(np, sums.sum(axis=0)[None, :], kind)[0])
-    rng, chances, rows = np.random.default_rng(seed), [1 / len(paired)] * len(paired), max(1, _BATCH // len(paired))
+    rng, chances, rows = np.random.default_rng(seed), [1 / count] * count, max(1, _BATCH // count)
     sizes = [min(rows, FEWEST_RESAMPLES - done) for done in range(0, FEWEST_RESAMPLES, rows)]
-    found = _alpha(np, np.vstack([rng.multinomial(len(paired), chances, size) @ sums for size in sizes]), kind)
-    found = found[np.isfinite(found)]
+    found = _alpha(np, np.vstack([rng.multinomial(count, chances, size) @ sums for size in sizes]), kind)
+    found = found[np.isfinite(found)] if count > 1 else found[:0]
     tails = [(1.0 - level) / 2.0, (1.0 + level) / 2.0]
     low, high = map(float, np.quantile(found, tails)) if found.size and math.isfinite(value) else (math.nan, math.nan)
-    method = f"Krippendorff's alpha, {kind}, bootstrap by answer, {FEWEST_RESAMPLES:,} resamples, seed {seed}"
+    by = "answer" if clusters is None else "cluster"
+    method = f"Krippendorff's alpha, {kind}, bootstrap by {by}, {FEWEST_RESAMPLES:,} resamples, seed {seed}"
     return Agreement(value, low, high, level, len(paired), method)
 
 
@@ -99,14 +113,18 @@ def _alpha(np: Any, sums: Any, kind: str) -> Any:
         return np.where(expected > 1e-12 * n * n, 1.0 - (n - 1.0) * observed / expected, np.nan)
 
 
-def cohen_kappa(pairs: Sequence[tuple[float, float]], *, level: float = 0.95) -> Agreement:
+def cohen_kappa(
+    pairs: Sequence[tuple[float, float]], *, clusters: Sequence[Hashable] | None = None, level: float = 0.95
+) -> Agreement:
     """Cohen's kappa of two who judge, (p_o - p_e) / (1 - p_e), with the interval of its large-sample variance.
 
-    Sources: Cohen, Educational and Psychological Measurement 20 (1960) 37-46; Fleiss, Cohen & Everitt, Psychological
-    Bulletin 72 (1969) 323-327, for the variance.
+    Each pair (a, b) changes kappa by ([a = b] - p_o - (1 - kappa) (p_.a + p_b. - 2 p_e)) / (1 - p_e), whose variance it
+    is; of clusters the sums count. Sources: Cohen, Educational and Psychological Measurement 20 (1960) 37-46; Fleiss,
+    Cohen & Everitt, Psychological Bulletin 72 (1969) 323-327, for the variance.
 
     Args:
         pairs: What each of the two says of each thing that is judged.
+        clusters: The cluster of each of these; None where they are independent.
         level: The nominal coverage of the interval.
 
     Raises:
@@ -116,26 +134,20 @@ def cohen_kappa(pairs: Sequence[tuple[float, float]], *, level: float = 0.95) ->
     if not pairs:
         raise ConfigurationError("agreement is between two at least: nothing was judged by both")
     n = len(pairs)
-    cells = {cell: count / n for cell, count in Counter(pairs).items()}
     rows, columns = (Counter(pair[side] for pair in pairs) for side in (0, 1))
-    row = {value: count / n for value, count in rows.items()}
-    column = {value: count / n for value, count in columns.items()}
-    observed = math.fsum(share for (one, other), share in cells.items() if one == other)
-    chance = math.fsum(share * column.get(value, 0.0) for value, share in row.items())
+    observed = sum(one == other for one, other in pairs) / n
+    chance = math.fsum(count / n * columns[value] / n for value, count in rows.items())
     if chance >= 1.0:
         return Agreement(math.nan, math.nan, math.nan, level, n, "Cohen's kappa")
     kappa = (observed - chance) / (1.0 - chance)
-    agreeing = math.fsum(
-        share * (1.0 - (row[one] + column[one]) * (1.0 - kappa)) ** 2
-        for (one, other), share in cells.items()
-        if one == other
-    )
-    differing = math.fsum(
-        share * (column.get(one, 0.0) + row.get(other, 0.0)) ** 2
-        for (one, other), share in cells.items()
-        if one != other
-    )
-    rest = (kappa - chance * (1.0 - kappa)) ** 2
-    spread = agreeing + (1.0 - kappa) ** 2 * differing - rest
-    half = two_sided_quantile(level) * math.sqrt(max(0.0, spread) / n) / (1.0 - chance)
-    return Agreement(kappa, kappa - half, min(1.0, kappa + half), level, n, "Cohen's kappa")
+    changes = [
+        ((one == other) - observed - (1.0 - kappa) * ((columns[one] + rows[other]) / n - 2.0 * chance)) / (1.0 - chance)
+        for one, other in pairs
+    ]
+    if clusters is None:
+        half = two_sided_quantile(level) * math.sqrt(math.fsum(change**2 for change in changes)) / n
+    else:
+        error = standard_error_of(changes, clusters)
+        half = two_sided_t(level, error.degrees) * error.value if error.degrees else math.nan
+    low, high = (math.nan, math.nan) if math.isnan(half) else (kappa - half, min(1.0, kappa + half))
+    return Agreement(kappa, low, high, level, n, "Cohen's kappa")

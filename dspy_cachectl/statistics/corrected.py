@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.statistics.intervals import Doubts, Interval, effective_wilson_interval, mean_interval, t_interval
-from dspy_cachectl.statistics.scores import QuestionScores, ScoreTable
-from dspy_cachectl.statistics.variance import StandardError
+from dspy_cachectl.statistics.intervals import (
+    Doubts,
+    Interval,
+    effective_wilson_interval,
+    few_degrees,
+    mean_interval,
+    t_interval,
+)
+from dspy_cachectl.statistics.scores import QuestionScores, ScoreTable, sample_variance
+from dspy_cachectl.statistics.variance import StandardError, standard_error, standard_error_of
+
+Values = Sequence[tuple[Hashable, float]]
+"""Values of questions, each with the cluster of its question, or what tells it from others."""
 
 FEWEST_LABELS = 10
 """With fewer labels there is nothing to correct by."""
@@ -35,6 +46,8 @@ class CorrectedMean:
         judge: The mean of the judge's scores of all questions, as it is.
         labelled: How many questions have a label.
         n: How many questions there are.
+        clusters: How many clusters they are in; None where they are independent.
+        design_effect: By how much the clusters multiply the variance.
     """
 
     mean: float
@@ -46,9 +59,17 @@ class CorrectedMean:
     judge: float
     labelled: int
     n: int
+    clusters: int | None = None
+    design_effect: float | None = None
 
 
-def corrected_mean(scores: Sequence[float], labels: Sequence[float | None], *, level: float = 0.95) -> CorrectedMean:
+def corrected_mean(
+    scores: Sequence[float],
+    labels: Sequence[float | None],
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    level: float = 0.95,
+) -> CorrectedMean:
     """Return the mean that all questions would have if people labelled them: prediction-powered inference.
 
     theta = w mean_U(f) + mean_L(y - w f), with the judge's scores f, the labels y of the questions L, and the others U:
@@ -57,70 +78,124 @@ def corrected_mean(scores: Sequence[float], labels: Sequence[float | None], *, l
     2311.01453, section 6. Two numbers are estimated from the labels, so there are n_L - 2 degrees of freedom; on a
     scale of 0 and 1 the interval is Wilson's with the effective number of questions, which holds near the ends as well.
     Where a judge made fewer than 3 mistakes on such a scale, one more of each kind counts in the error (as in Agresti &
-    Coull, American Statistician 52 (1998) 119-126): what was not seen among 50 may happen among 1,000.
+    Coull, American Statistician 52 (1998) 119-126): what was not seen among 50 may happen among 1,000. Of clusters the
+    sums count (see `_of_both`), with the degrees of freedom that those of the labels leave. Where a judge says nothing
+    of the labels, or its error cannot be told, the labels stand alone.
 
     Args:
         scores: The judge's score of each question, shape (n,).
         labels: What people say of it, on the same scale, shape (n,); None where they were not asked. Which were asked
             must not depend on what was answered: a random sample.
+        clusters: The cluster of each question, shape (n,); None where they are independent.
         level: The nominal coverage, in (0, 1).
 
     Raises:
         ConfigurationError: There are fewer than 10 labels.
         MissingExtraError: scipy is not installed.
     """
-    pairs = [(label, score) for score, label in zip(scores, labels, strict=True) if label is not None]
-    others = [score for score, label in zip(scores, labels, strict=True) if label is None]
+    units = range(len(scores)) if clusters is None else clusters
+    rows = list(zip(scores, labels, units, strict=True))
+    pairs = [(label, score) for score, label, _ in rows if label is not None]
     if len(pairs) < FEWEST_LABELS:
         raise ConfigurationError(
             f"{len(pairs)} labels are too few to correct a score by: {FEWEST_LABELS} are the least"
         )
-    said = ScoreTable(tuple(QuestionScores(str(place), (label,)) for place, (label, _) in enumerate(pairs)))
+    labelled = [unit for _, label, unit in rows if label is not None]
+    others = [(score, unit) for score, label, unit in rows if label is None]
+    said = ScoreTable(
+        tuple(
+            QuestionScores(str(place), (label,), cluster=None if clusters is None else unit)
+            for place, ((label, _), unit) in enumerate(zip(pairs, labelled, strict=True))
+        )
+    )
     alone, count = mean_interval(said, level=level), len(pairs)
-    weight, error = _weight_and_error(pairs, others, scores)
-    mean = fmean(label - weight * score for label, score in pairs) + (weight * fmean(others) if others else 0.0)
+    weight, counted = _weight(pairs, [score for score, _ in others], scores)
+    beside = [object() for _ in counted[count:]]  # each stands alone
+    left = [(unit, label - weight * score) for (label, score), unit in zip(counted, [*labelled, *beside], strict=True)]
+    further = [(unit, weight * score) for score, unit in others]
+    error = _error(left, further, count, is_clustered=clusters is not None) if weight else standard_error(said)
     common: dict[str, Any] = {
         "labels": said.mean,
         "labels_interval": alone,
         "judge": fmean(scores),
         "labelled": count,
         "n": len(scores),
+        "clusters": None if clusters is None else len(set(clusters)),
+        "design_effect": error.design_effect,
     }
-    if not others or error == 0.0:
-        return CorrectedMean(said.mean, alone, error, 0.0, **common)
-    value = StandardError(value=error, independent=error, units=count, degrees=count - 2)
-    found = Doubts(tuple(_few(count)), tuple(_seen(pairs)))
+    if not (weight and 0.0 < error.value < math.inf):
+        return CorrectedMean(said.mean, alone, standard_error(said).value, 0.0, **common)
+    mean = fmean(label - weight * score for label, score in pairs) + weight * fmean(score for score, _ in others)
+    found = Doubts(tuple(_few(count)), (*_seen(pairs), *few_degrees(error)))
     if _is_pass_or_fail(pairs, scores):
         within = min(max(mean, 0.5 / count), 1.0 - 0.5 / count)
-        interval = effective_wilson_interval(within, value, level=level, found=found)
+        interval = effective_wilson_interval(within, error, level=level, found=found)
     else:
-        interval = t_interval(mean, value, level=level, found=found)
-    return CorrectedMean(mean, interval, error, weight, **common)
+        interval = t_interval(mean, error, level=level, found=found)
+    return CorrectedMean(mean, interval, error.value, weight, **common)
 
 
-def _weight_and_error(
+def _weight(
     pairs: Sequence[tuple[float, float]], others: Sequence[float], scores: Sequence[float]
-) -> tuple[float, float]:
-    """Return the weight of the judge with the least variance, and the standard error with it."""
+) -> tuple[float, Sequence[tuple[float, float]]]:
+    """Return the weight of the judge with the least variance, and the pairs that the error is told by."""
     counted = list(pairs)
     if _is_pass_or_fail(pairs, scores) and sum(abs(label - score) > 0.5 for label, score in pairs) < _FEW_MISTAKES:
         counted += [(1.0, 0.0), (0.0, 1.0)]
-    spread = _variance(scores)
+    spread = sample_variance(scores)
     if not others or spread == 0.0:
-        return 0.0, math.sqrt(_variance([label for label, _ in pairs]) / len(pairs))
+        return 0.0, counted
     labels, judged = fmean(label for label, _ in counted), fmean(score for _, score in counted)
     together = math.fsum((label - labels) * (score - judged) for label, score in counted) / (len(counted) - 1)
-    weight = min(1.0, max(0.0, together / ((1.0 + len(pairs) / len(others)) * spread)))
-    left = [label - weight * score for label, score in counted]
-    of_labels = _variance(left, lost=2) / len(pairs)
-    of_others = weight**2 * _variance(others) / len(others) if len(others) > 1 else 0.0
-    return weight, math.sqrt(of_labels + of_others)
+    return min(1.0, max(0.0, together / ((1.0 + len(pairs) / len(others)) * spread))), counted
 
 
-def _variance(values: Sequence[float], lost: int = 1) -> float:
-    """Return the variance, with the degrees of freedom that are lost."""
-    middle = fmean(values)
-    return math.fsum((value - middle) ** 2 for value in values) / (len(values) - lost)
+def _error(left: Values, others: Values, count: int, *, is_clustered: bool) -> StandardError:
+    """Return the standard error of the sum of two means, of questions that may share clusters; infinite if not known.
+
+    Args:
+        left: What the judge leaves of each label.
+        others: What the judge says of each other question, by its weight.
+        count: How many labels there are; what is left of others is counted besides.
+        is_clustered: Whether clusters were given.
+    """
+    values, further, beside = [value for _, value in left], [value for _, value in others], len(left) - count
+    of_labels = sample_variance(values) * (len(left) - 1) / (len(left) - 2) / count
+    independent = math.sqrt(of_labels + (sample_variance(further) / len(further) if len(further) > 1 else 0.0))
+    if not is_clustered:
+        return StandardError(value=independent, independent=independent, units=count, degrees=count - 2)
+    degrees = standard_error_of(values, [unit for unit, _ in left]).degrees
+    is_known = degrees - 1.0 > beside and (len(others) < 2 or len({unit for unit, _ in others}) > 1)
+    value = _of_both(left, others, count, degrees) if is_known else math.inf
+    clusters = len({unit for unit, _ in (*left, *others)}) - beside
+    return StandardError(
+        value=value,
+        independent=independent,
+        units=clusters,
+        degrees=degrees - 1.0 - beside,
+        clusters=clusters,
+        design_effect=(value / independent) ** 2 if is_known and independent else None,
+    )
+
+
+def _of_both(left: Values, others: Values, count: int, degrees: float) -> float:
+    """Return CR2's standard error of mean(left) + mean(others), with one degree of freedom lost to the weight.
+
+    The sum is the contrast (1, 1) of a regression on which questions have a label. So its variance is the sum over
+    clusters of (sum_L r / (n_L sqrt(1 - l_c / n_L)) + sum_U r / (n_U sqrt(1 - u_c / n_U)))^2, with residuals r, and
+    l_c of n_L labels and u_c of n_U others in cluster c; without clusters S_L^2 / n_L + S_U^2 / n_U. Source:
+    Pustejovsky & Tipton, J. Business & Economic Statistics 36 (2018), section 2.
+    """
+    sums: defaultdict[Hashable, float] = defaultdict(float)
+    for some, scale in ((left, math.sqrt(degrees / (degrees - 1.0) * len(left) / count)), (others, 1.0)):
+        middle, members = fmean(value for _, value in some), defaultdict(list)
+        for unit, value in some:
+            members[unit].append(value - middle)
+        for unit, residuals in members.items():
+            share = len(residuals) / len(some)
+            if share < 1.0:
+                sums[unit] += scale * math.fsum(residuals) / (len(some) * math.sqrt(1.0 - share))
+    return math.sqrt(math.fsum(one**2 for one in sums.values()))
 
 
 def _is_pass_or_fail(pairs: Sequence[tuple[float, float]], scores: Sequence[float]) -> bool:

@@ -278,17 +278,24 @@ def doubts(error: StandardError, values: Sequence[float], what: str) -> Doubts:
     few, seen = few if n < MANY_QUESTIONS else [], []
     if _squared_skewness(values) > MUCH_SKEWNESS * n:
         seen.append(f"few questions far from the others decide {what}: the interval may cover less than it says")
-    if error.clusters is not None and error.degrees < FEW_DEGREES:
-        seen.append(
-            f"{error.clusters} clusters of these sizes are worth {error.degrees:.1f} degrees of freedom: below about "
-            f"{FEW_DEGREES:.0f} their spread is uncertain"
-        )
-    elif error.shared is not None and error.shared < FEW_SHARED:
+    uncertain = few_degrees(error)
+    seen += uncertain
+    if not uncertain and error.shared is not None and error.shared < FEW_SHARED:
         few.append(
             f"{error.clusters} clusters of these sizes, with questions so much alike in each, are worth "
             f"{error.shared:.1f} degrees of freedom: a few of them decide, and an interval may cover less than it says"
         )
     return Doubts(tuple(few), tuple(seen))
+
+
+def few_degrees(error: StandardError) -> list[str]:
+    """Return that the spread of few clusters is uncertain, in a sentence, where it is."""
+    if error.clusters is None or error.degrees >= FEW_DEGREES:
+        return []
+    return [
+        f"{error.clusters} clusters of these sizes are worth {error.degrees:.1f} degrees of freedom: below about "
+        f"{FEW_DEGREES:.0f} their spread is uncertain"
+    ]
 
 
 def _squared_skewness(values: Sequence[float]) -> float:

@@ -45,6 +45,23 @@ def test_labels_correct_a_score() -> None:
     assert all(len(line) <= 80 for line in str(found).splitlines())
 
 
+def test_questions_of_a_cluster_are_not_independent() -> None:
+    """The clusters of the report count, and equal questions are one; the sheet says how many, and what they cost."""
+    made, truth = judged()
+    labels = [label if place % 2 else None for place, label in enumerate(truth)]
+    scores = [one.draws[0].score for one in made.questions]
+    groups = [f"passage {place // 10}" for place in range(200)]
+    grouped = report(scores, name="judged", clusters=groups)
+    found = grouped.corrected(labels)
+    assert corrected_mean(scores, labels, clusters=groups) == found.result
+    assert 20 == found.result.clusters
+    assert "clusters 20; design effect" in " ".join(str(found).split())
+    assert all(len(line) <= 80 for line in str(found).splitlines())
+    assert (found.kappa.low, found.alpha.low) != (made.corrected(labels).kappa.low, made.corrected(labels).alpha.low)
+    equal = report(scores, questions=[f"same {place // 2}#{place % 2}" for place in range(200)])
+    assert 100 == equal.corrected(labels).result.clusters
+
+
 def test_what_is_to_be_labelled_comes_back_from_its_file(
     program: dspy.Module, endpoint: Endpoint, tmp_path: Path
 ) -> None:

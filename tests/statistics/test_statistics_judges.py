@@ -13,6 +13,7 @@ from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.statistics.agreement import cohen_kappa, krippendorff_alpha
 from dspy_cachectl.statistics.corrected import corrected_mean
 from dspy_cachectl.statistics.quantiles import two_sided_t
+from dspy_cachectl.statistics.variance import standard_error_of
 from tests.statistics.simulate import Floats, in_full
 
 OBSERVERS = [
@@ -135,6 +136,115 @@ def test_it_covers_on_a_scale_of_its_own() -> None:
         found = corrected_mean(scores.tolist(), of_a_few(truth, 60))
         covered += 3.0 in found.interval
     assert 0.93 <= covered / 600 <= 0.97
+
+
+def clustered(rng: np.random.Generator, clusters: int, size: int, right: float) -> tuple[Floats, Floats, list[int]]:
+    """What people and a judge say of answers of which 70% pass, correlated by 0.5 within a cluster."""
+    group = np.repeat(np.arange(clusters), size)
+    of_group, own = rng.random(clusters) < 0.7, rng.random(len(group)) < 0.7
+    truth = np.where(rng.random(len(group)) < math.sqrt(0.5), of_group[group], own).astype(float)
+    return truth, np.where(rng.random(len(group)) < right, truth, 1.0 - truth), group.tolist()
+
+
+@pytest.mark.parametrize(
+    ("clusters", "size", "labelled", "trials", "ignored"),
+    [
+        (40, 5, 100, 200, 0.87),
+        *(in_full(*row) for row in [(200, 5, 50, 2000, 0.95), (200, 5, 200, 1000, 0.92), (20, 5, 50, 4000, 0.88)]),
+        in_full(10, 50, 100, 2000, 0.6),
+    ],
+)
+def test_it_covers_with_clusters(clusters: int, size: int, labelled: int, trials: int, ignored: float) -> None:
+    """Of 5 questions with a correlation of 0.5, and of 50: as though they were independent it covers less."""
+    rng = np.random.default_rng([clusters, size, labelled])
+    covered = as_independent = narrower = 0
+    for _ in range(trials):
+        truth, scores, groups = clustered(rng, clusters, size, 0.8)
+        some = set(rng.permutation(len(truth))[:labelled].tolist())
+        labels = [float(one) if place in some else None for place, one in enumerate(truth)]
+        found = corrected_mean(scores.tolist(), labels, clusters=groups)
+        covered += 0.7 in found.interval
+        narrower += found.interval.width < found.labels_interval.width
+        as_independent += 0.7 in corrected_mean(scores.tolist(), labels).interval
+    assert 0.925 <= covered / trials <= 0.975
+    assert as_independent / trials < ignored
+    assert narrower / trials > 0.5 or clusters < 40
+
+
+def test_clusters_by_hand() -> None:
+    """CR2 of a regression on who has a label, by its definition with matrices; and each its own is none at all."""
+    rng = np.random.default_rng(2)
+    n, labelled = 60, 25
+    groups = rng.integers(0, 12, n)
+    labels = rng.normal(0, 1, n) + rng.normal(0, 1, 12)[groups]
+    scores = labels + rng.normal(0, 1, n)
+    found = corrected_mean(scores.tolist(), of_a_few(labels, labelled), clusters=groups.tolist())
+    has = np.arange(n) < labelled
+    values = np.where(has, labels - found.weight * scores, found.weight * scores)
+    x = np.column_stack([has, ~has]).astype(float)
+    hat = x @ np.linalg.inv(x.T @ x) @ x.T
+    degrees = standard_error_of(values[:labelled].tolist(), groups[:labelled].tolist()).degrees
+    residuals = (values - hat @ values) * np.where(has, math.sqrt(degrees / (degrees - 1)), 1.0)
+    squares = 0.0
+    for group in range(12):
+        rows = np.flatnonzero(groups == group)
+        roots, vectors = np.linalg.eigh(np.eye(len(rows)) - hat[np.ix_(rows, rows)])
+        adjusted = vectors @ np.diag(np.where(roots > 1e-12, roots, np.inf) ** -0.5) @ vectors.T @ residuals[rows]
+        squares += (np.linalg.inv(x.T @ x) @ x[rows].T @ adjusted).sum() ** 2
+    assert math.sqrt(squares) == pytest.approx(found.error)
+    assert found.interval.width == pytest.approx(2 * two_sided_t(0.95, degrees - 1) * found.error)
+    assert 12 == found.clusters
+    alone, apart = (corrected_mean(scores.tolist(), of_a_few(labels, 25), clusters=one) for one in (None, range(n)))
+    assert (alone.mean, alone.error, alone.labels_interval.width) == pytest.approx(
+        (apart.mean, apart.error, apart.labels_interval.width)
+    )
+
+
+def test_few_clusters_are_said_to_be_few() -> None:
+    """A few decide nothing; of one nothing is known; where all labels are in one, the judge has no weight."""
+    rng = np.random.default_rng(3)
+    truth, scores, _ = clustered(rng, 20, 5, 0.8)
+    few = corrected_mean(scores.tolist(), of_a_few(truth, 50), clusters=[place % 4 for place in range(100)])
+    assert few.interval.doubtful
+    assert any("4 clusters of these sizes are worth" in one for one in few.interval.caveats)
+    one = corrected_mean(scores.tolist(), of_a_few(truth, 50), clusters=[int(place >= 50) for place in range(100)])
+    assert (0.0, one.labels_interval) == (one.weight, one.interval)
+    assert any("one cluster" in said for said in one.interval.caveats)
+    pairs = list(zip(truth.tolist(), scores.tolist(), strict=True))
+    assert math.isnan(cohen_kappa(pairs, clusters=[0] * 100).low)
+    assert math.isnan(krippendorff_alpha(pairs, clusters=[0] * 100).low)
+    twice = [place // 2 for place in range(200)]  # the same again is no news
+    for agreement in (cohen_kappa, krippendorff_alpha):
+        found = agreement([one for pair in pairs for one in (pair, pair)], clusters=twice)
+        assert found.low == pytest.approx(agreement(pairs).low, abs=0.02)
+
+
+@pytest.mark.exhaustive
+def test_agreement_covers_with_clusters() -> None:
+    """A judge that is wrong by the passage: kappa and alpha are in their intervals, as if independent too rarely."""
+    rng, held = np.random.default_rng(4), dict.fromkeys(("kappa", "alpha", "independent"), 0)
+    true = cohen_kappa(list(zip(*by_passage(rng, 20_000), strict=True))).value
+    trials = 1000
+    for _ in range(trials):
+        pairs = list(zip(*by_passage(rng, 40), strict=True))
+        groups = [place // 5 for place in range(200)]
+        found = {
+            "kappa": cohen_kappa(pairs, clusters=groups),
+            "alpha": krippendorff_alpha(pairs, clusters=groups),
+            "independent": cohen_kappa(pairs),
+        }
+        for name, one in found.items():
+            held[name] += one.low <= true <= one.high
+    assert min(held["kappa"], held["alpha"]) / trials >= 0.92
+    assert held["independent"] / trials < 0.8
+
+
+def by_passage(rng: np.random.Generator, clusters: int) -> tuple[list[float], list[float]]:
+    """What people say of five answers to each passage, and a judge that is right in all of them in 80%, or guesses."""
+    truth = (rng.random((clusters, 5)) < 0.5).astype(float)
+    guessed = (rng.random((clusters, 5)) < 0.5).astype(float)
+    knows = rng.random((clusters, 1)) < 0.6
+    return truth.ravel().tolist(), np.where(knows, truth, guessed).ravel().tolist()
 
 
 def test_by_hand() -> None:

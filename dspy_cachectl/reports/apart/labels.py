@@ -75,6 +75,8 @@ class Corrected(Shown):
         yield "the labels alone", f"{number(result.labels, decimals)}, {level} interval {_ends(result.labels_interval)}"
         yield "the metric alone", f"{number(result.judge, decimals)}, whatever it is right in"
         yield "labels", f"{result.labelled:,} of {plural(result.n, 'question')}; the metric counts {result.weight:.0%}"
+        if result.clusters is not None:
+            yield "clusters", f"{result.clusters:,}; design effect {number(result.design_effect)}"
         yield from agreement_rows("of metric and labels", self.kappa, self.alpha, self.right)
 
     def _sheet(self) -> Sheet:
@@ -113,7 +115,8 @@ def agreement_rows(whose: str, kappa: Agreement | None, alpha: Agreement, same: 
     yield f"agreement {whose}", f"the same in {same:.1%} of {plural(alpha.units, 'answer')}"
     for name, one in (("Cohen's kappa", kappa), ("Krippendorff's alpha", alpha)):
         if one is not None and not math.isnan(one.value):
-            yield name, f"{one.value:.2f}, {100 * one.level:.4g}% interval {one.low:.2f} to {one.high:.2f}"
+            ends = f"{100 * one.level:.4g}% interval {one.low:.2f} to {one.high:.2f}"
+            yield name, f"{one.value:.2f}, {'no interval: one cluster' if math.isnan(one.low) else ends}"
         elif one is not None:
             yield name, "cannot be told: all values are one"
 
@@ -130,15 +133,20 @@ def corrected(report: Measurement, labels: Labels) -> Corrected:
             f"{report.name!r} has {report.repeats} answers to a question, and a label is of one: leave repeats out"
         )
     given = _in_order(report, labels)
-    scores = [question.draws[0].score for question in report.questions]
+    scores, groups = [question.draws[0].score for question in report.questions], report.table.clusters
     pairs = [(score, label) for score, label in zip(scores, given, strict=True) if label is not None]
-    result = corrected_mean(scores, given, level=report.level)
+    result = corrected_mean(scores, given, clusters=groups, level=report.level)
+    labelled = [place for place, label in enumerate(given) if label is not None]
+    options: dict[str, Any] = {
+        "level": report.level,
+        "clusters": None if groups is None else [groups[place] for place in labelled],
+    }
     values = [value for pair in pairs for value in pair]
     return Corrected(
         report.name,
         result,
-        cohen_kappa(pairs, level=report.level) if len(set(values)) <= MOST_KINDS else None,
-        krippendorff_alpha(pairs, kind=kind_of(values), level=report.level),
+        cohen_kappa(pairs, **options) if len(set(values)) <= MOST_KINDS else None,
+        krippendorff_alpha(pairs, kind=kind_of(values), **options),
         sum(score == label for score, label in pairs) / len(pairs),
     )
 
