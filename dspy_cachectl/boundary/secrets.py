@@ -8,6 +8,7 @@ too. Both take a time in proportion to the text.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
@@ -38,7 +39,9 @@ __all__ = [
     "is_secret_header",
     "is_secret_name",
     "readable_address",
+    "readable_name",
     "readable_text",
+    "readable_values",
     "scrub",
     "scrub_head",
     "scrub_surely",
@@ -260,6 +263,25 @@ def readable_address(address: str) -> str:
         return hashed(address)  # a text that only has something of an address
     bare = _PART.sub(lambda found: _hashed_part(found[0]) if looks_drawn(found[0]) else found[0], bare)
     return hashed(bare) if _has_key(bare) else bare
+
+
+def readable_name(name: str) -> str:
+    """Return a name that somebody gave to something, as it may be read: an address without login and credentials."""
+    return readable_text(readable_address(name) if _ADDRESS.match(name) else name)
+
+
+def readable_values(value: Any) -> Any:
+    """Return plain data as it may be read: what may be a secret, by its name or in itself, stands there as its hash."""
+    if isinstance(value, Mapping):
+        return {
+            readable_text(name) if isinstance(name, str) else name: hashed(json.dumps(item, sort_keys=True))
+            if isinstance(name, str) and is_secret_name(name) and item is not None
+            else readable_values(item)
+            for name, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [readable_values(item) for item in value]
+    return readable_text(value) if isinstance(value, str) else value
 
 
 def _parameter(name: str, value: str) -> str | None:

@@ -6,6 +6,7 @@ import logging
 import re
 import traceback
 
+from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.escapes import harmless, harmless_lines
 
 __all__ = [
@@ -90,7 +91,7 @@ def harmless_trace(error: BaseException) -> str:
 
 
 def logger_for(name: str) -> logging.Logger:
-    """Return the logger of a module. What it logs, traces included, is harmless whoever handles it."""
+    """Return the logger of a module. What it logs, traces included, is harmless and has no secret in it."""
     logger = logging.getLogger(name)  # noqa: TID251 - here they are made
     logger.addFilter(_make_harmless)
     return logger
@@ -101,8 +102,8 @@ def _make_harmless(record: logging.LogRecord) -> bool:
         message = record.getMessage()
     except Exception as error:  # noqa: BLE001 - an error whose text cannot be made fails no call that logs it
         message = f"{record.msg} (and what it is about cannot be written: {type(error).__name__})"
-    record.msg, record.args = harmless_lines(message), ()
+    record.msg, record.args = harmless_lines(scrub(message)), ()
     if record.exc_info and record.exc_info[1] is not None:
         # Formatters take it as it is.
-        record.exc_text = harmless_trace(record.exc_info[1])
+        record.exc_text = scrub(harmless_trace(record.exc_info[1]))
     return True

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dspy_cachectl.accounting.ledger import Tally
+from dspy_cachectl.boundary.secrets import readable_values
 from dspy_cachectl.calls.alike import Alike
 from dspy_cachectl.context.ruling import Ruling
 from dspy_cachectl.entries import token_counts
@@ -98,13 +99,15 @@ class Asked:
             UncacheableError: If what is asked has no canonical form.
         """
         is_draw = self.program_rollout_id is not None and self.run_id is not None
+        scope = readable_values(dict(self.policy.scope))
         said = {
             "request": self.request or {"model": self.model},
             "endpoint": self.endpoint,
             "version": self.version,
             "rollout_id": self.key.rollout_id,
-            "scope": dict(self.policy.scope) or None,
+            "scope": scope or None,
             "own_rollout_id": self.program_rollout_id if is_draw else None,
+            "cleaned": scope != dict(self.policy.scope) or None,
         }
         text = canonical({name: value for name, value in said.items() if value is not None})
         clean = cleaned(text)

@@ -17,6 +17,7 @@ import dspy
 from dspy.clients.base_lm import LM_CLASS_STATE_KEY
 from dspy.utils.dummies import DummyLM
 
+from dspy_cachectl.boundary.secrets import readable_name
 from dspy_cachectl.calls import adapter, at_hand
 from dspy_cachectl.calls.account import Counted
 from dspy_cachectl.calls.adapter import check_options
@@ -342,7 +343,7 @@ def _name(lm: Any, **names: Any) -> None:
     for what, name in names.items():
         if name is not None and not (isinstance(name, str) and name.strip()):
             raise ConfigurationError(f"{what} is a text that is not empty, not {name!r}")
-        setattr(lm, what, name)
+        setattr(lm, what, name and readable_name(name))
 
 
 def _limit(lm: Any, **limits: float | None) -> None:

@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from dspy_cachectl.batches.batch import Batch
 from dspy_cachectl.boundary.meant import question
+from dspy_cachectl.boundary.secrets import readable_values
 from dspy_cachectl.config.checks import shown
 from dspy_cachectl.config.other_names import ARGUMENTS
 from dspy_cachectl.errors import ConfigurationError
@@ -202,7 +203,8 @@ def declared(depends_on: DependsOn) -> dict[str, Any]:
     """
     if isinstance(depends_on, Mapping):
         try:
-            return {"depends_on": canonical.as_json(dict(depends_on))} if depends_on else {}
+            plain = canonical.as_json(dict(depends_on))
+            return {"depends_on": readable_values(plain)} if depends_on else {}
         except canonical.UnstableError as error:
             raise ConfigurationError(f"depends_on cannot be told from others: {error}") from error
     found: dict[str, list[str]] = {}

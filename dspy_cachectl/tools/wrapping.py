@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import dspy
 
+from dspy_cachectl.boundary.secrets import readable_name
 from dspy_cachectl.calls import lm as lms
 from dspy_cachectl.calls.installation import ensure_installed
 from dspy_cachectl.entries.draws import UncacheableError, canonical
@@ -73,7 +74,8 @@ def wrap(
         if name is not None and not (isinstance(name, str) and name.strip()):
             raise ConfigurationError(f"{what} is a text that is not empty, not {name!r}")
     governed = getattr(tool.func, _MARK, None) or Governed(tool.func, str(tool.name), _said_of(tool), _code(tool.func))
-    governed = governed._replace(**{what: name for what, name in given.items() if name is not None})
+    given = {what: readable_name(name) for what, name in given.items() if name is not None}
+    governed = governed._replace(**given)
     ensure_installed()
     wrapped: Any = tool.model_copy(update={"func": _function(governed)})
     return wrapped  # type: ignore[no-any-return]
