@@ -43,8 +43,18 @@ class NumberedExample(dspy.Example):  # type: ignore[misc]
         return numbered
 
     def inputs(self) -> dict[str, Any]:
-        """Return the inputs, and beside them the number."""
-        return {**{name: self[name] for name in self.keys() if name in self._input_keys}, _NUMBER: self.number}
+        """Return the inputs, and beside them the number. What a program adds to a list of them is not asked again."""
+        return {**{name: _copied(self[name]) for name in self.keys() if name in self._input_keys}, _NUMBER: self.number}
+
+
+def _copied(value: Any) -> Any:
+    """Return a value whose own lists, dictionaries and sets are nobody else's."""
+    kind = type(value)
+    if kind is dict:
+        return {name: _copied(item) for name, item in value.items()}
+    if kind is list or kind is tuple:
+        return kind(map(_copied, value))
+    return set(value) if kind is set else value
 
 
 def observed(program: Any, answer: Callable[[int, Callable[[], Any]], Any], *, awaited: bool = False) -> Any:

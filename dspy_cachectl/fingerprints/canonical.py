@@ -51,9 +51,14 @@ class UnstableError(CachectlError):
         super().__init__(f"{path or 'the value'} is a {kind}, which {why}")
 
 
-def digest(value: Any) -> str:
-    """Hash a value by what it holds: 64 hexadecimal digits. Values and errors are those of `as_json`."""
-    return hashlib.sha256(text(value).encode()).hexdigest()
+def digest(value: Any, *, in_order: bool = False) -> str:
+    """Hash a value by what it holds: 64 hexadecimal digits. Values and errors are those of `as_json`.
+
+    Args:
+        value: The value.
+        in_order: Whether the order of the dictionaries within it counts, as it does where they are written out.
+    """
+    return hashlib.sha256(_dump(_Walk(None, None, in_order=in_order).walk(value, "", 0)).encode()).hexdigest()
 
 
 def text(value: Any, *, path: str = "", fallback: Fallback | None = None, without: Without | None = None) -> str:
@@ -96,8 +101,8 @@ def _dump(value: Any) -> str:
 class _Walk:
     """One walk over a value. Strictly private."""
 
-    def __init__(self, fallback: Fallback | None, without: Without | None) -> None:
-        self._fallback, self._without = fallback, without
+    def __init__(self, fallback: Fallback | None, without: Without | None, *, in_order: bool = False) -> None:
+        self._fallback, self._without, self._in_order = fallback, without, in_order
 
     def walk(self, value: Any, path: str, depth: int) -> Any:
         kind = type(value)
@@ -108,7 +113,8 @@ class _Walk:
         if self._without is not None and (kind in _CONTAINERS or kind in loaded_classes("numpy", "ndarray")):
             value = self._without(value)
         if kind is dict or (self._fallback is None and isinstance(value, Mapping)):
-            return self._mapping(value, path, depth)
+            found = self._mapping(value, path, depth)
+            return self._with_order(found, value) if self._in_order and depth else found
         if self._fallback is not None and not _is_value(value):
             return self._fallback(value, path)
         return self._other(value, path, depth)
@@ -121,6 +127,15 @@ class _Walk:
             for key, item in value.items()
         ]
         return {"$map": sorted(pairs, key=_dump)}
+
+    def _fields(self, fields: dict[str, Any], path: str, depth: int) -> Any:
+        """Return what stands for the fields of an object, whose order says nothing."""
+        return self._mapping(fields if self._without is None else self._without(fields), path, depth)
+
+    def _with_order(self, found: dict[str, Any], value: Mapping[Any, Any]) -> dict[str, Any]:
+        """Return what stands for a mapping with the order of its keys, where that is not the sorted one."""
+        names = [_dump(self.walk(key, "", 0)) for key in value]
+        return found if names == sorted(names) else {"$ordered": found, "as": names}
 
     def _other(self, value: Any, path: str, depth: int) -> Any:
         kind = type(value)
@@ -151,9 +166,9 @@ class _Walk:
         if is_model or dataclasses.is_dataclass(kind):
             names = kind.model_fields if is_model else [field.name for field in dataclasses.fields(kind)]
             fields = {name: getattr(value, name) for name in names} | (getattr(value, "model_extra", None) or {})
-            return {"$object": type_name(kind), "v": self.walk(fields, path, depth + 1)}
+            return {"$object": type_name(kind), "v": self._fields(fields, path, depth + 1)}
         if isinstance(value, loaded_classes("dspy", "Example")):
-            return {"$example": self.walk(dict(value.items()), path, depth + 1)}
+            return {"$example": self._fields(dict(value.items()), path, depth + 1)}
         if isinstance(value, loaded_classes("numpy", "ndarray", "generic")):
             if value.dtype.hasobject:
                 return {"$array": self.walk(value.tolist(), path, depth + 1), "shape": list(value.shape)}

@@ -16,7 +16,7 @@ class Question:
     """One question of a data set.
 
     Attributes:
-        example_key: The hash of what is asked.
+        example_key: The hash of what is asked. The order of a dictionary in it counts, which is asked in that order.
         label_key: The hash of everything else in the example: what is expected.
         occurrence: 0 for the first question with these inputs in the data set, 1 for the second, ...; in the order of
             their labels, so that a data set in another order has the same questions.
@@ -42,7 +42,7 @@ def questions_of(examples: Iterable[Any]) -> list[Question]:
     for index, example in enumerate(examples):
         which = f"example {index}"
         inputs, labels = _split(example, which)
-        question = Question(example_key=_digest(inputs, which), label_key=_digest(labels, which))
+        question = Question(_digest(inputs, which, in_order=True), _digest(labels, which))
         equals[question.example_key].append(index)
         found.append(question)
     if not found:
@@ -58,9 +58,9 @@ def hash_of_questions(questions: Sequence[Question]) -> str:
     return canonical.digest(sorted([question.example_key, question.label_key] for question in questions))
 
 
-def _digest(fields: dict[str, Any], which: str) -> str:
+def _digest(fields: dict[str, Any], which: str, *, in_order: bool = False) -> str:
     try:
-        return canonical.digest(fields)
+        return canonical.digest(fields, in_order=in_order)
     except canonical.UnstableError as error:
         field = error.path.split(".")[0].split("[")[0]
         raise ConfigurationError(

@@ -291,5 +291,10 @@ def _shown(value: Any) -> Any:
     try:
         values.dumps(value)
     except values.UnstorableError:
-        return pydantic_core.to_jsonable_python(value, fallback=lambda other: f"<{type(other).__qualname__}>")
+        try:
+            return pydantic_core.to_jsonable_python(
+                value, bytes_mode="base64", fallback=lambda other: f"<{type(other).__qualname__}>"
+            )
+        except Exception:  # noqa: BLE001 - whatever a class of the user's raises there: the answer is paid for
+            return f"<{type(value).__qualname__}>"
     return value
