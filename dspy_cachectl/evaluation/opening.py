@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -203,8 +204,17 @@ def _context_and_run(
         return replace(phase("eval").context, rates=() if ruling is None else ruling.rates), run_id
     if run_id is not None or ruling.run_id is None:
         return ruling, run_id
-    is_other = anew and ruling.policy.fresh and _has_draws(ruling.run_id, older_than=oldest)
-    return ruling, None if is_other else ruling.run_id
+    run_id = _run_within(ruling, ruling.run_id)
+    is_other = anew and ruling.policy.fresh and _has_draws(run_id, older_than=oldest)
+    return ruling, None if is_other else run_id
+
+
+def _run_within(ruling: PhaseContext, run_id: str) -> str:
+    """Return the run of an evaluation in an open phase: one of its own in each answer of a program that evaluates."""
+    if ruling.unit is None:
+        return run_id
+    unit = hashlib.sha256(f"{ruling.unit}/{ruling.judging}".encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{run_id}-{unit[:12]}"
 
 
 def _has_draws(run_id: str, *, older_than: float | None) -> bool:
