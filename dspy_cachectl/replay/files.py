@@ -325,7 +325,7 @@ def _opened(path: Path, lines: Iterator[tuple[int, bytes]]) -> Iterator[tuple[in
 
 def _header_of(path: Path, header: bytes) -> Header:
     try:
-        facts = parsed(header)
+        facts = parsed(header.removeprefix(b"\xef\xbb\xbf"))  # an editor puts it there
         version = facts["cassette"]
     except (CorruptEntryError, KeyError, TypeError) as error:
         raise CorruptEntryError(f"{path} is not a cassette: its first line is no header") from error

@@ -52,6 +52,7 @@ def _in_order(reports: Sequence[M]) -> list[M]:
     if not reports:
         raise ConfigurationError("there is no report to merge: give those of all shards")
     found: dict[int, M] = {}
+    _check_reports(reports)
     of = {report.provenance.shard[1] for report in reports if report.provenance.shard is not None}
     for report in reports:
         shard = report.provenance.shard
@@ -73,6 +74,14 @@ def _in_order(reports: Sequence[M]) -> list[M]:
     return [found[index] for index in range(count)]
 
 
+def _check_reports(reports: Sequence[Any]) -> None:
+    for report in reports:
+        if not isinstance(report, Measurement):
+            raise ConfigurationError(
+                f"reports of evaluate(..., shard=(i, n)) are merged, not a {type(report).__name__}"
+            )
+
+
 def _check_same(parts: Sequence[Measurement]) -> None:
     first = parts[0]
     for report in parts[1:]:
@@ -85,6 +94,19 @@ def _check_same(parts: Sequence[Measurement]) -> None:
             if one != other:
                 raise ConfigurationError(
                     f"{_named(first)} and {_named(report)} are not of one evaluation: {name} is {one!r} and {other!r}"
+                )
+    _check_apart(parts)
+
+
+def _check_apart(parts: Sequence[Measurement]) -> None:
+    asked: dict[str, Measurement] = {}
+    for report in parts:
+        for question in report.questions:
+            other = asked.setdefault(question.question, report)
+            if other is not report:
+                raise ConfigurationError(
+                    f"{_named(other)} and {_named(report)} both asked question {question.question!r}: they had the "
+                    "data set in another order. Give all shards the same, in one order"
                 )
 
 

@@ -19,6 +19,7 @@ from dspy_cachectl.statistics.intervals import (
 )
 from dspy_cachectl.statistics.quantiles import (
     check_level,
+    is_number,
     needed,
     spread_of_error,
     two_sided_quantile,
@@ -66,7 +67,7 @@ def compare_paired(
         MissingExtraError: scipy is not installed.
     """
     check_level(level)
-    if smallest_difference is not None and not (math.isfinite(smallest_difference) and smallest_difference > 0.0):
+    if smallest_difference is not None and not (is_number(smallest_difference) and smallest_difference > 0.0):
         raise ConfigurationError(
             f"smallest_difference must be above 0, in units of the score (say 0.05), not {smallest_difference!r}"
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from numbers import Real
 from statistics import NormalDist
 from typing import Any
 
@@ -54,11 +55,16 @@ def two_sided_t_test(statistic: float, degrees: float) -> float:
     return min(1.0, 2.0 * float(needed("scipy.special", "a t test").stdtr(degrees, -abs(statistic))))
 
 
+def is_number(value: Any) -> bool:
+    """Tell whether something is a finite number, and not a bool."""
+    return type(value) is not bool and isinstance(value, Real) and math.isfinite(value)
+
+
 def check_level(level: float, name: str = "level") -> None:
     """Refuse a level, or a power, that is not a probability between 0 and 1.
 
     Raises:
         ConfigurationError: It is 0, 1, outside of them, or not a number.
     """
-    if not (math.isfinite(level) and 0.0 < level < 1.0):
+    if not (is_number(level) and 0.0 < level < 1.0):
         raise ConfigurationError(f"{name} must lie between 0 and 1 (for example 0.95), not {level!r}")

@@ -113,6 +113,14 @@ def test_another_format(path: Path, mode: Any, version: int, said: str) -> None:
         pass
 
 
+def test_a_mark_of_an_editor(path: Path) -> None:
+    """What some editors put in front of a text in UTF-8 is none of the header."""
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    with cachectl.cassette(path) as opened:
+        dspy.settings.lm("one")
+    assert 1 == opened.stats.replayed
+
+
 def test_a_header_with_more_in_it(path: Path) -> None:
     """What a later version adds to the header, or to a line, is passed over."""
     head, *rest = lines(path)

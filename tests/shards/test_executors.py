@@ -186,7 +186,7 @@ def test_an_error_comes_back_from_another_process(endpoint: Endpoint) -> None:
     assert 0 == endpoint.requests
 
 
-@pytest.mark.parametrize("what", [7, object(), dspy])
+@pytest.mark.parametrize("what", [7, object(), dspy, lambda: 7])
 def test_what_is_no_pool_is_refused(endpoint: Endpoint, what: Any) -> None:
     """The error says what a pool has; nothing is asked."""
     with pytest.raises(ConfigurationError, match="executor is something with submit"):

@@ -109,6 +109,8 @@ def test_shards_share_a_library_of_predictions(endpoint: Endpoint) -> None:
         (lambda a, b: [], "there is no report to merge"),
         (lambda a, b: [a], "shards are missing: 1 of 2"),
         (lambda a, b: [a, b, a], "shard 0 of 2 is there twice"),
+        (lambda a, b: [a, "shard.json"], "are merged, not a str"),
+        (lambda a, b: [a, replace(b, questions=a.questions)], "the data set in another order"),
         (lambda a, b: [a, _made(b, shard=None)], "is the report of a whole evaluation"),
         (lambda a, b: [a, _made(b, shard=(1, 3))], "shards of 2 and of 3"),
         (lambda a, b: [a, _made(b, run_id="other")], "run_id is 'shared' and 'other'"),

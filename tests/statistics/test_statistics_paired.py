@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -336,9 +337,9 @@ def test_few_differing_questions_are_flagged() -> None:
         assert any(said in caveat for caveat in found.interval.caveats)
 
 
-@pytest.mark.parametrize("size", [0.0, -0.1, math.nan, math.inf])
-def test_the_smallest_difference_must_be_one(size: float) -> None:
-    """No difference of size 0 can be shown."""
+@pytest.mark.parametrize("size", [0.0, -0.1, math.nan, math.inf, "0.1", True])
+def test_the_smallest_difference_must_be_one(size: Any) -> None:
+    """No difference of size 0 can be shown, nor one that is no number."""
     with pytest.raises(ConfigurationError, match="smallest_difference must be above 0"):
         compare_paired(table_of([0, 1]), table_of([1, 1]), smallest_difference=size)
 

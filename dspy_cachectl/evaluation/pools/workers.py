@@ -31,14 +31,14 @@ class Workers:
 
     def __init__(self, executor: Any) -> None:
         self._make: Callable[[], Any] | None = None
-        if not hasattr(executor, "submit"):
-            if not callable(executor):
-                raise ConfigurationError(
-                    "executor is something with submit(function, *arguments), such as a ProcessPoolExecutor, or a "
-                    f"function that makes one; not {executor!r}"
-                )
+        if callable(executor) and not hasattr(executor, "submit"):
             self._make = executor
             executor = executor()
+        if not hasattr(executor, "submit"):
+            raise ConfigurationError(
+                "executor is something with submit(function, *arguments), such as a ProcessPoolExecutor, or a "
+                f"function that makes one; not {executor!r}"
+            )
         self._pool = self._usable(executor)
 
     @property
