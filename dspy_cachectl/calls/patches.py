@@ -13,7 +13,7 @@
 - What goes wrong around a call without failing it is noted: an answer that an adapter cannot parse, a schema that
   cannot be made, a request that is sent once more.
 - A stored answer is sent to a streamed program in pieces (see `streams`).
-- A request waits until its rate limits let it go: each that is sent, retries too.
+- A request waits until its rate limits let it go (see `limits.hooks`): each that is sent, retries too.
 - Its executor starts slow questions a second time, which is no draw of its own, and looks at all of them after each
   answer, which takes a time in proportion to the square of their number; and evaluations in several threads take one
   another's progress bars away (see `stragglers`).
@@ -25,9 +25,7 @@ Nothing of this is on the stack while a program runs: a program may read its sta
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import time
 from collections.abc import Callable, Mapping
 from copy import copy
 from types import FunctionType
@@ -59,6 +57,7 @@ from dspy_cachectl.context.ruling import budgets_here, phase_here
 from dspy_cachectl.context.stragglers import if_seen, in_parts, starting_once, with_bars_apart
 from dspy_cachectl.context.units import naming_units
 from dspy_cachectl.context.watching import Watched
+from dspy_cachectl.limits.hooks import Here, embedding_paced, embedding_paced_async, paced, paced_async
 from dspy_cachectl.limits.pacing import Pacer, pacer_of
 from dspy_cachectl.limits.rates import Rate, joined, rates_of
 from dspy_cachectl.policy import Kind
@@ -227,45 +226,6 @@ def _refuse(subject: Any) -> None:
         raise refused.miss(reason)
 
 
-def _paced(original: Original) -> Original:
-    """Around the sending of one request."""
-
-    def attempt(lm: Any, prepared: Any, *rest: Any) -> None:
-        rates = _rates(lm, rest[0])
-        if not rates:
-            original(lm, prepared, *rest)
-            return
-        pacer, characters = _pacer(), _characters(prepared)
-        began = time.monotonic()
-        taken = pacer.enter(rates, characters, _max_tokens(prepared)).result()
-        _note_wait(time.monotonic() - began)
-        original(lm, prepared, *rest)
-        pacer.settle(rates, taken, characters, _tokens(rest))
-
-    return attempt
-
-
-def _paced_async(original: Original) -> Original:
-    """Do the same around a coroutine, which is only another one where there are limits."""
-
-    def attempt(lm: Any, prepared: Any, *rest: Any) -> Any:
-        rates = _rates(lm, rest[0])
-        if not rates:
-            return original(lm, prepared, *rest)
-
-        async def later() -> None:
-            pacer, characters = _pacer(), _characters(prepared)
-            began = time.monotonic()
-            taken = await asyncio.wrap_future(pacer.enter(rates, characters, _max_tokens(prepared)))
-            _note_wait(time.monotonic() - began)
-            await original(lm, prepared, *rest)
-            await asyncio.to_thread(pacer.settle, rates, taken, characters, _tokens(rest))
-
-        return later()
-
-    return attempt
-
-
 def _rates(lm: Any, engine: Any) -> tuple[Rate, ...]:
     """Return what limits the request that is about to be sent; nothing where an engine has its answer already."""
     if getattr(engine, "has_answer", False):
@@ -291,22 +251,7 @@ def _note_wait(seconds: float) -> None:
         call.sent_at += seconds
 
 
-def _characters(prepared: Any) -> int:
-    asked = prepared.request if prepared.request is not None else prepared.legacy.get("messages")
-    return len(str(asked))
-
-
-def _max_tokens(prepared: Any) -> float | None:
-    said = prepared.request.config if prepared.request is not None else prepared.legacy
-    found = said.get("max_tokens") if isinstance(said, Mapping) else getattr(said, "max_tokens", None)
-    return found if isinstance(found, (int, float)) else None
-
-
-def _tokens(of_attempt: tuple[Any, ...]) -> int:
-    """Return how many tokens an answer was paid for, sent and received."""
-    state_of_it = of_attempt[-2]
-    usage = getattr(state_of_it.result, "usage", None) or {}
-    return sum(int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
+_HERE = Here(_rates, _pacer, _note_wait)
 
 
 def _note(what: Mishap) -> None:
@@ -365,14 +310,18 @@ _REPLACEMENTS: Mapping[tuple[Any, str], Callable[[Original], Original]] = {
     (execution, "_engine"): lambda original: _refused_in_replay(engine_within(original, budgets_here)),
     (embedding, "_cached_compute_embeddings"): by_text,
     (embedding, "_cached_acompute_embeddings"): by_text_async,
-    (embedding, "_compute_embeddings"): lambda original: _refused_in_replay(embedding_within(original, budgets_here)),
-    (embedding, "_acompute_embeddings"): lambda original: _refused_in_replay(embedding_within(original, budgets_here)),
+    (embedding, "_compute_embeddings"): lambda original: _refused_in_replay(
+        embedding_paced(embedding_within(original, budgets_here), _HERE)
+    ),
+    (embedding, "_acompute_embeddings"): lambda original: _refused_in_replay(
+        embedding_paced_async(embedding_within(original, budgets_here), _HERE)
+    ),
     (parallelizer, "ThreadPoolExecutor"): starting_once,
     (parallelizer, "wait"): in_parts,
     (parallelizer, "tqdm"): with_bars_apart,
     (parallelizer.ParallelExecutor, "_report_progress"): if_seen,
-    (execution, "_attempt"): _paced,
-    (execution, "_aattempt"): _paced_async,
+    (execution, "_attempt"): lambda original: paced(original, _HERE),
+    (execution, "_aattempt"): lambda original: paced_async(original, _HERE),
     (type(dspy.settings), "context"): naming_units,
     (execution, "_retryable"): _noting_retries,
     (execution, "aexecute"): in_pieces_async,

@@ -56,7 +56,7 @@ class Pacer:
         Args:
             rates: The limits.
             characters: How long what is asked is.
-            max_tokens: How long the answer may be, or None.
+            max_tokens: How long the answer may be, or None; 0 where it has none that counts.
         """
         future: Future[Claims] = Future()
         names = tuple(rate.name for rate in rates)
@@ -100,7 +100,7 @@ class Pacer:
             if rate.requests is not None:
                 found[f"{rate.name} requests"] = rate.seconds_a_request()
             if rate.tokens is not None:
-                answer = self._answer.get(rate.name, max_tokens or 0.0)
+                answer = 0.0 if max_tokens == 0 else self._answer.get(rate.name, max_tokens or 0.0)
                 found[_of_tokens(rate)] = rate.seconds_a_token() * (characters / _CHARACTERS_A_TOKEN + answer)
         return found
 
