@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
+
+import orjson
 
 from dspy_cachectl.accounting.ledger import SERVED
 from dspy_cachectl.boundary.ages import age_of
@@ -22,6 +24,7 @@ from dspy_cachectl.context.phases import PhaseRun
 from dspy_cachectl.context.process import STARTED, state
 from dspy_cachectl.drift.history import noted
 from dspy_cachectl.drift.states import Met
+from dspy_cachectl.entries import records
 from dspy_cachectl.entries.answers import AnswerFacts
 from dspy_cachectl.entries.draws import UncacheableError
 from dspy_cachectl.entries.model_names import is_asked_model
@@ -197,11 +200,13 @@ def encoded(call: Call, value: Any, asked: Asked) -> bytes:
     return encode(*filed(call.answered.origin, asked, value))
 
 
-def adopted(imported: Origin, asked: Asked) -> Origin:
-    """Return where an answer out of DSPy's own cache comes from, as that of a call."""
-    return replace(
+def adopted(imported: Origin, asked: Asked, answer: bytes, *, tagged: bool) -> tuple[Origin, bytes]:
+    """Return where an answer out of DSPy's own cache comes from, as that of a call, and the entry of it."""
+    origin = replace(
         imported, kind=asked.kind.value, model=asked.model, role=asked.role, rollout_id=asked.program_rollout_id
     )
+    description = orjson.loads(asked.description())
+    return origin, records.put_together(asdict(origin), answer, tagged=tagged, request=description)
 
 
 def _entries(model: str, sent: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
-import orjson
 from dspy.clients.cache import Cache
 
 from dspy_cachectl.accounting.ledger import Tally
@@ -35,10 +34,8 @@ from dspy_cachectl.stores.tiers import Doing, Into, Tiers
 
 _OF_MEMORY = 8
 """Which part of the memory's budget those entries may take again that were decoded."""
-
 _MOST_ON_A_LOOP = 256 * 1024
 """Bytes of an entry that is decoded on an event loop: it takes some milliseconds at most."""
-
 _SAMPLED = (Kind.LM, Kind.PLAIN_LM)
 
 Question = Callable[[], tuple[dict[str, Any], list[str] | None]]
@@ -231,9 +228,9 @@ class ManagedCache(Cache):  # type: ignore[misc]
                 raise call.miss("the request has no canonical form, so nothing can be stored for it")
         elif decision.reads:
             found, why_not = self._stored_entry(call, call.key)
-            if why_not and decision.raises:
+            if found is None and decision.raises:
                 raise call.miss(**explained(call, why_not, self.tiers))
-            if why_not:
+            if found is None:
                 found = self._imported_entry(call, *question())
         # From here on the provider takes its time.
         call.sent_at = time.monotonic()
@@ -248,9 +245,8 @@ class ManagedCache(Cache):  # type: ignore[misc]
         try:
             entry = self._opened(call, key, data)
         except (CorruptEntryError, FormatVersionError) as error:
-            call.is_newer_stored = isinstance(error, FormatVersionError)
             self.note_fault("read", error, call)
-            return None, str(error)
+            return None if call.asked.ruling.cassette is not None else self._beyond(call, key, error), str(error)
         too_old = answering.why_too_old(call, entry.origin)
         if too_old:
             call.tally.expired += 1
@@ -261,6 +257,16 @@ class ManagedCache(Cache):  # type: ignore[misc]
             return None, others
         call.serve(entry.origin, data)
         return entry, ""
+
+    def _beyond(self, call: Call, key: str, error: StoreError) -> Decoded | None:
+        """Return what a farther store has for a call, where the nearest one's cannot be read."""
+        call.is_newer_stored = isinstance(error, FormatVersionError)
+        opened = functools.partial(self.serving, call, key)
+        found = self.tiers.beyond(key, opened, replaces=not call.is_newer_stored)
+        if found is None:
+            return None
+        call.serve(found[0].origin, found[1])
+        return found[0]
 
     def _opened(self, call: Call, key: str, data: bytes) -> Decoded:
         # A cassette is served once.
@@ -306,9 +312,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
         return self._adopted(call, found.origin, answer, tagged=tagged)
 
     def _adopted(self, call: Call, imported: records.Origin, answer: bytes, *, tagged: bool) -> Decoded:
-        origin = answering.adopted(imported, call.asked)
-        description = orjson.loads(call.asked.description())
-        entry = records.put_together(asdict(origin), answer, tagged=tagged, request=description)
+        origin, entry = answering.adopted(imported, call.asked, answer, tagged=tagged)
         label = Label(origin.kind, origin.model, origin.phase, origin.role or "", "")
         self.tiers.put(call.key or "", entry, label, mark=known.mark(origin))
         call.serve(origin, entry)

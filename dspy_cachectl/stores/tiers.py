@@ -135,6 +135,20 @@ class Tiers:
                 return found.value if behind else kept
         return None
 
+    def beyond(self, key: str, opened: Callable[[bytes], _T | None], *, replaces: bool) -> tuple[_T, bytes] | None:
+        """Return what a farther store keeps under a key, where what is nearest cannot be read; opened, and its bytes.
+
+        Args:
+            key: The key.
+            opened: Opens bytes, or returns None where they cannot be used either.
+            replaces: Whether it takes the place of what is nearer.
+        """
+        for index, tier in enumerate(self._tiers[1:], 1):
+            found = self._try(tier, "read", partial(tier.filed, key))
+            if found is not None and (one := opened(found.value)) is not None:
+                return one, self._fill(self._tiers[:index], key, found) if replaces else found.value
+        return None
+
     def _fill(self, nearer: Sequence[_Tier], key: str, found: Filed) -> bytes:
         """Keep in nearer stores what a farther one has. Return it as the nearest keeps it."""
         kept = found.value

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import sqlite3
+import uuid
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +111,33 @@ def test_a_key_is_changed(ask: Callable[..., Finished], endpoint: Endpoint) -> N
     assert 4 == endpoint.requests
     ask(KEY, count=4)
     assert 6 == endpoint.requests
+
+
+@pytest.mark.parametrize("how", ["another key", pytest.param("damage", marks=pytest.mark.exhaustive)])
+def test_what_cannot_be_read_hides_nothing_behind_it(
+    ask: Callable[..., Finished],
+    endpoint: Endpoint,
+    tmp_path: Path,
+    shared_servers: Callable[[str], Any],
+    how: str,
+) -> None:
+    """Where a folder has what cannot be read, the server behind it is asked: a key was changed there alone, say."""
+    front, port = tmp_path / "front", shared_servers("redis").port
+    behind = f"redis://127.0.0.1:{port}?namespace=behind-{uuid.uuid4().hex}&patience=60"
+    both = {"DSPY_CACHECTL_STORE": json.dumps([str(front), behind])}
+    first = ask(OTHER, count=1, **both).data
+    if how == "damage":
+        change(front)
+    else:
+        assert 0 == command("--store", behind, "rekey", **{VARIABLE: f"{KEY},{OTHER}"}).returncode
+    key = OTHER if how == "damage" else KEY
+    again = ask(key, count=1, **both).data
+    assert (first["answers"], 1) == (again["answers"], again["failed_reads"])
+    assert first["answers"] == ask(key, count=1, **both).data["answers"]
+    assert 1 == endpoint.requests
+    # The damaged one was replaced, and the other's left as it is.
+    found = command("verify", store=front, **{VARIABLE: OTHER})
+    assert (0, False) == (found.returncode, "sealed" in found.stdout)
 
 
 def test_what_was_changed_is_a_miss(ask: Callable[..., Finished], endpoint: Endpoint, tmp_path: Path) -> None:
