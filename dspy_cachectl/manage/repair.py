@@ -117,7 +117,7 @@ def _mend(folder: Path, flaws: Sequence[Flaw], done: Repaired) -> None:
         done.flaws += flaws
         listed = json.dumps(as_json(done.flaws), indent=2).encode("ascii")
         write_whole(done.quarantine / "flaws.json", listed, what="the list of flaws", private=True)
-    _set_snapshots_aside([flaw for flaw in flaws if flaw.kind is Kind.SNAPSHOT], done)
+    set_snapshots_aside(flaws, done)
     if any(flaw.kind is Kind.DATABASE for flaw in flaws):
         _rebuild(folder, done)  # its rows have other numbers now; what is damaged in them is found by another look
     else:
@@ -164,12 +164,13 @@ def _mark_rows(folder: Path, rows: Sequence[RowState], done: Repaired) -> None:
                     done.marks += changed
 
 
-def _set_snapshots_aside(flaws: Sequence[Flaw], done: Repaired) -> None:
+def set_snapshots_aside(flaws: Sequence[Flaw], done: Repaired) -> None:
+    """Rename damaged predictions where they are; of those in a bucket say what to do."""
     for flaw in flaws:
-        if flaw.path is not None:
+        if flaw.kind is Kind.SNAPSHOT and flaw.path is not None:
             SnapshotFiles(flaw.path.parent).set_aside(flaw.path, CorruptEntryError(flaw.message))
             done.files += 1
-        else:
+        elif flaw.kind is Kind.SNAPSHOT:
             done.problems.append(
                 f"{flaw.where} is in a bucket, where nothing is moved, and is not served. Put it back as it was, or "
                 "remove it: dspy-cachectl predictions clear SNAPSHOT --library ADDRESS"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from dspy_cachectl.config import Shared
 from dspy_cachectl.errors import CorruptEntryError, FormatVersionError, StoreError, StoreUnavailableError
-from dspy_cachectl.manage.repair import Repaired
+from dspy_cachectl.manage.repair import Repaired, set_snapshots_aside
 from dspy_cachectl.manage.verification import Flaw, Kind, Report, expected_mark, flaw_of, snapshot_flaws
 from dspy_cachectl.reports.progress_bar import Advance, watched
 from dspy_cachectl.reports.texts import plural, size
@@ -78,10 +78,12 @@ def repair(
 ) -> tuple[Repaired, Report]:
     """Give what is damaged another name, under which nobody looks, and answers the marks that they should have.
 
+    Damaged predictions are renamed where they are; those in an object store stay.
+
     Args:
         store: The store.
         found: What a check found.
-        predictions: The folder of kept predictions that is checked again, too; it is not mended here.
+        predictions: The kept predictions that were checked, or None.
         advance: Told how many entries were looked at, and of how many there are about.
 
     Returns:
@@ -100,6 +102,7 @@ def repair(
         elif flaw.kind in {Kind.ENTRY, Kind.KEY}:
             tending.set_aside(store, flaw.where)
             done.rows += 1
+    set_snapshots_aside(found.damage, done)
     left = verify(store, predictions=predictions, advance=advance)
     done.flaws = [flaw for flaw in found.damage if flaw not in left.damage]
     return done, left

@@ -15,6 +15,7 @@ import pytest
 
 from dspy_cachectl.entries.records import FORMAT_VERSION, MAGIC
 from dspy_cachectl.manage.verification import _expected_key
+from dspy_cachectl.predictions.library import Library
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
 from dspy_cachectl.stores.listing import read_rows, row_numbers
@@ -23,6 +24,7 @@ from dspy_cachectl.stores.redis.store import RedisStore
 from dspy_cachectl.stores.redis.tending import list_anew
 from dspy_cachectl.stores.rows import Rows
 from tests.cli.commands import command, entry
+from tests.predictions.support import evaluate, examples
 from tests.stores.contract import COMPILED, DRAWN, VECTOR
 
 
@@ -177,6 +179,18 @@ def test_verify_mends(address: str) -> None:
     assert 0 == command("--store", address, "verify").returncode
     assert 13 == sum(store.labels().values()) == len(list(store.keys()))
     assert 0 == list_anew(store, list(ENTRIES))
+
+
+def test_repair_reaches_predictions(address: str, tmp_path: Path) -> None:
+    """Damaged ones that were checked with a server are renamed, as those that were checked with a folder are."""
+    evaluate(Library(tmp_path / "library"), examples(3))
+    (snapshot,) = (tmp_path / "library").glob("*.json")
+    snapshot.write_bytes(snapshot.read_bytes().replace(b'"answer":"a"', b'"answer":"b"'))
+    found = command("--store", address, "verify", "--predictions", tmp_path / "library")
+    assert (3, True) == (found.returncode, snapshot.exists())
+    done = command("--store", address, "verify", "--repair", "--yes", "--predictions", tmp_path / "library")
+    assert (0, False) == (done.returncode, snapshot.exists()), done.output
+    assert snapshot.with_name(f"{snapshot.name}.damaged").exists()
 
 
 def test_entries_of_a_newer_version_stay(address: str) -> None:
