@@ -120,7 +120,8 @@ class Circuit:
             again = now - self._closed_at < _SOON
             self._pause = min(self._pause * 2, _SELDOM) if again else _EVERY
             self._due = now + (self._pause if again else _FIRST)
-        self.why = why
+        if not self._rests.issuperset(doing):  # who fails with it, since its connections were dropped, tells less
+            self.why = why
         self._rests = {*self._rests, *doing}
 
     def _fill(self, now: float) -> None:
