@@ -83,7 +83,7 @@ class Look:
             f"{self.answers:,}",
             number(self.difference, decimals, sign=True),
         )
-        return tuple(map(Cell, (*texts, ends, p_value(self.p_value), p_value(self.limit))))
+        return tuple(map(Cell, (*texts, ends, p_value(self.p_value), f"{self.limit:.2g}")))
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ class Settled(Shown, Paged, Logged):
         yield "difference", f"{number(result.difference, decimals, sign=True)} ± {number(error, decimals)}"
         ends = ends_text(interval, error, sign=True)
         yield f"{100 * self.level:.4g}% interval over all looks", ends
-        yield "p-value", f"{p_value(result.p_value)}, {result.test}; below {p_value(1.0 - interval.level)} is a verdict"
+        yield "p-value", f"{p_value(result.p_value)}, {result.test}; below {1.0 - interval.level:.2g} is a verdict"
         pairs = f"{result.wins:,} won, {result.ties:,} tied, {result.losses:,} lost"
         yield "questions", f"{result.n:,} of {self.most:,}: {pairs}"
         saved = f", {self.saved:,} fewer than all of it" if self.saved > 0 else ""

@@ -11,6 +11,9 @@ from dspy_cachectl.statistics.quantiles import NORMAL, check_level, needed, two_
 POWER = 0.8
 """The power for which differences are called detectable: a true one is found four times in five."""
 
+# Beyond this quantile of t, that of an early look with few degrees of freedom, the normal part of a noncentral t is
+# nothing, and scipy's own distribution function no number.
+_FAR = 1_000.0
 # Below it t has no tails that a plan can rest on (and scipy's inverse of the noncentral t does not come back).
 _FEWEST_DEGREES = 1.0 - 1e-9
 
@@ -44,8 +47,10 @@ def detectable_multiple(*, degrees: float = math.inf, level: float = 0.95, power
         return math.inf
     if math.isinf(degrees):
         return multiple
-    missed, quantile = needed("scipy.special", "a detectable difference").nctdtr, two_sided_t(level, degrees)
-    most = multiple
+    special, quantile = needed("scipy.special", "a detectable difference"), two_sided_t(level, degrees)
+    if quantile > _FAR:  # P(noncentral t < q) is that of chi^2 / degrees > (noncentrality / q)^2
+        return float(quantile * math.sqrt(special.chdtri(degrees, 1.0 - power) / degrees))
+    missed, most = special.nctdtr, multiple
     while missed(degrees, most, quantile) > 1.0 - power:
         most *= 2.0
     # `nctdtrinc` would be the root too, but only to six digits.

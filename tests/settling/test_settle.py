@@ -31,6 +31,18 @@ class Fixed(dspy.Module):
         return dspy.Prediction(answer="yes" if number * 7 % 10 < self.right else "no")
 
 
+class Pages(Fixed):
+    """One that knows some pages of ten questions better than others."""
+
+    def __init__(self) -> None:
+        super().__init__(3)
+
+    def forward(self, question: str) -> dspy.Prediction:
+        number = int(question.split()[1])
+        self.right = 3 + number // 10 % 4
+        return super().forward(question)
+
+
 def settled(baseline: Any, candidate: Any, devset: Any, **options: Any) -> cachectl.Settled:
     return cachectl.settle(baseline, candidate, devset, exact, display_progress=False, **options)
 
@@ -192,3 +204,17 @@ def test_its_page_has_every_look_and_every_answer(program: dspy.Module, tmp_path
     assert found.asked == len(page.questions)
     written = unpacked.content(found.to_html(tmp_path / "settled.html").read_bytes())
     assert found.verdict_text == written["headline"][0]
+
+
+def test_a_look_at_a_few_clusters_is_one(program: dspy.Module) -> None:
+    """Two clusters at the first look, at a level near 1: no verdict, and no error either; and its limit is a number."""
+    devset = [
+        dspy.Example(question=f"question {number} ?", answer="yes", page=number // 10).with_inputs("question")
+        for number in range(200)
+    ]
+    found = settled(Fixed(3), Pages(), devset, clusters="page")
+    assert [20, 40] == [look.questions for look in found.looks[:2]]
+    assert found.looks[0].limit < 1e-4
+    text = " ".join(found.details().split())
+    assert f" {found.looks[0].limit:.2g} " in f"{text} "
+    assert "below below" not in " ".join(str(settled(Fixed(3), Fixed(9), questions(200))).split())

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
@@ -29,6 +29,18 @@ def test_the_multiple_is_2_80() -> None:
     """A difference must measure 2.80 standard errors to be found 80% of the time at the 5% level, if they are known."""
     assert detectable_multiple() == pytest.approx(2.80, abs=0.002)
     assert detectable_multiple(degrees=0) == math.inf
+
+
+@pytest.mark.parametrize("degrees", [1.0, 1.5, 2.0, 5.0])
+def test_the_level_of_an_early_look_has_a_detectable_difference(degrees: float) -> None:
+    """Where t's quantile is in the millions, too: it rises with the level, and at 1,000 the two ways agree."""
+    levels = [1.0 - 10.0**-power for power in range(2, 16)]
+    found = [detectable_multiple(degrees=degrees, level=level) for level in levels]
+    assert all(math.isfinite(one) for one in found)
+    assert sorted(found) == found
+    at = 2.0 * float(special.stdtr(degrees, 1_000.0)) - 1.0
+    below, above = (detectable_multiple(degrees=degrees, level=1.0 - (1.0 - at) * by) for by in (1.0001, 0.9999))
+    assert above / below == pytest.approx(1.0002 ** (1.0 / degrees), rel=1e-4)
 
 
 @pytest.mark.parametrize("degrees", [1, 1.3, 2, 4, 9, 49, 199, 20_000])
