@@ -8,7 +8,6 @@ forgets of it comes back, with what the process has seen of others.
 from __future__ import annotations
 
 import os
-import platform
 import sys
 import threading
 import time
@@ -21,18 +20,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dspy_cachectl.boundary.forks import lives, tell_after_fork
+from dspy_cachectl.boundary.forks import tell_after_fork
 from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.budget import AMOUNTS, Budget
 from dspy_cachectl.budgets.counts import Amounts, Counts, DoesNotFitError, Need
-from dspy_cachectl.budgets.saying import spent_of, told
-from dspy_cachectl.budgets.sharing import FileOfProcess, NotShared, OfStore, handed_over
+from dspy_cachectl.budgets.saying import Warned, spent_of, told
+from dspy_cachectl.budgets.sharing import FileOfProcess, NotShared, OfStore, handed_over, has_ended, new_part
 from dspy_cachectl.errors import BudgetExceededError, StoreError
 from dspy_cachectl.stores.registers.base import MemoryRegister, Record, Register
 from dspy_cachectl.stores.registers.file import FileRegister
 
-_WARNED_AT = (0.5, 0.8)
-_NODE = platform.node()
 _LITTLE = 1e-9
 """What sums of numbers may be off by."""
 
@@ -80,7 +77,7 @@ class OpenBudget:
         self.why = self.trouble = self.said = ""
         self.unsure: dict[str, str] = {}
         self._others = Counts()
-        self._warned: dict[str, float] = {}
+        self._warned = Warned(whose)
         self._version = 0
         self._past = 0
         self._begin()
@@ -93,7 +90,7 @@ class OpenBudget:
         self._lock = threading.RLock()
         self._own = Counts()
         self._known: Record = {}
-        self._me = f"{os.getpid()}@{_NODE}.{uuid.uuid4().hex[:8]}"
+        self._me = new_part()
         self._waiting: deque[Future[None]] = deque()
 
     def after_fork(self) -> None:
@@ -146,8 +143,7 @@ class OpenBudget:
             BudgetExceededError: If it does not fit, whatever becomes of what is in the air.
         """
         with self._lock:
-            if self.budget.seconds is not None and time.monotonic() - self.began >= self.budget.seconds:
-                raise self.refuse(f"its {self.budget.seconds:g} seconds are over")
+            self._check_time()
             before, fits = self._own, False
 
             def change(record: Record) -> Record:
@@ -170,8 +166,21 @@ class OpenBudget:
                 raise self.refuse(self.trouble) from error
             if not fits:
                 return self._version
-            self._warn()
+            self._warned.look(self.spent, self.limits)
             return None
+
+    def check(self, need: Need) -> None:
+        """Refuse a request, before it waits for anything else, that does not fit as far as this process knows.
+
+        Raises:
+            BudgetExceededError: If it does not.
+        """
+        with self._lock:
+            self._check_time()
+            if self._why_not(need):
+                self.look()  # what others gave back may make room
+            if why := self._why_not(need):
+                raise self.refuse(why)
 
     def give_back(self, need: Need, spent: Amounts) -> None:
         """Note what a request came to beside what was sure, and let those go on that waited for it."""
@@ -179,7 +188,7 @@ class OpenBudget:
             if any(need.most.values()) or any(spent.values()):
                 self._own.add(spent, need.most, -1.0)
                 self._bring_up_to_date()
-                self._warn()
+                self._warned.look(self.spent, self.limits)
             self._version += 1
         self.wake()
 
@@ -264,17 +273,6 @@ class OpenBudget:
         """Return what was given of a model's price: US dollars for a token read, and for one written; or None."""
         return self.budget.price_of(model)
 
-    def miss_price(self, model: str) -> None:
-        """Say once that a model has no price, where the cost is limited; or refuse it.
-
-        Raises:
-            BudgetExceededError: If the budget is strict.
-        """
-        if "cost" in self.limits:
-            self.note_unsure(
-                model, f'its price is not known, so it counts as free: give it, as prices={{"{model}": (0.15, 0.60)}}'
-            )
-
     def note_unsure(self, model: str, why: str) -> None:
         """Say once of a model that what is asked of it is not counted for certain; or refuse it.
 
@@ -308,6 +306,10 @@ class OpenBudget:
     def _held(self, kind: str) -> float:
         return self._others.held.get(kind, 0.0) + self._own.held.get(kind, 0.0)
 
+    def _check_time(self) -> None:
+        if self.budget.seconds is not None and time.monotonic() - self.began >= self.budget.seconds:
+            raise self.refuse(f"its {self.budget.seconds:g} seconds are over")
+
     def _fits(self, need: Need) -> bool:
         """Tell whether a request fits beside what is in the air.
 
@@ -324,6 +326,13 @@ class OpenBudget:
             fits = fits and spent + self._held(kind) + wanted <= limit + _LITTLE
         return fits
 
+    def _why_not(self, need: Need) -> str:
+        try:
+            self._fits(need)
+        except DoesNotFitError as error:
+            return str(error)
+        return ""
+
     def _bring_up_to_date(self) -> None:
         try:
             self.register.change(self.record, lambda record: self._write(self._read(record)))
@@ -339,7 +348,7 @@ class OpenBudget:
             if name != self._me and isinstance(part, dict):
                 held = part.get("held") or {}
                 others.add(part.get("spent") or {}, held)
-                if any(held.values()) and _has_ended(name):
+                if any(held.values()) and has_ended(name):
                     others.add(held, held, -1.0)  # what it had in the air may have been paid for
                 others.refused += part.get("refused") or 0
         self._others = others
@@ -348,15 +357,6 @@ class OpenBudget:
     def _write(self, record: Record) -> Record:
         record[self._me] = vars(self._own)
         return record
-
-    def _warn(self) -> None:
-        for kind, limit in self.limits.items():
-            spent = self._spent(kind)
-            reached = max((share for share in _WARNED_AT if spent >= share * limit > 0), default=0.0)
-            if reached > self._warned.get(kind, 0.0):
-                self._warned[kind] = reached
-                said = spent_of({kind: spent}, {kind: limit})
-                logger.warning("%.0f %% of the budget of %s: %s", 100 * reached, self.whose, said)
 
 
 on_refusal: Callable[[BudgetExceededError], None] = lambda _: None  # noqa: E731 - who knows the phases takes its place
@@ -381,12 +381,6 @@ def _arrived(budget: Budget, whose: str, record: str, where: str | None, passed:
     opened.began -= passed
     _KEPT.append(opened)
     return opened
-
-
-def _has_ended(part: str) -> bool:
-    """Tell whether the process of a part has ended, as far as this machine knows."""
-    process, _, node = part.rpartition(".")[0].partition("@")
-    return node == _NODE and process.isdecimal() and not lives(int(process))
 
 
 def _before_fork() -> None:

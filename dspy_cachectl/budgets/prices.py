@@ -67,7 +67,7 @@ class LMTerms:
         most: dict[str, float] = {"requests": float(self._hidden), "tokens": tokens}
         price = budget.price_of(self._lm.model) or _price(self._lm, self._provider, self._read)
         if price is None:
-            budget.miss_price(self._lm.model)
+            _miss_price(budget, self._lm.model)
         else:
             most["cost"] = self._read * price[0] + self._written * price[1]
         return Need({"requests": 1.0}, most, estimated=self._is_estimated)
@@ -126,7 +126,7 @@ class EmbeddingTerms:
         most = {"requests": self._hidden, "tokens": self._tokens}
         price = budget.price_of(self._model) or _price_by_litellm(self._model)
         if price is None:
-            budget.miss_price(self._model)
+            _miss_price(budget, self._model)
         else:
             most["cost"] = self._tokens * price[0]
         return Need({"requests": 1.0}, most)
@@ -134,6 +134,18 @@ class EmbeddingTerms:
     def spent(self, budget: OpenBudget, answer: Any) -> Amounts:  # noqa: ARG002
         """Return what an answer came to, beside the request itself."""
         return {kind: most for kind, most in self.need(budget).most.items() if kind != "requests"}
+
+
+def _miss_price(budget: OpenBudget, model: str) -> None:
+    """Say once that a model has no price, where the cost is limited; or refuse it.
+
+    Raises:
+        BudgetExceededError: If the budget is strict.
+    """
+    if "cost" in budget.limits:
+        budget.note_unsure(
+            model, f'its price is not known, so it counts as free: give it, as prices={{"{model}": (0.15, 0.60)}}'
+        )
 
 
 def _most_tokens(value: Any) -> int:
@@ -236,4 +248,4 @@ def name_what_is_not_sure(budgets: Iterable[tuple[OpenBudget, int]], lm: Any) ->
         return
     for budget, _ in budgets:
         if known is None and budget.price_of(lm.model) is None and not budget.budget.strict:
-            budget.miss_price(lm.model)
+            _miss_price(budget, lm.model)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.errors import BudgetExceededError
+
+_WARNED_AT = (0.5, 0.8)
+
+logger = logger_for("dspy_cachectl")
 
 
 def amount(kind: str, value: float) -> str:
@@ -26,6 +31,27 @@ def spent_of(
             part += f", and it may take {'about ' if estimated else ''}{amount(kind, wanted)}"
         parts.append(part)
     return f"spent {', '.join(parts)}"
+
+
+class Warned:
+    """What was said of a budget before it is spent: that half of it is, and four fifths, once each.
+
+    Args:
+        whose: Whose it is.
+    """
+
+    def __init__(self, whose: str) -> None:
+        self._whose = whose
+        self._at: dict[str, float] = {}
+
+    def look(self, spent: Mapping[str, float], limits: Mapping[str, float]) -> None:
+        """Say what is to be said."""
+        for kind, limit in limits.items():
+            reached = max((share for share in _WARNED_AT if spent[kind] >= share * limit > 0), default=0.0)
+            if reached > self._at.get(kind, 0.0):
+                self._at[kind] = reached
+                said = spent_of({kind: spent[kind]}, {kind: limit})
+                logger.warning("%.0f %% of the budget of %s: %s", 100 * reached, self._whose, said)
 
 
 def told(short: Sequence[tuple[BudgetExceededError, str]], refused: int, asides: Sequence[str]) -> str:

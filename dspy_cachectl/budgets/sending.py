@@ -195,6 +195,15 @@ class Guard:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
+    def check(self) -> None:
+        """Refuse a request, before it waits for anything else, that does not fit whatever becomes of the others.
+
+        Raises:
+            BudgetExceededError: If it does not.
+        """
+        for budget in self.budgets:
+            budget.check(self.terms.need(budget))
+
     def complete(self, *args: Any) -> Any:
         """Ask for one answer."""
         return within(self.budgets, self.terms, lambda: self._engine.complete(*args))

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import tempfile
+import uuid
 import weakref
 from collections.abc import Callable
 from pathlib import Path
 
+from dspy_cachectl.boundary.forks import lives
 from dspy_cachectl.errors import StoreUnavailableError
 from dspy_cachectl.stores.registers.base import IN_MEMORY, Change, MemoryRegister, Record, Register
 from dspy_cachectl.stores.registers.file import NAME, FileRegister
 
+_NODE = platform.node()
+
 of_store: Callable[[], Register] = lambda: IN_MEMORY  # noqa: E731 - it is put in its place by who installs a store
 """Returns the register that most share of those that the store in use has."""
+
+
+def new_part() -> str:
+    """Return a name for what this process counts."""
+    return f"{os.getpid()}@{_NODE}.{uuid.uuid4().hex[:8]}"
+
+
+def has_ended(part: str) -> bool:
+    """Tell whether the process of a part has ended, as far as this machine knows."""
+    process, _, node = part.rpartition(".")[0].partition("@")
+    return node == _NODE and process.isdecimal() and not lives(int(process))
 
 
 class FileOfProcess(FileRegister):

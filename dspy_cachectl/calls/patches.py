@@ -44,7 +44,7 @@ from dspy.utils.exceptions import AdapterParseError
 from dspy_cachectl.accounting.troubles import Mishap
 from dspy_cachectl.boundary.held import HELD
 from dspy_cachectl.budgets.hooks import embedding_within, engine_within
-from dspy_cachectl.budgets.sending import refusal_in
+from dspy_cachectl.budgets.sending import Guard, refusal_in
 from dspy_cachectl.calls.account import Counted
 from dspy_cachectl.calls.adapter import dspys_request
 from dspy_cachectl.calls.cache import ManagedCache
@@ -227,9 +227,20 @@ def _refuse(subject: Any) -> None:
 
 
 def _rates(lm: Any, engine: Any) -> tuple[Rate, ...]:
-    """Return what limits the request that is about to be sent; nothing where an engine has its answer already."""
+    """Return what limits the request that is about to be sent; nothing where an engine has its answer already.
+
+    Raises:
+        BudgetExceededError: If there is a limit, and a budget that would refuse the request when its turn has come.
+    """
     if getattr(engine, "has_answer", False):
         return ()
+    found = _limits_of(lm)
+    if found and isinstance(engine, Guard):
+        engine.check()
+    return found
+
+
+def _limits_of(lm: Any) -> tuple[Rate, ...]:
     of_phase = phase_here().context.rates
     requests, tokens = getattr(lm, "requests_per_minute", None), getattr(lm, "tokens_per_minute", None)
     if requests is None and tokens is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,6 +16,7 @@ import dspy_cachectl as cachectl
 from dspy_cachectl import Budget, Policy
 from tests.budgets.support import ASKING, ask_in_coroutines, ask_in_threads, exceeding
 from tests.endpoint import Endpoint
+from tests.limits import SOON
 
 LMs = Callable[..., Any]
 
@@ -142,6 +144,19 @@ def test_a_role_has_its_own(by: str, kind: str, lm: LMs, endpoint: Endpoint) -> 
     spent = seen.run.budget.roles["judge"].spent[kind]
     assert allowed / 2 < spent <= allowed
     assert "role 'judge' in phase 'compile'" in str(seen.error)
+
+
+@pytest.mark.parametrize("by", ASKING)
+def test_what_is_refused_waits_for_no_rate_limit(by: str, lm: LMs, endpoint: Endpoint) -> None:
+    """Where a budget is spent a call is refused at once, and takes nobody's turn."""
+    with exceeding(Budget(requests=1), requests_per_minute=0.5) as seen:  # the second would go after two minutes
+        assert ASKING[by](lm(), 1) == 0
+        asking = threading.Thread(target=cachectl.carry(ASKING[by]), args=(lm(temperature=0.5), 3), daemon=True)
+        asking.start()
+        asking.join(SOON)
+        assert not asking.is_alive()
+    assert endpoint.requests == 1
+    assert seen.error.refused == 3
 
 
 def test_an_outer_budget_holds_within(lm: LMs, endpoint: Endpoint) -> None:
