@@ -176,4 +176,4 @@ class Stopping:
         much = f"{self.asked:,} of {plural(self.offered, 'question')}, in random order (seed {self.seed})"
         if self.by == "budget":
             return f"its budget was spent: {much}"
-        return f"it grew until it was enough: {much}, {plural(self.looks, 'look')}"
+        return f"it was looked at while it grew: {much}, {plural(self.looks, 'look')}"

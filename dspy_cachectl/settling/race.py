@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -141,12 +142,13 @@ class Race(Shown, Logged):
     def _facts(self) -> Iterator[tuple[str, str]]:
         all_of_it = len(self.runners) * self.most
         yield "answers", f"{self.answers:,} of the {all_of_it:,} that all questions to all would be"
-        until = f"up to {self.looks[-1]:,} of {self.most:,} questions"
+        until = f"up to {self.looks[-1]:,} of {plural(self.most, 'question')}"
         yield "looks", f"{len(self.looks):,}, {until} ({self.bound.value} bound)"
         yield "error", f"{1.0 - self.level:.3g} for all pairs and all looks together (Holm)"
         leading = self[self.leader].report
-        bias = number(selection_bias(leading.standard_error, len(self.runners)), places(leading.standard_error))
-        yield "score of the leader", f"may look too good by up to about {bias}: report it on other questions"
+        bias = selection_bias(leading.standard_error, len(self.runners))
+        much = f"up to about {number(bias, places(leading.standard_error))}" if 0.0 < bias < math.inf else "any amount"
+        yield "score of the leader", f"may look too good by {much}: report it on other questions"
 
     def _row(self, one: Runner) -> tuple[Cell, ...]:
         report, found = one.report, one.comparison

@@ -217,4 +217,7 @@ def test_a_look_at_a_few_clusters_is_one(program: dspy.Module) -> None:
     assert found.looks[0].limit < 1e-4
     text = " ".join(found.details().split())
     assert f" {found.looks[0].limit:.2g} " in f"{text} "
+    one = settled(Fixed(0), Fixed(10), questions(2), bound="any-time")
+    assert 1e-4 > one.looks[0].limit
+    assert 2 < one.as_dict()["comparison"]["minimal_detectable_effect"]
     assert "below below" not in " ".join(str(settled(Fixed(3), Fixed(9), questions(200))).split())

@@ -28,7 +28,7 @@ def test_it_stops_when_the_interval_is_narrow_enough(program: dspy.Module, endpo
     assert report.interval.width <= 0.2
     assert report.provenance.stopping is not None
     assert (report.n // 20 - 2, 200) == (report.provenance.stopping.looks, report.provenance.stopping.offered)
-    assert "it grew until it was enough" in report.details()
+    assert "it was looked at while it grew" in report.details()
     assert run(Fixed(9), questions(200), until=0.2).score == report.score
     assert report.n == endpoint.requests
     loaded = cachectl.EvalReport.load(report.save("report.json"))
