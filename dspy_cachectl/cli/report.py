@@ -40,7 +40,8 @@ def write_page(
         typer.Option(
             "--metric",
             metavar="NAME",
-            help="Of kept predictions, by which metric: its name, or the beginning of its hash. Default: the last one.",
+            help="By which metric: its name, or the beginning of its hash. Default: the last one of what is kept, the "
+            "first of a saved report.",
         ),
     ] = None,
     slices: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -192,7 +193,7 @@ def gate(baseline: Measurement, candidate: Measurement, *, not_worse_by: float, 
     Raises:
         ConfigurationError: If the margin is not above 0, or no question is in both.
     """
-    if not not_worse_by > 0:
+    if not 0 < not_worse_by < math.inf:
         raise ConfigurationError(f"not_worse_by is a margin above 0 (say 0.02), and not {not_worse_by!r}")
     found = compare_two(baseline, candidate, smallest_difference=not_worse_by, level=level)
     return Gate(found, not_worse_by, tuple(_reasons(found, baseline, candidate)))

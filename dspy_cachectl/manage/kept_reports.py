@@ -37,8 +37,8 @@ def reports_in(
     Args:
         files: Saved reports, or snapshots of predictions; these also by a name that `find` takes.
         predictions: The folder of the kept predictions: snapshots are looked for there, and those of saved reports.
-        metric: By which metric what was kept is scored: its name, or the beginning of its hash; of a saved report with
-            several, which of them. None: the last one, or the first.
+        metric: By which metric: its name, or the beginning of its hash. None: of what was kept the last one, of a saved
+            report the first.
         slices: By which fields the questions of what was kept are sliced.
 
     Raises:
@@ -65,10 +65,20 @@ def _report_in(file: str, predictions: str | Path, metric: str | None, slices: S
     if (ownership.beginning(path) or b"").startswith(_HEADS):
         return _of_snapshot(read_info(path), metric, slices)
     report = EvalReport.load(path)
-    if metric is not None and report.provenance.others and metric in report.metrics:
-        report = report.metrics[metric]
+    if metric is not None:
+        report = _by(report, metric, path)
     kept = Path(predictions) / (report.provenance.snapshot or "")
     return replace(report, path=str(kept)) if ownership.is_snapshot(kept, through_links=True) else report
+
+
+def _by(report: EvalReport, metric: str, path: Path) -> EvalReport:
+    """Return a saved report by one of its metrics."""
+    made = report.provenance
+    found = report.metrics if made.others else {made.metric: report}
+    for name, one in found.items():
+        if metric == name or one.provenance.metric_hash.startswith(metric):
+            return one
+    raise ConfigurationError(f"no metric {metric!r} has scored {path.name}; there are: {', '.join(found)}")
 
 
 def _of_snapshot(info: SnapshotInfo, metric: str | None, slices: Sequence[str]) -> EvalReport:

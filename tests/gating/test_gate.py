@@ -13,7 +13,7 @@ from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.gating.gate import Gate, Outcome, gate
 from tests.cli.commands import command
 from tests.endpoint import Endpoint
-from tests.evaluation.test_evaluate import program, questions, run
+from tests.evaluation.test_evaluate import exact, program, questions, run
 from tests.reports.made_up import report
 from tests.settling.test_settle import Fixed
 
@@ -30,6 +30,11 @@ def changed(*, lost: int = 0, won: int = 0) -> list[float]:
     for place in range(won):
         after[2 * place + 1] = 1.0
     return after
+
+
+def short(example: dspy.Example, prediction: Any) -> float:
+    """Whether the answer is no, which is shorter than yes."""
+    return float(len(prediction.answer) == 2)
 
 
 def gated(scores: list[float], margin: float = 0.05, **options: Any) -> Gate:
@@ -86,6 +91,23 @@ def test_the_command_exits_by_what_it_found(tmp_path: Path) -> None:
     done = command("gate", "before.json", "none.json", "--not-worse-by", "0.02", cwd=tmp_path)
     assert 2 == done.returncode
     assert "none.json" in done.stderr
+
+
+def test_a_metric_that_is_none_passes_nothing(program: dspy.Module, endpoint: Endpoint, tmp_path: Path) -> None:
+    """By its name, or the beginning of its hash, also of saved reports; by another name it cannot be told."""
+    several = {"exact": exact, "short": short}
+    files = [
+        str(run(Fixed(right), questions(60), several, name=name).save(tmp_path / f"{name}.json"))
+        for name, right in (("old", 6), ("new", 9))
+    ]
+    hashed = json.loads(Path(files[0]).read_text())["provenance"]["others"][0]["metric_hash"]
+    asked = endpoint.requests
+    by = {None: 0, "exact": 0, "short": 1, hashed[:8]: 1, "shor": 2}
+    for metric, code in by.items():
+        done = command("gate", *files, "--not-worse-by", "0.02", *(["--metric", metric] if metric else []))
+        assert code == done.returncode, (metric, done.stderr)
+    assert "no metric 'shor' has scored old.json; there are: exact, short" in done.stderr
+    assert asked == endpoint.requests
 
 
 def test_kept_predictions_pass_without_a_request(program: dspy.Module, endpoint: Endpoint, tmp_path: Path) -> None:
