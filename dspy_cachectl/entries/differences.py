@@ -14,6 +14,11 @@ _KEPT_WORDS = 12
 _MOST_WORDS = 5_000
 """Comparing word by word takes time that grows with the square of the length."""
 
+ENGINE = "_engine"
+"""Under which name it is part of what is asked that LiteLLM sends it, where that makes a difference."""
+_NATIVE = "DSPy's native engine"
+_CHOSEN_BY = 'DSPy takes LiteLLM where a variable such as OPENAI_BASE_URL is set, or engine="litellm"'
+
 Names = tuple[str, str]
 _ASKED: Names = ("asked", "stored")
 
@@ -34,7 +39,10 @@ def between(asked: Mapping[str, Any], stored: Mapping[str, Any], *, names: Names
     if wanted.get("model") != kept.get("model"):
         lines.append(f"model: {names[0]} {wanted.get('model')!r}, {names[1]} {kept.get('model')!r}")
     lines += fields(asked, stored, ("endpoint", "version", "scope"), names=names)
-    lines += fields(wanted, kept, sorted((wanted.keys() | kept.keys()) - {"model", "messages"}), names=names)
+    lines += fields(wanted, kept, sorted((wanted.keys() | kept.keys()) - {"model", "messages", ENGINE}), names=names)
+    if wanted.get(ENGINE) != kept.get(ENGINE):
+        one, other = (_NATIVE if request.get(ENGINE) is None else "LiteLLM" for request in (wanted, kept))
+        lines.append(f"engine: {names[0]} by {one}, {names[1]} by {other}; {_CHOSEN_BY}")
     lines += _messages(wanted.get("messages"), kept.get("messages"), names)
     if asked.get("rollout_id") != stored.get("rollout_id"):
         first = "asked for" if names == _ASKED else names[0]

@@ -21,10 +21,8 @@ from dspy_cachectl.boundary.secret_names import KNOWN_HEADERS, KNOWN_OPTIONS
 from dspy_cachectl.boundary.secrets import without_known
 from dspy_cachectl.entries import draws
 from dspy_cachectl.entries.asked import NEVER_SENT, UNSENT_BY_LITELLM, is_litellms
+from dspy_cachectl.entries.differences import ENGINE
 from dspy_cachectl.fingerprints import canonical
-
-ENGINE = "_engine"
-"""Under which name it is part of what is asked that LiteLLM sends it, where that makes a difference."""
 
 _IDENTITY = "engine:"
 _LITELLMS_CLIENT = frozenset(

@@ -35,6 +35,11 @@ def _with(**changes: object) -> dict[str, object]:
         (_with(version="2"), "version: asked None, stored '2'"),
         (_with(temperature=1.0), "temperature: asked 0.0, stored 1.0"),
         (_with(max_tokens=9), "max_tokens: asked None, stored 9"),
+        (
+            _with(_engine="litellm"),
+            "engine: asked by DSPy's native engine, stored by LiteLLM; DSPy takes LiteLLM where a variable such as "
+            'OPENAI_BASE_URL is set, or engine="litellm"',
+        ),
         (_with(rollout_id=7), "draw: asked for the plain draw, stored rollout 7"),
         (
             _with(messages=[{"role": "user", "content": "What is the capital of Spain ?"}]),
