@@ -121,7 +121,8 @@ class Library:
         self._recover()
         self._files.written()
         rows = KeptRows(questions)
-        found = [*self._files.snapshots(), *self._files.sessions()]
+        sessions = self._files.sessions()  # before the snapshots: what ends meanwhile is in one of the two
+        found = [*self._files.snapshots(), *sessions]
         limit = self.max_age if max_age is None else max_age
         wish = Wish(key, run_id=run_id, max_age=limit, forced=force_recompute, repeats=repeats)
         choice = choose(wish, found, rows, self._files.load)

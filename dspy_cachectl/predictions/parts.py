@@ -76,10 +76,10 @@ class PartFiles(SnapshotFiles):
 
     def snapshots(self) -> list[SnapshotInfo]:
         """Return the parts, and the snapshots that are on their way, the newest first."""
+        waits = self.waiting()  # before the index is read: what is sent meanwhile is in one of the two
+        waiting = [info for info in super().snapshots() if info.path.name in waits]
         self._index = self._read_index()
         parts = (self._info(name, about) for name, about in self._index["parts"].items())
-        waits = self.waiting()
-        waiting = (info for info in super().snapshots() if info.path.name in waits)
         return sorted((*waiting, *(info for info in parts if info)), key=lambda info: -info.recency)
 
     def is_here(self, info: SnapshotInfo) -> bool:

@@ -19,6 +19,7 @@ import dspy_cachectl as cachectl
 from dspy_cachectl.errors import ConfigurationError, MissingExtraError
 from dspy_cachectl.fingerprints.data import questions_of
 from dspy_cachectl.predictions.library import Library
+from dspy_cachectl.predictions.parts import PartFiles
 from dspy_cachectl.predictions.snapshot import read_info
 from dspy_cachectl.stores.objects import ObjectStore
 from tests.limits import PATIENCE
@@ -370,3 +371,27 @@ def test_processes_that_write_at_once_lose_nothing(bucket: Bucket, tmp_path: Pat
     ]
     assert [0] * 4 == [process.wait(PATIENCE) for process in ran]
     assert {f"eval-{number}" for number in range(4)} == {info.run_id for info in Library(bucket.url).snapshots()}
+
+
+def test_what_is_sent_while_the_index_is_read_is_found(
+    bucket: Bucket, machine: Callable[[str], None], cutting: Cutting
+) -> None:
+    """A snapshot that waits is found in the index or where it waits, whenever it goes up; else it is bought twice."""
+    machine("one")
+    assert 3 == evaluate(bucket.url, "eval-a", at_most=3)
+    cutting.refuses = lambda method, _: method == "PUT"
+    with Library(bucket.url).open(key_of(DATA), QUESTIONS) as session:
+        compute(session)
+    assert 1 == Library(bucket.url).wait(PATIENCE)
+    cutting.refuses = lambda *_: False
+    left: list[int] = []
+
+    def sends_meanwhile(method: str, path: str) -> bool:
+        if method == "GET" and path.endswith("/index.json.zst") and not left:
+            left.append(1)
+            left[0] = PartFiles(bucket.url).send()
+        return False
+
+    cutting.cuts = sends_meanwhile
+    found = Library(bucket.url).snapshots()
+    assert ([0], 6) == (left, max(info.rows for info in found))

@@ -119,13 +119,24 @@ def worked(store: RedisStore, seconds: float, name: str, until_refused: bool = F
         return list(pool.map(work, range(THREADS)))
 
 
+def _put(store: RedisStore, key: str) -> None:
+    """Put an entry as soon as the store is used: on a busy machine a command may be late without a fault."""
+    for _ in until("the store to be used"):
+        try:
+            store.put(key, VALUE, DRAWN)
+            if store.get(key) == VALUE:
+                return
+        except StoreUnavailableError:
+            continue
+
+
 @pytest.mark.parametrize(
     "fault", [pytest.param(name, marks=() if name in QUICK else pytest.mark.exhaustive) for name in FAULTS]
 )
 def test_a_fault_costs_little_and_passes(broken: Broken, fault: str) -> None:
     """No thread waits for its time more than three times; what is written before and after is there; reads go on."""
     store = broken.store
-    store.put("there", VALUE, DRAWN)
+    _put(store, "there")
     before = worked(store, 0.0, "before")
     assert fault == "slow" or not any(one["waited"] + one["refused"] for one in before)
 
@@ -137,13 +148,7 @@ def test_a_fault_costs_little_and_passes(broken: Broken, fault: str) -> None:
     assert all(one["refused"] for one in during)
     if fault in WRITES_ONLY:
         assert min(one["done"] for one in during) > 10
-    for _ in until("the store to be used again"):
-        try:
-            store.put("after", VALUE, DRAWN)
-            if store.get("after") == VALUE:
-                break
-        except StoreUnavailableError:
-            continue
+    _put(store, "after")
 
 
 def test_a_dead_node_of_a_cluster_takes_nothing_else_with_it(tmp_path: Path) -> None:
