@@ -167,11 +167,13 @@ class PhaseRun:
             policy makes no draws of its own.
         closed: Whether its block has ended.
         outer: The phase around it, or None.
-        evaluated_in: The passage whose policy and run it evaluates by, and whose stats tell of its calls too; or None.
+        evaluated_in: The passage whose policy and run it evaluates by, or in which the program is evaluated that opened
+            it, and whose stats tell of its calls too; or None.
         home: Where its block was entered.
         guards: Whether calls that carry no phase are counted as strayed from it, and refused where it replays.
         is_told: Whether workers that it does not reach are told of it.
-        on_call: Called with each `Call` of it that has ended, in the thread that made it; None for nobody.
+        on_call: Called with each `Call` of it that has ended, in the thread that made it, and with the context of the
+            answer that it is for, where that is not its own; None for nobody.
         on_mishap: Called likewise with what goes wrong around a call without failing it.
         waves: What answers its calls in place of a provider, where they go by batches (`batches.waves`); or None.
         logged: The uids that it was first logged as, by where it was logged to.
@@ -199,7 +201,7 @@ class PhaseRun:
         self.ordinals = Ordinals()
         self.ledger, self.of_evaluations = Ledger(), Ledger()
         self.observer = EvaluationObserver() if context.strays_matter else None
-        self.on_call: Callable[[Any], None] | None = None
+        self.on_call: Callable[..., None] | None = None
         self.on_mishap: Callable[[Mishap], None] | None = None
         self.waves: Any = None
         self.logged: dict[tuple[str | None, ...], str] = {}
@@ -233,6 +235,17 @@ class PhaseRun:
     def evaluations(self) -> list[Evaluation]:
         """The evaluations that ran in it; noted in fresh and replay phases only."""
         return self.observer.evaluations() if self.observer is not None else []
+
+    def is_within(self, run: PhaseRun, context: PhaseContext) -> None:
+        """Tell of its calls as of those of an answer, where what is evaluated in another opens it.
+
+        Args:
+            run: The other one.
+            context: Where it is opened: in which answer.
+        """
+        tell = run.on_call
+        if tell is not None:
+            self.evaluated_in, self.on_call = run, lambda call, _within=None: tell(call, context)
 
     def missed(self, miss: CacheMissError) -> None:
         """Keep a miss, to raise it again at the end."""

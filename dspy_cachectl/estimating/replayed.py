@@ -13,6 +13,7 @@ from typing import Any
 import dspy
 
 from dspy_cachectl.calls.call import Call
+from dspy_cachectl.context.phases import PhaseContext
 from dspy_cachectl.context.ruling import draw_unit
 from dspy_cachectl.estimating.history import Past, hashed, length_of, predictor_of
 from dspy_cachectl.evaluation.awaiting import Loops
@@ -64,8 +65,8 @@ def replayed(task: Task, kept: KeptPredictions) -> list[Answer]:
     answers = {question.unit(repeat): Answer() for repeat in range(task.repeats) for question in task.questions}
     lock = threading.Lock()
 
-    def note(call: Call) -> None:
-        answer = answers.get(call.asked.ruling.context.unit or "")
+    def note(call: Call, within: PhaseContext | None = None) -> None:
+        answer = answers.get((within or call.asked.ruling.context).unit or "")
         if answer is not None:
             with lock:
                 _note(answer, call)

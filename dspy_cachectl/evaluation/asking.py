@@ -12,8 +12,9 @@ from typing import Any
 import dspy
 
 from dspy_cachectl.accounting.asked import counted
+from dspy_cachectl.calls.call import Call
 from dspy_cachectl.calls.spans import forget_last_trace
-from dspy_cachectl.context.phases import PhaseRun
+from dspy_cachectl.context.phases import PhaseContext, PhaseRun
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import draw_unit
 from dspy_cachectl.errors import BudgetExceededError, CachectlError
@@ -56,7 +57,7 @@ def asked(
     """
     began = time.monotonic()
     with Loops() as loops, task.phase() as run, progress(task.name, shown=shown) as show:
-        run.evaluated_in, run.waves = state.runs.get(task.context.token), task.waves
+        run.evaluated_in, run.waves = state.runs.get(task.context.token) or run.evaluated_in, task.waves
         asking = _Asking(task, kept, run, loops, show)
 
         def report_of(questions: tuple[QuestionResult, ...], missing: int = 0) -> EvalReport:
@@ -100,7 +101,14 @@ class _Asking:
         self.spending = Spending(run)
         self.lock = threading.Lock()
         self.is_over = threading.Event()
-        run.on_call, run.on_mishap = self.calls.add, self.calls.note
+        outer = run.on_call
+
+        def told(call: Call, within: PhaseContext | None = None) -> None:
+            self.calls.add(call, within)
+            if outer is not None:
+                outer(call)
+
+        run.on_call, run.on_mishap = told, self.calls.note
 
     def run_all(self, report_of: ReportOf, metadata: Any, *, is_part: bool) -> None:
         """Let `dspy.Evaluate` ask every question in each repeat. What ends that takes along what there is."""

@@ -15,6 +15,7 @@ from dspy_cachectl.accounting.spent import Spent
 from dspy_cachectl.accounting.troubles import Mishap, Trouble
 from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.calls.call import Call
+from dspy_cachectl.context.phases import PhaseContext
 from dspy_cachectl.context.ruling import phase_here
 from dspy_cachectl.drift.states import Followed
 from dspy_cachectl.evaluation.asked_models import asked_model
@@ -75,28 +76,33 @@ class MadeCalls:
         with self._lock:
             return sum(self._under_way.values())
 
-    def add(self, call: Call) -> None:
+    def add(self, call: Call, within: PhaseContext | None = None) -> None:
         """Add a call that has ended to its answer: of a question and a repeat, or of the metric.
 
         One from a thread that carries no phase may be of any answer that is being made, unless only judges ask its LM.
+
+        Args:
+            call: The call.
+            within: Where the phase was opened that it was made in, if that is one of the program's own.
         """
         asked, how = call.asked, asked_model(call)
-        ruling, unit = asked.ruling, asked.ruling.context.unit
+        ruling, context = asked.ruling, within or asked.ruling.context
+        unit = context.unit
         with self._lock:
             if ruling.stray_of:
                 begun = () if (asked.model, asked.endpoint) in self._judges else +self._under_way
                 for one in begun:
                     self._made[one].cost.strayed = True
                 return
-            if ruling.context.judging:
-                self._judged[ruling.context.judging, how] += how is not None
+            if context.judging:
+                self._judged[context.judging, how] += how is not None
             elif how is not None:
                 self._asked[how] += 1
-            if unit is None or not (ruling.context.judging or unit in self._under_way):
+            if unit is None or not (context.judging or unit in self._under_way):
                 return  # a phase that rules everywhere: it is known that it was asked, and not for which answer
             made = self._made[unit]
             made.cost.add(call, how)
-            if not ruling.context.judging:
+            if not context.judging:
                 self._spend(made, call)
             self._look_at(made, call)
 

@@ -132,6 +132,8 @@ class phase(Block[PhaseRun]):  # noqa: N801 - used as a word: with phase("eval")
             name_what_is_not_sure(run.answers_for, dspy.settings.lm)
         watch_autolog()
         run.outer = outer
+        if outer is not None and (around := state.runs.get(outer.token)) is not None:
+            run.is_within(around, outer)
         run.is_told = settings().guard if self._guard is None else self._guard
         run.guards = run.is_told and (self._guard is not None or is_main_thread())
         self._put = carried.put(SETTING, context)

@@ -62,3 +62,53 @@ def test_each_answer_has_draws_of_its_own(lm: MakeLM, endpoint: Endpoint, evalua
     assert asked == endpoint.requests
     assert first == run(runs[0])
     assert asked == endpoint.requests
+
+
+class OpensPhase(dspy.Module):  # type: ignore[misc]
+    """Asks in a phase of its own."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.ask = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> Any:
+        with cachectl.phase(self.name), cachectl.phase(self.name):
+            return self.ask(question=question)
+
+
+@pytest.mark.parametrize(("name", "draws"), [("compile", 3), ("eval", 6)])
+def test_phases_of_a_program_are_in_the_report(lm: MakeLM, endpoint: Endpoint, name: str, draws: int) -> None:
+    """What a program asks in a phase of its own is counted, and known for what it is: reused answers are no draws."""
+    dspy.configure(lm=lm(temperature=0.7))
+    report = cachectl.evaluate(OpensPhase(name), OUTER, _length, repeats=2, predictions=False, **OPTIONS)
+    counters = report.provenance.counters
+    assert draws == endpoint.requests == counters["requests"]
+    assert (6, draws) == (counters["calls"], report.distinct.distinct)
+    assert [("openai/test-model", 0.7, 6)] == [
+        (one.model, one.temperature, one.calls) for one in report.provenance.models
+    ]
+
+
+def test_phases_of_a_metric_are_its_judges(lm: MakeLM, endpoint: Endpoint) -> None:
+    """What a metric asks in a phase of its own is counted apart from the program's."""
+    dspy.configure(lm=lm())
+    judge = OpensPhase("compile")
+    judge.ask.lm = lm("openai/judge", temperature=0.2)
+
+    def judged(_example: Any, prediction: Any, _trace: Any = None) -> float:
+        return len(judge(question=prediction.answer).answer) % 2
+
+    report = cachectl.evaluate(dspy.Predict("question -> answer"), OUTER, judged, predictions=False, **OPTIONS)
+    assert 6 == endpoint.requests == report.provenance.counters["requests"]
+    assert [["openai/test-model"], ["openai/judge"]] == [
+        [one.model for one in of] for of in (report.provenance.models, report.provenance.judges)
+    ]
+
+
+def test_what_an_inner_evaluation_asks_is_of_the_answer(lm: MakeLM, endpoint: Endpoint) -> None:
+    """Each answer of a program that evaluates has its draws, though its questions are the outer ones."""
+    dspy.configure(lm=lm())
+    report = cachectl.evaluate(Evaluates(), INNER, _length, repeats=2, predictions=False, **OPTIONS)
+    assert 8 == endpoint.requests == report.provenance.counters["requests"]
+    assert (4, [2] * 4) == (report.distinct.distinct, [draw.requests for draw in report.draws])
