@@ -61,8 +61,13 @@ def _within(block: Callable[[], AbstractContextManager[Any]], function: Callable
         name: What the block is called in messages.
 
     Raises:
-        ConfigurationError: If it is a generator function; when it is called, if its call does not run its body.
+        ConfigurationError: If it is a generator function, a class, or nothing that can be called; when it is called,
+            if its call does not run its body.
     """
+    if isinstance(function, type) or not callable(function):
+        raise ConfigurationError(
+            f"a {name} is opened around calls of a function, and {function!r} is none; of a class, decorate a method"
+        )
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigurationError(f"a generator leaves its {name} at the first value; open the {name} inside it")
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):

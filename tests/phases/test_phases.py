@@ -233,6 +233,12 @@ class TestNesting:
         assert len({measure(), measure()}) == 2
         assert endpoint.requests == 2
 
+    @pytest.mark.parametrize("what", [3, dspy.Predict], ids=["a number", "a class"])
+    def test_what_is_no_function_is_not_decorated(self, what: Any) -> None:
+        """What a class makes would be asked outside of the phase."""
+        with pytest.raises(ConfigurationError, match="decorate a method"):
+            cachectl.phase("eval")(what)
+
     async def test_async(self, endpoint: Endpoint, lm: MakeLM) -> None:
         """Two tasks hold two phases at the same time."""
         asked = lm()
