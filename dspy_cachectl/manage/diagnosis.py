@@ -24,6 +24,7 @@ from packaging.specifiers import SpecifierSet
 
 from dspy_cachectl.boundary import file_systems
 from dspy_cachectl.boundary.ages import age_of
+from dspy_cachectl.boundary.checkouts import checkout_problems
 from dspy_cachectl.boundary.ownership import database_head
 from dspy_cachectl.boundary.privacy import problems_of
 from dspy_cachectl.boundary.secrets import scrub, without_credentials
@@ -211,7 +212,7 @@ def check_privacy(around: Surroundings) -> Iterator[Finding]:
     if store is not None:
         others.append(quarantine_of(store))
     folders = [*([] if store is None else [store]), *(folder for folder in others if folder.exists())]
-    found = [problem for folder in folders for problem in problems_of(folder)]
+    found = [problem for folder in folders for look in (problems_of, checkout_problems) for problem in look(folder)]
     for message, remedy in dict.fromkeys(found):
         yield Finding("privacy", "warning", message, remedy)
     if not found:

@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import sqlite3
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -291,3 +292,21 @@ def test_who_else_may_write_or_read_what_is_kept(store: Path, tmp_path: Path) ->
     (store / "table.json").write_text("mine")
     (store / "table.json").chmod(0o666)
     assert "" == said(store, 0o700)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not there")
+def test_what_would_be_committed(store: Path, tmp_path: Path) -> None:
+    """A store in a checkout that does not ignore it is named, with the line that ignores it."""
+    checkout = tmp_path / "checkout"
+    subprocess.run(["git", "init", "--quiet", str(checkout)], check=True)
+    shutil.move(store, checkout / "kept" / "store")
+
+    def said() -> list[str]:
+        code, found = doctor(store=checkout / "kept" / "store")
+        assert 0 == code
+        return [message for level, message in found["privacy"] if level != "ok"]
+
+    (warning,) = said()
+    assert f"lies in the git checkout {checkout}" in warning
+    (checkout / ".gitignore").write_text("/kept/store/\n")
+    assert [] == said()
