@@ -65,8 +65,9 @@ def choose(wish: Wish, found: Sequence[SnapshotInfo], rows: KeptRows, load: Load
     """Choose a run, and load its rows into the index.
 
     A complete evaluation of the same data comes before one that was not finished, that before evaluations of
-    other data sets that share questions, and among equals the newest. One of which only errors are kept comes last:
-    what was paid for and came too late is resumed.
+    other data sets that share questions, and among equals the newest; but where the newest has fewer repeats than are
+    wanted, the newest that has them, if nothing was drawn anew by force since. One of which only errors are kept comes
+    last: what was paid for and came too late is resumed.
 
     Args:
         wish: What is wanted.
@@ -99,12 +100,24 @@ def choose(wish: Wish, found: Sequence[SnapshotInfo], rows: KeptRows, load: Load
 
 def _candidates(wish: Wish, usable: Sequence[SnapshotInfo]) -> Iterator[tuple[str, list[SnapshotInfo]]]:
     """Yield the runs, the best first, with their files."""
-    ranked = sorted(usable, key=lambda info: (-2 * _is_exact(info, wish.key) - info.is_complete, -info.recency))
+    whole = [info for info in usable if info.is_complete and _is_exact(info, wish.key)]
+    forced = max((info.recency for info in whole if info.metadata.get("forced")), default=-math.inf)
+    enough = {info.path for info in whole if info.recency >= forced and _has(wish.repeats, info)}
+
+    def rank(info: SnapshotInfo) -> tuple[float, ...]:
+        return -2 * _is_exact(info, wish.key) - info.is_complete, info.path not in enough, -info.recency
+
+    ranked = sorted(usable, key=rank)
     for run_id in dict.fromkeys(info.run_id for info in ranked):
         files = [info for info in usable if info.run_id == run_id]
         # One that is too old would be continued with draws that are as old as the rest.
         if all(info.age <= wish.max_age for info in files):
             yield run_id, files
+
+
+def _has(repeats: int, info: SnapshotInfo) -> bool:
+    kept = info.metadata.get("repeats")
+    return isinstance(kept, int) and kept >= repeats
 
 
 def _in_time(info: SnapshotInfo) -> tuple[bool, float]:

@@ -291,3 +291,17 @@ def test_what_a_loaded_program_reads_is_said(program: dspy.Module, endpoint: End
     assert endpoint.requests == 2
     (said,) = again.provenance.unseen
     assert said == "Prompted.forward() reads a file (.read_text)"
+
+
+@pytest.mark.parametrize(("between", "buys"), [({"run_id": "smoke"}, 0), ({"force_recompute": True}, 4)])
+def test_a_smaller_evaluation_in_between(
+    program: dspy.Module, endpoint: Endpoint, between: dict[str, Any], buys: int
+) -> None:
+    """Answers that are kept are not bought since a newer run has fewer of them; what was forced counts from then on."""
+    first = run(program, questions(4), repeats=2)
+    second = run(program, questions(4), **between)
+    assert 12 == endpoint.requests
+    again = run(program, questions(4), repeats=2)
+    assert (12 + buys, second.run_id if buys else first.run_id) == (endpoint.requests, again.run_id)
+    assert run(program, questions(4), run_id=second.run_id).run_id == second.run_id
+    assert 12 + buys == endpoint.requests
