@@ -13,7 +13,7 @@ from dspy_cachectl.context.evaluations import metric_name
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import draw_unit
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.evaluation.arguments import Rule, is_number, is_whole, known_names_and, listed
+from dspy_cachectl.evaluation.arguments import Rule, is_whole, known_names_and, listed
 from dspy_cachectl.evaluation.awaiting import Loops
 from dspy_cachectl.evaluation.opening import check_before_paying
 from dspy_cachectl.evaluation.reporting import question_id
@@ -24,6 +24,7 @@ from dspy_cachectl.judging.check import JudgeCheck
 from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.policy import Policy
 from dspy_cachectl.predictions.outputs import restore
+from dspy_cachectl.reports.apart.labels import as_numbers
 from dspy_cachectl.reports.kept_texts import question_of
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.showing.stand_in import StandIn
@@ -134,7 +135,4 @@ def _checked(labels: list[Any], count: int) -> list[float | None]:
         raise ConfigurationError(
             f"{len(labels):,} labels for {count:,} answers: give one each, and None where there is none"
         )
-    wrong = [label for label in labels if not (label is None or isinstance(label, bool) or is_number(label))]
-    if wrong:
-        raise ConfigurationError(f"a label is a number on the scale of the score, not {wrong[0]!r}")
-    return [None if label is None else float(label) for label in labels]
+    return as_numbers(labels)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import csv
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dspy
 import numpy as np
+import pandas as pd
 import pytest
 
 import dspy_cachectl as cachectl
-from dspy_cachectl.reports.apart.labels import COLUMNS
+from dspy_cachectl.reports.apart.labels import COLUMNS, as_numbers
 from dspy_cachectl.statistics.corrected import corrected_mean
 from tests.endpoint import Endpoint
 from tests.evaluation.test_evaluate import program, questions, run
-from tests.reports.made_up import report
+from tests.reports.made_up import provenance, report
 
 __all__ = ["program"]
 
@@ -60,6 +63,30 @@ def test_questions_of_a_cluster_are_not_independent() -> None:
     assert (found.kappa.low, found.alpha.low) != (made.corrected(labels).kappa.low, made.corrected(labels).alpha.low)
     equal = report(scores, questions=[f"same {place // 2}#{place % 2}" for place in range(200)])
     assert 100 == equal.corrected(labels).result.clusters
+
+
+def test_labels_come_from_a_column_of_pandas() -> None:
+    """Whole numbers, truths, and what is missing, which is NaN there; what is no number is refused."""
+    made, truth = judged()
+    some = [label if place % 4 == 0 else None for place, label in enumerate(truth)]
+    wanted = made.corrected(some)
+    for column in (pd.Series(some, dtype=float), pd.array(some, dtype="Int64").to_numpy(dtype=float), np.array(some)):
+        assert wanted == made.corrected(list(column))
+    whole = made.corrected(truth)
+    assert (
+        whole == made.corrected(list(np.array(truth, dtype=int))) == made.corrected(list(np.array(truth, dtype=bool)))
+    )
+    assert [1.0, None, 0.0, None] == as_numbers([np.True_, float("nan"), np.int64(0), None])
+    for wrong in (math.inf, "1", [1]):
+        with pytest.raises(cachectl.ConfigurationError, match="a label is a number"):
+            as_numbers([1, wrong])
+
+
+def test_what_no_label_can_correct_is_refused() -> None:
+    """What answers cost, and what they come to together."""
+    cost = replace(judged()[0], provenance=provenance(metric="cost", metric_hash="measure:cost"))
+    with pytest.raises(cachectl.ConfigurationError, match="no score that a label"):
+        cost.corrected([1.0] * 200)
 
 
 def test_what_is_to_be_labelled_comes_back_from_its_file(

@@ -9,6 +9,7 @@ import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from dspy_cachectl.showing.sheets import Cell, Intervals, Sheet, Span, facts, no
 from dspy_cachectl.statistics.agreement import Agreement, cohen_kappa, krippendorff_alpha
 from dspy_cachectl.statistics.corrected import CorrectedMean, corrected_mean
 from dspy_cachectl.statistics.intervals import Interval
+from dspy_cachectl.statistics.scores import is_missing
 
-Labels = Mapping[str, float] | Sequence[float | None] | str | os.PathLike[str]
+Labels = Mapping[str, float | None] | Sequence[float | None] | str | os.PathLike[str]
 """What people say of some questions: by what identifies these, in their order, or a file of `to_label`."""
 
 COLUMNS = ("question", "asks", "answered", "label")
@@ -132,6 +134,11 @@ def corrected(report: Measurement, labels: Labels) -> Corrected:
         raise ConfigurationError(
             f"{report.name!r} has {report.repeats} answers to a question, and a label is of one: leave repeats out"
         )
+    if report.is_measure or report.provenance.interval is not None:
+        raise ConfigurationError(
+            f"{report.name!r} has no score that a label of an answer could correct: it is what answers cost, or of all "
+            "of them together"
+        )
     given = _in_order(report, labels)
     scores, groups = [question.draws[0].score for question in report.questions], report.table.clusters
     pairs = [(score, label) for score, label in zip(scores, given, strict=True) if label is not None]
@@ -167,14 +174,25 @@ def _in_order(report: Measurement, labels: Labels) -> list[float | None]:
         raise ConfigurationError(
             f"{len(found):,} labels for {plural(len(names), 'question')}: give one each, and None where there is none"
         )
-    wrong = [label for label in found if label is not None and not _is_score(label)]
+    return as_numbers(found)
+
+
+def as_numbers(labels: Sequence[Any]) -> list[float | None]:
+    """Return labels as numbers; None where there is none, which pandas writes as NaN.
+
+    Raises:
+        ConfigurationError: If one is no number.
+    """
+    given = [None if is_missing(label) else label for label in labels]
+    wrong = [label for label in given if label is not None and not _is_score(label)]
     if wrong:
         raise ConfigurationError(f"a label is a number on the scale of the score, not {wrong[0]!r}")
-    return [None if label is None else float(label) for label in found]
+    return [None if label is None else float(label) for label in given]
 
 
 def _is_score(label: Any) -> bool:
-    return isinstance(label, (bool, int, float)) and math.isfinite(label)
+    is_truth = getattr(getattr(label, "dtype", None), "kind", "") == "b"  # numpy's is no number of Python's
+    return is_truth or (isinstance(label, Real) and math.isfinite(label))
 
 
 def _read(path: Path) -> Iterator[tuple[str, float]]:
