@@ -96,6 +96,7 @@ class Waves:
             raise LMError(f"no batch has its answer: {self.failed[key]}")
         if call is not None and key is not None and key in self.mail:
             call.within = {key}  # in the next rehearsal it is the same draw, and not one that somebody repeated
+            call.sent_at = None  # how long a batch took is not how long the provider takes for an answer
             return (_Awaited if asynchronous else _Delivered)(self._delivered(key)), None, None
         if not self.is_rehearsal:
             return None

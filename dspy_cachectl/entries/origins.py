@@ -61,7 +61,7 @@ class Origin:
         temperature: The temperature that was sent, or None.
         lent: Whether the phase lent that temperature.
         created: When it was bought, in Unix seconds.
-        seconds: How long the provider took, retries included.
+        seconds: How long the provider took, retries included; 0 where it was sent with a batch.
         requests: How many responses of the provider it is made of.
         prompt_tokens: Tokens read, or None where the provider did not say.
         completion_tokens: Tokens written, or None.

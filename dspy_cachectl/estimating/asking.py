@@ -273,8 +273,10 @@ def _ranges(task: Task, parts: Sequence[Missing], answers: int) -> dict[str, Ran
     return ranges
 
 
-def _time(task: Task, seconds: Range, found: Mapping[str, tuple[float, float, float]]) -> Range:
+def _time(task: Task, seconds: Range, found: Mapping[str, tuple[float, float, float]]) -> Range | None:
     """Return how long it takes, no shorter than the limits of the phase and of the program's LM let it."""
+    if math.isnan(seconds.low):
+        return None
     lm: Any = dspy.settings.lm
     limits = [rate.requests for rate in task.context.rates] + [getattr(lm, "requests_per_minute", None)]
     least = min((limit for limit in limits if limit is not None), default=math.inf)

@@ -10,6 +10,8 @@ from dspy_cachectl.reports.texts import duration, money, plural
 from dspy_cachectl.showing.sheets import Cell, Sheet, Tone, facts, notes, sheet
 
 UNKNOWN = "unknown"
+BATCH_SHARE = 0.5
+"""What an answer costs that is sent with a batch, as a share of its price."""
 
 
 class Range(NamedTuple):
@@ -90,7 +92,7 @@ class Estimate:
     @property
     def batch_cost(self) -> Range | None:
         """US dollars where the calls are sent as batches, which providers sell at half the price."""
-        return None if self.cost is None else Range(self.cost.low / 2, self.cost.high / 2)
+        return None if self.cost is None else Range(self.cost.low * BATCH_SHARE, self.cost.high * BATCH_SHARE)
 
     @property
     def is_known(self) -> bool:

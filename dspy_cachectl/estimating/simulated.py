@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dspy_cachectl.estimating.estimate import BATCH_SHARE
 from dspy_cachectl.estimating.history import Past
 
 _ROUNDS = 400
@@ -21,8 +22,8 @@ _OF_OTHERS, _OF_ITSELF = 0.5, 0.6
 """How far the logarithm of the factor spreads by which answers are longer: those of another program may be 2.7 times as
 long; of the same one it is less by the root of how many are known, among which are a few long ones, or none."""
 NAMES = tuple(one.name for one in fields(Past))
-_PROMPT, _CACHED, _COMPLETION, _COST, _SECONDS, _CHARACTERS = map(
-    NAMES.index, ("prompt", "cached", "completion", "cost", "seconds", "characters")
+_REQUESTS, _PROMPT, _CACHED, _COMPLETION, _COST, _SECONDS, _CHARACTERS = map(
+    NAMES.index, ("requests", "prompt", "cached", "completion", "cost", "seconds", "characters")
 )
 
 
@@ -58,7 +59,7 @@ def simulated(missing: Sequence[Missing], *, seed: int = 0) -> dict[str, tuple[f
         table, characters = _table(some.past), np.array(some.characters) if len(some.characters) else None
         spread = _OF_OTHERS if some.is_of_others else _OF_ITSELF / np.sqrt(len(table))
         factors, prices = np.exp(spread * rng.standard_normal(_ROUNDS)), _prices(table)
-        paid = _table(some.paid) if some.paid else np.zeros((1, len(NAMES)))
+        paid = np.nan_to_num(_table(some.paid)) if some.paid else np.zeros((1, len(NAMES)))
         for at in range(_ROUNDS):
             drawn = table[rng.choice(len(table), some.number, p=rng.dirichlet(np.ones(len(table))))]
             drawn = _longer(_as_long(drawn, characters, prices), factors[at], prices)
@@ -68,7 +69,12 @@ def simulated(missing: Sequence[Missing], *, seed: int = 0) -> dict[str, tuple[f
 
 
 def _table(past: Sequence[Past]) -> Any:
-    return np.array([[getattr(one, name) for name in NAMES] for one in past], dtype=float)
+    """Return what calls, or answers, come to that are asked at once; NaN seconds where that is not known of any."""
+    table = np.array([[getattr(one, name) for name in NAMES] for one in past], dtype=float)
+    with_batch = (table[:, _SECONDS] == 0) & (table[:, _REQUESTS] > 0)
+    table[with_batch, _COST] /= BATCH_SHARE
+    table[with_batch, _SECONDS] = np.nan if with_batch.all() else table[~with_batch, _SECONDS].mean()
+    return table
 
 
 def _as_long(drawn: Any, characters: Any, prices: Any) -> Any:

@@ -117,6 +117,21 @@ def test_more_repeats(endpoint: Endpoint, library: str, evaluate: Callable[..., 
     assert estimate.cost is not None
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_what_was_sent_with_batches(endpoint: Endpoint, library: str, evaluate: Callable[..., Any], kept: bool) -> None:
+    """Answers of batches cost half, and tell what they would cost at once; but not how long that would take."""
+    options: dict[str, Any] = {"predictions": library if kept else False}
+    by_batches = evaluate(TwoSteps(), questions(30, first=100), batch=True, **options)
+    estimate = cachectl.estimate(TwoSteps(), questions(30), **options)
+    assert estimate.seconds is None
+    truth = spent(lambda: evaluate(TwoSteps(), questions(30), **options), endpoint)
+    assert by_batches.provenance.counters["cost_spent"] < 0.75 * truth["cost"]
+    assert [] == missed(estimate, truth)
+    assert estimate.batch_cost is not None
+    assert estimate.batch_cost.low <= truth["cost"] / 2 <= estimate.batch_cost.high
+    assert cachectl.estimate(TwoSteps(), questions(30, first=200), **options).seconds is not None
+
+
 def test_a_run_that_was_cut_short(endpoint: Endpoint, evaluate: Callable[..., Any]) -> None:
     """Of answers that were begun the stored calls are not asked again, and only the rest is priced."""
     program, devset = TwoSteps(), questions(20)
