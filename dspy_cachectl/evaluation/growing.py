@@ -139,8 +139,9 @@ class Growing:
             found, self.run = asked(self._task.only(numbers, repeats), kept, shown=shown, **self._options)
         except BaseException as error:
             cut = getattr(error, "report", None)
-            if self.report is not None and isinstance(cut, EvalReport):
-                state.last_report = error.report = self._with(cut)  # type: ignore[attr-defined]  # for who catches it
+            if self.report is not None:
+                whole = self._with(cut) if isinstance(cut, EvalReport) else self.report
+                state.last_report = error.report = whole  # type: ignore[attr-defined]  # for who catches it
             raise
         self._count = max(self._count, count)
         # A policy that draws afresh has given the first piece a run, and the others are of the same.

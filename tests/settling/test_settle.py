@@ -143,14 +143,15 @@ def test_without_kept_predictions_one_run_grows(program: dspy.Module, endpoint: 
     assert 45 == found.baseline.provenance.counters["fresh"]
 
 
-def test_a_cut_one_says_what_there_was_and_goes_on(program: dspy.Module, endpoint: Endpoint) -> None:
-    """An interrupt in the second batch: the report has the first too, and the next call asks the rest alone."""
+@pytest.mark.parametrize("at", [41, 50])
+def test_a_cut_one_says_what_there_was_and_goes_on(program: dspy.Module, endpoint: Endpoint, at: int) -> None:
+    """An interrupt in the second batch, or at its beginning: the report has the first, and the rest alone is asked."""
     calls = 0
 
     def interrupting(example: Any, prediction: Any) -> bool:
         nonlocal calls
         calls += 1
-        if calls == 50:
+        if calls == at:
             raise KeyboardInterrupt
         return exact(example, prediction)
 
