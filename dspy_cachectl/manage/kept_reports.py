@@ -115,8 +115,10 @@ class KeptReports:
         self._found = metrics_of(info.path)
 
     def name_of(self, metric: str) -> str:
-        """Return the name of a metric, where it is known, or the beginning of its hash."""
+        """Return the name of a metric, where it is known, or what it measures, or the beginning of its hash."""
         named = [name for name, value in self._found.items() if _hash_in(value) == metric]
+        if not named and metric.startswith(MEASURE):
+            return metric.removeprefix(MEASURE)
         return named[0] if named else short(metric)
 
     def summary(self, metric: str) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -166,7 +166,7 @@ def _ranked(
     scored = {path: snapshot for path, snapshot in kept.items() if metric in snapshot.metrics}
     if reference is not None and reference not in scored:
         raise ConfigurationError(f"{reference.name} has no score by the metric {short(metric)}; name it with --metric")
-    reports = {path: snapshot.report(metric, names[path]) for path, snapshot in scored.items()}
+    reports = {path: _alone(snapshot.report(metric, names[path])) for path, snapshot in scored.items()}
     name = next(iter(scored.values())).name_of(metric)
     said = [f"no score by this metric, and left out: {names[path]}" for path in kept if path not in scored]
     said += [_clusters(reports[path], snapshot.summary(metric)) for path, snapshot in scored.items()]
@@ -183,6 +183,11 @@ def _ranked(
             notes=(*notes, *filter(None, said)),
         ),
     )
+
+
+def _alone(report: EvalReport) -> EvalReport:
+    """Return a report without its other metrics, which have rankings of their own."""
+    return replace(report, provenance=replace(report.provenance, others=()))
 
 
 def _clusters(report: EvalReport, said: Mapping[str, Any]) -> str:

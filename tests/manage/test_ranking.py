@@ -10,6 +10,7 @@ import dspy
 import pytest
 
 import dspy_cachectl as cachectl
+from dspy_cachectl.manage.kept_reports import reports_in
 from tests.cli.commands import HEAVY, command, modules_loaded
 from tests.endpoint import Endpoint
 from tests.evaluation.test_evaluate import MakeLM, exact, program, questions, run
@@ -159,3 +160,17 @@ def test_clusters_that_are_not_kept_are_said(program: dspy.Module, tmp_path: Pat
     (found,) = rank(here=tmp_path)
     (note,) = found["notes"]
     assert "was evaluated with 3 clusters" in note
+
+
+def test_each_metric_has_a_table_of_its_own(program: dspy.Module, lm: MakeLM, tmp_path: Path) -> None:
+    """Of metrics that were asked together, too; what answers cost has its name, also where no price is known."""
+    several = {"exact": exact, "graded": graded, "price": "cost"}
+    lms = [lm("openai/one"), lm("openai/two")]
+    cachectl.evaluate(program, questions(12), several, lms=lms, display_progress=False)
+    assert ["exact", "graded"] == [found["metric"] for found in rank(here=tmp_path)]
+    shown = command("predictions", "rank", cwd=tmp_path).stdout
+    assert 2 == shown.count("Against ")
+    assert "By metric" not in shown
+    snapshot = min((tmp_path / "outputs").rglob("openai-*.json"))
+    (made,) = reports_in([str(snapshot)], snapshot.parent)
+    assert ["graded", "cost"] == [one.metric for one in made.provenance.others]
