@@ -21,6 +21,8 @@ _LOW, _HIGH = 0.01, 0.99
 _OF_OTHERS, _OF_ITSELF = 0.5, 0.6
 """How far the logarithm of the factor spreads by which answers are longer: those of another program may be 2.7 times as
 long; of the same one it is less by the root of how many are known, among which are a few long ones, or none."""
+_PROPORTIONS = (1.0, 0.5, 4.0)
+"""What a token costs mostly that is read, read from the provider's cache, and written, beside one another."""
 NAMES = tuple(one.name for one in fields(Past))
 _REQUESTS, _PROMPT, _CACHED, _COMPLETION, _COST, _SECONDS, _CHARACTERS = map(
     NAMES.index, ("requests", "prompt", "cached", "completion", "cost", "seconds", "characters")
@@ -95,8 +97,12 @@ def _longer(drawn: Any, factor: float, prices: Any) -> Any:
 
 
 def _prices(table: Any) -> Any:
-    """Return what a token costs that is read, read from the provider's cache, and written, as the past has it."""
+    """Return what a token costs that is read, read from the provider's cache, and written, as the past has it.
+
+    Where its calls are too much alike to tell that, it is as near to the usual proportions as the past allows.
+    """
     asked = np.stack([table[:, _PROMPT] - table[:, _CACHED], table[:, _CACHED], table[:, _COMPLETION]], axis=1)
     if np.isnan(table[:, _COST]).any():
         return np.full(3, np.nan)
-    return np.maximum(np.linalg.lstsq(asked, table[:, _COST], rcond=1e-6)[0], 0.0)
+    usual = np.array(_PROPORTIONS) * table[:, _COST].sum() / max((asked @ _PROPORTIONS).sum(), 1.0)
+    return np.maximum(usual + np.linalg.lstsq(asked, table[:, _COST] - asked @ usual, rcond=1e-6)[0], 0.0)

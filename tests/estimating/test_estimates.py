@@ -13,6 +13,8 @@ import dspy
 import pytest
 
 import dspy_cachectl as cachectl
+from dspy_cachectl.estimating.history import Past
+from dspy_cachectl.estimating.simulated import Missing, simulated
 from tests.endpoint import Endpoint
 
 PRICED = "openai/gpt-4o-mini"
@@ -130,6 +132,17 @@ def test_what_was_sent_with_batches(endpoint: Endpoint, library: str, evaluate: 
     assert estimate.batch_cost is not None
     assert estimate.batch_cost.low <= truth["cost"] / 2 <= estimate.batch_cost.high
     assert cachectl.estimate(TwoSteps(), questions(30, first=200), **options).seconds is not None
+
+
+@pytest.mark.parametrize("known", [1, 30])
+def test_calls_that_are_all_alike(known: int) -> None:
+    """Where the past tells the price of a written token apart from nothing, longer answers cost more all the same."""
+    read, written = 0.15e-6, 0.6e-6
+    past = [Past(requests=1, prompt=300, completion=30, cost=300 * read + 30 * written, seconds=1)] * known
+    found = simulated([Missing(past, 60, is_of_others=True)])
+    longer = found["completion"][2] - found["completion"][0]
+    assert longer > 60 * 30
+    assert found["cost"][2] - found["cost"][0] == pytest.approx(longer * written, rel=0.05)
 
 
 def test_a_run_that_was_cut_short(endpoint: Endpoint, evaluate: Callable[..., Any]) -> None:
