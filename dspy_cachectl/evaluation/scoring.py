@@ -15,6 +15,7 @@ from dspy_cachectl.context.evaluations import metric_name
 from dspy_cachectl.errors import CachectlError, ConfigurationError
 from dspy_cachectl.reports.apart.corpus import CorpusMetric
 from dspy_cachectl.reports.apart.measures import MEASURES, is_measure
+from dspy_cachectl.reports.results import LARGEST_SCORE
 
 Metrics = Callable[..., Any] | Mapping[str, Callable[..., Any] | str]
 """A metric, or several by name: what is called, or the name of a measure."""
@@ -26,8 +27,6 @@ _RETURNS = (
 _TRIED = 5
 """So many answers without a score are no accident, where none was before them that got one."""
 _MOST_ARGUMENTS = 5
-_LARGEST = 1e100
-"""The square of it, which variances are made of, is a number still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +224,8 @@ def score_with(
     except (TypeError, ValueError):
         what = f"{type(said).__name__}, " + ("which has no score" if value is said else f"whose score is {value!r}")
         return Scored(failure_score, f"the metric returned {what}")
-    if not abs(score) <= _LARGEST:
-        return Scored(failure_score, f"the metric returned {score:g}; a score is a number up to {_LARGEST:g}")
+    if not abs(score) <= LARGEST_SCORE:
+        return Scored(failure_score, f"the metric returned {score:g}; a score is a number up to {LARGEST_SCORE:g}")
     return Scored(score, feedback=feedback)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dspy_cachectl.accounting.asked import AskedModel
 from dspy_cachectl.entries.draw_tokens import Draws
 from dspy_cachectl.reports.independence import Doubts
-from dspy_cachectl.reports.results import DrawResult, OtherMetric, QuestionResult, Stopping
+from dspy_cachectl.reports.results import Counters, DrawResult, OtherMetric, QuestionResult, Stopping
 from dspy_cachectl.reports.texts import finite, plural
 from dspy_cachectl.reports.troubles import PredictorTrouble, by_predictor
 from dspy_cachectl.seen.candidates import Selection
@@ -101,7 +101,7 @@ class Provenance:
     changes: tuple[str, ...]
     snapshot: str | None
     unsaved: int
-    counters: Mapping[str, Any]
+    counters: Counters
     seconds: float
     created: float
     versions: Mapping[str, str] = field(default_factory=dict)

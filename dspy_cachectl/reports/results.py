@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 from dspy_cachectl.accounting.asked import AskedModel
 from dspy_cachectl.accounting.spent import Spent
@@ -13,6 +17,39 @@ from dspy_cachectl.reports.texts import plural
 from dspy_cachectl.statistics.intervals import Interval
 
 _SHOWN = 10
+LARGEST_SCORE = 1e100
+"""The square of it, which variances are made of, is a number still."""
+
+_NAMES = frozenset({"phase", "role", "model"})
+
+
+def _score(value: float) -> float:
+    if not abs(value) <= LARGEST_SCORE:
+        raise ValueError("a score is a number, and no larger")
+    return value
+
+
+def _counters(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    rows = values.get("by", ())
+    if not (isinstance(rows, (list, tuple)) and all(isinstance(row, Mapping) for row in rows)):
+        raise ValueError("rows of counters are dictionaries")
+    _check({name: value for name, value in values.items() if name != "by"})
+    for row in rows:
+        if not all(isinstance(row.get(name), (str, type(None))) for name in _NAMES):
+            raise ValueError("the names of a row are texts")
+        _check({name: value for name, value in row.items() if name not in _NAMES})
+    return values
+
+
+def _check(counts: Mapping[str, Any]) -> None:
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            raise ValueError(f"{name} is no count")
+
+
+Score = Annotated[float, AfterValidator(_score)]
+Counters = Annotated[Mapping[str, Any], AfterValidator(_counters)]
+"""What a saved report is to hold there; others are refused when it is read."""
 
 
 def _without_secrets(said: OtherScore | DrawResult) -> None:
@@ -53,7 +90,7 @@ class OtherScore:
     """
 
     metric: str
-    score: float
+    score: Score
     failed: str | None = None
     feedback: str | None = None
     value: Any = None
@@ -87,7 +124,7 @@ class DrawResult:
         others: What further metrics said of it.
     """
 
-    score: float
+    score: Score
     failed: str | None = None
     feedback: str | None = None
     draw: str = ""

@@ -7,6 +7,7 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -190,6 +191,34 @@ def test_damaged_rows_are_a_clear_error(tmp_path: Path) -> None:
             ConfigurationError, match=r"is not a report .*: questions[\w.]* is missing, or of a wrong kind"
         ):
             EvalReport.load(path)
+
+
+@pytest.mark.parametrize(
+    "counters",
+    [
+        *({"calls": value} for value in ("many", [1], -1, True)),
+        {"cost_saved": None},
+        *({"by": rows} for rows in (3, ["x"], [{"phase": 1}], [{"phase": "eval", "calls": "many"}])),
+    ],
+)
+def test_damaged_counters_are_a_clear_error(tmp_path: Path, counters: Any) -> None:
+    """What is no count, or no row of them, is refused when a report is read, and not when it is shown."""
+    path = report([1]).save(tmp_path / "report.json")
+    data = json.loads(path.read_text(encoding="utf-8"))
+    data["provenance"]["counters"] |= counters
+    path.write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"provenance\.counters is missing, or of a wrong kind"):
+        EvalReport.load(path)
+
+
+def test_a_score_that_no_metric_may_give_is_a_clear_error(tmp_path: Path) -> None:
+    """Its square is no number."""
+    path = report([1]).save(tmp_path / "report.json")
+    data = json.loads(path.read_text(encoding="utf-8"))
+    data["questions"][0]["draws"][0]["score"] = 1e200
+    path.write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"score is missing, or of a wrong kind"):
+        EvalReport.load(path)
 
 
 def test_a_file_that_cannot_be_read_or_written_is_said(tmp_path: Path) -> None:
