@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from dspy_cachectl.accounting.asked import AskedModel
 from dspy_cachectl.entries.model_names import is_same_name
 from dspy_cachectl.reports.measurement import Measurement, Provenance
 from dspy_cachectl.reports.texts import cut, ends_text, level_text, number, places, plural, score_text
 from dspy_cachectl.statistics.power import selection_bias
+from dspy_cachectl.statistics.quantiles import two_sided_quantile
 
 _FAILURES_SHOWN = 3
 _CHARACTERS_SHOWN = 80
@@ -92,12 +93,31 @@ def _chosen(report: Measurement) -> Iterator[str]:
     selection = report.provenance.selection
     if selection is None or not selection.is_chosen or selection.candidates == 1:
         return
-    bias = number(selection_bias(report.standard_error, selection.candidates), places(report.standard_error))
+    bias = number(bias_of_best([report], selection.candidates), places(report.standard_error))
     yield (
         f"an optimizer chose this program by its score on {selection.questions:,} of these "
         f"{plural(report.n, 'question')}, as the best of {selection.candidates:,} candidates: it may look too good by "
         f"up to about {bias}{'' if getattr(report, 'holdout', None) else _OTHERS}"
     )
+
+
+def bias_of_best(reports: Sequence[Measurement], among: int) -> float:
+    """Return by about how much the best of so many may look too good, in units of the score (see `selection_bias`).
+
+    Where all questions scored the same, which is what the luckiest of many does, the spread of 0 promises nothing, and
+    the intervals take its place.
+
+    Args:
+        reports: The reports, or that of the best.
+        among: How many were scored.
+    """
+    error = max(report.standard_error for report in reports)
+    return selection_bias(error or max(map(_half, reports)), among)
+
+
+def _half(report: Measurement) -> float:
+    interval, score = report.interval, report.score
+    return max(interval.high - score, score - interval.low) / two_sided_quantile(interval.level)
 
 
 def _uncounted(made: Provenance) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any, overload
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.reports.apart.metrics import each_by_metric
 from dspy_cachectl.reports.apart.tables import standings_by_metric
-from dspy_cachectl.reports.caveats import seen_before
+from dspy_cachectl.reports.caveats import bias_of_best, seen_before
 from dspy_cachectl.reports.circumstances import MODELS_DIFFER
 from dspy_cachectl.reports.comparison import Comparison, compare_two, together
 from dspy_cachectl.reports.describe import MORE, scores_picture
@@ -33,7 +33,6 @@ from dspy_cachectl.reports.texts import (
 )
 from dspy_cachectl.showing.render import Shown
 from dspy_cachectl.showing.sheets import Cell, Giving, Part, Sheet, Tone, facts, notes, sheet
-from dspy_cachectl.statistics.power import selection_bias
 from dspy_cachectl.statistics.verdicts import Verdict
 
 BEST, BASELINE, REFERENCE = "BEST", "BASELINE", "REFERENCE"
@@ -244,7 +243,7 @@ class Ranking(Shown, Sequence[EvalReport]):
 
     @property
     def _bias(self) -> float:
-        return selection_bias(max(report.standard_error for report in self.reports), len(self.reports))
+        return bias_of_best(self.reports, len(self.reports))
 
     def _sheet(self) -> Sheet:
         return self._sheet_of([f"{pair.candidate}: {line}" for pair in self.comparisons for line in pair.settling()])

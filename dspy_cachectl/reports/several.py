@@ -12,6 +12,7 @@ from typing import Any
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.reports.apart.metrics import each_by_metric
 from dspy_cachectl.reports.apart.tables import differences_by_metric, scores_by_metric
+from dspy_cachectl.reports.caveats import bias_of_best
 from dspy_cachectl.reports.comparison import Comparison, compare_two, together
 from dspy_cachectl.reports.describe import MORE, REPORT_COLUMNS, report_row, scores_picture
 from dspy_cachectl.reports.difference import best_of_several
@@ -20,7 +21,6 @@ from dspy_cachectl.reports.plots import plot_scores
 from dspy_cachectl.showing.render import Shown
 from dspy_cachectl.showing.sheets import Cell, Giving, Part, Sheet, notes, sheet
 from dspy_cachectl.showing.stand_in import passes_on
-from dspy_cachectl.statistics.power import selection_bias
 from dspy_cachectl.statistics.verdicts import Verdict
 
 _PAIR_COLUMNS = ("candidate against baseline", "difference", "interval", "p", "p (Holm)", "won/tied/lost", "verdict")
@@ -87,7 +87,7 @@ class Comparisons(Shown):
     @property
     def selection_bias(self) -> float:
         """By about how much the best of these scores is too high, in units of the score."""
-        return selection_bias(max(report.standard_error for report in self.reports), len(self.reports))
+        return bias_of_best(self.reports, len(self.reports))
 
     def __getitem__(self, names: tuple[str, str]) -> Comparison:
         for pair in self.pairs:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.reports.apart.tables import scores_by_metric
+from dspy_cachectl.reports.caveats import bias_of_best
 from dspy_cachectl.reports.comparison import Comparison
 from dspy_cachectl.reports.describe import scores_picture
 from dspy_cachectl.reports.report import EvalReport
@@ -17,7 +18,6 @@ from dspy_cachectl.reports.texts import MISSING, ends_text, number, p_value, pla
 from dspy_cachectl.showing.render import Shown
 from dspy_cachectl.showing.sheets import Cell, Giving, Part, Sheet, Tone, facts, notes, sheet
 from dspy_cachectl.statistics.looks import Bound
-from dspy_cachectl.statistics.power import selection_bias
 from dspy_cachectl.statistics.verdicts import Verdict
 from dspy_cachectl.tracking.outgoing import Logged, Outgoing
 from dspy_cachectl.tracking.report_records import of_comparisons
@@ -146,8 +146,8 @@ class Race(Shown, Logged):
         yield "looks", f"{len(self.looks):,}, {until} ({self.bound.value} bound)"
         yield "error", f"{1.0 - self.level:.3g} for all pairs and all looks together (Holm)"
         leading = self[self.leader].report
-        bias = selection_bias(leading.standard_error, len(self.runners))
-        much = f"up to about {number(bias, places(leading.standard_error))}" if 0.0 < bias < math.inf else "any amount"
+        bias = bias_of_best([leading], len(self.runners))
+        much = f"up to about {number(bias, places(leading.standard_error))}" if math.isfinite(bias) else "any amount"
         yield "score of the leader", f"may look too good by {much}: report it on other questions"
 
     def _row(self, one: Runner) -> tuple[Cell, ...]:

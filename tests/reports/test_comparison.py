@@ -9,6 +9,7 @@ import pytest
 
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.reports.difference import why_undecided
+from dspy_cachectl.reports.ranking import Ranking
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.several import compare
 from dspy_cachectl.statistics.paired import compare_paired
@@ -167,6 +168,16 @@ def test_the_best_of_several_is_said_to_be_lucky() -> None:
     """The bias of the best is that of the least certain score among so many."""
     made = compare({str(i): report(rows, name=str(i)) for i, rows in enumerate((OLD, NEW, OLD))})
     assert made.selection_bias == selection_bias(max(one.standard_error for one in made.reports), 3)
+
+
+def test_the_best_that_is_right_in_all_may_be_lucky_too() -> None:
+    """Its standard error is 0, and its interval is not: of the best of three, 12 of 12 promise no 100%."""
+    reports = {name: report([1.0] * 12, name=name) for name in ("one", "two", "three")}
+    made = compare(reports)
+    half = 1.0 - reports["one"].interval.low
+    assert pytest.approx(half / 1.96 * math.sqrt(2.0 * math.log(3)), rel=1e-3) == made.selection_bias
+    for shown in (made, Ranking(tuple(reports.values()))):
+        assert f"may look too good by up to about {made.selection_bias:.3g}" in " ".join(str(shown).split())
 
 
 def test_one_report_is_none_to_compare() -> None:
