@@ -29,11 +29,12 @@ class DoesNotFitError(Exception):
 
 @dataclass
 class Counts:
-    """What is counted, by kind."""
+    """What is counted, by kind; and by model what is not counted for certain, and why."""
 
     spent: dict[str, float] = field(default_factory=dict)
     held: dict[str, float] = field(default_factory=dict)
     refused: int = 0
+    unsure: dict[str, str] = field(default_factory=dict)
 
     def add(self, spent: Amounts, held: Amounts, sign: float = 1.0) -> None:
         """Add to both."""

@@ -50,7 +50,6 @@ class OpenBudget:
         whose: Whose it is.
         roles: The budgets of roles within it.
         failed: How many requests of this process arrived and failed.
-        unsure: What is not counted for certain, and why, by model.
         why: Why a call was not made last, in this process; or "".
         trouble: What was wrong with its counter last, in this process; or "".
         said: The setting that it is of; "" where it is of a phase.
@@ -75,7 +74,6 @@ class OpenBudget:
         self.began = time.monotonic()
         self.failed = 0
         self.why = self.trouble = self.said = ""
-        self.unsure: dict[str, str] = {}
         self._others = Counts()
         self._warned = Warned(whose)
         self._version = 0
@@ -148,7 +146,7 @@ class OpenBudget:
 
             def change(record: Record) -> Record:
                 nonlocal fits
-                self._own = Counts(dict(before.spent), dict(before.held), before.refused)
+                self._own = replace(before, spent=dict(before.spent), held=dict(before.held))
                 self._read(record)
                 fits = self._fits(need)
                 if fits:
@@ -260,8 +258,13 @@ class OpenBudget:
         short = [one for one in (self, *self.roles.values()) if one.refused]
         asides = [f"{self.failed:,} of the requests arrived and failed, and count"] if self.failed else []
         asides += [self.trouble] if self.trouble not in {"", self.why} else []
-        asides += [f"not certain for {model!r}: {why}" for model, why in self.unsure.items()]
+        asides += self.doubts()
         return self.error(told([(one.error(""), one.why) for one in short], refused, asides), refused)
+
+    def doubts(self) -> list[str]:
+        """Say of what is spent what is not counted for certain."""
+        unsure = {**self._others.unsure, **self._own.unsure}
+        return [f"not certain for {model!r}: {why}" for model, why in unsure.items()]
 
     def look(self) -> None:
         """See what others have counted."""
@@ -281,8 +284,8 @@ class OpenBudget:
         """
         if self.budget.strict:
             raise self.refuse(f"it is strict: {model!r} cannot be counted for certain, since {why}")
-        known = self.unsure.get(model) == why
-        self.unsure[model] = why
+        known = self._own.unsure.get(model) == why
+        self._own.unsure[model] = why
         if not known:
             logger.warning("the budget of %s is not certain for %r: %s", self.whose, model, why)
 
@@ -351,6 +354,7 @@ class OpenBudget:
                 if any(held.values()) and has_ended(name):
                     others.add(held, held, -1.0)  # what it had in the air may have been paid for
                 others.refused += part.get("refused") or 0
+                others.unsure.update(part.get("unsure") or {})
         self._others = others
         return record
 

@@ -262,7 +262,8 @@ def _print_budget() -> int:
 
     for budget in EVERYWHERE:
         exceeded = budget.exceeded()
-        said = spent_of(budget.spent, budget.limits) if exceeded is None else str(exceeded)
+        so_far = "\n  ".join([spent_of(budget.spent, budget.limits), *budget.doubts()])
+        said = so_far if exceeded is None else str(exceeded)
         for line in harmless_lines(f"budget: {said}").splitlines():
             print(textwrap.fill(line, _WIDTH, subsequent_indent="    "), file=sys.stderr)
         if exceeded is not None:

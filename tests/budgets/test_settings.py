@@ -81,3 +81,6 @@ def test_a_script_spends_no_more(tmp_path: Path, endpoint: Endpoint) -> None:
     ended = run("--max-requests", "9", "--max-cost", "1", "script.py", "again")
     assert (ended.returncode, endpoint.requests) == (0, 6)
     assert "budget: spent $0.00 of $1.00, 2 of 9 requests" in ended.stderr
+    assert "not certain for 'openai/test-model': its price is not known" in " ".join(
+        ended.stderr.split("budget:")[-1].split()
+    )
