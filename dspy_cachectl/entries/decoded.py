@@ -24,6 +24,7 @@ from dspy.lm15 import Response
 from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.entries import records, values
 from dspy_cachectl.entries.moulds import Moulds
+from dspy_cachectl.errors import CorruptEntryError
 
 _SHARED = frozenset({str, int, float, bool, type(None)})
 """The types of what cannot be changed, and is nearly all that answers hold."""
@@ -58,7 +59,8 @@ class Decoded:
         opened = records.open_answer(data, key)
         self.data, self.origin = data, opened.origin
         # Made at once: whoever serves an entry has to know that its answer can be.
-        self._first, self._is_first = [_hit_of(opened)], True
+        first = _hit_of(opened)
+        self._first, self._is_first = [(first, _checked(first) if _is_native(first) else None)], True
         self._make: Copy | None = None
         self._numbers: array[float] | None = None
         self._texts: tuple[list[Any], float | None, str] | None = None  # with what else is the same for each hit
@@ -68,7 +70,7 @@ class Decoded:
         if self._numbers is not None:
             return [self._numbers.tolist()]
         try:
-            return self._first.pop()  # as one thread only can
+            return self._first.pop()[0]  # as one thread only can
         except IndexError:
             answer = _hit_of(records.open_answer(self.data))
             self._numbers = _numbers_of(answer)
@@ -87,7 +89,11 @@ class Decoded:
             self._make = self._maker(lm, sent())
         self._is_first = False
         if self._make is None:
-            return _loaded(self.answer(), lm, sent())
+            try:
+                answer, made = self._first.pop()
+            except IndexError:
+                answer, made = self.answer(), None
+            return _loaded(answer, lm, sent()) if made is None else made
         made = self._make()
         if self._texts is None or not _makes_texts(lm):
             return made if isinstance(made, CallResult) else _loaded(made, lm, sent())
@@ -179,6 +185,18 @@ def _size(decoded: Decoded) -> int:
 
 def _is_native(answer: Any) -> bool:
     return isinstance(answer, dict) and answer.get("_dspy_format") == CACHE_FORMAT
+
+
+def _checked(record: dict[str, Any]) -> CallResult:
+    """Return what DSPy makes of its record of an answer. Raises CorruptEntryError where it makes nothing of it."""
+    try:
+        made = _loaded_native(record)
+        if isinstance(made.outputs, list):
+            return made
+        why = "its outputs are no list"
+    except Exception as error:  # noqa: BLE001 - whatever DSPy does with what is not as it wrote it
+        why = str(error)
+    raise CorruptEntryError(f"DSPy makes no answer of what the entry holds: {why}")
 
 
 def _loaded(answer: Any, lm: BaseLM, options: dict[str, Any]) -> CallResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -173,3 +174,35 @@ def test_a_leftover_of_a_killed_write(endpoint: Endpoint, path: Path) -> None:
     assert [mine, path] == sorted(path.parent.glob("*answers*"))
     assert b"precious" == mine.read_bytes()
     assert 4 == len(lines(path))
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("responses", 0, "usage", "input_tokens"), [[]]),
+        (("responses", 0, "message"), None),
+        (("responses", 0, "message", "parts", 0, "type"), "mood"),
+        (("responses", 0), {"a": 1}),
+        (("outputs",), 7),
+    ],
+)
+def test_an_answer_that_dspy_cannot_make(
+    path: Path, endpoint: Endpoint, place: tuple[str | int, ...], value: Any
+) -> None:
+    """It is a miss that says why, and no error of DSPy's."""
+    head, *rest = lines(path)
+    for line in rest:
+        part: Any = line["answer"]
+        for name in place[:-1]:
+            part = part[name]
+        part[place[-1]] = value
+    write(path, [head, *rest])
+    before = endpoint.requests
+    why = "DSPy makes no answer of what the entry holds"
+    with (
+        pytest.raises(cachectl.ReplayIncompleteError, match=why),
+        cachectl.cassette(path),
+        contextlib.suppress(cachectl.CacheMissError),
+    ):
+        dspy.settings.lm("one")
+    assert before == endpoint.requests
