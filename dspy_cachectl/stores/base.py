@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -173,6 +173,32 @@ class FilingStore(Store, Protocol):
 def name_of(mark: str) -> str:
     """Return the name in a mark."""
     return mark.partition(".")[0]
+
+
+def coarser(labels: Sequence[str], *, most: int) -> dict[str, str]:
+    """Return which labels are to be counted under which others: a program may name a run, or a phase, for each request.
+
+    Args:
+        labels: The labels under which something is counted, encoded; first those that go first. The names of runs hold
+            the time, so of some that are sorted the oldest do.
+        most: How many are told apart at most. Some more go at once, to be done rarely.
+    """
+    into = {label: label for label in labels}
+    for keeps_phase in (True, False):
+        there = list(dict.fromkeys(into.values()))
+        surplus = len(there) - most
+        if surplus <= 0:
+            break
+        found = {label: _coarser(label, keeps_phase=keeps_phase) for label in there}
+        fine = set([label for label, other in found.items() if label != other][: surplus + most // 2])
+        into = {label: found[other] if other in fine else other for label, other in into.items()}
+    return {label: other for label, other in into.items() if label != other}
+
+
+def _coarser(label: str, *, keeps_phase: bool) -> str:
+    """Return the label of what is told apart no further: without its run, or without anything but its kind."""
+    one = Label.decode(label)
+    return (replace(one, run="") if keeps_phase else Label(one.kind, OTHERS, OTHERS)).encode()
 
 
 @runtime_checkable

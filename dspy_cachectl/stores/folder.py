@@ -13,14 +13,13 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import diskcache
 
 from dspy_cachectl.boundary.ages import ASTRAY
 from dspy_cachectl.errors import CorruptEntryError
-from dspy_cachectl.stores.base import OTHERS, Label
+from dspy_cachectl.stores.base import coarser
 from dspy_cachectl.stores.patience import is_locked, patiently
 from dspy_cachectl.stores.reader import PAGE, as_bytes, first_marked
 
@@ -177,21 +176,15 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
         )
 
     def _sum_up(self) -> None:
-        """Count together what is told apart too finely: a program may name a run, or a phase, for each request."""
-        for keeps_phase in (True, False):
-            labels = [label for (label,) in self._connection.execute("SELECT DISTINCT label FROM usage")]
-            surplus = len(labels) - _MOST_LABELS
-            if surplus <= 0:
-                return
-            fine = [label for label in labels if _coarser(label, keeps_phase=keeps_phase) != label]
-            # The names of runs hold the time, so those that come first are the oldest; some at once, to be done rarely.
-            for label in fine[: surplus + _MOST_LABELS // 2]:
-                self._connection.execute(
-                    "INSERT INTO usage SELECT ?, counter, amount FROM usage WHERE label = ?"
-                    " ON CONFLICT (label, counter) DO UPDATE SET amount = amount + excluded.amount",
-                    (_coarser(label, keeps_phase=keeps_phase), label),
-                )
-                self._connection.execute("DELETE FROM usage WHERE label = ?", (label,))
+        """Count together what is told apart too finely."""
+        labels = [label for (label,) in self._connection.execute("SELECT DISTINCT label FROM usage")]
+        for label, other in coarser(labels, most=_MOST_LABELS).items():
+            self._connection.execute(
+                "INSERT INTO usage SELECT ?, counter, amount FROM usage WHERE label = ?"
+                " ON CONFLICT (label, counter) DO UPDATE SET amount = amount + excluded.amount",
+                (other, label),
+            )
+            self._connection.execute("DELETE FROM usage WHERE label = ?", (label,))
 
     def delete_many(self, keys: Mapping[str, float | None]) -> int:
         """Remove rows; where it is said when one was stored, not one that was stored at another time."""
@@ -251,12 +244,6 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
                 return
             sql("DELETE FROM Cache WHERE rowid = ?", (first[0],))
             self.evicted[first[1] if isinstance(first[1], str) else None] += 1
-
-
-def _coarser(label: str, *, keeps_phase: bool) -> str:
-    """Return the label of what is told apart no further: without its run, or without anything but its kind."""
-    one = Label.decode(label)
-    return (replace(one, run="") if keeps_phase else Label(one.kind, OTHERS, OTHERS)).encode()
 
 
 def _leave(filename: str | None) -> None:

@@ -14,7 +14,8 @@ import dspy_cachectl as cachectl
 from dspy_cachectl.config import settings
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, StoreUnavailableError
 from dspy_cachectl.manage.shared_store import verify
-from dspy_cachectl.stores.base import Put
+from dspy_cachectl.stores.base import Label, Put
+from dspy_cachectl.stores.redis import store as redis_store
 from dspy_cachectl.stores.redis.layout import tag_of
 from dspy_cachectl.stores.redis.store import RedisStore
 from dspy_cachectl.stores.rows import Rows
@@ -110,6 +111,19 @@ def test_values_are_small_and_expire(shared_url: Callable[..., str]) -> None:
     for names in store.client.scan(store.names.pattern("[ei]:")):
         for left in store.client.many("read", [("PTTL", name) for name in names]):
             assert 7_000_000 < left <= 7_200_000
+
+
+def test_use_is_told_apart_so_far(shared_url: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that names a run, and a phase, for each request: what is counted is right in sum, and stays small."""
+    monkeypatch.setattr(redis_store, "_MOST_COUNTERS", 60)
+    monkeypatch.setattr(redis_store, "_MOST_LABELS", 10)
+    store = RedisStore(shared_url("redis"))
+    for at in range(200):
+        store.add_usage({Label("lm", "m", f"phase-{at % 50}", "", f"run-{at:03}"): {"calls": 1, "cost_spent": 0.5}}, {})
+        assert len(store.usage()) <= 32
+    found = store.usage()
+    assert (200, 100.0) == tuple(sum(one[name] for one in found.values()) for name in ("calls", "cost_spent"))
+    assert any(label.run == "run-199" for label in found)
 
 
 def test_lists_mend_themselves(shared_url: Callable[..., str]) -> None:

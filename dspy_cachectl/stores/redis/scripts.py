@@ -122,10 +122,24 @@ return 1
 USED = Script(
     """
 for at = 1, #ARGV, 2 do redis.call('HINCRBYFLOAT', KEYS[1], ARGV[at], ARGV[at + 1]) end
+return redis.call('HLEN', KEYS[1])
+"""
+)
+"""Add to what is counted. Of each its field and the number. Returns how many fields there are."""
+
+COUNT_UNDER = Script(
+    """
+for at = 1, #ARGV, 2 do
+  local amount = redis.call('HGET', KEYS[1], ARGV[at])
+  if amount then
+    redis.call('HINCRBYFLOAT', KEYS[1], ARGV[at + 1], amount)
+    redis.call('HDEL', KEYS[1], ARGV[at])
+  end
+end
 return 1
 """
 )
-"""Add to what is counted. Of each its field and the number."""
+"""Count under other fields what is counted. Of each its field and the other."""
 
 LABELS = Script(
     _HEAD

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,8 +11,8 @@ from itertools import chain
 
 from dspy_cachectl.boundary.forks import tell_after_fork
 from dspy_cachectl.config.shared import Shared, shared_of
-from dspy_cachectl.errors import CorruptEntryError
-from dspy_cachectl.stores.base import Filed, Label, Put, name_of
+from dspy_cachectl.errors import CorruptEntryError, StoreError
+from dspy_cachectl.stores.base import Filed, Label, Put, coarser, name_of
 from dspy_cachectl.stores.leases import Lease
 from dspy_cachectl.stores.redis import layout, scripts
 from dspy_cachectl.stores.redis.client import Client, Command
@@ -23,6 +24,8 @@ from dspy_cachectl.stores.rows import Listed, Order, Rows, StoredEntry
 
 _AT_ONCE = 100
 """How many commands are sent at once: more gain nothing."""
+_MOST_COUNTERS, _MOST_LABELS = 50_000, 2_000
+"""How many counters there are at most, and of how many labels the use is told apart then."""
 _FIRST_KEYS, _MORE_KEYS = 200, 5000
 _FOR_MANY = 5.0
 _PER_MEGABYTE = 0.05
@@ -255,8 +258,25 @@ class RedisStore(Listed):
         ]
         # Last, and in one step: what has failed until then is counted once, when it is added again.
         commands += [(scripts.USED, self._usage, *chain.from_iterable(counters))] if counters else []
-        for commands_of_some in batches(commands, _AT_ONCE):
-            self.client.many("write", commands_of_some)
+        replies = list(chain.from_iterable(self.client.many("write", some) for some in batches(commands, _AT_ONCE)))
+        if counters and replies[-1] > _MOST_COUNTERS:
+            with contextlib.suppress(StoreError):  # it is counted, and another time will do
+                self._sum_up()
+
+    def _sum_up(self) -> None:
+        """Count together what is told apart too finely."""
+        (fields,) = self.client.many("read", [("HKEYS", self._usage)], seconds=self.patience)
+        parts = [field.partition(b"\0") for field in sorted(fields)]
+        labels = dict.fromkeys(label.decode("utf-8", "surrogatepass") for label, _, _ in parts)
+        into = {
+            label.encode("utf-8", "surrogatepass"): other.encode("utf-8", "surrogatepass")
+            for label, other in coarser(list(labels), most=_MOST_LABELS).items()
+        }
+        moved = [
+            (label + b"\0" + counter, into[label] + b"\0" + counter) for label, _, counter in parts if label in into
+        ]
+        for some in batches(moved, _AT_ONCE):
+            self.client.run("write", USAGE, (scripts.COUNT_UNDER, self._usage, *chain.from_iterable(some)))
 
     def usage(self) -> dict[Label, dict[str, float]]:
         """Return what is counted."""
