@@ -56,7 +56,7 @@ def test_the_install_brings_what_the_quick_start_asks_for(name: str) -> None:
 @pytest.mark.exhaustive
 def test_the_quick_start_runs_with_what_its_install_brings(child: Callable[..., Finished], endpoint: Endpoint) -> None:
     """To its end, with nothing else installed."""
-    code = [block for block in blocks(START) if "local_model" not in block]
+    code = blocks(START)
     assert len(code) == 2
     missing = not_in(installed_by(_install()))
     assert {"pytest", "statsmodels", "xllamacpp"} <= set(missing)
