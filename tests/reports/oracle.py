@@ -16,6 +16,7 @@ Rows = dict[str, list[float]]
 Groups = dict[str, str] | None
 Figures = dict[str, Any]
 EQUAL = 1e-12
+FEW_SHARED = 8
 
 
 def ends_of(*tables: Rows) -> tuple[float, float]:
@@ -50,11 +51,35 @@ def standard_error(values: NDArray[Any], groups: Sequence[str] | None) -> Figure
         directions[number, rows] = vectors @ np.diag(spread**-0.5) @ vectors.T @ np.full(len(rows), 1.0 / n)
     value = float(np.linalg.norm(directions @ (values - values.mean())))
     value = 0.0 if value <= EQUAL * scale else value
-    working = directions @ apart @ directions.T
-    found |= {"value": value, "degrees": float(np.trace(working) ** 2 / (working**2).sum())}
+    alike = np.array(groups)[:, None] == np.array(groups)[None, :]
+    correlated = np.eye(n) + _odds_of_correlation(values, np.array(groups)) * alike
+    found |= {
+        "value": value,
+        "degrees": _satterthwaite(directions @ apart @ directions.T),
+        "shared": _satterthwaite(directions @ apart @ correlated @ apart @ directions.T),
+    }
     if value and 0 < independent < math.inf:
         found["design_effect"] = (value / independent) ** 2
     return found
+
+
+def _satterthwaite(working: NDArray[Any]) -> float:
+    return float(np.trace(working) ** 2 / (working**2).sum())
+
+
+def _odds_of_correlation(values: NDArray[Any], groups: NDArray[Any]) -> float:
+    """rho / (1 - rho) by the one-way analysis of variance; 0 where each question is a cluster, or all are equal."""
+    names, members, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    n, count = len(values), len(names)
+    if n == count:
+        return 0.0
+    means = np.bincount(members, values) / sizes
+    between = float((sizes * (means - values.mean()) ** 2).sum()) / (count - 1)
+    within = float(((values - means[members]) ** 2).sum()) / (n - count)
+    typical = (n - (sizes**2).sum() / n) / (count - 1)
+    whole = between + (typical - 1) * within
+    rho = float(np.clip((between - within) / whole, 0.0, 0.999)) if whole > 0 else 0.0
+    return rho / (1 - rho)
 
 
 def equal_interval(mean: float, units: int, ends: tuple[float, float], level: float) -> tuple[float, float]:

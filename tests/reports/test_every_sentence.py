@@ -62,7 +62,11 @@ def doubts_of(values: Any, error: oracle.Figures, what: str) -> tuple[list[str],
         degrees = round(error["degrees"] - 1e-9, 1)
         said.append(f"{error['clusters']} clusters of these sizes are worth {degrees:.1f} degrees of freedom")
     assert bool(said) is seen
-    return [f"{len(values)} questions are few"] if few else [], said
+    much = [f"{len(values)} questions are few"] if few else []
+    if error["clusters"] is not None and error["degrees"] >= 5 and error["shared"] < oracle.FEW_SHARED:
+        alike = f"{error['clusters']} clusters of these sizes, with questions so much alike in each, are worth "
+        much.append(f"{alike}{round(error['shared'] - 1e-9, 1):.1f} degrees of freedom")
+    return much, said
 
 
 def equal_caveats(units: int, ends: tuple[float, float]) -> list[str]:
