@@ -206,7 +206,8 @@ def comparison(before: Rows, after: Rows, groups: Groups, level: float) -> Figur
         p = exact - stats.binom.pmf(min(wins, losses), wins + losses, 0.5) if wins != losses else 1.0
         low, high = (reach * end for end in tango(wins, losses, n, level))
         spread = proportion_confint(wins + losses, n, alpha=1 - level, method="wilson")
-        planned = [reach * math.sqrt(max(0.0, end) / n) for end in spread]
+        # Of no change in n the lower end is 0, which statsmodels misses by a last bit.
+        planned = [reach * math.sqrt(end / n) if end > EQUAL else 0.0 for end in spread]
         planning, unseen, test = error["value"] if 0 < error["value"] < math.inf else planned[1], 0.0, "mid-p McNemar"
     elif units < 2 or error["value"] == 0:
         low, high = equal_interval(mean, units, (-reach, reach), level)
