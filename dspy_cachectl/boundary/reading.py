@@ -80,7 +80,7 @@ def parsed(data: bytes | str) -> Any:
         value = orjson.loads(encoded)
     except ValueError as error:
         raise CorruptEntryError(f"the JSON cannot be decoded: {error}") from error
-    if encoded.count(b"[") + encoded.count(b"{") < _DEEPEST_WRITTEN:
+    if len(encoded) < 2 * _DEEPEST_WRITTEN or encoded.count(b"[") + encoded.count(b"{") < _DEEPEST_WRITTEN:
         return value
     try:
         # It reads four times as deep as it writes, and whoever walks the value would run out of stack. This takes less

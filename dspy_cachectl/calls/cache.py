@@ -271,8 +271,10 @@ class ManagedCache(Cache):  # type: ignore[misc]
     def _opened(self, call: Call, key: str, data: bytes) -> Decoded:
         # A cassette is served once.
         if self._decoded is None or call.asked.ruling.cassette is not None:
-            return Decoded(data, key)
-        return self._decoded.decode(key, data)
+            return Decoded(data, key).checked()
+        entry = self._decoded.decode(key, data)
+        # A store's are as DSPy gave them, and a plain LM makes of them what it would of its own cache's.
+        return entry if entry.is_checked or call.asked.kind is Kind.PLAIN_LM else entry.checked()
 
     def _entry(self, call: Call, key: str) -> bytes | None:
         cassette = call.asked.ruling.cassette
@@ -316,7 +318,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
         label = Label(origin.kind, origin.model, origin.phase, origin.role or "", "")
         self.tiers.put(call.key or "", entry, label, mark=known.mark(origin))
         call.serve(origin, entry)
-        return Decoded(entry)
+        return Decoded(entry).checked()
 
     def _keep(self, call: Call, value: Any, into: Into) -> None:
         """Count an answer as bought, and store it where it may be."""

@@ -47,23 +47,37 @@ class Decoded:
     Attributes:
         data: Those.
         origin: Where the answer came from.
+        is_checked: Whether it is known that DSPy makes something of the answer: see `checked`.
 
     Raises:
         CorruptEntryError: If they are damaged or are not an entry.
         FormatVersionError: If a newer version of this package wrote them.
     """
 
-    __slots__ = ("_first", "_is_first", "_make", "_numbers", "_texts", "data", "origin")
+    __slots__ = ("_first", "_is_first", "_make", "_numbers", "_texts", "data", "is_checked", "origin")
 
     def __init__(self, data: bytes, key: str | None = None) -> None:
         opened = records.open_answer(data, key)
         self.data, self.origin = data, opened.origin
         # Made at once: whoever serves an entry has to know that its answer can be.
         first = _hit_of(opened)
-        self._first, self._is_first = [(first, _checked(first) if _is_native(first) else None)], True
+        self._first: list[tuple[Any, CallResult | None]] = [(first, None)]
+        self._is_first, self.is_checked = True, not _is_native(first)
         self._make: Copy | None = None
         self._numbers: array[float] | None = None
         self._texts: tuple[list[Any], float | None, str] | None = None  # with what else is the same for each hit
+
+    def checked(self) -> Decoded:
+        """Return it where DSPy makes something of its answer, which is then made already.
+
+        Raises:
+            CorruptEntryError: If DSPy makes nothing of it.
+        """
+        if not self.is_checked:
+            answer = self.answer()
+            self._first.append((answer, _checked(answer)))
+            self.is_checked = True
+        return self
 
     def answer(self) -> Any:
         """Return what DSPy finds in its cache."""

@@ -230,7 +230,7 @@ def open_answer(data: bytes, key: str | None = None) -> Opened:
     answer_from = _TEXTS_FROM + texts
     answer = body[answer_from:]
     origin = origins.read(body, body[_TEXTS_FROM:answer_from])
-    return Opened(origin, parsed(answer), bool(flags & _TAGGED), bool(flags & _ROOT_ONLY), answer.count(b"{"))
+    return Opened(origin, parsed(answer), bool(flags & _TAGGED), bool(flags & _ROOT_ONLY), values.most_objects(answer))
 
 
 def decode_origin(data: bytes) -> Origin:

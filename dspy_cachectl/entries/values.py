@@ -100,7 +100,13 @@ def loads(data: bytes, *, tagged: bool) -> Any:
     Raises:
         CorruptEntryError: If the data is not what `dumps` makes, or a package that it needs is not installed here.
     """
-    return untagged(parsed(data), most=data.count(b"{")) if tagged else parsed(data)
+    return untagged(parsed(data), most=most_objects(data)) if tagged else parsed(data)
+
+
+def most_objects(data: bytes) -> int:
+    """Return how many objects a text of JSON holds at most; they are counted where that may be too many."""
+    most = len(data) // len(b"{}")
+    return most if most <= MOST_OBJECTS else data.count(b"{")
 
 
 def untagged(value: Any, *, most: int) -> Any:
