@@ -63,7 +63,7 @@ class AskedModel:
     def is_sound(self) -> bool:
         """Whether each part is of the kind that is written."""
         said = vars(self)
-        return all(isinstance(said[name], kinds) for name, kinds in _KINDS.items()) and self.calls in range(2**31)
+        return all(map(isinstance, map(said.get, _KINDS), _KINDS.values())) and self.calls in range(2**31)
 
 
 def counted(models: Counter[AskedModel]) -> tuple[AskedModel, ...]:
@@ -86,11 +86,10 @@ def facts(*made_of: Iterable[AskedModel]) -> dict[str, Any]:
         made_of: The models of answers that were drawn, and of those that were loaded.
     """
     calls: Counter[AskedModel] = Counter()
-    seeds: set[Any] = set()
-    for one in itertools.chain(*made_of):
-        calls[replace(one, calls=0, seed=None)] += one.calls
-        seeds.add(one.seed)
-    models = counted(calls)
+    times = Counter(itertools.chain(*made_of))  # nearly all are the same
+    for one, often in times.items():
+        calls[replace(one, calls=0, seed=None)] += one.calls * often
+    models, seeds = counted(calls), {one.seed for one in times}
     return {
         "model": " + ".join(dict.fromkeys(one.model for one in models)) or None,
         "endpoint": _agreed(one.endpoint for one in models),

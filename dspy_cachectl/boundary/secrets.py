@@ -16,7 +16,7 @@ from typing import Any
 
 from dspy_cachectl.boundary import secret_names
 from dspy_cachectl.boundary.addresses import scrub_addresses, without_credentials, without_login, without_parameters
-from dspy_cachectl.boundary.held import HELD, has_scheme, secrets_in
+from dspy_cachectl.boundary.held import HELD, SHORTEST, has_scheme, secrets_in
 from dspy_cachectl.boundary.key_shapes import keys_in, looks_drawn
 from dspy_cachectl.boundary.secret_names import (
     HEADER_OPTIONS,
@@ -108,6 +108,8 @@ def without_known(value: Any) -> Any:
 
 def scrub(text: str) -> str:
     """Return a message without secrets: those held, addresses' logins, keys, and what stands under a secret's name."""
+    if len(text) < SHORTEST and text.isidentifier():
+        return text
     text = scrub_addresses(HELD.hide(text, HIDDEN), HIDDEN, bare=True)
     return _cut(_cut(text, _named(text)), None)
 

@@ -291,12 +291,12 @@ class _Asking:
                 return
             draws, place = self.results[number], repeat - self.task.first
             is_first = draws[place] is None
-            result = replace(result, score=scored.score, failed=scored.failed, feedback=scored.feedback)
             beside = [
                 OtherScore(one.name, its.score, its.failed, its.feedback, its.value)
                 for one, its in zip(self.task.metrics[1:], others, strict=True)
             ]
-            draws[place] = replace(result, others=tuple(beside))
+            score, failed, feedback = scored.score, scored.failed, scored.feedback
+            draws[place] = replace(result, score=score, failed=failed, feedback=feedback, others=tuple(beside))
             if is_first:  # a straggler may be asked twice
                 self.count += 1
                 self.failed += scored.failed is not None

@@ -93,9 +93,8 @@ def without_addresses(shown: str) -> str:
     return _ADDRESS.sub("", shown)
 
 
-def _dump(value: Any) -> str:
-    # Not orjson: it refuses large integers and lone surrogates, and writes NaN as null.
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+# Not orjson: it refuses large integers and lone surrogates, and writes NaN as null.
+_dump = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 class _Walk:

@@ -48,7 +48,8 @@ def questions_of(examples: Iterable[Any]) -> list[Question]:
     if not found:
         raise ConfigurationError("the data set is empty: give at least one example")
     for places in equals.values():
-        for occurrence, index in enumerate(sorted(places, key=lambda place: found[place].label_key)):
+        by_label = sorted(places, key=lambda place: found[place].label_key)
+        for occurrence, index in enumerate(by_label[1:], start=1):
             found[index] = replace(found[index], occurrence=occurrence)
     return found
 
@@ -78,7 +79,7 @@ def _split(example: Any, which: str) -> tuple[dict[str, Any], dict[str, Any]]:
         )
     try:
         # Fields of DSPy's own, such as the random id that its loaders give, are no part of a question.
-        inputs, labels = dict(example.inputs().items()), dict(example.labels().items())
+        inputs = dict(example.inputs().items())
     except ValueError as error:
         raise ConfigurationError(
             f"{which} does not say which of its fields are inputs: call .with_inputs('question', ...) on it"
@@ -87,4 +88,4 @@ def _split(example: Any, which: str) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ConfigurationError(
             f"{which} has none of the inputs that with_inputs() names; its fields are {sorted(example.keys())}"
         )
-    return inputs, labels
+    return inputs, {name: value for name, value in example.items() if name not in inputs}

@@ -81,17 +81,22 @@ class KeptRows:
         with self._lock:
             if self._takes_all:
                 self._index.execute("INSERT OR IGNORE INTO questions VALUES (NULL, ?, ?)", row.row_key[:2])
-            position = self._one(
-                "SELECT position FROM questions WHERE example = ? AND occurrence = ?", *row.row_key[:2]
+            found = self._one(
+                "SELECT questions.position, start, length, line FROM questions"
+                " LEFT JOIN rows ON rows.position = questions.position AND repeat = ?"
+                " WHERE example = ? AND occurrence = ?",
+                row.repeat,
+                *row.row_key[:2],
             )
-            if position is None:
+            if found is None:
                 return False
-            there = self.get(row.row_key)
+            position, *where = found
+            there = None if where[0] is None else self._read(*where)
             if there is not None and there != encoded:
                 earlier = rows.decode(there, is_sound=True)
                 row = rows.merged(earlier, row) if over else rows.merged(row, earlier)
                 encoded = rows.encode(row)
-            kept = (*position, row.repeat, row.created, row.error is not None, *self._write(encoded))
+            kept = (position, row.repeat, row.created, row.error is not None, *self._write(encoded))
             self._index.execute("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?)", kept)
         return True
 

@@ -39,7 +39,8 @@ _KINDS: dict[str, Any] = {
 }
 COUNTS = range(2**31)
 """What a number may be that counts something."""
-_LARGEST_EXPONENT = 1023
+_LARGEST = 2**1023
+"""What no number may reach: it has to fit into a float, since it is added, divided and shown."""
 _TAG = orjson.dumps(values.TAG)
 _BESIDE = ("typed", "returns", "completions")
 """What an output is beside its fields; what of it is empty is not written."""
@@ -233,13 +234,16 @@ def decode(line: bytes, *, is_sound: bool = False) -> PredictionRow:
 
 
 def _score(plain: dict[str, Any]) -> Score:
-    return Score(**{**plain, "judges": tuple(AskedModel(**one) for one in plain.get("judges", ()))})
+    if "judges" not in plain:
+        return Score(**plain)
+    return Score(**{**plain, "judges": tuple(AskedModel(**one) for one in plain["judges"])})
 
 
 def _wrong(row: PredictionRow) -> Iterator[str]:
     """Yield what of a row is not of the kind that is written: a hash or a cell cannot be made of it."""
-    yield from (name for name, kinds in _KINDS.items() if not _is(getattr(row, name), kinds))
-    yield from (name for name in ("occurrence", "repeat") if getattr(row, name) not in COUNTS)
+    said = vars(row)
+    yield from [name for name, kinds in _KINDS.items() if not _is(said[name], kinds)]
+    yield from [name for name in ("occurrence", "repeat") if said[name] not in COUNTS]
     if row.output is not None:
         yield from (name for name in ("fields", "completions") if not isinstance(getattr(row.output, name), dict))
         is_list = isinstance(row.output.typed, (list, tuple))
@@ -259,8 +263,7 @@ def _wrong(row: PredictionRow) -> Iterator[str]:
 
 
 def _is(value: object, kinds: Any) -> bool:
-    # A number must fit into a float: it is added, divided and shown.
-    return isinstance(value, kinds) and not (isinstance(value, int) and value.bit_length() > _LARGEST_EXPONENT)
+    return isinstance(value, kinds) and not (isinstance(value, int) and not -_LARGEST < value < _LARGEST)
 
 
 def merged(one: PredictionRow, other: PredictionRow) -> PredictionRow:
