@@ -28,9 +28,6 @@ _LARGEST_WAL = 8 * 1024 * 1024
 _MOST_REMOVED = 500
 """How many entries one write removes at most: a limit that was lowered must not hold it up for minutes."""
 _LOCK_FILE = 32 * 1024
-_MAPPED = 2**31 - 2**16
-"""How much of the database is read without a copy, in bytes: as much as SQLite maps. Of a million entries a get looks
-at pages all over the file."""
 
 _LOOKED_AFTER = 64
 _LOOKED_AFTER_BYTES = 1024 * 1024
@@ -107,7 +104,6 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
             # It grows beyond this by the writes that are under way, so it gets half of its room.
             sqlite_wal_autocheckpoint=max(wal // 2 // PAGE, 1),
             sqlite_journal_size_limit=wal,
-            sqlite_mmap_size=_MAPPED,
         )
         # Whatever removes an entry: its mark goes with it.
         self._sql(
