@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,11 +13,11 @@ from dspy_cachectl.batches.batch import Batch
 from dspy_cachectl.batches.lines import Line
 from dspy_cachectl.batches.notes import Note, name_of
 from dspy_cachectl.batches.provider import ENDED, Account, NotSentError
-from dspy_cachectl.batches.spending import within_budgets
+from dspy_cachectl.batches.spending import affordable, within_budgets
 from dspy_cachectl.batches.waves import Waves
 from dspy_cachectl.boundary.secrets import scrub
 from dspy_cachectl.boundary.shown import logger_for
-from dspy_cachectl.errors import BatchError, BatchPendingError
+from dspy_cachectl.errors import BatchError, BatchPendingError, BudgetExceededError
 
 _logger = logger_for(__name__)
 
@@ -43,6 +43,8 @@ class Sending:
         show: Told how far it is.
         pause: Waits for so many seconds.
         tries: How often a line was asked whose last batch had no answer to it, by key.
+        places: The units in the order in which a budget allows them as far as it goes; None where it allows a wave or
+            none of it.
     """
 
     how: Batch
@@ -51,6 +53,7 @@ class Sending:
     show: Show
     pause: Callable[[float], None] = time.sleep
     tries: dict[str, int] = field(default_factory=dict)
+    places: Mapping[str, int] | None = None
 
     def deliver(self, waves: Waves, number: int) -> None:
         """Send what a rehearsal missed, unless it was sent before, and take the answers.
@@ -62,7 +65,7 @@ class Sending:
         Raises:
             BatchPendingError: If a batch is not done, and is not to be waited for.
             BatchError: If the provider refuses a batch, or somebody has cancelled it.
-            BudgetExceededError: If a budget does not allow it.
+            BudgetExceededError: If a budget does not allow it, and no unit comes before another.
             StoreError: If what is sent cannot be noted.
         """
 
@@ -76,7 +79,26 @@ class Sending:
 
         with notes.sending():
             to_be_paid = _not_in(self._sent_before(waves), waves)
-        within_budgets(to_be_paid, waves.mail, send)
+        while True:
+            try:
+                return within_budgets(to_be_paid, waves.mail, send)
+            except BudgetExceededError as refusal:
+                if self.places is None:
+                    raise
+                self._cut(waves, to_be_paid, refusal)
+                to_be_paid = [line for line in to_be_paid if line.key in waves.lines]
+
+    def _cut(self, waves: Waves, lines: list[Line], refusal: BudgetExceededError) -> None:
+        """Leave out of a wave that was refused all units from the first on that there is no room for."""
+        places = self.places or {}
+        units: defaultdict[int, list[Line]] = defaultdict(list)
+        for line in lines:
+            units[places.get(str(line.unit), len(places))].append(line)
+        in_order = sorted(units)
+        # Where all of them fit it was for something else, and is again.
+        end = in_order[affordable(units[place] for place in in_order) % len(in_order)]
+        beyond = {unit for unit, place in places.items() if place >= end}
+        waves.stop_before(beyond | {line.unit for at in in_order if at >= end for line in units[at]}, refusal)
 
     def _sent_before(self, waves: Waves) -> Iterator[Note]:
         """Yield the batches that what is missed was sent with last."""

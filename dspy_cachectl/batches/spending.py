@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -36,6 +36,31 @@ def within_budgets(lines: Iterable[Line], answers: Mapping[str, Any], send: Call
     return send()
 
 
+def affordable(units: Iterable[Sequence[Line]]) -> int:
+    """Return how many units, each of some lines, fit into their budgets together, from the first on."""
+    totals, count = dict[OpenBudget, Need](), 0
+    for lines in units:
+        for budget in {budget for line in lines for budget in line.budgets}:
+            of_them = [line for line in lines if budget in line.budgets]
+            totals[budget] = _total([totals.get(budget, Need({}, {})), *_needs(of_them, budget)])
+        if any(budget.why_not(need) for budget, need in totals.items()):
+            break
+        count += 1
+    return count
+
+
+def _needs(lines: Iterable[Line], budget: OpenBudget) -> list[Need]:
+    return [line.terms.need(budget) for line in lines if line.terms is not None]
+
+
+def _total(needs: Sequence[Need]) -> Need:
+    sure, most = Counter[str](), Counter[str]()
+    for need in needs:
+        sure.update(need.sure)
+        most.update(need.most)
+    return Need(dict(sure), dict(most), estimated=any(need.estimated for need in needs))
+
+
 class _OfAll(Terms):
     """What is known of what all lines come to."""
 
@@ -44,12 +69,7 @@ class _OfAll(Terms):
 
     def need(self, budget: OpenBudget) -> Need:
         """Return what all of them need, at the price of one that is not sent with a batch."""
-        needs = [line.terms.need(budget) for line in self._lines if line.terms is not None]
-        sure, most = Counter[str](), Counter[str]()
-        for need in needs:
-            sure.update(need.sure)
-            most.update(need.most)
-        return Need(dict(sure), dict(most), estimated=any(need.estimated for need in needs))
+        return _total(_needs(self._lines, budget))
 
     def spent(self, budget: OpenBudget, answer: Any) -> Amounts:  # noqa: ARG002 - a protocol's
         """Return what those that were answered came to, as each says of itself: at the price of batches."""

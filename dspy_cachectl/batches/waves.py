@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from dspy_cachectl.accounting.ledger import SERVED
 from dspy_cachectl.batches.lines import Line, line_of, why_not
 from dspy_cachectl.calls.call import CALL, Call
 from dspy_cachectl.context.process import state
-from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.errors import BudgetExceededError, ConfigurationError
 from dspy_cachectl.policy import Kind
 
 
@@ -34,6 +34,8 @@ class Waves:
         mail: What batches answered, by key.
         failed: Why there is no answer, by key, where there will be none.
         refused: Why a call cannot be sent with a batch, or None.
+        left_out: The units that a budget does not allow, which are not asked.
+        refusal: What says so, or None.
     """
 
     def __init__(self) -> None:
@@ -42,6 +44,8 @@ class Waves:
         self.mail: dict[str, CallResult] = {}
         self.failed: dict[str, str] = {}
         self.refused: ConfigurationError | None = None
+        self.left_out: Set[str | None] = frozenset()
+        self.refusal: BudgetExceededError | None = None
         self._bought: set[str] = set()
         self._served: set[str] = set()
         self._awaited: dict[str, str | None] = {}
@@ -67,15 +71,24 @@ class Waves:
             raise self.refused
         changing = {unit for key, unit in self._awaited.items() if key not in self._served}
         again = {line.unit for line in self.lines.values()}
-        self._astray |= changing & again
-        if changing & again:
+        astray = changing & again - self.left_out
+        self._astray |= astray
+        if astray:
             state.say_once(
                 "batch:astray",
                 "the program asks something else each time that it is run, with the same inputs and answers: what was "
                 "bought for such questions is of no use, and they are asked at once, at the ordinary price. Seed what "
                 "is random in it, and leave the time out of what it asks",
             )
-        self.lines = {key: line for key, line in self.lines.items() if line.unit not in self._astray}
+        self._leave_out(self._astray | self.left_out)
+
+    def stop_before(self, units: Set[str | None], refusal: BudgetExceededError) -> None:
+        """Leave out units that a budget does not allow."""
+        self.left_out, self.refusal = self.left_out | units, refusal
+        self._leave_out(self.left_out)
+
+    def _leave_out(self, units: Set[str | None]) -> None:
+        self.lines = {key: line for key, line in self.lines.items() if line.unit not in units}
 
     def engine(self, lm: Any, prepared: Any, asynchronous: bool, choose: Callable[[], Any]) -> Any:
         """Return what answers a call that the store does not; None where the provider is to be asked at once.

@@ -175,10 +175,19 @@ class OpenBudget:
         """
         with self._lock:
             self._check_time()
-            if self._why_not(need):
+            if self.why_not(need):
                 self.look()  # what others gave back may make room
-            if why := self._why_not(need):
+            if why := self.why_not(need):
                 raise self.refuse(why)
+
+    def why_not(self, need: Need) -> str:
+        """Say why a request does not fit, as far as this process knows, whatever becomes of the others; or nothing."""
+        try:
+            with self._lock:
+                self._fits(need)
+        except DoesNotFitError as error:
+            return str(error)
+        return ""
 
     def give_back(self, need: Need, spent: Amounts) -> None:
         """Note what a request came to beside what was sure, and let those go on that waited for it."""
@@ -328,13 +337,6 @@ class OpenBudget:
                 raise DoesNotFitError(spent_of({kind: spent}, {kind: limit}, wanted=wanted, estimated=need.estimated))
             fits = fits and spent + self._held(kind) + wanted <= limit + _LITTLE
         return fits
-
-    def _why_not(self, need: Need) -> str:
-        try:
-            self._fits(need)
-        except DoesNotFitError as error:
-            return str(error)
-        return ""
 
     def _bring_up_to_date(self) -> None:
         try:

@@ -28,8 +28,7 @@ from dspy_cachectl.evaluation.observed_program import NumberedExample, evaluate_
 from dspy_cachectl.evaluation.patience import AskedAgainError, Passing, within
 from dspy_cachectl.evaluation.reporting import draw_of, provenance, question_results, so_far
 from dspy_cachectl.evaluation.scoring import FirstReturns, Scored, UnusableMetricError, check_metric, score_with
-from dspy_cachectl.evaluation.task import Task
-from dspy_cachectl.fingerprints.data import Question
+from dspy_cachectl.evaluation.task import Task, metrics_unit
 from dspy_cachectl.reports.apart.corpus import without_values
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.report import EvalReport
@@ -115,7 +114,9 @@ class _Asking:
         try:
             for repeat in range(self.task.first, self.task.repeats):
                 self.run_repeat(repeat, metadata)
-                self._check_that_all_are_asked()
+                if self._is_ending():
+                    break
+            self._check_that_all_are_asked()
         except UnusableMetricError as end:
             cut_short(end.error, report_of, *self._cut(), is_part=is_part)
             raise end.error from None
@@ -165,7 +166,7 @@ class _Asking:
             self.spending.ends(error)
             return None
         if any(one.error is not None and passing.puts_off(number, one.error) for one in scored):
-            self.run.ordinals.forget(_metrics_unit(self.task.questions[number], repeat))
+            self.run.ordinals.forget(metrics_unit(self.task.questions[number].unit(repeat)))
             return None
         return scored
 
@@ -189,22 +190,24 @@ class _Asking:
             numbers = passing.to_ask(self._is_ending)
 
     def _check_that_all_are_asked(self) -> None:
-        if self._is_ending() and self.count < len(self.results) * len(self.results[0]):
-            raise self.spending.refusal or asyncio.CancelledError
+        refusal = self.spending.refusal or (None if self.task.waves is None else self.task.waves.refusal)
+        if (refusal or self._is_ending()) and self.count < len(self.results) * len(self.results[0]):
+            raise refusal or asyncio.CancelledError
 
     def _is_ending(self) -> bool:
         is_left = self.loops.awaiting is not None and self.loops.awaiting.is_ending
         return is_left or self.spending.refusal is not None
 
     def _answer(self, number: int, repeat: int, run: Callable[[], Any], passing: Passing) -> tuple[Any, DrawResult]:
-        if self.is_over.is_set() or self._is_ending():  # nobody waits for it, which DSPy may not know
-            raise AskedAgainError
         question = self.task.questions[number]
+        unit = question.unit(repeat)
+        is_left_out = self.task.waves is not None and unit in self.task.waves.left_out
+        if is_left_out or self.is_over.is_set() or self._is_ending():  # nobody waits for it, which DSPy may not know
+            raise AskedAgainError
         kept = self.kept.prediction(question, repeat)
         if kept is not None:
             forget_last_trace()
             return kept
-        unit = question.unit(repeat)
         try:
             with draw_unit(unit):
                 prediction = within(
@@ -229,7 +232,7 @@ class _Asking:
     def _scored(self, number: int, repeat: int, prediction: Any, *, is_loaded: bool) -> list[Scored]:
         """Return what each metric says of an answer."""
         question, example = self.task.questions[number], self.task.devset[number]
-        kept, unit, found = self.kept.scores(question, repeat), _metrics_unit(question, repeat), []
+        kept, unit, found = self.kept.scores(question, repeat), metrics_unit(question.unit(repeat)), []
         for metric, judge, _ in self.judges:
             scored = kept.get(metric.hash)
             if scored is None:
@@ -322,7 +325,3 @@ class _Asking:
         missing = sum(map(len, self.results)) - sum(map(len, there))
         questions = tuple(replace(question, draws=tuple(draws)) for question, draws in found if draws)
         return without_values(questions), missing
-
-
-def _metrics_unit(question: Question, repeat: int) -> str:
-    return f"{question.unit(repeat)}/metric"

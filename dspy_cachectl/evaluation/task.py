@@ -127,3 +127,8 @@ class Task:
         taken: dict[str, Any] = {"rates": context.rates, "budgets": context.budgets}
         opened.context = replace(opened.context, part=self.shard or opened.context.part, **taken)
         return opened
+
+
+def metrics_unit(unit: str) -> str:
+    """Return the name of what is drawn for judging what is drawn for a unit."""
+    return f"{unit}/metric"

@@ -13,6 +13,7 @@ import litellm
 import pytest
 
 import dspy_cachectl as cachectl
+from dspy_cachectl.batches import notes
 from tests.batches.support import QUICK, Three, length, questions, run
 from tests.budgets.support import exceeding
 from tests.endpoint import Endpoint
@@ -256,3 +257,32 @@ def test_a_wrapped_tool_is_called_once(lm: Any, endpoint: Endpoint) -> None:
     report = run(program, questions(3), predictions=False, num_threads=1)
     assert ([3, 3], 0, 3) == (sizes(endpoint), endpoint.requests, len(called))
     assert 6 == report.provenance.counters["requests"]
+
+
+@pytest.mark.parametrize("repeats", [1, pytest.param(2, marks=pytest.mark.exhaustive)])
+def test_an_evaluation_is_of_the_questions_that_its_budget_allows(lm: Any, endpoint: Endpoint, repeats: int) -> None:
+    """In random order, those whose calls were all paid for; with a larger budget only the rest is sent."""
+    dspy.configure(lm=lm())
+    devset, program = questions(8), dspy.Predict("question -> answer")
+    count = 5 + 8 * (repeats - 1)
+    how: dict[str, Any] = {"budget": cachectl.Budget(requests=count), "predictions": False, "repeats": repeats}
+    part = run(program, devset, **how)
+    ordinary = run(program, devset, **how, batch=False, num_threads=1)
+    assert ([count], count) == (sizes(endpoint), endpoint.requests)
+    assert [one.question for one in ordinary.questions] == [one.question for one in part.questions]
+    assert (8 * repeats - count, "budget") == (part.provenance.missing, part.provenance.stopping.by)
+    whole = run(program, devset, predictions=False, repeats=repeats)
+    assert ([count, 8 * repeats - count], whole.run_id) == (sizes(endpoint), part.run_id)
+    assert notes.noted() == []
+
+
+def test_a_budget_that_ends_between_waves(lm: Any, endpoint: Endpoint) -> None:
+    """What is answered whole by then is reported; where nothing is, that is said, and nothing is bought twice."""
+    dspy.configure(lm=lm())
+    with pytest.raises(cachectl.BudgetExceededError):
+        run(Three(), questions(4), budget=cachectl.Budget(requests=8))
+    assert [4, 4] == sizes(endpoint)
+    part = run(Three(), questions(4), budget=cachectl.Budget(requests=3))
+    assert ([4, 4, 3], 3, 1) == (sizes(endpoint), len(part.questions), part.provenance.missing)
+    whole = run(Three(), questions(4))
+    assert ([4, 4, 3, 1], 0, 0) == (sizes(endpoint), whole.provenance.missing, endpoint.requests)

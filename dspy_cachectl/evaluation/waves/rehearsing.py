@@ -23,13 +23,14 @@ from dspy_cachectl.context.phases import new_run_id
 from dspy_cachectl.context.ruling import draw_unit
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError
 from dspy_cachectl.evaluation.awaiting import Loops
+from dspy_cachectl.evaluation.growing import random_order
 from dspy_cachectl.evaluation.kept_predictions import KeptPredictions, key_of
 from dspy_cachectl.evaluation.models import as_judged
 from dspy_cachectl.evaluation.observed_program import NumberedExample, observed
 from dspy_cachectl.evaluation.opening import opened
 from dspy_cachectl.evaluation.patience import within
 from dspy_cachectl.evaluation.scoring import Metric, check_metric
-from dspy_cachectl.evaluation.task import Task
+from dspy_cachectl.evaluation.task import Task, metrics_unit
 from dspy_cachectl.fingerprints.data import Question
 from dspy_cachectl.predictions.outputs import restore
 from dspy_cachectl.reports.progress_bar import progress
@@ -70,8 +71,11 @@ def opened_in_waves(options: Mapping[str, Any], how: Batch) -> Iterator[tuple[Ta
         if task.run_id is None and task.context.draws_afresh:
             task = replace(task, run_id=new_run_id(task.context.name))
         if not task.context.replays:
-            task = replace(task, waves=_rehearsed(task, kept, name, how, shown=options["display_progress"]))
+            places = _places(task, options["seed"]) if task.is_limited else None
+            task = replace(task, waves=_rehearsed(task, kept, name, how, places, shown=options["display_progress"]))
         yield task, kept
+        if task.waves is not None and task.waves.refusal is not None:
+            return  # the same evaluation with a larger budget goes on with what is noted
         for note in notes.noted():
             if note.evaluation == name:
                 notes.remove(note)
@@ -84,6 +88,13 @@ def _name_of(task: Task, options: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def _places(task: Task, seed: int) -> dict[str, int]:
+    """Return the units of questions, and of what judges them, in the order in which they are asked within a budget."""
+    asked = [(number, repeat) for repeat in range(task.repeats) for number in random_order(task, seed)]
+    places = {task.questions[number].unit(repeat): place for place, (number, repeat) in enumerate(asked)}
+    return places | {metrics_unit(unit): place for unit, place in places.items()}
+
+
 def _check(task: Task) -> None:
     """Refuse what cannot go by batches.
 
@@ -94,14 +105,16 @@ def _check(task: Task) -> None:
         raise ConfigurationError("a cassette records calls as they are made, and batches make none: leave batch out")
 
 
-def _rehearsed(task: Task, kept: KeptPredictions, name: str, how: Batch, *, shown: bool) -> Waves:
+def _rehearsed(
+    task: Task, kept: KeptPredictions, name: str, how: Batch, places: Mapping[str, int] | None, *, shown: bool
+) -> Waves:
     """Rehearse a program, and send what it misses, until it misses nothing."""
     waves = Waves()
     waves.count_as_bought(key for note in notes.noted() if note.evaluation == name for key in note.keys)
     left = [(number, repeat) for repeat in range(task.first, task.repeats) for number in range(len(task.devset))]
     left = _Rehearsal(task, kept, waves).run(left)
     with progress(f"{task.name}, in batches", shown=shown and bool(waves.lines)) as show:
-        sending, wave = Sending(how, name, task.run_id, show), 0
+        sending, wave = Sending(how, name, task.run_id, show, places=places), 0
         while waves.lines:
             wave += 1
             sending.deliver(waves, wave)
@@ -158,7 +171,7 @@ class _Rehearsal:
             if kept is None:
                 with draw_unit(question.unit(self._repeat)):
                     kept = self._program(**NumberedExample.of(example, number).inputs())
-            judged = [self._judged(f"{question.unit(self._repeat)}/metric", *one, example, kept) for one in left]
+            judged = [self._judged(metrics_unit(question.unit(self._repeat)), *one, example, kept) for one in left]
             if not all(judged):
                 self._missed.append((number, self._repeat))
         except Missed:
