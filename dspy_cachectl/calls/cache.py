@@ -269,8 +269,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
         return found[0]
 
     def _opened(self, call: Call, key: str, data: bytes) -> Decoded:
-        # A cassette is served once.
-        if self._decoded is None or call.asked.ruling.cassette is not None:
+        if self._decoded is None or call.asked.ruling.cassette is not None:  # which is served once
             return Decoded(data, key).checked()
         entry = self._decoded.decode(key, data)
         # A store's are as DSPy gave them, and a plain LM makes of them what it would of its own cache's.
@@ -291,8 +290,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
         """Serve what was imported from DSPy's own cache, and file it under the call's key from then on."""
         asked = call.asked
         may_be = asked.ruling.cassette is None and asked.decision.stores and not asked.decision.from_run
-        # A store that has just failed would be counted to fail twice.
-        if not may_be or call.tally.failed_reads or not self.has_imported:
+        if not may_be or call.tally.failed_reads or not self.has_imported:  # it would be counted to fail twice
             return None
         try:
             by_itself = {field: value for field, value in request.items() if field != CALL}
