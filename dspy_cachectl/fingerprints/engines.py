@@ -39,6 +39,7 @@ _WRITTEN_ALIKE = (
     | KNOWN_OPTIONS
     | UNSENT_BY_LITELLM
 )
+_WRITTEN_ALIKE_TO_OPENAI = _WRITTEN_ALIKE | {"reasoning"}
 _HEAD = re.compile(r"[/:]")
 
 
@@ -58,7 +59,8 @@ def with_engine(request: dict[str, Any], lm: Any) -> dict[str, Any]:
     """
     if not is_litellms_own(lm, request):  # which is the quicker question
         return request
-    if all(value is None or name in _WRITTEN_ALIKE for name, value in request.items()):
+    alike = _WRITTEN_ALIKE_TO_OPENAI if lm.model.startswith("openai/") else _WRITTEN_ALIKE
+    if all(value is None or name in alike for name, value in request.items()):
         return request
     return {**request, ENGINE: "litellm"}
 

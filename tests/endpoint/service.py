@@ -100,8 +100,9 @@ class Service:
             return json_reply({"error": {"message": f"no route {request.method} {request.path}"}}, 404)
         try:
             question = read(api, orjson.loads(request.body))
-        except orjson.JSONDecodeError as error:
-            return json_reply({"error": {"message": f"the body is not JSON: {error}"}}, 400)
+        except (AttributeError, TypeError, ValueError) as error:
+            self._record(request, Question(api, {}, [], "", ""), None)
+            return json_reply({"error": {"message": f"the body is no question: {error}"}}, 400, done=self._leave)
         rule = next((rule for rule in self.rules if rule.strikes(request.path, question.searched)), None)
         self._record(request, question, rule)
         reply = self._reply(question, rule)
@@ -212,9 +213,9 @@ class Service:
         return f"{_PREFIXES[question.api]}{named[self.config.ids]}" if self.config.ids in named else ""
 
 
-def json_reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Reply:
+def json_reply(value: Any, status: int = 200, headers: dict[str, str] | None = None, **others: Any) -> Reply:
     """A reply whose body is `value` as JSON."""
-    return Reply([orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)], status=status, headers=headers or {})
+    return Reply([orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)], status=status, headers=headers or {}, **others)
 
 
 def _spoiled(answers: list[Answer], fault: str | None) -> list[Answer]:

@@ -69,6 +69,7 @@ _CHAT: dict[str, Any] = {
     "logit_bias": st.sampled_from([{"50": 1}, {"50": 1.0}, {"50": 2}]),
     "seed": st.sampled_from([1, 2]),
 }
+_REASONING = st.sampled_from([{}, {"effort": "low"}, {"effort": "low", "summary": "auto"}])
 _TYPED: dict[str, Any] = {
     **{name: _ANY[name] for name in ("extra_headers", "headers", "timeout")},
     "organization": _WORDS,
@@ -81,11 +82,11 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "typed, plain": _TYPED,
     "chat": {**_ANY, **_CHAT, "metadata": st.sampled_from([{"a": 1}, {}]), "organization": _WORDS},
     "wrap": {**_ANY, **_CHAT, "metadata": st.sampled_from([{"a": 1}, {}]), "organization": _WORDS},
-    "chat, as DSPy chooses": {**_ANY, **_CHAT},
-    "plain": {**_ANY, **_CHAT},
+    "chat, as DSPy chooses": {**_ANY, **_CHAT, "reasoning": _REASONING},
+    "plain": {**_ANY, **_CHAT, "reasoning": _REASONING},
     "text": {**_ANY, "metadata": st.sampled_from([{"a": 1}, {}]), "seed": _CHAT["seed"]},
     "responses": {**_ANY, "text": st.builds(lambda schema: {"format": {"schema": schema}}, _schemas())},
-    "responses, as DSPy chooses": {**_ANY, "reasoning": st.sampled_from([{}, {"effort": "low"}])},
+    "responses, as DSPy chooses": {**_ANY, "reasoning": _REASONING},
     "embedder": {
         **{name: one for name, one in _ANY.items() if name != "temperature"},
         "extra_body": _BODIES.filter(lambda body: "input" not in body),  # it would be what is embedded
@@ -249,6 +250,10 @@ _EQUAL: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"extra_headers": {"X-A": "2"}, "headers": {"x-a": "1"}},
     ),
     ("chat", {"metadata": {"trace": "a"}, "tags": ["a"], "input_cost_per_token": 1.0}, {"metadata": {"trace": "b"}}),
+    *[
+        (f"{api}, as DSPy chooses", {"reasoning": said}, {"reasoning": said, "extra_headers": {}})
+        for api, said in [("chat", {}), ("responses", {}), ("responses", {"effort": "low", "summary": "auto"})]
+    ],
     ("embedder", {"metadata": {"trace": "a"}}, {}),
     ("text", {"metadata": {"trace": "a"}}, {}),
 ]
