@@ -82,18 +82,18 @@ def filled(scene: Scene, entries: int) -> Path:
         columns = [name for _, name, *_ in plain.execute("PRAGMA table_info(Cache)") if name != "rowid"]
         taken = {
             "key": "CASE typeof(bought.key) WHEN 'text' THEN lower(hex(randomblob(32))) ELSE randomblob(32) END",
-            "store_time": "?2 - 2592000.0 * (?1 - i) / ?1",
+            "store_time": ":now - 2592000.0 * (:entries - i) / :entries",
             "access_count": "abs(random()) % 5",
             "tag": "label.tag",
         }
         plain.execute("CREATE TEMP TABLE label(id INTEGER PRIMARY KEY, tag)")
         plain.executemany("INSERT INTO label VALUES (?, ?)", enumerate(label.encode() for label in labels))
         plain.execute(
-            "WITH RECURSIVE n(i) AS (SELECT 0 WHERE ?1 > 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?1)"
+            "WITH RECURSIVE n(i) AS (SELECT 0 WHERE :entries > 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :entries)"
             f" INSERT INTO Cache({', '.join(columns)})"
             f" SELECT {', '.join(taken.get(name, f'bought.{name}') for name in columns)}"
-            " FROM n JOIN label ON label.id = n.i * 7919 % ?4 JOIN Cache AS bought ON bought.rowid = ?3",
-            (entries, time.time(), bought, len(labels)),
+            " FROM n JOIN label ON label.id = n.i * 7919 % :labels JOIN Cache AS bought ON bought.rowid = :bought",
+            {"entries": entries, "now": time.time(), "bought": bought, "labels": len(labels)},
         )
         if not entries:
             plain.execute("DELETE FROM Cache")

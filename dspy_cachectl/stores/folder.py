@@ -185,10 +185,10 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
     def delete_many(self, keys: Mapping[str, float | None]) -> int:
         """Remove rows; where it is said when one was stored, not one that was stored at another time."""
         delete = (
-            "DELETE FROM Cache WHERE key = ?1 AND raw = 1"
-            " AND (?2 IS NULL OR ?2 = CASE WHEN typeof(store_time) IN ('integer', 'real') THEN store_time ELSE 0 END)"
+            "DELETE FROM Cache WHERE key = ? AND raw = 1"
+            " AND (? IS NULL OR ? = CASE WHEN typeof(store_time) IN ('integer', 'real') THEN store_time ELSE 0 END)"
         )
-        return self._connection.executemany(delete, list(keys.items())).rowcount
+        return self._connection.executemany(delete, [(key, stored, stored) for key, stored in keys.items()]).rowcount
 
     def close(self) -> None:
         """Do nothing. diskcache does it with a connection when it has made its tables."""
