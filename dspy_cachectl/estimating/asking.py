@@ -25,6 +25,7 @@ from dspy_cachectl.evaluation.scoring import Metrics
 from dspy_cachectl.evaluation.task import Task
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.texts import plural
+from dspy_cachectl.statistics.quantiles import needed
 
 _FEWEST_ANSWERS, _FEWEST_CALLS = 20, 10
 """From so many on the past of a program tells more than that of its model."""
@@ -76,9 +77,11 @@ def estimate(
         The estimate: ranges that hold the truth in more than nine of ten runs; None where nothing tells anything.
 
     Raises:
+        MissingExtraError: If numpy is not installed.
         ConfigurationError: If an argument cannot be used.
     """
     given = dict(locals())
+    needed("numpy", "estimate()")
     baseline, optimizer = given.pop("baseline"), given.pop("optimizer")
     if not (optimizer is None or is_optimizer(optimizer)):
         raise ConfigurationError(f"optimizer is one of DSPy's, such as dspy.MIPROv2(...), not {optimizer!r}")

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
-
 from dspy_cachectl.estimating.estimate import BATCH_SHARE
 from dspy_cachectl.estimating.history import Past
 
@@ -55,6 +53,8 @@ def simulated(missing: Sequence[Missing], *, seed: int = 0) -> dict[str, tuple[f
         missing: What is missing.
         seed: What chance is told by.
     """
+    import numpy as np
+
     rng = np.random.default_rng(seed)
     rounds = np.zeros((_ROUNDS, len(NAMES)))
     for some in missing:
@@ -72,6 +72,8 @@ def simulated(missing: Sequence[Missing], *, seed: int = 0) -> dict[str, tuple[f
 
 def _table(past: Sequence[Past]) -> Any:
     """Return what calls, or answers, come to that are asked at once; NaN seconds where that is not known of any."""
+    import numpy as np
+
     table = np.array([[getattr(one, name) for name in NAMES] for one in past], dtype=float)
     with_batch = (table[:, _SECONDS] == 0) & (table[:, _REQUESTS] > 0)
     table[with_batch, _COST] /= BATCH_SHARE
@@ -101,6 +103,8 @@ def _prices(table: Any) -> Any:
 
     Where its calls are too much alike to tell that, it is as near to the usual proportions as the past allows.
     """
+    import numpy as np
+
     asked = np.stack([table[:, _PROMPT] - table[:, _CACHED], table[:, _CACHED], table[:, _COMPLETION]], axis=1)
     if np.isnan(table[:, _COST]).any():
         return np.full(3, np.nan)

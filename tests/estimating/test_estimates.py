@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
@@ -13,6 +14,7 @@ import dspy
 import pytest
 
 import dspy_cachectl as cachectl
+from dspy_cachectl.errors import MissingExtraError
 from dspy_cachectl.estimating.history import Past
 from dspy_cachectl.estimating.simulated import Missing, simulated
 from tests.endpoint import Endpoint
@@ -228,6 +230,17 @@ def test_side_effects(endpoint: Endpoint, tmp_path: Path, evaluate: Callable[...
     assert cache is not None
     assert "estimated" not in {label.run for label in cache.tiers.labels()}
     assert not (tmp_path / "kept").exists()
+
+
+def test_without_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to install, before the program runs."""
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    ran: list[str] = []
+
+    with pytest.raises(MissingExtraError, match=r"estimate\(\) .* pip install 'dspy-cachectl\[stats\]'"):
+        cachectl.estimate(ran.append, questions(1))
+
+    assert not ran
 
 
 def test_what_is_no_argument() -> None:
