@@ -30,7 +30,8 @@ class ModelIdentity:
         checkpoint: The hash of the weights, where the model is a local file or folder; else None.
         kind: The LM's class, and the hash of its source and of what it holds of its own, where it is the user's; else
             None.
-        others: The LMs that parts of the program carry themselves, each with the part's name, in the order of these.
+        others: The LMs that parts of the program carry themselves, each with the part's name, in the order of these;
+            none that is asked for the same as the program's.
     """
 
     model: str
@@ -58,7 +59,8 @@ def model_identity(lm: Any, *, program: Any = None) -> ModelIdentity:
     Raises:
         ConfigurationError: If there is no LM at all, or a checkpoint cannot be read.
     """
-    others = tuple((name, _identity(other)) for name, other in sorted(lms_of(program), key=lambda found: found[0]))
+    lm, apart = _asked(lm, program)
+    others = tuple((name, _identity(other)) for name, other in sorted(apart, key=lambda found: found[0]))
     if lm is None and not others:
         raise ConfigurationError("no LM is loaded: call dspy.configure(lm=cachectl.LM(...)) first")
     if lm is not None:
@@ -80,9 +82,28 @@ def generation_config(lm: Any, temperature: float | None = None, *, program: Any
     Raises:
         UnstableError: If an option cannot be told from others.
     """
+    lm, apart = _asked(lm, program)
     config = _options(lm, temperature) if lm is not None else {}
-    others = {name: _options(other, temperature) for name, other in lms_of(program)}
+    others = {name: _options(other, temperature) for name, other in apart}
     return {**config, "others": others} if others else config
+
+
+def _asked(lm: Any, program: Any) -> tuple[Any, list[tuple[str, Any]]]:
+    """Return an LM, and those that parts of a program carry beside it, with where they are.
+
+    One that is the same is none beside it, whoever carries it; and where all parts carry the same, it is the LM.
+    """
+    carried = list(lms_of(program))
+    if lm is not None:
+        return lm, [(name, other) for name, other in carried if not _is_same(other, lm)]
+    if carried and all(_is_same(other, carried[0][1]) for _, other in carried[1:]):
+        return carried[0][1], []
+    return None, carried
+
+
+def _is_same(lm: Any, other: Any) -> bool:
+    """Tell whether two LMs are one model that is told to generate in one way."""
+    return lm is other or (_identity(lm) == _identity(other) and _options(lm, None) == _options(other, None))
 
 
 def _identity(lm: Any, others: tuple[tuple[str, ModelIdentity], ...] = ()) -> ModelIdentity:

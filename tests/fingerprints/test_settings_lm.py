@@ -137,3 +137,22 @@ def test_another_judge_buys_no_answer_of_the_program(
     shared = "the two share 5 draws"
     warnings = [warning.split(":")[0] for warning in reports[0].compare(reports[1]).warnings]
     assert [shared, "the two were scored with different metrics; rescore one of them"] == sorted(warnings)
+
+
+def test_the_same_lm_as_the_programs_own_buys_nothing(endpoint: Endpoint, lm: MakeLM, tmp_path: Path) -> None:
+    """Who carries an LM decides nothing; what it is told does."""
+    endpoint.configure(gold=gold(5), accuracy=0.5)
+    program = qa()
+
+    def bought() -> int:
+        before = endpoint.requests
+        kept = str(tmp_path / "kept")
+        cachectl.evaluate(program, examples(5), exact, predictions=kept, display_progress=False)
+        return endpoint.requests - before
+
+    dspy.configure(lm=lm("openai/own"))
+    assert 5 == bought()
+    program.set_lm(lm("openai/own"))
+    assert 0 == bought()
+    program.set_lm(lm("openai/own", max_tokens=7))
+    assert 5 == bought()

@@ -329,7 +329,7 @@ def test_data_count_by_content_and_not_by_order() -> None:
 
 
 def test_changes_tell_what_an_lm_of_the_programs_own_is_told() -> None:
-    """It is compared with the one that all ask, which is told the same or not: what was lent is lent to both."""
+    """One that is told the same as the one that all ask is that one; another is compared with it."""
     shared, own = dspy.LM("openai/test"), dspy.Predict("question -> answer")
 
     def key(lm: Any) -> SnapshotKey:
@@ -338,13 +338,34 @@ def test_changes_tell_what_an_lm_of_the_programs_own_is_told() -> None:
         told = generation_config(asked, 1.0, program=own)
         return SnapshotKey(model_identity(asked, program=own), program_fingerprint(own), told)
 
-    before, alike, colder = (
+    before, alike, colder, other = (
         key(None),
-        key(dspy.LM("openai/test", temperature=0)),
+        key(dspy.LM("openai/test", temperature=0)),  # what was lent is lent to both
         key(dspy.LM("openai/test", temperature=0.3)),
+        key(dspy.LM("openai/other")),
     )
-    assert ["model: 'lm' is an LM of the program's own now"] == differences(before, alike)
+    assert before.hash == alike.hash
     assert ["generation: temperature 1 is now 0.3"] == differences(alike, colder)
-    assert ["model: 'lm' was an LM of the program's own", "generation: temperature 0.3 is now 1"] == differences(
-        colder, before
-    )
+    assert ["generation: temperature 0.3 is now 1"] == differences(colder, before)
+    assert ["model: name 'openai/test' is now 'openai/other'"] == differences(before, other)
+
+
+def test_changes_tell_of_an_lm_of_the_programs_own() -> None:
+    """One that parts of a program have beside the one that all ask comes and goes."""
+    shared, pair = dspy.LM("openai/test"), dspy.ChainOfThought("question -> answer")
+
+    def key(lm: Any) -> SnapshotKey:
+        pair.predict.lm = lm
+        told = generation_config(shared, 1.0, program=pair)
+        return SnapshotKey(model_identity(shared, program=pair), program_fingerprint(pair), told)
+
+    none, alike, colder = key(None), key(dspy.LM("openai/test")), key(dspy.LM("openai/test", temperature=0.3))
+    assert none.hash == alike.hash
+    assert [
+        "model: 'predict.lm' is an LM of the program's own now",
+        "generation: temperature 1 is now 0.3 for 'predict.lm'",
+    ] == differences(none, colder)
+    assert [
+        "model: 'predict.lm' was an LM of the program's own",
+        "generation: temperature 0.3 is now 1 for 'predict.lm'",
+    ] == differences(colder, alike)
