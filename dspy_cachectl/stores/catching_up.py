@@ -6,7 +6,7 @@ import contextlib
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from dspy_cachectl.boundary.forks import free_after_fork
@@ -25,8 +25,12 @@ class ReturningStore(Store, Protocol):
 
     on_back: Callable[[], None] | None
 
-    def give(self, entries: Sequence[tuple[str, Filed, bool]]) -> None:
-        """Keep entries: of each the key, what belongs to it, and whether it goes in place of what is there."""
+    def give(self, entries: Sequence[tuple[str, Filed, bool]]) -> Mapping[str, StoreError]:
+        """Keep entries: of each the key, what belongs to it, and whether it goes in place of what is there.
+
+        Returns:
+            Those that it refuses, though it may take others, by their keys, each with the reason.
+        """
         ...
 
     def lost(self, keys: Sequence[str]) -> list[str]:
@@ -57,13 +61,16 @@ class CatchingUp:
         self._missed = missed
         self._on_fault = on_fault
         self._taken: deque[str] = deque(maxlen=_REMEMBERED)
+        self._may_wait = False
         self._busy = free_after_fork(threading.Lock())
         reference = weakref.ref(self)
         store.on_back = lambda: None if (it := reference()) is None else it.catch_up(after_absence=True)
 
     def note_taken(self, key: str) -> None:
-        """Remember that the store has an entry; as far as it does not lose it."""
+        """Remember that the store has an entry, as far as it does not lose it; and give it what it has refused."""
         self._taken.append(key)
+        if self._may_wait and not self._busy.locked():
+            self.begin()
 
     def note_missed(self, key: str, *, replaces: bool) -> None:
         """Let an entry wait for the store."""
@@ -72,6 +79,7 @@ class CatchingUp:
         except StoreError as error:
             self._on_fault(error)
             return
+        self._may_wait = True
         if not has_room:
             self._on_fault(
                 StoreUnavailableError(
@@ -89,13 +97,16 @@ class CatchingUp:
         """Give the store what waits for it, as far as it takes it; after an absence also what it has lost."""
         if not self._busy.acquire(blocking=False):
             return
+        self._may_wait = False
+        refused: set[str] = set()
         try:
             if after_absence:
                 self._find_lost()
-            while waiting := self._missed.first(_AT_ONCE):
-                self._give(waiting)
-                self._taken.extend(waiting)  # it may lose these, too
-                self._missed.remove(waiting)
+            while waiting := self._missed.first(_AT_ONCE, besides=refused):
+                refused.update(self._give(waiting))
+                given = waiting.keys() - refused
+                self._taken.extend(given)  # it may lose these, too
+                self._missed.remove(given)
         except StoreError as error:
             self._on_fault(error)  # it is away again; the rest waits
         finally:
@@ -109,10 +120,14 @@ class CatchingUp:
             if lost:
                 self._give(dict.fromkeys(lost, False))
 
-    def _give(self, keys: dict[str, bool]) -> None:
+    def _give(self, keys: dict[str, bool]) -> Collection[str]:
+        """Give it what belongs to some keys. Return those that it refuses: they wait on."""
         found = ((key, self._source(key), replaces) for key, replaces in keys.items())
         # What is nowhere any more was removed meanwhile.
-        self._store.give([(key, filed, replaces) for key, filed, replaces in found if filed is not None])
+        refused = self._store.give([(key, filed, replaces) for key, filed, replaces in found if filed is not None])
+        for error in refused.values():
+            self._on_fault(error)
+        return refused
 
     def close(self) -> None:
         """Let go of what is kept beside a folder."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from itertools import islice
 from pathlib import Path
 
 from dspy_cachectl.boundary.forks import tell_after_fork
@@ -72,17 +73,24 @@ class Missed:
             )
         return True
 
-    def first(self, count: int) -> dict[str, bool]:
+    def first(self, count: int, besides: Collection[str] = ()) -> dict[str, bool]:
         """Return some keys that wait, each with whether it goes in place of what is there.
+
+        Args:
+            count: How many at most.
+            besides: Those that are left out.
 
         Raises:
             StoreUnavailableError: If the folder cannot be read.
         """
         if self._database is None:
             with self._lock:
-                return dict(list(self._kept.items())[:count])
-        rows = self._database.read("SELECT key, replaces FROM missed WHERE store = ? LIMIT ?", self._store, count)
-        return {str(key): bool(replaces) for key, replaces in rows}
+                waiting = list(self._kept.items())
+        else:
+            some = "SELECT key, replaces FROM missed WHERE store = ? LIMIT ?"
+            waiting = self._database.read(some, self._store, count + len(besides))
+        others = ((key, bool(replaces)) for key, replaces in waiting if key not in besides)
+        return dict(islice(others, count))
 
     def remove(self, keys: Iterable[str]) -> None:
         """Let keys wait no more.

@@ -1,4 +1,5 @@
-"""A way to a server that fails as networks and servers do: slow, cut in mid-reply, dripping, silent, or garbage."""
+"""A way to a server that fails as networks and servers do: slow, cut in mid-reply, dripping, silent, with garbage, or
+with replies to something else."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import threading
 import time
 from typing import Literal
 
-Fault = Literal["none", "silent", "slow", "cut", "drip", "garbage", "refused"]
+Fault = Literal["none", "silent", "slow", "cut", "drip", "garbage", "other", "refused"]
 
 _SLOW = 0.05
 """By how many seconds a reply is late, and a dripping byte."""
@@ -85,12 +86,11 @@ class Faulty:
             while self.fault == "silent":
                 time.sleep(0.01)
             return False
-        if self.fault == "cut":
-            target.sendall(data[: max(len(data) // 2, 1)])
-            return False
-        if self.fault == "garbage":
-            target.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-            return False
+        if self.fault in {"cut", "garbage", "other"}:
+            cut = data[: max(len(data) // 2, 1)]
+            sent = {"cut": cut, "garbage": b"HTTP/1.1 400 Bad Request\r\n\r\n", "other": b"+OK\r\n"}
+            target.sendall(sent[self.fault])
+            return self.fault == "other"
         if self.fault == "drip":
             for at in range(len(data)):
                 target.sendall(data[at : at + 1])

@@ -135,6 +135,42 @@ def test_what_was_given_and_lost_is_given_again(away: Away) -> None:
 
 
 @pytest.mark.parametrize("folder", ["", pytest.param("none", marks=pytest.mark.exhaustive)])
+def test_what_was_refused_is_given_when_it_takes_something(away: Away, folder: str) -> None:
+    """What a server refused, that was never away, it has as soon as it takes the next entry."""
+    tiers = away.tiers(folder=folder)
+    tiers.put_first("before", b"value", DRAWN, mark="before.rest")
+    for right in ("-@write", "-@scripting"):
+        assert away.server.say("ACL", "SETUSER", "default", right).startswith(b"+OK")
+        for at in range(3):
+            tiers.put_first(f"{right}{at}", b"value", DRAWN, mark=f"{right}{at}.rest")
+        assert away.server.say("ACL", "SETUSER", "default", "+@all").startswith(b"+OK")
+    assert {"write"} == {fault.partition(":")[0] for fault in away.faults}
+    assert 6 == len(away.faults)
+
+    tiers.put_first("after", b"value", COMPILED, mark="after.rest")
+    assert {DRAWN: 7, COMPILED: 1} == away.has(8).labels()
+
+
+def test_what_is_refused_holds_up_nothing_else(away: Away) -> None:
+    """An entry that a server refuses for good waits on, is counted, and the others are given to it."""
+    tiers = away.tiers()
+    shared = away.shared()
+    for at in (0, 1):  # keys that somebody else has filled with something else
+        shared.client.run("write", "0", ("RPUSH", shared.names.entry(f"refused{at}"), b"of another"))
+    away.server.say("CONFIG", "SET", "maxmemory", 1)
+    for key in ("refused0", *(f"{at}" for at in range(150)), "refused1"):
+        tiers.put_first(key, b"value", DRAWN, mark="")
+    away.faults.clear()
+    away.server.say("CONFIG", "SET", "maxmemory", 0)
+
+    assert {DRAWN: 150} == away.has(150).labels()
+    for _ in until("both to be counted"):
+        if 2 == sum("WRONGTYPE" in fault for fault in away.faults):
+            break
+    assert [2] == list(missed.waiting_beside(away.folder).values())
+
+
+@pytest.mark.parametrize("folder", ["", pytest.param("none", marks=pytest.mark.exhaustive)])
 def test_what_others_stored_first_stays(away: Away, folder: str) -> None:
     """A draw that another machine bought meanwhile is not replaced; what was drawn anew on purpose is."""
     tiers = away.tiers(folder=folder)

@@ -50,7 +50,7 @@ class Broken:
 
 @pytest.fixture
 def broken(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Broken]:
-    is_slow = request.node.callspec.params.get("fault") == "slow"  # by which it is not too late, but costs
+    is_slow = "slow" in request.node.name  # by which it is not too late, but costs
     made = Broken(tmp_path / "server", PATIENCE / 4 if is_slow else PATIENCE)
     yield made
     made.close()
@@ -89,7 +89,7 @@ def _ok(reply: bytes) -> None:
 
 
 FAULTS = {"killed": killed, "stopped": stopped, "full": full, "read-only": read_only} | {
-    fault: on_the_way(fault) for fault in ("silent", "slow", "cut", "drip", "garbage", "refused")
+    fault: on_the_way(fault) for fault in ("silent", "slow", "cut", "drip", "garbage", "other", "refused")
 }
 QUICK = {"stopped", "slow"}
 WRITES_ONLY = {"full", "read-only"}
@@ -269,6 +269,17 @@ class TestLostLeases:
             asking.join()
         assert (1, 1) == (run.stats.fresh, run.stats.failed_writes)
         assert 1 == caplog.text.count("was lost before its answer came")
+
+
+def test_nobody_waits_for_a_lease_that_is_none(broken: Broken) -> None:
+    """A server that replies something else to whoever asks for a lease is away, and has no holder to wait for."""
+    _put(broken.store, "there")
+    broken.way.begin("other")
+    with pytest.raises(StoreUnavailableError, match="replies something else"):
+        broken.store.lease(LEASED).take()
+    assert broken.store.client.rests("read")
+    broken.way.begin("none")
+    _put(broken.store, "after")
 
 
 class TestLateLeases:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import re
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, TypeVar
 
 from dspy_cachectl.boundary.secrets import scrub_head
 from dspy_cachectl.config.shared import Shared
 from dspy_cachectl.errors import MissingExtraError, StoreError, StoreUnavailableError
 from dspy_cachectl.stores.redis.circuit import Circuit, Doing
+from dspy_cachectl.stores.redis.commands import Command, NoReplyError, Script
 from dspy_cachectl.stores.redis.connection import connect
 from dspy_cachectl.stores.redis.workers import Times, TooLateError, Workers
 
@@ -25,32 +24,12 @@ _SCANNED = 5000
 """How many keys a server walks through at once: some milliseconds."""
 _LONGEST = 200
 """How much of what a server says is told."""
-_ONLY_WRITING = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "NOPERM")
+_ONLY_WRITING = ("OOM", "READONLY", "MISCONF", "NOREPLICAS")
 """What a server says that cannot be written, and has answers to give all the same."""
 _IN_SCRIPT = re.compile(r" script: [0-9a-f]{40}, on @user_script:\d+\.$")
 """Where in a script of ours it was refused, which is of no use to whoever reads it."""
 _FULL = "the server is full, and removes nothing to make room (see its maxmemory and maxmemory-policy)"
 _NOT_AT_ALL = ("LOADING", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "NOAUTH", "WRONGPASS", "BUSY")
-
-
-@dataclass(frozen=True)
-class Script:
-    """What the server runs as one step.
-
-    Attributes:
-        text: The Lua. Its one key is in the slot of all that it uses.
-    """
-
-    text: str
-
-    @cached_property
-    def digest(self) -> str:
-        """By which the server knows it again."""
-        return hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
-
-
-Command = tuple[Any, ...]
-"""`("GET", key)`, or `(script, key, argument, ...)`."""
 
 
 class Client:
@@ -140,6 +119,18 @@ class Client:
         Raises:
             StoreUnavailableError: If one of them fails.
         """
+        replies = self.each(doing, commands, seconds=seconds)
+        for reply in replies:
+            if isinstance(reply, StoreError):
+                raise reply
+        return replies
+
+    def each(self, doing: Doing, commands: Sequence[Command], *, seconds: float | None = None) -> list[Any]:
+        """Return likewise, with an error in the place of the reply to a command that alone was refused.
+
+        Raises:
+            StoreUnavailableError: If the server is away, or not used at the moment.
+        """
         if not commands:
             return []
         for name in list(self._circuits):
@@ -148,7 +139,8 @@ class Client:
         # Of a cluster it is not known which node failed; its next command will tell.
         circuit = Circuit(self.address.patience) if self.address.kind == "cluster" else self._circuit("", doing)
         try:
-            return self._workers.run(partial(self._replies, commands), seconds or self.address.patience)
+            replies = self._workers.run(partial(self._replies, commands), seconds or self.address.patience)
+            return [self._failed(one, doing, circuit) if isinstance(one, Exception) else one for one in replies]
         except Exception as error:  # noqa: BLE001 - see above
             failed = self._failed(error, doing, circuit)
         if circuit.is_open:
@@ -217,9 +209,12 @@ class Client:
             return client.execute_command(*command)
         script, key, *arguments = command
         try:
-            return client.execute_command("EVALSHA", script.digest, 1, key, *arguments)
+            reply = client.execute_command("EVALSHA", script.digest, 1, key, *arguments)
         except redis.exceptions.NoScriptError:
-            return client.execute_command("EVAL", script.text, 1, key, *arguments)
+            reply = client.execute_command("EVAL", script.text, 1, key, *arguments)
+        if not script.returns(reply):
+            raise NoReplyError
+        return reply
 
     def _replies(self, commands: Sequence[Command]) -> list[Any]:
         import redis
@@ -230,10 +225,16 @@ class Client:
             told = self._sent([commands[at] for at in unknown], by_digest=False)
             for at, reply in zip(unknown, told, strict=True):
                 replies[at] = reply
-        for reply in replies:
-            if isinstance(reply, Exception):
+        for (action, *_), reply in zip(commands, replies, strict=True):
+            if isinstance(reply, Exception) and not self._is_of_one(reply):
                 raise reply
+            if isinstance(action, Script) and not (isinstance(reply, Exception) or action.returns(reply)):
+                raise NoReplyError
         return replies
+
+    def _is_of_one(self, error: Exception) -> bool:
+        """Tell whether a command was refused by a server that may do others."""
+        return not self._meaning(error, "write")[1]
 
     def _sent(self, commands: Sequence[Command], *, by_digest: bool) -> list[Any]:
         pipeline = self._made().pipeline(transaction=False)
@@ -350,12 +351,14 @@ class Client:
             self._try_node(circuit, self._probe(tag or self._tags[0]))
 
     def _try_node(self, circuit: Circuit, key: bytes) -> None:
-        commands: dict[Doing, Command] = {"write": ("SET", key, b"1", "PX", 60_000), "read": ("GET", key)}
+        tried: dict[Doing, Callable[[], bool]] = {
+            "write": lambda: self._reply(("SET", key, b"1", "PX", 60_000)) is True,
+            "read": lambda: self._reply(("GET", key)) in {b"1", None},
+        }
         ended: dict[Doing, bool] = {}
-        for doing, command in commands.items():
+        for doing, works in tried.items():
             try:
-                self._workers.run(partial(self._reply, command), self.address.patience)
-                ended[doing] = True
+                ended[doing] = self._workers.run(works, self.address.patience)
             except Exception as error:  # noqa: BLE001 - it does not work yet
                 ended[doing] = False
                 circuit.why = self._meaning(error, doing)[0]

@@ -11,7 +11,8 @@ import uuid
 from dspy_cachectl.stores import leases
 from dspy_cachectl.stores.leases import Holder, LostLeaseError
 from dspy_cachectl.stores.redis import layout
-from dspy_cachectl.stores.redis.client import Client, Script
+from dspy_cachectl.stores.redis.client import Client
+from dspy_cachectl.stores.redis.commands import Script
 from dspy_cachectl.stores.redis.layout import Names
 
 _NAME = 32
@@ -22,7 +23,8 @@ local held = redis.call('GET', KEYS[1])
 if held then return held end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return ''
-"""
+""",
+    lambda said: isinstance(said, bytes) and (not said or len(said) > _NAME),
 )
 """Take a lease. Holder, milliseconds. Returns who has it, or nothing where it is taken."""
 

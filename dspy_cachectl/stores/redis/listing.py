@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 from dspy_cachectl.errors import StoreUnavailableError
 from dspy_cachectl.stores.base import Label
 from dspy_cachectl.stores.redis import layout, scripts
-from dspy_cachectl.stores.redis.client import Client, Command
+from dspy_cachectl.stores.redis.client import Client
+from dspy_cachectl.stores.redis.commands import Command
 from dspy_cachectl.stores.redis.layout import HEAD, TAGS, Names
 from dspy_cachectl.stores.rows import Order, Rows, StoredEntry
 

@@ -12,7 +12,8 @@ import orjson
 from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.errors import StoreUnavailableError
 from dspy_cachectl.stores.redis import layout
-from dspy_cachectl.stores.redis.client import Client, Script
+from dspy_cachectl.stores.redis.client import Client
+from dspy_cachectl.stores.redis.commands import Script
 from dspy_cachectl.stores.redis.layout import Names
 from dspy_cachectl.stores.registers.base import Change, Record
 from dspy_cachectl.stores.registers.file import read

@@ -6,7 +6,7 @@ server without memory refuses, so such a script does nothing at all. Nothing her
 
 from __future__ import annotations
 
-from dspy_cachectl.stores.redis.client import Script
+from dspy_cachectl.stores.redis.commands import Script
 from dspy_cachectl.stores.redis.layout import HEAD
 
 _HEAD = f"""
@@ -41,7 +41,8 @@ if hash then
   redis.call('HDEL', base .. 'served', member)
 end
 return {false, mark or ''}
-"""
+""",
+    lambda said: isinstance(said, list) and [one is None for one in said] in ([False], [True, False]),
 )
 """Keep an entry, unless another is there. Base, member, label, time, milliseconds, entry, whether only the first stays,
 the hash of what may go. Returns what stays; or false, and the mark of what was replaced."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 from dspy_cachectl.boundary.forks import tell_after_fork
 from dspy_cachectl.config.shared import Shared, shared_of
@@ -15,7 +16,8 @@ from dspy_cachectl.errors import CorruptEntryError, StoreError
 from dspy_cachectl.stores.base import Filed, Label, Put, coarser, name_of
 from dspy_cachectl.stores.leases import Lease
 from dspy_cachectl.stores.redis import layout, scripts
-from dspy_cachectl.stores.redis.client import Client, Command
+from dspy_cachectl.stores.redis.client import Client
+from dspy_cachectl.stores.redis.commands import Command
 from dspy_cachectl.stores.redis.layout import TAGS, USAGE, Names
 from dspy_cachectl.stores.redis.leases import RedisLease
 from dspy_cachectl.stores.redis.listing import Lists, Place, batches
@@ -107,6 +109,8 @@ class RedisStore(Listed):
             try:
                 kept = layout.unpack(there).value
             except CorruptEntryError:  # it is nobody's answer
+                if not first:
+                    raise
                 return self._put(key, value, label, mark)
             return Put(kept, self.marked(name_of(mark)) if mark else {})
         old = before[0].decode("utf-8", "replace")
@@ -125,15 +129,25 @@ class RedisStore(Listed):
         listed = self.names.marks(name_of(mark))[1]
         return scripts.MARK, listed, layout.mark_member(key, mark), repr(now), self._ttl
 
-    def give(self, entries: Sequence[tuple[str, Filed, bool]]) -> None:
-        """Keep entries: of each the key, what belongs to it, and whether it goes in place of what is there."""
-        now = time.time()
+    def give(self, entries: Sequence[tuple[str, Filed, bool]]) -> dict[str, StoreError]:
+        """Keep entries: of each the key, what belongs to it, and whether it goes in place of what is there.
+
+        Returns:
+            Those that the server refuses, though it may take others, by their keys, each with the reason.
+        """
+        now, refused = time.time(), dict[str, StoreError]()
+
+        def done(commands: Mapping[str, Command]) -> dict[str, Any]:
+            replies = self.client.each("write", list(commands.values()), seconds=self.patience)
+            told = dict(zip(commands, replies, strict=True))
+            refused.update({key: reply for key, reply in told.items() if isinstance(reply, StoreError)})
+            return {key: reply for key, reply in told.items() if key not in refused}
+
         for some in batches(entries, _AT_ONCE):
-            puts = [self._putting(key, filed, now, first=not replaces) for key, filed, replaces in some]
-            replies = self.client.many("write", puts, seconds=self.patience)
-            kept = [(key, filed.mark) for (key, filed, _), reply in zip(some, replies, strict=True) if reply[0] is None]
-            marks = [self._marking(key, mark, now) for key, mark in kept if mark]
-            self.client.many("write", marks, seconds=self.patience)
+            given = done({key: self._putting(key, filed, now, first=not replaces) for key, filed, replaces in some})
+            kept = {key for key, (there, *_) in given.items() if there is None}
+            done({key: self._marking(key, filed.mark, now) for key, filed, _ in some if key in kept and filed.mark})
+        return refused
 
     def lost(self, keys: Sequence[str]) -> list[str]:
         """Return those of some keys that are not there."""

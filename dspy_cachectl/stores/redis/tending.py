@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from dspy_cachectl.stores.redis import layout, scripts
-from dspy_cachectl.stores.redis.client import Command
+from dspy_cachectl.stores.redis.commands import Command
 from dspy_cachectl.stores.redis.listing import batches
 from dspy_cachectl.stores.redis.store import RedisStore
 from dspy_cachectl.stores.rows import Rows
