@@ -1,4 +1,4 @@
-"""What is done with several programs in the place of asking them, in a dry run."""
+"""How each of several programs is evaluated, and what is done in the place of it in a dry run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ def dried(programs: Mapping[str, Any], options: Mapping[str, Any], most: int) ->
     found = None
     for name, program in programs.items():
         if state.instead_of_evaluating is not None:
-            with opened({**options, "program": program, "name": f"{name}, at most"}) as (task, kept):
+            with opened({**options_of(name, program, options), "name": f"{name}, at most"}) as (task, kept):
                 asked = task.only(random_order(task, options["seed"])[:most], range(task.repeats))
                 found = state.instead_of_evaluating(asked, kept, None)
     return found
+
+
+def options_of(name: str, program: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `evaluate` for one of several programs, which has a run of its own."""
+    run_id = options["run_id"] and f"{options['run_id']}-{name}"
+    return {**options, "program": program, "name": name, "run_id": run_id}

@@ -22,7 +22,7 @@ from dspy_cachectl.reports.comparison import Comparison, compare_two
 from dspy_cachectl.reports.measurement import Measurement
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.report import EvalReport
-from dspy_cachectl.settling.dry import dried
+from dspy_cachectl.settling.dry import dried, options_of
 from dspy_cachectl.settling.race import Race, Runner
 from dspy_cachectl.settling.two import RULES
 from dspy_cachectl.statistics.looks import Bound, look_level
@@ -44,6 +44,7 @@ def race(
     budget: int | None = None,
     batch: int | None = None,
     seed: int = 0,
+    run_id: str | None = None,
     num_threads: int | None = None,
     clusters: Sequence[Any] | str | Callable[[dspy.Example], Any] | None = None,
     predictions: Predictions | None = None,
@@ -73,6 +74,7 @@ def race(
         budget: See there.
         batch: See there.
         seed: See there.
+        run_id: See there.
         num_threads: As for `evaluate`, like all that follow.
         clusters: See there.
         predictions: See there.
@@ -96,7 +98,7 @@ def race(
     options = dict(locals())
     check_before_paying(metric)
     named = _named(programs, finalists)
-    options |= {"devset": listed(devset), "run_id": None, "shard": None, "repeats": 1, "budget": None}
+    options |= {"devset": listed(devset), "shard": None, "repeats": 1, "budget": None}
     rule, pairs = Bound(bound), len(list(combinations(named, 2)))
     most = min(len(options["devset"]), budget or len(options["devset"]))
     instead: Race | None = dried(named, options, most)
@@ -105,7 +107,7 @@ def race(
     with ExitStack() as stack:
         running: dict[str, Growing] = {}
         for name, program in named.items():
-            task, kept = stack.enter_context(opened({**options, "program": program, "name": name}))
+            task, kept = stack.enter_context(opened(options_of(name, program, options)))
             running[name] = Growing(task, kept, random_order(task, seed))
         show = stack.enter_context(progress(f"race of {len(named)}", shown=display_progress))
         left, lost, looks = list(named), list[tuple[Comparison, int]](), list[int]()

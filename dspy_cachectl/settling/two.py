@@ -18,7 +18,7 @@ from dspy_cachectl.evaluation.scoring import Metrics
 from dspy_cachectl.reports.comparison import compare_two
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.report import EvalReport
-from dspy_cachectl.settling.dry import dried
+from dspy_cachectl.settling.dry import dried, options_of
 from dspy_cachectl.settling.result import Look, Settled
 from dspy_cachectl.statistics.looks import Bound, look_level
 from dspy_cachectl.statistics.verdicts import Verdict
@@ -53,6 +53,7 @@ def settle(
     batch: int | None = None,
     seed: int = 0,
     names: Sequence[str] = ("baseline", "candidate"),
+    run_id: str | None = None,
     num_threads: int | None = None,
     clusters: Sequence[Any] | str | Callable[[dspy.Example], Any] | None = None,
     predictions: Predictions | None = None,
@@ -90,6 +91,7 @@ def settle(
         batch: How many questions to ask between two looks; None: a tenth of all, and 20 at least.
         seed: What the random order is told by.
         names: What the two are called.
+        run_id: The run to draw under, or to resume: each program draws under one of its own, which is named by it too.
         num_threads: As for `evaluate`, like all that follow.
         clusters: See there. The questions of a cluster are asked one after the other.
         predictions: See there.
@@ -113,7 +115,7 @@ def settle(
     options = dict(locals())
     check_before_paying(metric)
     # Its budget is of questions, and not of money as that of `evaluate`.
-    options |= {"devset": listed(devset), "run_id": None, "shard": None, "budget": None}
+    options |= {"devset": listed(devset), "shard": None, "budget": None}
     rule = Bound(bound)
     if rule is Bound.ANY_TIME and repeats > 1:
         raise ConfigurationError('bound="any-time" counts questions: leave repeats out, or take another bound')
@@ -125,7 +127,7 @@ def settle(
     with ExitStack() as stack:
         growing: list[Growing] = []
         for name, program in programs.items():
-            task, kept = stack.enter_context(opened({**options, "program": program, "name": name}))
+            task, kept = stack.enter_context(opened(options_of(name, program, options)))
             growing.append(Growing(task, kept, random_order(task, seed)))
         show = stack.enter_context(progress(" against ".join(map(str, reversed(names))), shown=display_progress))
         looks: list[Look] = []

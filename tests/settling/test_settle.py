@@ -167,6 +167,38 @@ def test_a_cut_one_says_what_there_was_and_goes_on(program: dspy.Module, endpoin
     assert 80 == endpoint.requests > bought
 
 
+def _settle(metric: Any, **options: Any) -> Any:
+    return cachectl.settle(Fixed(5), Fixed(6), questions(40), metric, **options)
+
+
+def _race(metric: Any, **options: Any) -> Any:
+    return cachectl.race({"one": Fixed(5), "other": Fixed(6)}, questions(40), metric, **options)
+
+
+@pytest.mark.parametrize("kept", [False, pytest.param(None, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("ask", [_settle, _race])
+@pytest.mark.parametrize("at", [10, *(pytest.param(one, marks=pytest.mark.exhaustive) for one in (30, 41, 50))])
+def test_a_named_run_is_gone_on_with(program: dspy.Module, endpoint: Endpoint, at: int, ask: Any, kept: Any) -> None:
+    """After a Ctrl-C nothing is bought twice, kept predictions or not; and each program has draws of its own."""
+    options = {"display_progress": False, "batch": 20, "num_threads": 1, "predictions": kept, "run_id": "named"}
+    calls = 0
+
+    def interrupting(example: Any, prediction: Any) -> bool:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise KeyboardInterrupt
+        return exact(example, prediction)
+
+    with pytest.raises(KeyboardInterrupt):
+        ask(interrupting, **options)
+    assert at == endpoint.requests
+    ask(exact, **options)
+    assert 80 == endpoint.requests
+    ask(exact, **options)
+    assert 80 == endpoint.requests
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
