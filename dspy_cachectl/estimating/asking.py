@@ -6,6 +6,7 @@ import inspect
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dspy
@@ -23,6 +24,7 @@ from dspy_cachectl.evaluation.opening import opened
 from dspy_cachectl.evaluation.running import evaluate
 from dspy_cachectl.evaluation.scoring import Metrics
 from dspy_cachectl.evaluation.task import Task
+from dspy_cachectl.evaluation.waves.rehearsing import sent_before
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.texts import plural
 from dspy_cachectl.statistics.quantiles import needed
@@ -86,7 +88,9 @@ def estimate(
     if not (optimizer is None or is_optimizer(optimizer)):
         raise ConfigurationError(f"optimizer is one of DSPy's, such as dspy.MIPROv2(...), not {optimizer!r}")
     defaults = {one.name: one.default for one in inspect.signature(evaluate).parameters.values()}
-    with opened({**defaults, **given, "metric": metric or _unscored, "devset": listed(devset)}) as (task, kept):
+    options = {**defaults, **given, "metric": metric or _unscored, "devset": listed(devset)}
+    with opened(options) as (whole, kept):
+        task = replace(whole, sent=sent_before(whole, options))
         return estimated(task, kept, baseline) if optimizer is None else _of_optimizer(optimizer, task, kept, baseline)
 
 
@@ -123,6 +127,7 @@ def estimated(task: Task, kept: KeptPredictions, baseline: EvalReport | None = N
         made.update(_ranges(task, [*parts, *judged], len(answers)), notes=tuple(_notes([*parts, *judged])))
     else:
         made["notes"] = (_unknown_judge(task, parts, len(answers)) if parts else _NOTHING_TELLS,)
+    made["notes"] = (*made.get("notes", ()), *_on_their_way(task))
     return Estimate(**made, judged=sum(part.number for part in judged), basis=basis)
 
 
@@ -285,6 +290,17 @@ def _time(task: Task, seconds: Range, found: Mapping[str, tuple[float, float, fl
     least = min((limit for limit in limits if limit is not None), default=math.inf)
     low, high = (60.0 * found["requests"][end] / least for end in (0, 2))
     return Range(max(seconds.low, low), max(seconds.high, high))
+
+
+def _on_their_way(task: Task) -> Iterator[str]:
+    cache = ensure_installed() if task.sent else None
+    keys = {key for note in task.sent for key in note.keys if cache is None or cache.tiers.get(key) is None}
+    if keys:
+        ids = ", ".join(str(note.batch) for note in task.sent if not keys.isdisjoint(note.keys))
+        yield (
+            f"{plural(len(keys), 'call')} of it {'is' if len(keys) == 1 else 'are'} on the way in a batch ({ids}), and "
+            "counted as still to be asked: evaluate(batch=True) takes what is answered."
+        )
 
 
 def _notes(parts: Sequence[Missing]) -> Iterator[str]:

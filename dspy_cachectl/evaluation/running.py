@@ -25,7 +25,7 @@ from dspy_cachectl.evaluation.opening import check_before_paying, check_holdout,
 from dspy_cachectl.evaluation.pools.spreading import spread
 from dspy_cachectl.evaluation.scoring import Metrics
 from dspy_cachectl.evaluation.task import Task
-from dspy_cachectl.evaluation.waves.rehearsing import opened_in_waves
+from dspy_cachectl.evaluation.waves.rehearsing import opened_as_begun, opened_in_waves
 from dspy_cachectl.reports.ranking import Ranking
 from dspy_cachectl.reports.report import EvalReport
 
@@ -181,7 +181,8 @@ def evaluate(
         return evaluate_each(evaluate, options)
     how_sent = batch_of(batch)
     if state.instead_of_evaluating is not None:
-        with opened(options if until is None else {**options, "name": f"{name_of(options)}, at most"}) as (task, kept):
+        opens = opened if how_sent is None else opened_as_begun
+        with opens(options if until is None else {**options, "name": f"{name_of(options)}, at most"}) as (task, kept):
             instead: EvalReport = state.instead_of_evaluating(task, kept, baseline)
         return instead if holdout is None else evaluate(**held_out(options))
     with opened(options) if how_sent is None else opened_in_waves(options, how_sent) as (task, kept):

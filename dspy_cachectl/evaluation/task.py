@@ -8,6 +8,7 @@ from typing import Any
 
 import dspy
 
+from dspy_cachectl.batches.notes import Note
 from dspy_cachectl.context.phases import PhaseContext
 from dspy_cachectl.context.process import state
 from dspy_cachectl.errors import ConfigurationError
@@ -44,6 +45,7 @@ class Task:
         first: The first repeat that is made here.
         is_limited: Whether it ends with what there is where a budget is spent.
         waves: What answers its calls, where they go by batches; or None.
+        sent: The batches that were sent of it before.
     """
 
     program: Any
@@ -68,6 +70,7 @@ class Task:
     first: int = 0
     is_limited: bool = False
     waves: Any = None
+    sent: Sequence[Note] = ()
 
     def only(self, numbers: Sequence[int], repeats: range) -> Task:
         """Return what of it is of these questions, by their places, and of these repeats."""

@@ -15,6 +15,7 @@ import pytest
 
 import dspy_cachectl as cachectl
 from dspy_cachectl.errors import MissingExtraError
+from dspy_cachectl.estimating.dry_run import DryRun
 from dspy_cachectl.estimating.history import Past
 from dspy_cachectl.estimating.simulated import Missing, simulated
 from tests.endpoint import Endpoint
@@ -291,3 +292,23 @@ def test_the_truth_is_in_the_range(
         widths.append(estimate.cost.high / estimate.cost.low)
     assert {} == {name: wrong.count(name) for name in wrong if wrong.count(name) > runs / 10}
     assert median(widths) <= (2 if known == "program" else 5)
+
+
+def test_what_is_on_its_way_in_a_batch(endpoint: Endpoint, evaluate: Callable[..., Any]) -> None:
+    """It says what is sent and not answered; a dry run too, which knows what the waves before brought."""
+    program, devset = TwoSteps(), questions(4)
+    endpoint.configure(batch_looks=None)
+    for wave in (1, 2):
+        endpoint.finish_batches()
+        with pytest.raises(cachectl.BatchPendingError) as pending:
+            evaluate(program, devset, predictions=False, batch=cachectl.Batch(wait=False))
+        with DryRun() as dry:
+            evaluate(program, devset, predictions=False, batch=True)
+        said = f"4 calls of it are on the way in a batch ({pending.value.batches[0]})"
+        estimates = [cachectl.estimate(program, devset, predictions=False), *dry.estimates]
+        assert all(any(note.startswith(said) for note in one.notes) for one in estimates)
+        assert ([0, 4 * (wave - 1)], wave) == ([one.served for one in estimates], len(endpoint.batches()))
+    endpoint.finish_batches()
+    evaluate(program, devset, predictions=False, batch=True)
+    assert not any("batch" in note for note in cachectl.estimate(program, devset, predictions=False).notes)
+    assert 0 == endpoint.requests

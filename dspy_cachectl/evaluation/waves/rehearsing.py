@@ -58,16 +58,9 @@ def opened_in_waves(options: Mapping[str, Any], how: Batch) -> Iterator[tuple[Ta
         BatchPendingError: If a batch is not done, and is not to be waited for.
         BatchError: If the provider refuses a batch, or somebody has cancelled it.
     """
-    with contextlib.ExitStack() as stack:
-        task, kept = stack.enter_context(opened(options))
-        name = _name_of(task, options)
-        begun = next((note.run_id for note in reversed(notes.noted()) if note.evaluation == name), None)
-        if options["run_id"] is None and begun is not None and begun != task.run_id:
-            # What another process has sent for this very evaluation is of the run that it had then.
-            stack.pop_all().close()
-            again = {**options, "run_id": begun, "force_recompute": False, "max_age": None}
-            task, kept = stack.enter_context(opened(again))
-        _check(task)
+    with opened_as_begun(options) as (begun, kept):
+        _check(begun)
+        name, task = _name_of(begun, options), begun
         if task.run_id is None and task.context.draws_afresh:
             task = replace(task, run_id=new_run_id(task.context.name))
         if not task.context.replays:
@@ -79,6 +72,36 @@ def opened_in_waves(options: Mapping[str, Any], how: Batch) -> Iterator[tuple[Ta
         for note in notes.noted():
             if note.evaluation == name:
                 notes.remove(note)
+
+
+@contextmanager
+def opened_as_begun(options: Mapping[str, Any]) -> Iterator[tuple[Task, KeptPredictions]]:
+    """Open an evaluation as `opened` does, under the run of what was sent of it before, where that was none.
+
+    Args:
+        options: The arguments of `evaluate`, each of them.
+    """
+    with contextlib.ExitStack() as stack:
+        task, kept = stack.enter_context(opened(options))
+        sent = sent_before(task, options)
+        begun = sent[-1].run_id if sent else None
+        if options["run_id"] is None and begun is not None and begun != task.run_id:
+            stack.pop_all().close()
+            again = {**options, "run_id": begun, "force_recompute": False, "max_age": None}
+            task, kept = stack.enter_context(opened(again))
+        yield replace(task, sent=sent), kept
+
+
+def sent_before(task: Task, options: Mapping[str, Any]) -> list[notes.Note]:
+    """Return the batches that were sent of an evaluation until now, the oldest first; none of one that is done.
+
+    Args:
+        task: What is evaluated.
+        options: The arguments of `evaluate`, each of them.
+    """
+    there = notes.noted()
+    name = _name_of(task, options) if there else ""
+    return [note for note in there if note.evaluation == name]
 
 
 def _name_of(task: Task, options: Mapping[str, Any]) -> str:
