@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, TypeVar
 
 from dspy_cachectl.budget import checked_budget
-from dspy_cachectl.budgets.opened import EVERYWHERE
+from dspy_cachectl.budgets.opened import EVERYWHERE, OpenBudget
 from dspy_cachectl.calls.installation import ensure_installed, open_budget
 from dspy_cachectl.config import settings
 from dspy_cachectl.context.phases import PhaseContext, PhaseRun
+from dspy_cachectl.context.process import logger
 from dspy_cachectl.errors import BudgetExceededError
 from dspy_cachectl.reports.report import EvalReport
 
@@ -24,27 +24,65 @@ def limited(context: PhaseContext, budget: Any) -> tuple[PhaseContext, bool]:
 
     Args:
         context: The phase to ask in.
-        budget: What `evaluate` is given; None: what the settings allow the phase, where it is not open yet.
+        budget: What `evaluate` is given, or an open one; None: what the settings allow the phase, where it is not open
+            yet.
 
     Raises:
         ConfigurationError: If it is no budget.
     """
+    opened = _opened(context, budget)
+    if opened is None:
+        return context, bool(EVERYWHERE)
+    return replace(context, budgets=(*context.budgets, opened)), True
+
+
+def one_for_all(context: PhaseContext, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of several evaluations with one open budget for all of them; see `limited`."""
+    return {**options, "budget": _opened(context, options["budget"])}
+
+
+def _opened(context: PhaseContext, budget: Any) -> OpenBudget | None:
+    if isinstance(budget, OpenBudget):
+        return budget
     own = checked_budget(budget)
     if own is None and not context.token:
         own = settings().phase_budget(context.name)
     if own is None:
-        return context, bool(EVERYWHERE)
+        return None
     ensure_installed()  # a budget with a name is counted in its store
-    opened = open_budget(own, f"the evaluation in phase {context.name!r}")
-    return replace(context, budgets=(*context.budgets, opened)), True
+    return open_budget(own, f"the evaluation in phase {context.name!r}")
 
 
-def one_for_all(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of several evaluations with one budget for all of them, which they know by its name."""
-    budget = checked_budget(options["budget"])
-    if budget is not None and budget.name is None:
-        budget = replace(budget, name=f"evaluations-{uuid.uuid4().hex[:8]}")
-    return {**options, "budget": budget}
+class NotBegun:
+    """Those of several evaluations with one budget of which nothing was answered before it was spent.
+
+    Args:
+        options: The arguments of all of them; see `one_for_all`.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._is_limited = options["budget"] is not None or bool(EVERYWHERE)
+        self._errors: list[BudgetExceededError] = []
+
+    def found(self, what: str, evaluate: Callable[[], T]) -> T | None:
+        """Return what an evaluation comes to; None, and say so, where it is one of them."""
+        try:
+            return evaluate()
+        except BudgetExceededError as error:
+            if error.report is not None or not self._is_limited:
+                raise
+            self._errors.append(error)
+            logger.warning("nothing of %s was answered before the budget was spent: it is left out", what)
+            return None
+
+    def check(self, there: Collection[object]) -> None:
+        """Raise what ended the first one where there is nothing else.
+
+        Raises:
+            BudgetExceededError: If so.
+        """
+        if self._errors and not there:
+            raise self._errors[0]
 
 
 class Spending:

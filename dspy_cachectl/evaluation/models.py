@@ -21,6 +21,7 @@ from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.evaluation.arguments import DependsOn
 from dspy_cachectl.evaluation.clusters import Slices
 from dspy_cachectl.evaluation.kept_predictions import Predictions
+from dspy_cachectl.evaluation.limited import NotBegun
 from dspy_cachectl.evaluation.observed_program import is_plain
 from dspy_cachectl.fingerprints.modules import sub_modules
 from dspy_cachectl.fingerprints.reached import lm_of_settings, metric_fingerprint
@@ -99,15 +100,19 @@ def evaluate_each(evaluate: Callable[..., EvalReport], given: Mapping[str, Any])
     judges = dspy.settings.lm
     judges = wrap(judges) if is_plain(judges) else judges  # once: it is one judge for all
 
-    def evaluated(model: str, lm: Any, asking: Any, batch: Batch | None) -> EvalReport:
+    not_begun = NotBegun(options)
+
+    def evaluated(model: str, lm: Any, asking: Any, batch: Batch | None) -> EvalReport | None:
         # A bar of each look at each model would fill the screen within a day.
         how = {"batch": batch, "display_progress": False} if batch else {}
         with dspy.context(lm=lm, **{_JUDGES: (judges,)}):
-            return evaluate(asking, name=model, **{**options, **how})
+            return not_begun.found(model, lambda: evaluate(asking, name=model, **{**options, **how}))
 
     each = [partial(evaluated, *one, asking) for one, asking in zip(named.items(), programs, strict=True)]
     try:
-        reports.extend(in_rounds(each, options["batch"]))  # those until an error, too
+        # Those until an error, too.
+        reports.extend(one for one in in_rounds(each, options["batch"]) if one is not None)
+        not_begun.check(reports)
     except BaseException as error:
         if reports:
             error.reports = tuple(reports)  # type: ignore[attr-defined]  # for who catches it

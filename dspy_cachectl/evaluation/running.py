@@ -19,9 +19,16 @@ from dspy_cachectl.evaluation.clusters import Slices
 from dspy_cachectl.evaluation.growing import grown
 from dspy_cachectl.evaluation.kept_predictions import KeptPredictions, Predictions
 from dspy_cachectl.evaluation.last import log_finished
-from dspy_cachectl.evaluation.limited import one_for_all
+from dspy_cachectl.evaluation.limited import NotBegun, one_for_all
 from dspy_cachectl.evaluation.models import Models, Options, evaluate_each
-from dspy_cachectl.evaluation.opening import check_before_paying, check_holdout, held_out, name_of, opened
+from dspy_cachectl.evaluation.opening import (
+    check_before_paying,
+    check_holdout,
+    held_out,
+    name_of,
+    opened,
+    phase_to_evaluate_in,
+)
 from dspy_cachectl.evaluation.pools.spreading import spread
 from dspy_cachectl.evaluation.scoring import Metrics
 from dspy_cachectl.evaluation.task import Task
@@ -173,7 +180,7 @@ def evaluate(
     check_before_paying(metric)
     devset = options["devset"] = listed(devset)
     if lms is not None or holdout is not None:
-        options = one_for_all(options)
+        options = one_for_all(phase_to_evaluate_in(None, force=False, max_age=None)[0], options)
     if holdout is not None:
         options["holdout"] = listed(holdout)
         check_holdout(options)
@@ -190,7 +197,8 @@ def evaluate(
         found, run = _found(task, kept, options)
         report = state.last_report = kept.finish(found)
     if holdout is not None:
-        report = state.last_report = replace(report, holdout=evaluate(**held_out(options)))
+        others = NotBegun(options).found("the part that is held out", lambda: evaluate(**held_out(options)))
+        report = state.last_report = replace(report, holdout=others)
     if mlflow:
         log_finished(report, run, None if mlflow is True else mlflow)
     return report

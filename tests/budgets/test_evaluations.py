@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -137,6 +138,40 @@ def test_one_budget_for_several_models(lm: LMs, endpoint: Endpoint) -> None:
     )
     assert endpoint.requests == 15
     assert [len(one.questions) for one in ranking.reports] == [10, 5]
+
+
+def _records(store: Path) -> list[str]:
+    with sqlite3.connect(store / "registers.db") as database:
+        return [name for (name,) in database.execute("SELECT name FROM records WHERE name LIKE 'budget:%'")]
+
+
+@pytest.mark.parametrize("said", ["given", "settings"])
+@pytest.mark.parametrize("several", ["lms", "holdout"])
+def test_one_budget_for_all_leaves_nothing_behind(
+    said: str, several: str, lm: LMs, endpoint: Endpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Given, or of the settings: what it allows is shared, who is not begun with is named, and no record is left."""
+    store = tmp_path / "store"
+    cachectl.configure(store=str(store))
+    cachectl.install()
+    with cachectl.phase("compile", budget=Budget(requests=5, name="of another")):
+        pass
+    how: dict[str, Any] = {"num_threads": 1, "predictions": False, "display_progress": False}
+    if said == "given":
+        how["budget"] = Budget(requests=6)
+    else:
+        cachectl.configure(phases={"eval": {"budget": "requests=6"}})
+    if several == "lms":
+        models = {name: lm(temperature=at) for name, at in [("one", 0.1), ("other", 0.9)]}
+        (report,) = cachectl.evaluate(PROGRAM, DEVSET[:6], is_yes, lms=models, **how).reports
+        missing = 0
+    else:
+        report = cachectl.evaluate(PROGRAM, DEVSET[:8], is_yes, holdout=DEVSET[20:24], **how)
+        missing = 2
+        assert report.holdout is None
+    assert (6, 6, missing) == (endpoint.requests, len(report.questions), report.provenance.missing)
+    assert any("was answered before the budget was spent" in one.message for one in caplog.records)
+    assert ["budget:of another"] == _records(store)
 
 
 @pytest.mark.parametrize("said", [{"phases": {"eval": {"budget": "requests=9"}}}, {"budget": "requests=9"}])
