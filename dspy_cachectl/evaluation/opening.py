@@ -206,7 +206,7 @@ def _context_and_run(
         return ruling, run_id
     run_id = _run_within(ruling, ruling.run_id)
     is_other = anew and ruling.policy.fresh and _has_draws(run_id, older_than=oldest)
-    return ruling, None if is_other else run_id
+    return ruling, new_run_id(ruling.name) if is_other else run_id
 
 
 def _run_within(ruling: PhaseContext, run_id: str) -> str:

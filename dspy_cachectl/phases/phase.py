@@ -6,9 +6,10 @@ That is when it was opened, at which temperature, and whether it came to its end
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
@@ -221,8 +222,33 @@ def _at_opening(context: PhaseContext, outer: PhaseContext | None) -> PhaseConte
     if cassette is not None:
         return _in_cassette(context, cassette)
     if context.run_id is None and context.draws_afresh:
-        return replace(context, run_id=new_run_id(context.name))
+        return replace(context, run_id=_run_in_answer(context.name, outer) or new_run_id(context.name))
     return context
+
+
+def _run_in_answer(name: str, outer: PhaseContext | None) -> str | None:
+    """Return the run of a phase that is opened in an answer of another's run, so that it is resumed with that; or None.
+
+    Args:
+        name: The phase's name.
+        outer: The phase around it.
+    """
+    around_it = list(_outwards(outer))
+    if all(context.unit is None for context in around_it):
+        return None
+    drawn = next((context for context in around_it if context.run_id is not None and context.draws_afresh), None)
+    run = None if drawn is None else state.runs.get(drawn.token)
+    if drawn is None or run is None:
+        return None
+    named = f"{drawn.judging}/{name}"
+    place = f"{drawn.unit}/{named}/{run.ordinals.next(named, unit=drawn.unit)}"
+    return f"{drawn.run_id}-{hashlib.sha256(place.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
+
+
+def _outwards(context: PhaseContext | None) -> Iterator[PhaseContext]:
+    while context is not None:
+        yield context
+        context = None if context.entered is None else context.entered.outer
 
 
 def _described(context: PhaseContext) -> PhaseContext:

@@ -112,3 +112,52 @@ def test_what_an_inner_evaluation_asks_is_of_the_answer(lm: MakeLM, endpoint: En
     report = cachectl.evaluate(Evaluates(), INNER, _length, repeats=2, predictions=False, **OPTIONS)
     assert 8 == endpoint.requests == report.provenance.counters["requests"]
     assert (4, [2] * 4) == (report.distinct.distinct, [draw.requests for draw in report.draws])
+
+
+class Phases(dspy.Module):  # type: ignore[misc]
+    """Asks twice in phases of its own, and once where it is told to."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.ask = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> Any:
+        found = self.ask(question=question)
+        for _ in range(2):
+            with cachectl.phase("eval"):
+                found = self.ask(question=question)
+                if self.how == "one in another":
+                    with cachectl.phase("compile"), cachectl.phase("eval", temperature=0.9):
+                        found = self.ask(question=question)
+        if self.how == "two at once":
+            with cachectl.phase("eval"):
+                asked = [(self.ask, {"question": f"{question} {side}"}) for side in ("left", "right")]
+                found = dspy.Parallel(num_threads=2, disable_progress_bar=True)(asked)[0]
+        return found
+
+
+@pytest.mark.parametrize("around", ["evaluate", "evaluate in a phase", "dspy.Evaluate", "calls"])
+@pytest.mark.parametrize(("how", "each"), [("plain", 3), ("one in another", 5), ("two at once", 5)])
+def test_a_run_is_resumed_with_the_phases_in_its_answers(
+    lm: MakeLM, endpoint: Endpoint, around: str, how: str, each: int
+) -> None:
+    """Each phase of an answer has draws of its own, and a resumed run buys none of them; another run buys them all."""
+    dspy.configure(lm=lm())
+    program = Phases(how)
+
+    def run(run_id: str) -> None:
+        if around == "evaluate":
+            cachectl.evaluate(program, OUTER, _length, run_id=run_id, predictions=False, num_threads=2, **OPTIONS)
+            return
+        with cachectl.phase("eval", run_id=run_id):
+            if around == "calls":
+                [program(**one.inputs()) for one in OUTER]
+            elif around == "dspy.Evaluate":
+                dspy.Evaluate(devset=OUTER, metric=_length, num_threads=2, display_progress=False)(program)
+            else:
+                cachectl.evaluate(program, OUTER, _length, predictions=False, num_threads=2, **OPTIONS)
+
+    for run_id, bought in [("one", 3), ("one", 3), ("other", 6)]:
+        run(run_id)
+        assert bought * each == endpoint.requests
