@@ -285,12 +285,13 @@ class Ordinals:
         return ordinal
 
     def forget(self, unit: str) -> None:
-        """Count from 0 again within a unit: what is asked again there is the same draws."""
+        """Count from 0 again within a unit, and the units in it: what is asked again there is the same draws."""
         with self._lock:
-            for key in [key for key in self._counts if key[0] == unit]:
+            for key in [key for key in self._counts if f"{key[0]}/".startswith(f"{unit}/")]:
                 del self._counts[key]
             if self.forget_shared is not None:
-                self.forget_shared(canonical([unit]).decode().removesuffix("]"))
+                for end in '"/':
+                    self.forget_shared(canonical([unit]).decode().removesuffix('"]') + end)
 
 
 def canonical(value: Any) -> bytes:

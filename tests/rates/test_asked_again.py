@@ -80,17 +80,19 @@ def test_the_second_step_is_refused(
 
 
 def test_a_judge_is_refused(endpoint: Endpoint, evaluated: Callable[..., Any], lm: Callable[..., Any]) -> None:
-    """Where a metric's own call failed so, only that is asked again."""
+    """Where a metric's own call failed so, only that is asked again; and in a resumed run nothing."""
     judge = lm("openai/judge", num_retries=0)
 
     def metric(example: Any, prediction: Any, trace: Any = None) -> float:
-        return float(bool(judge(f"Is that right? {example.question}")))
+        return float(bool(judge(f"What is it? {example.question}") and judge(f"Is that right? {example.question}")))
 
     endpoint.fail(status=429, retry_after=0, times=5, match="Is that right?")
     report = evaluated(metric=metric)
     assert 0 == failed(report)
-    assert 3 * QUESTIONS + 5 == endpoint.requests
+    assert 4 * QUESTIONS + 5 == endpoint.requests
     assert 1.0 == report.score
+    evaluated(metric=metric, run_id=report.run_id)
+    assert 4 * QUESTIONS + 5 == endpoint.requests
 
 
 def test_what_does_not_pass_fails(endpoint: Endpoint, evaluated: Callable[..., Any]) -> None:
