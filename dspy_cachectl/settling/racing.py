@@ -16,7 +16,8 @@ from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.evaluation.arguments import DependsOn, is_whole, known_names_and, listed
 from dspy_cachectl.evaluation.growing import Growing, random_order, sizes_of_looks
 from dspy_cachectl.evaluation.kept_predictions import Predictions
-from dspy_cachectl.evaluation.opening import check_before_paying, opened
+from dspy_cachectl.evaluation.limited import one_for_all
+from dspy_cachectl.evaluation.opening import check_before_paying, opened, phase_to_evaluate_in
 from dspy_cachectl.evaluation.scoring import Metrics
 from dspy_cachectl.reports.comparison import Comparison, compare_two
 from dspy_cachectl.reports.measurement import Measurement
@@ -99,6 +100,7 @@ def race(
     check_before_paying(metric)
     named = _named(programs, finalists)
     options |= {"devset": listed(devset), "shard": None, "repeats": 1, "budget": None}
+    options = one_for_all(phase_to_evaluate_in(None, force=False, max_age=None)[0], options)
     rule, pairs = Bound(bound), len(list(combinations(named, 2)))
     most = min(len(options["devset"]), budget or len(options["devset"]))
     instead: Race | None = dried(named, options, most)

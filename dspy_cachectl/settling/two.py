@@ -13,7 +13,8 @@ from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.evaluation.arguments import PROGRAM, DependsOn, Rule, is_number, is_whole, known_names_and, listed
 from dspy_cachectl.evaluation.growing import Growing, random_order, sizes_of_looks
 from dspy_cachectl.evaluation.kept_predictions import Predictions
-from dspy_cachectl.evaluation.opening import check_before_paying, opened
+from dspy_cachectl.evaluation.limited import one_for_all
+from dspy_cachectl.evaluation.opening import check_before_paying, opened, phase_to_evaluate_in
 from dspy_cachectl.evaluation.scoring import Metrics
 from dspy_cachectl.reports.comparison import compare_two
 from dspy_cachectl.reports.progress_bar import progress
@@ -116,6 +117,7 @@ def settle(
     check_before_paying(metric)
     # Its budget is of questions, and not of money as that of `evaluate`.
     options |= {"devset": listed(devset), "shard": None, "budget": None}
+    options = one_for_all(phase_to_evaluate_in(None, force=False, max_age=None)[0], options)
     rule = Bound(bound)
     if rule is Bound.ANY_TIME and repeats > 1:
         raise ConfigurationError('bound="any-time" counts questions: leave repeats out, or take another bound')

@@ -199,6 +199,16 @@ def test_a_named_run_is_gone_on_with(program: dspy.Module, endpoint: Endpoint, a
     assert 80 == endpoint.requests
 
 
+@pytest.mark.parametrize("ask", [_settle, _race])
+def test_the_programs_share_what_the_settings_allow(program: dspy.Module, endpoint: Endpoint, ask: Any) -> None:
+    """A budget of the phase `eval` is one for both, and its error has the report of what there is."""
+    cachectl.configure(phases={"eval": {"budget": "requests=30"}})
+    with pytest.raises(cachectl.BudgetExceededError) as raised:
+        ask(exact, display_progress=False, batch=20)
+    assert 30 == endpoint.requests
+    assert raised.value.report is not None
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
