@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
 from dspy_cachectl.fingerprints import canonical
 
-# A Chinese or Japanese character is a word, since no blanks tell words there. "7 - 5" is not "7 * 5": what may be
-# punctuation is a word before a number.
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+|[+=<>^%×÷]|[-*/](?=\s*\d)")
+# "7 - 5" is not "7 * 5", nor "C#" "C": what may be punctuation is a word where it says something else.
+_SIGNS = r"!=|[-*/](?=\s*\d)"
+_ASCII = re.compile(rf"[^\W_]+#?|[+=<>^%]|{_SIGNS}")
+# A Chinese or Japanese character is a word, as is one of Thai, Lao, Burmese and Khmer: no blanks tell words there.
+_BY_ITSELF = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
 _APOSTROPHES = str.maketrans("", "", "'’")
+# What is between the letters of a word without being seen, or is left out at will, as the vowels of Arabic and Hebrew.
+_BESIDE = re.compile(r"[\u00ad\u200c\u200d\u2060\ufeff\u0591-\u05bd\u05bf-\u05c7\u064b-\u065f\u0670\u0640]")
+_RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+# Of a capital, Greek leaves the accent out; Turkish has two letters i, and Python a dot of its own on one of them.
+_OF_CAPITALS = re.compile(r"(?<=[αεηιουω])\u0301|(?<=[ιυ]\u0308)\u0301|(?<=i)\u0307")
+_ALIKE = str.maketrans("ı⁄", "i/")
 _HEAD = 8
 """By so many words at its beginning a text is looked for, before all of it is read."""
 _IN_HEAD = 400
@@ -38,7 +48,8 @@ def text_of(value: Any) -> str:
 
 def words(text: str) -> str:
     """Return the words of a text, one blank between two of them."""
-    return " ".join(_WORD.findall(_plain(text)))
+    plain = _plain(text)
+    return " ".join(_word(plain).findall(plain))
 
 
 def head(text: str) -> tuple[str, ...]:
@@ -48,11 +59,32 @@ def head(text: str) -> tuple[str, ...]:
 
 
 def _first(text: str) -> tuple[str, ...]:
-    return tuple(match.group() for match in islice(_WORD.finditer(_plain(text)), _HEAD))
+    plain = _plain(text)
+    return tuple(match.group() for match in islice(_word(plain).finditer(plain), _HEAD))
 
 
 def _plain(text: str) -> str:
-    return (text if text.isascii() else unicodedata.normalize("NFKC", text)).translate(_APOSTROPHES).casefold()
+    text = text.translate(_APOSTROPHES)
+    if text.isascii():
+        return text.lower()
+    text = _RAISED.sub(lambda found: f"^{found.group()}", _BESIDE.sub("", text))
+    folded = unicodedata.normalize("NFD", unicodedata.normalize("NFKC", text).casefold())
+    return unicodedata.normalize("NFKC", _OF_CAPITALS.sub("", folded)).translate(_ALIKE)
+
+
+def _word(text: str) -> re.Pattern[str]:
+    return _ASCII if text.isascii() else _any_word()
+
+
+@functools.cache
+def _any_word() -> re.Pattern[str]:
+    """Return what a word is in any script: letters with what is written on them, or a sign such as ≤, → or 😀."""
+    kinds: defaultdict[str, str] = defaultdict(str)
+    for one in map(chr, range(0x80, 0x10000)):
+        kinds[unicodedata.category(one)] += one
+    marks, signs = kinds["Mn"] + kinds["Mc"], kinds["Sm"] + kinds["So"]
+    letters = rf"(?:[^\W_{_BY_ITSELF}][{marks}]*)+#?|[{_BY_ITSELF}][{marks}]*"
+    return re.compile(rf"{letters}|[+=<>^%{signs}]|[\U0001F000-\U0001FBFF]|{_SIGNS}")
 
 
 class Passages:

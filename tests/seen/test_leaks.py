@@ -110,12 +110,38 @@ def test_parts_and_growing_evaluations_know_theirs(program: dspy.Module, tmp_pat
         ("Say yes where the film is good.", "yes", False),
         ("法国的首都是哪里？巴黎。", "法国的首都是哪里", True),
         ("It’s said: don’t look back, ever.", "Don't look BACK", True),
+        ("ตอบคำถาม เช่น เมืองหลวงของฝรั่งเศสคืออะไร คำตอบคือปารีส", "เมืองหลวงของฝรั่งเศสคืออะไร", True),
     ],
 )
 def test_instructions(instruction: str, question: str, *, is_told: bool) -> None:
     """Words in a row count, but for blanks, capitals and punctuation; an operator is a word, and a word or two none."""
     program = dspy.Predict(dspy.Signature("question -> answer", instruction))
     assert is_told == bool(found(program, {"question": question}))
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "is_same"),
+    [
+        ("IŞIK hızı, İstanbul'da?", "ışık HIZI istanbulda", True),
+        ("Ποιος έγραψε τον Άμλετ;", "ΠΟΙΟΣ ΕΓΡΑΨΕ ΤΟΝ ΑΜΛΕΤ", True),
+        ("Die größte Straße", "DIE GRÖSSTE STRASSE", True),
+        ("ما هي عاصمة فرنسا؟", "مَا هِيَ عَاصِمَةُ فَرَنْسَا", True),
+        ("कल क्या है?", "कल  क्या है", True),
+        ("कल क्या है?", "कील क्या है?", False),
+        ("ไม่ คืออะไร", "ไม้ คืออะไร", False),
+        ("well\u00adknown", "wellknown", True),
+        ("What is 2² + 1?", "what is 2^2 + 1", True),
+        ("What is 2²?", "What is 22?", False),
+        ("Is x ≤ y?", "Is x ≥ y?", False),
+        ("What is 😀?", "What is 😢?", False),
+        ("Is a != b?", "Is a = b?", False),
+        ("What is C#?", "What is C?", False),
+    ],
+)
+def test_words_in_other_scripts(text: str, other: str, *, is_same: bool) -> None:
+    """Capitals, blanks and what is left out at will do not matter in any script; vowels and signs do."""
+    assert is_same == (words(text) == words(other))
+    assert is_same == (head(text) == head(other))
 
 
 def test_what_several_questions_have_in_common_tells_none() -> None:
