@@ -137,28 +137,34 @@ def _uncounted(made: Provenance) -> Iterator[str]:
 
 
 def _who_answered(made: Provenance) -> Iterator[str]:
-    """Yield what is to be said of models that answered in place of others, or that changed."""
-    where = {one.model: one.endpoint for one in made.models if one.instead_of is None}
+    """Yield what is to be said of models that answered in place of others, or that changed; then of judges."""
+    yield from _of_one_kind(made.models, "", "model")
+    yield from _of_one_kind(made.judges, "the judge ", "judge")
+
+
+def _of_one_kind(models: Iterable[AskedModel], whose: str, kind: str) -> Iterator[str]:
+    where = {one.model: one.endpoint for one in models if one.instead_of is None}
     asked: dict[tuple[str, str | None], list[AskedModel]] = {}
-    for one in made.models:
+    for one in models:
         key = (one.model, one.endpoint) if one.instead_of is None else (one.instead_of, where.get(one.instead_of))
         if one.answered_by is not None:
             asked.setdefault(key, []).append(one)
-    for (model, _), answered in asked.items():
-        yield from _states(model, answered)
+    for (name, _), answered in asked.items():
+        model = f"{whose}{name}"
+        yield from _states(model, answered, kind)
         others = [one for one in answered if one.is_other]
         first, *more = dict.fromkeys(str(one.answered_by) for one in answered)
-        is_one = all(is_same_name(first, name) for name in more)
+        is_one = all(is_same_name(first, other) for other in more)
         if others:
             calls, of_others = (sum(one.calls for one in some) for some in (answered, others))
             share = "" if calls == of_others else f" in {of_others:,} of {plural(calls, 'call')}"
-            whose = "All these answers are that model's" if is_one else "The score is not of one model"
-            yield f"{model} was answered by another model than was asked{share}: {_names(others)}. {whose}"
+            all_of = "All these answers are that model's" if is_one else f"The score is not of one {kind}"
+            yield f"{model} was answered by another model than was asked{share}: {_names(others)}. {all_of}"
         elif not is_one:
-            yield f"{model} was answered by more than one model: {_names(answered)}. The score is not of one model"
+            yield f"{model} was answered by more than one model: {_names(answered)}. The score is not of one {kind}"
 
 
-def _states(model: str, answered: Iterable[AskedModel]) -> Iterator[str]:
+def _states(model: str, answered: Iterable[AskedModel], kind: str) -> Iterator[str]:
     """Yield what is to be said of a model that was answered in several states of its servers, or in a new one."""
     found: Counter[str] = Counter()
     before: dict[str, str] = {}
@@ -171,7 +177,7 @@ def _states(model: str, answered: Iterable[AskedModel]) -> Iterator[str]:
         said = ", ".join(f"{name} ({plural(count, 'call')})" for name, count in found.most_common())
         yield (
             f"{model} was answered in {len(found):,} states of its servers (system_fingerprint): {said}. The score may "
-            "not be of one model"
+            f"not be of one {kind}"
         )
     for now, then in before.items():
         yield (

@@ -108,9 +108,11 @@ def _states_differ(baseline: Measurement, candidate: Measurement) -> Iterator[st
 
 def _states(report: Measurement) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
-    for one in report.provenance.models:
-        if one.state is not None:
-            found.setdefault(one.model, set()).add(one.state)
+    made = report.provenance
+    for whose, models in (("", made.models), ("the judge ", made.judges)):
+        for one in models:
+            if one.state is not None:
+                found.setdefault(f"{whose}{one.model}", set()).add(one.state)
     return found
 
 

@@ -54,6 +54,32 @@ def test_a_change_at_call_50_of_100_is_in_the_first_lines(
     assert max(map(len, str(report).splitlines())) <= 80
 
 
+def test_a_judge_that_changes_is_named_too(endpoint: Endpoint, lm: Callable[..., Any]) -> None:
+    """Apart from what it judges, within a report, by kept scores, and between two reports."""
+    endpoint.configure(fingerprints={"1": "fp_old", "12": "fp_new"})
+    rate = dspy.Predict("question, answer -> is_right: bool")
+    rate.lm = lm("openai/judge-model")
+
+    def judged(example: Any, prediction: Any) -> Any:
+        """What the judge says."""
+        return rate(question=example.question, answer=prediction.answer).is_right
+
+    with dspy.context(lm=lm()):
+        reports = [
+            cachectl.evaluate(dspy.Predict("question -> answer"), examples(10), judged, num_threads=1, run_id="one")
+            for _ in range(2)
+        ]
+        endpoint.configure(fingerprints={"1": "fp_other"})
+        other = cachectl.evaluate(dspy.Predict("question -> answer"), examples(10), judged, num_threads=1, run_id="two")
+    for report in reports:
+        first = " ".join(str(report).split("\n\n")[1].split())
+        assert "the judge openai/judge-model was answered in 2 states of its servers" in first
+        assert "judge-model (fp_old) (5 calls), judge-model (fp_new) (5 calls)" in first
+        assert "The score may not be of one judge" in first
+    (said,) = [one for one in reports[0].compare(other).warnings if one.startswith("the judge openai/judge-model")]
+    assert "may have changed behind its name" in said
+
+
 def test_no_word_where_nothing_changes(endpoint: Endpoint, lm: Callable[..., Any]) -> None:
     """One state, or none that is said, is no drift."""
     for fingerprints in ({"1": "fp_old"}, {}):
