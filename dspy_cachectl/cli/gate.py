@@ -60,13 +60,16 @@ def pass_or_fail(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print it as Markdown, for a pull request or a job's summary.")
     ] = False,
+    undecided_passes: Annotated[
+        bool, typer.Option("--undecided-passes", help="Exit with 0 where it cannot be told of two that were read.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Tell whether a candidate is surely not worse than the baseline by more than a margin. Nothing is asked.
 
     Exit codes: 0 it passed, 1 it failed: it is worse; 2 it cannot be told, also where a file cannot be read.
     """
-    from dspy_cachectl.gating.gate import gate
+    from dspy_cachectl.gating.gate import Outcome, gate
 
     try:
         if find_spec("scipy") is None:
@@ -80,4 +83,5 @@ def pass_or_fail(
         print_json(found.as_dict())
     else:
         print(found.as_markdown() if markdown else found.details())
-    raise typer.Exit(found.exit_code)
+    is_let_pass = undecided_passes and found.outcome is Outcome.CANNOT_TELL
+    raise typer.Exit(0 if is_let_pass else found.exit_code)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dspy_cachectl.errors import CachectlError
+from dspy_cachectl.errors import CachectlError, ConfigurationError
 from dspy_cachectl.replay import choice, summary
 from dspy_cachectl.replay.choice import TestCassette
 from dspy_cachectl.replay.summary import Note
@@ -80,6 +80,8 @@ def cachectl_gate() -> Callable[..., Gate]:
         from dspy_cachectl.gating.gate import Outcome, gate
         from dspy_cachectl.reports.report import EvalReport
 
+        if undecided not in {"fail", "skip"}:
+            raise ConfigurationError(f'undecided is "fail" or "skip", and not {undecided!r}')
         reports = [one if isinstance(one, EvalReport) else EvalReport.load(one) for one in (baseline, candidate)]
         found = gate(*reports, not_worse_by=not_worse_by, level=level)
         if found.outcome is Outcome.CANNOT_TELL and undecided == "skip":

@@ -91,6 +91,9 @@ def test_the_command_exits_by_what_it_found(tmp_path: Path) -> None:
     done = command("gate", "before.json", "none.json", "--not-worse-by", "0.02", cwd=tmp_path)
     assert 2 == done.returncode
     assert "none.json" in done.stderr
+    for name, code in (("same", 0), ("worse", 1), ("unclear", 0), ("none", 2)):
+        options = ("--not-worse-by", "0.02", "--undecided-passes")
+        assert code == command("gate", "before.json", f"{name}.json", *options, cwd=tmp_path).returncode
 
 
 def test_a_metric_that_is_none_passes_nothing(program: dspy.Module, endpoint: Endpoint, tmp_path: Path) -> None:
@@ -137,7 +140,7 @@ def test_the_fixture_fails_or_skips(pytester: pytest.Pytester, tmp_path: Path) -
         report(scores, name="new").save(pytester.path / f"{name}.json")
     pytester.makepyfile(
         """
-        import pytest
+        import dspy_cachectl as cachectl, pytest
 
         @pytest.mark.parametrize("name", ["same", "worse", "unclear"])
         def test_it(cachectl_gate, name):
@@ -145,6 +148,10 @@ def test_the_fixture_fails_or_skips(pytester: pytest.Pytester, tmp_path: Path) -
 
         def test_later(cachectl_gate):
             cachectl_gate("before.json", "unclear.json", not_worse_by=0.02, undecided="skip")
+
+        def test_misspelt(cachectl_gate):
+            with pytest.raises(cachectl.ConfigurationError, match='"fail" or "skip", and not .skipped.'):
+                cachectl_gate("before.json", "same.json", not_worse_by=0.02, undecided="skipped")
         """
     )
-    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1, failed=2, skipped=1)
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=2, failed=2, skipped=1)
