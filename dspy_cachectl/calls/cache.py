@@ -320,7 +320,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
 
     def _keep(self, call: Call, value: Any, into: Into) -> None:
         """Count an answer as bought, and store it where it may be."""
-        asked, cassette = call.asked, call.asked.ruling.cassette
+        asked, (cassette, tool) = call.asked, (call.asked.ruling.cassette, call.asked.ruling.context.tool)
         facts = answers.read(value, sampled=asked.kind in _SAMPLED)
         origin = call.buy(facts)
         # A cassette also keeps the answers that nobody would want to be served again: the program went on with them.
@@ -340,7 +340,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
             self._note_not_stored(call, str(error))
             return
         if cassette is not None:
-            call.answered.entry = cassette.keep(call.key, asked.key.request or call.key, data)
+            call.answered.entry = cassette.keep(call.key, asked.key.request or call.key, data, tool)
             return
         call.answered.entry = data
         if asked.kind is not Kind.EMBEDDING and cleaned(stored.body) is not None:

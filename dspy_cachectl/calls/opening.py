@@ -324,7 +324,7 @@ def _key(asked: Asked, fingerprint: str) -> draws.Key:
         program_rollout_id=own,
         run_id=asked.run_id,
         # Two askings of a plain LM or an embedder cannot be told from DSPy asking twice: they share a draw.
-        unit=ruling.context.unit if is_numbered else None,
+        unit=ruling.context.draws_of if is_numbered else None,
         ordinal=(lambda request: ruling.next_ordinal(request, own)) if is_numbered else None,
     )
 

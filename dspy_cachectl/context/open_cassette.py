@@ -127,6 +127,7 @@ class OpenCassette:
         self._passages: Counter[str] = Counter()
         self._draws: dict[str, list[str]] = {}
         self._stands_for: dict[str, str] = {}
+        self._within: dict[str, list[str]] = {}
         for recording in self._loaded.values():
             # What has no key of its own is no draw: the answer to every such call.
             if recording.key != recording.asked:
@@ -219,8 +220,14 @@ class OpenCassette:
         drawn = self._draws.get(asked, ())
         return next((self._loaded[key] for key in drawn if key not in self._served_to), None)
 
-    def keep(self, key: str, asked: str, data: bytes) -> bytes:
+    def keep(self, key: str, asked: str, data: bytes, tool: str | None = None) -> bytes:
         """Record an answer. Return the entry as it is kept: with its texts cleaned.
+
+        Args:
+            key: The key of the draw.
+            asked: The key of what was asked.
+            data: The entry.
+            tool: The key of the tool's call in which it was asked, or None.
 
         Raises:
             Exception: What the user's function raised that redacts texts, or why the recording cannot be written down;
@@ -231,7 +238,10 @@ class OpenCassette:
         except Exception as error:
             self.unkept.append(error)
             raise
-        self.recorded[recording.key] = recording
+        with self._lock:
+            self.recorded[recording.key] = recording
+            if tool is not None:
+                self._within.setdefault(tool, []).append(recording.key)
         try:
             if self._on_recorded is not None:
                 self._on_recorded(recording)
@@ -240,6 +250,13 @@ class OpenCassette:
             self.unkept.append(error)
             raise
         return recording.data
+
+    def forget_within(self, tool: str) -> None:
+        """Do without what a tool asked itself, whose result is recorded: no replay asks it. What was served stays."""
+        with self._lock:
+            for key in self._within.pop(tool, ()):
+                if key not in self._used:
+                    self.recorded.pop(key, None)
 
     def _own(self, key: str) -> str:
         return hashlib.sha256(f"{self.scope}\n{key}".encode()).hexdigest() if self.scope else key

@@ -67,6 +67,7 @@ class PhaseContext:
         roles: The policies of the roles that are treated differently.
         run_id: The run whose draws are made or served, or None.
         unit: What the draws are numbered within: an example and its repeat, or else the outermost call of a module.
+        tool: The call of a tool in which they are numbered apart, by its key; None outside of tools.
         judging: Whether a metric makes the calls, or which: the temperature of a phase is lent to the program's own.
         bypass_proxy: Whether a LiteLLM proxy is asked not to answer from its own cache.
         automatic: Whether `AutoPhase` entered it.
@@ -86,6 +87,7 @@ class PhaseContext:
     roles: tuple[tuple[str, Policy], ...] = ()
     run_id: str | None = None
     unit: str | None = None
+    tool: str | None = None
     judging: bool | str = False
     bypass_proxy: bool = False
     automatic: bool = False
@@ -117,6 +119,11 @@ class PhaseContext:
     def within(self, unit: str | None, *, judging: bool | str) -> PhaseContext:
         """Return the same within a unit."""
         return replace(self, unit=unit, judging=judging)
+
+    @property
+    def draws_of(self) -> str | None:
+        """What its draws are numbered within: where a tool's result is served, what it asks itself leaves no gap."""
+        return self.unit if self.tool is None else f"{self.unit}/{self.tool}"
 
     @property
     def numbers_draws(self) -> bool:

@@ -76,7 +76,7 @@ class Ruling(NamedTuple):
 
     def next_ordinal(self, request: str, program_rollout_id: Any) -> int:
         """Return which asking of a request a call is within its unit and run."""
-        unit = self.context.unit
+        unit = self.context.draws_of
         if isinstance(self.context.judging, str):
             unit = f"{unit}/{self.context.judging}"
         if self.cassette is not None and self.context.run_id == UNCACHED_RUN:
@@ -278,6 +278,14 @@ def draw_unit(name: str, *, judging: bool | str = False) -> AbstractContextManag
     """
     context = phase_around()
     return contextlib.nullcontext() if context is None else carried.held(SETTING, context.within(name, judging=judging))
+
+
+def in_tool(key: str | None) -> AbstractContextManager[None]:
+    """Return a block in which a tool runs: what it asks is numbered within its call."""
+    context = None if key is None else phase_around()
+    if context is None or not context.numbers_draws:
+        return contextlib.nullcontext()
+    return carried.held(SETTING, replace(context, tool=key))
 
 
 def current_phase() -> PhaseRun | None:

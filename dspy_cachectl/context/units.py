@@ -46,7 +46,7 @@ def naming_units(original: Callable[..., Any]) -> Callable[..., Any]:
     def context(settings: Any, **overrides: Any) -> Any:
         if "caller_modules" in overrides:
             around = phase_around()
-            if around is not None and around.unit is None:
+            if around is not None and around.draws_of is None:
                 unit = _unit(around, sys._getframe(1))  # noqa: SLF001 - a module's own call tells only what it is in
                 overrides |= {} if unit is None else {SETTING: unit}
         return original(settings, **overrides)

@@ -22,6 +22,7 @@ from dspy_cachectl.calls.flight import Flights, turn_of
 from dspy_cachectl.calls.installation import installed
 from dspy_cachectl.calls.opening import identify, ruling_here
 from dspy_cachectl.context.process import state
+from dspy_cachectl.context.ruling import in_tool
 from dspy_cachectl.entries.decoded import Decoded
 from dspy_cachectl.entries.draws import UncacheableError
 from dspy_cachectl.entries.values import UnstorableError
@@ -100,7 +101,11 @@ class Governed(NamedTuple):
         def ask(handed: Answered | None) -> Outcome:
             with Asking(call, None, handed):
                 found = _found(cache, call)
-                return self._kept(cache, call, self._called(args, kwargs)) if found is None else found
+                if found is None:
+                    with in_tool(call.key):
+                        found = self._called(args, kwargs)
+                    found = self._kept(cache, call, found)
+                return found
 
         with _Counted(call):
             if _goes_alone(cache, call):
@@ -118,7 +123,8 @@ class Governed(NamedTuple):
             with Asking(call, None, handed):
                 found: Outcome | None = await _elsewhere(call, _found, cache, call)
                 if found is None:
-                    found = await self._awaited(args, kwargs)
+                    with in_tool(call.key):
+                        found = await self._awaited(args, kwargs)
                     found = await _elsewhere(call, self._kept, cache, call, found)
                 return found
 
@@ -156,6 +162,8 @@ class Governed(NamedTuple):
         if call.answered.instead is not None:
             return Outcome.of(call.answered.instead)
         if call.answered.entry is not None:
+            if cassette is not None:
+                cassette.forget_within(call.key or "")
             kept = Outcome.of(Decoded(call.answered.entry).answer())
             return outcome if outcome.error is not None and outcome.says_the_same(kept) else kept
         if decision.stores and cassette is not None and len(cassette.unkept) == before:
