@@ -9,6 +9,8 @@ from __future__ import annotations
 import builtins
 import contextlib
 import functools
+import sys
+import traceback
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -34,7 +36,7 @@ class Outcome(NamedTuple):
     def says_the_same(self, other: Outcome) -> bool:
         """Tell whether an agent is told the same of two errors."""
         errors = [each.error for each in (self, other) if each.error is not None]
-        return len({(type(error).__name__, _text(error)) for error in errors}) == 1
+        return len({"".join(traceback.format_exception(type(error), error, None)) for error in errors}) == 1
 
     @classmethod
     def of(cls, stored: Any) -> Outcome:
@@ -46,7 +48,7 @@ class Outcome(NamedTuple):
         if isinstance(stored, Mapping) and _RESULT in stored:
             return cls(stored[_RESULT])
         if isinstance(stored, Mapping) and isinstance(stored.get(_ERROR), Mapping):
-            with contextlib.suppress(ValueError, TypeError):  # of a name that no class can have
+            with contextlib.suppress(ValueError, TypeError, RecursionError):  # of a name that no class can have
                 return cls(error=_raised(stored[_ERROR]))
         raise CorruptEntryError("the entry holds neither a tool's result nor its error")
 
@@ -58,10 +60,36 @@ class Outcome(NamedTuple):
         them, for who looks for the fault.
         """
         _logger.debug("the tool %r failed", name, exc_info=error)
-        if _is_pythons(error):
-            return cls(error=_raised(_described(error)))
-        error.__cause__ = error.__context__ = None
-        return cls(error=error.with_traceback(None))
+        return cls(error=_told(error))
+
+
+def _told(error: BaseException) -> BaseException:
+    if _is_pythons(error):
+        return _raised(_described(error))
+    parts = _parts_of(error)
+    if parts and type(error) is _group():
+        again: BaseException = type(error)(error.message, [*map(_told, parts)])  # type: ignore[attr-defined]
+        again.__dict__.update(vars(error))
+        return again
+    return _bare(error)
+
+
+def _bare(error: BaseException) -> BaseException:
+    for part in _parts_of(error):
+        _bare(part)
+    error.__cause__ = error.__context__ = error.__traceback__ = None
+    return error
+
+
+def _group() -> Any:
+    """Return the class of several errors in one, as task groups raise it; None where there is none."""
+    found = getattr(builtins, "ExceptionGroup", None)  # from Python 3.11 on
+    return found or getattr(sys.modules.get("exceptiongroup"), "ExceptionGroup", None)
+
+
+def _parts_of(error: BaseException) -> tuple[BaseException, ...]:
+    group = _group()
+    return error.exceptions if group is not None and isinstance(error, group) else ()
 
 
 def _described(error: BaseException) -> dict[str, Any]:
@@ -72,6 +100,8 @@ def _described(error: BaseException) -> dict[str, Any]:
         "base": next(base.__name__ for base in kind.__mro__ if _pythons(base.__name__) is base),
         "text": _text(error),
     }
+    if parts := _parts_of(error):
+        said |= {"message": str(error.message), "parts": [*map(_described, parts)]}  # type: ignore[attr-defined]
     notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
     if notes:
         said["notes"] = notes
@@ -94,9 +124,14 @@ def _text(error: BaseException) -> str:
 
 def _raised(said: Mapping[str, Any]) -> BaseException:
     names = {name: str(said.get(name, "")) for name in ("type", "module", "base", "text")}
-    args = said.get("args")
+    args, parts = said.get("args"), said.get("parts")
     error = None
-    if names["module"] == "builtins" and isinstance(args, tuple):
+    if isinstance(parts, list) and (group := _group()) is not None:
+        is_own = (names["type"], names["module"]) != (group.__qualname__, group.__module__)
+        kind = _kind(names["type"], names["module"], "", group) if is_own else group
+        error = kind(str(said.get("message")), [_raised(part) for part in parts if isinstance(part, Mapping)])
+        error.__dict__["_said"] = names["text"]
+    elif names["module"] == "builtins" and isinstance(args, tuple):
         error = _again(names["type"], args)
     if error is None or _text(error) != names["text"]:
         kind = _kind(names["type"], names["module"], names["base"])
@@ -130,10 +165,10 @@ def _pythons(name: str) -> type[Exception] | None:
 
 
 @functools.lru_cache(maxsize=256)
-def _kind(name: str, module: str, base: str) -> type[BaseException]:
+def _kind(name: str, module: str, base: str, group: type[BaseException] | None = None) -> type[BaseException]:
     """Return a class that is told and caught as the one that was raised, as far as it is Python's."""
     body = {"__module__": module, "__str__": _said, "__reduce__": _reduced}
-    kind = type(name.rpartition(".")[2] or "Exception", (_pythons(base) or Exception,), body)
+    kind = type(name.rpartition(".")[2] or "Exception", (group or _pythons(base) or Exception,), body)
     kind.__qualname__ = name
     return kind
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import json
 import multiprocessing
 import os
@@ -269,3 +270,34 @@ def test_tools_obey_on_a_pool(asked: Endpoint, tmp_path: Path, method: str) -> N
         assert 4 * 3 == report.provenance.counters[counter]
     assert 4 * 3 == len((tmp_path / "looks").read_text().splitlines())
     cachectl.uninstall()
+
+
+def several(text: str) -> Exception:
+    """Errors of a group of tasks, where this Python has them."""
+    group = getattr(builtins, "ExceptionGroup", None)
+    return ValueError(text) if group is None else group("some failed", [ValueError(text), LookupError("else")])
+
+
+def noted(text: str) -> Exception:
+    """An error whose note has a secret."""
+    error = ValueError(text)
+    error.__dict__["__notes__"] = ["asked with sk-proj-abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJ"]
+    return error
+
+
+@pytest.mark.parametrize("raised", [several, noted], ids=lambda raises: raises.__name__)
+def test_what_a_task_group_raises_replays(asked: Endpoint, tmp_path: Path, raised: Any) -> None:
+    """Errors of several tasks at once, as MCP's tools raise them, and secrets in an error's notes, are told alike."""
+    world = World()
+
+    def look(city: str) -> str:
+        """Look at the weather of a city."""
+        raise raised(world.look(city))
+
+    agent = worlds.agent(cachectl.wrap(look))
+    with cachectl.cassette(tmp_path / "agent.jsonl", "record"):
+        recorded = worlds.sync(agent)
+    assert "1 degrees" in json.dumps(recorded)
+    with asked.counting() as seen, cachectl.cassette(tmp_path / "agent.jsonl"):
+        assert json.dumps(recorded) == json.dumps(worlds.sync(agent))
+    assert (0, 3) == (seen.requests, world.calls)
