@@ -286,3 +286,17 @@ def test_a_budget_that_ends_between_waves(lm: Any, endpoint: Endpoint) -> None:
     assert ([4, 4, 3], 3, 1) == (sizes(endpoint), len(part.questions), part.provenance.missing)
     whole = run(Three(), questions(4))
     assert ([4, 4, 3, 1], 0, 0) == (sizes(endpoint), whole.provenance.missing, endpoint.requests)
+
+
+def test_a_job_that_comes_back_keeps_to_its_budget(lm: Any, endpoint: Endpoint) -> None:
+    """By its name: what it has sent before counts, and is in the report."""
+    dspy.configure(lm=lm())
+    endpoint.configure(batch_looks=None)
+    budget = cachectl.Budget(requests=5, name="job")
+    how: dict[str, Any] = {"budget": budget, "predictions": False, "batch": cachectl.Batch(wait=False)}
+    for _ in range(2):
+        with pytest.raises(cachectl.BatchPendingError):
+            run(dspy.Predict("question -> answer"), questions(8), **how)
+    endpoint.finish_batches()
+    part = run(dspy.Predict("question -> answer"), questions(8), **how)
+    assert ([5], 5, 3, 0) == (sizes(endpoint), part.n, part.provenance.missing, endpoint.requests)
