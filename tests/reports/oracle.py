@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
-from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.proportion import proportion_confint
+
+mcnemar = pytest.importorskip("statsmodels.stats.contingency_tables").mcnemar
+proportion_confint = pytest.importorskip("statsmodels.stats.proportion").proportion_confint
 
 Rows = dict[str, list[float]]
 Groups = dict[str, str] | None

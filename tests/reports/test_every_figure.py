@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from dspy_cachectl.reports.several import compare
 from tests.reports import oracle
 from tests.reports.drawn import SCALES, drawn
 from tests.statistics.simulate import in_full
 
+multipletests = pytest.importorskip("statsmodels.stats.multitest").multipletests
 TEXTS = {"caveats", "advice"}
 SAID = {"baseline", "candidate", "verdict", "needed", "shared_draws", "warnings", "slices", "metrics"}
 

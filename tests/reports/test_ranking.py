@@ -76,9 +76,13 @@ def test_the_cheapest_that_is_as_good_comes_first() -> None:
     assert "as good, cheapest first costs 0.001, costs 0.003, a (price not known)" in " ".join(text.split())
     assert 3 == len([line for line in text.splitlines() if line.rstrip().endswith("NO DIFFERENCE")])
     assert "costs 0.001" == Ranking((unknown, *others)).best.name
-    assert ranking.to_pandas().set_index("name").cost.isna().to_dict() == {
-        row.name: row.name == "a" for row in ranking.rows
-    }
+
+
+def test_a_price_that_is_not_known_is_none_in_pandas() -> None:
+    """A row each, under its name."""
+    pytest.importorskip("pandas")
+    ranking = Ranking((report(scored(181), name="best", cost=0.01), report(scored(180), name="a", cost=None)))
+    assert {"best": False, "a": True} == ranking.to_pandas().set_index("name").cost.isna().to_dict()
 
 
 def test_it_says_what_it_is() -> None:
