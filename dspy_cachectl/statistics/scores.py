@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
+from typing import Any
 
 from dspy_cachectl.errors import ConfigurationError
 
@@ -165,9 +167,10 @@ class Implied(str):
     __slots__ = ()
 
 
-def is_missing(cluster: Hashable | None) -> bool:
+def is_missing(cluster: Any) -> bool:
     """Whether a cluster id is none."""
-    # pandas writes a missing value as NaN, a CSV file as an empty field.
-    if isinstance(cluster, float):
-        return math.isnan(cluster)
-    return cluster is None or (isinstance(cluster, str) and not cluster)
+    # pandas writes a missing value as NaN, NA or NaT, a CSV file as an empty field.
+    if isinstance(cluster, Real):
+        return bool(cluster != cluster)  # noqa: PLR0124 - also numpy's, and a number too large for a float
+    is_empty = isinstance(cluster, str) and not cluster
+    return cluster is None or is_empty or type(cluster).__name__ in {"NAType", "NaTType"}

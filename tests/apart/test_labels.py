@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,7 +79,8 @@ def test_labels_come_from_a_column_of_pandas() -> None:
         whole == made.corrected(list(np.array(truth, dtype=int))) == made.corrected(list(np.array(truth, dtype=bool)))
     )
     assert [1.0, None, 0.0, None] == as_numbers([np.True_, float("nan"), np.int64(0), None])
-    for wrong in (math.inf, "1", [1]):
+    assert [None, None, 2.0] == as_numbers([pd.NA, np.float32("nan"), 2])
+    for wrong in (math.inf, "1", [1], 10**400):
         with pytest.raises(cachectl.ConfigurationError, match="a label is a number"):
             as_numbers([1, wrong])
 
@@ -127,6 +130,13 @@ def test_a_spreadsheet_runs_nothing(program: dspy.Module, tmp_path: Path) -> Non
         ({f"question-{at}": 1.0 for at in range(5)}, "5 labels are too few"),
         ([*["yes"] * 20, *[None] * 180], "not 'yes'"),
         ("missing.csv", "missing.csv"),
+        (3, "labels are numbers by question.* not 3"),
+        (None, "labels are numbers by question.* not None"),
+        (b"labels.csv", "labels are numbers by question"),
+        ({1.0, 0.0}, "labels are numbers by question"),
+        ([1.0, 5.0] * 100, "lie from 0 to 1: not 5"),
+        ([-1.0] * 200, "lie from 0 to 1: not -1"),
+        (np.ones((200, 2), dtype=bool), "a label is a number"),
     ],
 )
 def test_what_is_no_label_is_said(labels: Any, why: str) -> None:
@@ -135,11 +145,77 @@ def test_what_is_no_label_is_said(labels: Any, why: str) -> None:
         judged()[0].corrected(labels)
 
 
-def test_a_wrong_line_of_a_file_is_named(tmp_path: Path) -> None:
-    """By its number."""
-    (tmp_path / "labels.csv").write_text("question,label\nquestion-1,good\n", encoding="utf-8")
-    with pytest.raises(cachectl.ConfigurationError, match=r"line 2 of .* the label 'good'"):
+FILE = [("question", "asks", "label"), *((f"question-{at}", "one, or; two\nof it", f"{at % 2}") for at in range(12))]
+
+
+def written(path: Path, delimiter: str, rows: list[tuple[str, ...]] = FILE) -> str:
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter).writerows(rows)
+    path.write_bytes(text.getvalue().encode())
+    return text.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "how"),
+    [
+        (";", str.encode),
+        ("\t", str.encode),
+        ("\t", lambda text: text.encode("utf-16")),
+        (";", lambda text: f"sep=;\r\n{text.replace('label', 'Label ')}".encode("utf-8-sig")),
+        (";", lambda text: text.replace(";1\r", ";0,5\r").encode()),
+        (",", lambda text: f"{text}question-13,{'x' * 200_000},\r\n,,\r\n".encode()),
+    ],
+)
+def test_a_file_is_read_as_a_spreadsheet_of_whatever_country_writes_it(
+    tmp_path: Path, delimiter: str, how: Callable[[str], bytes]
+) -> None:
+    """Semicolons and tabs, UTF-16, a first line that says what separates, decimal commas, fields of any length."""
+    path = tmp_path / "labels.csv"
+    path.write_bytes(how(written(path, delimiter)))
+    half = 0.5 if b"0,5" in path.read_bytes() else 1.0
+    by_name = {f"question-{at}": at % 2 * half for at in range(12)}
+    assert judged()[0].corrected(by_name) == judged()[0].corrected(path)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["question,label", "question-1,good"], "line 2 of .* the label 'good'"),
+        (["question,label", "question-1,inf"], "line 2 of .* the label 'inf'"),
+        (["question,asks,label", '"question-1","a', 'b",1', "question-1,a,0"], "line 4 .* second label .*'question-1'"),
+        (["question,asks,label", "question-1,one, or two,1"], "line 2 of .* has 4 columns"),
+        (["question,label", ",1"], "line 2 of .* no question"),
+        (["question-1,what,yes,1"], "first line of .* column 'question'"),
+        (["question;asks;rating", "question-1;a;1"], "first line of .* column 'label'"),
+        ([""], "first line of .* column 'question'"),
+        (["question,label", "question-1,1"], "1 labels are too few"),
+        (["question,label", "question-999,1"], "no question 'question-999'"),
+    ],
+)
+def test_a_wrong_line_of_a_file_is_named(tmp_path: Path, lines: list[str], said: str) -> None:
+    """By its number, and what is wrong with it."""
+    (tmp_path / "labels.csv").write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(cachectl.ConfigurationError, match=said):
         judged()[0].corrected(tmp_path / "labels.csv")
+
+
+def test_what_identifies_a_question_is_no_number(tmp_path: Path) -> None:
+    """A spreadsheet rounds one of digits alone, and one with an e: it is written as a text, and found again."""
+    names = [f"{at + 10}e4567890123456" if at % 2 else f"{at + 10}34567890123456" for at in range(12)]
+    made = report([at % 2 for at in range(12)], questions=names)
+    path = made.to_label(12, tmp_path / "labels.csv")
+    rows = list(csv.reader(path.open(encoding="utf-8")))
+    assert {f"'{name}" for name in names} == {row[0] for row in rows[1:]}
+    written(path, ",", [tuple(rows[0]), *((*row[:-1], "1") for row in rows[1:])])
+    assert made.corrected([1] * 12) == made.corrected(path)
+
+
+def test_a_column_that_is_indexed_by_questions_is_taken_by_them() -> None:
+    """And not by its order."""
+    made, truth = judged()
+    named = {f"question-{at}": label for at, label in enumerate(truth)}
+    column = pd.Series(named).sample(frac=1.0, random_state=1)
+    assert made.corrected(named) == made.corrected(column)
 
 
 def test_several_answers_to_a_question_have_no_label() -> None:

@@ -7,15 +7,15 @@ import io
 import math
 import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from dspy_cachectl.boundary.reading import read_file
 from dspy_cachectl.boundary.writing import write_output
 from dspy_cachectl.errors import ConfigurationError
+from dspy_cachectl.reports.apart.label_files import COLUMNS, as_text, read_labels
 from dspy_cachectl.reports.kept_texts import Kept
 from dspy_cachectl.reports.measurement import Measurement
 from dspy_cachectl.reports.texts import ends_text, level_text, number, places, plural, score_text
@@ -29,7 +29,6 @@ from dspy_cachectl.statistics.scores import is_missing
 Labels = Mapping[str, float | None] | Sequence[float | None] | str | os.PathLike[str]
 """What people say of some questions: by what identifies these, in their order, or a file of `to_label`."""
 
-COLUMNS = ("question", "asks", "answered", "label")
 MOST_KINDS = 10
 
 
@@ -161,20 +160,55 @@ def corrected(report: Measurement, labels: Labels) -> Corrected:
 def _in_order(report: Measurement, labels: Labels) -> list[float | None]:
     """Return the label of each question. Raises ConfigurationError where one is none, or of no question."""
     if isinstance(labels, (str, os.PathLike)):
-        labels = dict(_read(Path(labels)))
+        labels = read_labels(Path(labels))
     names = [question.question for question in report.questions]
-    if isinstance(labels, Mapping):
-        unknown = [name for name in labels if name not in set(names)]
+    given = _by_name(labels, names)
+    if isinstance(given, Mapping):
+        unknown = [name for name in given if name not in set(names)]
         if unknown:
             raise ConfigurationError(f"{report.name!r} has no question {unknown[0]!r}, which has a label")
-        found = [labels.get(name) for name in names]
+        found = [given.get(name) for name in names]
     else:
-        found = list(labels)
+        found = list(given)
     if len(found) != len(names):
         raise ConfigurationError(
             f"{len(found):,} labels for {plural(len(names), 'question')}: give one each, and None where there is none"
         )
-    return as_numbers(found)
+    return _on_the_scale(as_numbers(found), report)
+
+
+def _by_name(labels: Any, names: Sequence[str]) -> Any:
+    """Return labels as they are, and a column of pandas that is indexed by questions by these.
+
+    Raises:
+        ConfigurationError: If these are no labels.
+    """
+    if not is_listed(labels) and not isinstance(labels, Mapping):
+        raise ConfigurationError(
+            "labels are numbers by question, or one for each question in order (None where there is none), or the file "
+            f"of to_label; and not {labels!r:.80}"
+        )
+    index = getattr(labels, "index", None)
+    is_named = not callable(index) and index is not None and not set(names).isdisjoint(index)
+    return dict(labels.items()) if is_named else labels
+
+
+def is_listed(labels: Any) -> bool:
+    """Tell whether something may be labels, one for each answer in order."""
+    return isinstance(labels, Iterable) and not isinstance(labels, (str, bytes, Mapping, Set))
+
+
+def _on_the_scale(labels: list[float | None], report: Measurement) -> list[float | None]:
+    """Return labels as they are. Raises ConfigurationError where one is on another scale than scores of 0 to 1."""
+    lowest, highest = report.table.score_range
+    wrong = [label for label in labels if label is not None and not lowest <= label <= highest]
+    # Scores of another scale do not tell its ends: the highest that people give may be one that the metric never gave.
+    if wrong and (lowest, highest) == (0.0, 1.0):
+        raise ConfigurationError(
+            f"a label is a number on the scale of the score, and those of {report.name!r} lie from 0 to 1: not "
+            f"{wrong[0]:g}"
+        )
+    return labels
 
 
 def as_numbers(labels: Sequence[Any]) -> list[float | None]:
@@ -191,22 +225,11 @@ def as_numbers(labels: Sequence[Any]) -> list[float | None]:
 
 
 def _is_score(label: Any) -> bool:
-    is_truth = getattr(getattr(label, "dtype", None), "kind", "") == "b"  # numpy's is no number of Python's
-    return is_truth or (isinstance(label, Real) and math.isfinite(label))
-
-
-def _read(path: Path) -> Iterator[tuple[str, float]]:
-    text = read_file(path, what="the labels").decode("utf-8-sig", "replace")  # a spreadsheet writes the mark
-    rows = csv.DictReader(io.StringIO(text))
-    for place, row in enumerate(rows, start=2):
-        said = (row.get("label") or "").strip()
-        if said:
-            try:
-                yield str(row["question"]), float(said)
-            except (KeyError, ValueError) as error:
-                raise ConfigurationError(
-                    f"line {place} of {path} has the label {said!r}: write a number, or leave it empty"
-                ) from error
+    is_truth = str(getattr(label, "dtype", "")) == "bool" and not getattr(label, "shape", ())  # no number of Python's
+    try:
+        return is_truth or (isinstance(label, Real) and math.isfinite(label))
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def to_label(report: Measurement, count: int, path: Path, *, seed: int, kept: Kept) -> Path:
@@ -220,7 +243,7 @@ def to_label(report: Measurement, count: int, path: Path, *, seed: int, kept: Ke
         row = kept.get((question.question, 0))
         answered = {} if row is None or row.output is None else row.output.fields
         asks = question.preview if row is None else _lines(row.inputs)
-        writer.writerow((question.question, _plain(asks), _plain(_lines(answered)), ""))
+        writer.writerow((as_text(question.question), _plain(asks), _plain(_lines(answered)), ""))
     write_output(path, text.getvalue().encode("utf-8", "backslashreplace"), what="the answers to label")
     return path
 
