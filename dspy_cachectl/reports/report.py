@@ -178,6 +178,7 @@ class EvalReport(Measurement, Shown, Paged):
             "level": self.level,
             "summary": self.summary(),
             "holdout": None if self.holdout is None else self.holdout.summary(),
+            "held_out": None if self.holdout is None else self.holdout.as_dict(),
             "metrics": {name: one.summary() for name, one in self.metrics.items()},
             "slices": {name: one.summary() for name, one in self.slices.items()},
             "troubles": [trouble.as_dict() for trouble in self.troubles],
@@ -226,7 +227,7 @@ class EvalReport(Measurement, Shown, Paged):
                 f"{path} is not a report that EvalReport.save() wrote: {wrong or 'a part of it'} is missing, or of a "
                 "wrong kind"
             ) from error
-        return cls(**vars(saved))
+        return _report_of(saved)
 
     def __repr__(self) -> str:
         interval = self.interval
@@ -291,6 +292,12 @@ class _Saved:
     level: float
     provenance: Provenance
     questions: Annotated[tuple[QuestionResult, ...], pydantic.FailFast(), pydantic.Field(min_length=1)]
+    held_out: _Saved | None = None  # there were files without
+
+
+def _report_of(saved: _Saved) -> EvalReport:
+    others = None if saved.held_out is None else _report_of(saved.held_out)
+    return EvalReport(saved.name, saved.questions, saved.provenance, saved.level, holdout=others)
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,8 +145,8 @@ def test_a_loop_by_hand_in_a_phase_that_compiles_counts(student: dspy.Module) ->
     assert run(programs[0], TRAINSET).provenance.selection is None
 
 
-def test_held_out_questions_are_asked_beside(student: dspy.Module, endpoint: Endpoint) -> None:
-    """With a score of their own, and how much the first is above it; what is asked is asked once."""
+def test_held_out_questions_are_asked_beside(student: dspy.Module, endpoint: Endpoint, tmp_path: Path) -> None:
+    """With a score of their own, and how much the first is above it; asked once, and saved with the report."""
     with cachectl.phase("compile"):
         compiled = OPTIMIZERS["BootstrapFewShotWithRandomSearch"](student)
     endpoint.reset_counts()
@@ -160,6 +161,13 @@ def test_held_out_questions_are_asked_beside(student: dspy.Module, endpoint: End
     assert "an optimizer chose" in said(report)
     assert "holdout=" not in said(report)
     assert report.holdout.score == report.as_dict()["holdout"]["score"]
+    again = cachectl.EvalReport.load(report.save(tmp_path / "report.json"))
+    assert report.holdout == again.holdout
+    assert report.as_dict() == again.as_dict()
+    assert said(report) == said(again)
+    older = {name: one for name, one in report.as_dict().items() if name != "held_out"}
+    (tmp_path / "report.json").write_text(json.dumps(older), encoding="utf-8")
+    assert cachectl.EvalReport.load(tmp_path / "report.json").holdout is None
 
 
 @pytest.mark.parametrize(
