@@ -53,7 +53,8 @@ def pass_or_fail(
         typer.Option(
             "--slices",
             metavar="FIELD",
-            help="Of kept predictions, a field by which questions are looked at apart. May be given several times.",
+            help="Of kept predictions, also those of a saved report, a field by which questions are looked at apart. "
+            "May be given several times.",
         ),
     ] = None,
     predictions: PredictionsFolder,

@@ -19,11 +19,11 @@ from dspy_cachectl.predictions.rows import PredictionRow
 from dspy_cachectl.predictions.snapshot import SnapshotInfo, read_info
 from dspy_cachectl.reports.apart.corpus import CORPUS
 from dspy_cachectl.reports.apart.slices import names_of
-from dspy_cachectl.reports.kept_texts import question_of
+from dspy_cachectl.reports.kept_texts import kept_rows, question_of
 from dspy_cachectl.reports.measurement import MEASURE, Provenance
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.results import DrawResult, OtherMetric, OtherScore, QuestionResult
-from dspy_cachectl.reports.texts import cut, short
+from dspy_cachectl.reports.texts import cut, plural, short
 
 _PREVIEW = 80
 _HEADS = (ownership.SNAPSHOT_HEAD, ownership.PACKED_SNAPSHOT_HEAD)
@@ -39,14 +39,17 @@ def reports_in(
         predictions: The folder of the kept predictions: snapshots are looked for there, and those of saved reports.
         metric: By which metric: its name, or the beginning of its hash. None: of what was kept the last one, of a saved
             report the first.
-        slices: By which fields the questions of what was kept are sliced.
+        slices: By which fields the questions are sliced. They are in what was kept, of a saved report or of another one
+            of the same questions.
 
     Raises:
         ConfigurationError: If something is no report and no snapshot, or no such metric has scored it, or a question
-            lacks a field.
+            lacks a field, or nothing was kept of it.
         StoreError: If a file cannot be read.
     """
-    reports = [_report_in(file, predictions, metric, slices) for file in files]
+    reports = [_report_in(file, predictions, metric) for file in files]
+    if slices:
+        reports = _sliced(reports, slices)
     names = Counter(report.name for report in reports)
     return [
         replace(report, name=f"{report.name} ({Path(file).stem})") if names[report.name] > 1 else report
@@ -54,16 +57,36 @@ def reports_in(
     ]
 
 
-def _report_in(file: str, predictions: str | Path, metric: str | None, slices: Sequence[str]) -> EvalReport:
+def _sliced(reports: Sequence[EvalReport], fields: Sequence[str]) -> list[EvalReport]:
+    """Return reports whose questions are sliced by fields of what was kept of any of them."""
+    told: dict[str, tuple[str, ...]] = {}
+    for report in reports:
+        kept = {} if report.path is None else kept_rows(report.path)
+        told |= {question: _slices_of(row, fields) for (question, _), row in kept.items() if question not in told}
+    for report in reports:
+        unknown = sum(question.question not in told for question in report.questions)
+        if unknown:
+            raise ConfigurationError(
+                f"slices by {fields[0]!r} are taken from kept predictions, and of {plural(unknown, 'question')} of "
+                f"{report.name!r} there are none: give the folder that has them, or leave it out: the slices that a "
+                "report was made with are looked at as they are"
+            )
+    return [
+        replace(report, questions=tuple(replace(one, slices=told[one.question]) for one in report.questions))
+        for report in reports
+    ]
+
+
+def _report_in(file: str, predictions: str | Path, metric: str | None) -> EvalReport:
     path = Path(file)
     if not ownership.is_there(path):
         try:
             info = find(predictions, file)
         except ConfigurationError as error:
             raise ConfigurationError(f"no file is called {file!r}, and no snapshot either: {error}") from error
-        return _of_snapshot(info, metric, slices)
+        return _of_snapshot(info, metric)
     if (ownership.beginning(path) or b"").startswith(_HEADS):
-        return _of_snapshot(read_info(path), metric, slices)
+        return _of_snapshot(read_info(path), metric)
     report = EvalReport.load(path)
     if metric is not None:
         report = _by(report, metric, path)
@@ -81,7 +104,7 @@ def _by(report: EvalReport, metric: str, path: Path) -> EvalReport:
     raise ConfigurationError(f"no metric {metric!r} has scored {path.name}; there are: {', '.join(found)}")
 
 
-def _of_snapshot(info: SnapshotInfo, metric: str | None, slices: Sequence[str]) -> EvalReport:
+def _of_snapshot(info: SnapshotInfo, metric: str | None) -> EvalReport:
     kept = KeptReports(info)
     last = info.metadata.get("metric_hash")
     wanted = [one for one in kept.metrics if metric and (metric == kept.name_of(one) or one.startswith(metric))]
@@ -90,7 +113,7 @@ def _of_snapshot(info: SnapshotInfo, metric: str | None, slices: Sequence[str]) 
     if not wanted:
         known = ", ".join(map(kept.name_of, kept.metrics)) or "none"
         raise ConfigurationError(f"no metric {metric or ''!r} has scored {info.path.name}; there are: {known}")
-    return kept.report(wanted[0], f"{info.program} on {info.key.model.model}", slices=slices)
+    return kept.report(wanted[0], f"{info.program} on {info.key.model.model}")
 
 
 class KeptReports:
@@ -125,16 +148,12 @@ class KeptReports:
         """Return what its report said of a metric."""
         return next((value for value in self._found.values() if _hash_in(value) == metric), {})
 
-    def report(self, metric: str, name: str, *, slices: Sequence[str] = ()) -> EvalReport:
+    def report(self, metric: str, name: str) -> EvalReport:
         """Return the report of its rows, by a metric and those that judged the same answers with it.
 
         Args:
             metric: The metric's hash.
             name: What the report is called.
-            slices: By which fields its questions are sliced.
-
-        Raises:
-            ConfigurationError: If a question lacks a field.
         """
         said, others = self.summary(metric), self._beside(metric)
         failure_score = float(said.get("failure_score") or 0.0)
@@ -144,10 +163,7 @@ class KeptReports:
             questions[row.example_key, row.occurrence].append(row)
         return EvalReport(
             name=name,
-            questions=tuple(
-                _question(rows, metric, others, failure_score, _slices_of(rows[0], slices))
-                for rows in questions.values()
-            ),
+            questions=tuple(_question(rows, metric, others, failure_score) for rows in questions.values()),
             provenance=replace(self._provenance(metric, failure_score), others=others),
             level=float(interval["level"]) if isinstance(interval, dict) else 0.95,
             path=str(self.info.path),
@@ -211,11 +227,7 @@ def _slices_of(row: PredictionRow, fields: Sequence[str]) -> tuple[str, ...]:
 
 
 def _question(
-    rows: Sequence[PredictionRow],
-    metric: str,
-    others: Sequence[OtherMetric],
-    failure_score: float,
-    slices: tuple[str, ...],
+    rows: Sequence[PredictionRow], metric: str, others: Sequence[OtherMetric], failure_score: float
 ) -> QuestionResult:
     first = rows[0]
     text = " · ".join(map(str, first.inputs.values()))
@@ -223,7 +235,6 @@ def _question(
         question=question_of(first),
         preview=cut(scrub_head(text, _PREVIEW), _PREVIEW),
         draws=tuple(_draw(row, metric, others, failure_score) for row in sorted(rows, key=lambda row: row.repeat)),
-        slices=slices,
         labels=next((row.scores[metric].label_key[:16] for row in rows if metric in row.scores), ""),
     )
 

@@ -69,3 +69,18 @@ def test_commands_take_metrics_and_slices(program: dspy.Module, tmp_path: Path) 
     assert made.metrics["length"].score == unpacked.content(page.read_bytes())["scores"][0]["score"]
     done = command("gate", str(saved), str(saved), "--not-worse-by", "0.5", "--json")
     assert {"topic 0", "topic 1", "topic 2"} == json.loads(done.stdout)["comparison"]["slices"].keys()
+    args = ("gate", str(saved), str(saved), "--not-worse-by", "0.5", "--json", "--slices", "language", *options[:2])
+    assert {"en", "de"} == json.loads(command(*args).stdout)["comparison"]["slices"].keys()
+    done = command(*args[:-1], str(tmp_path))
+    assert (2, "") == (done.returncode, done.stdout)
+    assert "there are none" in " ".join(done.output.split())
+
+
+def test_what_is_kept_of_one_report_tells_the_slices_of_both(program: dspy.Module, tmp_path: Path) -> None:
+    """A baseline that was saved elsewhere, and a snapshot; or two saved ones, with the predictions of one of them."""
+    made = run(program, questions())
+    saved, folder = made.save(tmp_path / "report.json"), Path(str(made.path)).parent
+    for files in ([str(saved), str(made.path)], [str(made.path), str(saved)], [str(saved)] * 2):
+        for one in reports_in(files, folder, slices=["topic"]):
+            assert {"topic 0", "topic 1", "topic 2"} == one.slices.keys()
+    assert {"topic 0"} < reports_in([str(saved), str(made.path)], tmp_path, slices=["topic"])[0].slices.keys()
