@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import combinations
@@ -31,6 +31,7 @@ class JudgeCheck(Shown):
         run_id: The run whose draws its verdicts are: with it the same call again buys nothing.
         stats: What happened to its LM calls.
         level: The nominal coverage of the intervals.
+        clusters: The cluster of each answer's question; None where these are independent.
     """
 
     name: str
@@ -40,6 +41,7 @@ class JudgeCheck(Shown):
     run_id: str | None
     stats: Stats
     level: float = 0.95
+    clusters: tuple[Hashable, ...] | None = None
 
     @property
     def kind(self) -> str:
@@ -49,7 +51,7 @@ class JudgeCheck(Shown):
     @cached_property
     def itself(self) -> Agreement:
         """Krippendorff's alpha of its verdicts of the same answer."""
-        return krippendorff_alpha(self.scores, kind=self.kind, level=self.level)
+        return krippendorff_alpha(self.scores, kind=self.kind, clusters=self.clusters, level=self.level)
 
     @property
     def same(self) -> float:
@@ -60,27 +62,42 @@ class JudgeCheck(Shown):
     @cached_property
     def variance(self) -> VarianceSplit:
         """How much of the variance of its scores is of the answers, and how much the judge's own wavering."""
+        groups = self.clusters or [None] * len(self.scores)
+        rows = enumerate(zip(self.scores, groups, strict=True))
         return variance_split(
-            ScoreTable(tuple(QuestionScores(str(at), row) for at, row in enumerate(self.scores) if row))
+            ScoreTable(tuple(QuestionScores(str(at), row, cluster=group) for at, (row, group) in rows if row))
         )
 
     @property
     def pairs(self) -> list[tuple[float, float]]:
         """Its first verdict and the label of each answer that has both."""
-        both = zip(self.scores, self.labels, strict=True)
-        return [(row[0], label) for row, label in both if row and label is not None]
+        return [(self.scores[at][0], label) for at, label in self._labelled()]
+
+    def _labelled(self) -> list[tuple[int, float]]:
+        """Return the place and the label of each answer that has a verdict and a label."""
+        both = enumerate(zip(self.scores, self.labels, strict=True))
+        return [(at, label) for at, (row, label) in both if row and label is not None]
+
+    @property
+    def _groups(self) -> list[Hashable] | None:
+        """The clusters of these."""
+        return None if self.clusters is None else [self.clusters[at] for at, _ in self._labelled()]
 
     @cached_property
     def kappa(self) -> Agreement | None:
         """Cohen's kappa of its first verdict and people; None without labels, or where these are of no few kinds."""
         values = {value for pair in self.pairs for value in pair}
-        return cohen_kappa(self.pairs, level=self.level) if 0 < len(values) <= MOST_KINDS else None
+        if not 0 < len(values) <= MOST_KINDS:
+            return None
+        return cohen_kappa(self.pairs, clusters=self._groups, level=self.level)
 
     @cached_property
     def alpha(self) -> Agreement | None:
         """Krippendorff's alpha of its first verdict and people; None without labels."""
         values = [value for pair in self.pairs for value in pair]
-        return krippendorff_alpha(self.pairs, kind=kind_of(values), level=self.level) if values else None
+        if not values:
+            return None
+        return krippendorff_alpha(self.pairs, kind=kind_of(values), clusters=self._groups, level=self.level)
 
     @property
     def right(self) -> float | None:
@@ -92,6 +109,7 @@ class JudgeCheck(Shown):
         return {
             "name": self.name,
             "answers": len(self.scores),
+            "clusters": None if self.clusters is None else len(set(self.clusters)),
             "failures": self.failures,
             "run_id": self.run_id,
             "same": self.same,
@@ -118,6 +136,8 @@ class JudgeCheck(Shown):
     def _rows(self) -> Iterator[tuple[str, str]]:
         times = max(map(len, self.scores))
         yield "answers", f"{len(self.scores):,}, each judged {times:,} times"
+        if self.clusters is not None:
+            yield "clusters", f"{len(set(self.clusters)):,}, which the intervals rest on"
         yield from agreement_rows("with itself", None, self.itself, self.same)
         share = self.variance.share_within
         if share is not None:

@@ -15,16 +15,17 @@ from dspy_cachectl.context.ruling import draw_unit
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.evaluation.arguments import Rule, is_whole, known_names_and, listed
 from dspy_cachectl.evaluation.awaiting import Loops
+from dspy_cachectl.evaluation.clusters import clusters_of
 from dspy_cachectl.evaluation.opening import check_before_paying
 from dspy_cachectl.evaluation.reporting import question_id
 from dspy_cachectl.evaluation.running import evaluate
 from dspy_cachectl.evaluation.scoring import Scored, check_metric, score_with
-from dspy_cachectl.fingerprints.data import questions_of
+from dspy_cachectl.fingerprints.data import Question, questions_of
 from dspy_cachectl.judging.check import JudgeCheck
 from dspy_cachectl.phases.phase import phase
 from dspy_cachectl.policy import Policy
 from dspy_cachectl.predictions.outputs import restore
-from dspy_cachectl.reports.apart.labels import as_numbers
+from dspy_cachectl.reports.apart.labels import as_numbers, is_listed
 from dspy_cachectl.reports.kept_texts import question_of
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.showing.stand_in import StandIn
@@ -34,7 +35,7 @@ Answers = EvalReport | Iterable[Sequence[Any]]
 
 _RULES: dict[str, Rule] = {
     "repeats": (lambda value: is_whole(value, 2), "is how often each answer is judged: 2 or more"),
-    "labels": (lambda value: value is None or isinstance(value, Iterable), "is a number for each answer, or None"),
+    "labels": (lambda value: value is None or is_listed(value), "are a number for each answer in order, or None"),
 }
 
 
@@ -46,6 +47,7 @@ def check_judge(
     devset: Iterable[dspy.Example] | None = None,
     repeats: int = 3,
     labels: Iterable[float | None] | None = None,
+    clusters: Sequence[Any] | str | Callable[[dspy.Example], Any] | None = None,
     run_id: str | None = None,
     num_threads: int | None = None,
     level: float = 0.95,
@@ -62,6 +64,8 @@ def check_judge(
         devset: The report's questions.
         repeats: How often each answer is judged.
         labels: What people say of the answers, in their order; None where they were not asked.
+        clusters: Which questions belong together, as for `evaluate`: a field, a function of an example, or one for each
+            answer. None: the clusters of the report, or equal questions, where there are some.
         run_id: The run to draw under, or to resume. None: a new one.
         num_threads: How many verdicts are asked for at once. None: as DSPy is set.
         level: The nominal coverage of the intervals.
@@ -85,6 +89,7 @@ def check_judge(
         return instead
     said = [None] * len(pairs) if labels is None else _checked(list(labels), len(pairs))
     questions = questions_of([example for example, _ in pairs])
+    groups = clusters_of(clusters, [example for example, _ in pairs], questions) or _told(answers, questions)
 
     with Loops() as loops, phase("judge", Policy.FRESH, run_id=run_id) as run:
 
@@ -105,7 +110,9 @@ def check_judge(
         raise ConfigurationError(f"the judge {metric_name(judge)!r} gave no answer two scores: {failed}")
     failures = sum(scored.failed is not None for scored in found)
     name, scores = scrub(metric_name(judge)), tuple(map(tuple, given))
-    return JudgeCheck(name, scores, tuple(said), failures, run.run_id, run.stats, level)
+    return JudgeCheck(
+        name, scores, tuple(said), failures, run.run_id, run.stats, level, None if groups is None else tuple(groups)
+    )
 
 
 def _pairs(answers: Any) -> Iterator[tuple[dspy.Example, Any]]:
@@ -128,6 +135,16 @@ def _from_report(report: Any, devset: Iterable[dspy.Example] | None) -> Iterator
         row = kept.get(question.question)
         if row is not None and row.output is not None and question.question in named:
             yield named[question.question], restore(row.output)
+
+
+def _told(answers: Any, questions: Sequence[Question]) -> Sequence[Any] | None:
+    """Return the cluster of each question where a report tells it, or some are equal."""
+    keys = [question.example_key for question in questions]
+    told = answers.table.clusters if isinstance(answers, EvalReport) else None
+    if isinstance(answers, EvalReport) and told is not None:
+        names = {one.question.partition("#")[0]: group for one, group in zip(answers.questions, told, strict=True)}
+        return [names[question_id(one).partition("#")[0]] for one in questions]
+    return keys if len(set(keys)) < len(keys) else None
 
 
 def _checked(labels: list[Any], count: int) -> list[float | None]:

@@ -65,6 +65,34 @@ def test_the_same_run_buys_nothing(judge: Judge, endpoint: Endpoint) -> None:
     assert 15 == endpoint.requests
 
 
+def test_questions_that_belong_together_are_clusters(judge: Judge, program: dspy.Module, endpoint: Endpoint) -> None:
+    """By a field or one for each, or as the report or equal questions tell: all intervals are of clusters."""
+    asked, labels = pairs(15), [1, 0] * 5 + [None] * 5
+    for place, (example, _) in enumerate(asked):
+        example["page"] = place // 3
+    options: Any = {"labels": labels, "num_threads": 1, "run_id": "judged"}
+    found = cachectl.check_judge(judge, asked, clusters="page", **options)
+    groups = [place // 3 for place in range(15)]
+    both = list(zip([row[0] for row in found.scores[:10]], map(float, labels[:10]), strict=True))  # type: ignore[arg-type]
+    assert krippendorff_alpha(found.scores, clusters=groups) == found.itself
+    assert cohen_kappa(both, clusters=groups[:10]) == found.kappa
+    assert krippendorff_alpha(both, clusters=groups[:10]) == found.alpha
+    again = cachectl.check_judge(judge, asked, clusters=groups, **options)
+    assert found.as_dict() == again.as_dict()
+    assert 5 == found.as_dict()["clusters"]
+    assert "clusters 5, which" in " ".join(str(found).split())
+    assert cachectl.check_judge(judge, pairs(15), run_id="judged").clusters is None
+    twice = cachectl.check_judge(judge, [*pairs(6), *pairs(6)])
+    assert 6 == twice.as_dict()["clusters"] == len(set(twice.clusters or ()))
+    report = run(program, questions(6), clusters=lambda example: example.question[-3:])
+    told = cachectl.check_judge(judge, report, devset=questions(6))
+    assert report.table.clusters == told.clusters
+    bought = endpoint.requests
+    with pytest.raises(cachectl.ConfigurationError, match="no field 'paragraph'"):
+        cachectl.check_judge(judge, asked, clusters="paragraph")
+    assert bought == endpoint.requests
+
+
 def test_labels_tell_whether_it_is_right(judge: Judge, endpoint: Endpoint) -> None:
     """By its first verdicts; where nobody was asked it counts for nothing."""
     labels = [1, 0] * 5 + [None] * 5
