@@ -26,7 +26,7 @@ from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.settling.dry import dried, options_of
 from dspy_cachectl.settling.race import Race, Runner
 from dspy_cachectl.settling.two import RULES
-from dspy_cachectl.statistics.looks import Bound, look_level
+from dspy_cachectl.statistics.looks import Bound, look_level, may_decide
 from dspy_cachectl.statistics.verdicts import Verdict
 
 LevelAt = Callable[[int], float]
@@ -115,6 +115,8 @@ def race(
         left, lost, looks = list(named), list[tuple[Comparison, int]](), list[int]()
         for count in sizes_of_looks(most, batch):
             reports = [running[name].ask(count, range(1)) for name in left]
+            if count < most and not may_decide(reports[0].error):
+                continue
             looks.append(count)
             at = partial(_level_at, looks, most, bound=rule, level=level, pairs=pairs)
             leader = max(reports, key=lambda report: report.score)

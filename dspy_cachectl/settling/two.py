@@ -21,7 +21,7 @@ from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.settling.dry import dried, options_of
 from dspy_cachectl.settling.result import Look, Settled
-from dspy_cachectl.statistics.looks import Bound, look_level
+from dspy_cachectl.statistics.looks import DECIDES_NOTHING, Bound, look_level, may_decide
 from dspy_cachectl.statistics.verdicts import Verdict
 
 BOUNDS = tuple(bound.value for bound in Bound)
@@ -94,7 +94,8 @@ def settle(
         names: What the two are called.
         run_id: The run to draw under, or to resume: each program draws under one of its own, which is named by it too.
         num_threads: As for `evaluate`, like all that follow.
-        clusters: See there. The questions of a cluster are asked one after the other.
+        clusters: See there. The questions of a cluster are asked one after the other, and before the end nothing is
+            decided by so few of them that they are worth less than ten degrees of freedom.
         predictions: See there.
         force_recompute: See there.
         max_age: See there.
@@ -136,11 +137,13 @@ def settle(
         answers: list[int] = []
         for count, repeat in steps_of(most, batch, repeats):
             reports = [one.ask(count, range(repeat, repeat + 1)) for one in growing]
-            answers.append(count + repeat * most)
-            at = look_level(answers, most * repeats, bound=rule, level=level)
+            now, at = count + repeat * most, DECIDES_NOTHING
+            if now == most * repeats or may_decide(reports[0].error):
+                answers.append(now)
+                at = look_level(answers, most * repeats, bound=rule, level=level)
             found = compare_two(*reports, smallest_difference=smallest_difference, level=at)
-            looks.append(Look.at(found, answers[-1]))
-            show(answers[-1], most * repeats, looks[-1].said)
+            looks.append(Look.at(found, now))
+            show(now, most * repeats, looks[-1].said)
             if found.verdict is not Verdict.INCONCLUSIVE:
                 break
         finished = tuple(_finished(one, len(looks), seed) for one in growing)

@@ -15,6 +15,7 @@ from typing import Any
 
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.statistics.quantiles import NORMAL, check_level, needed
+from dspy_cachectl.statistics.variance import StandardError
 
 # A look whose share of the error is below this decides nothing, and a level has to stay below 1.
 _LEAST = 1e-12
@@ -23,6 +24,12 @@ _PER_PANEL = 16
 _FEATURE = "looking more than once"
 ANY_TIME_BEST_AT = 100
 """At how many questions the any-time bound is the tightest. It is fixed before the first look, whatever is asked."""
+
+FEWEST_DEGREES = 10.0
+"""With fewer degrees of freedom than this, t's of one look and the next are less alike than the steps of one path that
+the bounds are made for: Jennison & Turnbull (2000), section 11.4."""
+DECIDES_NOTHING = 1.0 - _LEAST
+"""The level of a look that is given no error."""
 
 
 class Bound(str, Enum):
@@ -37,6 +44,18 @@ class Bound(str, Enum):
     OBRIEN_FLEMING = "obrien-fleming"
     POCOCK = "pocock"
     ANY_TIME = "any-time"
+
+
+def may_decide(error: StandardError) -> bool:
+    """Tell whether a look before the last one may decide: not where it rests on few clusters.
+
+    What error it would be given passes to the looks after it. Where questions are independent, even the first look has
+    more of them than degrees are needed.
+
+    Args:
+        error: The standard error of a score at the look.
+    """
+    return error.clusters is None or error.degrees >= FEWEST_DEGREES
 
 
 def look_level(asked: Sequence[int], most: int, *, bound: Bound = Bound.OBRIEN_FLEMING, level: float = 0.95) -> float:
@@ -64,7 +83,7 @@ def look_level(asked: Sequence[int], most: int, *, bound: Bound = Bound.OBRIEN_F
         raise ConfigurationError(f"{asked[-1]:,} questions are more than the {most:,} that were planned")
     else:
         z = group_sequential_bounds([one / most for one in asked], bound=bound, level=level)[-1]
-    return min(1.0 - _LEAST, max(level, 1.0 - 2.0 * NORMAL.cdf(-z)))
+    return min(DECIDES_NOTHING, max(level, 1.0 - 2.0 * NORMAL.cdf(-z)))
 
 
 def error_spent(fraction: float, *, bound: Bound = Bound.OBRIEN_FLEMING, level: float = 0.95) -> float:

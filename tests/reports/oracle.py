@@ -179,6 +179,11 @@ def tango(wins: int, losses: int, n: int, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def sure_degrees(error: Figures) -> float:
+    """The degrees of freedom of a verdict: the fewer of the two."""
+    return float(min(error["degrees"], error.get("shared", math.inf)))
+
+
 def multiple(degrees: float, level: float) -> float:
     """The noncentrality at which t is beyond its quantile four times in five."""
     if degrees <= 0:
@@ -201,7 +206,7 @@ def comparison(before: Rows, after: Rows, groups: Groups, level: float) -> Figur
     n, ends = len(d), ends_of(a, b)
     reach, error = ends[1] - ends[0], standard_error(d, clusters)
     wins, losses = int((d > 0).sum()), int((d < 0).sum())
-    mean, units, degrees = float(second.mean() - first.mean()), error["units"], error["degrees"]
+    mean, units, degrees = float(second.mean() - first.mean()), error["units"], sure_degrees(error)
     unseen = min(1.0, -math.log(1 - level) / units) * reach
     if clusters is None and is_passed_or_failed(np.concatenate([first, second]), ends):
         exact = mcnemar([[0, wins], [losses, 0]], exact=True).pvalue

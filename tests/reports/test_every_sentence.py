@@ -190,7 +190,7 @@ class Expected:
     def check_questions(self, found: int, error: float) -> None:
         n, size, unseen = self.figures["n"], self.figures["smallest_difference"], self.figures["unseen"]
         least = max(n + 1, math.ceil(n * unseen / size), 100 if self.caveats else 0)
-        per_degree = n / (self.error["degrees"] + 1)
+        per_degree = n / (oracle.sure_degrees(self.error) + 1)
 
         def is_enough(questions: int) -> bool:
             degrees = questions / per_degree - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -17,6 +18,7 @@ from dspy_cachectl.statistics.looks import (
     look_level,
 )
 from dspy_cachectl.statistics.verdicts import Verdict
+from tests.statistics.clusters import differences, of_clusters, settled_share
 from tests.statistics.looking import Settled, settled
 from tests.statistics.simulate import in_full
 
@@ -92,6 +94,40 @@ def test_looks_that_cannot_be_are_refused(asked: list[int]) -> None:
 def test_all_looks_together_keep_the_error(bound: Bound, apart: float, n: int) -> None:
     """Equal programs: at most 5.5% get a verdict at any of the looks, in 10,000 trials."""
     assert run(bound, delta=0.0, apart=apart, n=n, trials=10_000).power <= 0.055
+
+
+@pytest.mark.parametrize(
+    ("sizes", "bound"),
+    [
+        ([4, 5, 23, 10, 2, 6, 4, 7, 2, 7, 7, 21, 8, 9, 2], Bound.OBRIEN_FLEMING),
+        in_full([4, 5, 23, 10, 2, 6, 4, 7, 2, 7, 7, 21, 8, 9, 2], Bound.POCOCK),
+        in_full([7, 4, 4, 1, 25, 15, 5, 11, 8, 4, 13, 5, 5, 3, 9], Bound.OBRIEN_FLEMING),
+        in_full([6, 18, 16, 4, 5, 4, 9, 6, 11, 1, 21, 6, 10, 5, 4], Bound.OBRIEN_FLEMING),
+        in_full([5] * 15, Bound.OBRIEN_FLEMING),
+    ],
+)
+def test_all_looks_at_clusters_that_agree_keep_the_error(sizes: list[int], bound: Bound) -> None:
+    """Computed exactly for clusters whose questions all go the same way, either way with probability 1/2: 5.5%."""
+    # The other half of the ways is the same with the programs exchanged.
+    ways = np.array([(1.0, *others) for others in itertools.product([-1.0, 1.0], repeat=len(sizes) - 1)])
+    clusters = np.repeat(np.arange(len(sizes)), sizes)
+    values = ways[:, clusters]
+    assert settled_share(values, np.broadcast_to(clusters, values.shape), bound) <= 0.055
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("bound", GROUP_SEQUENTIAL)
+@pytest.mark.parametrize(
+    ("kind", "binary"),
+    [*itertools.product(["equal", "geometric", "lognormal"], [True, False]), ("ones and large", True)],
+)
+@pytest.mark.parametrize("alike", [0.1, 0.7, 0.99])
+@pytest.mark.parametrize("n", [50, 100, 300])
+def test_all_looks_at_clusters_keep_the_error(bound: Bound, kind: str, binary: bool, alike: float, n: int) -> None:
+    """Equal programs, clusters of about 5: at most 5.5% get a verdict at any of the looks, in 10,000 trials."""
+    rng = np.random.default_rng([n, round(100 * alike), len(kind), binary])
+    clusters = of_clusters(rng, kind, 10_000, n, 5)
+    assert settled_share(differences(rng, clusters, alike, binary=binary), clusters, bound) <= 0.055
 
 
 @pytest.mark.parametrize(("n", "error"), [(300, 0.248), in_full(1000, 0.343)])
