@@ -234,14 +234,14 @@ def _run_in_answer(name: str, outer: PhaseContext | None) -> str | None:
         outer: The phase around it.
     """
     around_it = list(_outwards(outer))
-    if all(context.unit is None for context in around_it):
+    if all(context.draws_of is None for context in around_it):
         return None
     drawn = next((context for context in around_it if context.run_id is not None and context.draws_afresh), None)
     run = None if drawn is None else state.runs.get(drawn.token)
     if drawn is None or run is None:
         return None
     named = f"{drawn.judging}/{name}"
-    place = f"{drawn.unit}/{named}/{run.ordinals.next(named, unit=drawn.unit)}"
+    place = f"{drawn.draws_of}/{named}/{run.ordinals.next(named, unit=drawn.draws_of)}"
     return f"{drawn.run_id}-{hashlib.sha256(place.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
 
 

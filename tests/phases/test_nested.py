@@ -161,3 +161,24 @@ def test_a_run_is_resumed_with_the_phases_in_its_answers(
     for run_id, bought in [("one", 3), ("one", 3), ("other", 6)]:
         run(run_id)
         assert bought * each == endpoint.requests
+
+
+def test_a_served_tool_leaves_no_gap_among_the_phases_of_an_answer(lm: MakeLM, endpoint: Endpoint) -> None:
+    """What a tool asks in a phase of its own is not asked where its result is served, and the others are the same."""
+    dspy.configure(lm=lm())
+    ask = dspy.Predict("question -> answer")
+
+    def look(topic: str) -> str:
+        with cachectl.phase("eval"):
+            return str(ask(question=f"about {topic}").answer)
+
+    tool = cachectl.wrap(look)
+
+    def program(question: str) -> Any:
+        seen = tool(topic=question)
+        with cachectl.phase("eval"):
+            return ask(question=f"{question}, seen {seen}")
+
+    for _ in range(2):
+        cachectl.evaluate(program, OUTER, _length, run_id="one", predictions=False, **OPTIONS)
+        assert 6 == endpoint.requests
