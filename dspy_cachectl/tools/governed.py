@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import hashlib
 import inspect
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import orjson
@@ -24,7 +26,7 @@ from dspy_cachectl.calls.opening import identify, ruling_here
 from dspy_cachectl.context.process import state
 from dspy_cachectl.context.ruling import in_tool
 from dspy_cachectl.entries.decoded import Decoded
-from dspy_cachectl.entries.draws import UncacheableError
+from dspy_cachectl.entries.draws import UncacheableError, canonical
 from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import CachectlError, CacheMissError, StoreError
 from dspy_cachectl.policy import Kind
@@ -77,8 +79,8 @@ class Governed(NamedTuple):
             version=self.version,
         )
         try:
-            identify(asked, request, by_litellm=False)
-        except UncacheableError as error:
+            identify(asked, {**request, "arguments": _plain(arguments)}, by_litellm=False)
+        except (UncacheableError, RecursionError) as error:
             self._say_unkept(f"its arguments have no canonical form: {error}")
         return Call(asked, parent=current_call(), tally=Tally())
 
@@ -167,11 +169,25 @@ class Governed(NamedTuple):
             kept = Outcome.of(Decoded(call.answered.entry).answer())
             return outcome if outcome.error is not None and outcome.says_the_same(kept) else kept
         if decision.stores and cassette is not None and len(cassette.unkept) == before:
-            cassette.unkept.append(UnstorableError(f"what the tool {self.name!r} returned has no stored form"))
+            lacks = "was called with has no canonical form" if call.key is None else "returned has no stored form"
+            cassette.unkept.append(UnstorableError(f"what the tool {self.name!r} {lacks}"))
         return outcome
 
     def _say_unkept(self, why: str) -> None:
         state.say_once(f"tool:{self.name}", f"what the tool {self.name!r} returns is not kept: {why}")
+
+
+def _plain(value: Any) -> Any:
+    """Return an argument as JSON tells it: of bytes, which may hold a secret, a hash, and sets in one order."""
+    if isinstance(value, (bytes, bytearray)):
+        return {"$": "bytes", "sha256": hashlib.sha256(value).hexdigest()}
+    if isinstance(value, Decimal):
+        return {"$": "decimal", "v": str(value)}
+    if isinstance(value, (set, frozenset)):
+        return {"$": "set", "v": sorted(map(_plain, value), key=canonical)}
+    if type(value) in {list, tuple}:
+        return [*map(_plain, value)]
+    return {name: _plain(one) for name, one in value.items()} if type(value) is dict else value
 
 
 class _Counted:

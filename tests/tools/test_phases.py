@@ -7,6 +7,7 @@ import datetime as dt
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -258,3 +259,43 @@ def test_what_cannot_be_wrapped_is_refused(given: Any) -> None:
         cachectl.wrap(given)
     with pytest.raises(cachectl.ConfigurationError, match="version is a text"):
         cachectl.wrap(_look, version=" ")
+
+
+@pytest.mark.parametrize(
+    ("argument", "other"),
+    [
+        (b"\xff", b"\xfe"),
+        ({"one", "two", "three"}, {"one", "two"}),
+        (Decimal("1.50"), Decimal("1.51")),
+        ([{"a": (b"x", frozenset({1}))}], [{"a": (b"x", frozenset({2}))}]),
+    ],
+    ids=["bytes", "set", "decimal", "inside"],
+)
+def test_what_json_has_not_is_told_apart(tmp_path: Path, argument: Any, other: Any) -> None:
+    """A tool is called once with the same bytes, sets or decimals, and replays; with others it is another call."""
+    calls = []
+
+    def look(where: Any) -> int:
+        """Look."""
+        calls.append(where)
+        return len(calls)
+
+    tool = cachectl.wrap(look)
+    with cachectl.phase("compile"):
+        assert [1, 1, 2] == [tool(where=one) for one in (argument, argument, other)]
+    for mode in ("record", "replay"):
+        with cachectl.cassette(tmp_path / "calls.jsonl", mode):
+            assert [3, 4] == [tool(where=one) for one in (argument, other)]
+    assert 4 == len(calls)
+
+
+def test_arguments_that_nothing_tells_apart_are_named(tmp_path: Path) -> None:
+    """Why a call is not on a cassette, what it was called with or what it returned, is said at its end."""
+    tool, endless = cachectl.wrap(lambda where: 1), [0]
+    endless.append(endless)  # type: ignore[arg-type]
+    for argument in (object(), endless):
+        with (
+            pytest.raises(cachectl.ConfigurationError, match="was called with has no canonical form"),
+            cachectl.cassette(tmp_path / f"{type(argument).__name__}.jsonl", "record"),
+        ):
+            assert 1 == tool(where=argument)
