@@ -22,6 +22,11 @@ class Need:
     most: Amounts
     estimated: bool = False
 
+    def times(self, number: int) -> Need:
+        """Return what so many of them come to."""
+        sure, most = ({kind: number * one for kind, one in each.items()} for each in (self.sure, self.most))
+        return Need(sure, most, self.estimated)
+
 
 class DoesNotFitError(Exception):
     """A request does not fit, whatever becomes of what is in the air."""

@@ -26,8 +26,11 @@ def engine_within(original: Original, here: Here) -> Original:
         if not prepared.managed:
             for budget in budgets:
                 budget.note_unsure(lm.model, "it runs its own forward(), which may send more than DSPy knows of")
-        guard = AsyncGuard if asynchronous else Guard
-        return guard(engine, budgets, LMTerms(lm, prepared, request, provider)), request, provider
+        guard, terms = AsyncGuard if asynchronous else Guard, LMTerms(lm, prepared, request, provider)
+        if request is not None and prepared.n > 1:  # DSPy sends each candidate by itself, and without all has no answer
+            for budget in budgets:
+                budget.check(terms.need(budget).times(prepared.n))
+        return guard(engine, budgets, terms), request, provider
 
     return choose
 

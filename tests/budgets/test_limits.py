@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import dspy
 import pytest
 
 import dspy_cachectl as cachectl
-from dspy_cachectl import Budget, Policy
+from dspy_cachectl import Budget, BudgetExceededError, Policy
 from tests.budgets.support import ASKING, ask_in_coroutines, ask_in_threads, exceeding
 from tests.endpoint import Endpoint
 from tests.limits import SOON
@@ -295,3 +296,18 @@ def test_without_a_limit_of_its_own_an_answer_is_guessed(lm: LMs) -> None:
         ask_in_threads(asked, 60, 4)
     assert seen.run.stats.cost_spent <= (25 + 4) * one
     assert seen.error.over.get("cost", 0.0) <= 4 * one
+
+
+@pytest.mark.parametrize("plain", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_call_of_several_answers_is_made_where_all_fit(
+    lm: LMs, plain_lm: LMs, endpoint: Endpoint, plain: bool, is_async: bool
+) -> None:
+    """Each is a request by itself: of 5 at once, 13 requests allow two calls, and no part of a third is bought."""
+    asked, made = (plain_lm if plain else lm)(n=5, temperature=1.0), []
+    with exceeding(Budget(requests=13)):
+        for number in range(4):
+            with contextlib.suppress(BudgetExceededError):
+                text = f"question {number}"
+                made.append(asyncio.run(asked.acall(text)) if is_async else asked(text))
+    assert (10, [5, 5]) == (endpoint.requests, [len(answers) for answers in made])
