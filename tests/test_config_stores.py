@@ -55,10 +55,29 @@ def test_several_stores(project: Path, monkeypatch: pytest.MonkeyPatch, how: str
         ({"store": "redis://host?ttl=soon"}, "'store'.*ttl is a number of seconds"),
         ({"store": "redis:/me:hunter2@host"}, r"'store'[^@]*two slashes.*'redis://host'$"),
         ({"store": ["folder", "valkeys+cluster:host"]}, "'store'.*two slashes"),
+        ({"store": "redis//me:hunter2@host"}, r"'store'[^@]*begins with 'redis://'; write 'redis://host'$"),
+        ({"store": "me:hunter2@host:6379"}, r"'store'[^@]*begins with 'redis://'; write 'redis://host'$"),
+        ({"store": ":hunter2@host"}, r"'store'[^@]*write 'redis://host'$"),
+        ({"store": "redis://me:hunter2@one,redis://me:hunter2@other"}, "'store'.*written as a list"),
+        ({"store": "redis://one:1,other:2"}, r"'store'.*several hosts: write redis\+cluster://"),
+        ({"store": "redis://host?pasword=hunter2"}, "'store'.*no option 'pasword'"),
+        ({"store": ["folder", "rediss+sentinel://host/m?sentinel_pass=hunter2"]}, "'store'.*mean 'sentinel_password'"),
+        ({"store": "redis://host?db=hunter2"}, "'store'.*the database is a number"),
+        ({"store": "redis://host?ttl=hunter2"}, "'store'.*ttl is a number of seconds"),
         ({"predictions": "redis://host"}, "'predictions'.*a folder is needed"),
     ],
 )
 def test_what_cannot_be_used_is_named(project: Path, changes: dict[str, Any], says: str) -> None:
     """The error names the setting, and says what to write instead."""
-    with pytest.raises(ConfigurationError, match=says):
+    with pytest.raises(ConfigurationError, match=says) as raised:
         config.configure(**changes)
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("written", ["redis://host?pasword=hunter2", "redis//me:hunter2@host", ":hunter2@host"])
+def test_what_cannot_be_used_is_shown_without_secrets(
+    project: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    """Where all settings are shown, so is one that cannot be used; but not what may be a password in it."""
+    monkeypatch.setenv("DSPY_CACHECTL_STORE", written)
+    assert "hunter2" not in str(configuration())

@@ -18,7 +18,7 @@ from dspy_cachectl.boundary.shown import harmless
 from dspy_cachectl.budget import Budget
 from dspy_cachectl.config.location import MEMORY, Stores, normal_location, shortened
 from dspy_cachectl.config.objects import is_objects, objects_of
-from dspy_cachectl.config.shared import is_shared
+from dspy_cachectl.config.shared import is_shared, without_secrets
 from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.policy import PRESETS, Policy
 
@@ -71,7 +71,7 @@ class Written:
 def shown(value: Any) -> str:
     """Return a value for a message: on one line, not too long, and without what is secret in it."""
     try:
-        return shortened(scrub(repr(value)))
+        return shortened(without_secrets(scrub(repr(value))))
     except Exception:  # noqa: BLE001 - whatever somebody's own class raises, and Python of a number of 5000 digits
         return f"this {type(value).__name__}"
 

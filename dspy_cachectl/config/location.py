@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from dspy_cachectl.boundary.reading import no_path
 from dspy_cachectl.boundary.secrets import scrub
-from dspy_cachectl.config.shared import is_shared, means_shared, shared_of
+from dspy_cachectl.config.shared import is_shared, misses, shared_of
 from dspy_cachectl.errors import ConfigurationError
 
 MEMORY = "memory://"
@@ -36,10 +36,9 @@ def folder_of(location: str, *, base: Path | None = None, looks: bool = True) ->
     said = shortened(repr(scrub(location)))
     if location in _IN_MEMORY:
         return None
-    if means_shared(location):
+    if lacks := misses(location):
         # What stands in it may be a password, and a folder of that name would show it.
-        scheme = location.partition(":")[0]
-        raise ConfigurationError(f"two slashes are missing after '{scheme}:'; write '{scheme}://host'")
+        raise ConfigurationError(lacks)
     if "://" in location:
         location = _path_in(location, said)
     try:

@@ -23,7 +23,14 @@ _PORTS = {"cluster": 6379, "sentinel": 26379}
 _TLS = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"})
 _OPTIONS = frozenset({"namespace", "ttl", "patience", "db", "sentinel_username", "sentinel_password", *_TLS})
 _SHARED = re.compile(rf"(?:{'|'.join(_SCHEMES)})(?:\+(?:{'|'.join(_KINDS)}))?://", re.IGNORECASE)
-_MEANT = re.compile(rf"(?:rediss?|valkeys?)(?:\+(?:{'|'.join(_KINDS)}))?:(?!//)", re.IGNORECASE)
+_LOGIN = r"[^\s/\\:@'\"]*:[^\s/\\@'\"]+@"
+_MEANT = re.compile(
+    rf"(?P<scheme>(?:rediss?|valkeys?)(?:\+(?:{'|'.join(_KINDS)}))?)(?:(?P<colon>:)(?!//)|//)"
+    rf"|{_LOGIN}[\w\[]",
+    re.IGNORECASE,
+)
+_BARE_LOGIN = re.compile(rf"(?<![\w/]){_LOGIN}(?=[\w\[])")
+_WITH_OPTIONS = re.compile(rf"({_SHARED.pattern}[^\s\"'?]*)\?[^\s\"']*", re.IGNORECASE)
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SECONDS = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhd]?)")
@@ -64,9 +71,30 @@ def is_shared(location: str) -> bool:
     return _SHARED.match(location) is not None
 
 
-def means_shared(location: str) -> bool:
-    """Tell whether a store's location is such an address but for the slashes, of which one is missing or both."""
-    return _MEANT.match(location) is not None
+def misses(location: str) -> str:
+    """Return what a store's location lacks to be such an address, and what to write; "" where it is meant as none."""
+    found = _MEANT.match(location)
+    if found is None:
+        return ""
+    scheme = found["scheme"] or "redis"
+    lacks = "two slashes are missing after" if found["colon"] else "a server's address begins with"
+    return f"{lacks} '{scheme}:{'' if found['colon'] else '//'}'; write '{scheme}://host'"
+
+
+def readable(location: str) -> str:
+    """Return a store's location for people: one that cannot be used without what may be a misspelt secret."""
+    try:
+        if is_shared(location):
+            shared_of(location)
+            return location
+    except ConfigurationError:
+        pass
+    return without_secrets(location)
+
+
+def without_secrets(text: str) -> str:
+    """Return a text whose addresses of shared stores have no login and no options, where a password may be misspelt."""
+    return _BARE_LOGIN.sub("", _WITH_OPTIONS.sub(r"\1", text))
 
 
 def shared_of(location: str) -> Shared:
@@ -97,6 +125,8 @@ def _parsed(location: str) -> Shared:
     scheme, _, rest = location.partition("://")
     transport, _, kind = scheme.lower().partition("+")
     query, options = _asked(rest)
+    if "://" in rest:
+        raise _WrongError("several stores are written as a list; percent-encode a password: %3A for a colon")
     login, _, place = rest.partition("?")[0].rpartition("@")
     name, _, password = login.partition(":")
     options.update({key: unquote(text) for key, text in (("username", name), ("password", password)) if text})
@@ -110,6 +140,8 @@ def _parsed(location: str) -> Shared:
         socket, path = _socket(kind, place), ""
     elif kind == "sentinel":
         service, _, path = path.partition("/")
+    if not kind and "," in hosts and not socket:
+        raise _WrongError(f"it names several hosts: write {transport}+cluster:// or {transport}+sentinel://")
     options["db"] = _database(path or options.get("db", "0"), kind, service)
     return Shared(
         kind=kind or "server",  # type: ignore[arg-type] # of `_KINDS`, as `is_shared` has seen

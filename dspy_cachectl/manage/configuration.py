@@ -10,6 +10,7 @@ from dspy_cachectl.boundary.encryption import Encryption
 from dspy_cachectl.boundary.secrets import HIDDEN, is_secret_name, scrub
 from dspy_cachectl.config import normal_location, settings, written_settings
 from dspy_cachectl.config.checks import Written
+from dspy_cachectl.config.shared import readable
 from dspy_cachectl.errors import ConfigurationError
 
 
@@ -83,4 +84,4 @@ def _shown(name: str, value: Any) -> Any:
         return value and HIDDEN
     if isinstance(value, tuple):
         return [_shown(name, one) for one in value]
-    return scrub(value) if isinstance(value, str) else value
+    return readable(scrub(value)) if isinstance(value, str) else value
