@@ -122,6 +122,7 @@ INSTRUCTIONS = "Answer as the Zwetschgendatschi would"
 
 def evaluated(lm: MakeLM) -> Any:
     """Evaluate a program whose instructions, questions and labels are told apart from all else."""
+    pytest.importorskip("scipy")
     devset = [dspy.Example(question=f"{PROMPT} {n}?", answer=f"Labelled{n}").with_inputs("question") for n in range(3)]
     program = dspy.Predict(dspy.Signature("question -> answer", INSTRUCTIONS))
     with dspy.context(lm=lm()):
