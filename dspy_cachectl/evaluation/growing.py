@@ -17,6 +17,7 @@ from dspy_cachectl.reports.merging import joined
 from dspy_cachectl.reports.progress_bar import progress
 from dspy_cachectl.reports.report import EvalReport
 from dspy_cachectl.reports.results import Stopping
+from dspy_cachectl.statistics.looks import may_decide
 
 _LOOKS = 10
 _WIDTHS = 50
@@ -69,7 +70,8 @@ def grown(
 
     The number of questions is told by the spread of the scores, so the interval at the stop covers nearly what it says
     (Chow & Robbins, Annals of Mathematical Statistics 36 (1965) 457-462): computed exactly for questions that pass or
-    fail, 93.4% at least where it says 95%, whatever the share that pass.
+    fail, 93.4% at least where it says 95%, whatever the share that pass. A few clusters that happen to agree end
+    nothing (see `may_decide`): with 60% that pass they would cover 89%.
 
     Args:
         task: What is evaluated.
@@ -94,10 +96,11 @@ def grown(
     looks = 0
     with progress(task.name, shown=shown) as show:
         for count in sizes_of_looks(most, max(_FEWEST, -(-most // _WIDTHS)), first=_FEWEST_FOR_A_WIDTH):
-            width = growing.ask(count, repeats).interval.width
+            found = growing.ask(count, repeats)
+            width = found.interval.width
             looks += 1
             show(count, most, f"interval {width:.3f} wide, {until:g} is enough".__str__)
-            if width <= until or growing.is_cut:
+            if (width <= until and may_decide(found.error)) or growing.is_cut:
                 break
     return growing.found(**{"stopping": growing.stopping(looks, seed, by="width"), **growing.cut(seed)})
 
