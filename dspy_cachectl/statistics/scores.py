@@ -169,8 +169,9 @@ class Implied(str):
 
 def is_missing(cluster: Any) -> bool:
     """Whether a cluster id is none."""
+    if cluster is None:
+        return True
     # pandas writes a missing value as NaN, NA or NaT, a CSV file as an empty field.
     if isinstance(cluster, Real):
         return bool(cluster != cluster)  # noqa: PLR0124 - also numpy's, and a number too large for a float
-    is_empty = isinstance(cluster, str) and not cluster
-    return cluster is None or is_empty or type(cluster).__name__ in {"NAType", "NaTType"}
+    return cluster == "" if isinstance(cluster, str) else type(cluster).__name__ in {"NAType", "NaTType"}
