@@ -56,6 +56,9 @@ def _engines(
 _FIRST = 1.15
 """What no hit of an LM may come to when its entry is decoded for the first time."""
 
+_FAULTS = ("killed", "stopped", "full", "read-only", "silent", "slow", "cut", "drip", "garbage")
+"""Those of `benchmarks.faults`."""
+
 BARS: dict[str, Bar] = dict(
     [
         *_engines("lm-compile", (0.70, 0.62), (0.6, 0.5)),
@@ -108,6 +111,7 @@ BARS: dict[str, Bar] = dict(
         *((f"peer-disk.{peer}", Bar(0.5, 0.33)) for peer in ("langchain", "inspect")),
         *((f"peer-redis.{peer}", Bar(0.5, 0.33)) for peer in ("langchain", "litellm")),
         ("peer-disk.joblib", Bar(0.71, 0.5)),
+        *((f"fault.{name}", Bar(1)) for name in _FAULTS),
         ("page.opening", Bar(1)),
         ("page.filtering", Bar(1)),
         ("embedder.hot", Bar(0.55, 0.5)),

@@ -22,6 +22,7 @@ THEMES = (
     "scores",
     "stores",
     "writers",
+    "faults",
     "starts",
     "floors",
     "peers",
