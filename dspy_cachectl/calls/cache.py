@@ -272,8 +272,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
         if self._decoded is None or call.asked.ruling.cassette is not None:  # which is served once
             return Decoded(data, key).checked()
         entry = self._decoded.decode(key, data)
-        # A store's are as DSPy gave them, and a plain LM makes of them what it would of its own cache's.
-        return entry if entry.is_checked or call.asked.kind is Kind.PLAIN_LM else entry.checked()
+        return entry if entry.is_checked or call.takes_records else entry.checked()
 
     def _entry(self, call: Call, key: str) -> bytes | None:
         cassette = call.asked.ruling.cassette
@@ -386,13 +385,14 @@ class ManagedCache(Cache):  # type: ignore[misc]
 
     def _gives_way(self, call: Call, key: str, there: bytes) -> bool:
         try:
-            entry = records.decode(there, key)
+            entry = Decoded(there, key).checked()
         except StoreError as error:
-            self.note_fault("read", error, call)
+            if call.turned_down is None:  # or else it was counted when it was looked up
+                self.note_fault("read", error, call)
             return isinstance(error, FormatVersionError)  # what may be read elsewhere is not written over
         if answering.why_too_old(call, entry.origin) or answering.why_not_served(call, entry.origin):
             return False
-        call.give_way(entry.origin, there, entry.answer)
+        call.give_way(entry.origin, there, entry.answer())
         return True
 
     def _note_not_stored(self, call: Call, why: str) -> None:

@@ -164,6 +164,7 @@ class Call:
         is_newer_stored: Whether a newer version of this package wrote the stored entry, which stays as it is.
         waited: Whether it was waited for another process that asks the same.
         within: The keys of the calls that were made within it: it may pass on the answer of one.
+        takes_records: Whether it is given what DSPy stored, and makes an answer of that itself.
     """
 
     # On the class, since most stays so of a hit; nobody changes these, but puts others in their place.
@@ -178,6 +179,7 @@ class Call:
     is_newer_stored: bool = False
     waited: bool = False
     within: Set[str] = frozenset()
+    takes_records: bool = False
 
     def __init__(self, asked: Asked, parent: Call | None = None, tally: Tally | None = None) -> None:
         self.asked, self.parent = asked, parent

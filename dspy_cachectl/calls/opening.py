@@ -285,7 +285,9 @@ def open_plain_call(request: Mapping[str, Any]) -> Call:
                 f"what {model!r} embeds is computed each time, and not kept: {error}. Give it a version, which you "
                 "change when it changes: cachectl.Embedder(function, version=...)",
             )
-    return Call(asked, parent=current_call())
+    call = Call(asked, parent=current_call())
+    call.takes_records = True
+    return call
 
 
 def _of_lm(request: Mapping[str, Any], lm: Any) -> dict[str, Any]:
