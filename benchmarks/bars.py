@@ -56,7 +56,7 @@ def _engines(
 _FIRST = 1.15
 """What no hit of an LM may come to when its entry is decoded for the first time."""
 
-_FAULTS = ("killed", "stopped", "full", "read-only", "silent", "slow", "cut", "drip", "garbage")
+_FAULTS = ("killed", "stopped", "full", "read-only", "silent", "slow", "cut", "drip", "garbage", "other", "refused")
 """Those of `benchmarks.faults`."""
 
 BARS: dict[str, Bar] = dict(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 
 from benchmarks.figures import Figure, counted
 from benchmarks.rows import row
@@ -16,41 +14,12 @@ from benchmarks.scene import Scene
 from dspy_cachectl.errors import StoreError
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.redis.store import RedisStore
-from tests.stores.faulty import Faulty
-from tests.stores.servers import Server
+from tests.stores.faulty import FAULTS, Broken
 
 ALLOWED, MINUTE, BEFORE, THREADS = 0.75, 60.0, 2.0, 8
 PAUSE = 0.05
 """What a program does between two commands, in seconds: all faults are measured at once."""
 VALUE, LABEL = bytes(range(256)) * 12, Label("lm", "openai/model", "eval", "", "run")
-
-
-class Shared:
-    """A server, the way to it, and a store that uses it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.server = Server(folder)
-        self.way = Faulty(self.server.port)
-        self.store = RedisStore(f"redis://127.0.0.1:{self.way.port}")
-
-    def close(self) -> None:
-        """End all of them."""
-        self.store.close()
-        self.way.close()
-        self.server.kill()
-
-
-FAULTS: dict[str, Callable[[Shared], object]] = {
-    "killed": lambda shared: shared.server.kill(),
-    "stopped": lambda shared: shared.server.signal(signal.SIGSTOP),
-    "full": lambda shared: shared.server.say("CONFIG", "SET", "maxmemory", 1),
-    "read-only": lambda shared: shared.server.say("REPLICAOF", "127.0.0.1", 1),
-    "silent": lambda shared: shared.way.begin("silent"),
-    "slow": lambda shared: shared.way.begin("slow"),
-    "cut": lambda shared: shared.way.begin("cut"),
-    "drip": lambda shared: shared.way.begin("drip"),
-    "garbage": lambda shared: shared.way.begin("garbage"),
-}
 
 
 @row("fault")
@@ -62,11 +31,11 @@ def fault(scene: Scene) -> Iterator[Figure]:
             yield counted("fault", delay, ALLOWED, case=name)
 
 
-def _delay(scene: Scene, begin: Callable[[Shared], object]) -> float:
-    with closing(Shared(scene.new_folder())) as shared:
-        usual = statistics.median(_taken(shared.store, BEFORE, "before")[0])
-        begin(shared)
-        late = [[max(0.0, one - usual) for one in took] for took in _taken(shared.store, MINUTE, "during")]
+def _delay(scene: Scene, begin: Callable[[Broken], object]) -> float:
+    with closing(Broken(scene.new_folder())) as broken:
+        usual = statistics.median(_taken(broken.store, BEFORE, "before")[0])
+        begin(broken)
+        late = [[max(0.0, one - usual) for one in took] for took in _taken(broken.store, MINUTE, "during")]
         return max(map(sum, late))
 
 

@@ -1,13 +1,20 @@
 """A way to a server that fails as networks and servers do: slow, cut in mid-reply, dripping, silent, with garbage, or
-with replies to something else."""
+with replies to something else; and a Redis that is broken in one way or another, with a store that uses it."""
 
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
+from urllib.parse import urlencode
+
+from dspy_cachectl.stores.redis.store import RedisStore
+from tests.stores.servers import Server, program
 
 Fault = Literal["none", "silent", "slow", "cut", "drip", "garbage", "other", "refused"]
 
@@ -100,3 +107,56 @@ class Faulty:
             time.sleep(_SLOW)
         target.sendall(data)
         return True
+
+
+class Broken:
+    """A server, the way to it, and a store that uses it with some options in its address."""
+
+    def __init__(self, folder: Path, **options: float) -> None:
+        program("redis")
+        self.server = Server(folder)
+        self.way = Faulty(self.server.port)
+        self.store = RedisStore(f"redis://127.0.0.1:{self.way.port}?{urlencode(options)}")
+
+    def close(self) -> None:
+        self.store.close()
+        self.way.close()
+        self.server.kill()
+
+
+def killed(broken: Broken) -> Callable[[], None]:
+    broken.server.kill()
+    return broken.server.start
+
+
+def stopped(broken: Broken) -> Callable[[], None]:
+    broken.server.signal(signal.SIGSTOP)
+    return lambda: broken.server.signal(signal.SIGCONT)
+
+
+def full(broken: Broken) -> Callable[[], None]:
+    broken.server.say("CONFIG", "SET", "maxmemory", 1)
+    return lambda: _ok(broken.server.say("CONFIG", "SET", "maxmemory", 0))
+
+
+def read_only(broken: Broken) -> Callable[[], None]:
+    broken.server.say("REPLICAOF", "127.0.0.1", 1)
+    return lambda: _ok(broken.server.say("REPLICAOF", "NO", "ONE"))
+
+
+def on_the_way(fault: str) -> Callable[[Broken], Callable[[], None]]:
+    def begin(broken: Broken) -> Callable[[], None]:
+        broken.way.begin(fault)  # type: ignore[arg-type]
+        return lambda: broken.way.begin("none")
+
+    return begin
+
+
+def _ok(reply: bytes) -> None:
+    assert reply.startswith(b"+OK")
+
+
+FAULTS = {"killed": killed, "stopped": stopped, "full": full, "read-only": read_only} | {
+    fault: on_the_way(fault) for fault in ("silent", "slow", "cut", "drip", "garbage", "other", "refused")
+}
+"""What begins each fault, and returns what ends it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import signal
 import threading
 import time
 from collections import Counter
@@ -25,7 +24,7 @@ from dspy_cachectl.stores.redis.store import RedisStore
 from dspy_cachectl.stores.rows import Rows
 from tests.endpoint import Endpoint
 from tests.stores.contract import COMPILED, DRAWN
-from tests.stores.faulty import Faulty
+from tests.stores.faulty import FAULTS, Broken
 from tests.stores.servers import Cluster, Server, program, until
 
 THREADS = 8
@@ -33,64 +32,14 @@ PATIENCE = 1.0
 VALUE = bytes(range(256)) * 12
 
 
-class Broken:
-    """A server, the way to it, and a store that uses it."""
-
-    def __init__(self, folder: Path, patience: float) -> None:
-        program("redis")
-        self.server = Server(folder)
-        self.way = Faulty(self.server.port)
-        self.store = RedisStore(f"redis://127.0.0.1:{self.way.port}?patience={patience}")
-
-    def close(self) -> None:
-        self.store.close()
-        self.way.close()
-        self.server.kill()
-
-
 @pytest.fixture
 def broken(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Broken]:
     is_slow = "slow" in request.node.name  # by which it is not too late, but costs
-    made = Broken(tmp_path / "server", PATIENCE / 4 if is_slow else PATIENCE)
+    made = Broken(tmp_path / "server", patience=PATIENCE / 4 if is_slow else PATIENCE)
     yield made
     made.close()
 
 
-def killed(broken: Broken) -> Callable[[], None]:
-    broken.server.kill()
-    return broken.server.start
-
-
-def stopped(broken: Broken) -> Callable[[], None]:
-    broken.server.signal(signal.SIGSTOP)
-    return lambda: broken.server.signal(signal.SIGCONT)
-
-
-def full(broken: Broken) -> Callable[[], None]:
-    broken.server.say("CONFIG", "SET", "maxmemory", 1)
-    return lambda: _ok(broken.server.say("CONFIG", "SET", "maxmemory", 0))
-
-
-def read_only(broken: Broken) -> Callable[[], None]:
-    broken.server.say("REPLICAOF", "127.0.0.1", 1)
-    return lambda: _ok(broken.server.say("REPLICAOF", "NO", "ONE"))
-
-
-def on_the_way(fault: str) -> Callable[[Broken], Callable[[], None]]:
-    def begin(broken: Broken) -> Callable[[], None]:
-        broken.way.begin(fault)  # type: ignore[arg-type]
-        return lambda: broken.way.begin("none")
-
-    return begin
-
-
-def _ok(reply: bytes) -> None:
-    assert reply.startswith(b"+OK")
-
-
-FAULTS = {"killed": killed, "stopped": stopped, "full": full, "read-only": read_only} | {
-    fault: on_the_way(fault) for fault in ("silent", "slow", "cut", "drip", "garbage", "other", "refused")
-}
 QUICK = {"stopped", "slow"}
 WRITES_ONLY = {"full", "read-only"}
 
