@@ -25,7 +25,7 @@ from dspy_cachectl.entries import answers, draws, records
 from dspy_cachectl.entries.cleaning import cleaned
 from dspy_cachectl.entries.decoded import Decoded, DecodedEntries
 from dspy_cachectl.entries.nearest import NEVER_STORED
-from dspy_cachectl.entries.values import UnstorableError, dumps
+from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, FormatVersionError, StoreError
 from dspy_cachectl.policy import Kind
 from dspy_cachectl.stores import DSPY_KIND, Label, Store, dspy_key
@@ -331,7 +331,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
             known.note_unstored(call, None)
         try:
             filed = answering.asked_in_the_end(asked, facts)
-            stored = records.Stored(*dumps(value))
+            stored = records.stored(value)
             data = answering.encoded(call, stored, filed)
         except UnstorableError as error:
             self._count_fault("write", call)
@@ -342,7 +342,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
             call.answered.entry = cassette.keep(call.key, asked.key.request or call.key, data, tool)
             return
         call.answered.entry = data
-        if asked.kind is not Kind.EMBEDDING and cleaned(stored.body) is not None:
+        if not (asked.kind is Kind.EMBEDDING or stored.is_vector) and cleaned(stored.body) is not None:
             answering.say_is_secret(call)
             call.tally.unstored += facts.storable
             if into == "disk":

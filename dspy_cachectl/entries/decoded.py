@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import threading
-from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -48,23 +47,24 @@ class Decoded:
         data: Those.
         origin: Where the answer came from.
         is_checked: Whether it is known that DSPy makes something of the answer: see `checked`.
+        vector: The numbers of the vector that the answer is; None where it is none.
 
     Raises:
         CorruptEntryError: If they are damaged or are not an entry.
         FormatVersionError: If a newer version of this package wrote them.
     """
 
-    __slots__ = ("_first", "_is_first", "_make", "_numbers", "_texts", "data", "is_checked", "origin")
+    __slots__ = ("_first", "_is_first", "_make", "_texts", "data", "is_checked", "origin", "vector")
 
     def __init__(self, data: bytes, key: str | None = None) -> None:
         opened = records.open_answer(data, key)
         self.data, self.origin = data, opened.origin
+        self.vector = opened.vector
         # Made at once: whoever serves an entry has to know that its answer can be.
-        first = _hit_of(opened)
+        first = None if self.vector is not None else _hit_of(opened)
         self._first: list[tuple[Any, CallResult | None]] = [(first, None)]
         self._is_first, self.is_checked = True, not _is_native(first)
         self._make: Copy | None = None
-        self._numbers: array[float] | None = None
         self._texts: tuple[list[Any], float | None, str] | None = None  # with what else is the same for each hit
 
     def checked(self) -> Decoded:
@@ -81,14 +81,12 @@ class Decoded:
 
     def answer(self) -> Any:
         """Return what DSPy finds in its cache."""
-        if self._numbers is not None:
-            return [self._numbers.tolist()]
+        if self.vector is not None:
+            return [self.vector.tolist()]
         try:
             return self._first.pop()[0]  # as one thread only can
         except IndexError:
-            answer = _hit_of(records.open_answer(self.data))
-            self._numbers = _numbers_of(answer)
-            return answer
+            return _hit_of(records.open_answer(self.data))
 
     def result(self, lm: BaseLM, sent: Callable[[], dict[str, Any]]) -> CallResult:
         """Return what DSPy makes of it for a call.
@@ -184,13 +182,6 @@ class DecodedEntries:
             place = random.randrange(len(self._keys))  # noqa: S311 - nothing rests on which one it is
             self._keys[place], self._keys[-1] = self._keys[-1], self._keys[place]
             self._bytes -= _size(self._kept.pop(self._keys.pop()))
-
-
-def _numbers_of(answer: Any) -> array[float] | None:
-    """Return the one vector that an answer is, which is copied from there; None where it is anything else."""
-    if type(answer) is not list or len(answer) != 1 or type(answer[0]) is not list:
-        return None
-    return array("d", answer[0]) if set(map(type, answer[0])) == {float} else None
 
 
 def _size(decoded: Decoded) -> int:

@@ -12,10 +12,10 @@ offset  size
 ...     ...   the request
 ```
 
-Texts, answer and request are JSON; each of the two blocks is perhaps zstd-compressed, the first as a whole: an answer
-says its id and its model as well. Where the answer and the request are encrypted, the first block ends with the texts,
-which everybody can read and nobody can change, and the second holds both, after the hash of the key that the entry is
-filed under.
+Texts, answer and request are JSON, but for an answer that is a vector (see `numbers`). Each of the two blocks may
+be zstd-compressed, the first as a whole: an answer says its id and its model as well. One with a vector never is.
+Where the answer and the request are encrypted, the first block ends with the texts, which everybody can read and nobody
+can change, and the second holds both, after the hash of the key that the entry is filed under.
 
 The first nine bytes mean the same in every version, so a flipped bit is told from a newer version. A hit decodes the
 first block; the request is there for people, and to explain a miss. Nothing beside an entry is needed to read it, and
@@ -28,6 +28,7 @@ import hashlib
 import struct
 import threading
 import zlib
+from array import array
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -37,7 +38,7 @@ import zstandard
 from dspy_cachectl.boundary import encryption
 from dspy_cachectl.boundary.reading import LARGEST_VALUE, parsed, unpacked, unpacked_size
 from dspy_cachectl.config import settings
-from dspy_cachectl.entries import origins, values
+from dspy_cachectl.entries import numbers, origins, values
 from dspy_cachectl.entries.origins import Origin
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, FormatVersionError, StoreError
 
@@ -70,9 +71,9 @@ _CHECKED = struct.Struct(">BBHIII")
 _CHECKED_FROM, _FLAGS_AT = 8, 9
 _TEXTS_FROM = origins.NUMBERS.size
 
-_TAGGED, _PACKED, _PACKED_REQUEST, _ROOT_ONLY, _ENCRYPTED = 1, 2, 4, 8, 16
+_TAGGED, _PACKED, _PACKED_REQUEST, _ROOT_ONLY, _ENCRYPTED, _VECTOR = 1, 2, 4, 8, 16, 32
 """Flags: the answer holds tags; the first block, or the request, is compressed; the answer's root alone is tagged (see
-`values`); the answer and the request are encrypted."""
+`values`); the answer and the request are encrypted; the answer is a vector (see `numbers`)."""
 
 _FILED_BYTES, _LENGTH_BYTES = 16, 4
 
@@ -90,10 +91,17 @@ class Entry:
 
 
 class Stored(NamedTuple):
-    """An answer in its stored form: JSON, and whether it holds tags (see `values.dumps`)."""
+    """An answer in its stored form.
+
+    Attributes:
+        body: JSON (see `values.dumps`), or a vector (see `numbers`).
+        tagged: Whether it holds tags.
+        is_vector: Whether it is a vector.
+    """
 
     body: bytes
     tagged: bool
+    is_vector: bool = False
 
 
 class Opened(NamedTuple):
@@ -101,21 +109,27 @@ class Opened(NamedTuple):
 
     Attributes:
         origin: Where the answer came from.
-        value: The answer in its stored form.
-        tagged: Whether that holds tags.
+        value: The answer in its stored form; None where it is a vector.
+        vector: The numbers of the vector; None where it is none.
+        tagged: Whether the stored form holds tags.
         is_root_only: Whether its root alone is one.
         most: How many objects it has at most.
     """
 
     origin: Origin
     value: Any
+    vector: array[float] | None
     tagged: bool
     is_root_only: bool
     most: int
 
+    def plain(self) -> Any:
+        """Return the answer as JSON values, tags and all."""
+        return self.value if self.vector is None else [self.vector.tolist()]
+
     def answer(self) -> Any:
         """Return the answer as it was put in; what is in here is used up. Raises as `decode` does."""
-        return values.untagged(self.value, most=self.most) if self.tagged else self.value
+        return values.untagged(self.value, most=self.most) if self.tagged else self.plain()
 
 
 def encode(origin: Origin, answer: Any, request: bytes = b"") -> bytes:
@@ -132,22 +146,27 @@ def encode(origin: Origin, answer: Any, request: bytes = b"") -> bytes:
     Raises:
         values.UnstorableError: If the answer, or its origin, holds something that has no stored form.
     """
-    stored = answer if type(answer) is Stored else Stored(*values.dumps(answer))
-    return _pack(origin, stored, request)
+    return _pack(origin, answer if type(answer) is Stored else stored(answer), request)
+
+
+def stored(answer: Any) -> Stored:
+    """Return the stored form of an answer. Raises `values.UnstorableError` where it has none."""
+    vector = numbers.packed(answer)
+    return Stored(*values.dumps(answer)) if vector is None else Stored(vector, tagged=False, is_vector=True)
 
 
 def _pack(origin: Origin, stored: Stored, request: bytes) -> bytes:
-    numbers, texts = origins.written(origin)
-    answer, tagged = stored
-    flags = 0
+    counts, texts = origins.written(origin)
+    answer, tagged, is_vector = stored
+    flags = _VECTOR if is_vector else 0
     if tagged:
         flags = _TAGGED | (_ROOT_ONLY if values.is_root_only(answer) else 0)
-    body = b"".join((numbers, texts, answer))
+    body = b"".join((counts, texts, answer))
     if len(body) + len(request) > LARGEST_VALUE:
         request = b""  # it is there for people: rather without it than not at all
         if len(body) > LARGEST_VALUE:
             raise values.UnstorableError(f"it is too large: {len(body):,} bytes, and {LARGEST_VALUE:,} are read")
-    if len(body) > _PACK_ABOVE:
+    if len(body) > _PACK_ABOVE and not is_vector:
         body, flags = _compressor().compress(body), flags | _PACKED
     if len(request) > _PACK_REQUEST_ABOVE:
         request, flags = _compressor().compress(request), flags | _PACKED_REQUEST
@@ -230,7 +249,10 @@ def open_answer(data: bytes, key: str | None = None) -> Opened:
     answer_from = _TEXTS_FROM + texts
     answer = body[answer_from:]
     origin = origins.read(body, body[_TEXTS_FROM:answer_from])
-    return Opened(origin, parsed(answer), bool(flags & _TAGGED), bool(flags & _ROOT_ONLY), values.most_objects(answer))
+    if flags & _VECTOR:
+        return Opened(origin, None, numbers.unpacked(answer), tagged=False, is_root_only=False, most=0)
+    most = values.most_objects(answer)
+    return Opened(origin, parsed(answer), None, bool(flags & _TAGGED), bool(flags & _ROOT_ONLY), most)
 
 
 def decode_origin(data: bytes) -> Origin:
@@ -258,7 +280,7 @@ def for_memory(data: bytes, key: str) -> bytes:
         return data
     if not request and not is_encrypted(data):
         return data
-    if len(body) > _PACK_ABOVE and not flags & _PACKED:  # it was encrypted
+    if len(body) > _PACK_ABOVE and not flags & (_PACKED | _VECTOR):  # it was encrypted
         body, flags = _compressor().compress(body), flags | _PACKED
     return _sealed(flags & ~_PACKED_REQUEST, texts, body, b"")
 
@@ -269,7 +291,7 @@ def take_apart(data: bytes) -> tuple[dict[str, Any], Any, bool, dict[str, Any]]:
     The answer is in its stored form (see `values`). Raises as `decode` does.
     """
     opened = open_answer(data)
-    return origins.as_json(opened.origin), opened.value, opened.tagged, decode_request(data)
+    return origins.as_json(opened.origin), opened.plain(), opened.tagged, decode_request(data)
 
 
 def put_together(origin: dict[str, Any], answer: Any, *, tagged: bool, request: dict[str, Any]) -> bytes:
@@ -278,8 +300,9 @@ def put_together(origin: dict[str, Any], answer: Any, *, tagged: bool, request: 
     Raises:
         CorruptEntryError: If the origin is not one.
     """
-    stored = Stored(orjson.dumps(answer), tagged)
-    return _pack(origins.from_json(origin), stored, orjson.dumps(request) if request else b"")
+    vector = None if tagged else numbers.packed(answer)
+    kept = Stored(orjson.dumps(answer), tagged) if vector is None else Stored(vector, tagged=False, is_vector=True)
+    return _pack(origins.from_json(origin), kept, orjson.dumps(request) if request else b"")
 
 
 class _Blocks(NamedTuple):
