@@ -59,7 +59,7 @@ _PEM = re.compile(r"-----BEGIN(?: [A-Z0-9]{1,12}){0,3} PRIVATE KEY(?: BLOCK)?---
 _PEM_BODY = re.compile(r"(?:(?!-----)[\s\S]){0,20000}-----END(?: [A-Z0-9]{1,12}){0,3} PRIVATE KEY(?: BLOCK)?-----")
 _PEM_LINES = re.compile(r"(?:(?:\s|\\+[nr]){0,8}[A-Za-z0-9+/=]{20,})*")
 
-_SCHEME = re.compile(_BEGINS + r"(?i:(?P<scheme>bearer|basic|token|apikey)(?:[ \t+]|%20){1,4})")
+_SCHEME = re.compile(_BEGINS + r"(?ai:(?P<scheme>bearer|basic|token|apikey)(?:[ \t+]|%20){1,4})")
 _CREDENTIAL = re.compile(r"[A-Za-z0-9_\-.~+/%]{6,}={0,2}")
 _REST = re.compile(r"[A-Za-z0-9_\-]*(?:[.~+/=][A-Za-z0-9_\-+/=]{8,}|={1,2}(?![\w=]))*")
 _RUNS = re.compile(r"[A-Za-z0-9]{2,}")
@@ -83,18 +83,18 @@ _NAMES = ("learn", "sklearn", "image", "estimator", "container", "toggleable", "
 
 
 _OF_KEYS = bytes(
-    ord("k") if chr(code).isalnum() or chr(code) in "_-.~+/=?" or code > 127 else ord(" ") for code in range(256)
+    ord("k") if chr(code).isalnum() or chr(code) in "_-.~+/=%?" or code > 127 else ord(" ") for code in range(256)
 )
 """Of what the keys below consist from their beginning to their end, for `bytes.translate`; `?` is what is not ASCII."""
-_SHORTEST_RUN, _BEFORE_RUN = 14, 11
-"""How many of these follow each other in each key, and how many other characters may stand before them in one."""
+_SHORTEST_RUN, _BEFORE_RUN, _SCHEME_BEFORE_RUN = 14, 11, 16
+"""How many of these follow each other in each key, how many other characters may stand before them in one, and how much
+of a word for a credential and of what stands between the two. In private keys, and behind `basic`, fewer may follow."""
 _RUN = b"k" * _SHORTEST_RUN
-_SEEN_BEFORE, _LONGEST_SEEN = _BEFORE_RUN + 8, 100
-"""How much of what stands before a run is looked at; and how long it may be together to be remembered: most are names
-that stand in each answer."""
-_SCHEMES = (b"bearer", b"basic", b"token", b"apikey")
-_BEHIND_SCHEMES = frozenset({b" ", b"\t", b"+", b"%"})
-"""What may stand right behind one of these words: nearly all that hold one, such as names of counts, are told by it."""
+_SEEN_BEFORE, _LONGEST_SEEN = _SCHEME_BEFORE_RUN + 6, 100
+"""How much of what stands before a run is looked at, an escaped character before all that with it; and how long it may
+be together to be remembered: most are names that stand in each answer."""
+_BEHIND_SCHEME = frozenset({b" ", b"\t", b"+", b"%"})
+"""What may stand right behind such a word."""
 
 
 def keys_in(text: str) -> Iterator[Span]:
@@ -102,13 +102,12 @@ def keys_in(text: str) -> Iterator[Span]:
     flat = text.encode("ascii", "replace")  # of the same length
     for start, end in _long_runs(flat.translate(_OF_KEYS)):
         since = max(0, start - _SEEN_BEFORE)
+        since = max(since, flat.rfind(b'"', since, start))  # no key has one within, and names stand behind one
         look = _seen_in_run if end - since <= _LONGEST_SEEN else _in_run
         yield from ((since + begins, since + ends) for begins, ends in look(text[since:end], start - since))
-    if "eyJ" in text:
-        yield from (found.span() for found in _JWT.finditer(text))
     if "PRIVATE KEY" in text:
         yield from _private_keys(text)
-    yield from _schemes(text, flat.lower())
+    yield from _basic(text, flat.lower())
 
 
 def _long_runs(of_keys: bytes) -> Iterator[Span]:
@@ -137,8 +136,13 @@ def looks_drawn(text: str) -> bool:
 
 def _in_run(text: str, run: int) -> tuple[Span, ...]:
     """Return where keys stand in a text that ends with the run that begins at a place."""
-    exact = (found.span() for found in _EXACT.finditer(text, max(0, run - _BEFORE_RUN)))
-    return (*_prefixed(text, run), *exact)
+    spans = [*_prefixed(text, run), *(found.span() for found in _EXACT.finditer(text, max(0, run - _BEFORE_RUN)))]
+    spans += [found.span() for found in _JWT.finditer(text, run)] if "eyJ" in text else []
+    lowered = text.lower()
+    if "bearer" in lowered or "token" in lowered or "apikey" in lowered:
+        for scheme in _SCHEME.finditer(text, max(0, run - _SCHEME_BEFORE_RUN)):
+            spans += _credential(text, scheme)
+    return tuple(spans)
 
 
 _seen_in_run = lru_cache(maxsize=256)(_in_run)
@@ -175,23 +179,24 @@ def _private_keys(text: str) -> Iterator[Span]:
             yield found.start(), end
 
 
-def _schemes(text: str, lowered: bytes) -> Iterator[Span]:
-    """Yield where credentials stand that a word for them stands before, in a text and in the same in small letters."""
-    for word in _SCHEMES:
-        at = lowered.find(word)
-        while at >= 0:
-            if lowered[at + len(word) : at + len(word) + 1] in _BEHIND_SCHEMES:
-                yield from _after_scheme(text, at)
-            at = lowered.find(word, at + 1)
+def _basic(text: str, lowered: bytes) -> Iterator[Span]:
+    """Yield where users and passwords stand behind a word for them, in a text and in the same in small letters."""
+    at = lowered.find(b"basic")
+    while at >= 0:
+        end = at + len(b"basic")
+        if lowered[end : end + 1] in _BEHIND_SCHEME and (scheme := _SCHEME.match(text, at)):
+            yield from _credential(text, scheme)
+        at = lowered.find(b"basic", end)
 
 
-def _after_scheme(text: str, at: int) -> Iterator[Span]:
-    found = _SCHEME.match(text, at)
-    value = None if found is None else _CREDENTIAL.match(text, found.end())
-    if found is not None and value is not None:
-        scheme, given = found["scheme"].lower(), value[0]
-        if _is_pair(given) if scheme == "basic" else len(given) >= 16 and looks_drawn(given):
-            yield value.span()
+def _credential(text: str, scheme: re.Match[str]) -> tuple[Span, ...]:
+    """Return where the credential stands behind a word for it; nothing where none stands there."""
+    value = _CREDENTIAL.match(text, scheme.end())
+    if value is None:
+        return ()
+    given, is_basic = value[0], scheme["scheme"].lower() == "basic"
+    is_one = _is_pair(given) if is_basic else len(given) >= 16 and looks_drawn(given)
+    return (value.span(),) if is_one else ()
 
 
 def _is_pair(encoded: str) -> bool:
