@@ -9,7 +9,7 @@ import atexit
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from multiprocessing import util as multiprocessing_util
 
 from dspy_cachectl.accounting.ledger import FIELDS, Tally
@@ -70,6 +70,16 @@ class Usage:
             kept.add(tally)
             if served is not None:
                 self._served[served] = self._served.get(served, 0) + 1
+        self._flush_if_due()
+
+    def note_served(self, keys: Iterable[str]) -> None:
+        """Note beside entries that they were served, in a call that is counted as a whole."""
+        with self._lock:
+            for key in keys:
+                self._served[key] = self._served.get(key, 0) + 1
+        self._flush_if_due()
+
+    def _flush_if_due(self) -> None:
         if time.monotonic() > self._due or len(self._served) > _MOST_KEYS:
             self.flush(wait=False)
 
@@ -99,7 +109,7 @@ class Usage:
             rows, self._rows = self._rows, {}
             served, self._served = self._served, {}
         used = {Label(*used): _counters(tally) for used, tally in rows.items()}
-        if used and not self._tiers.add_usage(used, served):
+        if (used or served) and not self._tiers.add_usage(used, served):
             self._take_back(rows, served)
 
     def _take_back(self, rows: Mapping[Used, Tally], served: Mapping[str, int]) -> None:

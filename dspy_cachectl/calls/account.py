@@ -59,7 +59,8 @@ def account(call: Call) -> None:
         ledger.record(row, tally)
     if state.usage is not None and ruling.cassette is None:
         used = (asked.kind._value_, asked.model, ruling.context.name, asked.role or "", asked.run_id or "")
-        state.usage.record(used, tally, call.key if call.answered.outcome in SERVED else None)
+        is_its_own = call.answered.outcome in SERVED and not call.is_of_parts
+        state.usage.record(used, tally, call.key if is_its_own else None)
     # A governed LM's call is found around the code that it runs; a plain one's only here, by the id of DSPy's call.
     if WATCHED and asked.kind is Kind.PLAIN_LM and (call_id := ACTIVE_CALL_ID.get()) in WATCHED:
         WATCHED[call_id] = call
@@ -87,11 +88,9 @@ def account_tool(call: Call) -> None:
 
 def note_all_served(call: Call, keys: Iterable[str]) -> None:
     """Note beside entries that they were served: each answers a part of a call, which is counted as a whole."""
-    asked = call.asked
-    if state.usage is not None and asked.ruling.cassette is None:
-        used = (asked.kind._value_, asked.model, asked.ruling.context.name, asked.role or "", asked.run_id or "")
-        for key in keys:
-            state.usage.record(used, Tally(), key)
+    call.is_of_parts = True
+    if state.usage is not None and call.asked.ruling.cassette is None:
+        state.usage.note_served(keys)
 
 
 def count_elsewhere(tally: Tally, ruling: Ruling) -> None:

@@ -16,6 +16,9 @@ from dspy_cachectl.fingerprints.endpoints import surroundings
 from dspy_cachectl.fingerprints.engines import is_litellms_own
 from dspy_cachectl.policy import Kind
 
+TEXTS = "batch_inputs"
+"""Under which name the texts stand in what an embedder asks."""
+
 _MOST, _LONGEST = 512, 32_768
 _STABLE = 2
 """The version of marshal's format in which equal values are equal bytes; in later ones they may share parts or not."""
@@ -27,7 +30,7 @@ class Alike:
 
     Attributes:
         endpoint: Where they go.
-        around: What is hashed for them, around their messages.
+        around: What is hashed for them, around their messages, or the texts that are embedded.
         held: What their name has by its place in memory.
         made_by: The class of the LM for which DSPy has made such a call, and raised nothing; None where it has not.
     """
@@ -86,12 +89,33 @@ def name_of(lm: Any, kwargs: Any, kind: Kind, version: str | None, endpoint: str
         return None
 
 
+def name_of_embedding(asked: Mapping[str, Any], version: str | None) -> Name | None:
+    """Return likewise what names how an embedder asks for the vectors of texts.
+
+    Args:
+        asked: What it asks, with its options.
+        version: The user's name for a version of the model, or None.
+    """
+    model = asked.get("model")
+    # LiteLLM sends `metadata` or not, by a setting of its own.
+    if not isinstance(model, str) or TEXTS not in asked or "metadata" in asked:
+        return None
+    options = {**asked, "model": str(model), TEXTS: None}
+    how = Kind.EMBEDDING.value, version, *surroundings(options["model"], asked.get("custom_llm_provider"))
+    try:
+        return Name(marshal.dumps((how, options), _STABLE), ())
+    except ValueError:
+        return None
+
+
 def known(name: Name) -> Alike | None:
     """Return what is known of calls of this name, or None."""
     return _KNOWN.get(name.text)
 
 
-def know(name: Name, request: Mapping[str, Any], endpoint: str | None, version: str | None) -> None:
+def know(
+    name: Name, request: Mapping[str, Any], endpoint: str | None, version: str | None, *, but: str = "messages"
+) -> None:
     """Keep in mind how a call was made.
 
     Args:
@@ -99,12 +123,13 @@ def know(name: Name, request: Mapping[str, Any], endpoint: str | None, version: 
         request: What it asked, cleaned.
         endpoint: Where it went.
         version: The user's name for a version of the model, or None.
+        but: In what such calls differ.
     """
     if len(name.text) > _LONGEST:
         return
     if len(_KNOWN) >= _MOST:
         _KNOWN.clear()
-    around = draws.Around.option("messages", request, endpoint=endpoint, version=version)
+    around = draws.Around.option(but, request, endpoint=endpoint, version=version)
     _KNOWN[name.text] = Alike(endpoint, around, name.held)
 
 

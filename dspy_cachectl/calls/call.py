@@ -83,7 +83,7 @@ class Asked:
     @functools.cached_property
     def request(self) -> dict[str, Any] | None:
         """What is asked, cleaned; None where it has no canonical form. A hit needs it seldom."""
-        return None if self.sent is None else clean_request(self.sent)
+        return None if self.sent is None else clean_request(self.sent, by_litellm=self.kind is Kind.EMBEDDING)
 
     @property
     def run_id(self) -> str | None:
@@ -165,6 +165,7 @@ class Call:
         waited: Whether it was waited for another process that asks the same.
         within: The keys of the calls that were made within it: it may pass on the answer of one.
         takes_records: Whether it is given what DSPy stored, and makes an answer of that itself.
+        is_of_parts: Whether it is answered by entries of its parts, which it is noted beside each of.
     """
 
     # On the class, since most stays so of a hit; nobody changes these, but puts others in their place.
@@ -180,6 +181,7 @@ class Call:
     waited: bool = False
     within: Set[str] = frozenset()
     takes_records: bool = False
+    is_of_parts: bool = False
 
     def __init__(self, asked: Asked, parent: Call | None = None, tally: Tally | None = None) -> None:
         self.asked, self.parent = asked, parent

@@ -256,28 +256,21 @@ def open_plain_call(request: Mapping[str, Any]) -> Call:
         # DSPy's retriever embeds in a thread of its own; what does not vary puts no result in doubt.
         ruling = ruling._replace(stray_of=())
     model, is_embedders = adapter.model_of(shared), kind is Kind.EMBEDDING
-    is_local = is_embedders and callable(shared.get("model"))
-    endpoint = HERE if is_local else endpoint_of(model, shared, by_litellm=lambda: is_embedders)
     if ruling.cassette is not None:
         ruling.cassette.clean.learn(request)
-        endpoint = ruling.cassette.endpoint(model, endpoint)
     asked = Asked(
         kind=kind,
         model=model,
         ruling=ruling,
         policy=policy,
         decision=ruling.decide(policy, kind, model),
-        endpoint=endpoint,
         version=getattr(shared.get("model"), "version", None) if is_embedders else None,
         temperature=shared.get("temperature"),
         program_rollout_id=shared.get("rollout_id"),
-        local=is_local,
+        local=is_embedders and callable(shared.get("model")),
     )
     try:
-        if asked.local:
-            # A function of the user's is told from others by its version or all that it rests on, or is not cached.
-            shared["model"] = _identity_of(shared["model"], model)
-        identify(asked, shared, by_litellm=is_embedders and is_litellms(shared))
+        _settle_plain(asked, shared)
     except (draws.UncacheableError, UnstableError) as error:
         if asked.local:
             state.say_once(
@@ -288,6 +281,28 @@ def open_plain_call(request: Mapping[str, Any]) -> Call:
     call = Call(asked, parent=current_call())
     call.takes_records = True
     return call
+
+
+def _settle_plain(asked: Asked, shared: dict[str, Any]) -> None:
+    """Say where a call goes of which there is only DSPy's question, and which answer it stands for."""
+    is_embedders, cassette = asked.kind is Kind.EMBEDDING, asked.ruling.cassette
+    is_alone = not is_embedders or asked.local or cassette is not None
+    name = None if is_alone else alike.name_of_embedding(shared, asked.version)
+    known = None if name is None else alike.known(name)
+    if known is not None:
+        asked.endpoint = known.endpoint
+        asked.key = _key(asked, known.around.fingerprint(shared[alike.TEXTS]))
+        asked.alike, asked.sent = known, shared
+        return
+    asked.endpoint = HERE if asked.local else endpoint_of(asked.model, shared, by_litellm=lambda: is_embedders)
+    if cassette is not None:
+        asked.endpoint = cassette.endpoint(asked.model, asked.endpoint)
+    if asked.local:
+        # A function of the user's is told from others by its version or all that it rests on, or is not cached.
+        shared["model"] = _identity_of(shared["model"], asked.model)
+    identify(asked, shared, by_litellm=is_embedders and is_litellms(shared))
+    if name is not None:
+        alike.know(name, asked.request or {}, asked.endpoint, asked.version, but=alike.TEXTS)
 
 
 def _of_lm(request: Mapping[str, Any], lm: Any) -> dict[str, Any]:

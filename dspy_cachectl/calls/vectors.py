@@ -16,6 +16,7 @@ from dspy.clients import embedding
 
 from dspy_cachectl.accounting.ledger import SERVED, Tally
 from dspy_cachectl.calls.account import Counted, note_all_served
+from dspy_cachectl.calls.alike import TEXTS
 from dspy_cachectl.calls.cache import ManagedCache
 from dspy_cachectl.calls.call import Answered, Call
 from dspy_cachectl.calls.opening import identify, open_plain_call
@@ -62,6 +63,10 @@ def by_text_async(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awai
     return compute
 
 
+class IntoArray(list[str]):
+    """Texts whose vectors become the rows of an array, and are seen by nobody before: these need be no lists."""
+
+
 class _Batch:
     """A batch on its way, and the calls that would be made for each of its texts."""
 
@@ -78,6 +83,7 @@ class _Batch:
             "_fn_identifier": identifier,
         }
         self._by_litellm = is_litellms(options)
+        self._into_array = isinstance(texts, IntoArray)
         self.call = open_plain_call(self._request)
         self._each: dict[str, Call] = {}
         self._found: dict[str, Any] = {}
@@ -112,33 +118,46 @@ class _Batch:
 
         Then no call is made for each of the texts, and they are counted together.
         """
-        asked, cleaned = self.call.asked, self.call.asked.request
-        if cleaned is None or self.call.key is None or asked.ruling.cassette is not None:
+        if not self._texts or self.call.key is None or self.call.asked.ruling.cassette is not None:
             return False
-        found: dict[str, Decoded] = {}
-        keys: list[str] = []
-        for text in dict.fromkeys(self._texts):
-            fingerprint = draws.fingerprint(
-                {**cleaned, "batch_inputs": [text]}, endpoint=asked.endpoint, version=asked.version
-            )
-            key = self._key(fingerprint)
-            entry = self._cache.at_hand(self.call, key) if key is not None else None
-            if key is None or entry is None:
-                return False
-            found[text] = entry
-            keys.append(key)
-        if not found:
+        texts = list(dict.fromkeys(self._texts))
+        keys = [self._key(text) for text in texts]
+        entries = self._at_hand(keys)
+        if entries is None:
             return False
-        self._found = {text: entry.answer()[0] for text, entry in found.items()}
-        self._serve_together(list(found.values()))
+        self._found = {text: self._row(entry) for text, entry in zip(texts, entries, strict=True)}
+        self._serve_together(entries)
         note_all_served(self.call, keys)
         return True
 
-    def _key(self, fingerprint: str) -> str | None:
+    def _at_hand(self, keys: list[str]) -> list[Decoded] | None:
+        """Return what is kept under some keys, where each is found without waiting and answers the call."""
+        if not self.call.asked.decision.reads:
+            return None
+        found: list[Decoded] = []
+        for key, data in zip(keys, self._cache.tiers.glance_all(keys), strict=True):
+            entry = None if data is None else self._cache.serving(self.call, key, data)
+            if entry is None:
+                return None
+            found.append(entry)
+        return found
+
+    def _key(self, text: str) -> str:
+        """Return the key of one of the texts: where all together have one, each has."""
         asked = self.call.asked
-        return draws.key_within(
+        if asked.alike is not None:
+            fingerprint = asked.alike.around.fingerprint([text])
+        else:
+            one = {**(asked.request or {}), TEXTS: [text]}
+            fingerprint = draws.fingerprint(one, endpoint=asked.endpoint, version=asked.version)
+        key = draws.key_within(
             fingerprint, scope=asked.policy.scope, program_rollout_id=asked.program_rollout_id, run_id=asked.run_id
-        ).entry
+        )
+        return key.entry or ""
+
+    def _row(self, entry: Decoded) -> Any:
+        """Return the vector that an entry holds; where it only goes into an array, without a list of its numbers."""
+        return entry.vector if self._into_array and entry.vector is not None else entry.answer()[0]
 
     def _serve_together(self, entries: list[Decoded]) -> None:
         first, seconds = entries[0], sum(entry.origin.seconds for entry in entries)
@@ -183,7 +202,7 @@ class _Batch:
         if asked.sent is None:  # it has no canonical form, and so has none of its texts
             return Call(replace(asked), parent=self.call.parent, tally=Tally())
         one = replace(asked)
-        identify(one, {**asked.sent, "batch_inputs": [text]}, by_litellm=self._by_litellm)
+        identify(one, {**asked.sent, TEXTS: [text]}, by_litellm=self._by_litellm)
         return Call(one, parent=self.call.parent, tally=Tally())
 
     def _spread(self, whole: Any) -> None:

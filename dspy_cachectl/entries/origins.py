@@ -43,6 +43,8 @@ _TEXTS = ("kind", "model", "endpoint", "phase", "role", "run_id", "content", "ro
 _LISTS = ("response_ids", "answered_by", "system_fingerprints")
 _SIZE = len(_TEXTS) + len(_LISTS)
 _OPTIONAL = frozenset({"endpoint", "role", "run_id"})
+_SHORT = 2048
+"""Bytes of texts that are kept."""
 
 
 @dataclass(frozen=True)
@@ -156,12 +158,13 @@ def written(origin: Origin) -> tuple[bytes, bytes]:
         raise UnstorableError(f"where the answer came from cannot be written: {error}") from error
 
 
-def read(numbers: bytes, texts: bytes) -> Origin:
+def read(numbers: bytes, texts: bytes, *, are_many_alike: bool = False) -> Origin:
     """Return the origin that was written.
 
     Args:
         numbers: Bytes that begin with its numbers.
         texts: Its texts.
+        are_many_alike: Whether many have the same texts, as vectors do that no response has an id of: they are kept.
 
     Raises:
         CorruptEntryError: If they are none.
@@ -171,12 +174,8 @@ def read(numbers: bytes, texts: bytes) -> Origin:
     )
     if not math.isfinite(created + seconds) or math.isinf(cost) or math.isinf(temperature):
         raise _not_one("a number in it is none that can be added up")
-    said = parsed(texts)
-    if type(said) is not list or tuple(map(type, said[:_SIZE])) not in _fitting():
-        raise _not_one(_what_is_wrong(said))
-    kind, model, endpoint, phase, role, run_id, content, rollout_id, ids, answered_by, fingerprints = said[:_SIZE]
-    if not _STR.issuperset(map(type, ids + answered_by + fingerprints)):
-        raise _not_one(_what_is_wrong(said))
+    said = _said_before(texts) if are_many_alike and len(texts) <= _SHORT else _said(texts)
+    kind, model, endpoint, phase, role, run_id, content, rollout_id, ids, answered_by, fingerprints = said
     return made_at_once(
         kind=kind,
         model=model,
@@ -197,13 +196,27 @@ def read(numbers: bytes, texts: bytes) -> Origin:
         cache_creation_tokens=None if creation == _NO_COUNT else creation,
         reasoning_tokens=None if reasoning == _NO_COUNT else reasoning,
         cost=None if math.isnan(cost) else cost,
-        response_ids=tuple(ids),
+        response_ids=ids,
         truncated=bool(bits & _TRUNCATED),
         content=content,
         known=None if bits & _PERHAPS_KNOWN else bool(bits & _KNOWN),
-        answered_by=tuple(answered_by),
-        system_fingerprints=tuple(fingerprints),
+        answered_by=answered_by,
+        system_fingerprints=fingerprints,
     )
+
+
+def _said(texts: bytes) -> tuple[Any, ...]:
+    """Return the texts that were written, in their order."""
+    said = parsed(texts)
+    if type(said) is not list or tuple(map(type, said[:_SIZE])) not in _fitting():
+        raise _not_one(_what_is_wrong(said))
+    ids, answered_by, fingerprints = said[len(_TEXTS) : _SIZE]
+    if not _STR.issuperset(map(type, ids + answered_by + fingerprints)):
+        raise _not_one(_what_is_wrong(said))
+    return (*said[: len(_TEXTS)], tuple(ids), tuple(answered_by), tuple(fingerprints))
+
+
+_said_before = functools.lru_cache(maxsize=256)(_said)
 
 
 def as_json(origin: Origin) -> dict[str, Any]:

@@ -79,6 +79,8 @@ _FILED_BYTES, _LENGTH_BYTES = 16, 4
 
 _PACK_ABOVE = 1024
 _PACK_REQUEST_ABOVE = 512
+_LITTLE = 4
+"""Which part of an entry with a vector its request may be, and stay there in memory."""
 _LOCAL = threading.local()
 
 
@@ -248,7 +250,7 @@ def open_answer(data: bytes, key: str | None = None) -> Opened:
     body = _unpack(packed, flags & _PACKED)
     answer_from = _TEXTS_FROM + texts
     answer = body[answer_from:]
-    origin = origins.read(body, body[_TEXTS_FROM:answer_from])
+    origin = origins.read(body, body[_TEXTS_FROM:answer_from], are_many_alike=bool(flags & _VECTOR))
     if flags & _VECTOR:
         return Opened(origin, None, numbers.unpacked(answer), tagged=False, is_root_only=False, most=0)
     most = values.most_objects(answer)
@@ -273,7 +275,12 @@ def decode_request(data: bytes) -> dict[str, Any]:
 
 
 def for_memory(data: bytes, key: str) -> bytes:
-    """Return an entry as a hit needs it, in the clear and without its request; as it is, where it cannot be read."""
+    """Return an entry as a hit needs it, in the clear and without its request.
+
+    As it is, where it cannot be read, has none, or holds a vector and a request that takes little room beside it.
+    """
+    if _is_nearly_a_vector(data):
+        return data
     try:
         flags, texts, body, request = _open(data, key)
     except StoreError:
@@ -283,6 +290,11 @@ def for_memory(data: bytes, key: str) -> bytes:
     if len(body) > _PACK_ABOVE and not flags & (_PACKED | _VECTOR):  # it was encrypted
         body, flags = _compressor().compress(body), flags | _PACKED
     return _sealed(flags & ~_PACKED_REQUEST, texts, body, b"")
+
+
+def _is_nearly_a_vector(data: bytes) -> bool:
+    flags, _, _, request = _HEADER.unpack_from(data) if len(data) >= _HEADER.size else (0, 0, 0, 0)
+    return bool(flags & (_VECTOR | _ENCRYPTED) == _VECTOR and request * _LITTLE < len(data))
 
 
 def take_apart(data: bytes) -> tuple[dict[str, Any], Any, bool, dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from dspy_cachectl.boundary.forks import tell_after_fork
 from dspy_cachectl.stores.base import Filed, Label, Put, name_of
@@ -45,6 +45,15 @@ class MemoryStore:
                 return None
             self._entries.move_to_end(key)
             return kept[0]
+
+    def get_all(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return the bytes kept under each of some keys, or None."""
+        with self._lock:
+            found = [self._entries.get(key) for key in keys]
+            for key, kept in zip(keys, found, strict=True):
+                if kept is not None:
+                    self._entries.move_to_end(key)
+            return [None if kept is None else kept[0] for kept in found]
 
     def get_filed(self, key: str) -> Filed | None:
         """Return the bytes kept under a key, with what they are filed under; or None."""

@@ -100,7 +100,8 @@ class Tiers:
         self._leasing = [store for store in self.stores if isinstance(store, LeasingStore)]
         first = self.stores[0] if self.stores else None
         self.memory = first if isinstance(first, MemoryStore) else None
-        self._glancing = getattr(self.stores[1], "glance", None) if len(self.stores) > 1 else None
+        second = self.stores[1] if len(self.stores) > 1 else None
+        self._glancing, self._glancing_all = (getattr(second, name, None) for name in ("glance", "glance_all"))
 
     def peek(self, key: str) -> bytes | None:
         """Return the bytes kept under a key by the memory in front, or None; never waits for a disk."""
@@ -112,6 +113,17 @@ class Tiers:
             return None if self.memory is None else kept
         found = self._glancing(key)
         return None if found is None else self._fill(self._tiers[:1], key, found)
+
+    def glance_all(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return what `glance` does of each of some keys; the folder is looked into once for all of them."""
+        if self.memory is None:
+            return [None] * len(keys)
+        kept = self.memory.get_all(keys)
+        if self._glancing_all is None or None not in kept:
+            return kept
+        found = self._glancing_all([key for key, value in zip(keys, kept, strict=True) if value is None])
+        filled = {key: self._fill(self._tiers[:1], key, filed) for key, filed in found.items()}
+        return [filled.get(key) if value is None else value for key, value in zip(keys, kept, strict=True)]
 
     def get(self, key: str, *, behind: bool = False) -> bytes | None:
         """Return the bytes that the nearest store keeps under a key, or None; the ones before it are filled.

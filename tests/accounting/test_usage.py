@@ -253,6 +253,23 @@ def test_plain_lms_embedders_and_calls_that_failed(
     } == rows
 
 
+@pytest.mark.parametrize("from_disk", [False, True])
+def test_a_text_that_is_embedded_is_served_once_a_hit(endpoint: Endpoint, tmp_path: Path, from_disk: bool) -> None:
+    """Beside each text's entry there is how often it was served, by itself or together with others."""
+    import dspy
+
+    cache = cachectl.install([MemoryStore(), DiskStore(tmp_path / "store")])
+    embedder = dspy.Embedder("openai/vectors", api_base=endpoint.url, api_key="sk-test")
+    embedder(["a"])
+    for texts in (["a"], ["b", "c"], ["a"], ["b", "c"], ["c", "a"]):
+        if from_disk:
+            cache.reset_memory_cache()
+        embedder(texts)
+    cachectl.uninstall()
+    assert 2 == endpoint.requests
+    assert [1, 2, 3] == sorted(count for count, _ in served(DiskStore(tmp_path / "store")).values())
+
+
 def test_memory_alone_keeps_no_statistics() -> None:
     """They would end with the process. A store of somebody's own that does not count is no fault either."""
     memory = MemoryStore()

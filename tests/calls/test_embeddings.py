@@ -340,3 +340,46 @@ def test_without_a_phase_nothing_is_needed(endpoint: Endpoint) -> None:
         embedder(TEXTS)
         embedder(TEXTS)
     assert endpoint.requests == 2
+
+
+class Listing(cachectl.Embedder):
+    """A class of the user's that makes something else of vectors than an array."""
+
+    def _postprocess(self, embeddings_list: Any, is_single_input: bool) -> Any:
+        return [[type(vector), *vector] for vector in embeddings_list]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("kind", [dspy.Embedder, cachectl.Embedder, Listing])
+def test_each_hit_is_as_what_was_bought(endpoint: Endpoint, kind: Any, asynchronous: bool) -> None:
+    """From memory and from disk, decoded now or before, an embedder gives what it gave when it bought."""
+    cache = cachectl.install()
+    one = kind("openai/test-embedding", api_base=endpoint.url, api_key="sk-test-secret")
+
+    def ask() -> Any:
+        return asyncio.run(one.acall(texts)) if asynchronous else one(texts)
+
+    texts = [*TEXTS, TEXTS[0]]
+    first = ask()
+    for _ in range(3):
+        for _ in range(2):
+            served = ask()
+            assert repr(first) == repr(served) if kind is Listing else same(first, served)
+        cache.reset_memory_cache()
+    assert endpoint.requests == 1
+
+
+def test_what_is_around_a_call_decides_where_it_goes(monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint) -> None:
+    """Another address in the environment, or in LiteLLM's settings, is another model, however alike the calls are."""
+    cachectl.install()
+    one = cachectl.Embedder("openai/test-embedding", api_key="sk-test-secret")
+    with Endpoint() as other:
+        for address in (endpoint.url, other.url, endpoint.url):
+            monkeypatch.setenv("OPENAI_API_BASE", address)
+            one(TEXTS)
+            one(TEXTS)
+        assert (1, 1) == (endpoint.requests, other.requests)
+        for organization in ("a", "b", "a"):
+            monkeypatch.setattr("litellm.organization", organization)
+            one(TEXTS)
+        assert (3, 1) == (endpoint.requests, other.requests)

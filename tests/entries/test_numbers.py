@@ -22,6 +22,7 @@ from tests.entries.test_golden import DATA
 GOLDEN = DATA / "entry-v2-vector.bin"
 ORIGIN = Origin("embedding", "openai/text-embedding-3-small", seconds=0.25, prompt_tokens=4, cost=1e-7)
 REQUEST = b'{"request":{"batch_inputs":["Why?"]}}'
+LONG_REQUEST = orjson.dumps({"request": {"batch_inputs": list(map(str, range(70)))}})
 WHOLE = [0.1, -0.0, 1e300, 5e-324, -(2.0**-1074), 1.7976931348623157e308, 3.0]
 HALF = [0.5, -0.0, 1.0, struct.unpack("<f", b"\x01\x00\x00\x00")[0], -3.4028234663852886e38]
 
@@ -103,9 +104,18 @@ def test_more_than_is_read() -> None:
 
 def test_encrypted() -> None:
     """An encrypted vector can be read by nobody else, and is in memory as any other."""
-    data = encode(ORIGIN, [WHOLE], REQUEST)
+    data = encode(ORIGIN, [WHOLE], LONG_REQUEST)
     with cachectl.configure(encryption_key=lambda: [KEY]):
         closed = records.for_store(data, "key")
         assert numbers.packed([WHOLE]) not in closed
         assert repr([WHOLE]) == repr(decode(closed, "key").answer)
         assert for_memory(data, "key") == for_memory(closed, "key")
+
+
+def test_in_memory() -> None:
+    """What a hit does not need takes no room there to speak of."""
+    long = encode(ORIGIN, [[0.1] * 100], REQUEST)
+    assert long == for_memory(long, "key")
+    short = for_memory(encode(ORIGIN, [[0.1]], LONG_REQUEST), "key")
+    assert {} == records.decode_request(short)
+    assert [[0.1]] == decode(short).answer
