@@ -97,25 +97,19 @@ _BEHIND_SCHEME = frozenset({b" ", b"\t", b"+", b"%"})
 """What may stand right behind such a word."""
 
 
-def keys_in(text: str) -> Iterator[Span]:
-    """Yield where keys and tokens stand that are told by their shape; spans may overlap."""
+def keys_in(text: str) -> list[Span]:
+    """Return where keys and tokens stand that are told by their shape; spans may overlap."""
     flat = text.encode("ascii", "replace")  # of the same length
-    for start, end in _long_runs(flat.translate(_OF_KEYS)):
+    of_keys, spans, end = flat.translate(_OF_KEYS), _private_keys(text), 0
+    while (start := of_keys.find(_RUN, end)) >= 0:
+        end = of_keys.find(b" ", start)
+        end = len(text) if end < 0 else end
         since = max(0, start - _SEEN_BEFORE)
         since = max(since, flat.rfind(b'"', since, start))  # no key has one within, and names stand behind one
         look = _seen_in_run if end - since <= _LONGEST_SEEN else _in_run
-        yield from ((since + begins, since + ends) for begins, ends in look(text[since:end], start - since))
-    if "PRIVATE KEY" in text:
-        yield from _private_keys(text)
-    yield from _basic(text, flat.lower())
-
-
-def _long_runs(of_keys: bytes) -> Iterator[Span]:
-    end = 0
-    while (start := of_keys.find(_RUN, end)) >= 0:
-        end = of_keys.find(b" ", start)
-        end = len(of_keys) if end < 0 else end
-        yield start, end
+        for begins, ends in look(text[since:end], start - since):
+            spans.append((since + begins, since + ends))
+    return spans + _behind_basic(text, flat.lower())
 
 
 def looks_drawn(text: str) -> bool:
@@ -171,22 +165,26 @@ def _end_of(pattern: re.Pattern[str], text: str, start: int) -> int:
     return start if found is None else found.end()
 
 
-def _private_keys(text: str) -> Iterator[Span]:
-    for found in _PEM.finditer(text):
+def _private_keys(text: str) -> list[Span]:
+    spans: list[Span] = []
+    for found in _PEM.finditer(text) if "PRIVATE KEY" in text else ():
         end = _end_of(_PEM_BODY, text, found.end())
         end = end if end > found.end() else _end_of(_PEM_LINES, text, found.end())
         if end > found.end() + 20:
-            yield found.start(), end
+            spans.append((found.start(), end))
+    return spans
 
 
-def _basic(text: str, lowered: bytes) -> Iterator[Span]:
-    """Yield where users and passwords stand behind a word for them, in a text and in the same in small letters."""
+def _behind_basic(text: str, lowered: bytes) -> list[Span]:
+    """Return where users and passwords stand behind a word for them, in a text and in the same in small letters."""
+    spans: list[Span] = []
     at = lowered.find(b"basic")
     while at >= 0:
         end = at + len(b"basic")
         if lowered[end : end + 1] in _BEHIND_SCHEME and (scheme := _SCHEME.match(text, at)):
-            yield from _credential(text, scheme)
+            spans += _credential(text, scheme)
         at = lowered.find(b"basic", end)
+    return spans
 
 
 def _credential(text: str, scheme: re.Match[str]) -> tuple[Span, ...]:
