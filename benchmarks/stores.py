@@ -99,7 +99,6 @@ def filled(scene: Scene, entries: int) -> Path:
             plain.execute("DELETE FROM Cache")
         for _, _, statement in made:
             plain.execute(statement)
-        plain.execute("UPDATE Settings SET value = (SELECT COUNT(*) FROM Cache) WHERE key = 'count'")
     return folder
 
 

@@ -34,7 +34,7 @@ from dspy_cachectl.stores.disk import DiskStore
 from dspy_cachectl.stores.patience import as_text, is_locked
 from dspy_cachectl.stores.reader import DATABASE
 
-_COLUMNS = "rowid, key, raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, value"
+_COLUMNS = "rowid, key, raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, mark, value"
 _PATIENCE = 5.0
 _BATCH = 100
 _MOST_FAILURES = 20_000
@@ -151,17 +151,13 @@ def _move_rows(folder: Path, rows: Sequence[RowState], done: Repaired) -> None:
 
 def _mark_rows(folder: Path, rows: Sequence[RowState], done: Repaired) -> None:
     """Let rows be known again by what they say."""
-    drop = "DELETE FROM marks WHERE row IN (SELECT rowid FROM Cache WHERE rowid = ? AND store_time IS ?)"
-    add = "INSERT INTO marks SELECT rowid, ? FROM Cache WHERE rowid = ? AND store_time IS ?"
+    mark = "UPDATE Cache SET mark = ? WHERE rowid = ? AND store_time IS ?"
     with _connected(folder / DATABASE) as store:
         for start in range(0, len(rows), _BATCH):
             with store:
                 store.execute("BEGIN IMMEDIATE")
-                for row in rows[start : start + _BATCH]:
-                    changed = store.execute(drop, (row.rowid, row.stored)).rowcount
-                    if row.mark:
-                        changed = store.execute(add, (row.mark, row.rowid, row.stored)).rowcount
-                    done.marks += changed
+                batch = [(row.mark or None, row.rowid, row.stored) for row in rows[start : start + _BATCH]]
+                done.marks += store.executemany(mark, batch).rowcount
 
 
 def set_snapshots_aside(flaws: Sequence[Flaw], done: Repaired) -> None:
@@ -242,9 +238,6 @@ def _copy_readable_rows(damaged: Path, target: sqlite3.Connection) -> None:
                 spans[:0] = [(low, middle), (middle + 1, high)]
     with contextlib.suppress(sqlite3.DatabaseError):  # how the store was used is worth less than its rows
         target.execute("INSERT INTO main.usage SELECT label, counter, amount FROM old.usage")
-    with contextlib.suppress(sqlite3.DatabaseError):  # what is missing here is made anew of what the rows say
-        there = "SELECT rowid FROM main.Cache"
-        target.execute(f"INSERT OR IGNORE INTO main.marks SELECT row, mark FROM old.marks WHERE row IN ({there})")  # noqa: S608
     target.execute("DETACH old")
 
 

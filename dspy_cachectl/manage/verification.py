@@ -19,7 +19,7 @@ from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.reader import DATABASE, FolderReader, as_bytes
 
 _PAGE = 20
-_COLUMNS = "key, raw, store_time, tag, mode, value, (SELECT mark FROM marks WHERE row = Cache.rowid)"
+_COLUMNS = "key, raw, store_time, tag, mode, value, mark"
 _MOST_MESSAGES = 20
 
 

@@ -19,6 +19,7 @@ from dspy_cachectl.stores.reader import FolderReader, as_bytes
 from dspy_cachectl.stores.registers.file import NAME as REGISTERS, FileRegister
 
 _FILED = "SELECT mode, value, tag FROM Cache WHERE key = ? AND raw = 1"
+_FILED_AND_MARKED = "SELECT mode, value, tag, mark FROM Cache WHERE key = ? AND raw = 1"
 _FILED_ALL = "SELECT key, mode, value, tag FROM Cache WHERE key IN ({}) AND raw = 1"
 _MOST_AT_ONCE = 500
 """Values in one statement; old SQLite takes 999."""
@@ -72,10 +73,8 @@ class DiskStore(FolderReader):
 
     def get_marked(self, key: str) -> Filed | None:
         """Return what `get_filed` does, with the mark."""
-        filed = self.get_filed(key)
-        of_key = "SELECT mark FROM marks, Cache WHERE marks.row = Cache.rowid AND key = ? AND raw = 1"
-        marks = [] if filed is None else self.query(of_key, (key,))
-        return filed._replace(mark=marks[0][0]) if filed is not None and marks else filed
+        rows = self.query(_FILED_AND_MARKED, (key,)) if self._opens() else []
+        return Filed(as_bytes(*rows[0][:2]), _label(rows[0][2]), rows[0][3] or "") if rows else None
 
     def _opens(self) -> bool:
         """Open the folder where that has to be done. Tell whether it is there."""

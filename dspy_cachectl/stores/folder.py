@@ -35,16 +35,19 @@ _AROUND = 8 * PAGE
 """After how many writes, and bytes, it is looked how large the files are; and what a write takes beside its value."""
 
 _INSERT = (
-    "INSERT OR IGNORE INTO Cache (key, raw, store_time, access_count, tag, size, mode, value)"
-    " VALUES (?, 1, ?, 0, ?, 0, 1, ?)"
+    "INSERT OR IGNORE INTO Cache (key, raw, store_time, access_count, tag, size, mode, mark, value)"
+    " VALUES (?, 1, ?, 0, ?, 0, 1, ?, ?)"
 )
 _UPDATE = (
     "UPDATE Cache SET store_time = ?, expire_time = NULL, access_time = ?, access_count = 0, tag = ?, size = 0,"
-    " mode = 1, filename = NULL, value = ? WHERE rowid = ?"
+    " mode = 1, filename = NULL, mark = ?, value = ? WHERE rowid = ?"
 )
 """What diskcache writes for an entry that is bytes in the table, in one statement where its key is new."""
 
-_MARKED = "SELECT 1 FROM marks WHERE mark >= ? AND mark < ? LIMIT 1"
+_MARKED = "SELECT 1 FROM Cache WHERE mark >= ? AND mark < ? LIMIT 1"
+
+_NEEDLESS = ("CREATE INDEX IF NOT EXISTS Cache_expire_time", "CREATE TRIGGER IF NOT EXISTS Settings_")
+"""What diskcache makes and nobody asks here: when entries expire, which none does, and a count of rows and of files."""
 
 _MOST_LABELS = 2000
 _EVERY = 200
@@ -105,11 +108,6 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
             sqlite_wal_autocheckpoint=max(wal // 2 // PAGE, 1),
             sqlite_journal_size_limit=wal,
         )
-        # Whatever removes an entry: its mark goes with it.
-        self._sql(
-            "CREATE TRIGGER IF NOT EXISTS marks_go AFTER DELETE ON Cache FOR EACH ROW"
-            " BEGIN DELETE FROM marks WHERE row = OLD.rowid; END"
-        )
 
     def there(self, key: str) -> bytes | None:
         """Return the bytes under a key; None where there are none, or what is of a kind that is never written."""
@@ -139,16 +137,13 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
             The bytes that were there; None where there were none.
         """
         now = time.time()
-        written = self._connection.execute(_INSERT, (key, now, tag, value))
-        number, there = written.lastrowid, None
+        written = self._connection.execute(_INSERT, (key, now, tag, mark or None, value))
+        there = None
         if not written.rowcount:
             number, there = self._row(key)
             if stays(there):
                 return there
-            self._connection.execute(_UPDATE, (now, now, tag, value, number))
-            self._connection.execute("DELETE FROM marks WHERE row = ?", (number,))
-        if mark:
-            self._connection.execute("INSERT INTO marks VALUES (?, ?)", (number, mark))
+            self._connection.execute(_UPDATE, (now, now, tag, mark or None, value, number))
         self._writes += 1
         self._room -= len(value) + _AROUND
         if self._room <= 0 or self._writes >= _LOOKED_AFTER:
@@ -200,6 +195,8 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
     @property
     def _sql(self) -> Callable[..., Any]:
         def run(statement: str, *args: Any) -> Any:
+            if statement.startswith(_NEEDLESS):
+                return None
             try:
                 return patiently(lambda: self._connection.execute(statement, *args), self._patience)
             except sqlite3.OperationalError as error:

@@ -18,16 +18,18 @@ from dspy_cachectl.stores.database import Database
 from dspy_cachectl.stores.marks import MOST_MARKS
 
 DATABASE = "cache.db"
-VERSION = 5
+VERSION = 6
 """Raised with the version of the keys too: in a store of another version nothing would be found."""
 PAGE = 1024
 """Bytes of a page: an entry has some kilobytes, and of larger pages much would stay empty."""
 _SCHEMA = (
     "CREATE TABLE usage (label TEXT, counter TEXT, amount, PRIMARY KEY (label, counter)) WITHOUT ROWID",
-    "CREATE TABLE marks (row INTEGER PRIMARY KEY, mark TEXT)",
-    "CREATE INDEX marks_mark ON marks (mark)",
+    "CREATE TABLE Cache (rowid INTEGER PRIMARY KEY, key BLOB, raw INTEGER, store_time REAL, expire_time REAL,"
+    " access_time REAL, access_count INTEGER DEFAULT 0, tag BLOB, size INTEGER DEFAULT 0, mode INTEGER DEFAULT 0,"
+    " filename TEXT, mark TEXT, value BLOB)",
+    "CREATE INDEX Cache_mark ON Cache (mark)",
 )
-"""What is in the database beside diskcache's tables: how the store was used, and by what entries are known again."""
+"""How the store was used; and diskcache's own table, with a column for what an entry is known again by."""
 _PAGE = 1000
 _RAW = 1
 """diskcache's mode of a value that is bytes in the table. Its others hold text, pickles and the names of files."""
@@ -50,8 +52,8 @@ def first_marked(query: Callable[[str, Sequence[object]], list[tuple[Any, ...]]]
     last = f"{name}."
     for beyond in (">=", *[">"] * (MOST_MARKS - 1)):
         rows = query(
-            f"SELECT mark, key FROM marks, Cache WHERE mark {beyond} ? AND mark < ? AND Cache.rowid = marks.row"  # noqa: S608
-            " AND raw = 1 AND typeof(key) = 'text' ORDER BY mark, row LIMIT 1",
+            f"SELECT mark, key FROM Cache WHERE mark {beyond} ? AND mark < ? AND raw = 1"  # noqa: S608
+            " AND typeof(key) = 'text' ORDER BY mark, rowid LIMIT 1",
             (last, f"{name}/"),
         )
         if not rows:

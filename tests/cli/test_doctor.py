@@ -26,6 +26,7 @@ from dspy_cachectl.tracking.outbox import Outbox
 from dspy_cachectl.tracking.record import Record
 from tests.cli.commands import command
 from tests.cli.stores import COMPILED, filled
+from tests.faults.test_damaged_database import damage_page
 
 SECRET = "sk-hunter2hunter2hunter2"
 
@@ -129,9 +130,7 @@ def test_a_store_in_memory(tmp_path: Path) -> None:
 
 def test_a_damaged_store(store: Path) -> None:
     """A damaged database is an error, and the other checks go on."""
-    content = bytearray((store / "cache.db").read_bytes())
-    content[4096 * 4 : 4096 * 6] = b"\xa5" * 8192
-    (store / "cache.db").write_bytes(content)
+    damage_page("Cache")(store)
     code, found = doctor(store=store)
     assert (1, {"error"}) == (code, levels(found)["store"])
     (store / "cache.db").write_bytes(b"not a database" * 1000)
