@@ -120,8 +120,8 @@ def _native(record: Mapping[str, Any]) -> AnswerFacts:
     return AnswerFacts(
         requests=max(len(responses), 1),
         **used(record.get("usage"), record.get("cost")),
-        response_ids=_ids(response.get("id") for response in responses),
-        empty=not any(_has_content(output) for output in record.get("outputs") or []),
+        response_ids=_ids([response.get("id") for response in responses]),
+        empty=not any(map(_has_content, record.get("outputs") or [])),
         refused="content_filter" in reasons,
         truncated="length" in reasons,
         content=_hash(list(map(_said, record.get("outputs") or []))),
@@ -221,4 +221,4 @@ def _number(value: Any) -> float | None:
 
 
 def _ids(values: Iterable[Any]) -> tuple[str, ...]:
-    return tuple(value for value in values if isinstance(value, str) and value)
+    return tuple([value for value in values if isinstance(value, str) and value])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ PARTS = NAMES[2:]
 
 _PROMPT, _COMPLETION = ("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")
 _CACHED = ("cached_tokens", "cache_read_input_tokens")
+_REASONING = ("reasoning_tokens",)
 _CREATED = ("cache_creation_tokens", "cache_write_tokens", "cache_creation_input_tokens")
 
 
@@ -45,9 +47,9 @@ def read_counts(usage: Any) -> tuple[TokenCounts, bool]:
     """
     reading = _Reading()
     read, written = reading.first(usage, _PROMPT), reading.first(usage, _COMPLETION)
-    cached = reading.first(_details(usage, _PROMPT), _CACHED)
-    created = reading.first(_details(usage, _PROMPT), _CREATED)
-    reasoning = reading.first(_details(usage, _COMPLETION), ("reasoning_tokens",))
+    of_read, of_written = _details(usage, _PROMPT), _details(usage, _COMPLETION)
+    cached, created = reading.first(of_read, _CACHED), reading.first(of_read, _CREATED)
+    reasoning = reading.first(of_written, _REASONING)
     if cached is None and created is None:
         cached, created = reading.first(usage, _CACHED), reading.first(usage, _CREATED)
         if read is not None and field(usage, "prompt_tokens") is None:
@@ -96,7 +98,7 @@ class _Reading:
 
     def first(self, usage: Any, names: tuple[str, ...]) -> int | None:
         """Return the first count that is said."""
-        for name in names:
+        for name in names if usage is not None else ():
             value = field(usage, name)
             if value is None:
                 continue
@@ -107,7 +109,10 @@ class _Reading:
 
 
 def _details(usage: Any, names: tuple[str, ...]) -> Any:
-    return next((found for name in names if (found := field(usage, f"{name}_details")) is not None), None)
+    for name in names:
+        if (found := field(usage, f"{name}_details")) is not None:
+            return found
+    return None
 
 
 def field(value: Any, name: str) -> Any:
@@ -119,8 +124,14 @@ def field(value: Any, name: str) -> Any:
         return held[name]
     if value is None:
         return None
-    if hasattr(value, "__pydantic_extra__") and not hasattr(type(value), name):
-        # It looks for what is not there at length.
+    kind: type = type(value)
+    if hasattr(value, "__pydantic_extra__") and not _is_on(kind, name):
         extra = value.__pydantic_extra__
         return extra.get(name) if extra else None
     return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
+
+
+@functools.lru_cache(maxsize=512)
+def _is_on(kind: type, name: str) -> bool:
+    """Tell whether a class of pydantic's has an attribute itself: it looks for what is not there at length."""
+    return hasattr(kind, name)
