@@ -87,55 +87,92 @@ class _Parts(NamedTuple):
         return cls(*parts[:4]) if len(parts) in {4, 5} else cls("", "", token, "")
 
     @property
-    def said(self) -> tuple[str, str]:
-        return self.ids, self.content
+    def said(self) -> str:
+        return f"{self.ids}.{self.content}"
+
+
+class _Values:
+    """How many values each of some names has. Nearly all have one, and a set for each would take most of the time."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, str] = {}
+        self._others: defaultdict[str, set[str]] = defaultdict(set)
+
+    def add(self, name: str, value: str) -> None:
+        """Let a name have a value, which it may have already."""
+        if self._first.setdefault(name, value) != value:
+            self._others[name].add(value)
+
+    def number(self, name: str) -> int:
+        """Return how many values a name has."""
+        return (name in self._first) + (len(self._others[name]) if name in self._others else 0)
+
+    @property
+    def has_several(self) -> bool:
+        """Whether any name has more than one."""
+        return bool(self._others)
 
 
 class Draws:
     """The answers behind a report, or two: which are one draw, and of which that cannot be known.
 
+    What their tokens consist of is told anew where it is needed: to keep it for a hundred thousand takes longer.
+
     Args:
         tokens: The tokens of all of them: an id's contents are looked for among them.
+
+    Attributes:
+        are_all_fresh: Whether none of them was known before, for sure or perhaps.
+        may_doubt: Whether any says what another says: otherwise none is doubtful.
     """
 
     def __init__(self, tokens: Iterable[str]) -> None:
-        self._parts = {token: _Parts.of(token) for token in tokens}
-        told = self._parts.values()
-        self._contents: defaultdict[str, set[str]] = defaultdict(set)
-        self._keys: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
-        for parts in told:
-            self._contents[parts.ids].add(parts.content)
-            self._keys[parts.said].add(parts.key)
-        self._trusts_weak = self._is_no_chance([parts for parts in told if parts.ids.startswith(_WEAK)])
-        self._fresh = {parts.said for parts in told if not parts.known}
+        tokens, weak, known = frozenset(tokens), [], set()
+        self._contents, self._keys = _Values(), _Values()
+        for token in tokens:
+            parts = _Parts.of(token)
+            self._contents.add(parts.ids, parts.content)
+            self._keys.add(parts.said, parts.key)
+            if parts.known:
+                known.add(parts.said)
+            if parts.ids.startswith(_WEAK):
+                weak.append(parts)
+        self._trusts_weak = self._is_no_chance(weak)
+        self.are_all_fresh, self.may_doubt = not known, self._keys.has_several
+        again = (parts for parts in map(_Parts.of, tokens) if not parts.known and parts.said in known) if known else ()
+        self._fresh = {parts.said for parts in again}
 
     def told(self, token: str) -> str:
         """Return what an answer is told by: two tokens of one answer have the same."""
-        parts = self._parts[token]
-        return ".".join(parts.said) if self._tells(parts.ids) else parts.key
+        parts = _Parts.of(token)
+        return parts.said if self._tells(parts.ids) else parts.key
+
+    def all_told(self, draw: str) -> str:
+        """Return what some answers are told by, in whatever order they came: their tokens, between `+`."""
+        return "+".join(sorted(map(self.told, draw.split("+")))) if "+" in draw else self.told(draw)
 
     def is_doubtful(self, token: str) -> bool:
         """Whether it cannot be known if another answer that says the same is the same."""
-        parts = self._parts[token]
-        return bool(parts.content) and not self._tells(parts.ids) and len(self._keys[parts.said]) > 1
+        parts = _Parts.of(token)
+        return bool(parts.content) and not self._tells(parts.ids) and self._keys.number(parts.said) > 1
 
     def known(self, token: str) -> str:
         """Return whether an answer was known before any of these was asked for: `KNOWN`, `PERHAPS`, or ""."""
-        parts = self._parts[token]
+        parts = _Parts.of(token)
         return "" if parts.said in self._fresh else parts.known
 
     def content(self, token: str) -> str:
         """Return the hash of what was answered; "" where nothing is known of it."""
-        return self._parts[token].content
+        return _Parts.of(token).content
 
     def _tells(self, ids: str) -> bool:
-        return bool(ids) and len(self._contents[ids]) == 1 and (self._trusts_weak or not ids.startswith(_WEAK))
+        return bool(ids) and self._contents.number(ids) == 1 and (self._trusts_weak or not ids.startswith(_WEAK))
 
     def _is_no_chance(self, weak: list[_Parts]) -> bool:
         """Whether ids of a small range come with one content each, which chance would hardly do as often."""
-        if any(len(self._contents[parts.ids]) > 1 for parts in weak):
+        if any(self._contents.number(parts.ids) > 1 for parts in weak):
             return False
-        again = sum(len(keys) - 1 for (ids, _), keys in self._keys.items() if ids.startswith(_WEAK))
+        again = sum(self._keys.number(said) - 1 for said in {parts.said for parts in weak})
         alike = sum(count * (count - 1) for count in Counter(parts.content for parts in weak).values())
         pairs = len(weak) * (len(weak) - 1)
         return not again or (pairs > 0 and (alike / pairs) ** again < _UNLIKELY)

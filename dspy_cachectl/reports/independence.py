@@ -46,7 +46,7 @@ class Doubts:
         Args:
             outputs: Per question what each of its distinct draws said.
         """
-        told = ["+".join(sorted(map(self.told_apart.told, _tokens(draw)))) for row in self.rows for draw in row if draw]
+        told = [self.told_apart.all_told(draw) for row in self.rows for draw in row if draw]
         return distinct_draws(
             len(self.draws),
             outputs,
@@ -74,7 +74,8 @@ class Doubts:
                 f"The LM was asked with the seed {named}: where the provider honours it, the repeats of a question are "
                 "one draw, so how many are distinct is not known."
             )
-        doubtful = sum(any(map(self.told_apart.is_doubtful, _tokens(draw))) for draw in self.draws)
+        is_doubtful = self.told_apart.is_doubtful
+        doubtful = sum(any(map(is_doubtful, _tokens(draw))) for draw in self.draws) if self.told_apart.may_doubt else 0
         if doubtful:
             yield (
                 f"Whether {doubtful} of {asked} answers are draws of their own is not known: another says the same, "
@@ -103,6 +104,8 @@ class Doubts:
 
     def known(self, how: str) -> int:
         """Return how many answers rest on one that was known before, for sure or perhaps."""
+        if self.told_apart.are_all_fresh:
+            return 0
         return sum(any(self.told_apart.known(token) == how for token in _tokens(draw)) for draw in self.draws)
 
     def _all_alike(self) -> bool:

@@ -168,16 +168,16 @@ class Measurement:
     @cached_property
     def table(self) -> ScoreTable:
         """The scores for the statistics: repeats that are one draw count once, and equal questions are a cluster."""
-        distinct = ((question, self._distinct(question.draws)) for question in self.questions)
         return ScoreTable(
             tuple(
                 QuestionScores(
                     question.question,
-                    tuple(draw.score for draw in draws),
-                    tuple(draw.failed is not None for draw in draws),
+                    tuple([draw.score for draw in draws]),
+                    tuple([draw.failed is not None for draw in draws]),
                     Implied(question.asked) if self.clusters_are_questions else question.cluster,
                 )
-                for question, draws in distinct
+                for question in self.questions
+                for draws in (self._distinct(question.draws),)
             ),
             self._scale,
         )
@@ -246,9 +246,11 @@ class Measurement:
         asked = {question.question for question in self.questions} if self.provenance.leaks else set()
         return tuple(leak for leak in self.provenance.leaks if leak.question in asked)
 
-    @cached_property
+    @property
     def without_leaks(self) -> Self | None:
         """The same without the questions that are `leaked`; None where there is no other."""
+        if not self.leaked:
+            return self
         told = {leak.question for leak in self.leaked}
         others = tuple(question for question in self.questions if question.question not in told)
         return replace(self, questions=others) if others else None
@@ -261,26 +263,25 @@ class Measurement:
         return Doubts(
             self._told_apart,
             draws=[draw.draw for draw in draws],
-            rows=[[draw.draw for draw in row if draw.draw] for row in rows],
+            rows=[tuple([draw.draw for draw in row if draw.draw]) for row in rows],
             unseen=sum((draw.strayed or not draw.draw) and not draw.is_lost for draw in draws),
             seen=bool(made.models) or any(draw.strayed or draw.draw for draw in draws),
             lost=sum(draw.is_lost for draw in draws),
             seeds=made.seeds,
             varies=any(one.temperature is None or one.temperature > 0 for one in made.models if not one.embeds),
-        ).counted([[draw.output for draw in row if not draw.is_lost] for row in rows])
+        ).counted([tuple([draw.output for draw in row if not draw.is_lost]) for row in rows])
 
     @cached_property
     def _told_apart(self) -> Draws:
         return Draws(self.draw_tokens)
 
-    def _distinct(self, draws: Sequence[DrawResult]) -> list[DrawResult]:
+    def _distinct(self, draws: Sequence[DrawResult]) -> Sequence[DrawResult]:
         if len(draws) == 1:
-            return list(draws)
+            return draws
         seen: dict[str, DrawResult] = {}
         for number, draw in enumerate(draws):
-            # In whatever order they came. An answer of which no draw is known is nobody's replay.
-            told = sorted(map(self._told_apart.told, draw.draw.split("+"))) if draw.draw else [f"#{number}"]
-            seen.setdefault("+".join(told), draw)
+            # An answer of which no draw is known is nobody's replay.
+            seen.setdefault(self._told_apart.all_told(draw.draw) if draw.draw else f"#{number}", draw)
         return list(seen.values())
 
     @property
@@ -390,7 +391,7 @@ class Measurement:
             "failures": self.failures,
             "score_without_failures": self.score_without_failures,
             "leaked": len(self.leaked),
-            "score_without_leaks": None if self.without_leaks is None else self.without_leaks.score,
+            "score_without_leaks": None if (others := self.without_leaks) is None else others.score,
             "variance_within": self.variance.within,
             "variance_between": self.variance.between,
             "advice": self.variance.advice,
