@@ -1,277 +1,197 @@
-"""Responses made as those of their shape were made before, without validating what was valid when it was stored.
+"""Responses made of the leaves of an answer, without validating what was valid when it was stored.
 
-The first two responses of a shape are made by the package whose class it is. What became of which field is learned from
-them, and the next ones are made likewise: fields are put where they were put then. Two are of one shape where they have
-the same names and types all the way down, so that what differs in more than texts and numbers is made by its package.
+The first two answers of a shape are made by the package whose class they are. What became of which part is learned from
+the first and tried on the second; the next ones are made likewise: leaves are put where they were put then. What that
+does not get exactly right is made by its package each time.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pydantic
 
-from dspy_cachectl.boundary.forks import free_after_fork
+from dspy_cachectl.entries.shapes import Constant, Fill, Leaf, Node, Row, Table, filling, filling_fields
 
-_CONSTANT = frozenset({str, int, float, bool, type(None)})
-_MOST_WAYS = 500
-"""How many ways to make something are kept in mind of one kind of response: then it is begun anew."""
+_FIXED = (str, int, float, bool, type(None))
+
+Learning = Callable[[Node, Any, Any], Fill]
 
 
-class Moulds:
-    """What was learned of some kinds of responses. Thread-safe."""
+class UnlikeError(Exception):
+    """What was made is not made of the answer's parts alone, or not always in the same way."""
 
-    def __init__(self) -> None:
-        self._lock = free_after_fork(threading.Lock())
-        self._places: dict[str, _Place] = {}
 
-    def poured(self, kind: str, plain: dict[str, Any], make: Callable[[dict[str, Any]], Any]) -> Any:
-        """Return a response that is made of plain fields, of which it takes parts over.
+class Mould:
+    """How something is made of the answers of one shape. Thread-safe.
+
+    Args:
+        node: What of an answer it is made of.
+        learn: Returns how, of the node, what stood there, and what became of that. Raises `UnlikeError`.
+    """
+
+    def __init__(self, node: Node, learn: Learning | None = None) -> None:
+        self._node, self._learn = node, learn or recipe
+        self._first: tuple[list[Any], Fill] | None = None
+        self._recipe: Fill | None = None
+        self._is_unlike = False
+
+    def pour(self, leaves: list[Any], make: Callable[[], Any]) -> Any:
+        """Return what is made of an answer.
 
         Args:
-            kind: What kind of response it is.
-            plain: Its fields, as JSON has them.
-            make: Makes it of them where none of its shape was made before. It may change nothing in them.
+            leaves: Its leaves.
+            make: Makes it where that is not known.
         """
-        place = self._places.get(kind)
-        if place is not None:
+        # Two threads may both learn: one of them is as good as the other.
+        if self._recipe is not None:
+            return self._recipe(leaves)
+        made = make()
+        if not self._is_unlike:
             try:
-                return place.pour(plain)
-            except KeyError:
-                pass
-        made = make(plain)
-        with self._lock:
-            place = self._places.get(kind)
-            if place is None or place.size() > _MOST_WAYS:
-                place = self._places[kind] = _Place()
-            try:
-                place.learn(plain, made)
-            except _UnlikeError:
-                place.refuse(plain)
+                self._try(leaves, made)
+            except UnlikeError:
+                self._is_unlike = True
         return made
 
-
-class _UnlikeError(Exception):
-    """What was made is not made of the fields alone, or not always in the same way."""
-
-
-class _Place:
-    """A place in a response, and what was made of what stood there: by the names and types of that."""
-
-    def __init__(self) -> None:
-        self._seen: dict[Any, _Way] = {}
-        self._ways: dict[Any, _Way] = {}  # those of them that held twice
-
-    def pour(self, plain: Any) -> Any:
-        """Return what is made of a list or a mapping. Raises KeyError where that is not known."""
-        return self._ways[_outline(plain)].pour(plain)
-
-    def learn(self, plain: Any, made: Any) -> None:
-        """Learn what was made of something. Raises `_UnlikeError` where that is not always made alike."""
-        outline = _outline(plain)
-        way = self._seen.get(outline)
-        if way is None:
-            self._seen[outline] = way = _way(plain, made)
-            way.learn(plain, made)
-        else:
-            way.learn(plain, made)
-            self._ways[outline] = way
-
-    def refuse(self, plain: Any) -> None:
-        """Make nothing any more of what has this outline."""
-        self._seen[_outline(plain)] = self._ways[_outline(plain)] = _Way()
-
-    def size(self) -> int:
-        return sum(1 + sum(place.size() for place in way.places()) for way in self._seen.values())
+    def _try(self, leaves: list[Any], made: Any) -> None:
+        if self._first is None:
+            self._first = leaves, self._learn(self._node, filling(self._node)(leaves), made)
+        elif leaves != self._first[0]:
+            if not is_same(self._first[1](leaves), made):
+                raise UnlikeError
+            self._recipe = self._first[1]
 
 
-def _outline(plain: Any) -> tuple[Any, ...]:
-    if type(plain) is dict:
-        kind = plain.get("type")  # by which providers tell parts of one outline apart
-        return tuple(plain), tuple(map(type, plain.values())), kind if type(kind) is str else None
-    return type(plain), bool(plain)
+def recipe(node: Node, plain: Any, made: Any) -> Fill:
+    """Return how something is made of the leaves of an answer.
 
+    Args:
+        node: What of the answer it is made of.
+        plain: What stood there in one of them, as JSON has it.
+        made: What became of that.
 
-def _way(plain: Any, made: Any) -> _Way:
+    Raises:
+        UnlikeError: If that is not to be seen from this one.
+    """
     if isinstance(made, pydantic.BaseModel):
-        return _Model(plain, made)
+        return _model(node, plain, made)
     if dataclasses.is_dataclass(made) and hasattr(made, "__slots__") and not hasattr(made, "__dict__"):
-        return _Dataclass(plain, made)
-    if type(made) is tuple or (type(plain) is list and type(made) is list and made != plain):
-        return _Several(type(made))
-    return _AsItIs()
+        return _slotted(node, plain, made)
+    if is_same(made, plain):
+        return filling(node)
+    if isinstance(made, dict) and isinstance(node, Table):
+        kind, fields = type(made), recipe_of_fields(node, plain, made)
+        return lambda leaves: kind(fields(leaves))
+    if type(made) in {list, tuple} and isinstance(node, Row) and len(made) == len(node.items):
+        items = [recipe(*parts) for parts in zip(node.items, plain, made, strict=True)]
+        if type(made) is list:
+            return lambda leaves: [item(leaves) for item in items]
+        return lambda leaves: tuple([item(leaves) for item in items])
+    raise UnlikeError
 
 
-class _Way:
-    """How something is made of what has one outline; this one: not at all."""
-
-    def pour(self, _: Any) -> Any:
-        """Return what is made of it. Raises KeyError where that is not known."""
-        raise KeyError
-
-    def learn(self, _: Any, __: Any) -> None:
-        """Learn from what was made of something. Raises `_UnlikeError` where it was made in another way before."""
-        raise _UnlikeError
-
-    def places(self) -> list[_Place]:
-        """Return the places in it."""
-        return []
+def recipe_of_fields(node: Node, plain: Any, held: Mapping[str, Any]) -> Fill:
+    """Return likewise how the fields of an object are made: of those of the answer that have the same names."""
+    children = fields_of(node)
+    return filling_fields({name: _field(children.get(name), plain, name, value) for name, value in held.items()})
 
 
-class _AsItIs(_Way):
-    """Plain data that stays what it is, where its shape did."""
-
-    def __init__(self) -> None:
-        self._shapes: set[Any] = set()
-
-    def pour(self, plain: Any) -> Any:
-        if _shape(plain) not in self._shapes:
-            raise KeyError
-        return plain
-
-    def learn(self, plain: Any, made: Any) -> None:
-        if type(made) is not type(plain) or made != plain or len(self._shapes) > _MOST_WAYS:
-            raise _UnlikeError
-        self._shapes.add(_shape(plain))
+def fields_of(node: Node) -> Mapping[str, Node]:
+    """Return what stands under the names of a mapping; nothing where it is none."""
+    return node.fields if isinstance(node, Table) else {}
 
 
-def _shape(plain: Any) -> Any:
-    kind = type(plain)
-    if kind is dict:
-        return tuple(plain), tuple(map(_shape, plain.values()))
-    return (kind, frozenset(map(_shape, plain))) if kind is list else kind
+def _field(child: Node | None, plain: Any, name: str, value: Any) -> Leaf | Constant | Fill:
+    if type(value) in {list, dict} and not value:
+        kind = type(value)
+        return lambda _: kind()
+    if isinstance(child, (Table, Row)):
+        return recipe(child, plain[name], value)
+    if isinstance(child, Leaf):
+        if is_same(value, plain[name]):
+            return child
+    elif _is_fixed(value):
+        return Constant(value)
+    raise UnlikeError
 
 
-class _Several(_Way):
-    """A list, or a tuple in its place, of things that are each made."""
-
-    def __init__(self, kind: type[list[Any] | tuple[Any, ...]]) -> None:
-        self._kind = kind
-        self._place = _Place()
-
-    def pour(self, plain: Any) -> Any:
-        pour = self._place.pour
-        made = [pour(one) for one in plain]
-        return made if self._kind is list else tuple(made)
-
-    def learn(self, plain: Any, made: Any) -> None:
-        if type(made) is not self._kind or len(made) != len(plain):
-            raise _UnlikeError
-        for one, its in zip(plain, made, strict=True):
-            self._place.learn(one, its)
-
-    def places(self) -> list[_Place]:
-        return [self._place]
+def _is_fixed(value: Any) -> bool:
+    """Tell whether a value cannot be changed."""
+    if type(value) in _FIXED:
+        return True
+    try:
+        hash(value)  # what has a hash, of a tuple or a frozen dataclass, is frozen all through
+    except TypeError:
+        return False
+    return isinstance(value, tuple) or dataclasses.is_dataclass(value)
 
 
-class _Fields:
-    """The fields of an object: those that are plain ones, those that are made of them, and those always the same."""
+def _slotted(node: Node, plain: Any, made: Any) -> Fill:
+    kind, new, children = type(made), object.__new__, fields_of(node)
+    constants, taken, inner = [], [], []
+    for name in kind.__slots__:
+        put, field = getattr(kind, name).__set__, _field(children.get(name), plain, name, getattr(made, name))
+        if isinstance(field, Constant):
+            constants.append((put, field.value))
+        elif isinstance(field, Leaf):
+            taken.append((put, field.at))
+        else:
+            inner.append((put, field))
 
-    def __init__(
-        self, plain: dict[str, Any], held: dict[str, Any], is_opaque: Callable[[Any], bool] = lambda _: False
-    ) -> None:
-        self._always = dict(held)
-        there = [name for name in held if name in plain]
-        self._taken = [name for name in there if type(plain[name]) in _CONSTANT or is_opaque(held[name])]
-        self.made = [(name, _Place()) for name in there if name not in self._taken]
-        rest = [name for name in held if name not in plain]
-        self._empty = [(name, type(held[name])) for name in rest if held[name] in ([], {})]
-        self._constant = [name for name in rest if (name, type(held[name])) not in self._empty]
+    def make(leaves: list[Any]) -> Any:
+        another = new(kind)
+        for put, value in constants:
+            put(another, value)
+        for put, at in taken:
+            put(another, leaves[at])
+        for put, make_one in inner:
+            put(another, make_one(leaves))
+        return another
 
-    def pour(self, plain: dict[str, Any]) -> dict[str, Any]:
-        filled = self._always.copy()
-        for name in self._taken:
-            filled[name] = plain[name]
-        for name, place in self.made:
-            filled[name] = place.pour(plain[name])
-        for name, kind in self._empty:
-            filled[name] = kind()
-        return filled
-
-    def learn(self, plain: dict[str, Any], held: dict[str, Any]) -> None:
-        if list(held) != list(self._always) or any(held[name] != kind() for name, kind in self._empty):
-            raise _UnlikeError
-        if any(type(held[name]) is not type(plain[name]) or held[name] != plain[name] for name in self._taken):
-            raise _UnlikeError
-        if not all(_is_same(held[name], self._always[name]) for name in self._constant):
-            raise _UnlikeError
-        for name, place in self.made:
-            place.learn(plain[name], held[name])
+    return make
 
 
-def _is_same(value: Any, other: Any) -> bool:
-    """Tell whether two values are the same, and cannot be changed."""
-    if type(value) not in _CONSTANT:
-        try:
-            hash(value)  # what has a hash, of a tuple or a frozen dataclass, is frozen all through
-        except TypeError:
-            return False
-        if not (isinstance(value, tuple) or dataclasses.is_dataclass(value)):
-            return False
-    return type(value) is type(other) and bool(value == other)
+def _model(node: Node, plain: Any, made: pydantic.BaseModel) -> Fill:
+    kind, set_ = type(made), frozenset(made.__pydantic_fields_set__)
+    put, new = object.__setattr__, object.__new__
+    nothing = Table({})
+    parts = [
+        (name, recipe_of_fields(nothing if name == "__pydantic_private__" else node, plain, held))
+        for name, held in _parts(made).items()
+        if held is not None
+    ]
+    absent = [name for name, held in _parts(made).items() if held is None]
+
+    def make(leaves: list[Any]) -> Any:
+        another = new(kind)
+        put(another, "__pydantic_fields_set__", set(set_))
+        for name, fields in parts:
+            put(another, name, fields(leaves))
+        for name in absent:
+            put(another, name, None)
+        return another
+
+    return make
 
 
-class _Dataclass(_Way):
-    """An object of a dataclass. A list or a mapping that one of its fields is, is so whatever it holds."""
-
-    def __init__(self, plain: dict[str, Any], made: Any) -> None:
-        self._kind = type(made)
-        self._fields = _Fields(plain, _held(made), is_opaque=lambda value: type(value) in {list, dict})
-        self._setters = [(name, getattr(self._kind, name).__set__) for name in _held(made)]
-
-    def pour(self, plain: Any) -> Any:
-        made = object.__new__(self._kind)
-        filled = self._fields.pour(plain)
-        for name, put in self._setters:
-            put(made, filled[name])
-        return made
-
-    def learn(self, plain: Any, made: Any) -> None:
-        if type(made) is not self._kind:
-            raise _UnlikeError
-        self._fields.learn(plain, _held(made))
-
-    def places(self) -> list[_Place]:
-        return [place for _, place in self._fields.made]
+def _parts(made: pydantic.BaseModel) -> dict[str, dict[str, Any] | None]:
+    return {name: getattr(made, name) for name in ("__dict__", "__pydantic_extra__", "__pydantic_private__")}
 
 
-def _held(made: Any) -> dict[str, Any]:
-    return {name: getattr(made, name) for name in type(made).__slots__}
-
-
-class _Model(_Way):
-    """An object of pydantic's: its fields, what it has beside them, and what is private."""
-
-    def __init__(self, plain: dict[str, Any], made: pydantic.BaseModel) -> None:
-        self._kind, self._set = type(made), frozenset(made.__pydantic_fields_set__)
-        self._parts = [
-            (name, None if held is None else _Fields({} if name == "__pydantic_private__" else plain, held))
-            for name, held in _parts(made)
-        ]
-
-    def pour(self, plain: Any) -> Any:
-        made, put = object.__new__(self._kind), object.__setattr__
-        put(made, "__pydantic_fields_set__", set(self._set))
-        for name, fields in self._parts:
-            put(made, name, None if fields is None else fields.pour(plain))
-        return made
-
-    def learn(self, plain: Any, made: Any) -> None:
-        if type(made) is not self._kind or self._set != made.__pydantic_fields_set__:
-            raise _UnlikeError
-        for (_, fields), (_, held) in zip(self._parts, _parts(made), strict=True):
-            if (fields is None) is not (held is None):
-                raise _UnlikeError
-            if fields is not None and held is not None:
-                fields.learn(plain, held)
-
-    def places(self) -> list[_Place]:
-        return [place for _, fields in self._parts if fields is not None for _, place in fields.made]
-
-
-def _parts(made: pydantic.BaseModel) -> list[tuple[str, dict[str, Any] | None]]:
-    names = ("__dict__", "__pydantic_extra__", "__pydantic_private__")
-    return [(name, getattr(made, name)) for name in names]
+def is_same(one: Any, other: Any) -> bool:
+    """Tell whether two things are alike in all that they are, their types and the order of their fields included."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, pydantic.BaseModel):
+        are_set = one.__pydantic_fields_set__ == other.__pydantic_fields_set__
+        return are_set and is_same(_parts(one), _parts(other))
+    if dataclasses.is_dataclass(one):
+        return all(is_same(getattr(one, field.name), getattr(other, field.name)) for field in dataclasses.fields(one))
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(is_same(value, other[name]) for name, value in one.items())
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(is_same, one, other))
+    return bool(one == other)

@@ -109,14 +109,16 @@ class Origin:
     @functools.cached_property
     def saves(self) -> dict[str, float]:
         """What whoever is served it does not pay again, by the counters of a `Tally`: a hit only adds it up."""
-        took = {name: getattr(self, name) for name in (*NAMES, "cost", "seconds")}
-        return {f"{name}_saved": amount for name, amount in took.items() if amount}
+        return {saved: amount for name, saved in _SAVED if (amount := getattr(self, name))}
+
+
+_SAVED = [(name, f"{name}_saved") for name in (*NAMES, "cost", "seconds")]
 
 
 def made_at_once(**fields: Any) -> Origin:
     """Return an origin of all of its fields: a frozen class guards each of them, which takes longer than all else."""
     origin: Origin = object.__new__(Origin)
-    origin.__dict__.update(fields)
+    object.__setattr__(origin, "__dict__", fields)
     return origin
 
 

@@ -12,10 +12,11 @@ offset  size
 ...     ...   the request
 ```
 
-Texts, answer and request are JSON, but for an answer that is a vector (see `numbers`). Each of the two blocks may
-be zstd-compressed, the first as a whole: an answer says its id and its model as well. One with a vector never is.
-Where the answer and the request are encrypted, the first block ends with the texts, which everybody can read and nobody
-can change, and the second holds both, after the hash of the key that the entry is filed under.
+Texts, answer and request are JSON, but for an answer that is a vector (see `numbers`) or of a shape that many have (see
+`shapes`). Each of the two blocks may be zstd-compressed, the first as a whole: an answer says its id and its model as
+well. One with a vector never is. Where the answer and the request are encrypted, the first block ends with the texts,
+which everybody can read and nobody can change, and the second holds both, after the hash of the key that the entry is
+filed under.
 
 The first nine bytes mean the same in every version, so a flipped bit is told from a newer version. A hit decodes the
 first block; the request is there for people, and to explain a miss. Nothing beside an entry is needed to read it, and
@@ -38,8 +39,10 @@ import zstandard
 from dspy_cachectl.boundary import encryption
 from dspy_cachectl.boundary.reading import LARGEST_VALUE, parsed, unpacked, unpacked_size
 from dspy_cachectl.config import settings
-from dspy_cachectl.entries import numbers, origins, values
+from dspy_cachectl.entries import numbers, origins, shapes, values
 from dspy_cachectl.entries.origins import Origin
+from dspy_cachectl.entries.shapes import Shaped
+from dspy_cachectl.entries.stored import Stored, stored, stored_json
 from dspy_cachectl.errors import ConfigurationError, CorruptEntryError, FormatVersionError, StoreError
 
 __all__ = [
@@ -60,10 +63,11 @@ __all__ = [
     "is_encrypted",
     "open_answer",
     "put_together",
+    "stored",
     "take_apart",
 ]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION, _OLDEST_READ = 3, 2
 MAGIC = b"CCTL"
 """How each entry begins. Four bytes of a checksum follow, and the version of its format."""
 _HEADER = struct.Struct(">9xB2xIII")
@@ -71,9 +75,10 @@ _CHECKED = struct.Struct(">BBHIII")
 _CHECKED_FROM, _FLAGS_AT = 8, 9
 _TEXTS_FROM = origins.NUMBERS.size
 
-_TAGGED, _PACKED, _PACKED_REQUEST, _ROOT_ONLY, _ENCRYPTED, _VECTOR = 1, 2, 4, 8, 16, 32
+_TAGGED, _PACKED, _PACKED_REQUEST, _ROOT_ONLY, _ENCRYPTED, _VECTOR, _SHAPED = 1, 2, 4, 8, 16, 32, 64
 """Flags: the answer holds tags; the first block, or the request, is compressed; the answer's root alone is tagged (see
-`values`); the answer and the request are encrypted; the answer is a vector (see `numbers`)."""
+`values`); the answer and the request are encrypted; the answer is a vector (see `numbers`), or a shape and leaves (see
+`shapes`). The last two are of version 3."""
 
 _FILED_BYTES, _LENGTH_BYTES = 16, 4
 
@@ -92,27 +97,14 @@ class Entry:
     answer: Any
 
 
-class Stored(NamedTuple):
-    """An answer in its stored form.
-
-    Attributes:
-        body: JSON (see `values.dumps`), or a vector (see `numbers`).
-        tagged: Whether it holds tags.
-        is_vector: Whether it is a vector.
-    """
-
-    body: bytes
-    tagged: bool
-    is_vector: bool = False
-
-
 class Opened(NamedTuple):
     """An entry of which the answer is parsed, and nothing made of it.
 
     Attributes:
         origin: Where the answer came from.
-        value: The answer in its stored form; None where it is a vector.
+        value: The answer in its stored form; None where it is a vector or of a known shape.
         vector: The numbers of the vector; None where it is none.
+        shaped: Its shape and its leaves; None where it has none.
         tagged: Whether the stored form holds tags.
         is_root_only: Whether its root alone is one.
         most: How many objects it has at most.
@@ -121,17 +113,20 @@ class Opened(NamedTuple):
     origin: Origin
     value: Any
     vector: array[float] | None
+    shaped: Shaped | None
     tagged: bool
     is_root_only: bool
     most: int
 
     def plain(self) -> Any:
         """Return the answer as JSON values, tags and all."""
+        if self.shaped is not None:
+            return self.shaped.plain()
         return self.value if self.vector is None else [self.vector.tolist()]
 
     def answer(self) -> Any:
         """Return the answer as it was put in; what is in here is used up. Raises as `decode` does."""
-        return values.untagged(self.value, most=self.most) if self.tagged else self.plain()
+        return values.untagged(self.plain(), most=self.most) if self.tagged else self.plain()
 
 
 def encode(origin: Origin, answer: Any, request: bytes = b"") -> bytes:
@@ -151,18 +146,14 @@ def encode(origin: Origin, answer: Any, request: bytes = b"") -> bytes:
     return _pack(origin, answer if type(answer) is Stored else stored(answer), request)
 
 
-def stored(answer: Any) -> Stored:
-    """Return the stored form of an answer. Raises `values.UnstorableError` where it has none."""
-    vector = numbers.packed(answer)
-    return Stored(*values.dumps(answer)) if vector is None else Stored(vector, tagged=False, is_vector=True)
-
-
-def _pack(origin: Origin, stored: Stored, request: bytes) -> bytes:
+def _pack(origin: Origin, kept: Stored, request: bytes) -> bytes:
     counts, texts = origins.written(origin)
-    answer, tagged, is_vector = stored
+    answer, tagged, is_vector, shaped = kept
     flags = _VECTOR if is_vector else 0
     if tagged:
         flags = _TAGGED | (_ROOT_ONLY if values.is_root_only(answer) else 0)
+    if shaped is not None:
+        answer, flags = shaped, flags | _SHAPED
     body = b"".join((counts, texts, answer))
     if len(body) + len(request) > LARGEST_VALUE:
         request = b""  # it is there for people: rather without it than not at all
@@ -252,9 +243,10 @@ def open_answer(data: bytes, key: str | None = None) -> Opened:
     answer = body[answer_from:]
     origin = origins.read(body, body[_TEXTS_FROM:answer_from], are_many_alike=bool(flags & _VECTOR))
     if flags & _VECTOR:
-        return Opened(origin, None, numbers.unpacked(answer), tagged=False, is_root_only=False, most=0)
-    most = values.most_objects(answer)
-    return Opened(origin, parsed(answer), None, bool(flags & _TAGGED), bool(flags & _ROOT_ONLY), most)
+        return Opened(origin, None, numbers.unpacked(answer), None, tagged=False, is_root_only=False, most=0)
+    shaped = shapes.opened(answer) if flags & _SHAPED else None
+    value, most = (parsed(answer), values.most_objects(answer)) if shaped is None else (None, 0)
+    return Opened(origin, value, None, shaped, bool(flags & _TAGGED), bool(flags & _ROOT_ONLY), most)
 
 
 def decode_origin(data: bytes) -> Origin:
@@ -289,7 +281,10 @@ def for_memory(data: bytes, key: str) -> bytes:
         return data
     if len(body) > _PACK_ABOVE and not flags & (_PACKED | _VECTOR):  # it was encrypted
         body, flags = _compressor().compress(body), flags | _PACKED
-    return _sealed(flags & ~_PACKED_REQUEST, texts, body, b"")
+    flags &= ~_PACKED_REQUEST
+    sealed = _sealed(flags, texts, body, b"")
+    _LOCAL.sealed = sealed, _Blocks(flags, texts, body, b"")  # it is opened next
+    return sealed
 
 
 def _is_nearly_a_vector(data: bytes) -> bool:
@@ -312,8 +307,7 @@ def put_together(origin: dict[str, Any], answer: Any, *, tagged: bool, request: 
     Raises:
         CorruptEntryError: If the origin is not one.
     """
-    vector = None if tagged else numbers.packed(answer)
-    kept = Stored(orjson.dumps(answer), tagged) if vector is None else Stored(vector, tagged=False, is_vector=True)
+    kept = stored_json(answer, tagged=tagged)
     return _pack(origins.from_json(origin), kept, orjson.dumps(request) if request else b"")
 
 
@@ -328,6 +322,9 @@ class _Blocks(NamedTuple):
 
 def _open(data: bytes, key: str | None = None) -> _Blocks:
     """Return what an entry consists of, in the clear."""
+    sealed = getattr(_LOCAL, "sealed", None)
+    if sealed is not None and sealed[0] is data:
+        return sealed[1]  # type: ignore[no-any-return]
     blocks = _blocks(data)
     if blocks.flags & _ENCRYPTED:
         blocks = _decrypted(blocks, key)
@@ -348,7 +345,7 @@ def _blocks(data: bytes) -> _Blocks:
         raise CorruptEntryError("the bytes are not an entry of this package, or are cut short")
     if zlib.crc32(memoryview(data)[_CHECKED_FROM:]) != int.from_bytes(data[4:8], "big"):
         raise CorruptEntryError("the entry's checksum does not match; it is damaged")
-    if data[_CHECKED_FROM] != FORMAT_VERSION:
+    if not _OLDEST_READ <= data[_CHECKED_FROM] <= FORMAT_VERSION:
         raise _of_another_version(data[_CHECKED_FROM])
     if len(data) < _HEADER.size:
         raise CorruptEntryError("the entry is cut short")

@@ -81,7 +81,7 @@ class MemoryStore:
     def _put(self, key: str, value: bytes, label: Label, mark: str) -> dict[str, str]:
         """Return the marks of the mark's name that were there, with their keys."""
         size = len(key) + len(value) + _OVERHEAD + (_OF_A_MARK if mark else 0)
-        before = self._marks.named(name_of(mark))
+        before = self._marks.named(name_of(mark)) if mark else {}
         self._remove(key)
         if size > self.max_bytes:
             return before

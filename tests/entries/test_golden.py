@@ -1,4 +1,4 @@
-"""An entry of format version 2, as it was written once, must be read for ever; one of version 1 never was released."""
+"""Entries of format versions 2 and 3, as they were written once, must be read for ever; 1 never was released."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 
 from dspy_cachectl.entries.records import (
     FORMAT_VERSION,
-    Entry,
     Origin,
     decode,
     decode_origin,
@@ -23,7 +22,7 @@ from dspy_cachectl.errors import FormatVersionError
 from tests.entries.strategies import same
 
 DATA = Path(__file__).parent / "data"
-OLD, GOLDEN = DATA / "entry-v1.bin", DATA / "entry-v2.bin"
+OLD, TAGGED, SHAPED = (DATA / f"entry-v{version}.bin" for version in (1, 2, 3))
 
 ORIGIN = Origin(
     kind="lm",
@@ -54,28 +53,39 @@ ANSWER: dict[Any, Any] = {
     "$": {"sets": frozenset({1, "a"}), "bytes": b"\x00\xff"},
     7: [None, True, {(): "empty"}],
 }
+SAID = "What an answer says, DSPy's record of it says up to three times. \u00fc"
+RECORD = {
+    "_dspy_format": "dspy-lm15-result-v1",
+    "responses": [{"message": {"parts": [{"type": "text", "text": SAID}]}, "provider_data": {"content": SAID}}],
+    "outputs": [SAID],
+    "cost": 0.25,
+    "usage": {"prompt_tokens": 3, "cached": False, "details": None},
+}
 REQUEST = b'{"request":{"messages":[{"role":"user","content":"' + b"Why? " * 200 + b'"}]},"version":null}'
 
 
 def write_golden() -> None:
     """Write the file. Only for a new format version, and then beside the files of the old ones."""
-    GOLDEN.parent.mkdir(exist_ok=True)
-    GOLDEN.write_bytes(encode(ORIGIN, ANSWER, REQUEST))
+    SHAPED.parent.mkdir(exist_ok=True)
+    SHAPED.write_bytes(encode(ORIGIN, RECORD, REQUEST))
 
 
-def test_version_2_is_read() -> None:
-    """Every part of the entry, tags and compression included, means what it meant."""
-    entry = decode(GOLDEN.read_bytes())
+@pytest.mark.parametrize(("path", "answer"), [(TAGGED, ANSWER), (SHAPED, RECORD)])
+def test_older_versions_are_read(path: Path, answer: Any) -> None:
+    """Every part of the entry, tags, compression and shapes included, means what it meant."""
+    entry = decode(path.read_bytes())
 
     assert ORIGIN == entry.origin
-    assert same(ANSWER, entry.answer)
-    assert "Why? " * 200 == decode_request(GOLDEN.read_bytes())["request"]["messages"][0]["content"]
+    assert same(answer, entry.answer)
+    assert "Why? " * 200 == decode_request(path.read_bytes())["request"]["messages"][0]["content"]
 
 
 def test_the_files_are_of_their_versions() -> None:
     """It is what was written once that is read here, and not what is written anew."""
-    assert [(b"CCTL", 1), (b"CCTL", 2)] == [(data[:4], data[8]) for data in (OLD.read_bytes(), GOLDEN.read_bytes())]
-    assert 2 <= FORMAT_VERSION
+    files = [path.read_bytes() for path in (OLD, TAGGED, SHAPED)]
+
+    assert [(b"CCTL", 1), (b"CCTL", 2), (b"CCTL", 3)] == [(data[:4], data[8]) for data in files]
+    assert 3 <= FORMAT_VERSION
 
 
 @pytest.mark.parametrize("decoding", [decode, decode_origin, decode_request, open_answer, take_apart])
@@ -87,5 +97,5 @@ def test_version_1_is_recognised(decoding: Any) -> None:
 
 def test_what_is_written_today_is_read_alike() -> None:
     """Writing and reading agree with each other, as they do with the file."""
-    assert same(ANSWER, decode(encode(ORIGIN, ANSWER, REQUEST)).answer)
-    assert isinstance(decode(GOLDEN.read_bytes()), Entry)
+    for answer in (ANSWER, RECORD):
+        assert same(answer, decode(encode(ORIGIN, answer, REQUEST)).answer)

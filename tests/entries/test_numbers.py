@@ -19,7 +19,7 @@ from dspy_cachectl.errors import CorruptEntryError
 from tests.encryption.support import KEY
 from tests.entries.test_golden import DATA
 
-GOLDEN = DATA / "entry-v2-vector.bin"
+GOLDEN = DATA / "entry-v3-vector.bin"
 ORIGIN = Origin("embedding", "openai/text-embedding-3-small", seconds=0.25, prompt_tokens=4, cost=1e-7)
 REQUEST = b'{"request":{"batch_inputs":["Why?"]}}'
 LONG_REQUEST = orjson.dumps({"request": {"batch_inputs": list(map(str, range(70)))}})

@@ -1,0 +1,163 @@
+"""What DSPy makes of a stored answer: its result, and before that what it finds in its cache.
+
+Of an answer whose shape is known both are made of its leaves (see `moulds`), and otherwise by the packages whose they
+are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from dspy.clients.base_lm import BaseLM
+from dspy.clients.call_result import CACHE_FORMAT, CallResult
+
+from dspy_cachectl.entries import records
+from dspy_cachectl.entries.moulds import Mould, UnlikeError, fields_of, recipe_of_fields
+from dspy_cachectl.entries.shapes import Constant, Fill, Node, Shaped, Table, filling
+from dspy_cachectl.errors import CorruptEntryError
+
+_FORMAT, _OF_DSPY = "_dspy_format", Constant(CACHE_FORMAT)
+_AGREED = 2
+"""Of how many responses of a shape DSPy's outputs have to be the contents, before they are taken for them."""
+_NEVER = 10**9
+
+
+def is_record(opened: records.Opened) -> bool:
+    """Tell whether an answer is DSPy's own record of one, as its native engine makes it."""
+    if opened.shaped is not None:
+        return fields_of(opened.shaped.shape.root).get(_FORMAT) == _OF_DSPY
+    return isinstance(opened.value, dict) and opened.value.get(_FORMAT) == CACHE_FORMAT
+
+
+def result_of_record(opened: records.Opened) -> CallResult:
+    """Return what DSPy makes of its record of an answer.
+
+    Raises:
+        CorruptEntryError: If it makes nothing of it.
+    """
+    try:
+        made = _loaded(opened)
+        if isinstance(made.outputs, list):
+            return made
+        why = "its outputs are no list"
+    except Exception as error:  # noqa: BLE001 - whatever DSPy does with what is not as it wrote it
+        why = str(error)
+    raise CorruptEntryError(f"DSPy makes no answer of what the entry holds: {why}")
+
+
+def _loaded(opened: records.Opened) -> CallResult:
+    if opened.shaped is None:
+        return CallResult.load(opened.value)
+    shape, leaves = opened.shaped
+    if shape.mould is None:
+        shape.mould = Mould(shape.root, _recipe_of_result)
+    result: CallResult = shape.mould.pour(leaves, lambda: CallResult.load(shape.fill(leaves)))
+    return result
+
+
+def _recipe_of_result(node: Node, plain: Any, made: CallResult) -> Fill:
+    """Return how DSPy's result is made: its one response is the raw one, too. See `moulds.recipe`."""
+    held = dict(vars(made))
+    if len(made.responses) != 1 or held.pop("raw") is not made.responses[0]:
+        raise UnlikeError
+    fields, new = recipe_of_fields(node, plain, held), object.__new__
+
+    def make(leaves: list[Any]) -> CallResult:
+        result: CallResult = new(CallResult)
+        result.__dict__ = fields(leaves)
+        result.raw = result.responses[0]
+        return result
+
+    return make
+
+
+class _OfLiteLLM:
+    """What is known of LiteLLM's responses of one shape.
+
+    Attributes:
+        mould: How they are made.
+        cost: Returns what one cost, of its leaves.
+        agreed: Of how many DSPy's outputs were the contents of their choices; below 0 where they once were not.
+    """
+
+    def __init__(self, root: Node) -> None:
+        parts = fields_of(root)
+        fields = {name: one for name, one in fields_of(parts["v"]).items() if name != "usage"}
+        self.mould, self.cost = Mould(Table(fields)), filling(parts["cost"])
+        self.agreed = 0
+
+
+def found_in_cache(opened: records.Opened) -> Any:
+    """Return what DSPy finds in its cache: a response of LiteLLM's says what it used now, which is nothing."""
+    if opened.shaped is not None and opened.is_root_only:
+        return _response_of_litellm(opened, opened.shaped)
+    return _as_hit(opened.answer())
+
+
+def _response_of_litellm(opened: records.Opened, shaped: Shaped) -> Any:
+    shape, leaves = shaped
+    if shape.mould is None:
+        if not {"v", "cost"} <= fields_of(shape.root).keys():
+            return opened.answer()  # which says what is wrong
+        shape.mould = _OfLiteLLM(shape.root)
+
+    def make() -> Any:
+        answer = opened.answer()
+        answer._hidden_params = {}  # noqa: SLF001 - as below
+        return _as_hit(answer)
+
+    response = shape.mould.mould.pour(leaves, make)
+    response._hidden_params["response_cost"] = shape.mould.cost(leaves)  # noqa: SLF001 - where LiteLLM keeps the cost
+    return response
+
+
+def _as_hit(answer: Any) -> Any:
+    if hasattr(answer, "usage"):
+        answer.usage = {}  # nothing was used now; DSPy counts usage from here
+        # Strict response models refuse undeclared attributes, so it is set past them, as DSPy does.
+        object.__setattr__(answer, "cache_hit", True)
+    return answer
+
+
+def result_of(answer: Any, opened: records.Opened | None, lm: BaseLM, sent: Callable[[], dict[str, Any]]) -> CallResult:
+    """Return what DSPy makes of what it found in its cache, which is no record of its own.
+
+    Args:
+        answer: What it found.
+        opened: The answer that this was made of; None where its shape is not known.
+        lm: The LM that asks.
+        sent: Returns what DSPy sends: the LM's options and the call's.
+    """
+    known = None if opened is None or opened.shaped is None else opened.shaped.shape.mould
+    options = sent()
+    if not (isinstance(known, _OfLiteLLM) and _makes_texts(lm, options)):
+        return _by_dspy(answer, lm, options)
+    if known.agreed < _AGREED:
+        result = _by_dspy(answer, lm, options)
+        known.agreed = known.agreed + 1 if result == _of_contents(answer) else -_NEVER
+        return result
+    return _of_contents(answer) or _by_dspy(answer, lm, options)
+
+
+def _by_dspy(answer: Any, lm: BaseLM, options: dict[str, Any]) -> CallResult:
+    result = CallResult.legacy(lm, answer, kwargs=options)
+    result.cache_hit, result.usage = True, {}
+    return result
+
+
+def _makes_texts(lm: BaseLM, options: dict[str, Any]) -> bool:
+    """Tell whether an LM's outputs rest on the answer alone, as far as the LM and the call decide it."""
+    # DSPy's own way, or somebody else's.
+    is_dspys = type(lm)._process_completion is BaseLM._process_completion and lm.model_type != "responses"  # noqa: SLF001
+    return is_dspys and not (options.get("logprobs") or lm.kwargs.get("logprobs"))
+
+
+def _of_contents(answer: Any) -> CallResult | None:
+    """Return a result whose outputs are the contents of a response's choices; None where they have none."""
+    try:
+        contents = [choice.message.content for choice in answer.choices]
+    except AttributeError:
+        return None
+    cost = answer._hidden_params["response_cost"]  # noqa: SLF001 - as above
+    return CallResult(outputs=contents, cost=cost, raw=answer, response_model=answer.model, cache_hit=True)

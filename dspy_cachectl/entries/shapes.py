@@ -1,0 +1,203 @@
+"""An answer in two parts: its shape, which most answers to a program's calls have in common, and its leaves.
+
+The shape says what stands where, and all that most answers of it say alike: names, kinds, whether something is there.
+Leaves are the other texts and numbers, in their order; a long text that an answer says again is one leaf. A shape is
+read once, and answers of it are then made of their leaves, without a look at what else they have in common.
+
+A shape is JSON: in the place of each leaf stands a number, which tells its place among the leaves and its type.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import orjson
+
+from dspy_cachectl.boundary.reading import parsed
+from dspy_cachectl.errors import CorruptEntryError
+
+_TYPES = (str, int, float)
+_ALIKE = frozenset(
+    "$ _dspy_format finish_reason kind model object of reason response_model role service_tier status type".split()  # noqa: SIM905
+)
+"""Under which names most answers say the same."""
+_SHORT, _LONG = 80, 16
+"""How many characters such a text has at most, and from how many on a leaf is looked for among those before it."""
+_MOST_LEAVES, _LONGEST, _LENGTH_BYTES = 250, 8192, 2
+"""How many leaves a shape has at most, and bytes: those of larger ones are seldom alike."""
+_KNOWN = 200
+"""How many shapes are kept in mind."""
+
+Fill: TypeAlias = Callable[[list[Any]], Any]
+"""Makes something of leaves."""
+
+
+class Leaf(NamedTuple):
+    """A place that a leaf has, by its number."""
+
+    at: int
+
+
+class Constant(NamedTuple):
+    """A place at which all answers of the shape have the same, which cannot be changed."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Table:
+    """A place at which there is a mapping, and what is under its names."""
+
+    fields: Mapping[str, Node]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A place at which there is a list, and what is in it."""
+
+    items: tuple[Node, ...]
+
+
+Node: TypeAlias = Leaf | Constant | Table | Row
+
+
+class Shape:
+    """A shape that was read.
+
+    Attributes:
+        root: What an answer consists of.
+        fill: Makes an answer of its leaves, as JSON has it.
+        mould: How what such answers stand for is made; None where nothing is known of it yet (see `moulds`).
+    """
+
+    def __init__(self, text: bytes) -> None:
+        types: dict[int, type] = {}
+        try:
+            self.root = _node(parsed(text), types)
+            self._types = [types[at] for at in range(len(types))]
+        except (KeyError, RecursionError) as error:
+            raise CorruptEntryError("the entry's shape cannot be decoded") from error
+        self.fill = filling(self.root)
+        self.mould: Any = None
+
+    def check(self, leaves: Any) -> list[Any]:
+        """Return leaves, where they are those of such an answer.
+
+        Raises:
+            CorruptEntryError: If they are not.
+        """
+        if type(leaves) is not list or list(map(type, leaves)) != self._types:
+            raise CorruptEntryError("the entry's answer is not of the shape that it says")
+        return leaves
+
+
+class Shaped(NamedTuple):
+    """An answer of a known shape."""
+
+    shape: Shape
+    leaves: list[Any]
+
+    def plain(self) -> Any:
+        """Return it as JSON has it."""
+        return self.shape.fill(self.leaves)
+
+
+def taken_apart(plain: Any) -> bytes | None:
+    """Return the shape and the leaves of an answer; None where answers are seldom of its shape.
+
+    Args:
+        plain: An answer as JSON has it.
+    """
+    leaves: list[Any] = []
+    try:
+        shape, own = orjson.dumps(_shape(plain, "", leaves, {})), orjson.dumps(leaves)
+    except (_NoShapeError, RecursionError, TypeError):
+        return None
+    if len(shape) > _LONGEST:
+        return None
+    return b"".join((len(shape).to_bytes(_LENGTH_BYTES, "big"), shape, own))
+
+
+def opened(data: bytes) -> Shaped:
+    """Return the answer that `taken_apart` took apart.
+
+    Raises:
+        CorruptEntryError: If the bytes are none.
+    """
+    leaves_from = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "big")
+    shape = _known(data[_LENGTH_BYTES:leaves_from])
+    return Shaped(shape, shape.check(parsed(data[leaves_from:])))
+
+
+_known = functools.lru_cache(maxsize=_KNOWN)(Shape)
+
+
+class _NoShapeError(Exception):
+    """A value has too many leaves, or no form in JSON."""
+
+
+def _shape(value: Any, name: str, leaves: list[Any], long: dict[str, int]) -> Any:
+    kind = type(value)
+    if kind is dict:
+        return {key: _shape(item, key, leaves, long) for key, item in value.items()}
+    if kind is list:
+        return [_shape(item, name, leaves, long) for item in value]
+    if value is None or kind is bool or (kind is str and name in _ALIKE and len(value) <= _SHORT):
+        return value
+    if kind not in _TYPES or len(leaves) >= _MOST_LEAVES:
+        raise _NoShapeError
+    at = long.get(value) if kind is str else None
+    if at is None:
+        at = len(leaves)
+        leaves.append(value)
+        if kind is str and len(value) >= _LONG:
+            long[value] = at
+    return at * len(_TYPES) + _TYPES.index(kind)
+
+
+def _node(shape: Any, types: dict[int, type]) -> Node:
+    if isinstance(shape, dict):
+        return Table({name: _node(item, types) for name, item in shape.items()})
+    if isinstance(shape, list):
+        return Row(tuple([_node(item, types) for item in shape]))
+    if type(shape) is not int:
+        return Constant(shape)
+    at, kind = divmod(shape, len(_TYPES))
+    if types.setdefault(at, _TYPES[kind]) is not _TYPES[kind]:
+        raise KeyError(at)
+    return Leaf(at)
+
+
+def filling(node: Node) -> Fill:
+    """Return what makes of leaves what stands at a place."""
+    if isinstance(node, Leaf):
+        return operator.itemgetter(node.at)
+    if isinstance(node, Constant):
+        return lambda _: node.value
+    if isinstance(node, Row):
+        items = [filling(item) for item in node.items]
+        return lambda leaves: [fill(leaves) for fill in items]
+    return filling_fields(
+        {name: item if isinstance(item, (Leaf, Constant)) else filling(item) for name, item in node.fields.items()}
+    )
+
+
+def filling_fields(fields: Mapping[str, Leaf | Constant | Fill]) -> Fill:
+    """Return what makes of leaves a mapping with these fields, in their order."""
+    frame = {name: field.value if isinstance(field, Constant) else None for name, field in fields.items()}
+    taken = [(name, field.at) for name, field in fields.items() if isinstance(field, Leaf)]
+    made = [(name, field) for name, field in fields.items() if not isinstance(field, (Leaf, Constant))]
+
+    def fill(leaves: list[Any]) -> dict[str, Any]:
+        filled = frame.copy()
+        for name, at in taken:
+            filled[name] = leaves[at]
+        for name, fill_one in made:
+            filled[name] = fill_one(leaves)
+        return filled
+
+    return fill
