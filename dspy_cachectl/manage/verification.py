@@ -16,7 +16,7 @@ from dspy_cachectl.manage import snapshots
 from dspy_cachectl.predictions.places import files_at
 from dspy_cachectl.reports.progress_bar import Advance, watched
 from dspy_cachectl.stores import Label
-from dspy_cachectl.stores.reader import DATABASE, FolderReader, as_bytes
+from dspy_cachectl.stores.reader import DATABASE, FolderReader, as_bytes, key_of
 
 _PAGE = 20
 _COLUMNS = "key, raw, store_time, tag, mode, value, mark"
@@ -153,11 +153,11 @@ def _rows(reader: FolderReader, report: Report, advance: Advance | None) -> Iter
 
 
 def _flaw(row: tuple[Any, ...]) -> Flaw | None:
-    rowid, key, raw, stored, tag, mode, value, mark = row
-    state = RowState(rowid, stored)
-    if not isinstance(key, str) or raw != 1:
-        where = key if isinstance(key, str) else f"row {rowid}"
-        return Flaw(Kind.KEY, where, "the key is no text; nothing of this package wrote it", state)
+    rowid, stands, raw, stored, tag, mode, value, mark = row
+    state, key = RowState(rowid, stored), key_of(stands)
+    if key is None or raw != 1:
+        where = key or f"row {rowid}"
+        return Flaw(Kind.KEY, where, "the key is none; nothing of this package wrote it", state)
     try:
         data = as_bytes(mode, value)
     except CorruptEntryError as error:

@@ -15,7 +15,7 @@ from dspy_cachectl.stores.file_leases import file_lease
 from dspy_cachectl.stores.folder import Folder
 from dspy_cachectl.stores.leases import Lease
 from dspy_cachectl.stores.patience import reason
-from dspy_cachectl.stores.reader import FolderReader, as_bytes
+from dspy_cachectl.stores.reader import FolderReader, as_bytes, kept, key_of
 from dspy_cachectl.stores.registers.file import NAME as REGISTERS, FileRegister
 
 _FILED = "SELECT mode, value, tag FROM Cache WHERE key = ? AND raw = 1"
@@ -50,13 +50,13 @@ class DiskStore(FolderReader):
 
     def get_filed(self, key: str) -> Filed | None:
         """Return the bytes kept under a key, with what they are filed under; or None. Their mark is not looked up."""
-        rows = self.query(_FILED, (key,)) if self._opens() else []
+        rows = self.query(_FILED, (kept(key),)) if self._opens() else []
         return Filed(as_bytes(*rows[0][:2]), _label(rows[0][2])) if rows else None
 
     def glance(self, key: str) -> Filed | None:
         """Return what `get_filed` does, where that takes one look at an open database; None where it does not."""
         try:
-            rows = self._database.glance(_FILED, (key,))
+            rows = self._database.glance(_FILED, (kept(key),))
             return Filed(as_bytes(*rows[0][:2]), _label(rows[0][2])) if rows else None
         except StoreError:
             return None
@@ -65,15 +65,15 @@ class DiskStore(FolderReader):
         """Return what `glance` does of each of some keys, in one look; nothing of a key where it returns None."""
         found: dict[str, Filed] = {}
         for at in range(0, len(keys), _MOST_AT_ONCE):
-            some = keys[at : at + _MOST_AT_ONCE]
+            some = [kept(key) for key in keys[at : at + _MOST_AT_ONCE]]
             rows = self._database.glance(_FILED_ALL.format(",".join("?" * len(some))), some)
             with contextlib.suppress(StoreError):
-                found |= {key: Filed(as_bytes(mode, value), _label(tag)) for key, mode, value, tag in rows}
+                found |= {str(key_of(key)): Filed(as_bytes(mode, value), _label(tag)) for key, mode, value, tag in rows}
         return found
 
     def get_marked(self, key: str) -> Filed | None:
         """Return what `get_filed` does, with the mark."""
-        rows = self.query(_FILED_AND_MARKED, (key,)) if self._opens() else []
+        rows = self.query(_FILED_AND_MARKED, (kept(key),)) if self._opens() else []
         return Filed(as_bytes(*rows[0][:2]), _label(rows[0][2]), rows[0][3] or "") if rows else None
 
     def _opens(self) -> bool:
@@ -164,7 +164,7 @@ class DiskStore(FolderReader):
             written = 0
             sql("PRAGMA secure_delete = ON")  # nothing of them is left in the file
             for key, (before, after) in entries.items():
-                sql("UPDATE Cache SET value = ? WHERE key = ? AND raw = 1 AND value = ?", after, key, before)
+                sql("UPDATE Cache SET value = ? WHERE key = ? AND raw = 1 AND value = ?", after, kept(key), before)
                 written += sql("SELECT changes()")[0][0]
             return written
 

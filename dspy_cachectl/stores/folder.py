@@ -21,7 +21,7 @@ from dspy_cachectl.boundary.ages import ASTRAY
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.stores.base import coarser
 from dspy_cachectl.stores.patience import is_locked, patiently
-from dspy_cachectl.stores.reader import PAGE, as_bytes, first_marked
+from dspy_cachectl.stores.reader import PAGE, as_bytes, first_marked, kept, key_of
 
 _NEVER_PICKLE = "pickle is never used here"
 _LARGEST_WAL = 8 * 1024 * 1024
@@ -57,17 +57,17 @@ _EVERY = 200
 class BytesDisk(diskcache.Disk):  # type: ignore[misc]
     """Keeps strings to bytes and refuses everything else. A planted pickle does not run."""
 
-    def put(self, key: Any) -> tuple[str, bool]:
+    def put(self, key: Any) -> tuple[str | bytes, bool]:
         """Return the key as it is kept."""
         if type(key) is not str:
             raise TypeError(f"a key is a string, not {type(key).__name__}: {_NEVER_PICKLE}")
-        return key, True
+        return kept(key), True
 
     def get(self, key: Any, raw: bool) -> str:
         """Return the key as it was given."""
-        if not raw or not isinstance(key, str):
-            raise CorruptEntryError(f"the store holds a key that is not text; {_NEVER_PICKLE}")
-        return key
+        if not raw or (given := key_of(key)) is None:
+            raise CorruptEntryError(f"the store holds a key that is none; {_NEVER_PICKLE}")
+        return given
 
     def store(self, value: Any, read: bool, key: Any = diskcache.UNKNOWN) -> tuple[int, int, None, bytes]:  # noqa: ARG002
         """Return a value as the table keeps it, however large it is."""
@@ -115,7 +115,7 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
 
     def _row(self, key: str) -> tuple[int | None, bytes | None]:
         row = self._connection.execute(
-            "SELECT rowid, mode, value FROM Cache WHERE key = ? AND raw = 1", (key,)
+            "SELECT rowid, mode, value FROM Cache WHERE key = ? AND raw = 1", (kept(key),)
         ).fetchone()
         if row is None:
             return None, None
@@ -137,7 +137,7 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
             The bytes that were there; None where there were none.
         """
         now = time.time()
-        written = self._connection.execute(_INSERT, (key, now, tag, mark or None, value))
+        written = self._connection.execute(_INSERT, (kept(key), now, tag, mark or None, value))
         there = None
         if not written.rowcount:
             number, there = self._row(key)
@@ -163,7 +163,7 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
             self._sum_up()
         self._connection.executemany(
             "UPDATE Cache SET access_count = access_count + ?, access_time = ? WHERE key = ? AND raw = 1",
-            [(count, now, key) for key, count in served.items()],
+            [(count, now, kept(key)) for key, count in served.items()],
         )
 
     def _sum_up(self) -> None:
@@ -183,7 +183,9 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
             "DELETE FROM Cache WHERE key = ? AND raw = 1"
             " AND (? IS NULL OR ? = CASE WHEN typeof(store_time) IN ('integer', 'real') THEN store_time ELSE 0 END)"
         )
-        return self._connection.executemany(delete, [(key, stored, stored) for key, stored in keys.items()]).rowcount
+        return self._connection.executemany(
+            delete, [(kept(key), stored, stored) for key, stored in keys.items()]
+        ).rowcount
 
     def close(self) -> None:
         """Do nothing. diskcache does it with a connection when it has made its tables."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from dspy_cachectl.stores.base import Label
-from dspy_cachectl.stores.reader import FolderReader, as_bytes
+from dspy_cachectl.stores.reader import IS_KEY, FolderReader, as_bytes, hashes_beginning_with, kept, key_of
 from dspy_cachectl.stores.rows import Listed, Order, Rows, StoredEntry
 
 _ROWS = 2000
@@ -102,25 +102,30 @@ def bytes_of_values(reader: Reader) -> int:
 def keys_above(reader: FolderReader, head: bytes, above: int) -> set[str]:
     """Return the keys of entries that begin with some bytes, then four of any kind, and then one above a number."""
     rows = reader.query(
-        "SELECT key FROM Cache WHERE typeof(key) = 'text' AND typeof(value) = 'blob'"
+        f"SELECT key FROM Cache WHERE {IS_KEY} AND typeof(value) = 'blob'"  # noqa: S608 - no values
         " AND substr(value, 1, ?) = ? AND substr(value, ?, 1) > ?",
         (len(head), head, len(head) + _AFTER_CHECKSUM, bytes([above])),
     )
-    return {key for (key,) in rows}
+    return {str(key_of(key)) for (key,) in rows}
 
 
 def entries_beginning_with(reader: Reader, prefix: str, *, limit: int) -> list[tuple[StoredEntry, Callable[[], bytes]]]:
     """Return the answers whose keys begin with a text, as `read_entries` does; one whose key is that text alone."""
     if isinstance(reader, Listed):
         return reader.entries_beginning_with(prefix, limit=limit)
-    for condition, parameters in (
-        ("key = ?", (prefix,)),
-        ("key >= ? AND key < ? ORDER BY key LIMIT ?", (prefix, prefix + _LAST, limit)),
-    ):
-        found = [row for row in _rows(reader, _WHOLE, condition, parameters) if Label.decode(row[6]).is_answer]
-        if found:
-            return [_with_value(row) for row in found]
-    return []
+    if found := _answers(reader, "key = ?", (kept(prefix),)):
+        return found
+    found = _answers(reader, "key >= ? AND key < ? ORDER BY key LIMIT ?", (prefix, prefix + _LAST, limit))
+    if hashes := hashes_beginning_with(prefix):
+        found += _answers(reader, "key BETWEEN ? AND ? ORDER BY key LIMIT ?", (*hashes, limit))
+    return sorted(found, key=lambda one: one[0].key)[:limit]
+
+
+def _answers(
+    reader: FolderReader, condition: str, parameters: tuple[object, ...]
+) -> list[tuple[StoredEntry, Callable[[], bytes]]]:
+    rows = _rows(reader, _WHOLE, condition, parameters)
+    return [_with_value(row) for row in rows if Label.decode(row[6]).is_answer]
 
 
 def _window(rows: Rows) -> tuple[list[str], list[Any]]:
@@ -155,8 +160,8 @@ def _by_number(reader: FolderReader, columns: str, numbers: list[int]) -> Iterat
 
 
 def _rows(reader: FolderReader, columns: str, condition: str, parameters: tuple[object, ...]) -> list[tuple[Any, ...]]:
-    # Only what this package wrote: its keys are texts, and kept as they are.
-    query = f"SELECT {columns} FROM Cache WHERE typeof(key) = 'text' AND raw = 1 AND {condition}"  # noqa: S608 - no values
+    # Only what this package wrote.
+    query = f"SELECT {columns} FROM Cache WHERE {IS_KEY} AND raw = 1 AND {condition}"  # noqa: S608 - no values
     return reader.query(query, parameters)
 
 
@@ -168,7 +173,7 @@ def _with_value(row: tuple[Any, ...]) -> tuple[StoredEntry, Callable[[], bytes]]
 def _stored(row: tuple[Any, ...]) -> StoredEntry:
     _, key, stored, served_at, served, size, tag, *_ = row
     return StoredEntry(
-        key=key,
+        key=str(key_of(key)),
         label=Label.decode(tag if isinstance(tag, str) else None),
         stored=_number(stored),
         served=int(_number(served)),

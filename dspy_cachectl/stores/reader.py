@@ -18,7 +18,7 @@ from dspy_cachectl.stores.database import Database
 from dspy_cachectl.stores.marks import MOST_MARKS
 
 DATABASE = "cache.db"
-VERSION = 6
+VERSION = 7
 """Raised with the version of the keys too: in a store of another version nothing would be found."""
 PAGE = 1024
 """Bytes of a page: an entry has some kilobytes, and of larger pages much would stay empty."""
@@ -31,8 +31,38 @@ _SCHEMA = (
 )
 """How the store was used; and diskcache's own table, with a column for what an entry is known again by."""
 _PAGE = 1000
+_DIGITS = 64
+IS_KEY = (
+    f"(typeof(key) = 'blob' AND length(key) = {_DIGITS // 2} OR typeof(key) = 'text'"
+    f" AND (length(key) != {_DIGITS} OR key GLOB '*[^0-9a-f]*'))"
+)
+"""Whether a row has a key that `kept` has made, in SQL."""
 _RAW = 1
 """diskcache's mode of a value that is bytes in the table. Its others hold text, pickles and the names of files."""
+
+
+def kept(key: str) -> str | bytes:
+    """Return a key as it stands in the table: the digits of a hash, as most are, take half as much as bytes."""
+    if len(key) == _DIGITS:
+        try:
+            hashed = bytes.fromhex(key)
+        except ValueError:
+            return key
+        return hashed if hashed.hex() == key else key
+    return key
+
+
+def key_of(stands: object) -> str | None:
+    """Return the key that stands in the table; None where `kept` has not made it."""
+    if isinstance(stands, bytes):
+        return stands.hex() if len(stands) == _DIGITS // 2 else None
+    return stands if isinstance(stands, str) and kept(stands) == stands else None
+
+
+def hashes_beginning_with(prefix: str) -> tuple[bytes, bytes] | None:
+    """Return the first and the last hash whose digits begin with a text, as they would stand; None where none do."""
+    first, last = kept(prefix.ljust(_DIGITS, "0")), kept(prefix.ljust(_DIGITS, "f"))
+    return (first, last) if isinstance(first, bytes) and isinstance(last, bytes) else None
 
 
 def as_bytes(mode: Any, value: Any) -> bytes:
@@ -53,12 +83,13 @@ def first_marked(query: Callable[[str, Sequence[object]], list[tuple[Any, ...]]]
     for beyond in (">=", *[">"] * (MOST_MARKS - 1)):
         rows = query(
             f"SELECT mark, key FROM Cache WHERE mark {beyond} ? AND mark < ? AND raw = 1"  # noqa: S608
-            " AND typeof(key) = 'text' ORDER BY mark, rowid LIMIT 1",
+            f" AND {IS_KEY} ORDER BY mark, rowid LIMIT 1",
             (last, f"{name}/"),
         )
         if not rows:
             break
-        ((last, found[last]),) = rows
+        ((last, key),) = rows
+        found[last] = str(key_of(key))
     return found
 
 
@@ -108,7 +139,7 @@ class FolderReader:
             CorruptEntryError: If what is kept is not bytes.
             StoreUnavailableError: If the folder cannot be read.
         """
-        rows = self.query("SELECT mode, value FROM Cache WHERE key = ? AND raw = 1", (key,))
+        rows = self.query("SELECT mode, value FROM Cache WHERE key = ? AND raw = 1", (kept(key),))
         return as_bytes(*rows[0]) if rows else None
 
     def keys(self, kind: str | None = None) -> Iterator[str]:
@@ -119,12 +150,12 @@ class FolderReader:
         rowid: int | None = None
         while True:
             rows = self.query(
-                f"SELECT store_time, rowid, key FROM Cache WHERE typeof(key) = 'text'{tagged}"  # noqa: S608 - no values
+                f"SELECT store_time, rowid, key FROM Cache WHERE {IS_KEY}{tagged}"  # noqa: S608 - no values
                 " AND (? IS NULL OR (store_time, rowid) < (?, ?)) ORDER BY store_time DESC, rowid DESC LIMIT ?",
                 (*parameters, rowid, stored, rowid, _PAGE),
             )
             for stored, rowid, key in rows:  # noqa: B007 - the last row is where the next page begins
-                yield key
+                yield str(key_of(key))
             if len(rows) < _PAGE:
                 return
 

@@ -18,7 +18,7 @@ import pytest
 from dspy_cachectl.entries import draws, records
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
-from dspy_cachectl.stores.reader import FolderReader
+from dspy_cachectl.stores.reader import FolderReader, kept
 from tests.processes import COMMAND_MODULES, Finished, python
 
 HEAVY = {"dspy", "litellm", "mlflow"}
@@ -87,7 +87,7 @@ def fill(folder: Path, entries: Mapping[str, tuple[Label, bytes]], *, apart: flo
     now = time.time()
     with sqlite3.connect(folder / "cache.db") as plain:
         for earlier, key in enumerate(key for key in reversed(entries) if entries[key][0].is_answer):
-            plain.execute("UPDATE Cache SET store_time = ? WHERE key = ?", (now - 1 - earlier * apart, key))
+            plain.execute("UPDATE Cache SET store_time = ? WHERE key = ?", (now - 1 - earlier * apart, kept(key)))
     plain.close()
     return folder
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from dspy_cachectl.entries import draws, records
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
-from dspy_cachectl.stores.reader import FolderReader
+from dspy_cachectl.stores.reader import FolderReader, kept, key_of
 from tests.cli.commands import SCRIPT, entry
 from tests.limits import PATIENCE
 
@@ -75,7 +75,7 @@ def crowded(folder: Path, count: int, *, runs: int) -> FolderReader:
 def keys_in(folder: Path) -> set[str]:
     """The keys in a store, with SQLite alone."""
     with table(folder) as connection:
-        return {key for (key,) in connection.execute("SELECT key FROM Cache")}
+        return {key_of(stands) or repr(stands) for (stands,) in connection.execute("SELECT key FROM Cache")}
 
 
 class Evil:
@@ -106,7 +106,7 @@ def damage_rows(folder: Path, keys: list[str], secret: Path) -> dict[str, str]:
     expected = {}
     with table(folder) as connection:
         for key, (flaw, (change, value)) in zip(keys, planted, strict=False):
-            connection.execute(f"UPDATE Cache SET {change} WHERE key = ?", (value, key))
+            connection.execute(f"UPDATE Cache SET {change} WHERE key = ?", (value, kept(key)))
             expected["another key" if flaw == "key" else key] = flaw
     return expected
 

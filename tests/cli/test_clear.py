@@ -20,7 +20,7 @@ from dspy_cachectl.manage.selection import Selection
 from dspy_cachectl.predictions.library import Library
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
-from dspy_cachectl.stores.reader import FolderReader
+from dspy_cachectl.stores.reader import FolderReader, kept
 from tests.cli.commands import SCRIPT, command, data
 from tests.cli.stores import COMPILED, DRAWN, JUDGED, answer, at_terminal, crowded, describe_run, filled, keys_in
 from tests.endpoint import Endpoint
@@ -236,8 +236,8 @@ def test_planted_names_lead_nowhere(store: Path, keys: list[str], tmp_path: Path
     secret.write_text("precious")
     with sqlite3.connect(store / "cache.db") as plain:
         for key, name in zip(keys[4:], ["../secret.val", str(secret), "aa/../../secret.val"], strict=False):
-            plain.execute("UPDATE Cache SET mode = 2, value = NULL, filename = ? WHERE key = ?", (name, key))
-        plain.execute("UPDATE Cache SET filename = CAST(x'ff41' AS TEXT), mode = 2 WHERE key = ?", (keys[8],))
+            plain.execute("UPDATE Cache SET mode = 2, value = NULL, filename = ? WHERE key = ?", (name, kept(key)))
+        plain.execute("UPDATE Cache SET filename = CAST(x'ff41' AS TEXT), mode = 2 WHERE key = ?", (kept(keys[8]),))
     plain.close()
     done = command("clear", "--all", "--yes", store=store)
     assert (0, "") == (done.returncode, done.stderr)
@@ -253,7 +253,7 @@ def test_what_is_listed_is_what_is_cleared(store: Path, keys: list[str], selecto
             ["tag = x'ff41'", "tag = NULL", "store_time = 'never'", "raw = 0", "value = x'00'", "tag = 5"],
             strict=False,
         ):
-            plain.execute(f"UPDATE Cache SET {change} WHERE key = ?", (key,))
+            plain.execute(f"UPDATE Cache SET {change} WHERE key = ?", (kept(key),))
     plain.close()
     listing = command("ls", "--limit", "0", *selector, "--json", store=store)
     assert ("--contains" in selector) is ("could not be searched" in listing.stderr)

@@ -14,6 +14,7 @@ import pytest
 
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
+from dspy_cachectl.stores.reader import kept
 from tests.cli.commands import HARMLESS, HEAVY, NASTY, command, entry, modules_loaded
 from tests.cli.stores import COMPILED, DRAWN, JUDGED, answer, damage_rows, describe_run, filled, table
 from tests.faults.disks import read_only
@@ -95,8 +96,8 @@ def planted(folder: Path) -> Iterator[Path]:
                 "access_count = 'often', size = 'x'",
             ]
         ):
-            connection.execute(f"UPDATE Cache SET {change} WHERE key = ?", (keys[-1 - number],))
-        connection.execute("UPDATE Cache SET key = CAST(x'ff41' AS TEXT) WHERE key = ?", (keys[9],))
+            connection.execute(f"UPDATE Cache SET {change} WHERE key = ?", (kept(keys[-1 - number]),))
+        connection.execute("UPDATE Cache SET key = CAST(x'ff41' AS TEXT) WHERE key = ?", (kept(keys[9]),))
     yield folder
 
 

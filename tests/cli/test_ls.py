@@ -18,7 +18,7 @@ from dspy_cachectl.reports.texts import size
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
 from dspy_cachectl.stores.listing import Order, Rows, read_entries, row_numbers
-from dspy_cachectl.stores.reader import FolderReader
+from dspy_cachectl.stores.reader import FolderReader, kept
 from tests.cli.commands import command, data, entry, fill, key_of, printed, queries, walks
 
 MINI = Label("lm", "openai/mini", "compile")
@@ -86,7 +86,7 @@ def test_selects_and_sorts(full: Path, arguments: list[str], numbers: list[int])
     if "size" in arguments:
         with sqlite3.connect(full / "cache.db") as plain:
             sizes = plain.execute("SELECT key, LENGTH(value) FROM Cache WHERE key NOT LIKE '%:%'").fetchall()
-        numbers = sorted((int(key[:4], 16) for key, _ in sizes), key=lambda at: -dict(sizes)[key_of(at)])
+        numbers = sorted((int(key[:2].hex(), 16) for key, _ in sizes), key=lambda at: -dict(sizes)[kept(key_of(at))])
         numbers = numbers[::-1][:1] if "--reverse" in arguments else numbers
     assert numbers == listed(*arguments, store=full)
 
@@ -139,8 +139,8 @@ def test_a_large_value(tmp_path: Path) -> None:
 def test_damaged_entries_are_listed_and_named(full: Path) -> None:
     """An entry that cannot be read does not hide the others."""
     with sqlite3.connect(full / "cache.db") as plain:
-        plain.execute("UPDATE Cache SET value = X'00' WHERE key = ?", (key_of(3),))
-        plain.execute("UPDATE Cache SET mode = 4, value = X'80' WHERE key = ?", (key_of(4),))
+        plain.execute("UPDATE Cache SET value = X'00' WHERE key = ?", (kept(key_of(3)),))
+        plain.execute("UPDATE Cache SET mode = 4, value = X'80' WHERE key = ?", (kept(key_of(4)),))
     rows = data("ls", store=full)
     assert [5, 4, 3, 2, 1, 0] == [int(row["key"][:4], 16) for row in rows]
     assert [4, 3] == [int(row["key"][:4], 16) for row in rows if row["prompt"] is None and row["damage"]]
@@ -183,7 +183,7 @@ def many(tmp_path: Path) -> FolderReader:
     folder = fill(tmp_path / "many", {key_of(0): (MINI, entry(MINI))})
     labels = [Label("lm", f"m{at % 3}", "eval", "", f"run-{at}") for at in range(30)]
     rows = [
-        (f"{at:064x}", 1, 1000.0 + at, 1000.0, 0, labels[at % 30].encode(), 0, 1, entry(MINI, f"q {at}"))
+        (kept(f"{at:064x}"), 1, 1000.0 + at, 1000.0, 0, labels[at % 30].encode(), 0, 1, entry(MINI, f"q {at}"))
         for at in range(3000)
     ]
     with sqlite3.connect(folder / "cache.db") as plain:

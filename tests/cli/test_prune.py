@@ -13,6 +13,7 @@ from dspy_cachectl.errors import ConfigurationError
 from dspy_cachectl.manage.removal import Limits, plan_pruning
 from dspy_cachectl.manage.selection import parse_size
 from dspy_cachectl.stores.disk import DiskStore
+from dspy_cachectl.stores.reader import kept
 from tests.cli.commands import command, data
 from tests.cli.stores import COMPILED, DRAWN, crowded, describe_run, filled, keys_in, table
 from tests.predictions.support import evaluate, examples
@@ -24,7 +25,9 @@ def aged(folder: Path, keys: list[str]) -> None:
     """Let the answers be stored a day after one another, the last of them an hour ago."""
     with table(folder) as connection:
         for at, key in enumerate(reversed(keys)):
-            connection.execute("UPDATE Cache SET store_time = ? WHERE key = ?", (time.time() - 3600 - at * DAY, key))
+            connection.execute(
+                "UPDATE Cache SET store_time = ? WHERE key = ?", (time.time() - 3600 - at * DAY, kept(key))
+            )
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 from dspy_cachectl.entries import draws, records
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
+from dspy_cachectl.stores.reader import kept
 from tests.cli.commands import HARMLESS, NASTY, command, data, entry, fill, key_of, printed
 from tests.processes import Finished
 
@@ -111,7 +112,7 @@ def test_a_key_that_begins_another(full: Path) -> None:
 def test_a_damaged_entry_says_so(full: Path, damage: str, said: str) -> None:
     """What is wrong is said, in either form, and the command fails."""
     with sqlite3.connect(full / "cache.db") as plain:
-        plain.execute(f"{damage} WHERE key = ?", (key_of(0xA000),))
+        plain.execute(f"{damage} WHERE key = ?", (kept(key_of(0xA000)),))
     for arguments in (["show", "a000"], ["show", "a000", "--json"], ["diff", "a000", "a001"], ["diff", "a001", "a000"]):
         done = command(*arguments, store=full)
         assert (1, "") == (done.returncode, done.stdout)

@@ -12,6 +12,7 @@ import pytest
 from dspy_cachectl.entries import records
 from dspy_cachectl.manage.exchange import put_known
 from dspy_cachectl.stores.disk import DiskStore
+from dspy_cachectl.stores.reader import kept, key_of
 from tests.cli.commands import command, data
 from tests.cli.stores import COMPILED, DRAWN, answer, at_terminal, damage_rows, filled, keys_in, table
 from tests.endpoint import Endpoint
@@ -102,8 +103,8 @@ def test_every_damage_to_a_row_is_found_and_moved_aside(store: tuple[Path, list[
     assert {} == flaws(folder)
     assert rows_before - set(expected) == keys_in(folder)
     with sqlite3.connect(quarantine(folder) / "rows.db") as aside:
-        assert set(expected) == {key for (key,) in aside.execute("SELECT key FROM Cache")}
-        (cut,) = aside.execute("SELECT value FROM Cache WHERE key = ?", (keys[10],)).fetchone()
+        assert set(expected) == {key_of(stands) for (stands,) in aside.execute("SELECT key FROM Cache")}
+        (cut,) = aside.execute("SELECT value FROM Cache WHERE key = ?", (kept(keys[10]),)).fetchone()
     assert answer(10)[1][:-7] == cut
     assert ("precious", False) == (secret.read_text(), (tmp_path / "mark").exists())
     assert set(expected.values()) == {
@@ -128,7 +129,8 @@ def known_store(folder: Path, count: int) -> list[str]:
 def marks_of(folder: Path) -> dict[str, str]:
     """By what each entry is known again, with SQLite alone."""
     with table(folder) as connection:
-        return dict(connection.execute("SELECT key, mark FROM Cache WHERE mark NOTNULL"))
+        rows = connection.execute("SELECT key, mark FROM Cache WHERE mark NOTNULL")
+        return {str(key_of(stands)): mark for stands, mark in rows}
 
 
 def test_what_answers_are_known_by_is_checked_and_made_anew(tmp_path: Path) -> None:
@@ -141,7 +143,7 @@ def test_what_answers_are_known_by_is_checked_and_made_anew(tmp_path: Path) -> N
     assert {} == flaws(folder)
     with table(folder) as connection:
         for key, mark in ((keys[0], None), (keys[1], "other.rest"), (answer(9)[0], "planted.rest")):
-            connection.execute("UPDATE Cache SET mark = ? WHERE key = ?", (mark, key))
+            connection.execute("UPDATE Cache SET mark = ? WHERE key = ?", (mark, kept(key)))
 
     assert {keys[0]: "mark", keys[1]: "mark", answer(9)[0]: "mark"} == flaws(folder)
     done = data("verify", "--repair", "--yes", store=folder)
@@ -173,9 +175,9 @@ def test_texts_that_are_wrong(store: tuple[Path, list[str]]) -> None:
     """Keys that are no text or no UTF-8 are found."""
     folder, keys = store
     with table(folder) as connection:
-        connection.execute("UPDATE Cache SET key = x'0102' WHERE key = ?", (keys[11],))
-        connection.execute("UPDATE Cache SET key = CAST(x'ff41' AS TEXT) WHERE key = ?", (keys[12],))
-        connection.execute("UPDATE Cache SET tag = CAST(x'ff41' AS TEXT) WHERE key = ?", (keys[13],))
+        connection.execute("UPDATE Cache SET key = x'0102' WHERE key = ?", (kept(keys[11]),))
+        connection.execute("UPDATE Cache SET key = CAST(x'ff41' AS TEXT) WHERE key = ?", (kept(keys[12]),))
+        connection.execute("UPDATE Cache SET tag = CAST(x'ff41' AS TEXT) WHERE key = ?", (kept(keys[13]),))
     assert ["key", "key"] == sorted(flaws(folder).values())
     command("verify", "--repair", "--yes", store=folder)
     assert ({}, 38) == (flaws(folder), len(keys_in(folder)))
@@ -216,7 +218,7 @@ def test_a_damaged_database_is_built_anew(tmp_path: Path, damage: str, least: in
         for page in (pages // 2, pages // 2 + 1, pages * 3 // 4):
             content[page * 4096 : (page + 1) * 4096] = b"\xa5" * 4096
     elif damage == "cut":
-        del content[len(content) * 2 // 3 :]
+        del content[len(content) * 3 // 4 :]
     else:
         content[(root - 1) * 4096 : root * 4096] = b"\xa5" * 4096
     database.write_bytes(content)

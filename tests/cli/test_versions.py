@@ -12,6 +12,7 @@ import pytest
 
 import dspy_cachectl as cachectl
 from dspy_cachectl.entries import records
+from dspy_cachectl.stores.reader import kept, key_of
 from tests.cli.commands import command, data
 from tests.cli.stores import COMPILED, DRAWN, answer, describe_run, filled, table
 from tests.endpoint import Endpoint
@@ -29,14 +30,14 @@ def mixed(tmp_path: Path) -> Path:
     newer = of_version(records.FORMAT_VERSION + 1)
     with table(folder) as connection:
         for key in (*(keys[number] for number in NEWER), "run:run-2"):
-            (value,) = connection.execute("SELECT value FROM Cache WHERE key = ?", (key,)).fetchone()
-            connection.execute("UPDATE Cache SET value = ? WHERE key = ?", (newer(value), key))
+            (value,) = connection.execute("SELECT value FROM Cache WHERE key = ?", (kept(key),)).fetchone()
+            connection.execute("UPDATE Cache SET value = ? WHERE key = ?", (newer(value), kept(key)))
     return folder
 
 
 def left(folder: Path) -> dict[str, bytes]:
     with table(folder) as connection:
-        return dict(connection.execute("SELECT key, value FROM Cache"))
+        return {str(key_of(stands)): value for stands, value in connection.execute("SELECT key, value FROM Cache")}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from dspy_cachectl.stores.reader import kept
+
 
 @contextlib.contextmanager
 def table(folder: Path) -> Iterator[sqlite3.Connection]:
@@ -20,7 +22,7 @@ def table(folder: Path) -> Iterator[sqlite3.Connection]:
 def stored(folder: Path, key: str) -> bytes:
     """The bytes that are kept under a key."""
     with table(folder) as connection:
-        ((value,),) = connection.execute("SELECT value FROM Cache WHERE key = ?", (key,)).fetchall()
+        ((value,),) = connection.execute("SELECT value FROM Cache WHERE key = ?", (kept(key),)).fetchall()
     return bytes(value)
 
 
@@ -28,7 +30,7 @@ def change(folder: Path, key: str, how: Callable[[bytes], bytes]) -> None:
     """Put something else in the place of an entry's bytes."""
     value = how(stored(folder, key))
     with table(folder) as connection:
-        connection.execute("UPDATE Cache SET value = ? WHERE key = ?", (value, key))
+        connection.execute("UPDATE Cache SET value = ? WHERE key = ?", (value, kept(key)))
 
 
 def cut(value: bytes) -> bytes:

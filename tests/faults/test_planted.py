@@ -11,6 +11,7 @@ import pytest
 import dspy_cachectl as cachectl
 from dspy_cachectl.stores import Label
 from dspy_cachectl.stores.disk import DiskStore
+from dspy_cachectl.stores.reader import kept
 from tests.faults.entries import table
 from tests.faults.support import OLD, Scene, first
 
@@ -48,7 +49,7 @@ def test_a_planted_pickle_does_not_run(scene: Scene, tmp_path: Path, size: int) 
     scene.ask(OLD)
     cachectl.uninstall()
     plain = diskcache.Cache(str(scene.folder))
-    plain.set(scene.key(OLD[0]), Evil(tmp_path / "mark", size))
+    plain.set(kept(scene.key(OLD[0])), Evil(tmp_path / "mark", size))
     plain.close()
     scene.install()
 
@@ -68,7 +69,7 @@ def test_planted_values_of_other_kinds(scene: Scene, value: object) -> None:
     scene.ask(OLD)
     cachectl.uninstall()
     plain = diskcache.Cache(str(scene.folder))
-    plain.set(scene.key(OLD[0]), value)
+    plain.set(kept(scene.key(OLD[0])), value)
     plain.close()
     scene.install()
 

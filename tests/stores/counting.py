@@ -12,6 +12,7 @@ from dspy_cachectl.accounting.usage import Usage
 from dspy_cachectl.errors import StoreError, StoreUnavailableError
 from dspy_cachectl.stores import Label, MemoryStore
 from dspy_cachectl.stores.disk import DiskStore
+from dspy_cachectl.stores.reader import key_of
 from dspy_cachectl.stores.tiers import Tiers
 
 USED = ("lm", "m", "p", "", "")
@@ -45,7 +46,8 @@ def served(store: DiskStore) -> dict[str, tuple[int, bool]]:
     with sqlite3.connect(store.path / "cache.db") as plain:
         rows = plain.execute("SELECT key, access_count, access_time > store_time FROM Cache").fetchall()
     plain.close()
-    return {key: (count, bool(later)) for key, count, later in rows if ":" not in key}
+    named = ((key_of(stands) or "", count, bool(later)) for stands, count, later in rows)
+    return {key: (count, later) for key, count, later in named if ":" not in key}
 
 
 def refusing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
