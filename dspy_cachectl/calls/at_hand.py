@@ -12,7 +12,6 @@ import datetime as dt
 import functools
 import os
 import random
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,7 +73,7 @@ def served(lm: Any, parent: Any, call: Call, prompt: Any, kwargs: Mapping[str, A
         notes_itself: Whether the LM's class has a way of its own to note calls in histories.
     """
     warn_openai_messages(lm, call.messages)
-    result = call.serve_at_hand().result(lm, functools.partial(_sent, lm, call, prompt, kwargs))
+    result = call.serve_at_hand().result(lm, kwargs, functools.partial(_sent, lm, call, prompt, kwargs))
     if not carried.found("disable_history"):
         entry = _entry(lm, call, prompt, kwargs, result)
         if notes_itself or parent.update_history.__func__ is not _NOTE:
@@ -110,6 +109,13 @@ def _put(history: list[Any], entry: dict[str, Any], most: int) -> None:
     history.append(entry)
 
 
+def _random_id() -> str:
+    """Return a version 4 UUID as text, in half of the time that it takes by way of an object (RFC 9562, 5.4)."""
+    digits = f"{_IDS.getrandbits(128):032x}"
+    variant = "89ab"[int(digits[16], 16) % 4]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
 def _entry(lm: Any, call: Call, prompt: Any, kwargs: Mapping[str, Any], result: CallResult) -> dict[str, Any]:
     """Return what DSPy notes of a call in its histories."""
     entry = {
@@ -121,7 +127,7 @@ def _entry(lm: Any, call: Call, prompt: Any, kwargs: Mapping[str, Any], result: 
         "usage": result.usage,
         "cost": result.cost,
         "timestamp": dt.datetime.now().isoformat(),
-        "uuid": str(uuid.UUID(int=_IDS.getrandbits(128), version=4)),
+        "uuid": _random_id(),
         "model": lm.model,
         "response_model": result.response_model,
         "model_type": lm.model_type,

@@ -130,13 +130,13 @@ def _serving(original: Original) -> Original:
         call = current_call()
         if call is not None and call.at_hand is not None and call.awaited_from is lm and prepared.cache:
             call.awaited_from = None
-            return call.serve_at_hand().result(lm, lambda: prepared.legacy)
+            return call.serve_at_hand().result(lm, prepared.kwargs, lambda: prepared.legacy)
         cache = vars(dspy).get("cache")
         if not (prepared.cache and isinstance(cache, ManagedCache)):
             return original(lm, prepared, asynchronous)
         call = _call_of(prepared, lm, lambda: dspys_request(prepared, lm, asynchronous))
         found = cache.find(call, lambda: (prepared.key(lm, asynchronous), execution.IGNORED_CACHE_KEYS))
-        return None if found is None else found.result(lm, lambda: prepared.legacy)
+        return None if found is None else found.result(lm, prepared.kwargs, lambda: prepared.legacy)
 
     return cached
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dspy.clients.base_lm import BaseLM
@@ -69,17 +69,18 @@ class Decoded:
             return [self.vector.tolist()]
         return self._open().answer() if self._is_record else self._next(found_in_cache)
 
-    def result(self, lm: BaseLM, sent: Callable[[], dict[str, Any]]) -> CallResult:
+    def result(self, lm: BaseLM, kwargs: Mapping[str, Any], sent: Callable[[], dict[str, Any]]) -> CallResult:
         """Return what DSPy makes of it for a call.
 
         Args:
             lm: Its LM.
+            kwargs: The options of the call.
             sent: Returns what DSPy sends: the LM's options and the call's, which many hits do not need.
         """
         if self._is_record:
             result: CallResult = self._next(result_of_record)
             return result
-        return result_of(self._next(found_in_cache), self._opened, lm, sent)
+        return result_of(self._next(found_in_cache), self._opened, lm, kwargs, sent)
 
     def _next(self, make: Callable[[records.Opened], Any]) -> Any:
         """Return what was made already, to the first who asks, or something made anew."""

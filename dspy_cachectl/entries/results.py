@@ -6,7 +6,7 @@ are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dspy.clients.base_lm import BaseLM
@@ -120,24 +120,30 @@ def _as_hit(answer: Any) -> Any:
     return answer
 
 
-def result_of(answer: Any, opened: records.Opened | None, lm: BaseLM, sent: Callable[[], dict[str, Any]]) -> CallResult:
+def result_of(
+    answer: Any,
+    opened: records.Opened | None,
+    lm: BaseLM,
+    kwargs: Mapping[str, Any],
+    sent: Callable[[], dict[str, Any]],
+) -> CallResult:
     """Return what DSPy makes of what it found in its cache, which is no record of its own.
 
     Args:
         answer: What it found.
         opened: The answer that this was made of; None where its shape is not known.
         lm: The LM that asks.
+        kwargs: The options of the call.
         sent: Returns what DSPy sends: the LM's options and the call's.
     """
     known = None if opened is None or opened.shaped is None else opened.shaped.shape.mould
-    options = sent()
-    if not (isinstance(known, _OfLiteLLM) and _makes_texts(lm, options)):
-        return _by_dspy(answer, lm, options)
+    if not (isinstance(known, _OfLiteLLM) and _makes_texts(lm, kwargs)):
+        return _by_dspy(answer, lm, sent())
     if known.agreed < _AGREED:
-        result = _by_dspy(answer, lm, options)
+        result = _by_dspy(answer, lm, sent())
         known.agreed = known.agreed + 1 if result == _of_contents(answer) else -_NEVER
         return result
-    return _of_contents(answer) or _by_dspy(answer, lm, options)
+    return _of_contents(answer) or _by_dspy(answer, lm, sent())
 
 
 def _by_dspy(answer: Any, lm: BaseLM, options: dict[str, Any]) -> CallResult:
@@ -146,11 +152,11 @@ def _by_dspy(answer: Any, lm: BaseLM, options: dict[str, Any]) -> CallResult:
     return result
 
 
-def _makes_texts(lm: BaseLM, options: dict[str, Any]) -> bool:
+def _makes_texts(lm: BaseLM, kwargs: Mapping[str, Any]) -> bool:
     """Tell whether an LM's outputs rest on the answer alone, as far as the LM and the call decide it."""
     # DSPy's own way, or somebody else's.
     is_dspys = type(lm)._process_completion is BaseLM._process_completion and lm.model_type != "responses"  # noqa: SLF001
-    return is_dspys and not (options.get("logprobs") or lm.kwargs.get("logprobs"))
+    return is_dspys and not (kwargs.get("logprobs") or lm.kwargs.get("logprobs"))
 
 
 def _of_contents(answer: Any) -> CallResult | None:
