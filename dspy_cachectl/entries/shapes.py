@@ -128,7 +128,10 @@ def opened(data: bytes) -> Shaped:
     Raises:
         CorruptEntryError: If the bytes are none.
     """
-    leaves_from = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "big")
+    length = int.from_bytes(data[:_LENGTH_BYTES], "big")
+    if length > _LONGEST:  # it is kept in mind, and takes many times as much memory
+        raise CorruptEntryError(f"the entry's shape has {length:,} bytes, and no more than {_LONGEST:,} are written")
+    leaves_from = _LENGTH_BYTES + length
     shape = _known(data[_LENGTH_BYTES:leaves_from])
     return Shaped(shape, shape.check(parsed(data[leaves_from:])))
 

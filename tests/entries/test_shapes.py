@@ -113,3 +113,10 @@ def test_a_shape_and_leaves_that_do_not_fit_are_damage(shape: bytes, leaves: byt
     for damaged in (b"", b"\x00", b"\xff\xff" + shape):
         with pytest.raises(CorruptEntryError):
             opened(damaged)
+
+
+def test_a_long_shape_is_not_read() -> None:
+    """Shapes are kept in mind, so nobody who writes a store fills the memory with them."""
+    shape = b"[" + b"[]," * 5000 + b"[]]"
+    with pytest.raises(CorruptEntryError, match="15,004 bytes"):
+        opened(len(shape).to_bytes(2, "big") + shape + b"[]")
