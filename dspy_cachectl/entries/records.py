@@ -34,9 +34,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import orjson
-import zstandard
 
-from dspy_cachectl.boundary import encryption
+from dspy_cachectl.boundary import encryption, packing
 from dspy_cachectl.boundary.reading import LARGEST_VALUE, parsed, unpacked, unpacked_size
 from dspy_cachectl.config import settings
 from dspy_cachectl.entries import numbers, origins, shapes, values
@@ -160,9 +159,9 @@ def _pack(origin: Origin, kept: Stored, request: bytes) -> bytes:
         if len(body) > LARGEST_VALUE:
             raise values.UnstorableError(f"it is too large: {len(body):,} bytes, and {LARGEST_VALUE:,} are read")
     if len(body) > _PACK_ABOVE and not is_vector:
-        body, flags = _compressor().compress(body), flags | _PACKED
+        body, flags = packing.packed(body), flags | _PACKED
     if len(request) > _PACK_REQUEST_ABOVE:
-        request, flags = _compressor().compress(request), flags | _PACKED_REQUEST
+        request, flags = packing.packed(request), flags | _PACKED_REQUEST
     return _sealed(flags, len(texts), body, request)
 
 
@@ -209,7 +208,7 @@ def encrypted(data: bytes, key: str) -> bytes:
     flags = (flags | _ENCRYPTED) & ~_PACKED
     head, answer = body[: _TEXTS_FROM + texts], body[_TEXTS_FROM + texts :]
     together = len(answer).to_bytes(_LENGTH_BYTES, "big") + answer + request
-    box = keys.seal(_compressor().compress(together), bytes([flags]), head, filed)
+    box = keys.seal(packing.packed(together), bytes([flags]), head, filed)
     return _sealed(flags, texts, head, filed + box)
 
 
@@ -280,7 +279,7 @@ def for_memory(data: bytes, key: str) -> bytes:
     if not request and not is_encrypted(data):
         return data
     if len(body) > _PACK_ABOVE and not flags & (_PACKED | _VECTOR):  # it was encrypted
-        body, flags = _compressor().compress(body), flags | _PACKED
+        body, flags = packing.packed(body), flags | _PACKED
     flags &= ~_PACKED_REQUEST
     sealed = _sealed(flags, texts, body, b"")
     _LOCAL.sealed = sealed, _Blocks(flags, texts, body, b"")  # it is opened next
@@ -386,11 +385,3 @@ def _of_another_version(version: int) -> CorruptEntryError | FormatVersionError:
 
 def _unpack(block: bytes, is_packed: int) -> bytes:
     return unpacked(block) if is_packed else block
-
-
-def _compressor() -> zstandard.ZstdCompressor:
-    # It may not be shared between threads.
-    if not hasattr(_LOCAL, "compressor"):
-        _LOCAL.compressor = zstandard.ZstdCompressor(level=1)
-    compressor: zstandard.ZstdCompressor = _LOCAL.compressor
-    return compressor
