@@ -16,6 +16,7 @@ from dspy_cachectl.errors import MissingExtraError, StoreError, StoreUnavailable
 from dspy_cachectl.stores.redis.circuit import Circuit, Doing
 from dspy_cachectl.stores.redis.commands import Command, NoReplyError, Script
 from dspy_cachectl.stores.redis.connection import connect
+from dspy_cachectl.stores.redis.lanes import Lanes
 from dspy_cachectl.stores.redis.workers import Times, TooLateError, Workers
 
 _T = TypeVar("_T")
@@ -59,7 +60,7 @@ class Client:
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._redis: Any = None
-        self._workers = Workers()
+        self._workers, self._lanes = Workers(), Lanes()
         self._circuits: dict[str, Circuit] = {}
         self._prober: threading.Thread | None = None
         self._process, self._is_another = "", False
@@ -99,7 +100,9 @@ class Client:
         circuit = self._circuit(node, doing)
         reply, failed, times = None, None, Times()
         try:
-            reply = self._workers.run(partial(self._reply, command), self.address.patience + longer, times)
+            seconds = self.address.patience + longer
+            found = self._lanes.ask(command, seconds, times)
+            reply = found[0] if found else self._workers.run(partial(self._reply, command), seconds, times)
         except Exception as error:  # noqa: BLE001 - whatever a server makes its client raise
             failed = self._failed(error, doing, circuit)
         if circuit.spent(times, late=self._workers.late, gained=gains and reply is not None) or circuit.is_open:
@@ -206,7 +209,10 @@ class Client:
 
         client = self._made()
         if not isinstance(command[0], Script):
-            return client.execute_command(*command)
+            reply = client.execute_command(*command)
+            if command[0] == "GET" and self.address.kind == "server":
+                self._lanes.keep(client.connection_pool)
+            return reply
         script, key, *arguments = command
         try:
             reply = client.execute_command("EVALSHA", script.digest, 1, key, *arguments)

@@ -7,6 +7,7 @@ came first stays, and a lease needs no number by which the store would know the 
 from __future__ import annotations
 
 import uuid
+from functools import cached_property
 
 from dspy_cachectl.stores import leases
 from dspy_cachectl.stores.leases import Holder, LostLeaseError
@@ -51,17 +52,23 @@ class RedisLease:
     """
 
     def __init__(self, client: Client, names: Names, name: str) -> None:
-        self._client = client
-        self._tag = layout.tag_of(name)
-        self._key = names.lease(name)
-        self._holder = uuid.uuid4().hex.encode()
+        self._client, self._names, self._name = client, names, name
         self._beat = 0
         self._is_held = self._may_be_held = False
+
+    # Most are never taken, since what they are for is there.
+    @cached_property
+    def _key(self) -> bytes:
+        return self._names.lease(self._name)
+
+    @cached_property
+    def _holder(self) -> bytes:
+        return uuid.uuid4().hex.encode()
 
     def take(self) -> Holder | None:
         """Take it, if nobody has it."""
         self._may_be_held = True  # where there is no reply
-        said = self._client.run("write", self._tag, (TAKE, self._key, self._said, _milliseconds()))
+        said = self._client.run("write", layout.tag_of(self._name), (TAKE, self._key, self._said, _milliseconds()))
         self._is_held = self._may_be_held = not said
         return Holder(said[:_NAME], said[_NAME:]) if said else None
 
@@ -78,7 +85,7 @@ class RedisLease:
 
     def _end_or_renew(self, milliseconds: int) -> None:
         command = (RENEW, self._key, self._holder, b"%d" % self._beat, milliseconds)
-        if not self._client.run("write", self._tag, command) and self._is_held:
+        if not self._client.run("write", layout.tag_of(self._name), command) and self._is_held:
             raise LostLeaseError(
                 f"a lease in {self._client.address.shown} was lost before its answer came: another process may have "
                 "asked as well, and what was stored first stays"

@@ -1,0 +1,1 @@
+"""The parts of a store in Redis, each by itself."""
