@@ -22,7 +22,7 @@ from dspy_cachectl.calls.miss import explained
 from dspy_cachectl.calls.opening import open_plain_call, say_what_is_shared
 from dspy_cachectl.context.process import state
 from dspy_cachectl.entries import answers, draws, records
-from dspy_cachectl.entries.cleaning import cleaned
+from dspy_cachectl.entries.cleaning import holds_secret
 from dspy_cachectl.entries.decoded import Decoded, DecodedEntries
 from dspy_cachectl.entries.nearest import NEVER_STORED
 from dspy_cachectl.entries.values import UnstorableError
@@ -342,7 +342,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
             call.answered.entry = cassette.keep(call.key, asked.key.request or call.key, data, tool)
             return
         call.answered.entry = data
-        if not (asked.kind is Kind.EMBEDDING or stored.is_vector) and cleaned(stored.body) is not None:
+        if not (asked.kind is Kind.EMBEDDING or stored.is_vector) and holds_secret(stored):
             answering.say_is_secret(call)
             call.tally.unstored += facts.storable
             if into == "disk":

@@ -15,6 +15,7 @@ from dspy_cachectl.boundary.held import HELD, SHORTEST
 from dspy_cachectl.boundary.reading import parsed
 from dspy_cachectl.boundary.secrets import scrub_surely
 from dspy_cachectl.entries import records
+from dspy_cachectl.entries.stored import Stored
 from dspy_cachectl.entries.values import TAG, dumped_text, loaded_text
 from dspy_cachectl.errors import ConfigurationError
 
@@ -110,9 +111,18 @@ _CLEANER = Cleaner()
 
 def cleaned(text: bytes) -> Any | None:
     """Return what a text of JSON holds, without its secrets; None where there is none in it."""
-    whole = text.decode("utf-8", "replace")
-    if scrub_surely(whole) == whole:
+    if not _may_hold_secret(text):
         return None
     value = parsed(text)
     clean = _CLEANER.stored(value)
     return None if clean == value else clean
+
+
+def holds_secret(kept: Stored) -> bool:
+    """Tell whether there is a secret in an answer: each text of it is in its leaves or its shape, mostly once."""
+    return _may_hold_secret(kept.shaped or kept.body) and cleaned(kept.body) is not None
+
+
+def _may_hold_secret(text: bytes) -> bool:
+    whole = text.decode("utf-8", "replace")
+    return scrub_surely(whole) != whole
