@@ -349,8 +349,13 @@ class Database:
 
     def run(self, connection: sqlite3.Connection, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Run a statement of a change, patiently. Raises as `change` does."""
-        with self._translated():
-            return patiently(lambda: connection.execute(query, values).fetchall(), self.patience)
+        try:
+            return connection.execute(query, values).fetchall()
+        except (sqlite3.Error, OSError) as error:
+            with self._translated():
+                if not is_locked(error):
+                    raise
+                return patiently(lambda: connection.execute(query, values).fetchall(), self.patience)
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

@@ -24,7 +24,7 @@ from dspy_cachectl.stores.patience import is_locked, patiently
 from dspy_cachectl.stores.reader import PAGE, as_bytes, first_marked, kept, key_of
 
 _NEVER_PICKLE = "pickle is never used here"
-_LARGEST_WAL = 8 * 1024 * 1024
+_LARGEST_WAL = 16 * 1024 * 1024
 _MOST_REMOVED = 500
 """How many entries one write removes at most: a limit that was lowered must not hold it up for minutes."""
 _LOCK_FILE = 32 * 1024
