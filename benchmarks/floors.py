@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -15,9 +16,11 @@ from dspy.clients.cache import Cache
 
 from benchmarks.bars import ENGINES
 from benchmarks.figures import Figure, compared
-from benchmarks.rounds import Block
+from benchmarks.puts import COUNT as PUTS, New, putting
+from benchmarks.rounds import Block, interleaved
 from benchmarks.rows import row
-from benchmarks.scene import Scene, Sides, asking, dspys_in_place, prompts
+from benchmarks.scene import Scene, Sides, asking, dspys_cache, dspys_in_place, prompts
+from dspy_cachectl.boundary.packing import packed
 
 COUNT = 50
 
@@ -109,3 +112,45 @@ def _from_disk(requests: list[Any], encoded: dict[bytes, bytes], plain: sqlite3.
 def _warm(block: Block) -> Iterator[Block]:
     block()
     yield block
+
+
+@row("floor-put")
+def floor_put(scene: Scene) -> Iterator[Figure]:
+    """The key, one pass over all texts, packing and a row of SQLite by themselves, by `Cache.put` of DSPy's."""
+    new, cache, done = New(scene, "native"), dspys_cache(scene.new_folder()), itertools.count()
+    with closing(sqlite3.connect(scene.new_folder().with_suffix(".sqlite"), isolation_level=None)) as plain:
+        plain.execute("PRAGMA journal_mode = WAL")
+        plain.execute("PRAGMA synchronous = NORMAL")
+        plain.execute("CREATE TABLE kept(key BLOB UNIQUE, value BLOB)")
+
+        def insert(texts: tuple[bytes, bytes]) -> None:
+            value = texts[0][:2000] + texts[1][:3000]  # as much as a packed entry has
+            plain.execute("INSERT INTO kept VALUES (?, ?)", (next(done).to_bytes(32, "big"), value))
+
+        for case, part in (("key", _key_of), ("pass", _pass_over), ("packing", _pack), ("sqlite", insert)):
+
+            @contextmanager
+            def ours(part: Callable[[tuple[bytes, bytes]], object] = part) -> Iterator[Block]:
+                first, *texts = [(orjson.dumps(request), orjson.dumps(value)) for request, value, _ in new(PUTS + 1)]
+                part(first)
+                yield lambda: [part(one) for one in texts]
+
+            sides = {"theirs": lambda: putting(dspys_in_place(cache), new), "ours": ours}
+            taken = interleaved(sides, scene.few)
+            yield compared("floor-put", taken["ours"], taken["theirs"], case=case, calls=PUTS)
+
+
+_TABLE = bytes(range(255, -1, -1))
+
+
+def _key_of(texts: tuple[bytes, bytes]) -> bytes:
+    return hashlib.sha256(texts[0]).digest()
+
+
+def _pass_over(texts: tuple[bytes, bytes]) -> None:
+    for text in texts:
+        text.translate(_TABLE).find(b"\0\0")
+
+
+def _pack(texts: tuple[bytes, bytes]) -> list[bytes]:
+    return [packed(text) for text in texts]

@@ -78,8 +78,8 @@ def put(scene: Scene) -> Iterator[Figure]:
         new, cache = New(scene, engine), dspys_cache(scene.new_folder())
         stores = _stores(scene)
         sides = {
-            "theirs": lambda new=new, cache=cache: _putting(dspys_in_place(cache), new),
-            "ours": lambda new=new, stores=stores: _putting(ours_in_place(stores), new),
+            "theirs": lambda new=new, cache=cache: putting(dspys_in_place(cache), new),
+            "ours": lambda new=new, stores=stores: putting(ours_in_place(stores), new),
         }
         taken = interleaved(sides, scene.rounds)
         yield compared("put", taken["ours"], taken["theirs"], case=engine, calls=COUNT)
@@ -99,11 +99,11 @@ def put_encoding(scene: Scene) -> Iterator[Figure]:
     for engine in ENGINES:
         new, stores, encoding, whole = New(scene, engine), _stores(scene), [], []
         for _ in range(scene.rounds):
-            with _putting(ours_in_place(stores), new) as block:
+            with putting(ours_in_place(stores), new) as block:
                 whole.append(timed(block))
             answering.encode, spent[0] = counting, 0.0
             try:
-                with _putting(ours_in_place(stores), new) as block:
+                with putting(ours_in_place(stores), new) as block:
                     block()
             finally:
                 answering.encode = encode
@@ -112,7 +112,8 @@ def put_encoding(scene: Scene) -> Iterator[Figure]:
 
 
 @contextmanager
-def _putting(place: AbstractContextManager[Any], new: New) -> Iterator[Block]:
+def putting(place: AbstractContextManager[Any], new: New) -> Iterator[Block]:
+    """Prepare `COUNT` puts into the cache that is in place."""
     puts, first = new(COUNT), new(1)
 
     def keep(puts: Puts) -> None:
