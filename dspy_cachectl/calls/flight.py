@@ -190,7 +190,11 @@ def turn_of(call: Call, cache: ManagedCache | None, *, by_thread: bool = True) -
     if cache is None or key is None or asked.ruling.cassette is not None or call.parent is not None:
         return None
     leases = cache.tiers.leases(key if by_thread else f"coroutine:{key}") if asked.decision.stores else []
-    return Turn(leases, partial(_is_settled, call, cache, key), partial(_note_fault, call)) if leases else None
+    if not leases:
+        return None
+    # A thread has looked into the folder already, on its way here (see `find_at_hand`).
+    was_looked = by_thread and cache.tiers.glances
+    return Turn(leases, partial(_is_settled, call, cache, key), partial(_note_fault, call), was_looked=was_looked)
 
 
 def _note_fault(call: Call, error: Exception) -> None:

@@ -53,6 +53,11 @@ class DiskStore(FolderReader):
         rows = self.query(_FILED, (kept(key),)) if self._opens() else []
         return Filed(as_bytes(*rows[0][:2]), _label(rows[0][2])) if rows else None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its database is open, so that `glance` finds what is there."""
+        return self._database.is_open
+
     def glance(self, key: str) -> Filed | None:
         """Return what `get_filed` does, where that takes one look at an open database; None where it does not."""
         try:

@@ -74,10 +74,16 @@ class Turn:
             be had is passed over.
         is_settled: Told whether it was waited for; tells whether there is nothing to wait for.
         on_fault: Told why the lease cannot be had, renewed or given back, or that it was lost.
+        was_looked: Whether it was just looked for what settles it, and nothing found: then a lease is taken at once.
     """
 
     def __init__(
-        self, leases: Sequence[Lease], is_settled: Callable[[bool], bool], on_fault: Callable[[Exception], None]
+        self,
+        leases: Sequence[Lease],
+        is_settled: Callable[[bool], bool],
+        on_fault: Callable[[Exception], None],
+        *,
+        was_looked: bool = False,
     ) -> None:
         self._leases = leases
         self._tried = 0
@@ -85,13 +91,14 @@ class Turn:
         self._on_fault = on_fault
         self._lock = threading.Lock()
         self._has_ended = False
+        self._was_looked = was_looked
 
     def pauses(self) -> Iterator[float]:
         """Yield how many seconds to wait before one goes on, again and again; ends where one is to ask oneself."""
         begun = seen = time.monotonic()
         pause, tried, last = _FIRST_PAUSE, self._tried, None
         holders: set[bytes] = set()
-        while not self._is_settled(pause > _FIRST_PAUSE):
+        while not self._looks(waited=pause > _FIRST_PAUSE):
             holder = self._take()
             if holder is None:
                 return
@@ -109,6 +116,11 @@ class Turn:
             else:
                 yield pause
                 pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _looks(self, *, waited: bool) -> bool:
+        """Look, unless that was done already. Tell whether there is nothing to wait for."""
+        was_looked, self._was_looked = self._was_looked, False
+        return not was_looked and self._is_settled(waited)
 
     def _pass_over(self) -> None:
         """Do without a lease whose holder is stopped: those who waited for it still know of one another by the next."""

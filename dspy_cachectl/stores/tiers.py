@@ -107,6 +107,11 @@ class Tiers:
         """Return the bytes kept under a key by the memory in front, or None; never waits for a disk."""
         return None if self.memory is None else self.memory.get(key)
 
+    @property
+    def glances(self) -> bool:
+        """Whether `glance` looks into every store: not while the folder is closed."""
+        return self._glancing is not None and len(self._tiers) == 2 and bool(getattr(self.stores[1], "is_open", False))
+
     def glance(self, key: str) -> bytes | None:
         """Return likewise what a folder behind that keeps, where it can be read at once; `get` says why it cannot."""
         if self.memory is None or (kept := self.memory.get(key)) is not None or self._glancing is None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import dspy_cachectl as cachectl
 from dspy_cachectl.calls.lm import _FLIGHTS
+from dspy_cachectl.stores import MemoryStore
+from dspy_cachectl.stores.disk import DiskStore
 from tests.calls.support import until, waiters
 from tests.endpoint import Endpoint
 from tests.limits import PATIENCE
@@ -112,3 +115,33 @@ def test_threads_and_coroutines_with_a_full_default_executor(lm: MakeLM, endpoin
     assert 120 == len(answers)
     # A thread does not wait for a coroutine, so the two kinds may ask once each.
     assert endpoint.requests <= 2
+
+
+def test_a_folder_is_looked_into_no_oftener_than_need_be(
+    endpoint: Endpoint, lm: MakeLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a thread has just looked for is looked for again when it has its turn, since another may have had it."""
+    looks: list[str] = []
+
+    def noted(name: str) -> Callable[..., Any]:
+        method = getattr(DiskStore, name)
+
+        def look(self: DiskStore, *args: Any) -> Any:
+            looks.append(name)
+            return method(self, *args)
+
+        return look
+
+    for name in ("glance", "get_filed"):
+        monkeypatch.setattr(DiskStore, name, noted(name))
+    cachectl.install([MemoryStore(), DiskStore(tmp_path / "looked")])
+    asked = lm()
+    asked("What opens the folder?")
+    looks.clear()
+    asked(QUESTION)
+    assert ["glance", "get_filed"] == looks
+    assert 2 == endpoint.requests
+    cachectl.install([MemoryStore(), DiskStore(tmp_path / "looked")])
+    with cachectl.phase("compile") as run:
+        asked(QUESTION)  # which opens the folder
+    assert (2, 1) == (endpoint.requests, run.stats.reused)
