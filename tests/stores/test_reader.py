@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from dspy_cachectl.errors import StoreUnavailableError
+from dspy_cachectl.manage.verification import Kind, verify
 from dspy_cachectl.stores.disk import DiskStore
+from dspy_cachectl.stores.listing import entries_beginning_with
 from dspy_cachectl.stores.reader import FolderReader
 from tests.stores.contract import COMPILED, VECTOR
 
@@ -55,6 +57,32 @@ def test_keys_of_one_moment_all_come(store: DiskStore, folder: Path) -> None:
         plain.execute("UPDATE Cache SET store_time = 1.0")
 
     assert [f"key-{at}" for at in reversed(range(2100))] == list(FolderReader(folder).keys())
+
+
+def test_the_digits_of_a_key_stand_as_bytes(store: DiskStore, folder: Path) -> None:
+    """Whatever a key looks like, it is found, listed and removed as it was given; and a hash takes half as much."""
+    hashes = ["ab1" + "0" * 61, "ab2" + "f" * 61]
+    others = ["AB1" + "0" * 61, "ab" + "z" * 62, "ab", "ab1" + " " * 61, "run:ab"]
+    for key in (*hashes, *others):
+        store.put_marked(key, key.encode(), COMPILED, f"{key}.rest")
+    with sqlite3.connect(folder / "cache.db") as plain:
+        assert 2 == plain.execute("SELECT COUNT(*) FROM Cache WHERE length(CAST(key AS BLOB)) = 32").fetchone()[0]
+        plain.execute("INSERT INTO Cache (key, raw, mode, value) VALUES (?, 1, 1, x'00')", ("cd" * 32,))
+        plain.execute("INSERT INTO Cache (key, raw, mode, value) VALUES (zeroblob(31), 1, 1, x'00')")
+
+    reader = FolderReader(folder)
+    assert {*hashes, *others} == set(store.keys())
+    assert [key.encode() for key in (*hashes, *others)] == [reader.get(key) for key in (*hashes, *others)]
+    assert [{f"{key}.rest": key} for key in hashes] == [store.marked(key) for key in hashes]
+    assert ["ab", None] == [next(iter(_beginning(reader, "ab", 9)), None), reader.get("cd" * 32)]
+    assert sorted([hashes[0], others[3]]) == _beginning(reader, "ab1", 9)
+    assert hashes == [*_beginning(reader, "ab10", 9), *_beginning(reader, "ab2", 1)]
+    assert ["row 8", "row 9"] == [flaw.where for flaw in verify(folder).flaws if flaw.kind is Kind.KEY]
+    assert [True] * 7 == [store.delete(key) for key in (*hashes, *others)]
+
+
+def _beginning(reader: FolderReader, prefix: str, limit: int) -> list[str]:
+    return [row.key for row, _ in entries_beginning_with(reader, prefix, limit=limit)]
 
 
 def test_how_much_room_it_takes(store: DiskStore, folder: Path) -> None:
