@@ -17,6 +17,8 @@ from dspy_cachectl.entries.shapes import Constant, Fill, Leaf, Node, Row, Table,
 
 _FIXED = (str, int, float, bool, type(None))
 
+_NOTHING: tuple[Node, Any] = Table({}), {}
+
 Learning = Callable[[Node, Any, Any], Fill]
 
 
@@ -77,7 +79,7 @@ def recipe(node: Node, plain: Any, made: Any) -> Fill:
         UnlikeError: If that is not to be seen from this one.
     """
     if isinstance(made, pydantic.BaseModel):
-        return _model(node, plain, made)
+        return recipe_of_model(node, plain, made)
     if dataclasses.is_dataclass(made) and hasattr(made, "__slots__") and not hasattr(made, "__dict__"):
         return _slotted(node, plain, made)
     if is_same(made, plain):
@@ -154,12 +156,19 @@ def _slotted(node: Node, plain: Any, made: Any) -> Fill:
     return make
 
 
-def _model(node: Node, plain: Any, made: pydantic.BaseModel) -> Fill:
+def recipe_of_model(node: Node, plain: Any, made: pydantic.BaseModel, private: tuple[Node, Any] = _NOTHING) -> Fill:
+    """Return how an object of pydantic's is made. See `recipe`.
+
+    Args:
+        node: What of the answer its fields are made of.
+        plain: What stood there.
+        made: What became of that.
+        private: What of the answer its private attributes are made of, and what stood there.
+    """
     kind, set_ = type(made), frozenset(made.__pydantic_fields_set__)
     put, new = object.__setattr__, object.__new__
-    nothing = Table({})
     parts = [
-        (name, recipe_of_fields(nothing if name == "__pydantic_private__" else node, plain, held))
+        (name, recipe_of_fields(*(private if name == "__pydantic_private__" else (node, plain)), held))
         for name, held in _parts(made).items()
         if held is not None
     ]

@@ -13,7 +13,7 @@ from dspy.clients.base_lm import BaseLM
 from dspy.clients.call_result import CACHE_FORMAT, CallResult
 
 from dspy_cachectl.entries import records
-from dspy_cachectl.entries.moulds import Mould, UnlikeError, fields_of, recipe_of_fields
+from dspy_cachectl.entries.moulds import Mould, UnlikeError, fields_of, recipe_of_fields, recipe_of_model
 from dspy_cachectl.entries.shapes import Constant, Fill, Node, Shaped, Table, filling
 from dspy_cachectl.errors import CorruptEntryError
 
@@ -82,10 +82,16 @@ class _OfLiteLLM:
     """
 
     def __init__(self, root: Node) -> None:
-        parts = fields_of(root)
-        fields = {name: one for name, one in fields_of(parts["v"]).items() if name != "usage"}
-        self.mould, self.cost = Mould(Table(fields)), filling(parts["cost"])
+        self.mould, self.cost = Mould(root, _recipe_of_response), filling(fields_of(root)["cost"])
         self.agreed = 0
+
+
+def _recipe_of_response(root: Node, plain: Any, made: Any) -> Fill:
+    """Return how LiteLLM's response is made: of its fields, and of the cost where LiteLLM keeps that."""
+    parts = fields_of(root)
+    fields = Table({name: one for name, one in fields_of(parts["v"]).items() if name != "usage"})
+    hidden = Table({"_hidden_params": Table({"response_cost": parts["cost"]})})
+    return recipe_of_model(fields, plain["v"], made, (hidden, {"_hidden_params": {"response_cost": plain["cost"]}}))
 
 
 def found_in_cache(opened: records.Opened) -> Any:
@@ -102,14 +108,7 @@ def _response_of_litellm(opened: records.Opened, shaped: Shaped) -> Any:
             return opened.answer()  # which says what is wrong
         shape.mould = _OfLiteLLM(shape.root)
 
-    def make() -> Any:
-        answer = opened.answer()
-        answer._hidden_params = {}  # noqa: SLF001 - as below
-        return _as_hit(answer)
-
-    response = shape.mould.mould.pour(leaves, make)
-    response._hidden_params["response_cost"] = shape.mould.cost(leaves)  # noqa: SLF001 - where LiteLLM keeps the cost
-    return response
+    return shape.mould.mould.pour(leaves, lambda: _as_hit(opened.answer()))
 
 
 def _as_hit(answer: Any) -> Any:
@@ -136,14 +135,17 @@ def result_of(
         kwargs: The options of the call.
         sent: Returns what DSPy sends: the LM's options and the call's.
     """
-    known = None if opened is None or opened.shaped is None else opened.shaped.shape.mould
+    if opened is None or opened.shaped is None:
+        return _by_dspy(answer, lm, sent())
+    known = opened.shaped.shape.mould
     if not (isinstance(known, _OfLiteLLM) and _makes_texts(lm, kwargs)):
         return _by_dspy(answer, lm, sent())
+    cost = known.cost(opened.shaped.leaves)
     if known.agreed < _AGREED:
         result = _by_dspy(answer, lm, sent())
-        known.agreed = known.agreed + 1 if result == _of_contents(answer) else -_NEVER
+        known.agreed = known.agreed + 1 if result == _of_contents(answer, cost) else -_NEVER
         return result
-    return _of_contents(answer) or _by_dspy(answer, lm, sent())
+    return _of_contents(answer, cost) or _by_dspy(answer, lm, sent())
 
 
 def _by_dspy(answer: Any, lm: BaseLM, options: dict[str, Any]) -> CallResult:
@@ -159,11 +161,10 @@ def _makes_texts(lm: BaseLM, kwargs: Mapping[str, Any]) -> bool:
     return is_dspys and not (kwargs.get("logprobs") or lm.kwargs.get("logprobs"))
 
 
-def _of_contents(answer: Any) -> CallResult | None:
+def _of_contents(answer: Any, cost: float | None) -> CallResult | None:
     """Return a result whose outputs are the contents of a response's choices; None where they have none."""
     try:
         contents = [choice.message.content for choice in answer.choices]
     except AttributeError:
         return None
-    cost = answer._hidden_params["response_cost"]  # noqa: SLF001 - as above
     return CallResult(outputs=contents, cost=cost, raw=answer, response_model=answer.model, cache_hit=True)
