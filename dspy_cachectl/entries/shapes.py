@@ -4,7 +4,8 @@ The shape says what stands where, and all that most answers of it say alike: nam
 Leaves are the other texts and numbers, in their order; a long text that an answer says again is one leaf. A shape is
 read once, and answers of it are then made of their leaves, without a look at what else they have in common.
 
-A shape is JSON: in the place of each leaf stands a number, which tells its place among the leaves and its type.
+A shape is JSON: in the place of each leaf stands a number, which tells its place among the leaves and its type. What is
+empty or 0 is no leaf, since packages treat it otherwise: numbers below 0 stand for zeros.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _ALIKE = frozenset(
     "$ _dspy_format finish_reason kind model object of reason response_model role service_tier status type".split()  # noqa: SIM905
 )
 """Under which names most answers say the same."""
+_ZEROS: dict[int, float] = {-1: 0, -2: 0.0, -3: -0.0}
+_NUMBERS_OF_ZEROS = {repr(zero): number for number, zero in _ZEROS.items()}  # two of them are equal
 _SHORT, _LONG = 80, 16
 """How many characters such a text has at most, and from how many on a leaf is looked for among those before it."""
 _MOST_LEAVES, _LONGEST, _LENGTH_BYTES = 250, 8192, 2
@@ -149,10 +152,12 @@ def _shape(value: Any, name: str, leaves: list[Any], long: dict[str, int]) -> An
         return {key: _shape(item, key, leaves, long) for key, item in value.items()}
     if kind is list:
         return [_shape(item, name, leaves, long) for item in value]
-    if value is None or kind is bool or (kind is str and name in _ALIKE and len(value) <= _SHORT):
+    if value is None or kind is bool or value == "" or (kind is str and name in _ALIKE and len(value) <= _SHORT):
         return value
     if kind not in _TYPES or len(leaves) >= _MOST_LEAVES:
         raise _NoShapeError
+    if not value:
+        return _NUMBERS_OF_ZEROS[repr(value)]
     at = long.get(value) if kind is str else None
     if at is None:
         at = len(leaves)
@@ -169,6 +174,8 @@ def _node(shape: Any, types: dict[int, type]) -> Node:
         return Row(tuple([_node(item, types) for item in shape]))
     if type(shape) is not int:
         return Constant(shape)
+    if shape < 0:
+        return Constant(_ZEROS[shape])
     at, kind = divmod(shape, len(_TYPES))
     if types.setdefault(at, _TYPES[kind]) is not _TYPES[kind]:
         raise KeyError(at)

@@ -53,15 +53,23 @@ def test_in_an_entry(answer: dict[str, Any]) -> None:
 
 
 def test_answers_that_differ_in_leaves_have_one_shape() -> None:
-    """So that it is read once for all of them; another role, or nothing in the place of a text, is another."""
+    """So that it is read once for all of them; another role, or what is nothing, empty or 0, is another."""
     one, other = ({"role": "user", "said": text, "tokens": at} for text, at in (("a", 1), ("b", 2)))
     shapes = [
         opened(taken_apart(plain) or b"").shape
-        for plain in (one, other, {**one, "role": "tool"}, {**one, "said": None}, {**one, "tokens": 1.0})
+        for plain in (
+            one,
+            other,
+            {**one, "role": "tool"},
+            {**one, "said": None},
+            {**one, "said": ""},
+            {**one, "tokens": 1.0},
+            *({**one, "tokens": zero} for zero in (0, 0.0, -0.0)),
+        )
     ]
 
     assert shapes[0] is shapes[1]
-    assert 4 == len(set(shapes))
+    assert 8 == len(set(shapes))
 
 
 @pytest.mark.parametrize(
@@ -99,6 +107,7 @@ def test_what_holds_itself_has_no_shape() -> None:
         (b'{"a":3}', b'["a","b"]'),
         (b'{"a":[0,1]}', b'["a"]'),
         (b'{"a":-1}', b'["a"]'),
+        (b'{"a":-4}', b"[]"),
         (b'{"a":1e99}', b'["a"]'),
         (b'{"a":', b'["a"]'),
         (b"", b"[]"),

@@ -1,0 +1,95 @@
+"""What is made of an answer's shape and leaves is what DSPy and LiteLLM make of the answer, whatever it says."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import dspy
+from dspy.clients.call_result import CACHE_FORMAT
+from hypothesis import given, settings, strategies as st
+from litellm.types.utils import ModelResponse
+
+from dspy_cachectl.entries.decoded import Decoded
+from dspy_cachectl.entries.records import Origin, encode, stored
+from dspy_cachectl.errors import CorruptEntryError
+from tests.entries.test_moulds import _seen
+
+ORIGIN = Origin("lm", "m")
+LM = dspy.LM("openai/m")
+TEXTS = st.sampled_from(["", "yes", "a text that is longer than others", "0", "\u00fc"])
+COUNTS = st.sampled_from([0, 1, 7])
+
+
+@st.composite
+def messages(draw: Any) -> dict[str, Any]:
+    """Return a message with reasoning or without, which may be empty."""
+    message: dict[str, Any] = {"role": "assistant", "content": draw(TEXTS | st.none())}
+    if draw(st.booleans()):
+        message["reasoning_content"] = draw(TEXTS | st.none())
+    return message
+
+
+@st.composite
+def responses(draw: Any) -> ModelResponse:
+    """Return one of LiteLLM's responses, with a cost or without."""
+    choices = [
+        {"index": at, "finish_reason": draw(st.sampled_from(["stop", "length"])), "message": message}
+        for at, message in enumerate(draw(st.lists(messages(), min_size=1, max_size=2)))
+    ]
+    response = ModelResponse(
+        id=draw(TEXTS), model="m", created=draw(COUNTS), choices=choices, usage={"prompt_tokens": draw(COUNTS)}
+    )
+    response._hidden_params = {"response_cost": draw(st.sampled_from([None, 0.0, 0.25]))}
+    return response
+
+
+@st.composite
+def records(draw: Any) -> dict[str, Any]:
+    """Return one of DSPy's records of its own engine's answers."""
+    text, thought, tokens = draw(TEXTS), draw(TEXTS | st.none()), draw(COUNTS)
+    parts = [{"type": "thinking", "text": thought}] if thought else []
+    message = {"role": "assistant", "parts": [*parts, {"type": "text", "text": text}]}
+    output = {"text": text, "reasoning_content": thought} if thought else text
+    return {
+        "_dspy_format": CACHE_FORMAT,
+        "responses": [
+            {
+                "id": draw(TEXTS),
+                "model": "m",
+                "message": message,
+                "finish_reason": "stop",
+                "usage": {"input_tokens": tokens, "output_tokens": draw(COUNTS), "total_tokens": tokens},
+                "provider_data": {"content": text, "tokens": tokens, "nothing": {}},
+            }
+        ],
+        "outputs": [output],
+        "usage": {"prompt_tokens": tokens},
+        "cost": draw(st.sampled_from([None, 0, 0.0, 0.25])),
+        "cost_details": {"kind": draw(TEXTS)},
+        "raw": None,
+        "response_model": "m",
+    }
+
+
+def _results(answer: Any, *, is_shaped: bool) -> list[Any]:
+    """All that is given to two hits on an answer, kept as its shape and its leaves or as it is."""
+    kept = stored(answer)
+    assert kept.shaped is not None
+    try:
+        entry = Decoded(encode(ORIGIN, kept if is_shaped else kept._replace(shaped=None))).checked()
+    except CorruptEntryError as error:
+        return [str(error)]  # as of one without an id
+    found = [entry.result(LM, {}, lambda: {"model": "m", "messages": []}) for _ in range(2)]
+    return [
+        [(type(value), _seen(value)) for value in (getattr(one, field.name) for field in dataclasses.fields(one))]
+        for one in found
+    ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(responses() | records(), min_size=1, max_size=8))
+def test_leaves_become_what_the_answer_would(answers: list[Any]) -> None:
+    """Also where a text is empty or a number 0, of which packages make something else than of others."""
+    for answer in answers:
+        assert _results(answer, is_shaped=False) == _results(answer, is_shaped=True)
