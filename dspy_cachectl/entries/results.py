@@ -48,7 +48,7 @@ def result_of_record(opened: records.Opened) -> CallResult:
 
 def _loaded(opened: records.Opened) -> CallResult:
     if opened.shaped is None:
-        return CallResult.load(opened.value)
+        return CallResult.load(opened.answer())
     shape, leaves = opened.shaped
     if shape.mould is None:
         shape.mould = Mould(shape.root, _recipe_of_result)

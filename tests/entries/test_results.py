@@ -6,7 +6,8 @@ import dataclasses
 from typing import Any
 
 import dspy
-from dspy.clients.call_result import CACHE_FORMAT
+import pytest
+from dspy.clients.call_result import CACHE_FORMAT, CallResult
 from hypothesis import given, settings, strategies as st
 from litellm.types.utils import ModelResponse
 
@@ -80,11 +81,12 @@ def _results(answer: Any, *, is_shaped: bool) -> list[Any]:
         entry = Decoded(encode(ORIGIN, kept if is_shaped else kept._replace(shaped=None))).checked()
     except CorruptEntryError as error:
         return [str(error)]  # as of one without an id
-    found = [entry.result(LM, {}, lambda: {"model": "m", "messages": []}) for _ in range(2)]
-    return [
-        [(type(value), _seen(value)) for value in (getattr(one, field.name) for field in dataclasses.fields(one))]
-        for one in found
-    ]
+    return [_all_of(entry.result(LM, {}, lambda: {"model": "m", "messages": []})) for _ in range(2)]
+
+
+def _all_of(result: CallResult) -> list[Any]:
+    values = (getattr(result, field.name) for field in dataclasses.fields(result))
+    return [(type(value), _seen(value)) for value in values]
 
 
 @settings(max_examples=200, deadline=None)
@@ -93,3 +95,32 @@ def test_leaves_become_what_the_answer_would(answers: list[Any]) -> None:
     """Also where a text is empty or a number 0, of which packages make something else than of others."""
     for answer in answers:
         assert _results(answer, is_shaped=False) == _results(answer, is_shaped=True)
+
+
+@pytest.mark.parametrize("text", ["half a character: \ud800", "whole"])
+@pytest.mark.parametrize("where", ["London", "\ud800", 10**30])
+@pytest.mark.parametrize("provider_data", [{"id": 1}, {"$": "their own"}, {"tokens": 10**30}])
+def test_what_json_lacks_is_given_as_it_was_bought(text: str, where: Any, provider_data: dict[str, Any]) -> None:
+    """A record that has no form in JSON alone is kept with tags, of which DSPy must see none."""
+    call = {"type": "tool_call", "id": "call_1", "name": "look", "input": {"where": where}}
+    record = {
+        "_dspy_format": CACHE_FORMAT,
+        "responses": [
+            {
+                "id": "1",
+                "model": "m",
+                "message": {"role": "assistant", "parts": [{"type": "text", "text": text}, call]},
+                "finish_reason": "tool_call",
+                "usage": {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2},
+                "provider_data": provider_data,
+            }
+        ],
+        "outputs": [{"text": text}],
+        "usage": {},
+        "cost": None,
+        "raw": None,
+        "response_model": "m",
+    }
+    entry = Decoded(encode(ORIGIN, record)).checked()
+    for _ in range(4):
+        assert _all_of(CallResult.load(record)) == _all_of(entry.result(LM, {}, dict))
