@@ -89,7 +89,7 @@ def _other(value: Any) -> Any:
             if value in {"stop", "length", "tool_calls", "tool_call", "completed", "auto", "function"}
             else f"{value} too"
         )
-    return value + 1 if type(value) in {int, float} else value
+    return value + 1 if type(value) in {int, float} and value else value  # 0 is of another shape
 
 
 def _litellm(kind: type[Any]) -> Any:
