@@ -32,7 +32,7 @@ from dspy_cachectl.reports.progress_bar import Advance
 from dspy_cachectl.reports.texts import as_json
 from dspy_cachectl.stores.disk import DiskStore
 from dspy_cachectl.stores.patience import as_text, is_locked
-from dspy_cachectl.stores.reader import DATABASE
+from dspy_cachectl.stores.reader import DATABASE, kept_mark
 
 _COLUMNS = "rowid, key, raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, mark, value"
 _PATIENCE = 5.0
@@ -156,7 +156,7 @@ def _mark_rows(folder: Path, rows: Sequence[RowState], done: Repaired) -> None:
         for start in range(0, len(rows), _BATCH):
             with store:
                 store.execute("BEGIN IMMEDIATE")
-                batch = [(row.mark or None, row.rowid, row.stored) for row in rows[start : start + _BATCH]]
+                batch = [(kept_mark(row.mark or ""), row.rowid, row.stored) for row in rows[start : start + _BATCH]]
                 done.marks += store.executemany(mark, batch).rowcount
 
 

@@ -16,7 +16,7 @@ from dspy_cachectl.manage import snapshots
 from dspy_cachectl.predictions.places import files_at
 from dspy_cachectl.reports.progress_bar import Advance, watched
 from dspy_cachectl.stores import Label
-from dspy_cachectl.stores.reader import DATABASE, FolderReader, as_bytes, key_of
+from dspy_cachectl.stores.reader import DATABASE, FolderReader, as_bytes, key_of, mark_from
 
 _PAGE = 20
 _COLUMNS = "key, raw, store_time, tag, mode, value, mark"
@@ -162,17 +162,17 @@ def _flaw(row: tuple[Any, ...]) -> Flaw | None:
         data = as_bytes(mode, value)
     except CorruptEntryError as error:
         return Flaw(Kind.KIND, key, str(error), state)
-    return flaw_of(key, data, Label.decode(tag if isinstance(tag, str) else None), mark or "", state)
+    return flaw_of(key, data, Label.decode(tag if isinstance(tag, str) else None), mark_from(mark), state)
 
 
-def flaw_of(key: str, data: bytes, label: Label, mark: str, state: RowState | None = None) -> Flaw | None:
+def flaw_of(key: str, data: bytes, label: Label, mark: str | None, state: RowState | None = None) -> Flaw | None:
     """Return what is wrong with an entry, whatever it is kept in; or None.
 
     Args:
         key: Its key.
         data: Its bytes.
         label: What it is filed under.
-        mark: By what it is known again, or "".
+        mark: By what it is known again, or ""; None for what is no mark.
         state: The row, where it is one of a folder's.
     """
     try:

@@ -15,7 +15,7 @@ from dspy_cachectl.stores.file_leases import file_lease
 from dspy_cachectl.stores.folder import Folder
 from dspy_cachectl.stores.leases import Lease
 from dspy_cachectl.stores.patience import reason
-from dspy_cachectl.stores.reader import FolderReader, as_bytes, kept, key_of
+from dspy_cachectl.stores.reader import FolderReader, as_bytes, kept, key_of, mark_from
 from dspy_cachectl.stores.registers.file import NAME as REGISTERS, FileRegister
 
 _FILED = "SELECT mode, value, tag FROM Cache WHERE key = ? AND raw = 1"
@@ -79,7 +79,7 @@ class DiskStore(FolderReader):
     def get_marked(self, key: str) -> Filed | None:
         """Return what `get_filed` does, with the mark."""
         rows = self.query(_FILED_AND_MARKED, (kept(key),)) if self._opens() else []
-        return Filed(as_bytes(*rows[0][:2]), _label(rows[0][2]), rows[0][3] or "") if rows else None
+        return Filed(as_bytes(*rows[0][:2]), _label(rows[0][2]), mark_from(rows[0][3]) or "") if rows else None
 
     def _opens(self) -> bool:
         """Open the folder where that has to be done. Tell whether it is there."""

@@ -21,7 +21,7 @@ from dspy_cachectl.boundary.ages import ASTRAY
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.stores.base import coarser
 from dspy_cachectl.stores.patience import is_locked, patiently
-from dspy_cachectl.stores.reader import PAGE, as_bytes, first_marked, kept, key_of
+from dspy_cachectl.stores.reader import PAGE, as_bytes, first_marked, kept, kept_mark, key_of, span_of
 
 _NEVER_PICKLE = "pickle is never used here"
 _LARGEST_WAL = 16 * 1024 * 1024
@@ -126,7 +126,7 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
     def marked(self, name: str) -> dict[str, str]:
         """Return the marks that have a name, each with its first key."""
         # Of nearly all names there are none, which the index tells by itself.
-        if self._connection.execute(_MARKED, (f"{name}.", f"{name}/")).fetchone() is None:
+        if self._connection.execute(_MARKED, span_of(name)).fetchone() is None:
             return {}
         return first_marked(lambda query, values: self._connection.execute(query, values).fetchall(), name)
 
@@ -136,14 +136,14 @@ class Folder(diskcache.Cache):  # type: ignore[misc]
         Returns:
             The bytes that were there; None where there were none.
         """
-        now = time.time()
-        written = self._connection.execute(_INSERT, (kept(key), now, tag, mark or None, value))
+        now, marked = time.time(), kept_mark(mark)
+        written = self._connection.execute(_INSERT, (kept(key), now, tag, marked, value))
         there = None
         if not written.rowcount:
             number, there = self._row(key)
             if stays(there):
                 return there
-            self._connection.execute(_UPDATE, (now, now, tag, mark or None, value, number))
+            self._connection.execute(_UPDATE, (now, now, tag, marked, value, number))
         self._writes += 1
         self._room -= len(value) + _AROUND
         if self._room <= 0 or self._writes >= _LOOKED_AFTER:

@@ -6,6 +6,7 @@ makes a folder that is not there.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from dspy_cachectl.stores.database import Database
 from dspy_cachectl.stores.marks import MOST_MARKS
 
 DATABASE = "cache.db"
-VERSION = 7
+VERSION = 8
 """Raised with the version of the keys too: in a store of another version nothing would be found."""
 PAGE = 1024
 """Bytes of a page: an entry has some kilobytes, and of larger pages much would stay empty."""
@@ -26,7 +27,7 @@ _SCHEMA = (
     "CREATE TABLE usage (label TEXT, counter TEXT, amount, PRIMARY KEY (label, counter)) WITHOUT ROWID",
     "CREATE TABLE Cache (rowid INTEGER PRIMARY KEY, key BLOB, raw INTEGER, store_time REAL, expire_time REAL,"
     " access_time REAL, access_count INTEGER DEFAULT 0, tag BLOB, size INTEGER DEFAULT 0, mode INTEGER DEFAULT 0,"
-    " filename TEXT, mark TEXT, value BLOB)",
+    " filename TEXT, mark BLOB, value BLOB)",
     "CREATE INDEX Cache_mark ON Cache (mark)",
 )
 """How the store was used; and diskcache's own table, with a column for what an entry is known again by."""
@@ -65,6 +66,51 @@ def hashes_beginning_with(prefix: str) -> tuple[bytes, bytes] | None:
     return (first, last) if isinstance(first, bytes) and isinstance(last, bytes) else None
 
 
+_NAME = re.compile(r"([~=]?)([0-9a-f]{16})")
+_HASH = re.compile(r"[0-9a-f]{16}")
+_KINDS = ("", "~", "=")
+"""What stands before the hash in a name: its place here is the first byte of what is kept."""
+_NAME_LENGTH, _HASH_LENGTH = 9, 8
+_NO_HASH = bytes(_HASH_LENGTH + 1)
+"""Stands before the rest of a mark that is no hash."""
+
+
+def _kept_name(name: str) -> bytes | None:
+    found = _NAME.fullmatch(name)
+    return None if found is None else _KINDS.index(found[1]).to_bytes(1, "big") + bytes.fromhex(found[2])
+
+
+def kept_mark(mark: str) -> str | bytes | None:
+    """Return a mark as it stands in the table: of hashes, as most consist of, half as much; None for no mark."""
+    name, _, rest = mark.partition(".")
+    stands = _kept_name(name)
+    if stands is None:
+        return mark or None
+    if _HASH.fullmatch(rest):
+        return stands + bytes.fromhex(rest)
+    return stands + _NO_HASH + rest.encode() if rest else stands
+
+
+def mark_from(stands: object) -> str | None:
+    """Return the mark that stands in the table, "" for none; None where `kept_mark` has not made it."""
+    mark = stands
+    if isinstance(stands, bytes) and len(stands) >= _NAME_LENGTH and stands[0] < len(_KINDS):
+        rest = stands[_NAME_LENGTH:]
+        said = rest.hex() if len(rest) == _HASH_LENGTH else rest[len(_NO_HASH) :].decode("utf-8", "replace")
+        mark = f"{_KINDS[stands[0]]}{stands[1:_NAME_LENGTH].hex()}.{said}"
+    elif stands is None:
+        mark = ""
+    return mark if isinstance(mark, str) and kept_mark(mark) == stands else None
+
+
+def span_of(name: str) -> tuple[str, str] | tuple[bytes, bytes]:
+    """Return from where on and up to where the marks of a name stand."""
+    stands = _kept_name(name)
+    if stands is None:
+        return f"{name}.", f"{name}/"
+    return stands, (int.from_bytes(stands, "big") + 1).to_bytes(_NAME_LENGTH, "big")
+
+
 def as_bytes(mode: Any, value: Any) -> bytes:
     """Return the value of a row.
 
@@ -79,17 +125,17 @@ def as_bytes(mode: Any, value: Any) -> bytes:
 def first_marked(query: Callable[[str, Sequence[object]], list[tuple[Any, ...]]], name: str) -> dict[str, str]:
     """Return the marks of a name, each with its first key: one look into the index for each of them."""
     found: dict[str, str] = {}
-    last = f"{name}."
+    last, end = span_of(name)
     for beyond in (">=", *[">"] * (MOST_MARKS - 1)):
         rows = query(
             f"SELECT mark, key FROM Cache WHERE mark {beyond} ? AND mark < ? AND raw = 1"  # noqa: S608
             f" AND {IS_KEY} ORDER BY mark, rowid LIMIT 1",
-            (last, f"{name}/"),
+            (last, end),
         )
         if not rows:
             break
         ((last, key),) = rows
-        found[last] = str(key_of(key))
+        found[mark_from(last) or ""] = str(key_of(key))
     return found
 
 

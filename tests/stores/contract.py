@@ -174,6 +174,22 @@ class KnowingContract(StoreContract):
         assert [{"name2.0": "longer"}, {"=name.": "empty"}] == [knowing.marked(name) for name in ("name2", "=name")]
         assert [{}] * 4 == [knowing.marked(name) for name in ("nam", "", "%", "name.0")]
 
+    def test_tells_marks_of_hashes_apart(self, knowing: KnowingStore) -> None:
+        """Names that differ in what stands before their hash are others, and a rest may be anything."""
+        names = [f"{kind}{digits}" for kind in ("", "~", "=") for digits in ("0" * 16, "f" * 15 + "e", "f" * 16)]
+        rests = ["", "ff" * 8, "0" * 16, "F" * 16, "g" * 16, "rest.rest", "größe"]
+        for at, name in enumerate(names):
+            knowing.put_marked(f"first-{at}", b"value", DRAWN, f"{name}.{rests[at % 7]}")
+            knowing.put_marked(f"second-{at}", b"value", DRAWN, f"{name}.{rests[at % 7]}")
+            knowing.put_marked(f"other-{at}", b"value", DRAWN, f"{name}.{rests[(at + 1) % 7]}")
+
+        told = [knowing.marked(name) for name in names]
+        assert told == [
+            {f"{name}.{rests[at % 7]}": f"first-{at}", f"{name}.{rests[(at + 1) % 7]}": f"other-{at}"}
+            for at, name in enumerate(names)
+        ]
+        assert [{}] * 3 == [knowing.marked(name) for name in ("0" * 15, "+" + "0" * 16, "F" * 16)]
+
     def test_a_mark_goes_with_its_entry(self, knowing: KnowingStore) -> None:
         """What is deleted, cleared, or replaced by something else is not known any more; the next key is the first."""
         for key in ("a", "b", "c"):

@@ -12,7 +12,7 @@ from dspy_cachectl.errors import StoreUnavailableError
 from dspy_cachectl.manage.verification import Kind, verify
 from dspy_cachectl.stores.disk import DiskStore
 from dspy_cachectl.stores.listing import entries_beginning_with
-from dspy_cachectl.stores.reader import FolderReader
+from dspy_cachectl.stores.reader import FolderReader, mark_from
 from tests.stores.contract import COMPILED, VECTOR
 
 
@@ -47,6 +47,22 @@ def test_keys_come_newest_first_over_many_pages(store: DiskStore, folder: Path) 
 
     assert [f"key-{at}" for at in reversed(range(2300))] == list(FolderReader(folder).keys())
     assert [f"key-{at}" for at in reversed(range(0, 2300, 3))] == list(FolderReader(folder).keys("lm"))
+
+
+def test_the_hashes_of_a_mark_stand_as_bytes(store: DiskStore, folder: Path) -> None:
+    """What is known by hashes takes half as much, and comes back as it was given; what nobody wrote is no mark."""
+    hashes = [f"{'0a' * 8}.{'ff' * 8}", f"~{'0b' * 8}.{'ff' * 8}", f"={'0b' * 8}."]
+    others = ["name.rest", f"{'0A' * 8}.rest", f"{'0a' * 8}.rest", "name"]
+    for mark in (*hashes, *others):
+        store.put_marked(mark, b"", COMPILED, mark)
+    with sqlite3.connect(folder / "cache.db") as plain:
+        stands = [mark for (mark,) in plain.execute("SELECT mark FROM Cache ORDER BY rowid")]
+
+    assert [17, 17, 9] == [len(mark) for mark in stands[:3]]
+    assert [*hashes, *others] == [mark_from(mark) for mark in stands]
+    filed = [store.get_marked(mark) for mark in (*hashes, *others)]
+    assert [*hashes, *others] == [one.mark for one in filed if one is not None]
+    assert [""] + [None] * 4 == [mark_from(mark) for mark in (None, 5, b"\3" + bytes(8), bytes(12), hashes[0])]
 
 
 def test_keys_of_one_moment_all_come(store: DiskStore, folder: Path) -> None:
