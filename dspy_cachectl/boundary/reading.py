@@ -144,7 +144,7 @@ def unpacked(data: bytes) -> bytes:
     try:
         if not hasattr(_LOCAL, "decompressor"):
             _LOCAL.decompressor = zstandard.ZstdDecompressor()
-        content: bytes = _LOCAL.decompressor.decompress(data, max_output_size=size)
+        content: bytes = _LOCAL.decompressor.decompress(data)
     except zstandard.ZstdError as error:
         raise CorruptEntryError(f"a part cannot be decompressed: {error}") from error
     return content

@@ -109,7 +109,8 @@ class Origin:
     @functools.cached_property
     def saves(self) -> dict[str, float]:
         """What whoever is served it does not pay again, by the counters of a `Tally`: a hit only adds it up."""
-        return {saved: amount for name, saved in _SAVED if (amount := getattr(self, name))}
+        fields = vars(self)
+        return {saved: amount for name, saved in _SAVED if (amount := fields[name])}
 
 
 _SAVED = [(name, f"{name}_saved") for name in (*NAMES, "cost", "seconds")]

@@ -31,7 +31,7 @@ import threading
 import zlib
 from array import array
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 
@@ -69,7 +69,7 @@ __all__ = [
 FORMAT_VERSION, _OLDEST_READ = 3, 2
 MAGIC = b"CCTL"
 """How each entry begins. Four bytes of a checksum follow, and the version of its format."""
-_HEADER = struct.Struct(">9xB2xIII")
+_HEADER = struct.Struct(">4sIBB2xIII")
 _CHECKED = struct.Struct(">BBHIII")
 _CHECKED_FROM, _FLAGS_AT = 8, 9
 _TEXTS_FROM = origins.NUMBERS.size
@@ -200,13 +200,14 @@ def encrypted(data: bytes, key: str) -> bytes:
     keys = settings().encryption_key
     if keys is None:
         raise ConfigurationError("no key is given to encrypt with: set DSPY_CACHECTL_ENCRYPTION_KEY")
-    blocks = _blocks(data)
-    if blocks.flags & _ENCRYPTED and keys.is_newest(blocks.request[_FILED_BYTES:]):
+    flags, _, _, box = _blocks(data)
+    if flags & _ENCRYPTED and keys.is_newest(box[_FILED_BYTES:]):
         return data
-    flags, texts, packed, request = _open(data, key)
-    body, filed = _unpack(packed, flags & _PACKED), _filed_under(key)
+    flags, texts, block, request = _open(data, key)
+    answer_from, filed = _TEXTS_FROM + texts, _filed_under(key)
+    body = _body(flags, block, answer_from)
     flags = (flags | _ENCRYPTED) & ~_PACKED
-    head, answer = body[: _TEXTS_FROM + texts], body[_TEXTS_FROM + texts :]
+    head, answer = body[:answer_from], body[answer_from:]
     together = len(answer).to_bytes(_LENGTH_BYTES, "big") + answer + request
     box = keys.seal(packing.packed(together), bytes([flags]), head, filed)
     return _sealed(flags, texts, head, filed + box)
@@ -236,9 +237,9 @@ def decode(data: bytes, key: str | None = None) -> Entry:
 
 def open_answer(data: bytes, key: str | None = None) -> Opened:
     """Decode the origin of an entry, and parse its answer. Takes and raises what `decode` does."""
-    flags, texts, packed, _ = _open(data, key)
-    body = _unpack(packed, flags & _PACKED)
+    flags, texts, block, _ = _open(data, key)
     answer_from = _TEXTS_FROM + texts
+    body = _body(flags, block, answer_from)
     answer = body[answer_from:]
     origin = origins.read(body, body[_TEXTS_FROM:answer_from], are_many_alike=bool(flags & _VECTOR))
     if flags & _VECTOR:
@@ -250,15 +251,21 @@ def open_answer(data: bytes, key: str | None = None) -> Opened:
 
 def decode_origin(data: bytes) -> Origin:
     """Decode only where an entry came from. Raises as `decode` does."""
-    flags, texts, packed, _ = _blocks(data)
-    body = _unpack(packed, flags & _PACKED)
-    return origins.read(body, body[_TEXTS_FROM : _TEXTS_FROM + texts])
+    flags, texts, block, _ = _blocks(data)
+    answer_from = _TEXTS_FROM + texts
+    body = _body(flags, block, answer_from)
+    return origins.read(body, body[_TEXTS_FROM:answer_from])
 
 
 def decode_request(data: bytes) -> dict[str, Any]:
     """Decode only the request of an entry; empty where it was not kept. Raises as `decode` does."""
-    flags, _, _, packed = _open(data)
-    text = _unpack(packed, flags & _PACKED_REQUEST)
+    flags, _, body, block = _open(data)
+    # Both of them together: who shows an entry has all of it in memory.
+    size = unpacked_size(body) if flags & _PACKED else len(body)
+    size += unpacked_size(block) if flags & _PACKED_REQUEST else len(block)
+    if size > LARGEST_VALUE:
+        raise CorruptEntryError(f"the entry claims more than {LARGEST_VALUE:,} bytes; none that is written has as many")
+    text = unpacked(block) if flags & _PACKED_REQUEST else block
     request = parsed(text) if text else {}
     if not isinstance(request, dict):
         raise CorruptEntryError("the entry's request is not a mapping")
@@ -282,13 +289,14 @@ def for_memory(data: bytes, key: str) -> bytes:
         body, flags = packing.packed(body), flags | _PACKED
     flags &= ~_PACKED_REQUEST
     sealed = _sealed(flags, texts, body, b"")
-    _LOCAL.sealed = sealed, _Blocks(flags, texts, body, b"")  # it is opened next
+    _LOCAL.sealed = sealed, (flags, texts, body, b"")  # it is opened next
     return sealed
 
 
 def _is_nearly_a_vector(data: bytes) -> bool:
-    flags, _, _, request = _HEADER.unpack_from(data) if len(data) >= _HEADER.size else (0, 0, 0, 0)
-    return bool(flags & (_VECTOR | _ENCRYPTED) == _VECTOR and request * _LITTLE < len(data))
+    if len(data) < _HEADER.size or data[_FLAGS_AT] & (_VECTOR | _ENCRYPTED) != _VECTOR:
+        return False
+    return bool(_HEADER.unpack_from(data)[-1] * _LITTLE < len(data))
 
 
 def take_apart(data: bytes) -> tuple[dict[str, Any], Any, bool, dict[str, Any]]:
@@ -310,13 +318,8 @@ def put_together(origin: dict[str, Any], answer: Any, *, tagged: bool, request: 
     return _pack(origins.from_json(origin), kept, orjson.dumps(request) if request else b"")
 
 
-class _Blocks(NamedTuple):
-    """What an entry consists of: its flags, how long the texts of its origin are, and its blocks."""
-
-    flags: int
-    texts: int
-    body: bytes
-    request: bytes
+_Blocks: TypeAlias = tuple[int, int, bytes, bytes]
+"""What an entry consists of: its flags, how long the texts of its origin are, and its blocks."""
 
 
 def _open(data: bytes, key: str | None = None) -> _Blocks:
@@ -325,34 +328,33 @@ def _open(data: bytes, key: str | None = None) -> _Blocks:
     if sealed is not None and sealed[0] is data:
         return sealed[1]  # type: ignore[no-any-return]
     blocks = _blocks(data)
-    if blocks.flags & _ENCRYPTED:
-        blocks = _decrypted(blocks, key)
-    flags, texts, body, request = blocks
-    # Both of them together: who shows an entry has all of it in memory.
-    size = unpacked_size(body) if flags & _PACKED else len(body)
-    if size < _TEXTS_FROM + texts:
-        raise CorruptEntryError("the entry's origin is cut short")
-    size += unpacked_size(request) if flags & _PACKED_REQUEST else len(request)
-    if size > LARGEST_VALUE:
-        raise CorruptEntryError(f"the entry claims more than {LARGEST_VALUE:,} bytes; none that is written has as many")
-    return blocks
+    return _decrypted(blocks, key) if blocks[0] & _ENCRYPTED else blocks
 
 
 def _blocks(data: bytes) -> _Blocks:
     """Return what an entry consists of, as it is written."""
-    if len(data) <= _CHECKED_FROM or data[:4] != MAGIC:
+    size = len(data)
+    mark, checksum, version, flags, texts, body, request = _HEADER.unpack_from(data.ljust(_HEADER.size, b"\0"))
+    if mark != MAGIC or size <= _CHECKED_FROM:
         raise CorruptEntryError("the bytes are not an entry of this package, or are cut short")
-    if zlib.crc32(memoryview(data)[_CHECKED_FROM:]) != int.from_bytes(data[4:8], "big"):
+    if zlib.crc32(memoryview(data)[_CHECKED_FROM:]) != checksum:
         raise CorruptEntryError("the entry's checksum does not match; it is damaged")
-    if not _OLDEST_READ <= data[_CHECKED_FROM] <= FORMAT_VERSION:
-        raise _of_another_version(data[_CHECKED_FROM])
-    if len(data) < _HEADER.size:
+    if not _OLDEST_READ <= version <= FORMAT_VERSION:
+        raise _of_another_version(version)
+    if size < _HEADER.size:
         raise CorruptEntryError("the entry is cut short")
-    flags, texts, body, request = _HEADER.unpack_from(data)
     request_from = _HEADER.size + body
-    if request_from + request != len(data):
+    if request_from + request != size:
         raise CorruptEntryError("the entry's blocks do not add up to its length")
-    return _Blocks(flags, texts, data[_HEADER.size : request_from], data[request_from:])
+    return flags, texts, data[_HEADER.size : request_from], data[request_from:]
+
+
+def _body(flags: int, block: bytes, answer_from: int) -> bytes:
+    """Return the first block of an entry as it was before it was packed: the origin, and from there on the answer."""
+    body = unpacked(block) if flags & _PACKED else block
+    if len(body) < answer_from:
+        raise CorruptEntryError("the entry's origin is cut short")
+    return body
 
 
 def _decrypted(blocks: _Blocks, key: str | None) -> _Blocks:
@@ -363,7 +365,7 @@ def _decrypted(blocks: _Blocks, key: str | None) -> _Blocks:
     together = unpacked(encryption.opened(settings().encryption_key, box[_FILED_BYTES:], bytes([flags]), head, filed))
     request_from = _LENGTH_BYTES + int.from_bytes(together[:_LENGTH_BYTES], "big")
     body = head + together[_LENGTH_BYTES:request_from]
-    return _Blocks(flags & ~_ENCRYPTED, texts, body, together[request_from:])
+    return flags & ~_ENCRYPTED, texts, body, together[request_from:]
 
 
 def _filed_under(key: str) -> bytes:
@@ -381,7 +383,3 @@ def _of_another_version(version: int) -> CorruptEntryError | FormatVersionError:
     return FormatVersionError(
         f"the entry has format version {version}, of before the first release; it is left as it is"
     )
-
-
-def _unpack(block: bytes, is_packed: int) -> bytes:
-    return unpacked(block) if is_packed else block

@@ -170,9 +170,12 @@ class Tiers:
         """Keep in nearer stores what a farther one has. Return it as the nearest keeps it."""
         kept = found.value
         for tier in reversed(nearer):
-            kept = self._for_memory(found.value, key) if tier.is_memory else self._stored(key, found.value, found.label)
-            mark = "" if tier.is_memory else found.mark
-            self._try(tier, "write", partial(tier.put, key, kept, found.label, mark))
+            if tier.is_memory:  # which does not fail
+                kept = self._for_memory(found.value, key)
+                tier.store.put(key, kept, found.label)
+                continue
+            kept = self._stored(key, found.value, found.label)
+            self._try(tier, "write", partial(tier.put, key, kept, found.label, found.mark))
         return kept
 
     def put(self, key: str, value: bytes, label: Label, *, mark: str = "", into: Into = "all") -> Put | None:
