@@ -8,22 +8,81 @@ does not get exactly right is made by its package each time.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pydantic
 
-from dspy_cachectl.entries.shapes import Constant, Fill, Leaf, Node, Row, Table, filling, filling_fields
+from dspy_cachectl.entries.shapes import Constant, Leaf, Node, Row, Table, plain_at
 
 _FIXED = (str, int, float, bool, type(None))
 
 _NOTHING: tuple[Node, Any] = Table({}), {}
 
-Learning = Callable[[Node, Any, Any], Fill]
-
 
 class UnlikeError(Exception):
     """What was made is not made of the answer's parts alone, or not always in the same way."""
+
+
+class Recipe:
+    """How something is made of leaves: Python that is written as that is learned, and compiled to be tried.
+
+    Nothing that an answer says is a part of that Python. It calls values by numbers, and they are handed to it.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {}
+        self._steps: list[str] = []
+        self.new = self.value(object.__new__)
+        self.put = self.value(object.__setattr__)
+
+    def value(self, value: Any) -> str:
+        """Return what a value is called."""
+        name = f"v{len(self._values)}"
+        self._values[name] = value
+        return name
+
+    def do(self, step: str) -> None:
+        """Do something before what is to come."""
+        self._steps.append(step)
+
+    def object(self, kind: type) -> str:
+        """Make an object with nothing in it. Return what it is called."""
+        name = f"o{len(self._steps)}"
+        self.do(f"{name} = {self.new}({self.value(kind)})")
+        return name
+
+    def mapping(self, fields: Mapping[str, str]) -> str:
+        """Return a mapping of names to what is called so."""
+        return f"{{{', '.join(f'{self.value(name)}: {field}' for name, field in fields.items())}}}"
+
+    def plain(self, node: Node) -> str:
+        """Return what stands at a place of an answer, as JSON has it."""
+        if isinstance(node, Leaf):
+            return f"leaves[{node.at}]"
+        if isinstance(node, Constant):
+            return self.value(node.value)
+        if isinstance(node, Row):
+            return f"[{', '.join(map(self.plain, node.items))}]"
+        return self.mapping({name: self.plain(item) for name, item in node.fields.items()})
+
+    def compiled(self, result: str) -> Callable[[list[Any]], Any]:
+        """Return what makes of leaves what is called so.
+
+        Raises:
+            UnlikeError: If it is nested more deeply than Python reads.
+        """
+        lines = "\n    ".join(["def make(leaves):", *self._steps, f"return {result}"])
+        try:
+            exec(compile(lines, "<recipe>", "exec"), self._values)  # noqa: S102 - it holds numbers, and no text
+        except (SyntaxError, MemoryError, RecursionError) as error:
+            raise UnlikeError from error
+        made: Callable[[list[Any]], Any] = self._values["make"]
+        return made
+
+
+Learning = Callable[[Recipe, Node, Any, Any], str]
 
 
 class Mould:
@@ -35,9 +94,9 @@ class Mould:
     """
 
     def __init__(self, node: Node, learn: Learning | None = None) -> None:
-        self._node, self._learn = node, learn or recipe
-        self._first: tuple[list[Any], Fill] | None = None
-        self._recipe: Fill | None = None
+        self._node, self._learn = node, learn or made_of
+        self._first: tuple[list[Any], Any] | None = None
+        self._make: Callable[[list[Any]], Any] | None = None
         self._is_unlike = False
 
     def pour(self, leaves: list[Any], make: Callable[[], Any]) -> Any:
@@ -48,8 +107,8 @@ class Mould:
             make: Makes it where that is not known.
         """
         # Two threads may both learn: one of them is as good as the other.
-        if self._recipe is not None:
-            return self._recipe(leaves)
+        if self._make is not None:
+            return self._make(leaves)
         made = make()
         if not self._is_unlike:
             try:
@@ -60,17 +119,21 @@ class Mould:
 
     def _try(self, leaves: list[Any], made: Any) -> None:
         if self._first is None:
-            self._first = leaves, self._learn(self._node, filling(self._node)(leaves), made)
+            recipe = Recipe()
+            result = self._learn(recipe, self._node, plain_at(self._node, leaves), made)
+            self._first = leaves, functools.partial(recipe.compiled, result)
         elif leaves != self._first[0]:
-            if not is_same(self._first[1](leaves), made):
+            make = self._first[1]()
+            if not is_same(make(leaves), made):
                 raise UnlikeError
-            self._recipe = self._first[1]
+            self._make = make
 
 
-def recipe(node: Node, plain: Any, made: Any) -> Fill:
+def made_of(recipe: Recipe, node: Node, plain: Any, made: Any) -> str:
     """Return how something is made of the leaves of an answer.
 
     Args:
+        recipe: What it is written in.
         node: What of the answer it is made of.
         plain: What stood there in one of them, as JSON has it.
         made: What became of that.
@@ -79,44 +142,42 @@ def recipe(node: Node, plain: Any, made: Any) -> Fill:
         UnlikeError: If that is not to be seen from this one.
     """
     if isinstance(made, pydantic.BaseModel):
-        return recipe_of_model(node, plain, made)
+        return model_of(recipe, node, plain, made)
     if dataclasses.is_dataclass(made) and hasattr(made, "__slots__") and not hasattr(made, "__dict__"):
-        return _slotted(node, plain, made)
+        return _slotted(recipe, node, plain, made)
     if is_same(made, plain):
-        return filling(node)
+        return recipe.plain(node)
     if isinstance(made, dict) and isinstance(node, Table):
-        kind, fields = type(made), recipe_of_fields(node, plain, made)
-        return lambda leaves: kind(fields(leaves))
+        return f"{recipe.value(type(made))}({fields_of(recipe, node, plain, made)})"
     if type(made) in {list, tuple} and isinstance(node, Row) and len(made) == len(node.items):
-        items = [recipe(*parts) for parts in zip(node.items, plain, made, strict=True)]
-        if type(made) is list:
-            return lambda leaves: [item(leaves) for item in items]
-        return lambda leaves: tuple([item(leaves) for item in items])
+        items = "".join(f"{made_of(recipe, *parts)}, " for parts in zip(node.items, plain, made, strict=True))
+        return f"[{items}]" if type(made) is list else f"({items})"
     raise UnlikeError
 
 
-def recipe_of_fields(node: Node, plain: Any, held: Mapping[str, Any]) -> Fill:
+def fields_of(recipe: Recipe, node: Node, plain: Any, held: Mapping[str, Any]) -> str:
     """Return likewise how the fields of an object are made: of those of the answer that have the same names."""
-    children = fields_of(node)
-    return filling_fields({name: _field(children.get(name), plain, name, value) for name, value in held.items()})
+    children = parts_of(node)
+    return recipe.mapping(
+        {name: _field(recipe, children.get(name), plain, name, value) for name, value in held.items()}
+    )
 
 
-def fields_of(node: Node) -> Mapping[str, Node]:
+def parts_of(node: Node) -> Mapping[str, Node]:
     """Return what stands under the names of a mapping; nothing where it is none."""
     return node.fields if isinstance(node, Table) else {}
 
 
-def _field(child: Node | None, plain: Any, name: str, value: Any) -> Leaf | Constant | Fill:
+def _field(recipe: Recipe, child: Node | None, plain: Any, name: str, value: Any) -> str:
     if type(value) in {list, dict} and not value:
-        kind = type(value)
-        return lambda _: kind()
+        return repr(value)
     if isinstance(child, (Table, Row)):
-        return recipe(child, plain[name], value)
+        return made_of(recipe, child, plain[name], value)
     if isinstance(child, Leaf):
         if is_same(value, plain[name]):
-            return child
+            return recipe.plain(child)
     elif _is_fixed(value):
-        return Constant(value)
+        return recipe.value(value)
     raise UnlikeError
 
 
@@ -131,59 +192,39 @@ def _is_fixed(value: Any) -> bool:
     return isinstance(value, tuple) or dataclasses.is_dataclass(value)
 
 
-def _slotted(node: Node, plain: Any, made: Any) -> Fill:
-    kind, new, children = type(made), object.__new__, fields_of(node)
-    constants, taken, inner = [], [], []
-    for name in kind.__slots__:
-        put, field = getattr(kind, name).__set__, _field(children.get(name), plain, name, getattr(made, name))
-        if isinstance(field, Constant):
-            constants.append((put, field.value))
-        elif isinstance(field, Leaf):
-            taken.append((put, field.at))
-        else:
-            inner.append((put, field))
-
-    def make(leaves: list[Any]) -> Any:
-        another = new(kind)
-        for put, value in constants:
-            put(another, value)
-        for put, at in taken:
-            put(another, leaves[at])
-        for put, make_one in inner:
-            put(another, make_one(leaves))
-        return another
-
-    return make
+def _slotted(recipe: Recipe, node: Node, plain: Any, made: Any) -> str:
+    kind, children = type(made), parts_of(node)
+    fields = {name: _field(recipe, children.get(name), plain, name, getattr(made, name)) for name in kind.__slots__}
+    another = recipe.object(kind)
+    for name, field in fields.items():
+        # A frozen class guards its fields, and not those who know where they are.
+        recipe.do(f"{recipe.value(getattr(kind, name).__set__)}({another}, {field})")
+    return another
 
 
-def recipe_of_model(node: Node, plain: Any, made: pydantic.BaseModel, private: tuple[Node, Any] = _NOTHING) -> Fill:
-    """Return how an object of pydantic's is made. See `recipe`.
+def model_of(
+    recipe: Recipe, node: Node, plain: Any, made: pydantic.BaseModel, private: tuple[Node, Any] = _NOTHING
+) -> str:
+    """Return how an object of pydantic's is made. See `made_of`.
 
     Args:
+        recipe: See there.
         node: What of the answer its fields are made of.
         plain: What stood there.
         made: What became of that.
         private: What of the answer its private attributes are made of, and what stood there.
     """
-    kind, set_ = type(made), frozenset(made.__pydantic_fields_set__)
-    put, new = object.__setattr__, object.__new__
-    parts = [
-        (name, recipe_of_fields(*(private if name == "__pydantic_private__" else (node, plain)), held))
-        for name, held in _parts(made).items()
+    parts = {
+        name: fields_of(recipe, *(private if name == "__pydantic_private__" else (node, plain)), held)
         if held is not None
-    ]
-    absent = [name for name, held in _parts(made).items() if held is None]
-
-    def make(leaves: list[Any]) -> Any:
-        another = new(kind)
-        put(another, "__pydantic_fields_set__", set(set_))
-        for name, fields in parts:
-            put(another, name, fields(leaves))
-        for name in absent:
-            put(another, name, None)
-        return another
-
-    return make
+        else "None"
+        for name, held in _parts(made).items()
+    }
+    parts["__pydantic_fields_set__"] = f"{recipe.value(set)}({recipe.value(frozenset(made.__pydantic_fields_set__))})"
+    another = recipe.object(type(made))
+    for name, part in parts.items():
+        recipe.do(f"{recipe.put}({another}, {recipe.value(name)}, {part})")
+    return another
 
 
 def _parts(made: pydantic.BaseModel) -> dict[str, dict[str, Any] | None]:

@@ -13,8 +13,8 @@ from dspy.clients.base_lm import BaseLM
 from dspy.clients.call_result import CACHE_FORMAT, CallResult
 
 from dspy_cachectl.entries import records
-from dspy_cachectl.entries.moulds import Mould, UnlikeError, fields_of, recipe_of_fields, recipe_of_model
-from dspy_cachectl.entries.shapes import Constant, Fill, Node, Shaped, Table, filling
+from dspy_cachectl.entries.moulds import Mould, Recipe, UnlikeError, fields_of, model_of, parts_of
+from dspy_cachectl.entries.shapes import Constant, Node, Shaped, Table, plain_at
 from dspy_cachectl.errors import CorruptEntryError
 
 _FORMAT, _OF_DSPY = "_dspy_format", Constant(CACHE_FORMAT)
@@ -26,7 +26,7 @@ _NEVER = 10**9
 def is_record(opened: records.Opened) -> bool:
     """Tell whether an answer is DSPy's own record of one, as its native engine makes it."""
     if opened.shaped is not None:
-        return fields_of(opened.shaped.shape.root).get(_FORMAT) == _OF_DSPY
+        return parts_of(opened.shaped.shape.root).get(_FORMAT) == _OF_DSPY
     return isinstance(opened.value, dict) and opened.value.get(_FORMAT) == CACHE_FORMAT
 
 
@@ -47,29 +47,24 @@ def result_of_record(opened: records.Opened) -> CallResult:
 
 
 def _loaded(opened: records.Opened) -> CallResult:
-    if opened.shaped is None:
+    shaped = opened.shaped
+    if shaped is None:
         return CallResult.load(opened.answer())
-    shape, leaves = opened.shaped
-    if shape.mould is None:
-        shape.mould = Mould(shape.root, _recipe_of_result)
-    result: CallResult = shape.mould.pour(leaves, lambda: CallResult.load(shape.fill(leaves)))
+    if shaped.shape.mould is None:
+        shaped.shape.mould = Mould(shaped.shape.root, _result_of_record)
+    result: CallResult = shaped.shape.mould.pour(shaped.leaves, lambda: CallResult.load(shaped.plain()))
     return result
 
 
-def _recipe_of_result(node: Node, plain: Any, made: CallResult) -> Fill:
-    """Return how DSPy's result is made: its one response is the raw one, too. See `moulds.recipe`."""
+def _result_of_record(recipe: Recipe, node: Node, plain: Any, made: CallResult) -> str:
+    """Return how DSPy's result is made: its one response is the raw one, too. See `moulds.made_of`."""
     held = dict(vars(made))
     if len(made.responses) != 1 or held.pop("raw") is not made.responses[0]:
         raise UnlikeError
-    fields, new = recipe_of_fields(node, plain, held), object.__new__
-
-    def make(leaves: list[Any]) -> CallResult:
-        result: CallResult = new(CallResult)
-        result.__dict__ = fields(leaves)
-        result.raw = result.responses[0]
-        return result
-
-    return make
+    fields, result = fields_of(recipe, node, plain, held), recipe.object(CallResult)
+    recipe.do(f"{result}.__dict__ = {fields}")
+    recipe.do(f"{result}.raw = {result}.responses[0]")
+    return result
 
 
 class _OfLiteLLM:
@@ -77,21 +72,22 @@ class _OfLiteLLM:
 
     Attributes:
         mould: How they are made.
-        cost: Returns what one cost, of its leaves.
+        cost: Where it says what it cost.
         agreed: Of how many DSPy's outputs were the contents of their choices; below 0 where they once were not.
     """
 
     def __init__(self, root: Node) -> None:
-        self.mould, self.cost = Mould(root, _recipe_of_response), filling(fields_of(root)["cost"])
+        self.mould, self.cost = Mould(root, _response_of_litellms), parts_of(root)["cost"]
         self.agreed = 0
 
 
-def _recipe_of_response(root: Node, plain: Any, made: Any) -> Fill:
+def _response_of_litellms(recipe: Recipe, root: Node, plain: Any, made: Any) -> str:
     """Return how LiteLLM's response is made: of its fields, and of the cost where LiteLLM keeps that."""
-    parts = fields_of(root)
-    fields = Table({name: one for name, one in fields_of(parts["v"]).items() if name != "usage"})
+    parts = parts_of(root)
+    fields = Table({name: one for name, one in parts_of(parts["v"]).items() if name != "usage"})
     hidden = Table({"_hidden_params": Table({"response_cost": parts["cost"]})})
-    return recipe_of_model(fields, plain["v"], made, (hidden, {"_hidden_params": {"response_cost": plain["cost"]}}))
+    private = hidden, {"_hidden_params": {"response_cost": plain["cost"]}}
+    return model_of(recipe, fields, plain["v"], made, private)
 
 
 def found_in_cache(opened: records.Opened) -> Any:
@@ -104,7 +100,7 @@ def found_in_cache(opened: records.Opened) -> Any:
 def _response_of_litellm(opened: records.Opened, shaped: Shaped) -> Any:
     shape, leaves = shaped
     if shape.mould is None:
-        if not {"v", "cost"} <= fields_of(shape.root).keys():
+        if not {"v", "cost"} <= parts_of(shape.root).keys():
             return opened.answer()  # which says what is wrong
         shape.mould = _OfLiteLLM(shape.root)
 
@@ -140,7 +136,7 @@ def result_of(
     known = opened.shaped.shape.mould
     if not (isinstance(known, _OfLiteLLM) and _makes_texts(lm, kwargs)):
         return _by_dspy(answer, lm, sent())
-    cost = known.cost(opened.shaped.leaves)
+    cost = plain_at(known.cost, opened.shaped.leaves)
     if known.agreed < _AGREED:
         result = _by_dspy(answer, lm, sent())
         known.agreed = known.agreed + 1 if result == _of_contents(answer, cost) else -_NEVER

@@ -11,8 +11,7 @@ empty or 0 is no leaf, since packages treat it otherwise: numbers below 0 stand 
 from __future__ import annotations
 
 import functools
-import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -34,9 +33,6 @@ _MOST_LEAVES, _LONGEST, _LENGTH_BYTES = 250, 8192, 2
 """How many leaves a shape has at most, and bytes: those of larger ones are seldom alike."""
 _KNOWN = 200
 """How many shapes are kept in mind."""
-
-Fill: TypeAlias = Callable[[list[Any]], Any]
-"""Makes something of leaves."""
 
 
 class Leaf(NamedTuple):
@@ -73,7 +69,6 @@ class Shape:
 
     Attributes:
         root: What an answer consists of.
-        fill: Makes an answer of its leaves, as JSON has it.
         mould: How what such answers stand for is made; None where nothing is known of it yet (see `moulds`).
     """
 
@@ -84,7 +79,6 @@ class Shape:
             self._types = [types[at] for at in range(len(types))]
         except (KeyError, RecursionError) as error:
             raise CorruptEntryError("the entry's shape cannot be decoded") from error
-        self.fill = filling(self.root)
         self.mould: Any = None
 
     def check(self, leaves: Any) -> list[Any]:
@@ -106,7 +100,7 @@ class Shaped(NamedTuple):
 
     def plain(self) -> Any:
         """Return it as JSON has it."""
-        return self.shape.fill(self.leaves)
+        return plain_at(self.shape.root, self.leaves)
 
 
 def taken_apart(plain: Any) -> bytes | None:
@@ -182,32 +176,12 @@ def _node(shape: Any, types: dict[int, type]) -> Node:
     return Leaf(at)
 
 
-def filling(node: Node) -> Fill:
-    """Return what makes of leaves what stands at a place."""
+def plain_at(node: Node, leaves: list[Any]) -> Any:
+    """Return what stands at a place of an answer, as JSON has it."""
     if isinstance(node, Leaf):
-        return operator.itemgetter(node.at)
+        return leaves[node.at]
     if isinstance(node, Constant):
-        return lambda _: node.value
+        return node.value
     if isinstance(node, Row):
-        items = [filling(item) for item in node.items]
-        return lambda leaves: [fill(leaves) for fill in items]
-    return filling_fields(
-        {name: item if isinstance(item, (Leaf, Constant)) else filling(item) for name, item in node.fields.items()}
-    )
-
-
-def filling_fields(fields: Mapping[str, Leaf | Constant | Fill]) -> Fill:
-    """Return what makes of leaves a mapping with these fields, in their order."""
-    frame = {name: field.value if isinstance(field, Constant) else None for name, field in fields.items()}
-    taken = [(name, field.at) for name, field in fields.items() if isinstance(field, Leaf)]
-    made = [(name, field) for name, field in fields.items() if not isinstance(field, (Leaf, Constant))]
-
-    def fill(leaves: list[Any]) -> dict[str, Any]:
-        filled = frame.copy()
-        for name, at in taken:
-            filled[name] = leaves[at]
-        for name, fill_one in made:
-            filled[name] = fill_one(leaves)
-        return filled
-
-    return fill
+        return [plain_at(item, leaves) for item in node.items]
+    return {name: plain_at(item, leaves) for name, item in node.fields.items()}

@@ -14,7 +14,7 @@ from dspy.lm15 import CitationPart, Message, Response, TextPart, ThinkingPart, T
 from litellm.types.utils import EmbeddingResponse, ModelResponse
 
 from dspy_cachectl.entries.moulds import Mould, is_same
-from dspy_cachectl.entries.shapes import Shape, opened, taken_apart
+from dspy_cachectl.entries.shapes import Shape, opened, plain_at, taken_apart
 from tests.entries.test_responses import CHAT, MADE, shape
 
 PLAIN_CHAT = {
@@ -55,7 +55,9 @@ class Pouring:
         data = taken_apart(plain)
         assert data is not None
         shape, leaves = opened(data)
-        return self._moulds.setdefault(shape, Mould(shape.root)).pour(leaves, lambda: self._made(shape.fill(leaves)))
+        return self._moulds.setdefault(shape, Mould(shape.root)).pour(
+            leaves, lambda: self._made(plain_at(shape.root, leaves))
+        )
 
     def _made(self, plain: dict[str, Any]) -> Any:
         self.calls += 1
@@ -164,3 +166,27 @@ def test_what_is_no_copy_of_the_fields_is_never_poured() -> None:
     pour = Pouring(lambda plain: Odd(**plain))
     assert [0, 2, 4, 6, 8] == [pour({"number": at}).twice for at in range(5)]
     assert 5 == pour.calls
+
+
+NAMES = ("'}); raise SystemExit #", "{0}\n", "leaves", "__class__", "")
+
+
+def test_whatever_its_names_say() -> None:
+    """Nothing that an answer says is run."""
+    pour = Pouring(lambda plain: {**plain, "made": NAMES})
+    first = {name: {name: f"{at} leaves"} for at, name in enumerate(NAMES)}
+    for plain in (first, _other(first), first, _other(_other(first))):
+        assert {**plain, "made": NAMES} == pour(plain)
+    assert 2 == pour.calls
+
+
+@pytest.mark.parametrize(("deep", "calls"), [(5, 2), (120, 3)])
+def test_however_deep_it_is(deep: int, calls: int) -> None:
+    """What Python does not compile is left to its package."""
+    pour = Pouring(lambda plain: plain)
+    for at in range(3):
+        plain: Any = {"said": f"{at} times"}
+        for _ in range(deep):
+            plain = {"in": [plain]}
+        assert plain == pour(plain)
+    assert calls == pour.calls
