@@ -25,6 +25,12 @@ from dspy_cachectl.errors import CorruptEntryError
 NUMBERS = struct.Struct(">B3x4d7q")
 """What is a number: bits, then `_FLOATS`, then `_COUNTS`."""
 
+_TIMES, _TIMES_FROM = struct.Struct(">2d"), 4
+"""Which of them two entries hardly share: `created` and `seconds`."""
+
+_NO_TIMES = bytes(_TIMES.size)
+_NONE_TO_ADD = "a number in it is none that can be added up"
+
 _FLOATS = ("created", "seconds", "cost", "temperature")
 _COUNTS = (
     "requests",
@@ -118,6 +124,10 @@ _SAVED = [(name, f"{name}_saved") for name in (*NAMES, "cost", "seconds")]
 
 def made_at_once(**fields: Any) -> Origin:
     """Return an origin of all of its fields: a frozen class guards each of them, which takes longer than all else."""
+    return _made_of(fields)
+
+
+def _made_of(fields: dict[str, Any]) -> Origin:
     origin: Origin = object.__new__(Origin)
     object.__setattr__(origin, "__dict__", fields)
     return origin
@@ -127,7 +137,7 @@ def with_seconds(origin: Origin, seconds: float) -> Origin:
     """Return an origin that took another time."""
     fields = {**vars(origin), "seconds": seconds}
     fields.pop("saves", None)  # which rests on it
-    return made_at_once(**fields)
+    return _made_of(fields)
 
 
 def written(origin: Origin) -> tuple[bytes, bytes]:
@@ -167,45 +177,61 @@ def read(numbers: bytes, texts: bytes, *, are_many_alike: bool = False) -> Origi
     Args:
         numbers: Bytes that begin with its numbers.
         texts: Its texts.
-        are_many_alike: Whether many have the same texts, as vectors do that no response has an id of: they are kept.
+        are_many_alike: Whether many differ in their times only, as those of vectors do, whose responses have no ids:
+            what they have in common is kept.
 
     Raises:
         CorruptEntryError: If they are none.
     """
+    if are_many_alike and len(texts) <= _SHORT:
+        alike = b"".join((numbers[:_TIMES_FROM], _NO_TIMES, numbers[_TIMES_FROM + _TIMES.size : NUMBERS.size]))
+        fields = _fields_before(alike, texts).copy()
+        fields["created"], fields["seconds"] = _TIMES.unpack_from(numbers, _TIMES_FROM)
+    else:
+        fields = _fields(numbers, texts)
+    if not math.isfinite(fields["created"] + fields["seconds"]):
+        raise _not_one(_NONE_TO_ADD)
+    return _made_of(fields)
+
+
+def _fields(numbers: bytes, texts: bytes) -> dict[str, Any]:
+    """Return the fields of the origin that was written."""
     bits, created, seconds, cost, temperature, requests, prompt, completion, cached, creation, reasoning, ordinal = (
         NUMBERS.unpack_from(numbers)
     )
-    if not math.isfinite(created + seconds) or math.isinf(cost) or math.isinf(temperature):
-        raise _not_one("a number in it is none that can be added up")
-    said = _said_before(texts) if are_many_alike and len(texts) <= _SHORT else _said(texts)
-    kind, model, endpoint, phase, role, run_id, content, rollout_id, ids, answered_by, fingerprints = said
-    return made_at_once(
-        kind=kind,
-        model=model,
-        endpoint=endpoint,
-        phase=phase,
-        role=role,
-        run_id=run_id,
-        rollout_id=rollout_id,
-        ordinal=None if ordinal == _NO_COUNT else ordinal,
-        temperature=None if math.isnan(temperature) else temperature,
-        lent=bool(bits & _LENT),
-        created=created,
-        seconds=seconds,
-        requests=requests,
-        prompt_tokens=None if prompt == _NO_COUNT else prompt,
-        completion_tokens=None if completion == _NO_COUNT else completion,
-        cached_tokens=None if cached == _NO_COUNT else cached,
-        cache_creation_tokens=None if creation == _NO_COUNT else creation,
-        reasoning_tokens=None if reasoning == _NO_COUNT else reasoning,
-        cost=None if math.isnan(cost) else cost,
-        response_ids=ids,
-        truncated=bool(bits & _TRUNCATED),
-        content=content,
-        known=None if bits & _PERHAPS_KNOWN else bool(bits & _KNOWN),
-        answered_by=answered_by,
-        system_fingerprints=fingerprints,
-    )
+    if math.isinf(cost) or math.isinf(temperature):
+        raise _not_one(_NONE_TO_ADD)
+    kind, model, endpoint, phase, role, run_id, content, rollout_id, ids, answered_by, fingerprints = _said(texts)
+    return {
+        "kind": kind,
+        "model": model,
+        "endpoint": endpoint,
+        "phase": phase,
+        "role": role,
+        "run_id": run_id,
+        "rollout_id": rollout_id,
+        "ordinal": None if ordinal == _NO_COUNT else ordinal,
+        "temperature": None if math.isnan(temperature) else temperature,
+        "lent": bool(bits & _LENT),
+        "created": created,
+        "seconds": seconds,
+        "requests": requests,
+        "prompt_tokens": None if prompt == _NO_COUNT else prompt,
+        "completion_tokens": None if completion == _NO_COUNT else completion,
+        "cached_tokens": None if cached == _NO_COUNT else cached,
+        "cache_creation_tokens": None if creation == _NO_COUNT else creation,
+        "reasoning_tokens": None if reasoning == _NO_COUNT else reasoning,
+        "cost": None if math.isnan(cost) else cost,
+        "response_ids": ids,
+        "truncated": bool(bits & _TRUNCATED),
+        "content": content,
+        "known": None if bits & _PERHAPS_KNOWN else bool(bits & _KNOWN),
+        "answered_by": answered_by,
+        "system_fingerprints": fingerprints,
+    }
+
+
+_fields_before = functools.lru_cache(maxsize=256)(_fields)
 
 
 def _said(texts: bytes) -> tuple[Any, ...]:
@@ -217,9 +243,6 @@ def _said(texts: bytes) -> tuple[Any, ...]:
     if not _STR.issuperset(map(type, ids + answered_by + fingerprints)):
         raise _not_one(_what_is_wrong(said))
     return (*said[: len(_TEXTS)], tuple(ids), tuple(answered_by), tuple(fingerprints))
-
-
-_said_before = functools.lru_cache(maxsize=256)(_said)
 
 
 def as_json(origin: Origin) -> dict[str, Any]:
