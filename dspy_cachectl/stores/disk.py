@@ -15,7 +15,7 @@ from dspy_cachectl.stores.file_leases import file_lease
 from dspy_cachectl.stores.folder import Folder
 from dspy_cachectl.stores.leases import Lease
 from dspy_cachectl.stores.patience import reason
-from dspy_cachectl.stores.reader import FolderReader, as_bytes, kept, key_of, mark_from
+from dspy_cachectl.stores.reader import FolderReader, as_bytes, kept, mark_from
 from dspy_cachectl.stores.registers.file import NAME as REGISTERS, FileRegister
 
 _FILED = "SELECT mode, value, tag FROM Cache WHERE key = ? AND raw = 1"
@@ -70,10 +70,11 @@ class DiskStore(FolderReader):
         """Return what `glance` does of each of some keys, in one look; nothing of a key where it returns None."""
         found: dict[str, Filed] = {}
         for at in range(0, len(keys), _MOST_AT_ONCE):
-            some = [kept(key) for key in keys[at : at + _MOST_AT_ONCE]]
-            rows = self._database.glance(_FILED_ALL.format(",".join("?" * len(some))), some)
-            with contextlib.suppress(StoreError):
-                found |= {str(key_of(key)): Filed(as_bytes(mode, value), _label(tag)) for key, mode, value, tag in rows}
+            some = {kept(key): key for key in keys[at : at + _MOST_AT_ONCE]}
+            rows = self._database.glance(_FILED_ALL.format(",".join("?" * len(some))), list(some))
+            for key, mode, value, tag in rows:
+                with contextlib.suppress(StoreError):
+                    found[some[key]] = Filed(as_bytes(mode, value), _label(tag))
         return found
 
     def get_marked(self, key: str) -> Filed | None:

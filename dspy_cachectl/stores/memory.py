@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from dspy_cachectl.boundary.forks import tell_after_fork
 from dspy_cachectl.stores.base import Filed, Label, Put, name_of
@@ -64,6 +64,12 @@ class MemoryStore:
     def put(self, key: str, value: bytes, label: Label) -> None:
         """Keep bytes under a key; the entries unused for longest make room."""
         self.put_marked(key, value, label, "")
+
+    def put_all(self, entries: Mapping[str, tuple[bytes, Label]]) -> None:
+        """Keep bytes under each of some keys, likewise."""
+        with self._lock:
+            for key, (value, label) in entries.items():
+                self._put(key, value, label, "")
 
     def put_marked(self, key: str, value: bytes, label: Label, mark: str) -> Put:
         """Keep bytes under a key with their mark."""

@@ -126,9 +126,15 @@ class Tiers:
         kept = self.memory.get_all(keys)
         if self._glancing_all is None or None not in kept:
             return kept
-        found = self._glancing_all([key for key, value in zip(keys, kept, strict=True) if value is None])
-        filled = {key: self._fill(self._tiers[:1], key, filed) for key, filed in found.items()}
-        return [filled.get(key) if value is None else value for key, value in zip(keys, kept, strict=True)]
+        found: dict[str, Filed] = self._glancing_all(
+            [key for key, value in zip(keys, kept, strict=True) if value is None]
+        )
+        for_memory = {key: (self._for_memory(value, key), label) for key, (value, label, _) in found.items()}
+        self._try(self._tiers[0], "write", partial(self.memory.put_all, for_memory))
+        return [
+            for_memory[key][0] if value is None and key in for_memory else value
+            for key, value in zip(keys, kept, strict=True)
+        ]
 
     def get(self, key: str, *, behind: bool = False) -> bytes | None:
         """Return the bytes that the nearest store keeps under a key, or None; the ones before it are filled.

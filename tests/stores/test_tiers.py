@@ -132,6 +132,29 @@ def test_a_glance_takes_what_an_open_folder_has(memory: MemoryStore, disk: DiskS
     assert ["read"] == [doing for doing, _ in faults]
 
 
+def test_a_glance_takes_all_that_an_open_folder_has(memory: MemoryStore, disk: DiskStore, faults: Faults) -> None:
+    """Of some keys each is found that `glance` would find, in their order, and memory has them from then on."""
+    long = "a key that is no hash"
+    for key in ("one", "two", "damaged", long):
+        disk.put(key, key.encode(), COMPILED)
+    memory.put("three", b"in memory", COMPILED)
+    with sqlite3.connect(disk.path / "cache.db") as planted:
+        planted.execute("UPDATE Cache SET mode = 4 WHERE key = 'damaged'")
+    stores = both(memory, disk, faults=faults)
+    asked = ["two", "damaged", "none", "three", "one", long, "two"]
+    expected = [b"two", None, None, b"in memory", b"one", long.encode(), b"two"]
+    assert expected == stores.glance_all(asked)
+    assert [None if key == "damaged" else value for key, value in zip(asked, expected, strict=True)] == [
+        stores.peek(key) for key in asked
+    ]
+    filed = memory.get_filed("one")
+    assert filed is not None
+    assert COMPILED == filed.label
+    disk.close()
+    assert expected == stores.glance_all(asked)
+    assert [] == faults
+
+
 def test_the_nearest_is_asked_first(memory: MemoryStore, broken: Broken, faults: Faults) -> None:
     """What memory has is not looked for anywhere else."""
     stores = both(memory, broken, faults=faults)
