@@ -122,6 +122,12 @@ def cache_request(request: Mapping[str, Any]) -> tuple[Kind, dict[str, Any]]:
     return Kind.FUNCTION, shared
 
 
+def embedders_request(model: Any, texts: list[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `cache_request` makes of what DSPy would ask its cache for the vectors of texts."""
+    name = f"{_EMBEDDINGS}_cached_compute_embeddings"
+    return _with_format({**options, "_fn_identifier": name, "model": model, "batch_inputs": texts})
+
+
 def model_of(request: Mapping[str, Any]) -> str:
     """Return the name of the model that a request in DSPy's cache is for."""
     model, typed = request.get("model"), request.get("request")

@@ -27,7 +27,7 @@ from dspy_cachectl.calls.installation import ensure_installed, installed
 from dspy_cachectl.calls.known import note_unstored
 from dspy_cachectl.calls.opening import open_lm_call
 from dspy_cachectl.calls.saving import as_variables, held_in_environment, names_in, with_names
-from dspy_cachectl.calls.vectors import IntoArray
+from dspy_cachectl.calls.vectors import IntoArray, as_array, becomes_array
 from dspy_cachectl.context.process import state
 from dspy_cachectl.entries.answers import AnswerFacts, noted
 from dspy_cachectl.errors import ConfigurationError
@@ -238,14 +238,14 @@ class Embedder(dspy.Embedder):  # type: ignore[misc]
     def _preprocess(self, *args: Any, **kwargs: Any) -> Any:
         """Do as DSPy does, and say whether only DSPy sees the vectors, which makes an array of them."""
         batches, *others = super()._preprocess(*args, **kwargs)
-        if installed() is not None and _is_as_in(dspy.Embedder, self, "__call__", "acall", "_postprocess"):
+        if installed() is not None and becomes_array(Embedder, self):
             batches = [IntoArray(batch) for batch in batches]
         return (batches, *others)
 
-
-def _is_as_in(base: type, subject: Any, *names: str) -> bool:
-    """Tell whether methods of an object are those of a class that it is of."""
-    return all(getattr(getattr(subject, name), "__func__", None) is getattr(base, name) for name in names)
+    def _postprocess(self, embeddings_list: Any, is_single_input: bool) -> Any:
+        """Do as DSPy does."""
+        made = as_array(embeddings_list, is_single=is_single_input)
+        return super()._postprocess(embeddings_list, is_single_input) if made is None else made
 
 
 def wrap(

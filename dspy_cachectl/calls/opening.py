@@ -249,15 +249,24 @@ def open_plain_call(request: Mapping[str, Any]) -> Call:
     Args:
         request: What DSPy asks its cache.
     """
-    kind, shared = adapter.cache_request(request)
+    return open_shared_call(*adapter.cache_request(request))
+
+
+def open_shared_call(kind: Kind, shared: dict[str, Any]) -> Call:
+    """Decide what is done for a call likewise.
+
+    Args:
+        kind: What it asks for.
+        shared: What DSPy asks its cache, in the form that sync and async share.
+    """
     ruling = ruling_here()
     policy = ruling.context.policy
-    if kind is Kind.EMBEDDING and not policy.replays:
+    if kind is Kind.EMBEDDING and ruling.stray_of and not policy.replays:
         # DSPy's retriever embeds in a thread of its own; what does not vary puts no result in doubt.
         ruling = ruling._replace(stray_of=())
     model, is_embedders = adapter.model_of(shared), kind is Kind.EMBEDDING
     if ruling.cassette is not None:
-        ruling.cassette.clean.learn(request)
+        ruling.cassette.clean.learn(shared)
     asked = Asked(
         kind=kind,
         model=model,

@@ -16,13 +16,16 @@ from dspy.clients import embedding
 
 from dspy_cachectl.accounting.ledger import SERVED, Tally
 from dspy_cachectl.calls.account import Counted, note_all_served
+from dspy_cachectl.calls.adapter import embedders_request
 from dspy_cachectl.calls.alike import TEXTS
+from dspy_cachectl.calls.at_hand import KNOWN_DSPY
 from dspy_cachectl.calls.cache import ManagedCache
 from dspy_cachectl.calls.call import Answered, Call
-from dspy_cachectl.calls.opening import identify, open_plain_call
+from dspy_cachectl.calls.opening import identify, open_shared_call
 from dspy_cachectl.entries import draws, origins
 from dspy_cachectl.entries.asked import is_litellms
 from dspy_cachectl.entries.decoded import Decoded
+from dspy_cachectl.policy import Kind
 
 _IGNORED = ["api_key", "api_base", "base_url"]
 _IDENTIFIER = "dspy.clients.embedding._cached_{}compute_embeddings"
@@ -67,24 +70,49 @@ class IntoArray(list[str]):
     """Texts whose vectors become the rows of an array, and are seen by nobody before: these need be no lists."""
 
 
+_IS_KNOWN = dspy.__version__ == KNOWN_DSPY
+_POSTPROCESS = dspy.Embedder._postprocess  # noqa: SLF001
+"""DSPy's own method; another may stand in its place later."""
+_OF_ARRAYS = frozenset({"__call__", "acall", "_postprocess"})
+
+
+def becomes_array(ours: Any, embedder: Any) -> bool:
+    """Tell whether all that sees an embedder's vectors is what DSPy makes an array by, in DSPy or in our class."""
+    kind, base = type(embedder), dspy.Embedder
+    return (
+        kind._postprocess is ours._postprocess  # noqa: SLF001
+        and base._postprocess is _POSTPROCESS  # noqa: SLF001
+        and kind.__call__ is base.__call__
+        and kind.acall is base.acall
+        and _OF_ARRAYS.isdisjoint(vars(embedder))
+    )
+
+
+def as_array(rows: list[Any], *, is_single: bool) -> Any:
+    """Return what DSPy makes of vectors, which looks for numpy anew at each of its names; None where it is unknown.
+
+    Args:
+        rows: The vectors.
+        is_single: Whether one text was given, and no list of them.
+    """
+    if not (_IS_KNOWN and dspy.Embedder._postprocess is _POSTPROCESS):  # noqa: SLF001
+        return None
+    import numpy as np
+
+    made = np.array(rows, dtype=np.float32)
+    return made[0] if is_single else made
+
+
 class _Batch:
     """A batch on its way, and the calls that would be made for each of its texts."""
 
     def __init__(
         self, cache: ManagedCache, model: Any, texts: Sequence[str], options: Mapping[str, Any], identifier: str
     ) -> None:
-        self._cache = cache
-        self._texts = list(texts)
-        # What DSPy would ask its cache.
-        self._request = {
-            **options,
-            "positional_arg_0": model,
-            "positional_arg_1": self._texts,
-            "_fn_identifier": identifier,
-        }
-        self._by_litellm = is_litellms(options)
+        self._cache, self._model, self._texts = cache, model, list(texts)
+        self._options, self._identifier = options, identifier
         self._into_array = isinstance(texts, IntoArray)
-        self.call = open_plain_call(self._request)
+        self.call = open_shared_call(Kind.EMBEDDING, embedders_request(model, self._texts, options))
         self._each: dict[str, Call] = {}
         self._found: dict[str, Any] = {}
 
@@ -98,14 +126,14 @@ class _Batch:
             if self._finds_at_hand():
                 return []
         else:  # whose batches are whole
-            whole = self._found_for(self.call, self._request)
+            whole = self._found_for(self.call, self._texts)
             if whole is not None:
                 self._spread(whole)
                 return []
         self.call.sent_at = time.monotonic()
         for text in dict.fromkeys(self._texts):
             one = self._each[text] = self._one(text)
-            vector = self._found_for(one, {**self._request, "positional_arg_1": [text]})
+            vector = self._found_for(one, [text])
             if vector is not None:
                 self._found[text] = vector[0]
         missing = [text for text in self._each if text not in self._found]
@@ -193,16 +221,21 @@ class _Batch:
         """Return the vectors of all texts, in their order."""
         return [self._found[text] for text in self._texts]
 
-    def _found_for(self, call: Call, request: dict[str, Any]) -> Any:
-        found = self._cache.look_up(call, lambda: (request, _IGNORED))
+    def _found_for(self, call: Call, texts: list[str]) -> Any:
+        found = self._cache.look_up(call, lambda: (self._request(texts), _IGNORED))
         return None if found is None else found.answer()
+
+    def _request(self, texts: list[str]) -> dict[str, Any]:
+        """Return what DSPy would ask its cache."""
+        named = {"positional_arg_0": self._model, "positional_arg_1": texts, "_fn_identifier": self._identifier}
+        return {**self._options, **named}
 
     def _one(self, text: str) -> Call:
         asked = self.call.asked
         if asked.sent is None:  # it has no canonical form, and so has none of its texts
             return Call(replace(asked), parent=self.call.parent, tally=Tally())
         one = replace(asked)
-        identify(one, {**asked.sent, TEXTS: [text]}, by_litellm=self._by_litellm)
+        identify(one, {**asked.sent, TEXTS: [text]}, by_litellm=is_litellms(self._options))
         return Call(one, parent=self.call.parent, tally=Tally())
 
     def _spread(self, whole: Any) -> None:

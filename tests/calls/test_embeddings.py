@@ -369,6 +369,20 @@ def test_each_hit_is_as_what_was_bought(endpoint: Endpoint, kind: Any, asynchron
     assert endpoint.requests == 1
 
 
+def test_what_makes_arrays_may_be_anothers(monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint) -> None:
+    """An array is made as DSPy makes it, and where another's function stands in DSPy's place, that makes it."""
+    cachectl.install()
+    one = cachectl.Embedder("openai/test-embedding", api_base=endpoint.url, api_key="sk-test-secret")
+    plain = make(endpoint)
+    assert same(plain(TEXTS), one(TEXTS))
+    assert same(plain("c"), one("c"))
+    assert same(plain([]), one([]))
+    monkeypatch.setattr(dspy.Embedder, "_postprocess", lambda self, rows, is_single: [is_single, *rows])
+    assert repr(plain(TEXTS)) == repr(one(TEXTS))
+    assert repr(plain("c")) == repr(one("c"))
+    assert endpoint.requests == 1
+
+
 def test_what_is_around_a_call_decides_where_it_goes(monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint) -> None:
     """Another address in the environment, or in LiteLLM's settings, is another model, however alike the calls are."""
     cachectl.install()
