@@ -11,7 +11,7 @@ empty or 0 is no leaf, since packages treat it otherwise: numbers below 0 stand 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -104,15 +104,15 @@ class Shaped(NamedTuple):
 
 
 def taken_apart(plain: Any) -> bytes | None:
-    """Return the shape and the leaves of an answer; None where answers are seldom of its shape.
+    """Return the shape and the leaves of an answer; None where answers are seldom of its shape, or JSON lacks a part.
 
     Args:
-        plain: An answer as JSON has it.
+        plain: An answer as JSON has it, or anything.
     """
     leaves: list[Any] = []
     try:
-        shape, own = orjson.dumps(_shape(plain, "", leaves, {})), orjson.dumps(leaves)
-    except (_NoShapeError, RecursionError, TypeError):
+        shape, own = orjson.dumps(_SHAPES[type(plain)](plain, "", leaves, {})), orjson.dumps(leaves)
+    except (_NoShapeError, KeyError, RecursionError, TypeError):
         return None
     if len(shape) > _LONGEST:
         return None
@@ -137,28 +137,56 @@ _known = functools.lru_cache(maxsize=_KNOWN)(Shape)
 
 
 class _NoShapeError(Exception):
-    """A value has too many leaves, or no form in JSON."""
+    """A value has too many leaves, or a number has no form in JSON."""
 
 
-def _shape(value: Any, name: str, leaves: list[Any], long: dict[str, int]) -> Any:
-    kind = type(value)
-    if kind is dict:
-        return {key: _shape(item, key, leaves, long) for key, item in value.items()}
-    if kind is list:
-        return [_shape(item, name, leaves, long) for item in value]
-    if value is None or kind is bool or value == "" or (kind is str and name in _ALIKE and len(value) <= _SHORT):
-        return value
-    if kind not in _TYPES or len(leaves) >= _MOST_LEAVES:
+def _table(fields: dict[str, Any], _: str, leaves: list[Any], long: dict[str, int]) -> Any:
+    return {name: _SHAPES[type(item)](item, name, leaves, long) for name, item in fields.items()}
+
+
+def _row(items: list[Any], name: str, leaves: list[Any], long: dict[str, int]) -> Any:
+    return [_SHAPES[type(item)](item, name, leaves, long) for item in items]
+
+
+def _constant(value: Any, *_: Any) -> Any:
+    return value
+
+
+def _text(text: str, name: str, leaves: list[Any], long: dict[str, int]) -> Any:
+    if not text or (name in _ALIKE and len(text) <= _SHORT):
+        return text
+    at = len(leaves)
+    if len(text) >= _LONG and (known := long.setdefault(text, at)) != at:
+        return known * len(_TYPES)
+    return _added(text, leaves)
+
+
+def _number(number: float, _: str, leaves: list[Any], __: dict[str, int]) -> Any:
+    if not number:
+        return _NUMBERS_OF_ZEROS[repr(number)]
+    if number - number:  # it is infinite, or none
         raise _NoShapeError
-    if not value:
-        return _NUMBERS_OF_ZEROS[repr(value)]
-    at = long.get(value) if kind is str else None
-    if at is None:
-        at = len(leaves)
-        leaves.append(value)
-        if kind is str and len(value) >= _LONG:
-            long[value] = at
-    return at * len(_TYPES) + _TYPES.index(kind)
+    return _added(number, leaves)
+
+
+def _added(leaf: Any, leaves: list[Any]) -> int:
+    at = len(leaves)
+    if at >= _MOST_LEAVES:
+        raise _NoShapeError
+    leaves.append(leaf)
+    return at * len(_TYPES) + _TYPES.index(type(leaf))
+
+
+_SHAPES: dict[type, Callable[..., Any]] = {
+    dict: _table,
+    list: _row,
+    str: _text,
+    int: _number,
+    float: _number,
+    bool: _constant,
+    type(None): _constant,
+}
+"""What makes a shape of a value of each kind, given its name, and adds its leaves."""
 
 
 def _node(shape: Any, types: dict[int, type]) -> Node:

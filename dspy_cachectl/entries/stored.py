@@ -30,9 +30,8 @@ def stored(answer: Any) -> Stored:
     vector = numbers.packed(answer)
     if vector is not None:
         return Stored(vector, tagged=False, is_vector=True)
-    body, tagged = values.dumps(answer)
-    is_root_only = tagged and values.is_root_only(body)
-    return Stored(body, tagged, shaped=_shaped(orjson.loads(body) if is_root_only else None if tagged else answer))
+    plain = answer if type(answer) is dict else values.response_fields(answer)
+    return _shaped(plain, tagged=plain is not answer) or Stored(*values.dumps(answer))
 
 
 def stored_json(plain: Any, *, tagged: bool) -> Stored:
@@ -40,9 +39,14 @@ def stored_json(plain: Any, *, tagged: bool) -> Stored:
     vector = None if tagged else numbers.packed(plain)
     if vector is not None:
         return Stored(vector, tagged=False, is_vector=True)
+    return _shaped(plain, tagged=tagged) or Stored(orjson.dumps(plain), tagged)
+
+
+def _shaped(plain: Any, *, tagged: bool) -> Stored | None:
+    """Return the stored form of a mapping as shape and leaves; None where it has none, or tags below its root."""
+    shaped = shapes.taken_apart(plain) if type(plain) is dict else None
+    if shaped is None:
+        return None
     body = orjson.dumps(plain)
-    return Stored(body, tagged, shaped=_shaped(plain if not tagged or values.is_root_only(body) else None))
-
-
-def _shaped(plain: Any) -> bytes | None:
-    return shapes.taken_apart(plain) if type(plain) is dict else None
+    has_only_these = values.is_root_only(body) if tagged else not values.may_hold_tags(body)
+    return Stored(body, tagged, shaped=shaped) if has_only_these else None

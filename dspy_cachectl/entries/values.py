@@ -84,11 +84,25 @@ def _plainly(value: Any) -> bytes | None:
     try:
         marshal.dumps(value)  # takes Python's own types alone, and no class derived from one
         data = orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
-        # One character is found far faster than three, and few values have it.
-        has_tag = b"$" in data and b'"$"' in data
-        return None if has_tag or orjson.loads(data) != value else data
+        return None if may_hold_tags(data) or orjson.loads(data) != value else data
     except (TypeError, ValueError):
         return None
+
+
+def may_hold_tags(data: bytes) -> bool:
+    """Tell whether a text of JSON may hold tags."""
+    # One character is found far faster than three, and few values have it.
+    return b"$" in data and b'"$"' in data
+
+
+def response_fields(value: Any) -> dict[str, Any] | None:
+    """Return what stands for a response whose fields JSON has, and perhaps for another; None of any other value."""
+    if (
+        not isinstance(value, pydantic.BaseModel)
+        or RESPONSE_CLASSES.get(type(value).__name__) != type(value).__module__
+    ):
+        return None
+    return _as_response(value, value.model_dump(), _cost_of(value))
 
 
 def is_root_only(data: bytes) -> bool:
@@ -256,11 +270,18 @@ class Encoder:
         kind = type(value)
         if RESPONSE_CLASSES.get(kind.__name__) != kind.__module__:
             raise UnstorableError(f"{kind.__module__}.{kind.__qualname__} has no stored form")
-        cost = (getattr(value, "_hidden_params", None) or {}).get("response_cost")
-        # Of the hidden parameters only the cost is kept: the rest holds headers and addresses.
-        fields = value.model_dump()
+        self.tagged, fields = True, value.model_dump()
         plain = fields if _plainly(fields) is not None else self.walk(fields)
-        return self.tag("response", plain, of=kind.__name__, cost=self.walk(cost))
+        return _as_response(value, plain, self.walk(_cost_of(value)))
+
+
+def _as_response(value: pydantic.BaseModel, fields: Any, cost: Any) -> dict[str, Any]:
+    return {TAG: "response", "v": fields, "of": type(value).__name__, "cost": cost}
+
+
+def _cost_of(value: pydantic.BaseModel) -> Any:
+    # Of the hidden parameters only the cost is kept: the rest holds headers and addresses.
+    return (getattr(value, "_hidden_params", None) or {}).get("response_cost")
 
 
 def _untag(value: Any, *, build: bool = True) -> Any:

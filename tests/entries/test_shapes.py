@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import http
+import math
 from typing import Any
 
 import orjson
@@ -11,6 +13,7 @@ from hypothesis import given, strategies as st
 
 from dspy_cachectl.entries.records import Origin, Stored, decode, encode, stored, take_apart
 from dspy_cachectl.entries.shapes import opened, taken_apart
+from dspy_cachectl.entries.values import UnstorableError
 from dspy_cachectl.errors import CorruptEntryError
 from tests.entries.strategies import same
 
@@ -84,6 +87,46 @@ def test_what_is_seldom_alike_is_kept_as_it_is(answer: Any) -> None:
     """With its hundreds of leaves, or a shape that is longer than they are; or what is no JSON."""
     assert taken_apart(answer) is None
     assert same(answer, decode(encode(ORIGIN, answer)).answer)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        math.inf,
+        -math.inf,
+        2**64,
+        -(2**63) - 1,
+        "half \ud83d",
+        b"bytes",
+        (1,),
+        {5: "a"},
+        {None: "a"},
+        {"half \ud83d": 1},
+    ],
+    ids=repr,
+)
+def test_what_json_has_not_has_no_shape(part: Any) -> None:
+    """However deep it stands, and it comes back as it was, beside what JSON has."""
+    answer = {"said": "a", "of": [{"it": part}]}
+
+    assert taken_apart(answer) is None
+    assert stored(answer).tagged
+    assert same(answer, decode(encode(ORIGIN, answer)).answer)
+    assert taken_apart({"of": math.nan}) is None
+
+
+class Word(str):
+    """A text that is more than one."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize("answer", [{"said": Word("a")}, {"said": Word()}, {"said": [http.HTTPStatus.OK]}], ids=repr)
+def test_what_is_more_than_a_text_or_number_is_not_stored_as_one(answer: Any) -> None:
+    """It would come back as less."""
+    assert taken_apart(answer) is None
+    with pytest.raises(UnstorableError):
+        stored(answer)
 
 
 def test_what_holds_itself_has_no_shape() -> None:
