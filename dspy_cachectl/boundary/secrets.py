@@ -45,6 +45,7 @@ __all__ = [
     "scrub",
     "scrub_head",
     "scrub_surely",
+    "shows_secret",
     "told_apart",
     "without",
     "without_credentials",
@@ -132,7 +133,16 @@ def told_apart(name: str) -> str:
 
 def scrub_surely(text: str) -> str:
     """Return a text without what cannot be anything but a secret: those held, and keys that are told by their shape."""
-    text = _cut(HELD.hide(text, HIDDEN), None)
+    return _without_shapes(HELD.hide(text, HIDDEN))
+
+
+def shows_secret(text: str) -> bool:
+    """Tell whether there is in a text what is told to be a secret by its shape alone, and so goes in `scrub_surely`."""
+    return _without_shapes(text) != text
+
+
+def _without_shapes(text: str) -> str:
+    text = _cut(text, None)
     return _LOGIN.sub(_without_sure_login, text) if "@" in text else text
 
 

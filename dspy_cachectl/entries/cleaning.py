@@ -9,12 +9,13 @@ Elsewhere an answer is served as it was bought or not at all: one with a secret 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from dspy_cachectl.boundary.held import HELD, SHORTEST
 from dspy_cachectl.boundary.reading import parsed
-from dspy_cachectl.boundary.secrets import scrub_surely
-from dspy_cachectl.entries import records
+from dspy_cachectl.boundary.secrets import scrub_surely, shows_secret
+from dspy_cachectl.entries import records, shapes
 from dspy_cachectl.entries.stored import Stored
 from dspy_cachectl.entries.values import TAG, dumped_text, loaded_text
 from dspy_cachectl.errors import ConfigurationError
@@ -120,9 +121,23 @@ def cleaned(text: bytes) -> Any | None:
 
 def holds_secret(kept: Stored) -> bool:
     """Tell whether there is a secret in an answer: each text of it is in its leaves or its shape, mostly once."""
-    return _may_hold_secret(kept.shaped or kept.body) and cleaned(kept.body) is not None
+    if kept.shaped is None:
+        return cleaned(kept.body) is not None
+    shape, leaves = shapes.parts(kept.shaped)
+    may_hold = _shape_shows_secret(shape) or shows_secret(_text(leaves)) or HELD.is_in(_text(kept.shaped))
+    return may_hold and cleaned(kept.body) is not None
 
 
 def _may_hold_secret(text: bytes) -> bool:
-    whole = text.decode("utf-8", "replace")
-    return scrub_surely(whole) != whole
+    whole = _text(text)
+    return HELD.is_in(whole) or shows_secret(whole)
+
+
+@lru_cache(maxsize=256)
+def _shape_shows_secret(shape: bytes) -> bool:
+    # Most answers have one of a few, in which what is held may stand too: that changes.
+    return shows_secret(_text(shape))
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")

@@ -125,12 +125,18 @@ def opened(data: bytes) -> Shaped:
     Raises:
         CorruptEntryError: If the bytes are none.
     """
+    known, leaves = parts(data)
+    shape = _known(known)
+    return Shaped(shape, shape.check(parsed(leaves)))
+
+
+def parts(data: bytes) -> tuple[bytes, bytes]:
+    """Return the shape and the leaves, each as JSON, of an answer that was taken apart. Raises as `opened` does."""
     length = int.from_bytes(data[:_LENGTH_BYTES], "big")
     if length > _LONGEST:  # it is kept in mind, and takes many times as much memory
         raise CorruptEntryError(f"the entry's shape has {length:,} bytes, and no more than {_LONGEST:,} are written")
     leaves_from = _LENGTH_BYTES + length
-    shape = _known(data[_LENGTH_BYTES:leaves_from])
-    return Shaped(shape, shape.check(parsed(data[leaves_from:])))
+    return data[_LENGTH_BYTES:leaves_from], data[leaves_from:]
 
 
 _known = functools.lru_cache(maxsize=_KNOWN)(Shape)

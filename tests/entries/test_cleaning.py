@@ -34,6 +34,16 @@ def test_a_secret_in_an_answer(place: Any, secret: str) -> None:
     HELD.forget()
 
 
+@pytest.mark.parametrize("place", PLACES[:4])
+def test_what_is_learned_later_is_found(place: Any) -> None:
+    """Also in the shape of an answer, and where an answer of that shape was looked through before."""
+    kept = stored(place(LEARNED))
+    assert not holds_secret(kept)
+    HELD.learn({"api_key": LEARNED})
+    assert holds_secret(kept)
+    HELD.forget()
+
+
 def test_most_answers_have_a_shape() -> None:
     """What is looked through here is both: JSON, and shapes with their leaves."""
     shaped = [stored(place(KEY)).shaped is not None for place in PLACES]
