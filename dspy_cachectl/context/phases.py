@@ -218,11 +218,19 @@ class PhaseRun:
         self.refused_units: dict[str | None, BudgetExceededError] | None = None
         self.answers_for: Sequence[tuple[OpenBudget, int]] = ()
         self.refused = self._why_unshared = ""
+        self._within: dict[tuple[str, bool | str], tuple[PhaseContext, PhaseContext]] = {}
         self._lock = free_after_fork(threading.Lock())
         self._misses: list[CacheMissError] = []
         self._missed = self._refused_elsewhere = 0
         self.states = States()
         self.drift: DriftError | None = None
+
+    def once_within(self, unit: str, context: PhaseContext, judging: bool | str) -> PhaseContext:
+        """Return what travels, within a unit that many calls are in: made once, as it takes as long as a look-up."""
+        known = self._within.get((unit, judging))
+        if known is None or known[0] is not context:
+            known = self._within[unit, judging] = context, context.within(unit, judging=judging)
+        return known[1]
 
     @property
     def stats(self) -> Stats:

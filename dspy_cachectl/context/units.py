@@ -19,7 +19,7 @@ from typing import Any
 
 import dspy
 
-from dspy_cachectl.context.evaluations import is_metrics
+from dspy_cachectl.context.evaluations import directly, is_metrics
 from dspy_cachectl.context.phases import PhaseContext
 from dspy_cachectl.context.process import SETTING, state
 from dspy_cachectl.context.ruling import phase_around
@@ -58,9 +58,9 @@ def _unit(context: PhaseContext, caller: FrameType) -> PhaseContext | None:
     run = state.runs.get(context.token)
     if run is None or caller.f_code not in _CALLS:
         return None
-    judging = context.judging or is_metrics(caller.f_locals["self"])
+    judging = context.judging or (directly() is not None and is_metrics(caller.f_locals["self"]))
     if not context.numbers_draws:
-        return context.within(_ANY, judging=judging)  # that it is within one says that a call is not from outside
+        return run.once_within(_ANY, context, judging)  # that it is within one says that a call is not from outside
     args, kwargs = caller.f_locals["args"], caller.f_locals["kwargs"]
     inputs = {"args": list(map(_plain, args)), "kwargs": {name: _plain(value) for name, value in kwargs.items()}}
     try:
