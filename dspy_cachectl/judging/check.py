@@ -65,7 +65,7 @@ class JudgeCheck(Shown):
         groups = self.clusters or [None] * len(self.scores)
         rows = enumerate(zip(self.scores, groups, strict=True))
         return variance_split(
-            ScoreTable(tuple(QuestionScores(str(at), row, cluster=group) for at, (row, group) in rows if row))
+            ScoreTable.of(QuestionScores(str(at), row, cluster=group) for at, (row, group) in rows if row)
         )
 
     @property

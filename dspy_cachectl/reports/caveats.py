@@ -33,8 +33,13 @@ def caveats_of(report: Measurement) -> Iterator[str]:
     yield from report.distinct.said
     yield from report.interval.caveats
     # By how they begin: what is told apart by what is not shown would stand there twice.
-    reasons = Counter(cut(draw.failed, _CHARACTERS_SHOWN) for draw in report.draws if draw.failed is not None)
-    where = {cut(draw.failed or "", _CHARACTERS_SHOWN): one.preview for one in report.questions for draw in one.draws}
+    failed = [
+        (cut(draw.failed, _CHARACTERS_SHOWN), question.preview)
+        for question in report.questions
+        for draw in question.draws
+        if draw.failed is not None
+    ]
+    reasons, where = Counter([why for why, _ in failed]), dict(failed)
     for why, count in reasons.most_common(_FAILURES_SHOWN):
         yield f"{plural(count, 'answer')} failed: {why} (for example: {cut(where[why], _CHARACTERS_SHOWN)})"
     if len(reasons) > _FAILURES_SHOWN:

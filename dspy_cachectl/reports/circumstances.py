@@ -49,8 +49,8 @@ def _told(baseline: Measurement, candidate: Measurement) -> Iterator[str]:
     """Yield what two programs were told beforehand of the questions of both, and their difference without these."""
     if not (baseline.leaked or candidate.leaked):
         return
-    before = {row.question: row.mean for row in baseline.table.questions}
-    after = {row.question: row.mean for row in candidate.table.questions}
+    before = dict(zip(baseline.table.names, baseline.table.means, strict=True))
+    after = dict(zip(candidate.table.names, candidate.table.means, strict=True))
     found = {question: mean - before[question] for question, mean in after.items() if question in before}
     told = {one.name: {leak.question for leak in one.leaked} & found.keys() for one in (baseline, candidate)}
     if not any(told.values()):

@@ -24,7 +24,7 @@ from dspy_cachectl.statistics.repeats import (
     pass_at_k,
     pass_hat_k,
 )
-from dspy_cachectl.statistics.scores import Implied, QuestionScores, ScoreTable
+from dspy_cachectl.statistics.scores import Implied, ScoreTable
 from dspy_cachectl.statistics.variance import StandardError, VarianceSplit, standard_error, variance_split
 
 if TYPE_CHECKING:
@@ -168,17 +168,12 @@ class Measurement:
     @cached_property
     def table(self) -> ScoreTable:
         """The scores for the statistics: repeats that are one draw count once, and equal questions are a cluster."""
+        rows = [self._distinct(question.draws) for question in self.questions]
         return ScoreTable(
-            tuple(
-                QuestionScores(
-                    question.question,
-                    tuple([draw.score for draw in draws]),
-                    tuple([draw.failed is not None for draw in draws]),
-                    Implied(question.asked) if self.clusters_are_questions else question.cluster,
-                )
-                for question in self.questions
-                for draws in (self._distinct(question.draws),)
-            ),
+            tuple([question.question for question in self.questions]),
+            tuple([tuple([draw.score for draw in draws]) for draws in rows]),
+            tuple([tuple([draw.failed is not None for draw in draws]) for draws in rows]) if self.failures else (),
+            tuple([Implied(one.asked) if self.clusters_are_questions else one.cluster for one in self.questions]),
             self._scale,
         )
 
@@ -302,17 +297,17 @@ class Measurement:
     @property
     def repeats(self) -> int:
         """The number of repeats that were asked for."""
-        return max(len(question.draws) for question in self.questions)
+        return max([len(question.draws) for question in self.questions])
 
-    @property
-    def draws(self) -> list[DrawResult]:
+    @cached_property
+    def draws(self) -> tuple[DrawResult, ...]:
         """Every answer, question by question."""
-        return [draw for question in self.questions for draw in question.draws]
+        return tuple([draw for question in self.questions for draw in question.draws])
 
-    @property
+    @cached_property
     def failures(self) -> int:
         """The number of answers that failed: the program raised, or the metric did."""
-        return sum(draw.failed is not None for draw in self.draws)
+        return sum([draw.failed is not None for draw in self.draws])
 
     @cached_property
     def troubles(self) -> tuple[PredictorTrouble, ...]:

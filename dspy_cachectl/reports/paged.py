@@ -206,7 +206,7 @@ class _Askings:
         self._of: list[dict[str, QuestionResult]] = [
             {question.question: question for question in report.questions} for report in reports
         ]
-        self._means = [{row.question: row.mean for row in report.table.questions} for report in reports]
+        self._means = [dict(zip(report.table.names, report.table.means, strict=True)) for report in reports]
 
     def all(self, changes: Mapping[str, float] | None) -> list[Asking]:
         """Return the questions, each once, in the order of the first side that has it."""

@@ -142,10 +142,7 @@ class Ranking(Shown, Sequence[EvalReport]):
     @cached_property
     def _ordered(self) -> tuple[EvalReport, ...]:
         """The reports, the best first."""
-        means = [
-            dict(zip((row.question for row in report.table.questions), report.table.means, strict=True))
-            for report in self.reports
-        ]
+        means = [dict(zip(report.table.names, report.table.means, strict=True)) for report in self.reports]
         common = set.intersection(*map(set, means))
         scores = [
             math.fsum(rows[one] for one in common) / len(common) if common else report.score

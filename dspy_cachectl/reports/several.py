@@ -55,10 +55,7 @@ class Comparisons(Shown):
     @cached_property
     def common_scores(self) -> Mapping[str, float]:
         """The score of each report on the questions that all have; without any, its wins less its losses."""
-        means = {
-            report.name: dict(zip((row.question for row in report.table.questions), report.table.means, strict=True))
-            for report in self.reports
-        }
+        means = {report.name: dict(zip(report.table.names, report.table.means, strict=True)) for report in self.reports}
         common = set.intersection(*map(set, means.values()))
         if common:
             return {name: math.fsum(rows[one] for one in common) / len(common) for name, rows in means.items()}

@@ -18,7 +18,7 @@ from dspy_cachectl.statistics.intervals import (
     mean_interval,
     t_interval,
 )
-from dspy_cachectl.statistics.scores import QuestionScores, ScoreTable, sample_variance
+from dspy_cachectl.statistics.scores import ScoreTable, sample_variance
 from dspy_cachectl.statistics.variance import StandardError, standard_error, standard_error_of
 
 Values = Sequence[tuple[Hashable, float]]
@@ -103,10 +103,9 @@ def corrected_mean(
     labelled = [unit for _, label, unit in rows if label is not None]
     others = [(score, unit) for score, label, unit in rows if label is None]
     said = ScoreTable(
-        tuple(
-            QuestionScores(str(place), (label,), cluster=None if clusters is None else unit)
-            for place, ((label, _), unit) in enumerate(zip(pairs, labelled, strict=True))
-        )
+        tuple(map(str, range(len(pairs)))),
+        tuple([(label,) for label, _ in pairs]),
+        groups=() if clusters is None else tuple(labelled),
     )
     alone, count = mean_interval(said, level=level), len(pairs)
     weight, counted = _weight(pairs, [score for score, _ in others], scores)

@@ -167,23 +167,23 @@ def pair(
     clusters = [_cluster(before, after) for before, after in rows]
     common = {before.question for before, _ in rows}
     return (
-        ScoreTable(
-            tuple(replace(row, cluster=cluster) for (row, _), cluster in zip(rows, clusters, strict=True)),
+        ScoreTable.of(
+            (replace(row, cluster=cluster) for (row, _), cluster in zip(rows, clusters, strict=True)),
             baseline.scale,
         ),
-        ScoreTable(
-            tuple(replace(row, cluster=cluster) for (_, row), cluster in zip(rows, clusters, strict=True)),
+        ScoreTable.of(
+            (replace(row, cluster=cluster) for (_, row), cluster in zip(rows, clusters, strict=True)),
             candidate.scale,
         ),
-        tuple(row.question for row in baseline.questions if row.question not in common),
-        tuple(row.question for row in candidate.questions if row.question not in common),
+        tuple(name for name in baseline.names if name not in common),
+        tuple(name for name in candidate.names if name not in common),
     )
 
 
 def _ends(one: ScoreTable, other: ScoreTable) -> tuple[float, float]:
     if one.scale is not None and other.scale is not None:
         return min(one.scale[0], other.scale[0]), max(one.scale[1], other.scale[1])
-    return range_of(score for table in (one, other) for row in table.questions for score in row.scores)
+    return range_of(score for table in (one, other) for scores in table.scores for score in scores)
 
 
 def correlation(first: Sequence[float], second: Sequence[float]) -> float | None:

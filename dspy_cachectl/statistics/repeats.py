@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from dspy_cachectl.errors import ConfigurationError
-from dspy_cachectl.statistics.scores import QuestionScores, ScoreTable
+from dspy_cachectl.statistics.scores import ScoreTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,9 +135,9 @@ def flip_rate(table: ScoreTable) -> float:
         A probability, over the questions with two or more draws; NaN where there are none.
     """
     rates = []
-    for row in _repeated(table):
-        pairs = math.comb(len(row.scores), 2)
-        rates.append(1.0 - sum(math.comb(count, 2) for count in Counter(row.scores).values()) / pairs)
+    for scores in _repeated(table):
+        pairs = math.comb(len(scores), 2)
+        rates.append(1.0 - sum(math.comb(count, 2) for count in Counter(scores).values()) / pairs)
     return math.fsum(rates) / len(rates) if rates else math.nan
 
 
@@ -154,23 +154,21 @@ def consistency(table: ScoreTable) -> float:
         A share, of the questions with two or more draws; NaN where there are none.
     """
     rows = _repeated(table)
-    return sum(len(set(row.scores)) == 1 for row in rows) / len(rows) if rows else math.nan
+    return sum(len(set(scores)) == 1 for scores in rows) / len(rows) if rows else math.nan
 
 
-def _repeated(table: ScoreTable) -> list[QuestionScores]:
-    return [row for row in table.questions if len(row.scores) > 1]
+def _repeated(table: ScoreTable) -> list[tuple[float, ...]]:
+    return [scores for scores in table.scores if len(scores) > 1]
 
 
 def _over_questions(table: ScoreTable, k: int, rate: Callable[[int, int], float]) -> float:
     if k < 1:
         raise ConfigurationError(f"k must be at least 1, not {k!r}")
     passing = table.score_range[1]
-    if any(len(row.scores) < k for row in table.questions) or not (passing == 1.0 or table.is_binary):
+    if any(len(scores) < k for scores in table.scores) or not (passing == 1.0 or table.is_binary):
         return math.nan
-    return (
-        math.fsum(rate(len(row.scores), sum(score >= passing for score in row.scores)) for row in table.questions)
-        / table.n
-    )
+    rates = [rate(len(scores), sum([score >= passing for score in scores])) for scores in table.scores]
+    return math.fsum(rates) / table.n
 
 
 def _share(chosen_from: int, draws: int, k: int) -> float:

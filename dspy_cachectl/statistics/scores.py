@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain, repeat
 from numbers import Real
 from typing import Any
 
@@ -34,48 +35,64 @@ class QuestionScores:
     cluster: Hashable | None = None
 
     def __post_init__(self) -> None:
-        if not self.scores:
-            raise ConfigurationError(f"question {self.question!r} has no draws; leave it out")
-        if not all(map(math.isfinite, self.scores)):
-            draw = next(i for i, score in enumerate(self.scores) if not math.isfinite(score))
-            raise ConfigurationError(
-                f"the score of question {self.question!r}, draw {draw}, is {self.scores[draw]!r}; a score must be a "
-                "finite number"
-            )
+        _check((self.question,), (self.scores,))
 
     @property
     def mean(self) -> float:
         """The mean over the draws, failures with the failure score."""
-        return math.fsum(self.scores) / len(self.scores)
+        return _mean(self.scores)
 
 
 @dataclass(frozen=True)
 class ScoreTable:
     """The scores of an evaluation, question by question. Failed draws count as 0 unless left out.
 
+    It is kept column by column: of an object for each question the garbage collector walks over a hundred thousand.
+
     Attributes:
-        questions: One row per question, shape (n,).
+        names: What identifies each question, shape (n,).
+        scores: The scores of each, one per distinct draw, shape (n, K_i).
+        failed: Whether each draw failed, shape (n, K_i); empty means that none did.
+        groups: The cluster of each question, shape (n,); empty means that there are none.
         scale: The lowest and the highest that scores can be, where they are no shares; None: told by the scores.
 
     Raises:
-        ConfigurationError: No questions, two rows for one question, or clusters that some questions lack.
+        ConfigurationError: No questions, two rows for one question, or clusters that some questions lack; no draws of a
+            question, or a score that is NaN or infinite.
     """
 
-    questions: tuple[QuestionScores, ...]
+    names: tuple[str, ...]
+    scores: tuple[tuple[float, ...], ...]
+    failed: tuple[tuple[bool, ...], ...] = ()
+    groups: tuple[Hashable, ...] = ()
     scale: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, questions: Iterable[QuestionScores], scale: tuple[float, float] | None = None) -> ScoreTable:
+        """Return the table that has these rows."""
+        rows = tuple(questions)
+        has_failed = any(any(row.failed) for row in rows)
+        return cls(
+            tuple([row.question for row in rows]),
+            tuple([row.scores for row in rows]),
+            tuple([row.failed or (False,) * len(row.scores) for row in rows]) if has_failed else (),
+            tuple([row.cluster for row in rows]),
+            scale,
+        )
 
     def __repr__(self) -> str:
         return f"<ScoreTable: {self.n:,} questions, mean {self.mean:.4g}>"
 
     def __post_init__(self) -> None:
-        if not self.questions:
+        if not self.names:
             raise ConfigurationError("there are no questions to compute statistics of; evaluate at least one")
-        name, rows = Counter(row.question for row in self.questions).most_common(1)[0]
-        if rows > 1:
+        _check(self.names, self.scores)
+        if len(set(self.names)) < self.n:
+            name, rows = Counter(self.names).most_common(1)[0]
             raise ConfigurationError(
                 f"question {name!r} has {rows} rows; put its draws into one row, or name the rows apart"
             )
-        missing = [row.question for row in self.questions if is_missing(row.cluster)]
+        missing = [name for name, group in zip(self.names, self.groups, strict=False) if is_missing(group)]
         if missing and len(missing) < self.n:
             shown = ", ".join(repr(name) for name in missing[:5]) + (", ..." if len(missing) > 5 else "")
             raise ConfigurationError(
@@ -83,15 +100,21 @@ class ScoreTable:
                 "give every question one (its own where it stands alone), or none at all"
             )
 
+    @cached_property
+    def questions(self) -> tuple[QuestionScores, ...]:
+        """One row per question, shape (n,)."""
+        failed, groups = self.failed or repeat((), self.n), self.groups or repeat(None, self.n)
+        return tuple(map(QuestionScores, self.names, self.scores, failed, groups))
+
     @property
     def n(self) -> int:
         """The number of questions."""
-        return len(self.questions)
+        return len(self.names)
 
     @cached_property
     def means(self) -> tuple[float, ...]:
         """The mean score of each question over its draws, shape (n,)."""
-        return tuple(row.mean for row in self.questions)
+        return tuple(map(_mean, self.scores))
 
     @cached_property
     def mean(self) -> float:
@@ -101,19 +124,17 @@ class ScoreTable:
     @cached_property
     def repeats(self) -> float:
         """The harmonic mean of the number of draws per question: the K of the variance formulas."""
-        return self.n / math.fsum(1.0 / len(row.scores) for row in self.questions)
+        return self.n / math.fsum([1.0 / len(scores) for scores in self.scores])
 
     @cached_property
     def clusters(self) -> tuple[Hashable, ...] | None:
         """The cluster of each question, shape (n,), or None where questions are independent."""
-        if is_missing(self.questions[0].cluster):
-            return None
-        return tuple(row.cluster for row in self.questions)
+        return self.groups if self.groups and not is_missing(self.groups[0]) else None
 
     @cached_property
     def score_range(self) -> tuple[float, float]:
         """The scale; or (0, 1) where every score lies within it, else the lowest and the highest score seen."""
-        return self.scale or range_of(score for row in self.questions for score in row.scores)
+        return self.scale or range_of(chain.from_iterable(self.scores))
 
     @cached_property
     def is_binary(self) -> bool:
@@ -121,24 +142,41 @@ class ScoreTable:
 
         What counts for a draw that failed says nothing of the scale, but where it is 0.
         """
-        draws = [pair for row in self.questions for pair in zip(row.scores, _flags(row), strict=True)]
-        scale = self.scale or range_of(score for score, failed in draws if score == 0.0 or not failed)
-        return are_ends(scale, (score for score, _ in draws))
+        draws = list(chain.from_iterable(self.scores))
+        counted = draws
+        if self.failed:
+            flagged = zip(draws, chain.from_iterable(self.failed), strict=True)
+            counted = [score for score, failed in flagged if score == 0.0 or not failed]
+        scale = self.scale or range_of(counted)
+        return are_ends(scale, draws)
 
     def without_failures(self) -> ScoreTable | None:
         """The same table without failed draws, and without the questions of which none is left; None without any."""
-        if not any(map(any, map(_flags, self.questions))):
-            return ScoreTable(self.questions)
+        if not any(map(any, self.failed)):
+            return replace(self, failed=(), scale=None)
         kept = []
         for row in self.questions:
-            scores = tuple(score for score, failed in zip(row.scores, _flags(row), strict=True) if not failed)
+            scores = tuple(score for score, failed in zip(row.scores, row.failed, strict=True) if not failed)
             if scores:
                 kept.append(QuestionScores(row.question, scores, cluster=row.cluster))
-        return ScoreTable(tuple(kept)) if kept else None
+        return ScoreTable.of(kept) if kept else None
 
 
-def _flags(row: QuestionScores) -> tuple[bool, ...]:
-    return row.failed or (False,) * len(row.scores)
+def _check(names: Sequence[str], scores: Sequence[tuple[float, ...]]) -> None:
+    if all(scores) and all(map(math.isfinite, chain.from_iterable(scores))):
+        return
+    for name, row in zip(names, scores, strict=True):
+        if not row:
+            raise ConfigurationError(f"question {name!r} has no draws; leave it out")
+        draw = next((at for at, score in enumerate(row) if not math.isfinite(score)), None)
+        if draw is not None:
+            raise ConfigurationError(
+                f"the score of question {name!r}, draw {draw}, is {row[draw]!r}; a score must be a finite number"
+            )
+
+
+def _mean(scores: Sequence[float]) -> float:
+    return math.fsum(scores) / len(scores)
 
 
 def range_of(scores: Iterable[float]) -> tuple[float, float]:
@@ -157,7 +195,7 @@ def are_ends(ends: tuple[float, float], scores: Iterable[float]) -> bool:
 
 def sample_variance(values: Sequence[float]) -> float:
     """The unbiased variance of at least two values (divisor n - 1), by two passes."""
-    mean = math.fsum(values) / len(values)
+    mean = _mean(values)
     return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
 
 

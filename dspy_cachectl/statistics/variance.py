@@ -214,7 +214,7 @@ def within_variance(table: ScoreTable) -> float | None:
     Returns:
         w in squared units of the score, from the questions with two or more draws; None if there are none.
     """
-    variances = [sample_variance(row.scores) for row in table.questions if len(row.scores) > 1]
+    variances = [sample_variance(scores) for scores in table.scores if len(scores) > 1]
     return math.fsum(variances) / len(variances) if variances else None
 
 

@@ -91,5 +91,39 @@ def test_duplicate_questions_are_refused() -> None:
 def test_what_counts_for_a_failure_is_no_end_of_the_scale(answered: float, counts: float, binary: bool) -> None:
     """Four answers that scored 0 have not passed because a failure counts as -1."""
     rows = [QuestionScores(f"q{at}", (answered,), (False,)) for at in range(4)]
-    table = ScoreTable((*rows, QuestionScores("q4", (counts,), (True,))))
+    table = ScoreTable.of((*rows, QuestionScores("q4", (counts,), (True,))))
     assert (table.is_binary, math.isnan(pass_at_k(table, 1))) == (binary, not binary)
+
+
+def test_rows_and_columns_are_one_table() -> None:
+    """A table is the same whether it is made of its rows or of its columns, and where some rows say of no failure."""
+    rows = (
+        QuestionScores("one", (1.0, 0.0), (False, True), "a"),
+        QuestionScores("two", (0.5,), (), "b"),
+        QuestionScores("three", (0.0,), (True,), "a"),
+    )
+    table = ScoreTable.of(rows, (0.0, 2.0))
+    assert ((False, True), (False,), (True,)) == table.failed
+    assert [(row.question, row.scores, row.cluster) for row in rows] == [
+        (row.question, row.scores, row.cluster) for row in table.questions
+    ]
+    assert table == ScoreTable.of(table.questions, (0.0, 2.0))
+    without = table.without_failures()
+    assert without is not None
+    assert (("one", "two"), ((1.0,), (0.5,)), (), ("a", "b"), None) == (
+        without.names,
+        without.scores,
+        without.failed,
+        without.groups,
+        without.scale,
+    )
+    assert () == ScoreTable.of([rows[1], QuestionScores("four", (0.0,), (False,), "c")]).failed
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf])
+def test_what_is_no_number_is_named(score: float) -> None:
+    """In whichever way a table is made, it says which score of which question is none."""
+    with pytest.raises(ConfigurationError, match="question 'two', draw 1, is"):
+        ScoreTable(("one", "two"), ((1.0,), (0.5, score)))
+    with pytest.raises(ConfigurationError, match="'two' has no draws"):
+        ScoreTable(("one", "two"), ((1.0,), ()))

@@ -104,7 +104,7 @@ def _with(report: M, at: int, metric: CorpusMetric) -> M:
         raise ConfigurationError(f"its total is {score!r}, and no number")
     options: dict[str, Any] = {"level": report.level, "resamples": metric.resamples, "seed": metric.seed}
     interval = bootstrap_interval(table, lambda rows: total(row.question for row in rows), **options)
-    units = [str(row.question if table.clusters is None else row.cluster) for row in table.questions]
+    units = list(map(str, table.names if table.clusters is None else table.clusters))
     owed = _owed(dict(zip(values, units, strict=True)), score, total)
     questions = tuple(_scored(question, other.metric, score + owed[question.question]) for question in report.questions)
     others = list(report.provenance.others)
