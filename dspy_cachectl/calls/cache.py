@@ -17,7 +17,7 @@ from dspy.clients.cache import Cache
 from dspy_cachectl.accounting.ledger import Tally
 from dspy_cachectl.calls import answering, known
 from dspy_cachectl.calls.account import account, count_for
-from dspy_cachectl.calls.call import CALL, Asked, Call, current_call
+from dspy_cachectl.calls.call import CALL, Asked, Asking, Call, current_call
 from dspy_cachectl.calls.miss import explained
 from dspy_cachectl.calls.opening import open_plain_call, say_what_is_shared
 from dspy_cachectl.context.process import state
@@ -171,24 +171,30 @@ class ManagedCache(Cache):  # type: ignore[misc]
         raise ConfigurationError(f"not loading {filepath!r}: DSPy's format is a pickle, and nothing is unpickled here")
 
     def find_at_hand(self, call: Call, *, on_loop: bool = False) -> bool:
-        """Find what answers a call, without waiting; on a loop nothing large is decoded. Tell whether it is there."""
+        """Find what answers a call, on a loop without waiting or decoding much. Tell whether it is there."""
         asked, key = call.asked, call.asked.key.entry
         if key is None or not (asked.decision.reads and asked.cached):
             return False
         if asked.ruling.cassette is not None:
             call.found_bytes = self._entry(call, key)
             return call.found_bytes is not None
-        call.at_hand = self.at_hand(call, key, on_loop=on_loop)
+        if key in self._of_others:
+            return False
+        data = self.tiers.peek(key)
+        if data is None and not on_loop:
+            data = self.tiers.glance(key) if self.tiers.glances else self._looked_for(call, key)
+        if data is not None and not (on_loop and len(data) > _MOST_ON_A_LOOP):
+            call.at_hand = self.serving(call, key, data)
         return call.at_hand is not None
 
-    def at_hand(self, call: Call, key: str, *, on_loop: bool = False) -> Decoded | None:
-        """Return what is kept under a key, where it is found without waiting and answers a call, or a part of it."""
-        if key in self._of_others or not call.asked.decision.reads:
+    def _looked_for(self, call: Call, key: str) -> bytes | None:
+        """Return what the stores have; for who shares its answer, only where it would look there before its turn."""
+        if call.coalesces and not self.tiers.has_turns:
             return None
-        data = self.tiers.peek(key) if on_loop else self.tiers.glance(key)
-        if data is None or self._decoded is None or (on_loop and len(data) > _MOST_ON_A_LOOP):
-            return None
-        return self.serving(call, key, data)
+        with Asking(call, None):  # whose faults these are
+            data = self.tiers.get(key)
+        call.was_looked = data is None
+        return data
 
     def serving(self, call: Call, key: str, data: bytes) -> Decoded | None:
         """Return what stored bytes hold, where that is an answer to a call."""
@@ -196,16 +202,14 @@ class ManagedCache(Cache):  # type: ignore[misc]
             entry = self._opened(call, key, data)
         except (CorruptEntryError, FormatVersionError):
             return None  # who looks it up will say so
-        too_old_or_others = answering.why_too_old(call, entry.origin) or answering.why_not_served(call, entry.origin)
-        return None if too_old_or_others else entry
+        is_refused = answering.why_too_old(call, entry.origin) or answering.why_not_served(call, entry.origin)
+        return None if is_refused else entry
 
     def note_fault(self, doing: Doing, error: StoreError, call: Call | None = None) -> None:
         """Count a fault of a store, of a call or else of the phase that rules here, and say it once."""
         self._count_fault(doing, call)
-        state.say_once(
-            f"fault:{doing}:{type(error).__name__}",
-            f"a {doing} of the store failed, and the program goes on without it: {error}",
-        )
+        said = f"a {doing} of the store failed, and the program goes on without it: {error}"
+        state.say_once(f"fault:{doing}:{type(error).__name__}", said)
 
     def _note_evicted(self, location: str, count: int) -> None:
         """Count what had to make room in a store, and say it once."""
@@ -247,12 +251,10 @@ class ManagedCache(Cache):  # type: ignore[misc]
         except (CorruptEntryError, FormatVersionError) as error:
             self.note_fault("read", error, call)
             return None if call.asked.ruling.cassette is not None else self._beyond(call, key, error), str(error)
-        too_old = answering.why_too_old(call, entry.origin)
-        if too_old:
+        if too_old := answering.why_too_old(call, entry.origin):
             call.tally.expired += 1
             return None, too_old
-        others = "" if call.from_leader else answering.why_not_served(call, entry.origin)
-        if others:
+        if others := ("" if call.from_leader else answering.why_not_served(call, entry.origin)):
             self._of_others.add(key)
             return None, others
         call.serve(entry.origin, data)
@@ -277,7 +279,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
     def _entry(self, call: Call, key: str) -> bytes | None:
         cassette = call.asked.ruling.cassette
         if cassette is None:  # a store that has just failed would be counted to fail twice
-            return None if call.tally.failed_reads else self.tiers.get(key)
+            return self.tiers.peek(key) if call.was_looked or call.tally.failed_reads else self.tiers.get(key)
         return cassette.find(key, call.asked.key.request or key, draw=call.asked.decision.from_run)
 
     @functools.cached_property
@@ -308,10 +310,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
             return None
         if answering.why_not_served(call, replace(found.origin, model=asked.model)):
             return None
-        return self._adopted(call, found.origin, answer, tagged=tagged)
-
-    def _adopted(self, call: Call, imported: records.Origin, answer: bytes, *, tagged: bool) -> Decoded:
-        origin, entry = answering.adopted(imported, call.asked, answer, tagged=tagged)
+        origin, entry = answering.adopted(found.origin, asked, answer, tagged=tagged)
         label = Label(origin.kind, origin.model, origin.phase, origin.role or "", "")
         self.tiers.put(call.key or "", entry, label, mark=known.mark(origin))
         call.serve(origin, entry)

@@ -156,12 +156,13 @@ class Call:
         tally: What is counted for it.
         awaited_from: The LM whose next question of the cache is this call's; None once it was asked.
         messages: What its key was made of; None where that was no list of messages.
-        at_hand: The entry that answers it, which was found in memory; None where none was.
+        at_hand: The entry that answers it, which was found before it was shared; None where none was.
         found_bytes: The entry that was found in a cassette, or handed over by a leader; None before.
         from_leader: Whether that comes from a leader that bought it.
         turned_down: The stored bytes that were no answer to it: too old, damaged, another model's; or None.
         sent_at: When the provider was asked, on the monotonic clock; None before.
         is_newer_stored: Whether a newer version of this package wrote the stored entry, which stays as it is.
+        was_looked: Whether all stores were just asked for what answers it, and gave nothing.
         waited: Whether it was waited for another process that asks the same.
         within: The keys of the calls that were made within it: it may pass on the answer of one.
         takes_records: Whether it is given what DSPy stored, and makes an answer of that itself.
@@ -178,6 +179,7 @@ class Call:
     turned_down: bytes | None = None
     sent_at: float | None = None
     is_newer_stored: bool = False
+    was_looked: bool = False
     waited: bool = False
     within: Set[str] = frozenset()
     takes_records: bool = False
@@ -253,7 +255,7 @@ class Call:
         self.answered = Answered(outcome, origin, entry)
 
     def serve_at_hand(self) -> Decoded:
-        """Note that what was found in memory is served, and return that."""
+        """Note that what is at hand is served, and return that."""
         assert self.at_hand is not None  # noqa: S101 - for the type checker
         self.serve(self.at_hand.origin, self.at_hand.data)
         return self.at_hand

@@ -187,13 +187,14 @@ def turn_of(call: Call, cache: ManagedCache | None, *, by_thread: bool = True) -
     """
     # Calls that are made within others are left out: two of them might wait for each other.
     asked, key = call.asked, call.key
+    # A thread has looked already, on its way here (see `find_at_hand`). It looks once more when its turn has come.
+    was_looked, call.was_looked = call.was_looked, False
     if cache is None or key is None or asked.ruling.cassette is not None or call.parent is not None:
         return None
     leases = cache.tiers.leases(key if by_thread else f"coroutine:{key}") if asked.decision.stores else []
     if not leases:
         return None
-    # A thread has looked into the folder already, on its way here (see `find_at_hand`).
-    was_looked = by_thread and cache.tiers.glances
+    was_looked = was_looked or (by_thread and cache.tiers.glances)
     return Turn(leases, partial(_is_settled, call, cache, key), partial(_note_fault, call), was_looked=was_looked)
 
 

@@ -112,6 +112,11 @@ class Tiers:
         """Whether `glance` looks into every store: not while the folder is closed."""
         return self._glancing is not None and len(self._tiers) == 2 and bool(getattr(self.stores[1], "is_open", False))
 
+    @property
+    def has_turns(self) -> bool:
+        """Whether there is a store in which those who ask for the same can know of one another."""
+        return bool(self._leasing)
+
     def glance(self, key: str) -> bytes | None:
         """Return likewise what a folder behind that keeps, where it can be read at once; `get` says why it cannot."""
         if self.memory is None or (kept := self.memory.get(key)) is not None or self._glancing is None:
