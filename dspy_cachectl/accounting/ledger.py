@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
+from dspy_cachectl.accounting.together import Together
 from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.boundary.shown import harmless
 from dspy_cachectl.showing.sheets import Cell, Part, Share, Shares, Sheet, Tone, sheet
@@ -138,12 +139,13 @@ class Tally:
                 raise TypeError(f"a tally does not count {', '.join(sorted(counters.keys() - _COUNTERS))}")
             self.__dict__.update(counters)
 
-    def add(self, other: Tally) -> None:
-        """Add another tally to this one."""
+    def add(self, *others: Tally) -> None:
+        """Add other tallies to this one."""
         mine = self.__dict__
-        for name, amount in other.__dict__.items():
-            if name != "by":  # whose tallies are in the totals already
-                mine[name] = mine[name] + amount if name in mine else amount
+        for other in others:
+            for name, amount in other.__dict__.items():
+                if name != "by":  # whose tallies are in the totals already
+                    mine[name] = mine[name] + amount if name in mine else amount
 
     def add_all(self, amounts: Mapping[str, Any]) -> None:
         """Add amounts to counters; what is no counter is left out."""
@@ -343,6 +345,9 @@ def _cells(row: Row, tally: Tally) -> tuple[Cell, ...]:
 
 _MOST_ROWS = 1000
 
+TOGETHER = Together(Tally)
+"""The calls that are counted a few at a time."""
+
 
 class Ledger:
     """Adds up what happened. Thread-safe. What comes after a thousand phases, roles and models is counted together.
@@ -356,23 +361,25 @@ class Ledger:
         self._rows: dict[Row, Tally] = {}
         self.also: Callable[[Row, Tally], None] | None = None
 
-    def record(self, row: Row, tally: Tally) -> None:
-        """Add what happened to the row."""
+    def record(self, row: tuple[str, str | None, str], tally: Tally) -> None:
+        """Add what happened to the row, which has the fields of a `Row`."""
         with self._lock:
-            kept = self._rows.get(row)
+            kept = self._rows.get(row)  # type: ignore[call-overload] # a tuple of these is equal to it
             if kept is None:
-                row = row if len(self._rows) < _MOST_ROWS else Row(OTHERS, None, OTHERS)
-                kept = self._rows.setdefault(row, Tally())
+                its = Row(*row) if len(self._rows) < _MOST_ROWS else Row(OTHERS, None, OTHERS)
+                kept = self._rows.setdefault(its, Tally())
             kept.add(tally)
         if self.also is not None:
-            self.also(row, tally)
+            self.also(Row(*row), tally)
 
     def snapshot(self) -> Stats:
         """Return what was counted so far."""
+        TOGETHER.add_up()
         with self._lock:
             return Stats.of(self._rows.items())
 
     def clear(self) -> None:
         """Begin anew."""
+        TOGETHER.add_up()
         with self._lock:
             self._rows = {}

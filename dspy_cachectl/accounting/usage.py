@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Iterable, Mapping
 from multiprocessing import util as multiprocessing_util
 
-from dspy_cachectl.accounting.ledger import FIELDS, Tally
+from dspy_cachectl.accounting.ledger import FIELDS, TOGETHER, Tally
 from dspy_cachectl.boundary.forks import tell_after_fork
 from dspy_cachectl.errors import CorruptEntryError
 from dspy_cachectl.stores import Label
@@ -63,23 +63,34 @@ class Usage:
             tally: What happened to it.
             served: The key of the entry that answered it, or None.
         """
+        self.count(used, tally, () if served is None else (served,))
+        self.flush_if_due()
+
+    def count(self, used: Used, tally: Tally, served: Iterable[str]) -> None:
+        """Count likewise some calls, and write nothing.
+
+        Args:
+            used: What they are counted for.
+            tally: What happened to them.
+            served: The keys of the entries that answered them.
+        """
         with self._lock:
             kept = self._rows.get(used)
             if kept is None:
                 kept = self._rows.setdefault(self._place(used), Tally())
             kept.add(tally)
-            if served is not None:
-                self._served[served] = self._served.get(served, 0) + 1
-        self._flush_if_due()
+            for key in served:
+                self._served[key] = self._served.get(key, 0) + 1
 
     def note_served(self, keys: Iterable[str]) -> None:
         """Note beside entries that they were served, in a call that is counted as a whole."""
         with self._lock:
             for key in keys:
                 self._served[key] = self._served.get(key, 0) + 1
-        self._flush_if_due()
+        self.flush_if_due()
 
-    def _flush_if_due(self) -> None:
+    def flush_if_due(self) -> None:
+        """Bring what is stored up to date, where that was not done for a while."""
         if time.monotonic() > self._due or len(self._served) > _MOST_KEYS:
             self.flush(wait=False)
 
@@ -94,6 +105,7 @@ class Usage:
         Args:
             wait: Whether to wait for another thread that is at it.
         """
+        TOGETHER.add_up()
         if not self._writing.acquire(blocking=wait):
             return
         try:

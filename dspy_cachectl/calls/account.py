@@ -7,7 +7,8 @@ from typing import Any
 
 from dspy.utils.callback_context import ACTIVE_CALL_ID
 
-from dspy_cachectl.accounting.ledger import SERVED, Ledger, Row, Tally
+from dspy_cachectl.accounting.ledger import SERVED, TOGETHER, Ledger, Row, Tally
+from dspy_cachectl.accounting.together import Where
 from dspy_cachectl.calls.answering import say_who_answered
 from dspy_cachectl.calls.call import Answered, Call
 from dspy_cachectl.context import evaluations
@@ -54,36 +55,48 @@ def account(call: Call) -> None:
     if tally.calls and (ruling.late or ruling.stray_of):
         tally.late += ruling.late
         tally.stray += bool(ruling.stray_of)
-    row = Row(ruling.context.name, asked.role, asked.model)
-    for ledger in _ledgers(ruling) + evaluations.ledgers():
-        ledger.record(row, tally)
-    if state.usage is not None and ruling.cassette is None:
-        used = (asked.kind._value_, asked.model, ruling.context.name, asked.role or "", asked.run_id or "")
-        is_its_own = call.answered.outcome in SERVED and not call.is_of_parts
-        state.usage.record(used, tally, call.key if is_its_own else None)
+    is_served = call.answered.outcome in SERVED
+    _add_up(call, call.key if is_served and not call.is_of_parts else None, at_once=not is_served)
     # A governed LM's call is found around the code that it runs; a plain one's only here, by the id of DSPy's call.
     if WATCHED and asked.kind is Kind.PLAIN_LM and (call_id := ACTIVE_CALL_ID.get()) in WATCHED:
         WATCHED[call_id] = call
     if ruling.run is not None and ruling.run.on_call is not None:
         ruling.run.on_call(call)
     if tally.stray:
-        _note_stray(row, call)
+        _note_stray(call)
 
 
 def account_tool(call: Call) -> None:
     """Count a call of a tool likewise: it is no call of an LM, and only its own counters say what became of it."""
-    asked, tally = call.asked, call.tally
-    ruling = asked.ruling
+    tally, ruling = call.tally, call.asked.ruling
     tally.late += ruling.late
     tally.stray += bool(ruling.stray_of)
-    row = Row(ruling.context.name, asked.role, asked.model)
-    for ledger in _ledgers(ruling) + evaluations.ledgers():
-        ledger.record(row, tally)
-    if state.usage is not None and ruling.cassette is None:
-        used = (asked.kind._value_, asked.model, ruling.context.name, asked.role or "", asked.run_id or "")
-        state.usage.record(used, tally, call.key if tally.tool_calls_served else None)
+    _add_up(call, call.key if tally.tool_calls_served else None, at_once=True)
     if tally.stray:
-        _note_stray(row, call)
+        _note_stray(call)
+
+
+def _add_up(call: Call, served: str | None, *, at_once: bool) -> None:
+    """Count a call in every ledger that is due, and in the use of the store.
+
+    Args:
+        call: The call.
+        served: The key of the entry that answered it and that it is noted beside, or None.
+        at_once: Not together with the next calls: those that are bought are few, and nobody waits for another hit.
+    """
+    asked, tally, usage = call.asked, call.tally, state.usage
+    ruling = asked.ruling
+    ledgers = (*_ledgers(ruling), *evaluations.ledgers())
+    for ledger in ledgers:
+        at_once = at_once or ledger.also is not None  # where another process may end this one
+    name, model, role = ruling.context.name, asked.model, asked.role
+    used = asked.kind._value_, model, name, role or "", asked.run_id or ""
+    where = Where(ledgers, (name, role, model), usage if ruling.cassette is None else None, used)
+    TOGETHER.note(where, tally, served)
+    if at_once:
+        TOGETHER.add_up()
+    if usage is not None:
+        usage.flush_if_due()
 
 
 def note_all_served(call: Call, keys: Iterable[str]) -> None:
@@ -143,8 +156,9 @@ def _add_answer(call: Call) -> None:
         tally.not_distinct += 1
 
 
-def _note_stray(row: Row, call: Call) -> None:
+def _note_stray(call: Call) -> None:
     ruling = call.asked.ruling
+    row = Row(ruling.context.name, call.asked.role, call.asked.model)
     for run in ruling.stray_of:
         if run is not ruling.run:
             run.ledger.record(row, Tally(stray=1))

@@ -11,7 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from dspy_cachectl.accounting.ledger import Ledger, Stats
+from dspy_cachectl.accounting.ledger import TOGETHER, Ledger, Stats
 from dspy_cachectl.boundary.forks import free_after_fork
 from dspy_cachectl.boundary.shown import logger_for
 from dspy_cachectl.config import Stores
@@ -48,6 +48,7 @@ class Process:
     """The state that every thread of this process shares.
 
     Attributes:
+        process: Its number, which each call compares with that of its phase: to ask the system takes longer.
         ledger: What happened to all calls.
         runs: The phase runs that someone still holds, by token.
         handed_over: The runs that another process opened and handed over by pickle, by token.
@@ -72,6 +73,7 @@ class Process:
     """
 
     def __init__(self) -> None:
+        self.process = os.getpid()
         self.lock = free_after_fork(threading.RLock())
         # Apart from the lock above, which calls take: opening a store may wait for a disk.
         self.installing = free_after_fork(threading.RLock())
@@ -157,12 +159,14 @@ class Process:
 
     def before_fork(self) -> None:
         """Let a child have a part in the phases that are open."""
+        TOGETHER.add_up()
         for run in list(self.runs.values()):
             if not run.closed:
                 run.share()
 
     def after_fork(self) -> None:
         """Count in the child what happens there, and its calls in a phase where that was opened."""
+        self.process = os.getpid()
         self.ledger.clear()
         for run in list(self.runs.values()):
             if not run.closed:
