@@ -38,7 +38,7 @@ _FALLBACKS, _BY_LENGTH = "fallbacks", "context_window_fallback_dict"
 
 def is_by_another(asked: str, origin: Origin) -> bool:
     """Tell whether another model answered than one that was asked, as far as the provider says so."""
-    if is_own_engine(origin.endpoint) or is_asked_model(asked, origin.answered_by):
+    if is_asked_model(asked, origin.answered_by) or is_own_engine(origin.endpoint):
         return False
     return not settings().names_alike(asked, origin.answered_by)
 

@@ -68,29 +68,31 @@ def open_lm_call(
     lent = decision.lent_temperature
     if lent is not None:
         prompt, kwargs = _with_temperature(prompt, kwargs, lent)
+    # By position, since names take longer than all else that is done here.
     asked = Asked(
-        kind=Kind.LM,
-        model=lm.model,
-        ruling=ruling,
-        policy=policy,
-        decision=decision,
-        role=lm.role,
-        version=lm.version,
-        temperature=given if lent is None else lent,
-        program_rollout_id=kwargs.get("rollout_id", lm.kwargs.get("rollout_id")),
-        cached=adapter.asks_cache(lm, kwargs, managed=managed),
+        Kind.LM,
+        lm.model,
+        ruling,
+        policy,
+        decision,
+        lm.role,
+        None,
+        lm.version,
+        given if lent is None else lent,
+        kwargs.get("rollout_id", lm.kwargs.get("rollout_id")),
         # The lent temperature is in it already, the rollout id not yet: that is made from what is asked.
-        making=functools.partial(adapter.request_of, lm, prompt, messages, kwargs, asynchronous=asynchronous),
+        functools.partial(adapter.request_of, lm, prompt, messages, kwargs, asynchronous=asynchronous),
     )
+    asked.cached = adapter.asks_cache(lm, kwargs, managed=managed)
     _settle(
         asked,
         lm,
         kwargs,
         named=lm.endpoint,
         messages=(messages or [{"role": "user", "content": prompt}]) if typed is None else None,
-        by_litellm=lambda: sent_by_litellm(lm, prompt, messages, kwargs),
+        by_litellm=functools.partial(sent_by_litellm, lm, prompt, messages, kwargs),
     )
-    call = Call(asked, parent=current_call())
+    call = Call(asked, current_call())
     if lent is not None:
         call.tally.temperatures_lent += 1
     call.messages = messages
@@ -238,9 +240,9 @@ def open_plain_lm_call(lm: Any, prepared: Any, request: Callable[[], Mapping[str
         prepared.kwargs,
         named=None,
         messages=None if is_typed else prepared.legacy["messages"],
-        by_litellm=lambda: sent_by_litellm(lm, prepared=prepared),
+        by_litellm=functools.partial(sent_by_litellm, lm, prepared=prepared),
     )
-    return Call(asked, parent=current_call())
+    return Call(asked, current_call())
 
 
 def open_plain_call(request: Mapping[str, Any]) -> Call:
@@ -343,6 +345,8 @@ def identify(asked: Asked, request: Mapping[str, Any], *, by_litellm: bool) -> N
 
 def _key(asked: Asked, fingerprint: str) -> draws.Key:
     own, ruling = asked.program_rollout_id, asked.ruling
+    if own is None and not asked.policy.scope and asked.run_id is None:
+        return draws.Key(fingerprint, fingerprint, fingerprint)
     is_numbered = asked.kind is Kind.LM or asked.kind is Kind.TOOL
     return draws.key_within(
         fingerprint,

@@ -23,22 +23,8 @@ from dspy_cachectl.context.process import SETTING, state
 from dspy_cachectl.policy import Decision, Kind, Policy, decide
 
 _DECIDED: dict[tuple[Any, ...], tuple[Policy, Decision]] = {}
+"""What policies have said, with or without the temperature that they lend, by all that it rests on."""
 _MOST_DECIDED = 1000
-
-
-def _decided(
-    policy: Policy, kind: Kind, model: str, temperature: float | None, *, lends: bool, has_run: bool
-) -> Decision:
-    """Return what a policy says, with or without the temperature that it lends; mostly it has said so before."""
-    asked = id(policy), kind._value_, model, temperature, lends, has_run
-    known = _DECIDED.get(asked)
-    if known is None or known[0] is not policy:
-        if len(_DECIDED) >= _MOST_DECIDED:
-            _DECIDED.clear()
-        lending = policy if lends else replace(policy, temperature=None)
-        said = decide(lending, kind=kind, temperature=temperature, model=model, has_run=has_run)
-        known = _DECIDED[asked] = policy, said
-    return known[1]
 
 
 class Ruling(NamedTuple):
@@ -70,9 +56,17 @@ class Ruling(NamedTuple):
         """Return what is done for a call: what the policy says, and what a cassette makes of it."""
         lends = policy.temperature is not None and not (self.context.judging or is_metrics(None))
         has_run = self.context.run_id is not None
-        # Where none is lent it says nothing, and may be anything.
-        decision = _decided(policy, kind, model, temperature if lends else None, lends=lends, has_run=has_run)
-        return decision if self.cassette is None else self.cassette.decide(decision)
+        if not lends:
+            temperature = None  # it says nothing then, and may be anything
+        asked = id(policy), kind._value_, model, temperature, lends, has_run
+        known = _DECIDED.get(asked)
+        if known is None or known[0] is not policy:
+            if len(_DECIDED) >= _MOST_DECIDED:
+                _DECIDED.clear()
+            lending = policy if lends else replace(policy, temperature=None)
+            said = decide(lending, kind=kind, temperature=temperature, model=model, has_run=has_run)
+            known = _DECIDED[asked] = policy, said
+        return known[1] if self.cassette is None else self.cassette.decide(known[1])
 
     def next_ordinal(self, request: str, program_rollout_id: Any) -> int:
         """Return which asking of a request a call is within its unit and run."""
@@ -96,7 +90,7 @@ def phase_around() -> PhaseContext | None:
         context = _by_default()
     elif not context.token:
         return None
-    if context is not None and context.process != os.getpid():
+    if context is not None and context.process != state.process:
         context = _still_open(context)
     return context
 
@@ -109,7 +103,7 @@ def _by_default() -> PhaseContext | None:
 
 def _still_open(context: PhaseContext | None) -> PhaseContext | None:
     """Return what is around the phases that a forked child has its part in and that have ended in its parent."""
-    while context is not None and context.process != os.getpid() and not context.carried:
+    while context is not None and context.process != state.process and not context.carried:
         run = state.runs.get(context.token)
         if run is None or not run.has_ended():
             break
@@ -193,8 +187,8 @@ def phase_here() -> Ruling:
     context = phase_around()
     if context is not None:
         run, cassette = state.runs.get(context.token), state.cassettes.get(context.cassette_token)
-        ruling = Ruling(context, run, late=run is None or run.closed, cassette=cassette)
-        if context.process != os.getpid() and (run is None or run.is_handed_over):
+        ruling = Ruling(context, run, (), run is None or run.closed, cassette)
+        if context.process != state.process and (run is None or run.is_handed_over):
             ruling = _come_along(ruling)
         return ruling
     outside = _outside(settings().policy)
