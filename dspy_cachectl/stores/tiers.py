@@ -181,9 +181,12 @@ class Tiers:
         """Keep in nearer stores what a farther one has. Return it as the nearest keeps it."""
         kept = found.value
         for tier in reversed(nearer):
-            if tier.is_memory:  # which does not fail
+            if tier.is_memory:  # it never rests, and a hit waits for it
                 kept = self._for_memory(found.value, key)
-                tier.store.put(key, kept, found.label)
+                try:
+                    tier.store.put(key, kept, found.label)
+                except StoreError as error:
+                    self._on_fault("write", error)
                 continue
             kept = self._stored(key, found.value, found.label)
             self._try(tier, "write", partial(tier.put, key, kept, found.label, found.mark))
