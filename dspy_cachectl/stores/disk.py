@@ -73,8 +73,10 @@ class DiskStore(FolderReader):
             some = {kept(key): key for key in keys[at : at + _MOST_AT_ONCE]}
             rows = self._database.glance(_FILED_ALL.format(",".join("?" * len(some))), list(some))
             for key, mode, value, tag in rows:
-                with contextlib.suppress(StoreError):
+                try:
                     found[some[key]] = Filed(as_bytes(mode, value), _label(tag))
+                except StoreError:  # nothing is found of this one
+                    continue
         return found
 
     def get_marked(self, key: str) -> Filed | None:
