@@ -54,6 +54,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
     def __init__(self, stores: Sequence[Store]) -> None:
         super().__init__(enable_disk_cache=False, enable_memory_cache=False, disk_cache_dir=None)
         self._of_others: set[str] = set()  # keys under which another model's answer lies: not at hand
+        self._looked_for_now: set[str] = set()  # and those that a thread asks all stores for: others share its answer
         self.enable_memory_cache = True  # what DSPy and others read as "caching is on"
         note_fault = lambda doing, error: self.note_fault(doing, error, current_call())  # noqa: E731
         self.tiers = Tiers(stores, on_fault=note_fault, for_memory=records.for_memory, for_store=records.for_store)
@@ -163,11 +164,7 @@ class ManagedCache(Cache):  # type: ignore[misc]
         raise ConfigurationError(f"not saving {filepath!r}: DSPy's format is a pickle. The store keeps every entry")
 
     def load_memory_cache(self, filepath: str, allow_pickle: bool = False) -> None:  # noqa: ARG002
-        """Refused: DSPy's format is a pickle.
-
-        Raises:
-            ConfigurationError: Always.
-        """
+        """Refused likewise, and raises as that does."""
         raise ConfigurationError(f"not loading {filepath!r}: DSPy's format is a pickle, and nothing is unpickled here")
 
     def find_at_hand(self, call: Call, *, on_loop: bool = False) -> bool:
@@ -189,10 +186,14 @@ class ManagedCache(Cache):  # type: ignore[misc]
 
     def _looked_for(self, call: Call, key: str) -> bytes | None:
         """Return what the stores have; for who shares its answer, only where it would look there before its turn."""
-        if call.coalesces and not self.tiers.has_turns:
+        if key in self._looked_for_now or (call.coalesces and not self.tiers.has_turns):
             return None
-        with Asking(call, None):  # whose faults these are
-            data = self.tiers.get(key)
+        self._looked_for_now.add(key)
+        try:
+            with Asking(call, None):  # whose faults these are
+                data = self.tiers.get(key)
+        finally:
+            self._looked_for_now.discard(key)
         call.was_looked = data is None
         return data
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,8 @@ from dspy_cachectl.errors import CacheMissError, ReplayIncompleteError, StoreUna
 from dspy_cachectl.stores import MemoryStore, Store
 from dspy_cachectl.stores.disk import DiskStore
 from dspy_cachectl.stores.redis.store import RedisStore
+from tests.calls.support import until
+from tests.calls.test_single_flight import waiting
 from tests.endpoint import Endpoint
 from tests.limits import SOON
 from tests.stores.servers import Server, program
@@ -156,3 +159,29 @@ def test_what_came_in_meanwhile_is_not_bought_again(
         model(QUESTION)
     assert (1, 1, 1) == (endpoint.requests, run.stats.fresh, run.stats.reused)
     assert fails == run.stats.failed_reads
+
+
+def test_who_asks_the_same_meanwhile_shares_one_look(
+    stores: Callable[[], list[Store]], lm: MakeLM, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one thread asks the server for a hit, eight others have one of them ask for all, and no ninth."""
+    model, looks, get_filed = lm(), list[str](), RedisStore.get_filed
+    cachectl.install(stores())
+    bought = model(QUESTION)
+
+    def look(self: RedisStore, key: str) -> Any:
+        looks.append(key)
+        if len(looks) == 1:
+            others.extend(pool.submit(another) for _ in range(8))
+            assert [bought] * 8 == [other.result(SOON) for other in others]
+        else:
+            until(lambda: waiting() == 7)
+        return get_filed(self, key)
+
+    cachectl.install(stores())
+    monkeypatch.setattr(RedisStore, "get_filed", look)
+    others: list[Future[Any]] = []
+    with ThreadPoolExecutor(8) as pool, cachectl.phase("compile") as run:
+        another = cachectl.carry(partial(model, QUESTION))
+        assert bought == model(QUESTION)
+    assert (2, 1, 9) == (len(looks), endpoint.requests, run.stats.reused)
