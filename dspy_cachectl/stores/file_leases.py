@@ -38,7 +38,7 @@ class _File:
         held: Which bytes this process has locked.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self.path = path
         self.handle: int | None = None
         self.users = 0
@@ -55,7 +55,7 @@ class _File:
             try:
                 handle = os.open(self.path, _FLAGS, 0o600)
             except FileNotFoundError:
-                make_private(self.path.parent)
+                make_private(Path(self.path).parent)
                 handle = os.open(self.path, _FLAGS, 0o600)
             try:
                 _check(handle, self.path)
@@ -84,7 +84,7 @@ class _Files:
 
     def __init__(self) -> None:
         self.lock = free_after_fork(threading.Lock())
-        self.files: dict[Path, _File] = {}
+        self.files: dict[str, _File] = {}
         tell_after_fork(self)
 
     def after_fork(self) -> None:
@@ -93,7 +93,7 @@ class _Files:
             file.close()
         self.files = {}
 
-    def of(self, path: Path) -> _File:
+    def of(self, path: str) -> _File:
         """Return the file of a path, and forget those that nobody needs."""
         if path not in self.files:
             self.files = {known: file for known, file in self.files.items() if file.users}
@@ -114,7 +114,7 @@ class FileLease:
 
     def __init__(self, folder: Path, name: str) -> None:
         hashed = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
-        self._path = folder / NAME
+        self._path = f"{folder}{os.sep}{NAME}"  # a Path takes longer than the lock
         self._byte = _SIZE + int.from_bytes(hashed[:7], "big")
         self._slot = len(_HEAD) + 2 * (int.from_bytes(hashed[7:9], "big") % _SLOTS)
         self._file: _File | None = None
@@ -171,7 +171,7 @@ def file_lease(folder: Path, name: str) -> FileLease | None:
     return FileLease(folder, name) if sys.platform != "win32" else None
 
 
-def _check(handle: int, path: Path) -> None:
+def _check(handle: int, path: str) -> None:
     """See to it that a file is ours, or a new one.
 
     Raises:
