@@ -181,7 +181,7 @@ class Measurement:
     def _scale(self) -> tuple[float, float] | None:
         """What scores can be, where they do not tell it themselves."""
         if self.is_measure:  # it has no top: it is taken for just above the highest there is
-            return 0.0, math.nextafter(max(draw.score for draw in self.draws), math.inf)
+            return 0.0, math.nextafter(max(draw.score for draw in self._draws), math.inf)
         told = self.provenance.interval
         return None if told is None else (0.0, 1.0 if told.low >= 0.0 and told.high <= 1.0 else 100.0)
 
@@ -254,7 +254,7 @@ class Measurement:
     def distinct(self) -> DistinctDraws:
         """How many of the repeats are draws of their own, of this question and of all."""
         rows = [self._distinct(question.draws) for question in self.questions]
-        made, draws = self.provenance, self.draws
+        made, draws = self.provenance, self._draws
         return Doubts(
             self._told_apart,
             draws=[draw.draw for draw in draws],
@@ -282,12 +282,12 @@ class Measurement:
     @property
     def oldest(self) -> float | None:
         """When the oldest of its draws was bought, in Unix seconds; None where that is not known."""
-        return min((draw.oldest for draw in self.draws if draw.oldest is not None), default=None)
+        return min((draw.oldest for draw in self._draws if draw.oldest is not None), default=None)
 
     @property
     def newest(self) -> float | None:
         """When the newest of its draws was bought, in Unix seconds; None where that is not known."""
-        return max((draw.newest for draw in self.draws if draw.newest is not None), default=None)
+        return max((draw.newest for draw in self._draws if draw.newest is not None), default=None)
 
     @property
     def n(self) -> int:
@@ -299,15 +299,19 @@ class Measurement:
         """The number of repeats that were asked for."""
         return max([len(question.draws) for question in self.questions])
 
-    @cached_property
-    def draws(self) -> tuple[DrawResult, ...]:
+    @property
+    def draws(self) -> list[DrawResult]:
         """Every answer, question by question."""
+        return list(self._draws)
+
+    @cached_property
+    def _draws(self) -> tuple[DrawResult, ...]:
         return tuple([draw for question in self.questions for draw in question.draws])
 
     @cached_property
     def failures(self) -> int:
         """The number of answers that failed: the program raised, or the metric did."""
-        return sum([draw.failed is not None for draw in self.draws])
+        return sum([draw.failed is not None for draw in self._draws])
 
     @cached_property
     def troubles(self) -> tuple[PredictorTrouble, ...]:
@@ -343,7 +347,7 @@ class Measurement:
     @cached_property
     def draw_tokens(self) -> frozenset[str]:
         """What tells each of the LM's answers that the score rests on (see `draw_tokens`)."""
-        return frozenset(token for draw in self.draws if draw.draw for token in draw.draw.split("+"))
+        return frozenset(token for draw in self._draws if draw.draw for token in draw.draw.split("+"))
 
     @cached_property
     def draw_ids(self) -> frozenset[str]:
@@ -353,18 +357,18 @@ class Measurement:
     @property
     def tokens_per_answer(self) -> float:
         """Tokens that one answer is made of, on average."""
-        return sum(draw.tokens for draw in self.draws) / len(self.draws)
+        return sum(draw.tokens for draw in self._draws) / len(self._draws)
 
     @property
     def cost(self) -> float | None:
         """US dollars that the answers are made of, whoever paid; None where a price is not known."""
-        known = [draw.cost for draw in self.draws if draw.cost is not None]
-        return math.fsum(known) if len(known) == len(self.draws) else None
+        known = [draw.cost for draw in self._draws if draw.cost is not None]
+        return math.fsum(known) if len(known) == len(self._draws) else None
 
     @property
     def cost_per_answer(self) -> float | None:
         """US dollars that one answer is made of, on average; None where a price is not known."""
-        return None if self.cost is None else self.cost / len(self.draws)
+        return None if self.cost is None else self.cost / len(self._draws)
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers that people ask for, as plain data; None for what is infinite or unknown."""

@@ -86,7 +86,7 @@ class TestServer:
             with urllib.request.urlopen(f"{url}/models", timeout=PATIENCE) as response:
                 assert local_model.MODEL in response.read().decode()
             program = dspy.Predict(Pitch, demos=[{"product": "A bell.", "pitch": "Ring, and they make way!"}])
-            with dspy.context(lm=model.lm(role="writer", temperature=1.0, max_tokens=8), adapter=model.adapter):
+            with dspy.context(lm=model.lm(role="writer", temperature=1.0, max_tokens=8, seed=1), adapter=model.adapter):
                 with cachectl.phase("eval") as run:
                     line = program(product="A mug.").pitch
                 with cachectl.phase("eval", run_id=run.run_id) as again:
